@@ -1,0 +1,37 @@
+# Every target sets up what it needs first; PYTHON=python3.12 picks another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv demo test check fix bench clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+venv: ## set up .venv (the others do it by themselves)
+	@$(PYTHON) scripts/bootstrap.py
+
+demo: venv ## run the example on real webhook events
+	@$(BIN)/python examples/demo.py
+
+test: venv ## run all tests and show the coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+# The cache of lint-imports forgets to look again when a module appears that others imported already.
+check: venv ## lint, format, types, import direction, text
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(wildcard src examples typing_tests)
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/python scripts/check_text.py
+
+fix: venv ## let ruff mend and format what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: venv ## measure, side by side with the bare limits
+	@$(BIN)/python -m bench
+
+clean: ## remove the environment, caches and build products
+	rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
