@@ -1,0 +1,258 @@
+"""Values in and out of storage: strict JSON with a small registry of further types.
+
+House rules:
+
+1. What was written is what is read. A value the codec does not know is refused with its path; it never becomes a
+   string, a null or something close.
+2. `pack` gives the decoded value back with the text. That detached copy is what everyone uses from then on, so a run
+   in memory and the same run after a crash see equal values, and nobody shares a mutable object.
+3. No pickle, no import by name: types are revived only from the registry below.
+
+pydantic_core does the JSON itself. It is fast but changes NaN, non-string keys, dates, enums, bytes and sets without a
+word, so the fast path encodes, decodes and compares; only when the two differ is the value walked, which either finds
+registered types or the path of what cannot be stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import uuid
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from poundlock.errors import NotStorable, UnknownCodec
+
+CODEC_ID: Final = "json/1"
+"""Stands in every store; a store with another id is refused instead of guessed at."""
+
+_TAG: Final = "$type"
+_TAG_BYTES: Final = b'"$type"'
+_MAX_DEPTH: Final = 64  # the parser stops at 201, and what is packed here is later nested in logs and envelopes
+_HEADROOM: Final = 201 - _MAX_DEPTH
+_MAX_INT_BITS: Final = 14_284  # 4300 decimal digits, beyond which the parser refuses
+
+
+class _Delete(enum.Enum):
+    DELETE = "DELETE"
+
+    def __repr__(self) -> str:
+        return "DELETE"
+
+
+DELETE: Final = _Delete.DELETE
+"""In a patch: remove this key. A sentinel, because None is a value."""
+
+
+# -- the registry: how a type is written, and how it is read back
+_encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    _Delete: ("delete", lambda _: None),
+    dt.datetime: ("datetime", dt.datetime.isoformat),
+    dt.date: ("date", dt.date.isoformat),
+    dt.time: ("time", dt.time.isoformat),
+    dt.timedelta: ("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
+    decimal.Decimal: ("decimal", str),
+    uuid.UUID: ("uuid", str),
+    bytes: ("bytes", lambda value: b64encode(value).decode()),
+}
+_decoders: dict[str, Callable[[Any], Any]] = {
+    "delete": lambda _: DELETE,
+    "datetime": dt.datetime.fromisoformat,
+    "date": dt.date.fromisoformat,
+    "time": dt.time.fromisoformat,
+    "timedelta": lambda value: dt.timedelta(*value),
+    "decimal": decimal.Decimal,
+    "uuid": uuid.UUID,
+    "bytes": b64decode,
+    "dict": lambda pairs: {key: _revive(value) for key, value in pairs},
+}
+
+
+def register_type(
+    kind: type, *, name: str, encode: Callable[[Any], Any] | None = None, decode: Callable[[Any], Any] | None = None
+) -> None:
+    """Let values of exactly this type be stored and come back as that type.
+
+    Args:
+        kind: the class; subclasses are not covered.
+        name: stands in the stored data; must stay the same for as long as such data exists.
+        encode: value to JSON-like data. Default: an enum's value, a dataclass's fields, `model_dump(mode="json")`.
+        decode: the way back. Default: `kind(data)` for enums, `kind(**data)` otherwise.
+
+    Raises:
+        ValueError: the name is taken by another type, or there is no default for this type.
+    """
+    if name in _decoders and _encoders.get(kind, ("", None))[0] != name:
+        raise ValueError(f"the stored name '{name}' belongs to another type: choose another name")
+    if encode is None:
+        if issubclass(kind, enum.Enum):
+            encode = lambda value: value.value  # noqa: E731 - one expression per default reads best here
+        elif dataclasses.is_dataclass(kind):
+            encode = _fields
+        elif hasattr(kind, "model_dump"):
+            encode = lambda value: value.model_dump(mode="json")  # noqa: E731 - the same
+        else:
+            raise ValueError(f"{kind.__qualname__} is no enum, dataclass or pydantic model: give encode= and decode=")
+    if decode is None:
+        decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
+    _encoders[kind] = (name, encode)
+    _decoders[name] = decode
+
+
+def pack(value: Any, path: str = "") -> tuple[Any, str]:
+    """Encode a value once.
+
+    Args:
+        value: JSON-like data, or values of registered types.
+        path: where the value stands, for the error message.
+
+    Returns:
+        The decoded value (detached, equal to what a later read gives) and its JSON text.
+
+    Raises:
+        NotStorable: a value in it is unknown to the codec; `path` names it.
+    """
+    try:
+        raw = to_json(value, inf_nan_mode="null")
+        decoded = _parse(raw)
+        if decoded == value and _TAG_BYTES not in raw:
+            return decoded, raw.decode()
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+        pass  # the walk below finds the place and says it better
+    raw = to_json(_tagged(value, path, 0), inf_nan_mode="null")
+    return _revive(from_json(raw)), raw.decode()
+
+
+def dump(value: Any, path: str = "") -> str:
+    """Encode a value and return its JSON text only; raises NotStorable like `pack`."""
+    return pack(value, path)[1]
+
+
+def load(text: str | bytes) -> Any:
+    """Decode what `pack` or `dump` wrote.
+
+    Raises:
+        UnknownCodec: the text names a type that is not registered in this process.
+    """
+    value = from_json(text)
+    if (_TAG in text) if isinstance(text, str) else (_TAG_BYTES in text):
+        return _revive(value)
+    return value
+
+
+def detach(value: Any) -> Any:
+    """Return a deep copy of already decoded data (mappings, lists and immutable leaves)."""
+    if type(value) is dict:
+        return {key: detach(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
+    if type(value) is list:
+        return [detach(item) if type(item) in _CONTAINERS else item for item in value]
+    if isinstance(value, Mapping):
+        return {key: detach(item) for key, item in value.items()}
+    return value
+
+
+def _parse(raw: bytes) -> Any:
+    """Parse, and let the parser itself refuse what nests too deep: within brackets of ours its own limit comes earlier.
+
+    Walking the data to find its depth would cost a quarter of the whole. Few brackets cannot nest deep.
+    """
+    if raw.count(b"{") + raw.count(b"[") <= _MAX_DEPTH:
+        return from_json(raw)
+    value = from_json(b"[" * _HEADROOM + raw + b"]" * _HEADROOM)
+    for _ in range(_HEADROOM):
+        value = value[0]
+    return value
+
+
+_CONTAINERS: Final = frozenset({dict, list})
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _tagged(value: Any, path: str, depth: int) -> Any:
+    """Return pure JSON data for `value`, registered types as `{"$type": name, "value": data}`."""
+    if depth > _MAX_DEPTH:
+        raise NotStorable(f"{_where(path)} is nested deeper than {_MAX_DEPTH} levels: flatten it", path=path)
+    kind = type(value)
+    known = _encoders.get(kind)
+    if known is not None:
+        name, encode = known
+        return {_TAG: name, "value": _tagged(encode(value), path, depth + 1)}
+    if kind in _PLAIN or isinstance(value, str | int | float):
+        return _leaf(value, path)
+    if isinstance(value, Mapping):
+        # A user's own "$type" key must not be taken for ours when read back. Written as pairs it nests deeper.
+        escaped = _TAG in value
+        below = depth + 3 if escaped else depth + 1
+        items = {_key(key, path): _tagged(item, _join(path, key), below) for key, item in value.items()}
+        return {_TAG: "dict", "value": [list(pair) for pair in items.items()]} if escaped else items
+    if isinstance(value, list | tuple):
+        return [_tagged(item, _join(path, index), depth + 1) for index, item in enumerate(value)]
+    if hasattr(kind, "model_dump"):
+        return _tagged(value.model_dump(), path, depth + 1)
+    if dataclasses.is_dataclass(kind):
+        return _tagged(_fields(value), path, depth + 1)
+    raise NotStorable(
+        f"{_where(path)} is a {kind.__qualname__}, which cannot be stored: return plain data, "
+        f"or register the type with poundlock.codecs.register_type",
+        path=path,
+        type=kind.__qualname__,
+    )
+
+
+def _leaf(value: Any, path: str) -> Any:
+    if isinstance(value, enum.Enum) and not isinstance(value, str | int):
+        raise NotStorable(
+            f"{_where(path)} is the enum member {value!r}: use its .value or register the enum", path=path
+        )
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
+        raise NotStorable(f"{_where(path)} is {value}, which JSON has no number for: use None", path=path)
+    if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
+        raise NotStorable(f"{_where(path)} is an integer of more than 4300 digits: store it as text", path=path)
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise NotStorable(f"{_where(path)} holds a lone surrogate: replace it before storing", path=path) from None
+        return str.__str__(value)
+    return value
+
+
+def _key(key: Any, path: str) -> str:
+    if not isinstance(key, str):
+        raise NotStorable(f"{_where(path)} has the key {key!r}: keys must be strings", path=_join(path, key))
+    return str(_leaf(key, path))
+
+
+def _revive(value: Any) -> Any:
+    if type(value) is dict:
+        name = value.get(_TAG)
+        if name is None:
+            return {key: _revive(item) for key, item in value.items()}
+        decode = _decoders.get(name) if isinstance(name, str) else None
+        if decode is None:
+            raise UnknownCodec(
+                f"stored data names the type '{name}', which this process does not know: "
+                f"register it with poundlock.codecs.register_type before reading",
+                type=name,
+            )
+        return decode(value.get("value") if name == "dict" else _revive(value.get("value")))
+    if type(value) is list:
+        return [_revive(item) for item in value]
+    return value
+
+
+def _join(path: str, part: object) -> str:
+    return f"{path}.{part}" if path else str(part)
+
+
+def _where(path: str) -> str:
+    return f"'{path}'" if path else "the value"

@@ -1,0 +1,342 @@
+"""Every error Poundlock raises on purpose.
+
+House rules of this file:
+
+1. One root, one class per cause. `code` is stable and never reused; it is what machines match on.
+2. An error carries fields (ids, paths, near matches) and builds its sentence from them. The sentence ends with
+   the next action: what the reader can do now.
+3. Raising one of these has changed nothing: no row written, no slot taken, no state merged.
+
+Nothing is imported here but the standard library, so that every room may raise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class PoundlockError(Exception):
+    """Root of all errors raised on purpose.
+
+    Attributes:
+        code: stable identifier of the cause, in capitals.
+        fields: the values the sentence was built from (ids, names, near matches), JSON-like.
+        path: dotted path of the field at fault inside a definition, event, patch or state; None where there is none.
+    """
+
+    code: ClassVar[str] = "POUNDLOCK"
+
+    def __init__(self, message: str, *, path: str | None = None, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+        self.fields = fields
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return code, message, path and fields as plain data, for the CLI, the API and the timeline."""
+        return {"code": self.code, "message": self.message, "path": self.path, "fields": self.fields}
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self), self.message, self.path, self.fields)
+
+
+def _rebuild(kind: type[PoundlockError], message: str, path: str | None, fields: dict[str, Any]) -> PoundlockError:
+    return kind(message, path=path, **fields)
+
+
+# ----------------------------------------------------------------------------------------------- definitions
+class DuplicateKey(PoundlockError):
+    """An id is taken already, or is reserved for Poundlock itself."""
+
+    code = "DUPLICATE_KEY"
+
+
+class AlreadyRegistered(PoundlockError):
+    """A workflow of this id is registered in this runtime."""
+
+    code = "ALREADY_REGISTERED"
+
+
+class NotRegistered(PoundlockError):
+    """No workflow, trigger, pipeline or stage of this id is known here."""
+
+    code = "NOT_REGISTERED"
+
+
+class InvalidDefinition(PoundlockError):
+    """A workflow definition has faults; `faults` lists all of them, each with its path."""
+
+    code = "INVALID_DEFINITION"
+
+    def __init__(
+        self, message: str, *, path: str | None = None, faults: tuple[tuple[str, str], ...] = (), **fields: Any
+    ) -> None:
+        super().__init__(message, path=path, **fields)
+        self.faults = tuple(faults)
+        if self.faults:
+            self.fields["faults"] = [list(fault) for fault in self.faults]
+
+    def __reduce__(self) -> Any:
+        fields = {**self.fields, "faults": self.faults}
+        return _rebuild, (type(self), self.message, self.path, fields)
+
+
+# ------------------------------------------------------------------------------------------------------ runs
+class RunNotFound(PoundlockError):
+    """No run of this id is in the store."""
+
+    code = "RUN_NOT_FOUND"
+
+
+class NotPaused(PoundlockError):
+    """The run is not waiting for anything, so it cannot be resumed."""
+
+    code = "NOT_PAUSED"
+
+
+class StaleResume(PoundlockError):
+    """The wait this resume was meant for has been answered already."""
+
+    code = "STALE_RESUME"
+
+
+class RunFinished(PoundlockError):
+    """The run has ended; nothing can be sent to it any more."""
+
+    code = "RUN_FINISHED"
+
+
+class RunExists(PoundlockError):
+    """A run of this id exists already."""
+
+    code = "RUN_EXISTS"
+
+
+class IdempotencyConflict(PoundlockError):
+    """The same key was used before with other content."""
+
+    code = "IDEMPOTENCY_CONFLICT"
+
+
+class RunAborted(PoundlockError):
+    """The run was aborted; carries who and why."""
+
+    code = "RUN_ABORTED"
+
+
+class StepFailed(PoundlockError):
+    """A step, stage or router of a run failed without raising an error of its own."""
+
+    code = "STEP_FAILED"
+
+
+class StepTimeout(PoundlockError):
+    """A step attempt, a stage or a run took longer than it may."""
+
+    code = "STEP_TIMEOUT"
+
+
+class WaitExpired(PoundlockError):
+    """A wait's time ran out before anything that matches came."""
+
+    code = "WAIT_EXPIRED"
+
+
+class VisitLimit(PoundlockError):
+    """A stage was entered more often than the visit limit allows: most likely an endless loop."""
+
+    code = "VISIT_LIMIT"
+
+
+class ReplayDivergence(PoundlockError):
+    """Replayed code asked for something else than what its history recorded."""
+
+    code = "REPLAY_DIVERGENCE"
+
+
+class StageGone(PoundlockError):
+    """A run stands at a stage that its workflow no longer has."""
+
+    code = "STAGE_GONE"
+
+
+# ------------------------------------------------------------------------------------------------- artifacts
+class ArtifactNotFound(PoundlockError):
+    """No artifact of this key is registered in the container or its parents."""
+
+    code = "ARTIFACT_NOT_FOUND"
+
+
+class ArtifactCycle(PoundlockError):
+    """Artifacts need each other in a circle; the path is drawn in the message."""
+
+    code = "ARTIFACT_CYCLE"
+
+
+class ArtifactTimeout(PoundlockError):
+    """Building an artifact took longer than its timeout."""
+
+    code = "ARTIFACT_TIMEOUT"
+
+
+class ArtifactFailed(PoundlockError):
+    """A factory raised; what it raised is the `__cause__`."""
+
+    code = "ARTIFACT_FAILED"
+
+
+class ArtifactInvalid(PoundlockError):
+    """A factory built something its template does not allow, or cannot be used in the way asked for."""
+
+    code = "ARTIFACT_INVALID"
+
+
+class ScopeViolation(PoundlockError):
+    """Something long-lived asked for something that lives shorter."""
+
+    code = "SCOPE_VIOLATION"
+
+
+class ContainerDisposed(PoundlockError):
+    """The container was disposed and builds nothing any more."""
+
+    code = "CONTAINER_DISPOSED"
+
+
+class BundleDamaged(PoundlockError):
+    """An exported bundle of artifacts is damaged or of a version this code cannot read."""
+
+    code = "BUNDLE_DAMAGED"
+
+
+# ------------------------------------------------------------------------------------------- data and events
+class StateInvalid(PoundlockError):
+    """A patch does not fit the state's model; `path` is the field."""
+
+    code = "STATE_INVALID"
+
+
+class NotStorable(PoundlockError):
+    """A value cannot be written as data; `path` tells where it stands."""
+
+    code = "NOT_STORABLE"
+
+
+class InvalidEvent(PoundlockError):
+    """Something is not an event; `path` is the field."""
+
+    code = "INVALID_EVENT"
+
+
+class EmitLoop(PoundlockError):
+    """Handlers publish events whose handlers publish events ... deeper than allowed; `chain` names the types."""
+
+    code = "EMIT_LOOP"
+
+
+class UnknownCodec(PoundlockError):
+    """A record was written by a codec this process does not know."""
+
+    code = "UNKNOWN_CODEC"
+
+
+# ---------------------------------------------------------------------------------------------------- stores
+class StaleVersion(PoundlockError):
+    """The record moved on since it was read."""
+
+    code = "STALE_VERSION"
+
+
+class LeaseLost(PoundlockError):
+    """Another owner took the run over; what this one did since is void."""
+
+    code = "LEASE_LOST"
+
+
+class InboxAhead(PoundlockError):
+    """The run's inbox holds messages its owner has not seen, so it may not stop yet."""
+
+    code = "INBOX_AHEAD"
+
+
+class LoadMoved(PoundlockError):
+    """The load a decision was made on has changed meanwhile."""
+
+    code = "LOAD_MOVED"
+
+
+class WaitMoved(PoundlockError):
+    """A wait an event was matched against was armed anew meanwhile."""
+
+    code = "WAIT_MOVED"
+
+
+class KeysTaken(PoundlockError):
+    """Keys that had to be absent are present; `taken` maps each to what stands there."""
+
+    code = "KEYS_TAKEN"
+
+
+class Contended(PoundlockError):
+    """Too many others decided on the same workflow and key at the same moment; nothing was decided."""
+
+    code = "CONTENDED"
+
+
+class StoreFull(PoundlockError):
+    """The disk or the quota behind the store is full; nothing was written."""
+
+    code = "STORE_FULL"
+
+
+class StoreUnavailable(PoundlockError):
+    """The store cannot be opened or reached, or is in use by another process."""
+
+    code = "STORE_UNAVAILABLE"
+
+
+class StoreCorrupt(PoundlockError):
+    """The store's file is damaged or is no Poundlock store."""
+
+    code = "STORE_CORRUPT"
+
+
+class StoreTooNew(PoundlockError):
+    """The store was written by a newer Poundlock than this one."""
+
+    code = "STORE_TOO_NEW"
+
+
+# --------------------------------------------------------------------------------------------------- runtime
+class RuntimeStopped(PoundlockError):
+    """The runtime is not started, or was stopped."""
+
+    code = "RUNTIME_STOPPED"
+
+
+class EnvMissing(PoundlockError):
+    """A workflow requires environment variables that are not set; all of them are named."""
+
+    code = "ENV_MISSING"
+
+
+class FeedInvalid(PoundlockError):
+    """A feed of events, or the app that should handle it, cannot be read."""
+
+    code = "FEED_INVALID"
+
+
+def suggest(unknown: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return a clause naming near matches of `unknown` among `known`, or listing what exists.
+
+    Similarity is difflib's ratio (Ratcliff/Obershelp) with its default cutoff of 0.6.
+    """
+    if not known:
+        return "nothing is registered yet"
+    import difflib
+
+    near = difflib.get_close_matches(unknown, known, n=3)
+    if near:
+        return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    shown = ", ".join(f"'{name}'" for name in sorted(known)[:10])
+    return f"known: {shown}" + (" ..." if len(known) > 10 else "")
