@@ -1,0 +1,134 @@
+"""Conditions: seven comparisons that are data, so they can be stored, shown and indexed.
+
+They never raise on strange payloads: a field that is missing, or a value of another kind, simply does not match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from poundlock.errors import InvalidDefinition
+from poundlock.model.paths import MISSING, get_path
+
+OPERATORS: Final = ("==", "!=", ">", ">=", "<", "<=", "exists")
+
+
+@dataclass(frozen=True, slots=True)
+class StateRef:
+    """A value read from the run's state at the moment a wait is armed.
+
+    Args:
+        path: dotted path into the state, e.g. "order.id".
+    """
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison on an event's payload; several of them are joined by AND.
+
+    Args:
+        field: dotted path into the payload, e.g. "order.lines.0.sku".
+        op: one of == != > >= < <= exists.
+        value: what to compare with, or a StateRef. For `exists`: None or True asks for presence, False for absence.
+
+    Raises:
+        InvalidDefinition: unknown operator, or an empty field.
+    """
+
+    field: str
+    op: str
+    value: Any = None
+
+    def __post_init__(self) -> None:
+        if self.op not in OPERATORS:
+            raise InvalidDefinition(
+                f"'{self.op}' is no operator: use one of {' '.join(OPERATORS)}", path="op", field=self.field
+            )
+        if not isinstance(self.field, str) or not self.field:
+            raise InvalidDefinition("a condition needs the path of a payload field", path="field")
+
+    def matches(self, payload: Any) -> bool:
+        """Whether the payload meets this condition. Unlike kinds never match, and nothing raises."""
+        found = get_path(payload, self.field)
+        if self.op == "exists":
+            return (found is not MISSING) is (self.value is not False)
+        return found is not MISSING and _compare(found, self.op, self.value)
+
+
+def _kind(value: Any) -> type:
+    """Numbers are one kind whatever their type; a bool is no number.
+
+    What is stored alike is of one kind (a tuple and a list, a text enum and its text), so that a condition means the
+    same before and after it was stored. Every other type is its own.
+    """
+    if isinstance(value, bool):
+        return bool
+    if isinstance(value, int | float):
+        return float
+    if isinstance(value, str):
+        return str
+    if isinstance(value, list | tuple):
+        return list
+    return dict if isinstance(value, Mapping) else type(value)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Equality of data: of one kind and equal, and so all the way down, where Python holds [1] and [True] for equal."""
+    kind = _kind(left)
+    if kind is not _kind(right):
+        return False
+    if kind is list:
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if kind is dict:
+        return left.keys() == right.keys() and all(_equal(value, right[key]) for key, value in left.items())
+    return bool(left == right)
+
+
+_ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    ">": lambda left, right: left > right,
+    ">=": lambda left, right: left >= right,
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+}
+
+
+def _compare(left: Any, op: str, right: Any) -> bool:
+    if left is None or right is None:
+        # null is not "another kind" for equality: asking `!= None` is how one asks for any value at all
+        return (left is right) if op == "==" else (left is not right) if op == "!=" else False
+    if _kind(left) is not _kind(right) or left != left or right != right:  # noqa: PLR0124 - NaN matches nothing
+        return False
+    try:
+        if op == "==":
+            return _equal(left, right)
+        if op == "!=":
+            return not _equal(left, right)
+        if isinstance(left, list | tuple):
+            left, right = list(left), list(right)
+        return bool(_ORDER[op](left, right))
+    except (TypeError, ArithmeticError):  # mappings have no order, nor lists of unlike members; signalling NaN
+        return False
+
+
+def all_match(conditions: Iterable[Condition], payload: Any) -> bool:
+    """Whether the payload meets every condition; no conditions match everything."""
+    return all(condition.matches(payload) for condition in conditions)
+
+
+def resolve(conditions: Iterable[Condition], state: Mapping[str, Any]) -> tuple[Condition, ...] | None:
+    """Return the conditions with every StateRef replaced by the state's value; None while one is missing."""
+    resolved = []
+    for condition in conditions:
+        value = condition.value
+        if isinstance(value, StateRef):
+            value = get_path(state, value.path)
+            if value is MISSING:
+                return None
+            resolved.append(Condition(condition.field, condition.op, value))
+        else:
+            resolved.append(condition)
+    return tuple(resolved)

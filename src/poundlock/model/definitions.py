@@ -1,0 +1,234 @@
+"""What users write down: workflows of triggers, pipelines, stages and steps. Frozen once validated.
+
+House rules: plain dataclasses (nothing heavy is imported for them), no behaviour beyond normalising what was given.
+Faults are not raised one by one here; `validation.py` collects all of them when a workflow is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from poundlock.model.conditions import Condition
+from poundlock.model.durations import Duration
+from poundlock.model.modes import Mode
+
+DEFAULT_DEDUPE: Final = 86_400.0
+DEFAULT_VISIT_LIMIT: Final = 10_000
+
+
+# --------------------------------------------------------------------------------------------- instructions
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a paused run waits for.
+
+    Args:
+        events: one event type or pattern, or several; any of them resumes.
+        mode: only "any" for now.
+        where: conditions on the event's payload, joined by AND; values may be StateRefs.
+        correlate: {payload path: StateRef or value}; equality that is also the index the event is looked up by.
+        timeout: how long to wait at most; None waits for ever.
+        on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
+        patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
+            part of the definition) a function of the event.
+        limit: how many events are buffered for this wait at most.
+        ttl: how long a buffered event stays usable.
+        overflow: what gives way when the buffer is full.
+        form: JSON schema or pydantic model of the answer a person gives.
+        id: name of the wait; default: the stage that pauses.
+    """
+
+    events: str | Sequence[str]
+    mode: str | int = "any"
+    where: Sequence[Condition] = ()
+    correlate: Mapping[str, Any] | None = None
+    timeout: Duration | None = None
+    on_timeout: str = "fail"
+    patch: Mapping[str, Any] | Callable[..., Any] | None = None
+    limit: int = 100
+    ttl: Duration | None = None
+    overflow: Literal["drop_oldest", "drop_newest", "reject"] = "drop_oldest"
+    form: Any = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Go on to the next stage; after the last one the run is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go to a stage of this pipeline, forwards or back."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """End the run as completed, with this result."""
+
+    result: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """End the run as failed, for this reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Go on to the next stage later: after `seconds`, or at `until` (seconds since 1970)."""
+
+    seconds: Duration | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait for the world, then go on at `resume_at` (default: the next stage)."""
+
+    wait: Wait
+    resume_at: str | None = None
+
+
+Instruction = Advance | Jump | Terminate | Fail | Delay | Pause
+INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
+
+
+# ------------------------------------------------------------------------------------------------ pipelines
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and when a failing attempt is repeated.
+
+    The delay before attempt n+1 is backoff * factor ** (n - 1), at most `max`, changed by up to `jitter` (a fraction)
+    in either direction.
+
+    Args:
+        attempts: all attempts together, the first included.
+        backoff: seconds before the second attempt.
+        factor: growth per attempt.
+        max: longest delay in seconds.
+        jitter: 0.1 spreads each delay by up to 10 percent.
+        on: exception types that are worth another attempt.
+        not_on: exception types that never are.
+    """
+
+    attempts: int = 3
+    backoff: Duration = 1.0
+    factor: float = 2.0
+    max: Duration = 60.0
+    jitter: float = 0.0
+    on: tuple[type[BaseException], ...] = (Exception,)
+    not_on: tuple[type[BaseException], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One function of a stage. `def` runs in a worker thread, `async def` on the event loop."""
+
+    id: str
+    action: Callable[..., Any]
+    retry: Retry | None = field(default=None, kw_only=True)
+    timeout: Duration | None = field(default=None, kw_only=True)
+    undo: Callable[..., Any] | None = field(default=None, kw_only=True)
+    executor: str | None = field(default=None, kw_only=True)
+    label: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Steps that run together, and what comes after them. Its patches are committed all at once."""
+
+    id: str
+    steps: Sequence[Step] = ()
+    pipelines: Sequence[Pipeline] = field(default=(), kw_only=True)
+    router: Instruction | str | Callable[..., Any] | None = field(default=None, kw_only=True)
+    timeout: Duration | None = field(default=None, kw_only=True)
+    label: str = field(default="", kw_only=True)
+    conflict: Literal["last", "error"] = field(default="last", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "pipelines", tuple(self.pipelines))
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Stages in order."""
+
+    id: str
+    stages: Sequence[Stage]
+    label: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+
+
+# ------------------------------------------------------------------------------------------------- workflows
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """Which events start a run, and how the run begins.
+
+    Args:
+        event: event type or dotted pattern (`order.*`, `order.**`); None: only invoked by hand.
+        pipeline: id of the pipeline to run; default: the workflow's only one.
+        when: conditions on the payload, or a function of the event.
+        key: partition key: a payload path or a function of the event.
+        map: function of the event giving the initial state; default: the payload.
+        dedupe: how long an event id is remembered; None remembers none.
+        priority: higher runs leave a queue first.
+    """
+
+    event: str | None = None
+    pipeline: str | None = field(default=None, kw_only=True)
+    when: Sequence[Condition] | Callable[..., Any] = field(default=(), kw_only=True)
+    key: str | Callable[..., Any] | None = field(default=None, kw_only=True)
+    map: Callable[..., Any] | None = field(default=None, kw_only=True)
+    cron: str | None = field(default=None, kw_only=True)
+    tz: str | None = field(default=None, kw_only=True)
+    dedupe: Duration | None = field(default=DEFAULT_DEDUPE, kw_only=True)
+    debounce: Duration | None = field(default=None, kw_only=True)
+    throttle: Duration | None = field(default=None, kw_only=True)
+    batch: Any = field(default=None, kw_only=True)
+    delay: Duration | None = field(default=None, kw_only=True)
+    priority: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Something a step needs, built by a factory and kept for as long as its scope lives.
+
+    Args:
+        id: name steps ask for; names with two leading and trailing underscores are reserved.
+        factory: sync or async callable, generator or context manager; see `poundlock.artifacts`.
+        scope: "workflow", "run" or "transient"; in the runtime's `services=` always global.
+        type: what it provides, for injection by annotation; default: the factory's class or return annotation.
+        options: further template options (timeout, retry, lazy ...).
+    """
+
+    id: str
+    factory: Callable[..., Any]
+    scope: Literal["workflow", "run", "transient"] = field(default="workflow", kw_only=True)
+    type: Any = field(default=None, kw_only=True)
+    options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowDefinition:
+    """A validated workflow. `hash` identifies its structure; code is not part of it."""
+
+    id: str
+    label: str
+    triggers: Mapping[str, Trigger]
+    pipelines: Mapping[str, Pipeline]
+    services: tuple[Service, ...]
+    env: Mapping[str, str]
+    state: type | None
+    mode: Mode
+    requires_env: tuple[str, ...]
+    visit_limit: int
+    hash: str

@@ -1,0 +1,43 @@
+"""Durations: numbers of seconds, timedeltas, or text like "2h30m"."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+
+Duration = float | int | dt.timedelta | str
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_TOO_LONG: Final = float("inf")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+
+
+def seconds(value: Duration) -> float:
+    """Return a duration in seconds.
+
+    Args:
+        value: seconds as a number, a timedelta, or text of numbers with units ms, s, m, h, d, w ("2h30m").
+
+    Raises:
+        ValueError: the text has no such form, or the duration is negative or not finite.
+    """
+    if isinstance(value, dt.timedelta):
+        result = value.total_seconds()
+    elif isinstance(value, str):
+        text = value.strip().replace(" ", "")
+        if not text or _PART.sub("", text):
+            raise ValueError(f"'{value}' is no duration: write seconds as a number, or units like '2h30m' or '500ms'")
+        result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        result = float(value) if abs(value) < _TOO_LONG else _TOO_LONG
+    else:
+        raise ValueError(f"{value!r} is no duration: give seconds, a timedelta, or text like '2h30m'")
+    if not 0 <= result < _TOO_LONG:
+        raise ValueError(f"{value!r} is no duration: it must be finite and not negative")
+    return result
+
+
+def optional_seconds(value: Duration | None) -> float | None:
+    """Return `seconds(value)`, or None for None."""
+    return None if value is None else seconds(value)

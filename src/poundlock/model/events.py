@@ -1,0 +1,152 @@
+"""Events: what arrives from the world. Field names and the JSON form follow CloudEvents 1.0."""
+
+from __future__ import annotations
+
+import datetime as dt
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from poundlock.errors import InvalidEvent
+from poundlock.ids import default_ids
+
+_LONGEST: Final = 1024
+_ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
+_YEAR_1: Final = -62_135_596_800.0
+_YEAR_10000: Final = 253_402_300_800.0
+
+
+@dataclass(frozen=True, slots=True, eq=True)
+class Event:
+    """Something that happened.
+
+    Args:
+        type: dotted name, e.g. "order.placed".
+        payload: JSON-like data; None means none.
+        id: unique within `source`; made now when absent, so emitting one object twice is a duplicate.
+        time: seconds since 1970 UTC, a datetime, or RFC 3339 text; stamped at acceptance when absent.
+        source: where it comes from, a URI reference.
+        key: what it is about; the label of the runs it starts, and CloudEvents' `subject`.
+        headers: further CloudEvents attributes (extensions), by name.
+
+    Raises:
+        InvalidEvent: a field has no usable value; `path` names it.
+    """
+
+    type: str
+    payload: Any = field(default=None, hash=False)
+    id: str = field(kw_only=True, default=None)  # type: ignore[assignment]  # made in __post_init__
+    time: float | None = field(kw_only=True, default=None)
+    source: str = field(kw_only=True, default="")
+    key: str | None = field(kw_only=True, default=None)
+    headers: Mapping[str, Any] = field(kw_only=True, default=None, hash=False)  # type: ignore[arg-type]
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        _check_text("type", self.type)
+        given: Any = self.id
+        if given is None:
+            put(self, "id", default_ids.unique())
+        else:
+            _check_text("id", self.id)
+        if self.source != "":
+            _check_text("source", self.source)
+        if self.time is not None:
+            put(self, "time", _to_seconds(self.time))
+        if self.key is not None:
+            _check_text("key", self.key)
+        put(self, "headers", {} if self.headers is None else _check_headers(self.headers))
+
+    def to_cloudevent(self) -> dict[str, Any]:
+        """Return the CloudEvents 1.0 JSON form. An empty source, which CloudEvents forbids, is written as "/"."""
+        envelope: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "type": self.type,
+            "source": self.source or "/",
+        }
+        if self.time is not None:
+            envelope["time"] = dt.datetime.fromtimestamp(self.time, dt.UTC).isoformat().replace("+00:00", "Z")
+        if self.key is not None:
+            envelope["subject"] = self.key
+        envelope.update(self.headers)
+        if isinstance(self.payload, bytes):
+            envelope["data_base64"] = b64encode(self.payload).decode()
+        elif self.payload is not None:
+            envelope["data"] = self.payload
+        return envelope
+
+    @classmethod
+    def from_cloudevent(cls, envelope: Mapping[str, Any]) -> Event:
+        """Read a CloudEvents 1.0 JSON envelope.
+
+        Raises:
+            InvalidEvent: it is no such envelope; `path` names the attribute.
+        """
+        if not isinstance(envelope, Mapping):
+            raise InvalidEvent("a CloudEvent is a JSON object with at least specversion, id, source and type")
+        if envelope.get("specversion") != "1.0":
+            raise InvalidEvent(
+                f"specversion is {envelope.get('specversion')!r}: only CloudEvents 1.0 is read", path="specversion"
+            )
+        for name in ("id", "source", "type"):
+            if name not in envelope:
+                raise InvalidEvent(f"the attribute '{name}' is missing: CloudEvents requires it", path=name)
+        payload = envelope.get("data")
+        if "data_base64" in envelope:
+            try:
+                payload = b64decode(envelope["data_base64"], validate=True)
+            except (ValueError, TypeError):
+                raise InvalidEvent("data_base64 is not base64 text", path="data_base64") from None
+        return cls(
+            envelope["type"],
+            payload,
+            id=envelope["id"],
+            time=envelope.get("time"),
+            source=envelope["source"],
+            key=envelope.get("subject"),
+            headers={name: value for name, value in envelope.items() if name not in _ATTRIBUTES},
+        )
+
+
+def _check_text(name: str, value: Any) -> None:
+    if (
+        type(value) is not str
+        or not value
+        or len(value) > _LONGEST
+        or value != value.strip()
+        or not value.isprintable()
+    ):
+        raise InvalidEvent(
+            f"an event's {name} must be printable text of 1 to {_LONGEST} characters without outer blanks, "
+            f"not {value!r:.60}",
+            path=name,
+        )
+
+
+def _check_headers(headers: Any) -> dict[str, Any]:
+    if not isinstance(headers, Mapping):
+        raise InvalidEvent(f"an event's headers are a mapping of names to values, not {headers!r:.60}", path="headers")
+    for name in headers:
+        if not isinstance(name, str) or not name or name in _ATTRIBUTES:
+            raise InvalidEvent(
+                f"{name!r:.60} cannot be a header: use text that is no CloudEvents attribute of its own "
+                f"({', '.join(sorted(_ATTRIBUTES))})",
+                path="headers",
+            )
+    return dict(headers)
+
+
+def _to_seconds(value: Any) -> float:
+    seconds: Any = value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        try:
+            moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
+            seconds = moment.replace(tzinfo=moment.tzinfo or dt.UTC).timestamp()
+        except (TypeError, ValueError, OverflowError):
+            seconds = None
+    # Outside of these years, and for NaN, there is no RFC 3339 text.
+    if seconds is None or not _YEAR_1 <= seconds < _YEAR_10000:
+        raise InvalidEvent(f"{value!r:.60} is no time: give seconds, a datetime or RFC 3339 text", path="time")
+    return float(seconds)

@@ -1,0 +1,87 @@
+"""The life cycle of a run: THE table.
+
+House rule: whoever moves a run asks `check_move` first; there is no second place that knows which moves are legal.
+The diagram in the documentation is printed from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    READY = "ready"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DELAYED = "delayed"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can happen to the run any more."""
+        return self in _TERMINAL
+
+
+_TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.ABORTED})
+
+# from -> {to: why}. Queued: waits for a slot. Ready: may be claimed by anybody. Running: has an owner.
+MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
+    RunStatus.QUEUED: {
+        RunStatus.RUNNING: "promoted by the process that freed the slot",
+        RunStatus.READY: "promoted where nobody can run it yet",
+        RunStatus.ABORTED: "aborted or superseded while waiting for a slot",
+    },
+    RunStatus.READY: {
+        RunStatus.RUNNING: "claimed",
+        RunStatus.ABORTED: "aborted before anybody claimed it",
+    },
+    RunStatus.RUNNING: {
+        RunStatus.RUNNING: "stage boundary",
+        RunStatus.READY: "given back: its owner died or stopped",
+        RunStatus.PAUSED: "parked until something it waits for comes",
+        RunStatus.DELAYED: "parked until a time",
+        RunStatus.COMPLETED: "last stage done, or terminated by a router",
+        RunStatus.FAILED: "a step failed for good, or a router said so",
+        RunStatus.ABORTED: "abort request taken in",
+    },
+    RunStatus.PAUSED: {
+        RunStatus.RUNNING: "resumed: event, person or timeout",
+        RunStatus.READY: "resumed where its workflow is unknown",
+        RunStatus.ABORTED: "aborted while parked",
+    },
+    RunStatus.DELAYED: {
+        RunStatus.RUNNING: "claimed when due",
+        RunStatus.READY: "made due where its workflow is unknown",
+        RunStatus.ABORTED: "aborted while delayed",
+    },
+    RunStatus.COMPLETED: {},
+    RunStatus.FAILED: {},
+    RunStatus.ABORTED: {},
+}
+
+
+def check_move(source: RunStatus, target: RunStatus) -> None:
+    """Refuse an illegal move.
+
+    Raises:
+        AssertionError: the table has no such move. That is a bug in Poundlock, not in anybody's workflow.
+    """
+    if target not in MOVES[source]:
+        raise AssertionError(f"illegal move of a run: {source} -> {target}")
+
+
+def draw() -> str:
+    """Return the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    for source, targets in MOVES.items():
+        lines += [f"    {source} --> {target}: {why}" for target, why in targets.items()]
+        if not targets:
+            lines.append(f"    {source} --> [*]")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,101 @@
+"""What a mode looks at, and what it may answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from poundlock.errors import InvalidDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy one (workflow, key) is. O(1) in size whatever the queue's length.
+
+    Args:
+        active: runs that hold a slot.
+        active_id: the latest run that took a slot; only modes with one slot rely on it.
+        queued: runs that wait for a slot.
+        tail_id: the run queued last; only modes with one waiting place rely on it.
+    """
+
+    active: int = 0
+    active_id: str | None = None
+    queued: int = 0
+    tail_id: str | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to remember; such a load needs no row."""
+        return not self.active and not self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Take a slot and run now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Wait for a slot; `supersedes` names a waiting run that gives up its place and ends aborted."""
+
+    supersedes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Refuse quietly: the emitter's receipt says so, nobody retries."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Refuse loudly: the emitter is expected to try again later."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Merge the event's patch into the run that is active."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Abort the active run; the new one starts when the old one's clean-up is done.
+
+    `supersedes` names a replacement that was itself still waiting; it ends aborted.
+    """
+
+    run_id: str
+    supersedes: str | None = None
+
+
+def check_mode(mode: Any) -> None:
+    """Refuse a mode with a limit or a choice that has no meaning; every mode asks this when it is made.
+
+    Raises:
+        InvalidDefinition: `path` names the argument.
+    """
+    name = type(mode).__name__
+    for argument, least in (("concurrency", 1), ("capacity", 0)):
+        limit = getattr(mode, argument, None)
+        if argument == "capacity" and limit is None:
+            continue
+        if hasattr(mode, argument) and (type(limit) is not int or limit < least):
+            raise InvalidDefinition(
+                f"{name}: {argument} is {limit!r}: use a whole number of at least {least}", path=argument
+            )
+    choices: tuple[str, ...] = getattr(mode, "CHOICES", ())
+    if choices and mode.on_busy not in choices:
+        raise InvalidDefinition(f"{name}: on_busy is {mode.on_busy!r}: use {' or '.join(choices)}", path="on_busy")
+    if mode.key is not None and not callable(mode.key) and not (isinstance(mode.key, str) and mode.key):
+        raise InvalidDefinition(
+            f"{name}: key is {mode.key!r}: use a payload path or a function of the event", path="key"
+        )
+
+
+Decision = Start | Queue | Drop | Reject | Signal | Replace

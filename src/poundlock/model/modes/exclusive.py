@@ -1,0 +1,43 @@
+"""Exclusive: one at a time; a second event is rejected, or the latest one may wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from poundlock.model.modes.decisions import Decision, Load, Queue, Reject, Start, check_mode
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusive:
+    """At most one active run.
+
+    Args:
+        on_busy: "reject" the event, or "queue_single": one event may wait, the latest wins and the one it replaces
+            ends aborted.
+        key: payload path or function of the event; the rule then holds per key.
+        holds_slot_while_paused: whether a parked or delayed run keeps the others out.
+    """
+
+    name: ClassVar[str] = "exclusive"
+    CHOICES: ClassVar[tuple[str, ...]] = ("reject", "queue_single")
+
+    on_busy: Literal["reject", "queue_single"] = "reject"
+    key: str | Callable[..., Any] | None = None
+    holds_slot_while_paused: bool = True
+
+    def __post_init__(self) -> None:
+        check_mode(self)
+
+    def accept(self, load: Load) -> Decision:
+        """Decide about one event."""
+        if load.idle:
+            return Start()
+        if self.on_busy == "reject":
+            return Reject(f"run {load.active_id} is active")
+        return Queue(supersedes=load.tail_id if load.queued else None)
+
+    def settled(self, load: Load) -> int:
+        """Return how many queued runs may start, given the load after a slot was freed."""
+        return 1 if load.queued and not load.active else 0

@@ -1,0 +1,41 @@
+"""Serialized: one at a time, in the order of acceptance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
+
+
+@dataclass(frozen=True, slots=True)
+class Serialized:
+    """One run at a time, strictly first in, first out.
+
+    Args:
+        capacity: events that may wait; None for no limit. Beyond it they are dropped.
+        key: payload path or function of the event; the rule then holds per key.
+        holds_slot_while_paused: whether a parked or delayed run keeps the others waiting.
+    """
+
+    name: ClassVar[str] = "serialized"
+
+    capacity: int | None = None
+    key: str | Callable[..., Any] | None = None
+    holds_slot_while_paused: bool = True
+
+    def __post_init__(self) -> None:
+        check_mode(self)
+
+    def accept(self, load: Load) -> Decision:
+        """Decide about one event."""
+        if load.idle:
+            return Start()
+        if self.capacity is None or load.queued < self.capacity:
+            return Queue()
+        return Drop(f"{load.queued} queued: capacity of {self.capacity} reached")
+
+    def settled(self, load: Load) -> int:
+        """Return how many queued runs may start, given the load after a slot was freed."""
+        return 1 if load.queued and not load.active else 0

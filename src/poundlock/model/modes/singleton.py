@@ -1,0 +1,45 @@
+"""SingletonLoop: one long-lived run; a second event is dropped, told to it, or replaces it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from poundlock.model.modes.decisions import Decision, Drop, Load, Replace, Signal, Start, check_mode
+
+
+@dataclass(frozen=True, slots=True)
+class SingletonLoop:
+    """At most one active run.
+
+    Args:
+        on_busy: "drop" the event, "signal" its patch to the active run, or "replace" that run: it is aborted, and the
+            new one starts when its clean-up is done. Of several replacements that wait, the latest wins.
+        key: payload path or function of the event; the rule then holds per key.
+        holds_slot_while_paused: whether a parked or delayed run counts as active.
+    """
+
+    name: ClassVar[str] = "singleton"
+    CHOICES: ClassVar[tuple[str, ...]] = ("drop", "signal", "replace")
+
+    on_busy: Literal["drop", "signal", "replace"] = "drop"
+    key: str | Callable[..., Any] | None = None
+    holds_slot_while_paused: bool = True
+
+    def __post_init__(self) -> None:
+        check_mode(self)
+
+    def accept(self, load: Load) -> Decision:
+        """Decide about one event."""
+        if load.idle:
+            return Start()
+        if self.on_busy == "drop" or load.active_id is None:
+            return Drop(f"run {load.active_id} is active")
+        if self.on_busy == "signal":
+            return Signal(load.active_id)
+        return Replace(load.active_id, load.tail_id if load.queued else None)
+
+    def settled(self, load: Load) -> int:
+        """Return how many queued runs may start, given the load after a slot was freed."""
+        return 1 if load.queued and not load.active else 0

@@ -1,0 +1,46 @@
+"""Transient: many at once, then a bounded queue, then drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
+
+_START = Start()
+_QUEUE = Queue()
+
+
+@dataclass(frozen=True, slots=True)
+class Transient:
+    """Up to `concurrency` runs at once; then a FIFO queue of up to `capacity`; then the event is dropped.
+
+    Args:
+        concurrency: runs that may hold a slot.
+        capacity: events that may wait; None for no limit.
+        key: payload path or function of the event; the rule then holds per key.
+        holds_slot_while_paused: whether a parked or delayed run keeps its slot.
+    """
+
+    name: ClassVar[str] = "transient"
+
+    concurrency: int = 10
+    capacity: int | None = 100
+    key: str | Callable[..., Any] | None = None
+    holds_slot_while_paused: bool = False
+
+    def __post_init__(self) -> None:
+        check_mode(self)
+
+    def accept(self, load: Load) -> Decision:
+        """Decide about one event."""
+        if load.active < self.concurrency and not load.queued:
+            return _START
+        if self.capacity is None or load.queued < self.capacity:
+            return _QUEUE
+        return Drop(f"{load.active} running and {load.queued} queued: capacity of {self.capacity} reached")
+
+    def settled(self, load: Load) -> int:
+        """Return how many queued runs may start, given the load after a slot was freed."""
+        return max(0, min(load.queued, self.concurrency - load.active))

@@ -1,0 +1,40 @@
+"""Dotted paths into JSON-like data: `order.lines.0.sku`. A number steps into a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+"""What `get_path` gives where there is nothing; None is a value."""
+
+
+def get_path(data: Any, path: str, default: Any = MISSING) -> Any:
+    """Return what stands at `path` inside `data`, or `default`. The empty path is `data` itself."""
+    if not path:
+        return data
+    if path in data if isinstance(data, Mapping) else False:
+        return data[path]  # a key that itself holds dots wins, as CloudEvents extensions and form fields have them
+    for part in path.split("."):
+        if isinstance(data, Mapping):
+            if part not in data:
+                return default
+            data = data[part]
+        elif isinstance(data, list) and part.isascii() and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return default
+    return data
+
+
+def touches(changed: str, read: str) -> bool:
+    """Whether a change at one path can be seen by a reader of the other: one is a prefix of the other."""
+    return (
+        changed == read or not changed or not read or changed.startswith(read + ".") or read.startswith(changed + ".")
+    )

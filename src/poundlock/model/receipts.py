@@ -1,0 +1,123 @@
+"""Receipts: what became of an event, a line per trigger whose type fits and per run with a fitting wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from poundlock.codecs import dump
+
+
+class Verdict(StrEnum):
+    """What became of an event at one place."""
+
+    STARTED = "started"
+    QUEUED = "queued"
+    DROPPED = "dropped"
+    REJECTED = "rejected"
+    SIGNALLED = "signalled"
+    REPLACED = "replaced"
+    RESUMED = "resumed"
+    BUFFERED = "buffered"
+    DUPLICATE = "duplicate"
+    FILTERED = "filtered"
+    UNMATCHED = "unmatched"
+
+
+REMEMBERED = frozenset(
+    {Verdict.STARTED, Verdict.QUEUED, Verdict.SIGNALLED, Verdict.REPLACED, Verdict.RESUMED, Verdict.BUFFERED}
+)
+"""Verdicts after which the same event id is a duplicate; the others may be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    """One line of a receipt.
+
+    Attributes:
+        verdict: what became of the event here.
+        workflow_id: the workflow that decided; None on an `unmatched` line.
+        trigger_id: the trigger whose type fits; None where a waiting run took it.
+        run_id: the run that was started, queued, signalled, resumed or buffered for.
+        reason: why, in words; "" where the verdict says it all.
+    """
+
+    verdict: Verdict
+    workflow_id: str | None = None
+    trigger_id: str | None = None
+    run_id: str | None = None
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the line as plain data."""
+        return {
+            "verdict": str(self.verdict),
+            "workflow_id": self.workflow_id,
+            "trigger_id": self.trigger_id,
+            "run_id": self.run_id,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ReceiptLine:
+        """Read what `to_dict` gave."""
+        return cls(Verdict(data["verdict"]), data["workflow_id"], data["trigger_id"], data["run_id"], data["reason"])
+
+
+class Fate(StrEnum):
+    """What a delivery to a waiting run came to, decided inside the commit."""
+
+    RESUMED = "resumed"
+    BUFFERED = "buffered"
+    GONE = "gone"
+
+
+class Delivery(NamedTuple):
+    """An event for a run with fitting waits. `waits` are (wait id, epoch); `line` is what the receipt says if taken.
+
+    Must hold: none of these waits stands under another epoch by now (`WaitMoved`): it was armed anew, so the event has
+    to be matched again. A wait that is gone altogether is no refusal, see `Fate`.
+
+    `owner` takes the run over if this delivery resumes it; None makes it `ready` for whoever claims it.
+    """
+
+    run_id: str
+    waits: tuple[tuple[str, int], ...]
+    event_ref: str
+    owner: str | None
+    line: ReceiptLine
+
+
+class Delivered(NamedTuple):
+    """The outcome of a delivery: what it came to, and the message's sequence in the run's inbox (0 if gone)."""
+
+    fate: Fate
+    seq: int
+
+
+def settle_lines(
+    lines: Sequence[ReceiptLine], deliveries: Sequence[Delivery], delivered: Sequence[Delivered]
+) -> tuple[ReceiptLine, ...]:
+    """Return the receipt's lines: the decided ones, then one per delivery, saying what it came to."""
+    settled = list(lines)
+    for delivery, outcome in zip(deliveries, delivered, strict=True):
+        line = delivery.line
+        verdict = Verdict(outcome.fate) if outcome.fate is not Fate.GONE else Verdict.FILTERED
+        reason = line.reason if outcome.fate is not Fate.GONE else "the run went on meanwhile"
+        settled.append(ReceiptLine(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
+    return tuple(settled)
+
+
+class ReceiptRow(NamedTuple):
+    """A receipt as stored: its lines are completed inside the commit, when deliveries have come to something."""
+
+    source: str
+    event_id: str
+    time: float
+    lines: tuple[ReceiptLine, ...]
+
+    def text(self, deliveries: Sequence[Delivery], delivered: Sequence[Delivered]) -> str:
+        """Return the JSON text of the lines, deliveries included."""
+        return dump([line.to_dict() for line in settle_lines(self.lines, deliveries, delivered)])

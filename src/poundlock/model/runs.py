@@ -1,0 +1,224 @@
+"""A run as data: an identity that never changes, a small head that moves, and what others have to say to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from poundlock.model.conditions import Condition, all_match
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.patterns import type_matches
+
+
+class RunIdentity(NamedTuple):
+    """What is known of a run when it is created. Built once, shared from then on.
+
+    `load_key` is the partition of the workflow's load this run counts in ("" when the rule covers the whole workflow);
+    None for invoked runs, which count in no load. `event_ref` names the stored event that started it.
+    """
+
+    run_id: str
+    workflow_id: str
+    trigger_id: str | None
+    pipeline_id: str
+    definition_hash: str
+    key: str | None
+    load_key: str | None
+    priority: int
+    parent_id: str | None
+    lineage: tuple[str, ...]
+    created_at: float
+    event_ref: str
+
+
+@dataclass(slots=True)
+class RunHead:
+    """What moves. `version` grows by one per commit, `epoch` with each new owner.
+
+    `stage` is where the run stands: the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON
+    text of `{"result": ...}` or `{"error": {...}}` once ended. `slot`: whether it counts as active in its load.
+    """
+
+    status: RunStatus
+    version: int
+    owner: str | None
+    epoch: int
+    stage: str | None
+    attempt: int
+    wake_at: float | None
+    outcome: str | None
+    slot: bool
+    inbox_seq: int
+    log_seq: int
+    updated_at: float
+
+
+class WaitRow(NamedTuple):
+    """One armed wait of a run. All StateRefs are resolved, so it is data.
+
+    `parked`: the run stands still at this wait; otherwise it only has events buffered. `patch` None merges the
+    event's payload; "call" means that the definition holds a function. `keys` are what events are looked up by.
+    """
+
+    wait_id: str
+    epoch: int
+    parked: bool
+    events: tuple[str, ...]
+    where: tuple[Condition, ...]
+    correlate: tuple[tuple[str, Any], ...]
+    resume_at: str | None
+    on_timeout: str
+    expires_at: float | None
+    patch: Mapping[str, Any] | Literal["call"] | None
+    keys: tuple[str, ...]
+
+    def matches(self, event: Event) -> bool:
+        """Whether the event is one this wait is for."""
+        return (
+            any(type_matches(pattern, event.type) for pattern in self.events)
+            and all(Condition(path, "==", value).matches(event.payload) for path, value in self.correlate)
+            and all_match(self.where, event.payload)
+        )
+
+
+class StoredEvent(NamedTuple):
+    """An accepted event under the reference that runs and inboxes share."""
+
+    ref: str
+    event: Event
+
+
+class Message(NamedTuple):
+    """Something others had to say to a run, in the order it came.
+
+    kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}.
+    """
+
+    run_id: str
+    seq: int
+    kind: Literal["event", "signal", "abort"]
+    time: float
+    body: Mapping[str, Any] | None
+    event: StoredEvent | None
+
+
+class RunRecord(NamedTuple):
+    """A run as it stands in the store."""
+
+    identity: RunIdentity
+    head: RunHead
+    waits: tuple[WaitRow, ...]
+
+
+class Checkpoint(NamedTuple):
+    """Everything needed to go on with a run: its record, state, event, and unconsumed messages."""
+
+    record: RunRecord
+    state: dict[str, Any]
+    event: Event
+    inbox: tuple[Message, ...]
+
+
+class LogRow(NamedTuple):
+    """The timeline entries and state deltas of one commit.
+
+    `text` is a JSON array of `size` entries, see `timeline.py`; the first of them has the sequence `first_seq`.
+    """
+
+    first_seq: int
+    size: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """What `find` looks for; None and empty mean: any. Newest runs first."""
+
+    workflow: str | None = None
+    status: tuple[RunStatus, ...] = ()
+    key: str | None = None
+    text: str | None = None
+    since: float | None = None
+    until: float | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """What a run waits for, for people: `parked` tells the wait it stands at from those it only buffers for."""
+
+    id: str
+    events: tuple[str, ...]
+    where: tuple[Condition, ...]
+    correlate: Mapping[str, Any]
+    parked: bool
+    expires_at: float | None
+    resume_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a run failed or was aborted."""
+
+    type: str
+    message: str
+    code: str | None = None
+    stage: str | None = None
+    step: str | None = None
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run as others see it."""
+
+    run_id: str
+    workflow_id: str
+    pipeline_id: str
+    status: RunStatus
+    stage: str | None
+    key: str | None
+    attempt: int
+    waits: tuple[WaitInfo, ...]
+    created_at: float
+    updated_at: float
+    parent_id: str | None
+    lineage: tuple[str, ...]
+    error: RunError | None
+    trigger_id: str | None = None
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to, at its end or at a pause. `ok` is True for completed and paused."""
+
+    run_id: str
+    workflow_id: str
+    status: RunStatus
+    state: Any
+    result: Any
+    error: RunError | None
+    waits: tuple[WaitInfo, ...]
+    metadata: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing went wrong so far: the run is completed or paused."""
+        return self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
+
+
+def wait_info(row: WaitRow) -> WaitInfo:
+    """Return a wait's row as people see it."""
+    return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), row.parked, row.expires_at, row.resume_at)
+
+
+def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
+    """Return the waits a paused run stands at."""
+    return tuple(wait_info(row) for row in waits if row.parked)

@@ -1,0 +1,103 @@
+"""The timeline: one log of what happened and of every state delta.
+
+A commit writes one log row: a JSON array of entries `[time, source, type, path, payload, patch]`. The sequence number
+of an entry is the row's `first_seq` plus its place, so it need not be written. State is the fold of all patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poundlock.codecs import detach, load
+from poundlock.model.patches import merge
+from poundlock.model.runs import LogRow
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One thing that happened.
+
+    Attributes:
+        seq: place in the run's timeline, from 1, without gaps.
+        time: seconds since 1970 by the runtime's clock.
+        source: pipeline, state, container, logger, dispatch or services.
+        type: e.g. "stage:start", "state:patch", "wait:matched".
+        path: where: "pipeline/stage/step", as far as it applies.
+        payload: details, JSON-like; None where there are none.
+        patch: the state delta of this entry; None where state did not change.
+    """
+
+    seq: int
+    time: float
+    source: str
+    type: str
+    path: str
+    payload: Any
+    patch: Mapping[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry as plain data."""
+        return {
+            "seq": self.seq,
+            "time": self.time,
+            "source": self.source,
+            "type": self.type,
+            "path": self.path,
+            "payload": self.payload,
+            "patch": self.patch,
+        }
+
+
+def read_entries(rows: Iterable[LogRow]) -> list[TimelineEntry]:
+    """Return the entries of log rows, in order."""
+    return [
+        TimelineEntry(row.first_seq + place, *fields) for row in rows for place, fields in enumerate(load(row.text))
+    ]
+
+
+def fold(rows: Iterable[LogRow], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the state after the patches of log rows, starting from `state`."""
+    folded = dict(state or {})
+    for row in rows:
+        for entry in load(row.text):
+            if entry[5] is not None:
+                folded = merge(folded, entry[5])
+    return folded
+
+
+class Timeline:
+    """All that happened in one run, in order."""
+
+    def __init__(self, run_id: str, entries: Sequence[TimelineEntry]) -> None:
+        self.run_id = run_id
+        self.entries = tuple(entries)
+
+    def types(self) -> list[str]:
+        """Return the entries' types in order."""
+        return [entry.type for entry in self.entries]
+
+    def path(self) -> list[str]:
+        """Return the ids of the stages in the order in which they were entered."""
+        return [entry.path.split("/")[1] for entry in self.entries if entry.type == "stage:start"]
+
+    def state_at(self, seq: int) -> dict[str, Any]:
+        """Return the state as it was right after entry `seq`; 0 gives the empty state before the first.
+
+        Raises:
+            IndexError: the timeline has no such entry.
+        """
+        if not 0 <= seq <= len(self.entries):
+            raise IndexError(f"seq {seq} is outside this timeline: it has entries 1 to {len(self.entries)}")
+        state: dict[str, Any] = {}
+        for entry in self.entries[:seq]:
+            if entry.patch is not None:
+                state = merge(state, entry.patch)
+        return detach(state)  # type: ignore[no-any-return]  # a dict in, a dict out
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"Timeline({self.run_id!r}, {len(self.entries)} entries)"

@@ -1,0 +1,113 @@
+"""Finding the waits an event is for without looking at every parked run.
+
+A wait is indexed under one key per event type: the type (or pattern), the correlated paths, and their values. The
+*shape* of a key is the key without the values. An event is looked up once per shape in use, and shapes come from
+definitions: there are a few of them however many runs are parked.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from poundlock.codecs import dump
+from poundlock.model.conditions import StateRef, resolve
+from poundlock.model.definitions import Wait
+from poundlock.model.durations import seconds
+from poundlock.model.events import Event
+from poundlock.model.paths import MISSING, get_path
+from poundlock.model.patterns import type_matches
+from poundlock.model.runs import WaitRow
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_SEPARATOR = "\x1f"  # ASCII unit separator: cannot stand in an event type (printable) and is escaped in JSON
+
+
+def wait_events(wait: Wait) -> tuple[str, ...]:
+    """Return the event types and patterns of a wait."""
+    return (wait.events,) if isinstance(wait.events, str) else tuple(wait.events)
+
+
+def wait_keys(events: Iterable[str], correlate: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
+    """Return the index keys of a wait: one per event type or pattern."""
+    paths = _SEPARATOR.join(path for path, _ in correlate)
+    values = dump([_canonical(value) for _, value in correlate])
+    return tuple(f"{event}{_SEPARATOR}{paths}{_SEPARATOR}{_SEPARATOR}{values}" for event in events)
+
+
+def key_shape(key: str) -> str:
+    """Return the shape of an index key."""
+    return key.rpartition(_SEPARATOR + _SEPARATOR)[0]
+
+
+def event_keys(shapes: Iterable[str], event: Event) -> list[str]:
+    """Return the index keys under which waits for this event would stand, given the shapes in use."""
+    keys = []
+    for shape in shapes:
+        pattern, _, joined = shape.partition(_SEPARATOR)
+        if not type_matches(pattern, event.type):
+            continue
+        values = [get_path(event.payload, path) for path in joined.split(_SEPARATOR)] if joined else []
+        if not any(value is MISSING for value in values):
+            keys.append(f"{shape}{_SEPARATOR}{_SEPARATOR}{dump([_canonical(value) for value in values])}")
+    return keys
+
+
+def _canonical(value: Any) -> Any:
+    """Return one form for all values that are equal to a condition (2 and 2.0), so that they are one key."""
+    if type(value) is str:
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, Decimal) and value.is_finite():
+        sign, digits, exponent = value.as_tuple()
+        text = "".join(map(str, digits)).rstrip("0")  # `normalize` would round to the context's precision
+        return f"{'-' * sign}{text}e{int(exponent) + len(digits) - len(text)}" if text else "0"
+    if isinstance(value, dt.datetime) and value.utcoffset() is not None:
+        return value - _EPOCH  # cannot overflow, as a change of its time zone could
+    return value
+
+
+def arm(
+    wait: Wait,
+    wait_id: str,
+    state: Mapping[str, Any],
+    *,
+    epoch: int,
+    parked: bool = False,
+    resume_at: str | None = None,
+    now: float = 0.0,
+) -> WaitRow | None:
+    """Return the row of a wait with every StateRef resolved against `state`; None while one has no value.
+
+    `expires_at` is counted from `now` and only for a parked wait.
+    """
+    where = resolve(wait.where, state)
+    if where is None:
+        return None
+    correlate = []
+    for path, value in sorted((wait.correlate or {}).items()):
+        found = get_path(state, value.path) if isinstance(value, StateRef) else value
+        if found is MISSING:
+            return None
+        correlate.append((path, found))
+    events = wait_events(wait)
+    return WaitRow(
+        wait_id=wait_id,
+        epoch=epoch,
+        parked=parked,
+        events=events,
+        where=where,
+        correlate=tuple(correlate),
+        resume_at=resume_at,
+        on_timeout=wait.on_timeout,
+        expires_at=now + seconds(wait.timeout) if parked and wait.timeout is not None else None,
+        patch="call" if callable(wait.patch) else wait.patch,
+        keys=wait_keys(events, correlate),
+    )
