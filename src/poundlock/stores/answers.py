@@ -1,0 +1,59 @@
+"""What every adapter says in the same words: refusals, unknown runs, page cursors."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+from poundlock.codecs import dump, load
+from poundlock.errors import (
+    InboxAhead,
+    InvalidEvent,
+    LeaseLost,
+    PoundlockError,
+    RunFinished,
+    RunNotFound,
+    StaleVersion,
+)
+from poundlock.model.changes import RunMove
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import RunIdentity
+
+
+def refusal(move: RunMove, version: int, epoch: int, inbox_seq: int) -> PoundlockError | None:
+    """Return why a move does not apply to a run that stands at these numbers, or None if it does."""
+    run_id = move.run_id
+    if epoch != move.epoch:
+        return LeaseLost(f"run '{run_id}' has another owner now: drop what was done since", run_id=run_id)
+    if version != move.version:
+        return StaleVersion(f"run '{run_id}' moved on meanwhile: read it again", run_id=run_id, version=version)
+    if move.inbox is not None and inbox_seq != move.inbox:
+        return InboxAhead(f"run '{run_id}' has messages its owner has not seen", run_id=run_id, inbox_seq=inbox_seq)
+    return None
+
+
+def not_found(run_id: str) -> RunNotFound:
+    """Return the error for an unknown run."""
+    return RunNotFound(f"there is no run '{run_id}' in this store: list runs with find_runs or `poundlock runs ls`")
+
+
+def finished(run_id: str, status: RunStatus) -> RunFinished:
+    """Return the error for a run that has ended."""
+    return RunFinished(f"run '{run_id}' is {status} already: start a new run instead", run_id=run_id, status=status)
+
+
+def write_cursor(identity: RunIdentity) -> str:
+    """Return the page cursor that continues after a run."""
+    return urlsafe_b64encode(dump([identity.created_at, identity.run_id]).encode()).decode()
+
+
+def read_cursor(cursor: str) -> tuple[float, str]:
+    """Read what `write_cursor` gave.
+
+    Raises:
+        InvalidEvent: it is no such cursor.
+    """
+    try:
+        created_at, run_id = load(urlsafe_b64decode(cursor))
+        return float(created_at), str(run_id)
+    except (ValueError, TypeError):
+        raise InvalidEvent("this is no cursor of a run list: start again without one", path="cursor") from None

@@ -1,0 +1,441 @@
+"""The memory store: the executable specification of the port.
+
+House rules: every condition is checked before the first write, and nothing between first and last write can fail, so a
+refused change leaves nothing behind. What comes in is detached by the codec already; what goes out is a copy.
+It has no policy: which run to promote, which wait matches, what a timeout means is told to it or asked elsewhere.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from poundlock.codecs import dump, load
+from poundlock.errors import KeysTaken, LoadMoved, RunExists, WaitMoved
+from poundlock.ids import default_ids
+from poundlock.model.changes import (
+    NOTHING,
+    Changes,
+    Committed,
+    LoadChange,
+    Post,
+    Remember,
+    RunCreate,
+    RunMove,
+    Token,
+)
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.modes.decisions import Load
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, settle_lines
+from poundlock.model.runs import (
+    Checkpoint,
+    LogRow,
+    Message,
+    RunHead,
+    RunIdentity,
+    RunQuery,
+    RunRecord,
+    StoredEvent,
+    WaitRow,
+)
+from poundlock.model.timeline import fold
+from poundlock.model.waits import event_keys, key_shape
+from poundlock.ports import Claim, Page
+from poundlock.stores.answers import finished, not_found, read_cursor, refusal, write_cursor
+
+_IDLE = Load()
+_DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
+
+
+class _Row:
+    """Everything the store knows of one run."""
+
+    __slots__ = ("head", "identity", "inbox", "log", "number", "snapshot", "waits")
+
+    def __init__(self, create: RunCreate, number: int) -> None:
+        self.identity: RunIdentity = create.identity
+        self.head: RunHead = create.head
+        self.number = number
+        self.log: list[LogRow] = []
+        self.inbox: list[Message] = []
+        self.waits: tuple[WaitRow, ...] = ()
+        self.snapshot: tuple[int, str] | None = None
+
+    def record(self) -> RunRecord:
+        return RunRecord(self.identity, replace(self.head), self.waits)
+
+
+class MemoryStore:
+    """Keeps everything in this process, for tests and for work that need not outlive it.
+
+    It can be opened again by another runtime: runs of the previous owner are then given back, as after a crash.
+    """
+
+    durability = "memory"
+
+    def __init__(self) -> None:
+        self.store_id = default_ids.unique()
+        self._rows: dict[str, _Row] = {}
+        self._events: dict[str, Event] = {}
+        self._loads: dict[tuple[str, str], tuple[Load, Token]] = {}
+        self._queues: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+        self._ready: dict[str, None] = {}
+        self._due: list[tuple[float, str]] = []
+        self._remembered: dict[tuple[str, str, str], Remember] = {}
+        self._receipts: dict[tuple[str, str], tuple[ReceiptLine, ...]] = {}
+        self._waiting: dict[str, dict[str, None]] = {}
+        self._shapes: Counter[str] = Counter()
+        self._numbers = 0
+        self._commits = 0
+
+    # ------------------------------------------------------------------------------------------------ lifetime
+    async def open(self, worker: str) -> None:
+        """Give runs of other owners back."""
+        for row in self._rows.values():
+            head = row.head
+            if head.status is RunStatus.RUNNING and head.owner != worker:
+                head.status = RunStatus.READY
+                head.epoch += 1
+                head.version += 1
+                self._ready[row.identity.run_id] = None
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    async def written_behind(self) -> None:
+        """Nothing is ever behind."""
+
+    # -------------------------------------------------------------------------------------------------- commit
+    async def commit(self, changes: Changes) -> Committed:
+        """Apply all of `changes`, or raise and apply none."""
+        self._check(changes)
+        self._commits += 1
+        for event in changes.events:
+            self._events[event.ref] = event.event
+        for create in changes.creates:
+            self._create(create)
+        for move in changes.moves:
+            self._move(move)
+        if not (changes.loads or changes.deliveries or changes.posts or changes.remember or changes.receipt):
+            return NOTHING
+        promoted = tuple(run_id for change in changes.loads for run_id in self._change_load(change, changes.now))
+        delivered = tuple(self._deliver(delivery, changes.now) for delivery in changes.deliveries)
+        posted = tuple(self._post(post) for post in changes.posts)
+        for key in changes.remember:
+            self._remembered[key.source, key.event_id, key.scope] = key
+        if changes.receipt is not None:
+            row = changes.receipt
+            self._receipts[row.source, row.event_id] = settle_lines(row.lines, changes.deliveries, delivered)
+        return Committed(promoted, delivered, posted)
+
+    def _check(self, changes: Changes) -> None:
+        for create in changes.creates:
+            if create.identity.run_id in self._rows:
+                run_id = create.identity.run_id
+                raise RunExists(f"a run '{run_id}' exists already: use another id, or wait for that run", run_id=run_id)
+        for move in changes.moves:
+            self._check_move(move)
+        for change in changes.loads:
+            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
+            if token != change.expect:
+                raise LoadMoved(f"the load of '{change.workflow_id}' changed meanwhile: read it again")
+        taken = {}
+        for key in changes.remember:
+            known = self._remembered.get((key.source, key.event_id, key.scope))
+            if known is not None and known.expires_at > changes.now:
+                taken[key.scope] = known
+        if taken:
+            raise KeysTaken("the event was handled before", taken=taken)
+        for delivery in changes.deliveries:
+            known_run = self._rows.get(delivery.run_id)
+            epochs = {wait.wait_id: wait.epoch for wait in known_run.waits} if known_run else {}
+            if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
+                raise WaitMoved(f"run '{delivery.run_id}' armed its waits anew: match the event again")
+        for post in changes.posts:
+            row = self._rows.get(post.run_id)
+            if row is None:
+                raise not_found(post.run_id)
+            if row.head.status.terminal:
+                raise finished(post.run_id, row.head.status)
+
+    def _check_move(self, move: RunMove) -> None:
+        row = self._rows.get(move.run_id)
+        if row is None:
+            raise not_found(move.run_id)
+        refused = refusal(move, row.head.version, row.head.epoch, row.head.inbox_seq)
+        if refused is not None:
+            raise refused
+
+    def _create(self, create: RunCreate) -> None:
+        self._numbers += 1
+        row = _Row(create, self._numbers)
+        identity = create.identity
+        self._rows[identity.run_id] = row
+        if create.log is not None:
+            row.log.append(create.log)
+        if create.waits:
+            self._set_waits(row, create.waits)
+        self._index(row)
+
+    def _move(self, move: RunMove) -> None:
+        row = self._rows[move.run_id]
+        head = row.head
+        before = head.status
+        head.version += 1
+        head.status = move.status
+        head.owner = move.owner
+        head.epoch = move.new_epoch
+        head.stage = move.stage
+        head.attempt = move.attempt
+        head.wake_at = move.wake_at
+        head.outcome = move.outcome
+        if move.slot and not head.slot:
+            self._occupy(row)
+        head.slot = move.slot
+        head.updated_at = move.updated_at
+        if move.log is not None:
+            row.log.append(move.log)
+            head.log_seq = move.log.first_seq + move.log.size - 1
+        if move.snapshot is not None:
+            row.snapshot = (head.log_seq, move.snapshot)
+        if move.consumed:
+            used = set(move.consumed)
+            row.inbox = [message for message in row.inbox if message.seq not in used]
+        if move.waits is not None:
+            self._set_waits(row, move.waits)
+        if before is not move.status or move.wake_at is not None:
+            if before is RunStatus.READY:
+                self._ready.pop(move.run_id, None)
+            if move.status.terminal:
+                row.inbox = []
+                self._set_waits(row, ())
+            else:
+                self._index(row)
+
+    def _index(self, row: _Row) -> None:
+        head, identity = row.head, row.identity
+        if head.status is RunStatus.QUEUED:
+            pair = (identity.workflow_id, identity.load_key or "")
+            heapq.heappush(self._queues.setdefault(pair, []), (-identity.priority, row.number, identity.run_id))
+        elif head.status is RunStatus.READY:
+            self._ready[identity.run_id] = None
+        elif head.wake_at is not None and head.status in _DUE:
+            heapq.heappush(self._due, (head.wake_at, identity.run_id))
+
+    def _set_waits(self, row: _Row, waits: tuple[WaitRow, ...]) -> None:
+        run_id = row.identity.run_id
+        for wait in row.waits:
+            for key in wait.keys:
+                holders = self._waiting.get(key)
+                if holders is not None and run_id in holders:
+                    del holders[run_id]
+                    self._shapes[key_shape(key)] -= 1
+                    if not holders:
+                        del self._waiting[key]
+        row.waits = waits
+        for wait in waits:
+            for key in wait.keys:
+                holders = self._waiting.setdefault(key, {})
+                if run_id not in holders:
+                    holders[run_id] = None
+                    self._shapes[key_shape(key)] += 1
+
+    def _change_load(self, change: LoadChange, now: float) -> list[str]:
+        pair = (change.workflow_id, change.load_key)
+        promoted: list[str] = []
+        queue = self._queues.get(pair)
+        while queue and len(promoted) < change.promote:
+            run_id = heapq.heappop(queue)[2]
+            row = self._rows[run_id]
+            if row.head.status is RunStatus.QUEUED:
+                promoted.append(run_id)
+                row.head.slot = True
+                self._take(row, change.owner, now)
+        loaded = change.load
+        if promoted:
+            loaded = replace(loaded, active_id=promoted[-1])
+        if loaded.idle:
+            self._loads.pop(pair, None)
+            self._queues.pop(pair, None)
+        else:
+            self._loads[pair] = (loaded, change.token)
+        return promoted
+
+    def _take(self, row: _Row, owner: str | None, now: float) -> None:
+        """Move an unowned run to its next owner, or to `ready` if nobody here can run it."""
+        head = row.head
+        head.status = RunStatus.RUNNING if owner is not None else RunStatus.READY
+        head.owner = owner
+        head.version += 1
+        head.epoch += 1
+        head.wake_at = None
+        head.updated_at = now
+        if owner is None:
+            self._ready[row.identity.run_id] = None
+
+    def _deliver(self, delivery: Delivery, now: float) -> Delivered:
+        row = self._rows.get(delivery.run_id)
+        if row is None or row.head.status.terminal:
+            return Delivered(Fate.GONE, 0)
+        armed = {(wait.wait_id, wait.epoch): wait for wait in row.waits}
+        hit = [armed[key] for key in delivery.waits if key in armed]
+        if not hit:
+            return Delivered(Fate.GONE, 0)
+        seq = self._append(row, "event", None, now, delivery.event_ref)
+        if row.head.status is not RunStatus.PAUSED or not any(wait.parked for wait in hit):
+            return Delivered(Fate.BUFFERED, seq)
+        self._occupy(row)
+        self._take(row, delivery.owner, now)
+        return Delivered(Fate.RESUMED, seq)
+
+    def _occupy(self, row: _Row) -> None:
+        """Count a run that goes on as active again if it gave its slot back; it may exceed what its mode allows."""
+        identity = row.identity
+        if identity.load_key is None or row.head.slot:
+            return
+        pair = (identity.workflow_id, identity.load_key)
+        known, token = self._loads.get(pair, (_IDLE, Token(default_ids.token(), 0)))
+        self._loads[pair] = (replace(known, active=known.active + 1, active_id=identity.run_id), token.next())
+        row.head.slot = True
+
+    def _post(self, post: Post) -> int:
+        return self._append(self._rows[post.run_id], post.kind, load(dump(post.body)), post.time, None)
+
+    def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:
+        row.head.inbox_seq += 1
+        stored = None if event_ref is None else StoredEvent(event_ref, self._events[event_ref])
+        row.inbox.append(Message(row.identity.run_id, row.head.inbox_seq, kind, time, body, stored))
+        return row.head.inbox_seq
+
+    # --------------------------------------------------------------------------------------------------- reads
+    async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
+        """Return loads and tokens."""
+        return [self._loads.get(pair, (_IDLE, None)) for pair in pairs]
+
+    async def load(self, run_id: str) -> RunRecord | None:
+        """Return a run's record."""
+        row = self._rows.get(run_id)
+        return None if row is None else row.record()
+
+    async def checkpoint(self, run_id: str) -> Checkpoint | None:
+        """Return all that is needed to go on with a run."""
+        row = self._rows.get(run_id)
+        return None if row is None else self._checkpoint(row)
+
+    def _checkpoint(self, row: _Row) -> Checkpoint:
+        since, base = (0, None) if row.snapshot is None else (row.snapshot[0], load(row.snapshot[1]))
+        state = fold((entry for entry in row.log if entry.first_seq > since), base)
+        return Checkpoint(row.record(), state, self._events[row.identity.event_ref], tuple(row.inbox))
+
+    async def find(self, query: RunQuery) -> Page[RunRecord]:
+        """Return records, newest first."""
+        before = None if query.cursor is None else read_cursor(query.cursor)
+        fits = (
+            row
+            for row in self._rows.values()
+            if _fits(query, row, self._events[row.identity.event_ref])
+            and (before is None or (row.identity.created_at, row.identity.run_id) < before)
+        )
+        rows = heapq.nlargest(query.limit + 1, fits, key=lambda row: (row.identity.created_at, row.identity.run_id))
+        more = len(rows) > query.limit
+        rows = rows[: query.limit]
+        return Page([row.record() for row in rows], write_cursor(rows[-1].identity) if more else None)
+
+    async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
+        """Take over ready and due runs."""
+        candidates = [self._rows[run_id] for run_id in self._ready]
+        passed: list[tuple[float, str]] = []
+        while self._due and self._due[0][0] <= now:
+            when, run_id = heapq.heappop(self._due)
+            row = self._rows[run_id]
+            if row.head.wake_at == when and row.head.status in _DUE:
+                candidates.append(row)
+                passed.append((when, run_id))
+        candidates = [row for row in candidates if row.identity.workflow_id in workflows]
+        candidates.sort(
+            key=lambda row: (-row.identity.priority, row.head.wake_at or 0.0, row.identity.run_id),
+        )
+        chosen = candidates[:limit]
+        claims = [self._claim(row, worker, now) for row in chosen]
+        for when, run_id in passed:  # what was not chosen stays due
+            if self._rows[run_id].head.wake_at == when:
+                heapq.heappush(self._due, (when, run_id))
+        return claims
+
+    def _claim(self, row: _Row, worker: str, now: float) -> Claim:
+        head = row.head
+        recovered = head.status is RunStatus.READY and head.owner is not None
+        self._ready.pop(row.identity.run_id, None)
+        self._occupy(row)
+        self._take(row, worker, now)
+        if recovered:
+            head.attempt += 1
+        return Claim(self._checkpoint(row), recovered)
+
+    async def next_due(self, workflows: Collection[str]) -> float | None:
+        """Return the earliest wake time."""
+        passed = []
+        found = None
+        while self._due:
+            when, run_id = self._due[0]
+            row = self._rows[run_id]
+            if row.head.wake_at != when or row.head.status not in _DUE:
+                heapq.heappop(self._due)
+            elif row.identity.workflow_id in workflows:
+                found = when
+                break
+            else:
+                passed.append(heapq.heappop(self._due))
+        for item in passed:
+            heapq.heappush(self._due, item)
+        return found
+
+    async def match_waits(self, event: Event) -> list[RunRecord]:
+        """Return the runs under the event's keys."""
+        if not self._waiting:
+            return []
+        shapes = [shape for shape, count in self._shapes.items() if count]
+        found = {run_id: None for key in event_keys(shapes, event) for run_id in self._waiting.get(key, ())}
+        return [self._rows[run_id].record() for run_id in found]
+
+    async def inbox(self, run_id: str, after: int) -> list[Message]:
+        """Return unconsumed messages."""
+        row = self._rows.get(run_id)
+        return [] if row is None else [message for message in row.inbox if message.seq > after]
+
+    async def history(self, run_id: str) -> list[LogRow]:
+        """Return all log rows."""
+        row = self._rows.get(run_id)
+        return [] if row is None else list(row.log)
+
+    async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
+        """Return the lines of the last receipt of an event."""
+        return self._receipts.get((source, event_id))
+
+    async def stats(self) -> dict[str, int]:
+        """Return counters."""
+        counts = Counter(str(row.head.status) for row in self._rows.values())
+        waits = sum(len(row.waits) for row in self._rows.values())
+        return {**counts, "commits": self._commits, "syncs": 0, "waits": waits, "events": len(self._events)}
+
+
+def _fits(query: RunQuery, row: _Row, event: Event) -> bool:
+    identity, head = row.identity, row.head
+    return (
+        (query.workflow is None or identity.workflow_id == query.workflow)
+        and (not query.status or head.status in query.status)
+        and (query.key is None or identity.key == query.key)
+        and (query.since is None or identity.created_at >= query.since)
+        and (query.until is None or identity.created_at < query.until)
+        and (
+            query.text is None
+            or any(
+                query.text.lower() in (text or "").lower()
+                for text in (identity.run_id, identity.key, event.type, head.outcome)
+            )
+        )
+    )
