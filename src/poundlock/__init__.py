@@ -1,0 +1,94 @@
+"""Poundlock: an event-bus driven pipeline runtime with dependency-injection containers.
+
+How the package is layered, from the bottom: `errors`, `ids`, `clock`; `codecs`; `model` (frozen data, pure functions);
+`ports`; the rooms `artifacts`, `bus`, `state`; then `pipeline`, `services`, `stores`; then `runtime`; on top `cli` and
+`testing`. Imports go down only, and a linter checks it.
+
+The names below are loaded when first used (PEP 562), so that `import poundlock` costs next to nothing; the types are
+told to checkers by `__init__.pyi`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "poundlock.codecs": ("DELETE",),
+    "poundlock.artifacts": ("Use",),
+    "poundlock.model.conditions": ("Condition", "StateRef"),
+    "poundlock.model.definitions": (
+        "Advance",
+        "Delay",
+        "Fail",
+        "Jump",
+        "Pause",
+        "Pipeline",
+        "Retry",
+        "Service",
+        "Stage",
+        "Step",
+        "Terminate",
+        "Trigger",
+        "Wait",
+    ),
+    "poundlock.model.events": ("Event",),
+    "poundlock.model.lifecycle": ("RunStatus",),
+    "poundlock.model.modes": ("Exclusive", "Serialized", "SingletonLoop", "Transient"),
+    "poundlock.model.receipts": ("ReceiptLine", "Verdict"),
+    "poundlock.model.runs": ("RunInfo", "RunResult"),
+    "poundlock.pipeline.builder": ("Workflow",),
+    "poundlock.pipeline.context": ("StepContext",),
+    "poundlock.runtime.receipts": ("Receipt",),
+    "poundlock.runtime.runtime": ("WorkflowRuntime",),
+    "poundlock.errors": (
+        "AlreadyRegistered",
+        "ArtifactCycle",
+        "ArtifactNotFound",
+        "ArtifactTimeout",
+        "ContainerDisposed",
+        "Contended",
+        "DuplicateKey",
+        "IdempotencyConflict",
+        "InvalidDefinition",
+        "InvalidEvent",
+        "LeaseLost",
+        "NotPaused",
+        "NotRegistered",
+        "NotStorable",
+        "PoundlockError",
+        "ReplayDivergence",
+        "RunAborted",
+        "RunExists",
+        "RunFinished",
+        "RunNotFound",
+        "ScopeViolation",
+        "StaleResume",
+        "StaleVersion",
+        "StateInvalid",
+        "StepTimeout",
+        "StoreCorrupt",
+        "StoreFull",
+        "StoreTooNew",
+        "StoreUnavailable",
+        "UnknownCodec",
+    ),
+}
+_WHERE = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_WHERE)  # noqa: PLE0605 - the stub lists the names for checkers, and a test compares the two
+
+
+def __getattr__(name: str) -> Any:
+    home = _WHERE.get(name)
+    if home is None:
+        raise AttributeError(f"module 'poundlock' has no attribute '{name}'")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

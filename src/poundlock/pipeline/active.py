@@ -1,0 +1,386 @@
+"""A run in memory: what its owner knows beyond the row.
+
+House rules: only the task that drives the run writes here, except `inbox`, which deliveries of this process append to.
+`state` is never mutated, only replaced, so views and snapshots taken earlier stay valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from poundlock.codecs import detach, dump
+from poundlock.model.changes import Changes, RunCreate, RunMove
+from poundlock.model.definitions import Wait
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.patches import merge
+from poundlock.model.runs import Checkpoint, Message, RunHead, RunIdentity, StoredEvent, WaitRow
+from poundlock.model.views import StateView
+from poundlock.pipeline.journal import Journal
+
+if TYPE_CHECKING:
+    from poundlock.artifacts import ArtifactContainer
+    from poundlock.clock import Clock
+    from poundlock.pipeline.plan import PipelinePlan
+    from poundlock.pipeline.threads import StepThreads
+    from poundlock.state import StateStore
+
+_SMALLEST_SNAPSHOT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Why a paused run went on.
+
+    Attributes:
+        reason: "event", "timeout", "api" or "delay".
+        wait: id of the wait; None after a delay.
+        event: the event that matched; None for other reasons.
+    """
+
+    reason: str
+    wait: str | None = None
+    event: Event | None = None
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a run stands and what changes with a boundary; kept whole so that a refused boundary can be undone."""
+
+    state: dict[str, Any]
+    stage: str | None
+    waits: tuple[WaitRow, ...]
+    buffer: tuple[Message, ...]
+    backlog: tuple[Message, ...]
+    inbox_seen: int
+    abort: Mapping[str, Any] | None
+    resume: Resume | None
+    mark: int
+
+
+class ActiveRun:
+    """One run being driven by this process.
+
+    `parked` on a position is expressed by its waits: a row with `parked` set is the wait the run stands at.
+    """
+
+    __slots__ = (
+        "abort",
+        "attempt",
+        "backlog",
+        "buffer",
+        "clock",
+        "consumed",
+        "container",
+        "delta_bytes",
+        "epoch",
+        "event",
+        "identity",
+        "inbox",
+        "inbox_seen",
+        "journal",
+        "log_seq",
+        "make_container",
+        "owner",
+        "plan",
+        "recovered",
+        "registered",
+        "resume",
+        "slot",
+        "snapshot_bytes",
+        "stage",
+        "state",
+        "state_store",
+        "status",
+        "stopping",
+        "stored_event",
+        "stored_waits",
+        "threads",
+        "updated_at",
+        "version",
+        "visits",
+        "waits",
+        "written",
+    )
+
+    def __init__(
+        self,
+        *,
+        identity: RunIdentity,
+        plan: PipelinePlan,
+        event: Event,
+        state: dict[str, Any],
+        owner: str,
+        clock: Clock,
+        threads: StepThreads,
+        timeline: bool,
+        make_container: Callable[[ActiveRun], ArtifactContainer] | None = None,
+    ) -> None:
+        self.identity = identity
+        self.plan = plan
+        self.event = event
+        self.state = state
+        self.owner = owner
+        self.clock = clock
+        self.threads = threads
+        self.make_container = make_container
+        self.container: ArtifactContainer | None = None
+        self.state_store: StateStore | None = None
+        """What the run's services select from; made when the first of them does."""
+        self.journal = Journal(full=timeline)
+        # the head, as of the last commit
+        self.written = False
+        self.status = RunStatus.RUNNING
+        self.version = 0
+        self.epoch = 1
+        self.attempt = 1
+        self.slot = identity.load_key is not None
+        self.log_seq = 0
+        self.stored_waits: tuple[WaitRow, ...] = ()
+        self.updated_at = identity.created_at
+        self.delta_bytes = 0
+        self.snapshot_bytes = _SMALLEST_SNAPSHOT
+        # where it stands
+        self.stage: str | None = plan.stages[0].id
+        self.waits: tuple[WaitRow, ...] = ()
+        self.registered: dict[str, Wait] | None = None
+        self.buffer: tuple[Message, ...] = ()
+        self.consumed: list[int] = []
+        self.resume: Resume | None = None
+        self.visits: dict[str, int] | None = None
+        # what others say
+        self.inbox: list[Message] = []
+        self.backlog: tuple[Message, ...] = ()
+        self.inbox_seen = 0
+        self.abort: Mapping[str, Any] | None = None
+        self.stopping = False
+        self.recovered = False
+
+    # ----------------------------------------------------------------------------------------------- what is seen
+    def view(self) -> Any:
+        """Return the state as users see it: a detached instance of the state model, or a read-only mapping."""
+        model = self.plan.state_model
+        return StateView(self.state) if model is None else model.model_validate(detach(self.state))
+
+    def latest(self) -> Any:
+        """Return the state with the signals that came since the last boundary merged in."""
+        state = self.state
+        for message in (*self.backlog, *self.inbox):
+            if message.kind == "signal" and message.body is not None:
+                state = merge(state, message.body)
+        model = self.plan.state_model
+        return StateView(state) if model is None else model.model_validate(detach(state))
+
+    def public_event(self) -> Event:
+        """Return the event with a payload of its own, so that a step cannot change what others see."""
+        event = self.event
+        if event.payload is None:
+            return event
+        return Event(
+            event.type,
+            detach(event.payload),
+            id=event.id,
+            time=event.time,
+            source=event.source,
+            key=event.key,
+            headers=event.headers,
+        )
+
+    @property
+    def parked(self) -> WaitRow | None:
+        """The wait the run stands at, if it does."""
+        for row in self.waits:
+            if row.parked:
+                return row
+        return None
+
+    def services(self) -> ArtifactContainer:
+        """Return the run's container; it is made at the first use, so a run without services never has one."""
+        if self.container is None:
+            assert self.make_container is not None  # noqa: S101 - every run of a runtime has a workflow
+            self.container = self.make_container(self)
+        return self.container
+
+    # ------------------------------------------------------------------------------------------------- positions
+    def position(self) -> Position:
+        """Return where the run stands, for `restore`."""
+        return Position(
+            self.state,
+            self.stage,
+            self.waits,
+            self.buffer,
+            self.backlog,
+            self.inbox_seen,
+            self.abort,
+            self.resume,
+            self.journal.mark,
+        )
+
+    def restore(self, position: Position, messages: Sequence[Message]) -> None:
+        """Undo what a refused boundary proposed, and take note of the messages it did not know."""
+        self.state = position.state
+        self.stage = position.stage
+        self.waits = position.waits
+        self.buffer = position.buffer
+        self.resume = position.resume
+        self.abort = position.abort
+        self.backlog = (*position.backlog, *messages)
+        self.inbox_seen = max((position.inbox_seen, *(message.seq for message in messages)))
+        self.consumed.clear()
+        self.journal.rewind(position.mark)
+
+    def unread(self) -> list[Message]:
+        """Take the messages that have not been absorbed yet, in order.
+
+        Deliveries of this process may arrive out of order; one that would leave a gap stays for later.
+        """
+        messages = list(self.backlog)
+        self.backlog = ()
+        if self.inbox:
+            early: list[Message] = []
+            for message in sorted(self.inbox, key=lambda message: message.seq):
+                if message.seq == self.inbox_seen + 1:
+                    self.inbox_seen = message.seq
+                    messages.append(message)
+                elif message.seq > self.inbox_seen:
+                    early.append(message)
+            self.inbox[:] = early
+        return messages
+
+    # ---------------------------------------------------------------------------------------------------- writing
+    def create(self) -> Changes:
+        """Return the changes that write this run as it stands: a running run without a boundary behind it."""
+        return self._creation(RunStatus.RUNNING, None, None, slot=self.slot, now=self.identity.created_at, waits=())
+
+    def changes(
+        self,
+        status: RunStatus,
+        *,
+        wake_at: float | None = None,
+        outcome: str | None = None,
+        slot: bool | None = None,
+        guard_inbox: bool = False,
+    ) -> Changes:
+        """Return the changes of a boundary: the run as it stands now, at `status`.
+
+        Args:
+            status: what the run is from then on.
+            wake_at: when it is due, for paused and delayed runs.
+            outcome: JSON text of its result or error, at the end.
+            slot: whether it counts as active from then on; None leaves that as it is.
+            guard_inbox: refuse (`InboxAhead`) if messages came that this process has not seen.
+        """
+        now = self.clock.now()
+        slot = self.slot if slot is None else slot
+        waits = () if status.terminal else self.waits
+        if not self.written:
+            return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits)
+        log = self.journal.row(self.log_seq + 1)
+        move = RunMove(
+            self.identity.run_id,
+            self.version,
+            self.epoch,
+            self.inbox_seen if guard_inbox else None,
+            status,
+            self.owner if status is RunStatus.RUNNING else None,
+            self.epoch,
+            self.stage,
+            self.attempt,
+            wake_at,
+            outcome,
+            slot,
+            now,
+            log,
+        )
+        if waits is not self.stored_waits and not status.terminal:
+            move.waits = waits
+        if self.consumed:
+            move.consumed = tuple(self.consumed)
+        if log is not None:
+            self.delta_bytes += len(log.text)
+            # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
+            if self.delta_bytes > self.snapshot_bytes and not status.terminal:
+                move.snapshot = dump(self.state)
+                self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(move.snapshot))
+                self.delta_bytes = 0
+        return Changes(moves=(move,), now=now)
+
+    def _creation(
+        self,
+        status: RunStatus,
+        wake_at: float | None,
+        outcome: str | None,
+        *,
+        slot: bool,
+        now: float,
+        waits: tuple[WaitRow, ...],
+    ) -> Changes:
+        log = self.journal.row(1)
+        head = RunHead(
+            status=status,
+            version=1,
+            owner=self.owner if status is RunStatus.RUNNING else None,
+            epoch=self.epoch,
+            stage=self.stage,
+            attempt=self.attempt,
+            wake_at=wake_at,
+            outcome=outcome,
+            slot=slot,
+            inbox_seq=0,
+            log_seq=0 if log is None else log.size,
+            updated_at=now,
+        )
+        stored = StoredEvent(self.identity.event_ref, self.event)
+        return Changes(creates=(RunCreate(self.identity, head, log, waits),), events=(stored,), now=now)
+
+    def committed(self, changes: Changes) -> None:
+        """Take over what a commit of `changes` made true."""
+        self.journal.clear()
+        if self.state_store is not None:
+            self.state_store.adopt(self.state)
+        if changes.creates:
+            head = changes.creates[0].head
+            self.written = True
+            self.version = 1
+            self.status = head.status
+            self.log_seq = head.log_seq
+            self.slot = head.slot
+            self.stored_waits = changes.creates[0].waits
+            self.updated_at = head.updated_at
+            return
+        move = changes.moves[0]
+        self.version += 1
+        self.epoch = move.new_epoch
+        self.status = move.status
+        self.slot = move.slot
+        self.updated_at = move.updated_at
+        if move.log is not None:
+            self.log_seq += move.log.size
+        if move.waits is not None:
+            self.stored_waits = move.waits
+        if move.consumed:
+            self.consumed.clear()
+
+    # ---------------------------------------------------------------------------------------------------- loading
+    def adopt(self, checkpoint: Checkpoint) -> None:
+        """Stand where a checkpoint stands."""
+        record = checkpoint.record
+        head = record.head
+        self.written = True
+        self.status = head.status
+        self.version = head.version
+        self.epoch = head.epoch
+        self.attempt = head.attempt
+        self.slot = head.slot
+        self.log_seq = head.log_seq
+        self.stage = head.stage
+        self.waits = self.stored_waits = record.waits
+        self.updated_at = head.updated_at
+        self.state = checkpoint.state
+        self.inbox.clear()
+        self.inbox_seen = head.inbox_seq
+        # Events stood in the inbox before: they are buffered. Signals and requests are still to be absorbed.
+        self.buffer = tuple(message for message in checkpoint.inbox if message.kind == "event")
+        self.backlog = tuple(message for message in checkpoint.inbox if message.kind != "event")

@@ -1,0 +1,151 @@
+"""StepContext: what a step may know and do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from poundlock.codecs import dump
+from poundlock.model.events import Event
+
+if TYPE_CHECKING:
+    from poundlock.pipeline.active import ActiveRun, Resume
+    from poundlock.pipeline.plan import StepPlan
+
+logger = logging.getLogger("poundlock.step")
+
+
+class StepContext:
+    """One attempt of one step of one run.
+
+    Attributes:
+        run_id, workflow_id, pipeline_id, stage_id, step_id: where this is.
+        attempt: which attempt of the step this is, from 1.
+        resume: why the run went on, if it was paused right before this stage; else None.
+    """
+
+    __slots__ = ("_cancelled", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
+
+    def __init__(self, run: ActiveRun, step: StepPlan, attempt: int) -> None:
+        self._run = run
+        self._step = step
+        self._state = run.state
+        self._log_position = run.log_seq
+        self._logger: logging.Logger | None = None
+        self._notes: list[tuple[float, str, str, str]] = []
+        self._cancelled = False
+        self.attempt = attempt
+
+    @property
+    def run_id(self) -> str:
+        return self._run.identity.run_id
+
+    @property
+    def workflow_id(self) -> str:
+        return self._run.identity.workflow_id
+
+    @property
+    def pipeline_id(self) -> str:
+        return self._run.identity.pipeline_id
+
+    @property
+    def stage_id(self) -> str:
+        return self._step.stage_id
+
+    @property
+    def step_id(self) -> str:
+        return self._step.id
+
+    @property
+    def state(self) -> Any:
+        """The state as it was when the stage began: a detached model instance, or a read-only mapping."""
+        return self._run.view()
+
+    def latest(self) -> Any:
+        """Return the state with signals merged in that came since the stage began."""
+        return self._run.latest()
+
+    @property
+    def event(self) -> Event:
+        """The event that started the run."""
+        return self._run.public_event()
+
+    @property
+    def resume(self) -> Resume | None:
+        return self._run.resume
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants this step's result any more; a step in a thread should look now and then."""
+        return self._cancelled or self._run.abort is not None
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this step at this point of the run, also after a crash; for calls outside.
+
+        A loop that comes back to the stage gets another key: the log has grown meanwhile.
+        """
+        return f"{self.run_id}/{self.stage_id}/{self.step_id}/{self._log_position}"
+
+    async def use(self, fn: Callable[..., Any]) -> Any:
+        """Run `fn(deps)` with the run's services: `deps.require(id)`, `deps.resolve(id)`, `deps.select(selector)`.
+
+        For async steps; a `def` step takes its services as parameters: `Annotated[T, Use(id)]`.
+
+        Raises:
+            ArtifactNotFound: no such service; the message names near matches.
+        """
+        return await self._run.services().use(fn)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A standard logger whose records also go to the run's timeline, with source `logger`."""
+        if self._logger is None:
+            # Not getLogger: it would keep one logger per run for ever.
+            own = logging.Logger(logger.name, logging.DEBUG)  # noqa: LOG001 - see above
+            own.parent = logger
+            own.addHandler(_TimelineHandler(self))
+            self._logger = own
+        return self._logger
+
+    def annotate(self, key: str, value: Any) -> None:
+        """Put a note into the timeline.
+
+        Raises:
+            NotStorable: the value is not data.
+        """
+        self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value})))
+
+    def abandon(self) -> None:
+        """Say that nobody waits for this attempt any more."""
+        self._cancelled = True
+
+    def flush(self) -> None:
+        """Move what was logged and annotated into the journal."""
+        if self._notes:
+            notes, self._notes = self._notes, []
+            for time, source, kind, payload in notes:
+                self._run.journal.add(time, source, kind, self._step.path_json, payload)
+
+
+class _TimelineHandler(logging.Handler):
+    """Copies records into the context's notes; bounded, and never in the step's way."""
+
+    LIMIT = 1000
+
+    def __init__(self, context: StepContext) -> None:
+        super().__init__()
+        self._context = context
+
+    def emit(self, record: logging.LogRecord) -> None:
+        context = self._context
+        notes = context._notes  # noqa: SLF001 - the handler is the context's own
+        if len(notes) >= self.LIMIT or context._cancelled:  # noqa: SLF001
+            return
+        try:
+            payload = dump({"level": record.levelname, "message": record.getMessage()})
+        except Exception:  # noqa: BLE001 - a broken log call must not fail the step
+            self.handleError(record)
+            return
+        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001

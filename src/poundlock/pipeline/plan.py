@@ -1,0 +1,216 @@
+"""Plans: a definition compiled once, so that running it needs no reflection, no look-ups and no decisions twice."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poundlock.clock import Clock
+from poundlock.codecs import dump
+from poundlock.errors import InvalidDefinition
+from poundlock.model.definitions import (
+    Advance,
+    Instruction,
+    Jump,
+    Pause,
+    Pipeline,
+    Stage,
+    Step,
+    Wait,
+    WorkflowDefinition,
+)
+from poundlock.model.durations import optional_seconds
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.injection import Binding, compile_binding
+from poundlock.pipeline.retry import compile_retry
+from poundlock.pipeline.routing import Router, compile_router
+
+
+@dataclass(slots=True, eq=False)
+class StepPlan:
+    """One step, ready to be called."""
+
+    id: str
+    stage_id: str
+    path: str
+    path_json: str
+    action: Callable[..., Any]
+    is_async: bool
+    in_thread: bool
+    binding: Binding
+    timeout: float | None
+    retry: Callable[..., Any] | None
+
+    @property
+    def simple(self) -> bool:
+        """Whether an attempt is nothing but awaiting the action: no services, no timeout, no retry, no thread."""
+        return (
+            self.is_async
+            and self.timeout is None
+            and self.retry is None
+            and not self.binding.services
+            and not self.binding.keyword
+        )
+
+
+@dataclass(slots=True, eq=False)
+class StagePlan:
+    """One stage, ready to be performed and concluded."""
+
+    id: str
+    index: int
+    path: str
+    path_json: str
+    steps: tuple[StepPlan, ...]
+    timeout: float | None
+    conflict_is_error: bool
+    router: Router | None
+    only: StepPlan | None
+    following: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredWait:
+    """A wait that stands in the definition, so that events for it are buffered before the run gets there."""
+
+    wait_id: str
+    wait: Wait
+    resume_at: str | None
+
+
+@dataclass(slots=True, eq=False)
+class PipelinePlan:
+    """One pipeline of one workflow."""
+
+    workflow_id: str
+    id: str
+    path_json: str
+    stages: tuple[StagePlan, ...]
+    by_id: Mapping[str, StagePlan]
+    declared: tuple[DeclaredWait, ...]
+    waits: Mapping[str, DeclaredWait]
+    state_model: Any
+    visit_limit: int
+    definition_hash: str
+    routes: Mapping[str, Instruction | None]
+
+
+def compile_plans(
+    definition: WorkflowDefinition, service_types: Mapping[Any, tuple[str, ...]], clock: Clock
+) -> dict[str, PipelinePlan]:
+    """Compile every pipeline of a workflow.
+
+    Raises:
+        InvalidDefinition: a step or router has parameters nobody can provide.
+    """
+    return {
+        pipeline.id: _compile_pipeline(definition, pipeline, service_types, clock)
+        for pipeline in definition.pipelines.values()
+    }
+
+
+def _compile_pipeline(
+    definition: WorkflowDefinition, pipeline: Pipeline, service_types: Mapping[Any, tuple[str, ...]], clock: Clock
+) -> PipelinePlan:
+    stages = []
+    for index, stage in enumerate(pipeline.stages):
+        following = pipeline.stages[index + 1].id if index + 1 < len(pipeline.stages) else None
+        stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock))
+    declared = tuple(_declared(pipeline.stages))
+    return PipelinePlan(
+        workflow_id=definition.id,
+        id=pipeline.id,
+        path_json=dump(pipeline.id),
+        stages=tuple(stages),
+        by_id={stage.id: stage for stage in stages},
+        declared=declared,
+        waits={entry.wait_id: entry for entry in declared},
+        state_model=definition.state,
+        visit_limit=definition.visit_limit,
+        definition_hash=definition.hash,
+        routes={stage.id: _static(stage.router) for stage in pipeline.stages},
+    )
+
+
+def _compile_stage(
+    definition: WorkflowDefinition,
+    pipeline_id: str,
+    stage: Stage,
+    index: int,
+    following: str | None,
+    service_types: Mapping[Any, tuple[str, ...]],
+    clock: Clock,
+) -> StagePlan:
+    path = f"{pipeline_id}/{stage.id}"
+    steps = tuple(_compile_step(definition, path, stage.id, step, service_types, clock) for step in stage.steps)
+    timeout = optional_seconds(stage.timeout)
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None else None
+    return StagePlan(
+        id=stage.id,
+        index=index,
+        path=path,
+        path_json=dump(path),
+        steps=steps,
+        timeout=timeout,
+        conflict_is_error=stage.conflict == "error",
+        router=compile_router(stage.router, path),
+        only=alone,
+        following=following,
+    )
+
+
+def _compile_step(
+    definition: WorkflowDefinition,
+    stage_path: str,
+    stage_id: str,
+    step: Step,
+    service_types: Mapping[Any, tuple[str, ...]],
+    clock: Clock,
+) -> StepPlan:
+    path = f"{stage_path}/{step.id}"
+    is_async = _is_async(step.action)
+    if is_async and step.executor is not None:
+        raise InvalidDefinition(f"{path}: an async step runs on the loop: leave out executor", path=path)
+    return StepPlan(
+        id=step.id,
+        stage_id=stage_id,
+        path=path,
+        path_json=dump(path),
+        action=step.action,
+        is_async=is_async,
+        in_thread=not is_async and step.executor != "inline",
+        binding=compile_binding(
+            step.action,
+            state_model=definition.state,
+            service_types=service_types,
+            path=path,
+            context_type=StepContext,
+        ),
+        timeout=optional_seconds(step.timeout),
+        retry=None if step.retry is None else compile_retry(step.retry, clock),
+    )
+
+
+def _is_async(action: Callable[..., Any]) -> bool:
+    function = getattr(action, "func", action)  # functools.partial
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - asks about the method, not about callability
+
+
+def _declared(stages: Sequence[Stage]) -> list[DeclaredWait]:
+    declared = []
+    for index, stage in enumerate(stages):
+        if isinstance(stage.router, Pause):
+            following = stages[index + 1].id if index + 1 < len(stages) else None
+            wait = stage.router.wait
+            declared.append(DeclaredWait(wait.id or stage.id, wait, stage.router.resume_at or following))
+    return declared
+
+
+def _static(router: Any) -> Instruction | None:
+    if router is None:
+        return Advance()
+    if isinstance(router, str):
+        return Jump(router)
+    return None if callable(router) else router

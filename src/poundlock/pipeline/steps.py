@@ -1,0 +1,243 @@
+"""Performing a stage: its steps run together, and either all of them have succeeded or the stage failed.
+
+The only place in the house where everything a user's code may raise is caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from poundlock.clock import timeout_at
+from poundlock.codecs import dump, pack
+from poundlock.errors import PoundlockError, StepFailed, StepTimeout
+from poundlock.model.definitions import INSTRUCTIONS, Instruction
+from poundlock.model.runs import RunError
+from poundlock.pipeline.context import StepContext
+
+if TYPE_CHECKING:
+    from poundlock.pipeline.active import ActiveRun
+    from poundlock.pipeline.plan import StagePlan, StepPlan
+
+
+@dataclass(slots=True)
+class StepDone:
+    """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run."""
+
+    step: StepPlan
+    patch: dict[str, Any] | None
+    text: str | None
+    instruction: Instruction | None
+    result: Any
+
+
+@dataclass(slots=True)
+class StageDone:
+    """What a stage came to: its steps in definition order, or why it failed."""
+
+    stage: StagePlan
+    steps: list[StepDone] = field(default_factory=list)
+    error: RunError | None = None
+
+
+class StageFailedError(Exception):
+    """Carries the reason of a step's final failure to its stage."""
+
+    def __init__(self, error: RunError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
+    """Run the steps of a stage to their end.
+
+    Raises:
+        asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
+    """
+    done = StageDone(stage)
+    try:
+        if stage.only is not None:
+            done.steps.append(await _perform_simple(run, stage.only))
+        elif len(stage.steps) == 1 and stage.timeout is None:
+            done.steps.append(await _perform_step(run, stage.steps[0]))
+        elif stage.steps:
+            done.steps += await _perform_together(run, stage)
+    except StageFailedError as failed:
+        done.error = failed.error
+    return done
+
+
+async def _perform_simple(run: ActiveRun, step: StepPlan) -> StepDone:
+    """One attempt of an async step with nothing around it: the common case, kept free of everything else."""
+    binding = step.binding
+    context = StepContext(run, step, 1) if binding.wants_context else None
+    journal = run.journal
+    if journal.full:
+        journal.add(run.clock.now(), "pipeline", "step:start", step.path_json)
+    try:
+        args = [getter(run, context) for getter in binding.positional]
+        result = await step.action(*args)
+        outcome = _digest(step, result)
+    except asyncio.CancelledError as error:
+        raise _whose_cancellation(run, step, error) from None
+    except Exception as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
+        raise _failed(run, step, error) from None
+    finally:
+        if context is not None:
+            context.flush()
+    if journal.full:
+        journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
+    return outcome
+
+
+async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
+    """All attempts of a step."""
+    journal = run.journal
+
+    async def attempt(number: int) -> StepDone:
+        journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, dump({"attempt": number}))
+        context = StepContext(run, step, number)
+        try:
+            return _digest(step, await _call(run, step, context))
+        except TimeoutError as error:
+            context.abandon()
+            if isinstance(error, _AttemptTimeout):
+                journal.add(run.clock.now(), "pipeline", "step:timeout", step.path_json, dump({"attempt": number}))
+                raise StepTimeout(
+                    f"step '{step.id}' took longer than {step.timeout:g} s: raise its timeout or make it faster",
+                    path=step.path,
+                ) from None
+            raise
+        except asyncio.CancelledError:
+            context.abandon()
+            raise
+        finally:
+            context.flush()
+
+    def on_retry(number: int, delay: float, error: BaseException) -> None:
+        detail = {"attempt": number, "delay": delay, "error": _describe(error)}
+        journal.add(run.clock.now(), "pipeline", "step:retry", step.path_json, dump(detail))
+
+    try:
+        outcome: StepDone = await (attempt(1) if step.retry is None else step.retry(attempt, on_retry))
+    except asyncio.CancelledError as error:
+        raise _whose_cancellation(run, step, error) from None
+    except Exception as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
+        raise _failed(run, step, error) from None
+    journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
+    return outcome
+
+
+async def _perform_together(run: ActiveRun, stage: StagePlan) -> list[StepDone]:
+    """Several steps at once: the first final failure cancels the others."""
+    deadline = None if stage.timeout is None else run.clock.now() + stage.timeout
+    try:
+        async with timeout_at(run.clock, deadline) as limit, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_perform_step(run, step)) for step in stage.steps]
+    except TimeoutError:
+        if not limit.expired:
+            raise
+        error = StepTimeout(
+            f"stage '{stage.id}' took longer than {stage.timeout:g} s: raise its timeout or make it faster",
+            path=stage.path,
+        )
+        raise StageFailedError(run_error(error, stage.id, None)) from None
+    except BaseExceptionGroup as failures:
+        first = failures.exceptions[0]
+        if isinstance(first, StageFailedError):  # the first to fail; the others were cancelled because of it
+            raise first from None
+        raise
+    return [task.result() for task in tasks]
+
+
+class _AttemptTimeout(TimeoutError):
+    """Our deadline, not a TimeoutError of the step's own making."""
+
+
+async def _call(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
+    if step.timeout is None:
+        return await _invoke(run, step, context)
+    try:
+        async with timeout_at(run.clock, run.clock.now() + step.timeout) as limit:
+            return await _invoke(run, step, context)
+    except TimeoutError:
+        if limit.expired:
+            raise _AttemptTimeout from None
+        raise
+
+
+async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
+    binding = step.binding
+    args = [getter(run, context) for getter in binding.positional]
+    kwargs = {name: getter(run, context) for name, getter in binding.keyword}
+    if binding.services:
+        services = run.services()
+        for place, key in binding.services:
+            if isinstance(place, int):
+                args[place] = await services.require(key)
+            else:
+                kwargs[place] = await services.require(key)
+    if step.is_async:
+        return await step.action(*args, **kwargs)
+    if step.in_thread:
+        return await run.threads.call(step.action, tuple(args), kwargs)
+    return step.action(*args, **kwargs)
+
+
+def _digest(step: StepPlan, result: Any) -> StepDone:
+    """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
+    if result is None:
+        return StepDone(step, None, None, None, None)
+    if isinstance(result, INSTRUCTIONS):
+        return StepDone(step, None, None, result, None)
+    if not isinstance(result, Mapping):
+        if not hasattr(type(result), "model_dump"):
+            raise StepFailed(
+                f"step '{step.id}' returned a {type(result).__qualname__}: return a mapping, a model, "
+                f"an instruction or None",
+                path=step.path,
+            )
+        result = result.model_dump()
+    patch, text = pack(result)
+    return StepDone(step, patch, text, None, patch)
+
+
+def _whose_cancellation(
+    run: ActiveRun, step: StepPlan, error: asyncio.CancelledError
+) -> asyncio.CancelledError | StageFailedError:
+    """A cancellation nobody asked this task for was raised by the step itself: an ordinary failure."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return error
+    return _failed(run, step, error)
+
+
+def _failed(run: ActiveRun, step: StepPlan, error: BaseException) -> StageFailedError:
+    journal = run.journal
+    journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, dump(_describe(error)))
+    return StageFailedError(run_error(error, step.stage_id, step.id))
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    code = error.code if isinstance(error, PoundlockError) else None
+    return {"type": type(error).__name__, "message": _clean(str(error)), "code": code}
+
+
+def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
+    """Describe an error as a run keeps it."""
+    return RunError(
+        type=type(error).__name__,
+        message=_clean(str(error)),
+        code=error.code if isinstance(error, PoundlockError) else None,
+        stage=stage,
+        step=step,
+        traceback=_clean("".join(traceback.format_exception(error))),
+    )
+
+
+def _clean(text: str) -> str:
+    """Error texts come from anywhere: what cannot be encoded is shown escaped instead of failing the failure."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,28 @@
+"""Commands: every write from outside a run, one file each.
+
+A command is a frozen value; its handler takes the core and the command. `HANDLERS` is what `runtime.dispatch` looks in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from poundlock.runtime.commands.admit import Admit, admit
+from poundlock.runtime.commands.cancel import Cancel, cancel
+from poundlock.runtime.commands.claim import Claim, claim
+from poundlock.runtime.commands.create import Create, create
+from poundlock.runtime.commands.resume import Resume, resume
+from poundlock.runtime.commands.signal import Signal, signal
+
+__all__ = ["HANDLERS", "Admit", "Cancel", "Claim", "Create", "Resume", "Signal"]
+
+HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
+    Admit: admit,
+    Cancel: cancel,
+    Claim: claim,
+    Create: create,
+    Resume: resume,
+    Signal: signal,
+}
+"""Command type to handler."""

@@ -1,0 +1,50 @@
+"""Telling a run something: a patch that its state takes in at the next boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from poundlock.codecs import pack
+from poundlock.errors import StateInvalid
+from poundlock.model.changes import Changes, Post
+from poundlock.model.runs import Message
+from poundlock.runtime.core import Core
+from poundlock.runtime.runs import ensure_written
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Merge a patch into a run's state at its next boundary; a running step sees it at once with `ctx.latest()`."""
+
+    run_id: str
+    patch: Mapping[str, Any]
+
+
+async def signal(core: Core, command: Signal) -> None:
+    """Handle `Signal`; durable when this returns.
+
+    Raises:
+        RunNotFound, RunFinished: there is nobody to tell.
+        NotStorable, StateInvalid: the patch is no data.
+    """
+    patch = as_patch(command.patch)
+    live = core.live.get(command.run_id)
+    if live is not None:
+        await ensure_written(core, live)
+    now = core.clock.now()
+    committed = await core.store.commit(Changes(posts=(Post(command.run_id, "signal", patch, now),), now=now))
+    core.tell(Message(command.run_id, committed.posted[0], "signal", now, patch, None))
+
+
+def as_patch(patch: Any) -> dict[str, Any]:
+    """Return a patch detached.
+
+    Raises:
+        StateInvalid: it is no mapping.
+        NotStorable: a value in it is no data; `path` names it.
+    """
+    if not isinstance(patch, Mapping):
+        raise StateInvalid(f"a patch is a mapping, not a {type(patch).__qualname__}", path="patch")
+    return pack(patch, "patch")[0]  # type: ignore[no-any-return]  # a mapping in, a dict out

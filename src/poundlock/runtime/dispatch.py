@@ -1,0 +1,142 @@
+"""The dispatch index: from an event's type to the triggers that want it, however many workflows do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from poundlock.codecs import detach
+from poundlock.errors import InvalidEvent, PoundlockError
+from poundlock.model.conditions import all_match
+from poundlock.model.definitions import Trigger
+from poundlock.model.durations import seconds
+from poundlock.model.events import Event
+from poundlock.model.paths import MISSING, get_path
+from poundlock.model.patterns import is_pattern, type_matches
+
+if TYPE_CHECKING:
+    from poundlock.runtime.registration import Registered
+
+
+@dataclass(slots=True, eq=False)
+class Route:
+    """One trigger of one registered workflow."""
+
+    entry: Registered
+    trigger_id: str
+    trigger: Trigger
+    pipeline_id: str
+    window: float | None
+
+    @property
+    def scope(self) -> str:
+        """What deduplication remembers an event under."""
+        return f"{self.entry.id}/{self.trigger_id}"
+
+    def wants(self, event: Event) -> bool:
+        """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""
+        when = self.trigger.when
+        return bool(when(event)) if callable(when) else all_match(when, event.payload)
+
+    def partition(self, event: Event) -> str:
+        """Return the key value the mode's rule holds for: the mode's key, else the trigger's, else "" for all.
+
+        Raises:
+            InvalidEvent: the payload has no value at the key's path, or none that can be a key.
+        """
+        by = self.entry.mode.key or self.trigger.key
+        if by is None:
+            return ""
+        value = by(event) if callable(by) else get_path(event.payload, by)
+        if value is MISSING or value is None or isinstance(value, dict | list):
+            where = f"'{by}'" if isinstance(by, str) else "the key function"
+            raise InvalidEvent(
+                f"{where} gives no key for event '{event.id}': send the field, or change the workflow's key",
+                path=by if isinstance(by, str) else "key",
+            )
+        return str(value)
+
+    def initial_state(self, event: Event) -> Any:
+        """Return the state a run begins with: `map(event)`, or the payload."""
+        if self.trigger.map is not None:
+            return self.trigger.map(event)
+        return {} if event.payload is None else event.payload
+
+
+class DispatchIndex:
+    """Exact types in a dictionary; patterns, of which there are few, in a list with a cache of what they matched.
+
+    The cache maps an event type to its routes and is dropped whenever a workflow comes or goes.
+    """
+
+    CACHED_TYPES = 65_536
+
+    def __init__(self) -> None:
+        self._exact: dict[str, list[Route]] = {}
+        self._patterns: list[tuple[str, Route]] = []
+        self._cache: dict[str, tuple[Route, ...]] = {}
+
+    def add(self, entry: Registered) -> None:
+        """Take up a workflow's triggers."""
+        for route in routes_of(entry):
+            pattern = route.trigger.event
+            if pattern is None:
+                continue
+            if is_pattern(pattern):
+                self._patterns.append((pattern, route))
+                self._cache.clear()
+            else:
+                self._exact.setdefault(pattern, []).append(route)
+                self._cache.pop(pattern, None)
+
+    def remove(self, entry: Registered) -> None:
+        """Let go of a workflow's triggers."""
+        for pattern in {trigger.event for trigger in entry.definition.triggers.values() if trigger.event}:
+            kept = [route for route in self._exact.get(pattern, ()) if route.entry is not entry]
+            if kept:
+                self._exact[pattern] = kept
+            else:
+                self._exact.pop(pattern, None)
+        self._patterns = [(pattern, route) for pattern, route in self._patterns if route.entry is not entry]
+        self._cache.clear()
+
+    def match(self, event_type: str) -> tuple[Route, ...]:
+        """Return the routes whose type fits, in order of registration within exact types, then patterns."""
+        found = self._cache.get(event_type)
+        if found is None:
+            by_pattern = [route for pattern, route in self._patterns if type_matches(pattern, event_type)]
+            found = (*self._exact.get(event_type, ()), *by_pattern)
+            if len(self._cache) >= self.CACHED_TYPES:
+                self._cache.clear()  # types come from outside: a flood of new ones must not fill memory
+            self._cache[event_type] = found
+        return found
+
+
+def routes_of(entry: Registered) -> Iterator[Route]:
+    """Yield a workflow's triggers as routes."""
+    for trigger_id, trigger in entry.definition.triggers.items():
+        window = None if trigger.dedupe is None else seconds(trigger.dedupe)
+        yield Route(entry, trigger_id, trigger, trigger.pipeline or next(iter(entry.plans)), window)
+
+
+def code_of(error: Exception) -> str:
+    """Return an error as the reason of a `rejected` line: its code if it has one, and its text."""
+    if isinstance(error, PoundlockError):
+        return f"{error.code}: {error.message}"
+    return f"{type(error).__name__}: {error}"
+
+
+def public(event: Event) -> Event:
+    """Return an event for user functions: with a payload of its own, which they may change."""
+    if not isinstance(event.payload, dict | list):
+        return event
+    return Event(
+        event.type,
+        detach(event.payload),
+        id=event.id,
+        time=event.time,
+        source=event.source,
+        key=event.key,
+        headers=event.headers,
+    )

@@ -1,0 +1,99 @@
+"""From `emit` to a receipt, and on to the bus; from the bus to a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from poundlock.errors import InvalidEvent
+from poundlock.model.events import Event
+from poundlock.ports import Publication
+from poundlock.runtime.commands.admit import Admit, admit
+from poundlock.runtime.commands.cancel import Cancel, cancel
+from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.control import merged, results
+from poundlock.runtime.core import Core
+from poundlock.runtime.receipts import Receipt
+
+if TYPE_CHECKING:
+    from poundlock.model.durations import Duration
+    from poundlock.model.runs import RunResult
+    from poundlock.runtime.lifetime import Lifetime
+
+CONTROL_EVENTS = ("run:abort", "run:signal")
+"""Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
+
+
+def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Event:
+    """Return an Event, built from type, payload and fields if it is none yet.
+
+    Raises:
+        InvalidEvent: an Event was given together with a payload.
+    """
+    if not isinstance(event, Event):
+        return Event(event, merged(payload, fields))
+    if payload is not None or fields:
+        raise InvalidEvent("an Event brings its own payload: build it with the payload you mean", path="payload")
+    return event
+
+
+async def emit(core: Core, lifetime: Lifetime, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
+    """Accept an event, then publish it for observers. The receipt is durable before anybody hears of the event."""
+    event = as_event(event, payload, fields)
+    admitted = await admit(core, Admit(event))
+    if event.type in CONTROL_EVENTS:
+        await control(core, admitted.event)
+    own = lifetime.subscriptions.own()
+    if core.bus.has_subscribers(event.type, own):
+        decided = frozenset(
+            (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
+        )
+        await core.bus.publish(Publication(admitted.event, core.store.store_id, decided))
+    return Receipt(admitted.event, admitted.lines, _gather(core))
+
+
+async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
+    """Answer what would happen."""
+    admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
+    return Receipt(admitted.event, admitted.lines)
+
+
+async def from_bus(core: Core, publication: Publication) -> None:
+    """Decide an event that somebody else published: what its emitter decided on this store is left alone."""
+    if not core.accepting:
+        return
+    same_store = publication.store_id == core.store.store_id
+    command = Admit(publication.event, publication.decided if same_store else frozenset(), waits=not same_store)
+    if same_store and not _anything_left(core, command):
+        return
+    await admit(core, command)
+    if publication.event.type in CONTROL_EVENTS and not same_store:
+        await control(core, publication.event)
+
+
+def _anything_left(core: Core, command: Admit) -> bool:
+    routes = core.index.match(command.event.type)
+    return any((route.entry.id, route.trigger_id) not in command.decided for route in routes)
+
+
+async def control(core: Core, event: Event) -> None:
+    """Carry out a control event.
+
+    Raises:
+        InvalidEvent: it names no run.
+    """
+    payload = event.payload if isinstance(event.payload, dict) else {}
+    run_id = payload.get("run_id")
+    if not isinstance(run_id, str):
+        raise InvalidEvent(f"a {event.type} event needs the run_id in its payload", path="payload.run_id")
+    if event.type == "run:abort":
+        await cancel(core, Cancel(run_id, str(payload.get("reason", "")), event.source or "event"))
+    else:
+        await signal(core, Signal(run_id, payload.get("patch") or {}))
+
+
+def _gather(core: Core) -> Any:
+    async def gather(run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
+        return await results(core, run_ids, timeout)
+
+    return gather

@@ -1,0 +1,59 @@
+"""Receipt: the answer to `emit`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from poundlock.model.durations import Duration
+from poundlock.model.events import Event
+from poundlock.model.receipts import ReceiptLine, Verdict
+from poundlock.model.runs import RunResult
+
+_HAVE_RESULTS = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
+
+Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of an event.
+
+    Attributes:
+        event: the event as it was accepted: payload detached, time stamped.
+        lines: one per trigger whose type fits, and one per run with a fitting wait.
+    """
+
+    event: Event
+    lines: tuple[ReceiptLine, ...]
+    _gather: Gather | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The runs this event started, queued, told or resumed, in line order, each once."""
+        return list(dict.fromkeys(line.run_id for line in self.lines if line.run_id is not None))
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """The lines' verdicts in order."""
+        return [line.verdict for line in self.lines]
+
+    async def results(self, timeout: Duration | None = None) -> list[RunResult]:
+        """Return the results of the runs this event started or queued, in line order, each at its pause or end.
+
+        Raises:
+            TimeoutError: not all rest within `timeout`; no run is touched.
+        """
+        run_ids = [line.run_id for line in self.lines if line.verdict in _HAVE_RESULTS and line.run_id is not None]
+        return [] if self._gather is None else await self._gather(run_ids, timeout)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the receipt as plain data."""
+        return {
+            "event": {"id": self.event.id, "type": self.event.type, "source": self.event.source},
+            "lines": [line.to_dict() for line in self.lines],
+        }
+
+    def __iter__(self) -> Iterator[ReceiptLine]:
+        return iter(self.lines)

@@ -1,0 +1,190 @@
+"""Registering workflows: validation, compilation, wiring, and the way back."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from poundlock.errors import AlreadyRegistered, EnvMissing
+from poundlock.model.definitions import WorkflowDefinition
+from poundlock.model.modes import Mode
+from poundlock.model.receipts import ReceiptLine
+from poundlock.model.runs import RunResult
+from poundlock.model.waits import wait_events
+from poundlock.pipeline.builder import Workflow
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.plan import PipelinePlan, compile_plans
+from poundlock.runtime.core import Core, log
+from poundlock.services.install import WorkflowServices, service_types
+
+if TYPE_CHECKING:
+    from poundlock.model.definitions import Service
+    from poundlock.ports import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a workflow's owner wants to be told. Each may be sync or async."""
+
+    on_prepare: Callable[[Any], Any] | None = None
+    on_complete: Callable[[RunResult], Any] | None = None
+    on_resume: Callable[[Any], Any] | None = None
+    on_cleanup: Callable[[], Any] | None = None
+    on_dispatch: Callable[[ReceiptLine], Any] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Registered:
+    """A workflow as this runtime runs it."""
+
+    id: str
+    definition: WorkflowDefinition
+    mode: Mode
+    plans: dict[str, PipelinePlan]
+    services: WorkflowServices
+    hooks: Hooks
+    subscribed: list[str] = field(default_factory=list)
+    closing: bool = False
+
+
+class Subscriptions:
+    """One subscription on the bus per event type that anybody here wants, counted."""
+
+    def __init__(self, core: Core, handler: Callable[..., Awaitable[Any]]) -> None:
+        self._core = core
+        self._handler = handler
+        self._held: dict[str, tuple[Subscription, int]] = {}
+
+    def take(self, pattern: str) -> None:
+        """Subscribe to a type or pattern, or count one more user of it."""
+        held = self._held.get(pattern)
+        if held is None:
+            held = (self._core.bus.subscribe_publications(pattern, self._handler), 0)
+        self._held[pattern] = (held[0], held[1] + 1)
+
+    def release(self, pattern: str) -> None:
+        """Count one user less; the last one ends the subscription."""
+        held = self._held.pop(pattern, None)
+        if held is None:
+            return
+        if held[1] > 1:
+            self._held[pattern] = (held[0], held[1] - 1)
+        else:
+            held[0].cancel()
+
+    def holds(self, pattern: str) -> bool:
+        """Whether this runtime listens for exactly this type or pattern."""
+        return pattern in self._held
+
+    def own(self) -> list[Subscription]:
+        """Return the subscriptions of this runtime, to leave them out when asking who else listens."""
+        return [subscription for subscription, _ in self._held.values()]
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for subscription, _ in self._held.values():
+            subscription.cancel()
+        self._held.clear()
+
+
+async def register(
+    core: Core,
+    subscriptions: Subscriptions,
+    workflow: Workflow | WorkflowDefinition,
+    mode: Mode | None,
+    hooks: Hooks,
+    global_services: tuple[Service, ...],
+) -> Registered:
+    """Check a workflow, compile it and wire its triggers.
+
+    Raises:
+        AlreadyRegistered: this runtime has a workflow of this id.
+        DuplicateKey, InvalidDefinition: the definition has faults; nothing was registered.
+        EnvMissing: required variables are not set; all are named.
+    """
+    definition = workflow.definition if isinstance(workflow, Workflow) else workflow
+    if definition.id in core.entries:
+        raise AlreadyRegistered(
+            f"a workflow '{definition.id}' is registered already: deregister it first, or give this one another id",
+            workflow_id=definition.id,
+        )
+    services = WorkflowServices(core, definition)
+    missing = [name for name in definition.requires_env if services.env.get(name) is None]
+    if missing:
+        raise EnvMissing(
+            f"workflow '{definition.id}' requires {', '.join(missing)}: set the variables, or pass them in env=",
+            workflow_id=definition.id,
+            missing=missing,
+        )
+    plans = compile_plans(definition, service_types(definition.services, global_services), core.clock)
+    services.validate()
+    entry = Registered(definition.id, definition, mode or definition.mode, plans, services, hooks)
+    core.entries[entry.id] = entry
+    core.index.add(entry)
+    for pattern in _wanted(entry):
+        subscriptions.take(pattern)
+        entry.subscribed.append(pattern)
+    return entry
+
+
+def _wanted(entry: Registered) -> list[str]:
+    """Return the event types a workflow is interested in: its triggers', and those of its declared waits."""
+    wanted = {trigger.event: None for trigger in entry.definition.triggers.values() if trigger.event}
+    for plan in entry.plans.values():
+        for declared in plan.declared:
+            wanted |= dict.fromkeys(wait_events(declared.wait))
+    return list(wanted)
+
+
+async def deregister(
+    core: Core, subscriptions: Subscriptions, workflow_id: str, active: Literal["finish", "abort"]
+) -> None:
+    """Take a workflow out: no new runs, then the active ones finish or are aborted, then its services are disposed.
+
+    Called from a hook, it does not wait for the run that the hook belongs to.
+
+    Raises:
+        NotRegistered: no such workflow.
+    """
+    import asyncio
+
+    from poundlock.runtime.commands.cancel import Cancel, cancel
+
+    entry = core.entry(workflow_id)
+    entry.closing = True
+    core.index.remove(entry)
+    for pattern in entry.subscribed:
+        subscriptions.release(pattern)
+    entry.subscribed.clear()
+    current = asyncio.current_task()
+    mine = [live for live in core.live.values() if live.entry is entry and live.task is not current]
+    if active == "abort":
+        for live in mine:
+            await cancel(core, Cancel(live.run.identity.run_id, f"workflow '{workflow_id}' deregistered", "deregister"))
+    tasks = [live.task for live in mine if live.task is not None]
+    if tasks:
+        await asyncio.wait(tasks)
+    del core.entries[workflow_id]
+    for run_id in [run_id for run_id, (_, live) in core.parked.items() if live.entry is entry]:
+        core.unpark(run_id)
+    await entry.services.close()
+
+
+async def call_hook(entry: Registered, name: str, *args: Any) -> BaseException | None:
+    """Call a hook if there is one; returns what it raised, after logging it. A hook never stops anybody else."""
+    hook = getattr(entry.hooks, name)
+    if hook is None:
+        return None
+    try:
+        answer = hook(*args)
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception as error:  # noqa: BLE001 - hooks are user code
+        log.exception("%s of workflow '%s' raised", name, entry.id)
+        return error
+    return None
+
+
+__all__ = ["Hooks", "Registered", "StepContext", "Subscriptions", "call_hook", "deregister", "register"]

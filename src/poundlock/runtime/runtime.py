@@ -1,0 +1,308 @@
+"""WorkflowRuntime: the map of this room. Open this file first.
+
+House rule: a public method here is a docstring and one call into the file that does the work. What an event goes
+through is told in the package's docstring; where to look for anything is told by the imports below.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from poundlock.clock import Clock, SystemClock
+from poundlock.ids import default_ids
+from poundlock.model.definitions import Service
+from poundlock.model.durations import Duration, seconds
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.modes import Mode
+from poundlock.model.receipts import ReceiptLine
+from poundlock.model.runs import RunInfo, RunResult
+from poundlock.model.timeline import Timeline
+from poundlock.model.validation import check_reserved
+from poundlock.pipeline.builder import Workflow
+from poundlock.runtime import control, lifetime, reading
+from poundlock.runtime.commands import HANDLERS
+from poundlock.runtime.commands.cancel import Cancel, cancel
+from poundlock.runtime.commands.claim import Claim, claim
+from poundlock.runtime.commands.create import Create, create
+from poundlock.runtime.commands.resume import Resume, resume
+from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.core import Core
+from poundlock.runtime.emitting import emit, explain
+from poundlock.runtime.receipts import Receipt
+from poundlock.runtime.registration import Hooks, deregister
+from poundlock.services.install import global_container
+from poundlock.stores import open as open_store
+
+if TYPE_CHECKING:
+    from poundlock.ports import Bus, Page, Store
+    from poundlock.runtime.reading import PipelineRegistry
+
+
+class WorkflowRuntime:
+    """Runs workflows: events in, pipelines run, pause, resume, with a timeline of everything.
+
+    Use it as an async context manager; entering opens the store, registers the workflows given and takes over what a
+    crash left behind; leaving stops it.
+
+    Args:
+        workflows: registered on entering, in their own mode and without hooks; use `register` for more.
+        bus: where events are published and heard; default: a LocalBus of its own.
+        store: None keeps everything in memory; "sqlite:///runs.db" or a Store makes it durable.
+        services: global services, or a dependency-injector container whose providers become global services.
+        env: variables for `__env__`; default: the process's environment.
+        clock: default: the system's.
+        timeline: False keeps only the state deltas of a run's timeline.
+        state_registry: makes the state stores that services select from; see `poundlock.state`.
+        pause_window: how long a paused run stays in memory; after that only its row is left.
+        abort_grace: how long an aborted step may take to stop before it is left behind.
+    """
+
+    def __init__(
+        self,
+        *workflows: Workflow,
+        bus: Bus | None = None,
+        store: str | Store | None = None,
+        services: Iterable[Service] | Any = (),
+        env: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        timeline: bool = True,
+        state_registry: Any = None,
+        pause_window: Duration = 60.0,
+        abort_grace: Duration = 10.0,
+    ) -> None:
+        self.workflows = workflows
+        self.clock: Clock = clock or SystemClock()
+        self.store: Store = open_store(store, clock=self.clock) if store is None or isinstance(store, str) else store
+        self.bus = bus if bus is not None else lifetime.default_bus()
+        parents, self.services = lifetime.split_services(services)
+        check_reserved(self.services)
+        self._core = Core(
+            store=self.store,
+            bus=self.bus,
+            clock=self.clock,
+            ids=default_ids,
+            env=os.environ if env is None else env,
+            timeline=timeline,
+            pause_window=seconds(pause_window),
+            abort_grace=seconds(abort_grace),
+            container=lambda: global_container(self.clock, self.services, parents),
+            state_registry=state_registry,
+        )
+        self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
+
+    async def __aenter__(self) -> Self:
+        await self._lifetime.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._lifetime.stop(drain=30.0 if error is None else 0.0)
+
+    # ---------------------------------------------------------------------------------------------- registering
+    async def register(
+        self,
+        workflow: Workflow,
+        mode: Mode | None = None,
+        *,
+        on_prepare: Callable[[Any], Any] | None = None,
+        on_complete: Callable[[RunResult], Any] | None = None,
+        on_resume: Callable[[Any], Any] | None = None,
+        on_cleanup: Callable[[], Any] | None = None,
+        on_dispatch: Callable[[ReceiptLine], Any] | None = None,
+    ) -> None:
+        """Take a workflow up: validated, wired, and its orphaned runs claimed.
+
+        Args:
+            workflow: what to register.
+            mode: execution mode; default: the workflow's own.
+            on_prepare: `(ctx)` before the first stage; may return a patch; if it raises, the run fails.
+            on_complete: `(result)` after a run's end is durable.
+            on_resume: `(ctx)` before a resumed run goes on.
+            on_cleanup: `()` after the run's services are closed; the workflow may be deregistered from here.
+            on_dispatch: `(line)` for each receipt line of this workflow, after it is durable.
+
+        Raises:
+            AlreadyRegistered, DuplicateKey, InvalidDefinition, EnvMissing: nothing was registered.
+        """
+        hooks = Hooks(on_prepare, on_complete, on_resume, on_cleanup, on_dispatch)
+        await self._lifetime.register(workflow, mode, hooks)
+
+    async def deregister(self, id: str, active: Literal["finish", "abort"] = "finish") -> None:
+        """Take a workflow out; its active runs finish or are aborted, parked ones stay in the store.
+
+        Raises:
+            NotRegistered: no such workflow.
+        """
+        await deregister(self._core, self._lifetime.subscriptions, id, active)
+
+    def has_workflow(self, id: str) -> bool:
+        """Whether a workflow of this id is registered."""
+        return id in self._core.entries
+
+    def list_workflows(self) -> list[str]:
+        """Return the ids of the registered workflows, in order of registration."""
+        return list(self._core.entries)
+
+    def registry(self, id: str) -> PipelineRegistry:
+        """Return the runs of a workflow that are in this process's memory (`NotRegistered` if unknown)."""
+        return reading.PipelineRegistry(self._core, self._core.entry(id))
+
+    # --------------------------------------------------------------------------------------------------- events
+    async def emit(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
+        """Offer an event to all workflows and waiting runs, and return what became of it, durably.
+
+        Never waits for a run. With a type instead of an Event, payload and fields are merged into the payload.
+
+        Raises:
+            InvalidEvent, NotStorable: it is no event; nothing happened.
+            IdempotencyConflict: its id was used before with other content; nothing was decided.
+            Contended: too many others decided at once; nothing was decided, emit it again.
+        """
+        return await emit(self._core, self._lifetime, event, payload, fields)
+
+    async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
+        """Return what `emit` would answer, and do nothing."""
+        return await explain(self._core, event, payload, fields)
+
+    # ----------------------------------------------------------------------------------------------------- runs
+    async def invoke(
+        self,
+        workflow_id: str,
+        trigger_id: str | None = None,
+        event: Event | None = None,
+        *,
+        run_id: str | None = None,
+        conflict: Literal["fail", "use_existing"] = "fail",
+        idempotency_key: str | None = None,
+    ) -> RunResult:
+        """Run a workflow past bus and mode; returns at its pause or end.
+
+        Args:
+            workflow_id: which workflow.
+            trigger_id: which trigger's pipeline and map; default: the only one.
+            event: what it runs on; default: one without payload.
+            run_id: the run's id; default: a new one.
+            conflict: what to do if that id exists: "fail", or "use_existing" and return its result.
+            idempotency_key: a second call with the same key and content returns the first one's result.
+
+        Raises:
+            NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
+            RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
+            NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
+        """
+        return await create(
+            self._core,
+            Create(workflow_id, trigger_id, event, run_id=run_id, conflict=conflict, idempotency_key=idempotency_key),
+        )
+
+    async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
+        """Invoke a workflow with a payload; the short way to call a pipeline. See `invoke`."""
+        return await create(self._core, Create(workflow_id, payload=control.merged(payload, fields)))
+
+    async def resume(
+        self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None
+    ) -> RunResult:
+        """Go on with a paused run; returns at its next pause or end.
+
+        Args:
+            run_id: which run.
+            patch: merged into its state.
+            wait: id of the wait that is answered; default: the one it stands at as this call enters.
+
+        Raises:
+            RunNotFound, RunFinished, NotPaused: there is nothing to resume, or somebody else was quicker.
+            StaleResume: the wait that was meant has been answered already.
+            NotStorable, StateInvalid: the patch does not fit; nothing was changed.
+        """
+        return await resume(self._core, Resume(run_id, patch, wait))
+
+    async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
+        """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
+
+        Raises:
+            RunNotFound, RunFinished: there is nobody to tell. NotStorable, StateInvalid: the patch is no data.
+        """
+        await signal(self._core, Signal(run_id, patch))
+
+    async def abort(self, run_id: str, reason: str = "") -> None:
+        """End a run: at once if nobody drives it, else as soon as its step has stopped (`wait` tells).
+
+        Raises:
+            RunNotFound: no such run. RunFinished: it completed or failed; aborting an aborted run does nothing.
+        """
+        await cancel(self._core, Cancel(run_id, reason))
+
+    async def wait(self, run_id: str, timeout: Duration | None = None) -> RunResult:
+        """Return a run's result once it has ended.
+
+        Raises:
+            RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is not touched.
+        """
+        return await control.wait_for_end(self._core, run_id, timeout)
+
+    async def get_run(self, run_id: str) -> RunInfo:
+        """Return a run as it stands in the store (`RunNotFound` if it does not)."""
+        return await reading.get_run(self._core, run_id)
+
+    async def find_runs(
+        self,
+        workflow: str | None = None,
+        status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+        key: str | None = None,
+        text: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunInfo]:
+        """Return stored runs, newest first.
+
+        Args:
+            workflow, status, key: exact matches; several statuses may be given.
+            text: found in the run's id, key, event type or outcome.
+            since, until: creation time in seconds since 1970, [since, until).
+            limit: 1 to 500 per page.
+            cursor: the previous page's `next_cursor`.
+
+        Raises:
+            InvalidEvent: the cursor or a filter is none; `path` names it.
+        """
+        query = reading.query(workflow, status, key, text, since, until, limit, cursor)
+        return await reading.find_runs(self._core, query)
+
+    def watch(self, workflow_id: str, run_id: str) -> RunInfo | None:
+        """Return a run in this process's memory as it is now, or None."""
+        return reading.watch(self._core, workflow_id, run_id)
+
+    def list_all_runs(self) -> list[RunInfo]:
+        """Return the runs in this process's memory."""
+        return reading.list_all_runs(self._core)
+
+    async def timeline(self, run_id: str) -> Timeline:
+        """Return all that happened in a run (`RunNotFound` if there is none)."""
+        return await reading.timeline(self._core, run_id)
+
+    # ----------------------------------------------------------------------------------------------- the runtime
+    async def dispatch(self, command: Any) -> Any:
+        """Carry out a command of `poundlock.runtime.commands` and return its handler's answer."""
+        return await HANDLERS[type(command)](self._core, command)
+
+    def statistics(self) -> Mapping[str, int]:
+        """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held."""
+        return reading.statistics(self._core)
+
+    async def recover(self) -> int:
+        """Take over ready, orphaned and due runs now, without waiting for the timer; returns how many."""
+        return await claim(self._core, Claim())
+
+    async def stop(self, drain: Duration = 30.0) -> None:
+        """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.
+
+        What was not finished stands in the store and goes on when a runtime is started on it again.
+        """
+        await self._lifetime.stop(drain=seconds(drain))

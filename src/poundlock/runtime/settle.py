@@ -1,0 +1,200 @@
+"""The end of a run, and every other way it stops being driven: one commit, then hooks, in the documented order.
+
+(1) one commit with the final status, the freed slot and the promotion of the next run; (2) `on_complete(result)`;
+(3) the container is closed and the registry pruned; (4) `on_cleanup()`; then those who wait are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from poundlock.codecs import dump
+from poundlock.errors import LoadMoved
+from poundlock.model.changes import Changes, LoadChange, Token
+from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.model.runs import RunError, RunIdentity, RunResult
+from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Released
+from poundlock.runtime.core import Core, LiveRun, log
+from poundlock.runtime.registration import call_hook
+from poundlock.runtime.views import aborted_error, result_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from poundlock.runtime.registration import Registered
+
+
+async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]:
+    """Commit what driving a run came to, and return the runs that this promoted.
+
+    Raises:
+        InboxAhead: messages came that the run has not seen; nothing was written.
+        LeaseLost, StaleVersion: the run belongs to somebody else now.
+    """
+    run = live.run
+    status, wake_at, record = _head_of(outcome)
+    check_move(RunStatus.RUNNING, status)
+    keeps_slot = (
+        run.slot and not status.terminal and (status is RunStatus.READY or live.entry.mode.holds_slot_while_paused)
+    )
+    changes = run.changes(
+        status,
+        wake_at=wake_at,
+        outcome=record,
+        slot=keeps_slot,
+        guard_inbox=status is not RunStatus.READY,
+    )
+    promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=run.slot and not keeps_slot)
+    run.committed(changes)
+    return promoted
+
+
+async def commit_freeing(
+    core: Core,
+    entry: Registered | None,
+    identity: RunIdentity,
+    changes: Changes,
+    *,
+    freed: bool = False,
+    unqueued: bool = False,
+) -> tuple[str, ...]:
+    """Commit changes that take a run out of its load, promoting whoever may start then.
+
+    Retries until the load stands still: an end is never refused because others came or went meanwhile.
+
+    Args:
+        entry: the run's workflow; None if it is not registered here: then nobody is promoted by this process.
+        identity: whose load.
+        changes: what else is committed.
+        freed: the run gives its slot back.
+        unqueued: the run leaves the queue.
+    """
+    if identity.load_key is None or not (freed or unqueued):
+        return (await core.store.commit(changes)).promoted
+    pair = (identity.workflow_id, identity.load_key)
+    while True:
+        [(load, token)] = await core.loads.read([pair])
+        after = replace(
+            load,
+            active=max(0, load.active - freed),
+            active_id=None if freed and load.active_id == identity.run_id else load.active_id,
+            queued=max(0, load.queued - unqueued),
+            tail_id=None if unqueued and load.tail_id == identity.run_id else load.tail_id,
+        )
+        promote = entry.mode.settled(after) if entry is not None else min(after.queued, 1 if not after.active else 0)
+        if promote:
+            after = replace(
+                after,
+                active=after.active + promote,
+                active_id=after.tail_id if after.queued == promote else None,
+                queued=after.queued - promote,
+                tail_id=None if after.queued == promote else after.tail_id,
+            )
+        following = Token(core.ids.token(), 0) if token is None else token.next()
+        owner = core.worker if entry is not None else None
+        changes.loads = (LoadChange(*pair, token, after, following, promote, owner),)
+        core.loads.submitted(pair, after, following)
+        applied = False
+        try:
+            committed = await core.store.commit(changes)
+            applied = True
+        except LoadMoved:
+            continue
+        finally:
+            core.loads.settled(pair, applied=applied)
+        return committed.promoted
+
+
+async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
+    """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract."""
+    run, entry = live.run, live.entry
+    run_id = run.identity.run_id
+    result = result_of(core, run, run.status, outcome)
+    core.count(str(run.status))
+    if run.status.terminal:
+        await call_hook(entry, "on_complete", result)
+    await close_container(live)
+    core.live.pop(run_id, None)
+    if isinstance(outcome, Paused | Delayed):
+        core.keep_parked(live)
+    if run.status.terminal:
+        await call_hook(entry, "on_cleanup")
+    answer(core, live, result)
+
+
+def answer(core: Core, live: LiveRun, result: RunResult) -> None:
+    """Answer those who wait: for a pause or the end, or for the end only."""
+    rests = result.status.terminal or result.status is RunStatus.PAUSED
+    if rests:
+        _resolve(live.until_rest, lambda: result)
+    if result.status.terminal:
+        _resolve(live.until_end, lambda: result)
+        _resolve(core.end_waiters.pop(result.run_id, []), lambda: result)
+    elif live.until_end:
+        core.end_waiters.setdefault(result.run_id, []).extend(live.until_end)
+        live.until_end = []
+
+
+def fail_waiters(core: Core, live: LiveRun, error: BaseException) -> None:
+    """Tell those who wait for a run that this runtime cannot drive it on."""
+    for waiter in (*live.until_rest, *live.until_end, *core.end_waiters.pop(live.run.identity.run_id, [])):
+        if not waiter.done():
+            waiter.set_exception(error)
+            waiter.exception()  # a waiter that went away must not leave a warning behind
+    live.until_rest.clear()
+    live.until_end.clear()
+
+
+def _resolve(waiters: list[asyncio.Future[RunResult]], make: Callable[[], RunResult]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(make())
+    waiters.clear()
+
+
+async def close_container(live: LiveRun) -> None:
+    """Dispose the run's services; a failing clean-up is logged and stops nobody."""
+    container, live.run.container = live.run.container, None
+    live.run.state_store = None
+    if container is None or container.idle:
+        return
+    try:
+        if not container.dispose_nowait():
+            await container.dispose()
+    except Exception:  # noqa: BLE001 - clean-ups are user code; they stop nobody
+        log.exception("cleaning up services of run '%s' failed", live.run.identity.run_id)
+
+
+def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
+    """Return the status, wake time and recorded outcome a run gets."""
+    match outcome:
+        case Completed(result):
+            return RunStatus.COMPLETED, None, None if result is None else dump({"result": result})
+        case Paused(wait):
+            return RunStatus.PAUSED, wait.expires_at, None
+        case Delayed(until):
+            return RunStatus.DELAYED, until, None
+        case Failed(error):
+            return RunStatus.FAILED, None, outcome_text(error)
+        case Aborted(reason, by):
+            return RunStatus.ABORTED, None, outcome_text(aborted_error(reason, by))
+        case Released():
+            return RunStatus.READY, None, None
+
+
+def outcome_text(error: RunError) -> str:
+    """Return an error as a run's head records it."""
+    return dump({"error": _plain(error)})
+
+
+def _plain(error: RunError) -> dict[str, str | None]:
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "stage": error.stage,
+        "step": error.step,
+        "traceback": error.traceback,
+    }
