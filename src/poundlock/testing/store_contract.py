@@ -1,0 +1,1293 @@
+"""What every store promises, as tests: for ours and for those that others write.
+
+```python
+class TestMyStore(StoreContract):
+    @pytest.fixture
+    def store_factory(self):
+        return MyFactory()
+```
+
+A factory makes stores, not opened yet, that all see the same data; `crash` leaves one of them like a killed process.
+House rules: only the port is used, so a store is judged by what can be seen from outside. Each test's docstring is the
+promise. The tests are async: pytest-asyncio runs them with `asyncio_mode = auto`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import decimal
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import pytest
+
+from poundlock.codecs import DELETE, dump
+from poundlock.errors import (
+    InboxAhead,
+    InvalidEvent,
+    KeysTaken,
+    LeaseLost,
+    LoadMoved,
+    NotStorable,
+    PoundlockError,
+    RunExists,
+    RunFinished,
+    RunNotFound,
+    StaleVersion,
+    UnknownCodec,
+    WaitMoved,
+)
+from poundlock.model.changes import Changes, Committed, LoadChange, Post, Remember, RunCreate, RunMove, Token
+from poundlock.model.conditions import Condition
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.modes.decisions import Load
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
+from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
+from poundlock.model.waits import wait_keys
+from poundlock.ports import Store
+
+__all__ = ["Scribe", "StoreContract", "StoreFactory"]
+
+QUEUED, READY, RUNNING = RunStatus.QUEUED, RunStatus.READY, RunStatus.RUNNING
+PAUSED, DELAYED, COMPLETED = RunStatus.PAUSED, RunStatus.DELAYED, RunStatus.COMPLETED
+
+NOW: Final = 1_000.0
+FIRST: Final = Token(7, 0)  # the token of a load that was set once
+
+
+class StoreFactory(Protocol):
+    """Makes stores that see the same data."""
+
+    def __call__(self) -> Store:
+        """Return a store that is not opened yet."""
+
+    async def crash(self, store: Store) -> None:
+        """Leave an opened store as a killed process would, so that the next one can be opened."""
+
+
+# ------------------------------------------------------------------------------------------- what a runtime writes
+def event_of(ref: str, type: str = "order.placed", payload: Any = None, **fields: Any) -> StoredEvent:
+    """Return an accepted event; its id is its reference."""
+    fields = {"id": ref, "time": NOW, "source": "/shop", **fields}
+    return StoredEvent(ref, Event(type, {"id": 1} if payload is None else payload, **fields))
+
+
+def log_of(first_seq: int, *patches: Any, time: float = NOW) -> LogRow:
+    """Return the log of a commit with one entry per patch; None for an entry without one."""
+    entries = [[time, "state", "state:patch", "main", None, patch] for patch in patches]
+    return LogRow(first_seq, len(entries), dump(entries))
+
+
+def wait_of(
+    wait_id: str = "approval",
+    *events: str,
+    epoch: int = 1,
+    parked: bool = True,
+    where: Sequence[Condition] = (),
+    correlate: Iterable[tuple[str, Any]] = (),
+    expires_at: float | None = None,
+    patch: Any = None,
+) -> WaitRow:
+    """Return an armed wait."""
+    types = events or ("order.approved",)
+    pairs = tuple(correlate)
+    keys = wait_keys(types, pairs)
+    return WaitRow(wait_id, epoch, parked, types, tuple(where), pairs, "ship", "fail", expires_at, patch, keys)
+
+
+def move_of(record: RunRecord, **changes: Any) -> RunMove:
+    """Return a move that changes nothing but what is named."""
+    head = record.head
+    move = RunMove(
+        record.identity.run_id,
+        head.version,
+        head.epoch,
+        None,
+        head.status,
+        head.owner,
+        head.epoch,
+        head.stage,
+        head.attempt,
+        head.wake_at,
+        head.outcome,
+        head.slot,
+        NOW,
+    )
+    for name, value in changes.items():
+        setattr(move, name, value)
+    return move
+
+
+class Scribe:
+    """Writes what a runtime would write, and reads all there is.
+
+    Args:
+        store: an opened store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def create(self, run_id: str = "r1", **options: Any) -> Committed:
+        """Commit a new run; options are those of `creation`."""
+        return await self.store.commit(self.creation(run_id, **options))
+
+    def creation(
+        self,
+        run_id: str = "r1",
+        *,
+        status: RunStatus = RUNNING,
+        owner: str | None = "w1",
+        workflow: str = "orders",
+        key: str | None = None,
+        load_key: str | None = None,
+        priority: int = 0,
+        slot: bool = False,
+        wake_at: float | None = None,
+        outcome: str | None = None,
+        created_at: float = NOW,
+        event: StoredEvent | None = None,
+        log: LogRow | None = None,
+        waits: tuple[WaitRow, ...] = (),
+        **rest: Any,
+    ) -> Changes:
+        """Return the changes that create a run: running and owned, unless said otherwise."""
+        event = event or event_of(f"e-{run_id}")
+        identity = RunIdentity(
+            run_id,
+            workflow,
+            "placed",
+            "main",
+            "hash",
+            key,
+            load_key,
+            priority,
+            None,
+            (),
+            created_at,
+            event.ref,
+        )
+        log_seq = 0 if log is None else log.first_seq + log.size - 1
+        holder = owner if status is RUNNING else None
+        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at)
+        return Changes(creates=(RunCreate(identity, head, log, waits),), events=(event,), now=NOW, **rest)
+
+    async def move(self, run_id: str = "r1", *, rest: dict[str, Any] | None = None, **changes: Any) -> Committed:
+        """Move a run as it stands; `rest` are further parts of the same Changes."""
+        move = move_of(await self.record(run_id), **changes)
+        return await self.store.commit(Changes(moves=(move,), **{"now": NOW, **(rest or {})}))
+
+    async def park(self, run_id: str = "r1", *waits: WaitRow, **changes: Any) -> None:
+        """Create a run and park it."""
+        if await self.store.load(run_id) is None:
+            await self.create(run_id)
+        parked = {"status": PAUSED, "owner": None, "waits": waits or (wait_of(),), **changes}
+        await self.move(run_id, **parked)
+
+    async def end(self, run_id: str = "r1") -> None:
+        """Complete a run."""
+        await self.move(run_id, status=COMPLETED, owner=None, outcome='{"result":1}', wake_at=None)
+
+    async def deliver(
+        self, ref: str, *targets: tuple[str, str, int], owner: str | None = "w2", now: float = NOW
+    ) -> tuple[Delivered, ...]:
+        """Deliver a new event to (run, wait, epoch) targets and return what came of each."""
+        line = ReceiptLine(Verdict.BUFFERED, "orders")
+        deliveries = tuple(Delivery(run, ((wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
+        event = event_of(ref, "order.approved")
+        return (await self.store.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
+
+    async def change_load(self, load: Load, *, pair: tuple[str, str] = ("orders", ""), **options: Any) -> Committed:
+        """Set a load, whatever it was, with its next token."""
+        [(_, token)] = await self.store.read_loads([pair])
+        following = Token(7, 0) if token is None else token.next()
+        change = LoadChange(*pair, token, load, following, **options)
+        return await self.store.commit(Changes(loads=(change,), now=NOW))
+
+    async def record(self, run_id: str = "r1") -> RunRecord:
+        """Return the record of a run that exists."""
+        record = await self.store.load(run_id)
+        assert record is not None
+        return record
+
+    async def state(self, run_id: str = "r1") -> dict[str, Any]:
+        """Return the state of a run that exists."""
+        checkpoint = await self.store.checkpoint(run_id)
+        assert checkpoint is not None
+        return checkpoint.state
+
+    async def load(self, pair: tuple[str, str] = ("orders", "")) -> tuple[Load, Token | None]:
+        """Return one load and its token."""
+        [found] = await self.store.read_loads([pair])
+        return found
+
+    async def everything(
+        self, pairs: Sequence[tuple[str, str]] = (("orders", ""),), receipts: Sequence[str] = ()
+    ) -> dict[Any, Any]:
+        """Return all that can be read through the port, so that two moments can be compared."""
+        store = self.store
+        records = (await store.find(RunQuery(limit=1_000))).items
+        stats = {name: count for name, count in (await store.stats()).items() if name not in ("commits", "syncs")}
+        seen: dict[Any, Any] = {"stats": stats, "loads": await store.read_loads(pairs)}
+        for record in records:
+            run_id = record.identity.run_id
+            seen[run_id] = (await store.checkpoint(run_id), await store.history(run_id), await store.inbox(run_id, 0))
+        for ref in receipts:
+            seen["receipt", ref] = await store.receipt("/shop", ref)
+        return seen
+
+
+REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
+    "the run exists": ({"creates": ("taken",)}, RunExists),
+    "old version": ({"moves": {"version": 9}}, StaleVersion),
+    "other epoch": ({"moves": {"epoch": 9}}, LeaseLost),
+    "unseen messages": ({"moves": {"inbox": 9}}, InboxAhead),
+    "nobody to move": ({"moves": {"run_id": "nobody"}}, RunNotFound),
+    "load is not idle": ({"expect": None}, LoadMoved),
+    "load moved on": ({"expect": Token(7, 9)}, LoadMoved),
+    "key is known": ({"remember": "e-known"}, KeysTaken),
+    "wait armed anew": ({"wait_epoch": 2}, WaitMoved),
+    "nobody to post to": ({"posts": "nobody"}, RunNotFound),
+    "post to the dead": ({"posts": "ended"}, RunFinished),
+    "body is no data": ({"body": {"x": object()}}, NotStorable),
+}
+"""Each condition of a change, broken alone: what is different, and what it is refused with."""
+
+
+class StoreContract:
+    """Inherit, give a `store_factory` fixture, and let pytest find the tests."""
+
+    @pytest.fixture
+    async def scribe(self, store_factory: StoreFactory) -> AsyncIterator[Scribe]:
+        """Writes to a store that is opened, and closed after the test."""
+        store = store_factory()
+        await store.open("w1")
+        yield Scribe(store)
+        await store.close()
+
+    # ---------------------------------------------------------------------------------------- creating and moving
+    async def test_a_created_run_reads_back_as_it_was_written(self, scribe: Scribe) -> None:
+        """What `load`, `checkpoint`, `history` and `inbox` give of a new run is what was committed."""
+        wait = wait_of(
+            "w",
+            "a.b",
+            "a.*",
+            parked=False,
+            where=(Condition("n", ">", 3), Condition("who", "exists")),
+            correlate=(("id", 12), ("who", "Zoë")),
+            expires_at=NOW + 5.5,
+            patch={"x": [1, {"y": None}]},
+        )
+        event = event_of("e1", payload={"id": 7, "ü": [1.5, True, None]}, key="k", headers={"traceparent": "00-ab"})
+        identity = RunIdentity("r1", "wf", None, "main", "h", "k", "lk", 3, "p", ("root", "p"), NOW + 0.25, "e1")
+        head = RunHead(RUNNING, 4, "w1", 2, "second", 5, None, None, True, 0, 2, NOW + 0.5)
+        log = log_of(1, {"a": 1}, {"b": {"c": 2}})
+        await scribe.store.commit(Changes(creates=(RunCreate(identity, head, log, (wait,)),), events=(event,)))
+        checkpoint = await scribe.store.checkpoint("r1")
+        assert checkpoint is not None
+        assert checkpoint.record == RunRecord(identity, head, (wait,)) == await scribe.store.load("r1")
+        assert checkpoint.state == {"a": 1, "b": {"c": 2}}
+        assert (checkpoint.event, checkpoint.inbox) == (event.event, ())
+        assert await scribe.store.history("r1") == [log]
+        assert await scribe.store.inbox("r1", 0) == []
+
+    async def test_unknown_runs_and_events_read_as_nothing(self, scribe: Scribe) -> None:
+        """Reading what does not exist gives None or an empty list, not an error."""
+        store = scribe.store
+        assert await store.load("nobody") is None
+        assert await store.checkpoint("nobody") is None
+        assert await store.history("nobody") == []
+        assert await store.inbox("nobody", 0) == []
+        assert await store.receipt("/shop", "nothing") is None
+        assert await store.next_due(["orders"]) is None
+        assert (await store.find(RunQuery())).items == []
+
+    async def test_a_move_changes_what_it_names(self, scribe: Scribe) -> None:
+        """A move writes its fields, appends its log, and the version grows by one."""
+        await scribe.create(log=log_of(1, {"a": 1}))
+        before = await scribe.record()
+        log = log_of(2, {"b": 2}, None)
+        await scribe.move(stage="second", attempt=2, updated_at=NOW + 1, log=log)
+        head = (await scribe.record()).head
+        assert head == RunHead(RUNNING, 2, "w1", 1, "second", 2, None, None, False, 0, 3, NOW + 1)
+        assert (await scribe.record()).identity == before.identity
+        assert await scribe.store.history("r1") == [log_of(1, {"a": 1}), log]
+
+    async def test_a_move_without_log_keeps_the_sequence(self, scribe: Scribe) -> None:
+        """Without a log row the run's log sequence stays as it is."""
+        await scribe.create(log=log_of(1, {"a": 1}, None))
+        await scribe.move(stage="second")
+        assert (await scribe.record()).head.log_seq == 2
+
+    async def test_the_end_clears_inbox_and_waits(self, scribe: Scribe) -> None:
+        """A run that ended has no messages and no waits, and no event finds it; its log stays."""
+        await scribe.create(waits=(wait_of(parked=False),), log=log_of(1, {"a": 1}))
+        await scribe.deliver("e2", ("r1", "approval", 1))
+        await scribe.end()
+        record = await scribe.record()
+        assert (record.head.status, record.head.outcome, record.waits) == (COMPLETED, '{"result":1}', ())
+        assert await scribe.store.inbox("r1", 0) == []
+        assert await scribe.store.match_waits(event_of("e3", "order.approved").event) == []
+        assert await scribe.state() == {"a": 1}
+        assert (await scribe.store.stats())["waits"] == 0
+
+    async def test_one_unit_of_work_may_create_and_move_many(self, scribe: Scribe) -> None:
+        """Several creations and moves of different runs are one commit."""
+        await scribe.create("r1")
+        await scribe.create("r2")
+        parts = [scribe.creation("r3"), scribe.creation("r4")]
+        records = [await scribe.record("r1"), await scribe.record("r2")]
+        await scribe.store.commit(
+            Changes(
+                creates=tuple(create for part in parts for create in part.creates),
+                events=tuple(event for part in parts for event in part.events),
+                moves=tuple(move_of(record, stage="second") for record in records),
+            )
+        )
+        assert [(await scribe.record(run)).head.version for run in ("r1", "r2", "r3", "r4")] == [2, 2, 1, 1]
+
+    async def test_what_was_read_is_a_copy(self, scribe: Scribe) -> None:
+        """Changing what the store gave changes nothing in the store."""
+        await scribe.create(log=log_of(1, {"a": {"b": 1}}))
+        record, state = await scribe.record(), await scribe.state()
+        record.head.stage = "elsewhere"
+        state["a"]["b"] = 2
+        (await scribe.store.history("r1")).clear()
+        assert (await scribe.record()).head.stage == "first"
+        assert await scribe.state() == {"a": {"b": 1}}
+        assert len(await scribe.store.history("r1")) == 1
+
+    async def test_what_was_written_belongs_to_the_store(self, scribe: Scribe) -> None:
+        """A commit changes nothing in what it was given, and keeps nothing that its caller could change later."""
+        changes = scribe.creation(waits=(wait_of(parked=False),))
+        await scribe.store.commit(changes)
+        body = {"a": [1]}
+        await scribe.store.commit(Changes(posts=(Post("r1", "signal", body, NOW),)))
+        await scribe.move(stage="second")
+        head = changes.creates[0].head
+        assert (head.version, head.inbox_seq, head.stage) == (1, 0, "first")
+        head.stage = "elsewhere"
+        body["a"].append(2)
+        assert (await scribe.record()).head.stage == "second"
+        assert (await scribe.store.inbox("r1", 0))[0].body == {"a": [1]}
+
+    # --------------------------------------------------------------------------------------------------- refusals
+    async def test_a_move_of_an_old_version_is_stale(self, scribe: Scribe) -> None:
+        """A move that names another version than the stored one is refused with `StaleVersion`."""
+        await scribe.create()
+        await scribe.move()
+        for version in (1, 3):
+            with pytest.raises(StaleVersion):
+                await scribe.move(version=version)
+
+    async def test_a_move_of_another_epoch_has_lost_its_lease(self, scribe: Scribe) -> None:
+        """A move under another epoch is refused with `LeaseLost`, whatever its version."""
+        await scribe.create()
+        for version in (1, 2):
+            with pytest.raises(LeaseLost):
+                await scribe.move(version=version, epoch=2)
+
+    async def test_stopping_is_refused_while_messages_are_unseen(self, scribe: Scribe) -> None:
+        """A move that names the inbox sequence is refused with `InboxAhead` when more has come; others go through."""
+        await scribe.create()
+        await scribe.store.commit(Changes(posts=(Post("r1", "signal", {}, NOW),)))
+        with pytest.raises(InboxAhead):
+            await scribe.move(status=PAUSED, owner=None, inbox=0)
+        await scribe.move(stage="second")
+        await scribe.move(status=PAUSED, owner=None, inbox=1)
+        assert (await scribe.record()).head.status is PAUSED
+
+    async def test_a_run_id_is_taken_once(self, scribe: Scribe) -> None:
+        """Creating a run whose id exists is refused with `RunExists`, also after its end."""
+        await scribe.create()
+        with pytest.raises(RunExists) as refused:
+            await scribe.create(event=event_of("e2"))
+        assert refused.value.fields["run_id"] == "r1"
+        await scribe.end()
+        with pytest.raises(RunExists):
+            await scribe.create(event=event_of("e2"))
+        assert (await scribe.store.stats())["events"] == 1
+
+    async def test_moving_nobody_is_refused(self, scribe: Scribe) -> None:
+        """A move of an unknown run is refused with `RunNotFound`."""
+        await scribe.create()
+        move = move_of(await scribe.record())
+        move.run_id = "nobody"
+        with pytest.raises(RunNotFound):
+            await scribe.store.commit(Changes(moves=(move,)))
+
+    async def test_posts_go_to_runs_that_live(self, scribe: Scribe) -> None:
+        """A message to an unknown run is `RunNotFound`, to one that ended `RunFinished`."""
+        await scribe.create()
+        await scribe.end()
+        with pytest.raises(RunNotFound):
+            await scribe.store.commit(Changes(posts=(Post("nobody", "signal", {}, NOW),)))
+        with pytest.raises(RunFinished) as refused:
+            await scribe.store.commit(Changes(posts=(Post("r1", "abort", {}, NOW),)))
+        assert refused.value.fields["status"] == "completed"
+
+    @pytest.mark.parametrize("case", REFUSALS)
+    async def test_a_refused_change_writes_nothing(self, scribe: Scribe, case: str) -> None:
+        """If one condition does not hold none of the other parts leaves a trace; with it all of them are written."""
+        refused, by = REFUSALS[case]
+        await scribe.create("taken")
+        await scribe.create("mover")
+        await scribe.create("ended")
+        await scribe.end("ended")
+        await scribe.park("parked")
+        await scribe.create("queued", status=QUEUED, load_key="")
+        await scribe.change_load(Load(active=1, queued=1))
+        await scribe.store.commit(Changes(remember=(Remember("/shop", "e-known", "", "f", None, NOW + 9),), now=NOW))
+        mover = await scribe.record("mover")
+
+        def unit(
+            *,
+            creates: Sequence[str] = ("new",),
+            moves: dict[str, Any] | None = None,
+            expect: Token | None = FIRST,
+            remember: str = "e-new",
+            wait_epoch: int = 1,
+            posts: str = "mover",
+            body: Any = None,
+        ) -> Changes:
+            made = [scribe.creation(run_id) for run_id in creates]
+            line = ReceiptLine(Verdict.BUFFERED, "orders")
+            return Changes(
+                creates=tuple(create for part in made for create in part.creates),
+                events=(*(event for part in made for event in part.events), event_of("e-new", "order.approved")),
+                moves=(move_of(mover, stage="second", log=log_of(1, {"a": 1}), waits=(wait_of(),), **(moves or {})),),
+                loads=(LoadChange("orders", "", expect, Load(active=2), Token(7, 1), 1, "w1"),),
+                remember=(Remember("/shop", remember, "", "f", None, NOW + 9),),
+                deliveries=(Delivery("parked", (("approval", wait_epoch),), "e-new", "w1", line),),
+                posts=(Post(posts, "signal", {} if body is None else body, NOW),),
+                receipt=ReceiptRow("/shop", "e-new", NOW, ()),
+                now=NOW,
+            )
+
+        before = await scribe.everything(receipts=["e-new"])
+        with pytest.raises(by):
+            await scribe.store.commit(unit(**refused))
+        assert await scribe.everything(receipts=["e-new"]) == before
+        committed = await scribe.store.commit(unit())
+        assert committed == Committed(("queued",), (Delivered(Fate.RESUMED, 1),), (1,))
+
+    # ------------------------------------------------------------------------------------------ many at the same time
+    async def test_submitted_one_after_another_means_applied_in_that_order(self, scribe: Scribe) -> None:
+        """Changes of one run that are submitted without waiting for each other apply in the order of submission."""
+        creation = scribe.creation(log=log_of(1, {"n": 0}))
+        record = RunRecord(creation.creates[0].identity, creation.creates[0].head, ())
+        moves = [move_of(record, version=n, log=log_of(n + 1, {"n": n}), stage=f"s{n}") for n in range(1, 30)]
+        await asyncio.gather(*map(scribe.store.commit, [creation, *(Changes(moves=(move,)) for move in moves)]))
+        assert (await scribe.record()).head.version == 30
+        assert await scribe.state() == {"n": 29}
+
+    async def test_written_behind_waits_for_what_was_submitted(self, scribe: Scribe) -> None:
+        """`written_behind` returns when everything submitted before it is durable."""
+        async with asyncio.TaskGroup() as tasks:
+            commits = [tasks.create_task(scribe.create(f"r{n}")) for n in range(20)]
+            behind = tasks.create_task(scribe.store.written_behind())
+            await behind
+            assert all(commit.done() for commit in commits)
+        await scribe.store.written_behind()
+
+    @pytest.mark.parametrize("bad", [0, 99, 199])
+    async def test_one_bad_change_among_many_fails_alone(self, scribe: Scribe, bad: int) -> None:
+        """Of 200 commits at once, one of them refused, the 199 others are written and only its owner hears of it."""
+        await scribe.create("bad")
+        changes = [scribe.creation("bad" if n == bad else f"r{n:03}") for n in range(200)]
+        answers = await asyncio.gather(*map(scribe.store.commit, changes), return_exceptions=True)
+        assert [n for n, answer in enumerate(answers) if answer != Committed()] == [bad]
+        assert isinstance(answers[bad], RunExists)
+        assert (await scribe.store.stats())["running"] == 200
+
+    async def test_one_stale_boundary_among_many_fails_alone(self, scribe: Scribe) -> None:
+        """Of 200 boundaries at once, three of them refused for different reasons, all others are written, once each."""
+        await asyncio.gather(*(scribe.create(f"r{n:03}") for n in range(200)))
+        records = [await scribe.record(f"r{n:03}") for n in range(200)]
+        faults: dict[int, dict[str, Any]] = {10: {"version": 5}, 70: {"epoch": 5}, 130: {"inbox": 5}}
+        moves = [move_of(record, log=log_of(1, {"n": n}), **faults.get(n, {})) for n, record in enumerate(records)]
+        commits = [scribe.store.commit(Changes(moves=(move,))) for move in moves]
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+        failed = {n: type(answer) for n, answer in enumerate(answers) if answer != Committed()}
+        assert failed == {10: StaleVersion, 70: LeaseLost, 130: InboxAhead}
+        versions = [record.head.version for record in (await scribe.store.find(RunQuery(limit=200))).items]
+        assert (versions.count(1), versions.count(2)) == (3, 197)
+        assert [await scribe.store.history(f"r{n:03}") for n in faults] == [[], [], []]
+
+    async def test_a_cancelled_committer_harms_nobody(self, scribe: Scribe) -> None:
+        """Cancelling somebody who waits for a commit leaves its change whole or absent, and the others untouched."""
+        async with asyncio.TaskGroup() as tasks:
+            commits = [
+                tasks.create_task(scribe.create(f"r{n:02}", log=log_of(1, {"n": n}), waits=(wait_of(),)))
+                for n in range(40)
+            ]
+            await asyncio.sleep(0)  # noqa: TID251 - lets all of them submit
+            for commit in commits[::4]:
+                commit.cancel()
+        await scribe.store.written_behind()
+        for n, commit in enumerate(commits):
+            checkpoint = await scribe.store.checkpoint(f"r{n:02}")
+            if checkpoint is None:
+                assert commit.cancelled()
+            else:
+                assert (checkpoint.state, checkpoint.record.waits) == ({"n": n}, (wait_of(),))
+        await scribe.create("after")
+        found = await scribe.store.match_waits(event_of("e", "order.approved").event)
+        assert len(found) == (await scribe.store.stats())["waits"]
+
+    async def test_exactly_one_of_many_creations_wins(self, scribe: Scribe) -> None:
+        """Of many creations of one id at the same time exactly one goes through."""
+        answers = await asyncio.gather(
+            *(scribe.create("r1", event=event_of(f"e{n}")) for n in range(50)), return_exceptions=True
+        )
+        assert sum(answer == Committed() for answer in answers) == 1
+        assert sum(isinstance(answer, RunExists) for answer in answers) == 49
+
+    async def test_exactly_one_of_many_resumes_wins(self, scribe: Scribe) -> None:
+        """Of many moves of one parked run at the same time exactly one goes through; the others see a new owner."""
+        await scribe.park()
+        record = await scribe.record()
+        moves = [move_of(record, status=RUNNING, owner=f"w{n}", new_epoch=record.head.epoch + 1) for n in range(50)]
+        commits = [scribe.store.commit(Changes(moves=(move,))) for move in moves]
+        answers = await asyncio.gather(*commits, return_exceptions=True)
+        assert sum(answer == Committed() for answer in answers) == 1
+        assert sum(isinstance(answer, LeaseLost) for answer in answers) == 49
+
+    # ---------------------------------------------------------------------------------------------------- loads
+    async def test_a_load_lives_while_it_is_not_idle(self, scribe: Scribe) -> None:
+        """An idle pair has no token; a load is read with the token it was written with, and is gone when idle again."""
+        assert await scribe.load() == (Load(), None)
+        await scribe.change_load(Load(active=1, active_id="r1"))
+        assert await scribe.load() == (Load(1, "r1"), Token(7, 0))
+        await scribe.change_load(Load(active=1, active_id="r1", queued=2, tail_id="r3"))
+        assert await scribe.load() == (Load(1, "r1", 2, "r3"), Token(7, 1))
+        await scribe.change_load(Load(active_id="r1"))
+        assert await scribe.load() == (Load(), None)
+
+    async def test_loads_are_read_in_the_order_asked_for(self, scribe: Scribe) -> None:
+        """`read_loads` answers each pair in its place, and keys of one workflow are separate."""
+        await scribe.change_load(Load(active=1), pair=("orders", "a"))
+        await scribe.change_load(Load(active=2), pair=("orders", "b"))
+        await scribe.change_load(Load(active=3), pair=("other", "a"))
+        loads = await scribe.store.read_loads([("other", "a"), ("orders", "b"), ("orders", ""), ("orders", "a")])
+        assert [load.active for load, _ in loads] == [3, 2, 0, 1]
+        assert await scribe.store.read_loads([]) == []
+
+    async def test_changes_of_a_load_may_be_lined_up(self, scribe: Scribe) -> None:
+        """Each next token follows from the one before, so changes can be submitted before the first is durable."""
+        tokens = [Token(9, turn) for turn in range(20)]
+        changes = [
+            LoadChange("orders", "", tokens[n - 1] if n else None, Load(active=n + 1), tokens[n]) for n in range(20)
+        ]
+        await asyncio.gather(*(scribe.store.commit(Changes(loads=(change,))) for change in changes))
+        assert await scribe.load() == (Load(active=20), tokens[-1])
+
+    async def test_promotion_takes_priority_then_acceptance(self, scribe: Scribe) -> None:
+        """Promoted are queued runs of the pair: higher priority first, and among equals those accepted first."""
+        for run_id, priority in (("c", 0), ("b", 5), ("a", 0), ("d", 5), ("e", -1)):
+            await scribe.create(run_id, status=QUEUED, load_key="", priority=priority)
+        await scribe.create("z", status=QUEUED, load_key="other", priority=9)
+        committed = await scribe.change_load(Load(active=3, queued=2), promote=3, owner="w1")
+        assert committed.promoted == ("b", "d", "c")
+        committed = await scribe.change_load(Load(active=4, queued=1), promote=5, owner="w1")
+        assert committed.promoted == ("a", "e")
+
+    async def test_a_promoted_run_has_slot_and_owner(self, scribe: Scribe) -> None:
+        """A promoted run has its owner, a new epoch and version, and a slot, and is the load's active run."""
+        await scribe.create("r1", status=QUEUED, load_key="")
+        await scribe.change_load(Load(active=1), promote=1, owner="w7")
+        head = (await scribe.record()).head
+        assert head == RunHead(RUNNING, 2, "w7", 2, "first", 1, None, None, True, 0, 0, NOW)
+        assert await scribe.load() == (Load(active=1, active_id="r1"), Token(7, 0))
+
+    async def test_a_run_promoted_for_nobody_is_ready(self, scribe: Scribe) -> None:
+        """Without an owner a promoted run becomes `ready`, for whoever claims it; that is no recovery."""
+        await scribe.create("r1", status=QUEUED, load_key="")
+        await scribe.change_load(Load(active=1), promote=1)
+        assert (await scribe.record()).head.status is READY
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        assert (claim.recovered, claim.checkpoint.record.head.attempt) == (False, 1)
+        assert (await scribe.load())[0].active == 1
+
+    async def test_runs_that_left_the_queue_are_not_promoted(self, scribe: Scribe) -> None:
+        """A queued run that was aborted meanwhile is passed over."""
+        for run_id in ("a", "b", "c"):
+            await scribe.create(run_id, status=QUEUED, load_key="")
+        await scribe.move("a", status=RunStatus.ABORTED)
+        committed = await scribe.change_load(Load(active=1, queued=1), promote=1, owner="w1")
+        assert committed.promoted == ("b",)
+
+    async def test_a_queue_is_that_of_its_key(self, scribe: Scribe) -> None:
+        """Promotion in one (workflow, key) leaves the queues of all others alone."""
+        await scribe.create("a", status=QUEUED, load_key="x")
+        await scribe.create("b", status=QUEUED, load_key="y")
+        await scribe.create("c", status=QUEUED, load_key="x", workflow="other")
+        committed = await scribe.change_load(Load(active=1), pair=("orders", "y"), promote=9, owner="w1")
+        assert committed.promoted == ("b",)
+        assert [(await scribe.record(run)).head.status for run in ("a", "b", "c")] == [QUEUED, RUNNING, QUEUED]
+
+    async def test_a_run_that_goes_on_takes_its_slot_again(self, scribe: Scribe) -> None:
+        """A run without slot that moves on with one counts as active again, beyond its mode's limit if need be."""
+        await scribe.create("r1", load_key="")
+        await scribe.change_load(Load(active=1, active_id="r0"))
+        await scribe.move("r1", slot=True)
+        assert await scribe.load() == (Load(active=2, active_id="r1"), Token(7, 1))
+        assert (await scribe.record("r1")).head.slot
+        await scribe.move("r1", slot=True)
+        assert (await scribe.load())[0].active == 2
+
+    async def test_taking_a_slot_of_an_idle_load_makes_a_new_token(self, scribe: Scribe) -> None:
+        """A load that was idle begins anew, with a token nobody has seen."""
+        await scribe.create("r1", load_key="")
+        await scribe.move("r1", slot=True)
+        load, token = await scribe.load()
+        assert load == Load(active=1, active_id="r1")
+        with pytest.raises(LoadMoved):
+            await scribe.store.commit(Changes(loads=(LoadChange("orders", "", None, Load(), Token(1, 1)),)))
+        assert token is not None
+        await scribe.change_load(Load())
+        await scribe.create("r2", load_key="")
+        await scribe.move("r2", slot=True)
+        assert (await scribe.load())[1] != token
+
+    async def test_runs_without_load_key_count_nowhere(self, scribe: Scribe) -> None:
+        """An invoked run takes no slot of its workflow's load."""
+        await scribe.create("r1", load_key=None)
+        await scribe.move("r1", slot=True)
+        assert await scribe.load() == (Load(), None)
+
+    # ------------------------------------------------------------------------------------------------ deliveries
+    async def test_a_parked_run_is_resumed(self, scribe: Scribe) -> None:
+        """An event for the wait a run stands at lies in its inbox and wakes it under a new owner, epoch and version."""
+        wait = wait_of(expires_at=NOW + 60)
+        await scribe.park("r1", wait, wake_at=NOW + 60)
+        assert await scribe.deliver("e2", ("r1", "approval", 1), now=NOW + 1) == (Delivered(Fate.RESUMED, 1),)
+        record = await scribe.record()
+        assert record.head == RunHead(RUNNING, 3, "w2", 2, "first", 1, None, None, False, 1, 0, NOW + 1)
+        assert record.waits == (wait,)
+        [message] = await scribe.store.inbox("r1", 0)
+        event = event_of("e2", "order.approved")
+        assert (message.seq, message.kind, message.time, message.body) == (1, "event", NOW + 1, None)
+        assert message.event == event
+
+    async def test_a_run_resumed_for_nobody_is_ready(self, scribe: Scribe) -> None:
+        """Where nobody knows the workflow a resumed run becomes `ready`; claiming it is no recovery."""
+        await scribe.park()
+        await scribe.deliver("e2", ("r1", "approval", 1), owner=None)
+        head = (await scribe.record()).head
+        assert (head.status, head.owner) == (READY, None)
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        assert (claim.recovered, len(claim.checkpoint.inbox)) == (False, 1)
+
+    async def test_a_run_between_two_pauses_gets_it_buffered(self, scribe: Scribe) -> None:
+        """An event for an armed wait of a running run lies in its inbox, and the owner may go on but not stop."""
+        await scribe.create(waits=(wait_of(parked=False),))
+        assert await scribe.deliver("e2", ("r1", "approval", 1)) == (Delivered(Fate.BUFFERED, 1),)
+        assert await scribe.deliver("e3", ("r1", "approval", 1)) == (Delivered(Fate.BUFFERED, 2),)
+        head = (await scribe.record()).head
+        assert (head.status, head.version, head.epoch, head.inbox_seq) == (RUNNING, 1, 1, 2)
+        with pytest.raises(InboxAhead):
+            await scribe.move(status=PAUSED, inbox=0)
+        await scribe.move(stage="second")
+
+    async def test_a_parked_run_is_only_woken_by_the_wait_it_stands_at(self, scribe: Scribe) -> None:
+        """Of a parked run's waits those that only buffer do not wake it; nor is a delayed run woken."""
+        await scribe.park("r1", wait_of("stands"), wait_of("buffers", "order.noted", parked=False))
+        assert await scribe.deliver("e2", ("r1", "buffers", 1)) == (Delivered(Fate.BUFFERED, 1),)
+        assert (await scribe.record()).head.status is PAUSED
+        await scribe.create("r2", waits=(wait_of(parked=False),))
+        await scribe.move("r2", status=DELAYED, owner=None, wake_at=NOW + 9)
+        assert await scribe.deliver("e3", ("r2", "approval", 1)) == (Delivered(Fate.BUFFERED, 1),)
+        assert (await scribe.record("r2")).head.status is DELAYED
+
+    async def test_what_comes_too_late_is_gone(self, scribe: Scribe) -> None:
+        """A delivery to a run that ended, that never was, or that has no such wait any more comes to nothing."""
+        await scribe.park()
+        await scribe.create("ended", waits=(wait_of(),))
+        await scribe.end("ended")
+        targets = [("ended", "approval", 1), ("nobody", "approval", 1), ("r1", "other", 1)]
+        assert await scribe.deliver("e2", *targets) == (Delivered(Fate.GONE, 0),) * 3
+        assert (await scribe.record()).head == (await scribe.record()).head
+        assert await scribe.store.inbox("r1", 0) == []
+
+    async def test_a_wait_armed_anew_makes_the_sender_look_again(self, scribe: Scribe) -> None:
+        """A delivery to an older epoch of a wait is refused with `WaitMoved`: its conditions may differ now."""
+        await scribe.park("r1", wait_of(epoch=2))
+        with pytest.raises(WaitMoved):
+            await scribe.deliver("e2", ("r1", "approval", 1))
+        assert await scribe.deliver("e2", ("r1", "approval", 2)) == (Delivered(Fate.RESUMED, 1),)
+
+    async def test_a_resumed_run_takes_its_slot_again(self, scribe: Scribe) -> None:
+        """A run that gave its slot back when it parked counts as active again when it is resumed."""
+        await scribe.create("r1", load_key="", slot=True)
+        await scribe.park("r1", slot=False)
+        await scribe.deliver("e2", ("r1", "approval", 1))
+        assert (await scribe.load())[0] == Load(active=1, active_id="r1")
+        assert (await scribe.record()).head.slot
+
+    async def test_a_run_that_kept_its_slot_does_not_count_twice(self, scribe: Scribe) -> None:
+        """A run that holds its slot while parked is resumed without touching its load."""
+        await scribe.create("r1", load_key="", slot=True)
+        await scribe.change_load(Load(active=1, active_id="r1"))
+        await scribe.park("r1")
+        await scribe.deliver("e2", ("r1", "approval", 1))
+        assert await scribe.load() == (Load(active=1, active_id="r1"), Token(7, 0))
+
+    async def test_several_deliveries_in_one_unit_see_each_other(self, scribe: Scribe) -> None:
+        """Two deliveries to one parked run in one commit: the first wakes it, the second is buffered."""
+        await scribe.park("r1")
+        await scribe.park("r2")
+        delivered = await scribe.deliver("e2", ("r1", "approval", 1), ("r1", "approval", 1), ("r2", "approval", 1))
+        assert delivered == (Delivered(Fate.RESUMED, 1), Delivered(Fate.BUFFERED, 2), Delivered(Fate.RESUMED, 1))
+
+    async def test_consumed_messages_are_gone_and_the_others_stay(self, scribe: Scribe) -> None:
+        """A move uses up the messages it names; what is left keeps its sequence."""
+        await scribe.create(waits=(wait_of(parked=False),))
+        await scribe.deliver("e2", ("r1", "approval", 1))
+        posted = (await scribe.store.commit(Changes(posts=(Post("r1", "signal", {"a": [1]}, NOW + 2),)))).posted
+        await scribe.deliver("e3", ("r1", "approval", 1))
+        assert posted == (2,)
+        await scribe.move(consumed=(1,))
+        first, second = await scribe.store.inbox("r1", 0)
+        assert (first.seq, first.kind, first.time, first.body, first.event) == (2, "signal", NOW + 2, {"a": [1]}, None)
+        assert (second.seq, second.event) == (3, event_of("e3", "order.approved"))
+        assert await scribe.store.inbox("r1", 2) == [second]
+        checkpoint = await scribe.store.checkpoint("r1")
+        assert checkpoint is not None
+        assert checkpoint.inbox == (first, second)
+        await scribe.move(consumed=(2, 3), inbox=3)
+        assert await scribe.store.inbox("r1", 0) == []
+        assert (await scribe.record()).head.inbox_seq == 3
+
+    async def test_posts_get_their_sequence(self, scribe: Scribe) -> None:
+        """Posts are answered with their place in the inbox, also several at once, and do not move the run."""
+        await scribe.create()
+        posts = (Post("r1", "signal", {"a": 1}, NOW), Post("r1", "abort", {"reason": "no", "by": "me"}, NOW))
+        assert (await scribe.store.commit(Changes(posts=posts))).posted == (1, 2)
+        assert [message.kind for message in await scribe.store.inbox("r1", 0)] == ["signal", "abort"]
+        assert (await scribe.record()).head.version == 1
+
+    # ----------------------------------------------------------------------------------- remembering and receipts
+    async def test_a_remembered_key_is_taken_until_it_expires(self, scribe: Scribe) -> None:
+        """A key is refused with what stands there while it is remembered; at its time it counts as absent."""
+        key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 10)
+        await scribe.store.commit(Changes(remember=(key,), now=NOW))
+        other = key._replace(fingerprint="g", run_id=None, expires_at=NOW + 20)
+        with pytest.raises(KeysTaken) as refused:
+            await scribe.store.commit(Changes(remember=(other,), now=NOW + 9.5))
+        assert refused.value.fields["taken"] == {"orders/placed": key}
+        await scribe.store.commit(Changes(remember=(other,), now=NOW + 10))
+        with pytest.raises(KeysTaken) as refused:
+            await scribe.store.commit(Changes(remember=(key,), now=NOW + 11))
+        assert refused.value.fields["taken"] == {"orders/placed": other}
+
+    async def test_keys_differ_by_source_id_and_scope(self, scribe: Scribe) -> None:
+        """Another source, event id or scope is another key; all that are taken are told at once."""
+        keys = [
+            Remember(source, event_id, scope, "f", None, NOW + 10)
+            for source in ("/a", "/b")
+            for event_id in ("1", "2")
+            for scope in ("", "orders/placed")
+        ]
+        for key in keys:
+            await scribe.store.commit(Changes(remember=(key,), now=NOW))
+        fresh = Remember("/a", "1", "orders/changed", "f", None, NOW + 10)
+        with pytest.raises(KeysTaken) as refused:
+            await scribe.store.commit(Changes(remember=(keys[0], fresh, keys[1]), now=NOW))
+        assert refused.value.fields["taken"] == {"": keys[0], "orders/placed": keys[1]}
+        await scribe.store.commit(Changes(remember=(fresh,), now=NOW))
+
+    async def test_exactly_one_of_many_duplicates_wins(self, scribe: Scribe) -> None:
+        """Of many commits with the same key at the same time exactly one goes through."""
+        key = Remember("/shop", "e1", "", "f", None, NOW + 10)
+        answers = await asyncio.gather(
+            *(scribe.store.commit(Changes(remember=(key,), now=NOW)) for _ in range(50)), return_exceptions=True
+        )
+        assert sum(isinstance(answer, KeysTaken) for answer in answers) == 49
+
+    async def test_a_receipt_says_what_its_deliveries_came_to(self, scribe: Scribe) -> None:
+        """The stored receipt has the decided lines, then a line per delivery with its verdict; the last one counts."""
+        await scribe.park("r1")
+        await scribe.create("r2", waits=(wait_of(parked=False),))
+        started = ReceiptLine(Verdict.STARTED, "orders", "placed", "r9", "")
+        deliveries = [
+            Delivery(run, (("approval", 1),), "e2", "w1", ReceiptLine(Verdict.BUFFERED, "orders", None, run, "wait"))
+            for run in ("r1", "r2", "gone")
+        ]
+        changes = Changes(
+            events=(event_of("e2", "order.approved"),),
+            deliveries=tuple(deliveries),
+            receipt=ReceiptRow("/shop", "e2", NOW, (started,)),
+            now=NOW,
+        )
+        await scribe.store.commit(changes)
+        assert await scribe.store.receipt("/shop", "e2") == (
+            started,
+            ReceiptLine(Verdict.RESUMED, "orders", None, "r1", "wait"),
+            ReceiptLine(Verdict.BUFFERED, "orders", None, "r2", "wait"),
+            ReceiptLine(Verdict.FILTERED, "orders", None, "gone", "the run went on meanwhile"),
+        )
+        assert await scribe.store.receipt("/other", "e2") is None
+        line = ReceiptLine(Verdict.DUPLICATE, "orders", "placed", "r9", "again")
+        await scribe.store.commit(Changes(receipt=ReceiptRow("/shop", "e2", NOW + 1, (line,))))
+        assert await scribe.store.receipt("/shop", "e2") == (line,)
+
+    # -------------------------------------------------------------------------------------------------- claiming
+    async def test_many_due_runs_are_claimed_in_portions(self, scribe: Scribe) -> None:
+        """Whatever the limit, portions follow each other in one order over all priorities."""
+        for n in range(30):
+            status, wake_at = (READY, None) if n % 5 == 0 else (DELAYED, NOW - n % 7)
+            await scribe.create(f"r{n:02}", status=status, priority=n % 3, wake_at=wake_at)
+        claims = []
+        while portion := await scribe.store.claim("w2", ["orders"], NOW, 4):
+            claims += [claim.checkpoint.record.identity for claim in portion]
+        due = {f"r{n:02}": 0.0 if n % 5 == 0 else NOW - n % 7 for n in range(30)}
+        assert claims == sorted(claims, key=lambda run: (-run.priority, due[run.run_id], run.run_id))
+        assert len(claims) == 30
+
+    async def test_claims_come_by_priority_then_due_time_then_id(self, scribe: Scribe) -> None:
+        """Ready runs, and paused and delayed ones that are due, are claimed in one order; a ready one is due now."""
+        for run_id, status, priority, wake_at in (
+            ("late", DELAYED, 0, NOW - 1),
+            ("b", READY, 0, None),
+            ("early", PAUSED, 0, NOW - 2),
+            ("a", READY, 0, None),
+            ("urgent", DELAYED, 7, NOW),
+            ("future", DELAYED, 9, NOW + 0.5),
+        ):
+            await scribe.create(run_id, status=status, priority=priority, wake_at=wake_at)
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 4)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["urgent", "a", "b", "early"]
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 4)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["late"]
+        assert await scribe.store.claim("w2", ["orders"], NOW, 4) == []
+
+    async def test_a_claim_gives_all_that_is_needed_to_go_on(self, scribe: Scribe) -> None:
+        """A claimed run runs under its claimer in a new epoch; record, state, event and inbox come with it."""
+        await scribe.create(log=log_of(1, {"a": 1}), waits=(wait_of(parked=False),))
+        await scribe.deliver("e2", ("r1", "approval", 1))
+        await scribe.move(status=DELAYED, owner=None, wake_at=NOW + 5, inbox=1)
+        [claim] = await scribe.store.claim("w9", ["orders"], NOW + 5, 1)
+        checkpoint = claim.checkpoint
+        assert checkpoint.record.head == RunHead(RUNNING, 3, "w9", 2, "first", 1, None, None, False, 1, 1, NOW + 5)
+        assert (checkpoint.state, checkpoint.event, claim.recovered) == ({"a": 1}, event_of("e-r1").event, False)
+        assert [message.event for message in checkpoint.inbox] == [event_of("e2", "order.approved")]
+        assert checkpoint == await scribe.store.checkpoint("r1")
+
+    async def test_only_known_workflows_are_claimed(self, scribe: Scribe) -> None:
+        """Runs of workflows the claimer does not know are left alone and block nobody."""
+        await scribe.create("a", status=READY, workflow="foreign", priority=9)
+        await scribe.create("b", status=DELAYED, workflow="foreign", priority=9, wake_at=NOW - 9)
+        await scribe.create("c", status=READY)
+        claims = await scribe.store.claim("w2", {"orders", "other"}, NOW, 1)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["c"]
+        assert await scribe.store.claim("w2", [], NOW, 10) == []
+        claims = await scribe.store.claim("w2", ["foreign"], NOW, 10)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "b"]
+
+    async def test_nothing_is_claimed_before_its_time_or_twice(self, scribe: Scribe) -> None:
+        """A run is due at its wake time and not before, and of many claimers one gets it."""
+        await scribe.create(status=DELAYED, wake_at=NOW + 5)
+        assert await scribe.store.claim("w2", ["orders"], NOW + 4.999, 10) == []
+        claims = await asyncio.gather(*(scribe.store.claim(f"w{n}", ["orders"], NOW + 5, 10) for n in range(20)))
+        assert sum(map(len, claims)) == 1
+
+    async def test_parking_again_with_the_same_time_is_due_once(self, scribe: Scribe) -> None:
+        """A run that parked twice until the same time is claimed once."""
+        await scribe.park("r1", wait_of(epoch=1), wake_at=NOW + 5)
+        await scribe.deliver("e2", ("r1", "approval", 1))
+        await scribe.move("r1", status=PAUSED, owner=None, wake_at=NOW + 5, waits=(wait_of(epoch=2),))
+        assert await scribe.store.next_due(["orders"]) == NOW + 5
+        claims = await scribe.store.claim("w2", ["orders"], NOW + 5, 10)
+        assert [claim.checkpoint.record.head.version for claim in claims] == [5]
+
+    async def test_a_due_paused_run_stays_at_its_wait(self, scribe: Scribe) -> None:
+        """Claiming a run whose wait timed out leaves the wait where it is: its owner decides what that means."""
+        wait = wait_of(expires_at=NOW + 5)
+        await scribe.park("r1", wait, wake_at=NOW + 5)
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW + 6, 10)
+        assert claim.checkpoint.record.waits == (wait,)
+        assert claim.checkpoint.record.head.wake_at is None
+
+    async def test_a_claimed_run_takes_its_slot_again(self, scribe: Scribe) -> None:
+        """A claimed run that had given its slot back counts as active again."""
+        await scribe.create("r1", status=DELAYED, load_key="", wake_at=NOW)
+        await scribe.create("r2", status=READY, load_key="", slot=True)
+        await scribe.store.claim("w2", ["orders"], NOW, 10)
+        assert (await scribe.load())[0] == Load(active=1, active_id="r1")
+        assert [(await scribe.record(run)).head.slot for run in ("r1", "r2")] == [True, True]
+
+    async def test_a_run_that_cannot_be_read_blocks_nobody(self, scribe: Scribe) -> None:
+        """A run whose state names an unknown type is left alone, and told about when nothing else can be claimed."""
+        await scribe.create("b", priority=9)
+        await scribe.move("b", snapshot='{"x":{"$type":"of nobody","value":1}}', log=log_of(1, {}))
+        await scribe.move("b", status=READY, owner=None)
+        await scribe.create("c", status=READY)
+        await scribe.create("a", status=DELAYED, wake_at=NOW)
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 1)
+        claims += await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["c", "a"]
+        with pytest.raises(UnknownCodec):
+            await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert (await scribe.record("b")).head.version == 3
+
+    async def test_next_due_is_the_earliest_of_known_workflows(self, scribe: Scribe) -> None:
+        """`next_due` looks at paused and delayed runs of the workflows asked for; what runs or ended does not count."""
+        await scribe.create("a", status=DELAYED, wake_at=NOW + 3)
+        await scribe.park("b", wait_of(), wake_at=NOW + 2)
+        await scribe.create("c", status=DELAYED, wake_at=NOW + 1, workflow="foreign")
+        store = scribe.store
+        assert await store.next_due(["orders"]) == NOW + 2
+        assert await store.next_due(["foreign", "orders"]) == NOW + 1
+        assert await store.next_due([]) is None
+        await store.claim("w2", ["orders"], NOW + 2, 10)
+        assert await store.next_due(["orders"]) == NOW + 3
+        await scribe.end("a")
+        assert await store.next_due(["orders"]) is None
+
+    # ---------------------------------------------------------------------------------------------- matching waits
+    async def test_waits_are_found_by_exact_type_and_pattern(self, scribe: Scribe) -> None:
+        """An event finds the runs whose waits name its type or a pattern that fits, each once."""
+        await scribe.park("exact", wait_of("w", "order.approved"))
+        await scribe.park("star", wait_of("w", "order.*"))
+        await scribe.park("deep", wait_of("w", "order.**", "order.approved"))
+        await scribe.park("all", wait_of("w", "*"))
+        await scribe.park("other", wait_of("w", "order.rejected"))
+        found = await self._found(scribe, "order.approved")
+        assert sorted(found) == ["all", "deep", "exact", "star"]
+        assert sorted(await self._found(scribe, "order")) == ["all", "deep"]
+        assert sorted(await self._found(scribe, "order.line.added")) == ["all", "deep"]
+
+    async def test_waits_are_found_by_correlated_values(self, scribe: Scribe) -> None:
+        """Only runs that wait for these very values are found; equal numbers are equal, whatever their type."""
+        await scribe.park("two", wait_of(correlate=(("order.id", 2),)))
+        await scribe.park("2.0", wait_of(correlate=(("order.id", 2.0),)))
+        await scribe.park("text", wait_of(correlate=(("order.id", "2"),)))
+        await scribe.park("none", wait_of(correlate=(("order.id", None),)))
+        await scribe.park("pair", wait_of(correlate=(("order.id", 2), ("who", "Zoë"))))
+        assert sorted(await self._found(scribe, payload={"order": {"id": 2}})) == ["2.0", "two"]
+        assert sorted(await self._found(scribe, payload={"order": {"id": 2.0}})) == ["2.0", "two"]
+        assert await self._found(scribe, payload={"order": {"id": "2"}}) == ["text"]
+        assert await self._found(scribe, payload={"order": {"id": None}}) == ["none"]
+        assert sorted(await self._found(scribe, payload={"order": {"id": 2}, "who": "Zoë"})) == ["2.0", "pair", "two"]
+
+    async def test_an_event_without_the_correlated_path_finds_nobody(self, scribe: Scribe) -> None:
+        """A payload that lacks the path, or is no mapping, finds no correlated wait and raises nothing."""
+        await scribe.park("r1", wait_of(correlate=(("order.id", 2),)))
+        payloads: list[Any] = [{}, {"order": 2}, {"order": {}}, [2], "text", 2]
+        for payload in payloads:
+            assert await self._found(scribe, payload=payload) == []
+
+    async def test_found_runs_come_oldest_first_with_all_their_waits(self, scribe: Scribe) -> None:
+        """Runs are found in the order of their creation, as records with waits, also those that only buffer."""
+        buffering, standing = wait_of("buffers", parked=False), wait_of("stands", "other")
+        await scribe.create("b", created_at=NOW + 2, waits=(buffering, standing))
+        await scribe.create("c", created_at=NOW + 1, waits=(buffering,))
+        await scribe.create("a", created_at=NOW + 2, waits=(buffering,))
+        found = await scribe.store.match_waits(event_of("e", "order.approved").event)
+        assert [record.identity.run_id for record in found] == ["c", "a", "b"]
+        assert found[2] == await scribe.record("b")
+        assert found[2].waits == (buffering, standing)
+
+    async def test_waits_that_were_replaced_are_not_found(self, scribe: Scribe) -> None:
+        """New waits replace all old ones; a move without waits leaves them as they are."""
+        await scribe.create(waits=(wait_of("w", "first"), wait_of("v", "first", "both")))
+        await scribe.move(stage="second")
+        assert await self._found(scribe, "first") == ["r1"]
+        await scribe.move(waits=(wait_of("w", "second", epoch=2), wait_of("v", "both")))
+        assert await self._found(scribe, "first") == []
+        assert await self._found(scribe, "second") == ["r1"]
+        assert await self._found(scribe, "both") == ["r1"]
+        await scribe.move(waits=())
+        assert await self._found(scribe, "second") == []
+        assert (await scribe.store.stats())["waits"] == 0
+
+    @staticmethod
+    async def _found(scribe: Scribe, type: str = "order.approved", payload: Any = None) -> list[str]:
+        event = Event(type, {} if payload is None else payload)
+        return [record.identity.run_id for record in await scribe.store.match_waits(event)]
+
+    # ------------------------------------------------------------------------------------------- state and history
+    async def test_state_is_the_fold_of_all_patches(self, scribe: Scribe) -> None:
+        """State follows from the patches in order: nested ones merge, DELETE removes, None is a value."""
+        await scribe.create(log=log_of(1, {"a": {"x": 1, "y": 2}, "b": [1], "c": 1}))
+        await scribe.move(log=log_of(2, {"a": {"x": DELETE}, "b": [2, 3]}, None, {"c": None, "d": {"e": DELETE}}))
+        assert await scribe.state() == {"a": {"y": 2}, "b": [2, 3], "c": None, "d": {}}
+        assert [row.first_seq for row in await scribe.store.history("r1")] == [1, 2]
+
+    async def test_state_keeps_its_types(self, scribe: Scribe) -> None:
+        """Dates, decimals and bytes in the state come back as what they were, also from a snapshot."""
+        state = {
+            "when": dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
+            "day": dt.date(2024, 2, 29),
+            "price": decimal.Decimal("1.10"),
+            "raw": b"\x00\xff",
+            "big": 2**70,
+        }
+        await scribe.create(log=log_of(1, state))
+        assert await scribe.state() == state
+        await scribe.move(log=log_of(2, {"n": 1}), snapshot=dump({**state, "n": 1}))
+        assert await scribe.state() == {**state, "n": 1}
+
+    async def test_a_snapshot_stands_for_all_before_it(self, scribe: Scribe) -> None:
+        """State is read from the last snapshot and the log after it; the history stays complete."""
+        await scribe.create(log=log_of(1, {"a": 1}))
+        await scribe.move(log=log_of(2, {"a": 2}, None), snapshot=dump({"from": "snapshot"}))
+        assert await scribe.state() == {"from": "snapshot"}
+        await scribe.move(log=log_of(4, {"b": 3}))
+        assert await scribe.state() == {"from": "snapshot", "b": 3}
+        await scribe.move(log=log_of(5, {"b": 4}), snapshot=dump({"second": True}))
+        assert await scribe.state() == {"second": True}
+        assert len(await scribe.store.history("r1")) == 4
+
+    async def test_an_event_is_stored_once(self, scribe: Scribe) -> None:
+        """Runs and messages that name one event share it; giving it again under its reference adds nothing."""
+        event = event_of("shared", "order.approved")
+        await scribe.create("r1", event=event)
+        await scribe.create("r2", event=event)
+        await scribe.park("r2")
+        await scribe.deliver("shared", ("r2", "approval", 1))
+        assert (await scribe.store.stats())["events"] == 1
+        [message] = await scribe.store.inbox("r2", 0)
+        assert message.event == event
+
+    @pytest.mark.parametrize("payload", [None, {}, [], 0, "", "text", {"deep": [{"a": None}]}], ids=repr)
+    async def test_events_come_back_whole(self, scribe: Scribe, payload: Any) -> None:
+        """Every field of an event, and any payload, is read as it was written."""
+        event = Event("a.b", payload, id="i", time=12.25, source="", key="k", headers={"x": "1", "n": 2})
+        await scribe.create(event=StoredEvent("e", event))
+        checkpoint = await scribe.store.checkpoint("r1")
+        assert checkpoint is not None
+        assert checkpoint.event == event
+
+    # ------------------------------------------------------------------------------------------------------ lists
+    async def test_lists_are_newest_first_and_come_in_pages(self, scribe: Scribe) -> None:
+        """`find` orders by creation, then id, newest first; cursors lead through all of them, each once."""
+        times = [NOW + n // 3 for n in range(20)]
+        for n, time in enumerate(times):
+            await scribe.create(f"r{n:02}", created_at=time, status=RUNNING if n % 2 else READY)
+        expected = [f"r{n:02}" for n in range(20)][::-1]
+        for limit in (1, 3, 7, 20, 50):
+            assert await self._pages(scribe, limit) == expected
+
+    async def test_pages_are_stable_while_others_write(self, scribe: Scribe) -> None:
+        """Runs that are created or change their status between two pages are neither shown twice nor hide others."""
+        for n in range(10):
+            await scribe.create(f"r{n}", created_at=NOW + n)
+        page = await scribe.store.find(RunQuery(limit=4))
+        assert [record.identity.run_id for record in page.items] == ["r9", "r8", "r7", "r6"]
+        await scribe.create("newer", created_at=NOW + 99)
+        await scribe.end("r6")
+        await scribe.end("r5")
+        page = await scribe.store.find(RunQuery(limit=4, cursor=page.next_cursor))
+        assert [record.identity.run_id for record in page.items] == ["r5", "r4", "r3", "r2"]
+
+    async def test_the_last_page_has_no_cursor(self, scribe: Scribe) -> None:
+        """A page that ends the list says so, also when it is full."""
+        for n in range(4):
+            await scribe.create(f"r{n}")
+        assert (await scribe.store.find(RunQuery(limit=4))).next_cursor is None
+        first = await scribe.store.find(RunQuery(limit=2))
+        assert first.next_cursor is not None
+        assert (await scribe.store.find(RunQuery(limit=2, cursor=first.next_cursor))).next_cursor is None
+
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ({"workflow": "other"}, ["d"]),
+            ({"workflow": "oth"}, []),
+            ({"status": (PAUSED,)}, ["b"]),
+            ({"status": (PAUSED, COMPLETED, PAUSED)}, ["c", "b"]),
+            ({"key": "K1"}, ["c", "a"]),
+            ({"key": "k1"}, []),
+            ({"since": NOW + 1}, ["d", "c", "b"]),
+            ({"until": NOW + 1}, ["a"]),
+            ({"since": NOW + 1, "until": NOW + 3}, ["c", "b"]),
+            ({"text": "K1"}, ["c", "a"]),
+            ({"text": "k1"}, ["c", "a"]),
+            ({"text": "ÄRGER"}, ["b"]),
+            ({"text": "order.PLACED"}, ["c", "b", "a"]),
+            ({"text": "kaputt"}, ["c"]),
+            ({"text": "%"}, []),
+            ({"text": "_"}, []),
+            ({"text": "'; DROP TABLE runs; --"}, []),
+            ({"text": ""}, ["d", "c", "b", "a"]),
+            ({"key": "K1", "status": (RUNNING,), "workflow": "orders", "text": "A"}, ["a"]),
+        ],
+        ids=str,
+    )
+    async def test_lists_can_be_narrowed(self, scribe: Scribe, query: dict[str, Any], expected: list[str]) -> None:
+        """Workflow, status and key are exact, `since` counts in and `until` out, text is found anywhere in any case."""
+        await scribe.create("a", key="K1", created_at=NOW)
+        await scribe.create("b", key="ärger", created_at=NOW + 1)
+        await scribe.park("b")
+        await scribe.create("c", key="K1", created_at=NOW + 2)
+        await scribe.move("c", status=COMPLETED, owner=None, outcome='{"error":{"message":"Kaputt"}}')
+        event = event_of("e9", "shipment.sent")
+        await scribe.create("d", created_at=NOW + 3, workflow="other", event=event)
+        found = [record.identity.run_id for record in (await scribe.store.find(RunQuery(**query))).items]
+        assert found == expected
+
+    async def test_narrowed_lists_have_pages_too(self, scribe: Scribe) -> None:
+        """Cursors lead through a list with filters, too."""
+        for n in range(12):
+            await scribe.create(f"r{n:02}", created_at=NOW + n, key="even" if n % 2 == 0 else None)
+        expected = ["r10", "r08", "r06", "r04", "r02", "r00"]
+        assert await self._pages(scribe, 2, key="even") == expected
+        assert await self._pages(scribe, 4, text="EVEN") == expected
+
+    @pytest.mark.parametrize(
+        "cursor",
+        ["", "x", "%%%", "bnVsbA==", "e30=", "WzEsMiwzXQ==", "W3siJHR5cGUiOiJkZWNpbWFsIiwidmFsdWUiOiJ4In0sMV0="],
+    )
+    async def test_a_cursor_that_is_none_is_refused(self, scribe: Scribe, cursor: str) -> None:
+        """Garbage instead of a cursor is `InvalidEvent`, naming the field."""
+        await scribe.create()
+        with pytest.raises(InvalidEvent) as refused:
+            await scribe.store.find(RunQuery(cursor=cursor))
+        assert refused.value.path == "cursor"
+
+    async def test_lists_show_what_runs_wait_for(self, scribe: Scribe) -> None:
+        """A listed record is the run's record, waits included."""
+        await scribe.park("r1")
+        [record] = (await scribe.store.find(RunQuery())).items
+        assert record == await scribe.record("r1")
+        assert record.waits == (wait_of(),)
+
+    @staticmethod
+    async def _pages(scribe: Scribe, limit: int, **filters: Any) -> list[str]:
+        seen: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await scribe.store.find(RunQuery(limit=limit, cursor=cursor, **filters))
+            assert len(page.items) <= limit
+            seen += [record.identity.run_id for record in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                return seen
+
+    async def test_stats_count(self, scribe: Scribe) -> None:
+        """`stats` counts runs per status, waits, events and successful commits."""
+        before = await scribe.store.stats()
+        await scribe.create("r1")
+        await scribe.create("r2")
+        await scribe.park("r3", wait_of("a"), wait_of("b"))
+        with pytest.raises(RunExists):
+            await scribe.create("r1")
+        stats = await scribe.store.stats()
+        assert (stats["running"], stats["paused"], stats["waits"], stats["events"]) == (2, 1, 2, 3)
+        assert stats["commits"] - before["commits"] == 4
+        assert stats["syncs"] - before["syncs"] <= 4
+
+    # ---------------------------------------------------------------------------------------- closing and crashing
+    async def test_closing_twice_does_nothing(self, store_factory: StoreFactory) -> None:
+        """A store can be closed again, and also without ever having been opened."""
+        store = store_factory()
+        await store.close()
+        await store.open("w1")
+        await store.close()
+        await store.close()
+
+    async def test_data_outlives_the_store_that_wrote_it(self, store_factory: StoreFactory) -> None:
+        """What was acknowledged is there for the next one that opens the data, which knows itself by the same id."""
+        store, scribe = await self._opened(store_factory)
+        await self._furnish(scribe)
+        before = await scribe.everything(receipts=["e2"])
+        store_id = store.store_id
+        await store.close()
+        store, scribe = await self._opened(store_factory)
+        assert store.store_id == store_id
+        after = await scribe.everything(receipts=["e2"])
+        running = after.pop("running")
+        assert {**before, "stats": after["stats"], "running": None} == {**after, "running": None}
+        assert running[1:] == before["running"][1:]
+        await store.close()
+
+    @pytest.mark.parametrize("worker", ["w1", "w2"])
+    async def test_a_dead_owners_runs_are_given_back(self, store_factory: StoreFactory, worker: str) -> None:
+        """After a crash runs that were running are `ready` in a new epoch, whatever the new worker is called."""
+        store, scribe = await self._opened(store_factory)
+        await scribe.create("r1", log=log_of(1, {"a": 1}))
+        await scribe.park("parked")
+        await scribe.create("queued", status=QUEUED, load_key="")
+        stale = move_of(await scribe.record("r1"), stage="second")
+        await store_factory.crash(store)
+        store, scribe = await self._opened(store_factory, worker)
+        head = (await scribe.record("r1")).head
+        assert (head.status, head.epoch, head.version) == (READY, 2, 2)
+        assert [(await scribe.record(run)).head.version for run in ("parked", "queued")] == [2, 1]
+        with pytest.raises(LeaseLost):
+            await store.commit(Changes(moves=(stale,)))
+        [claim] = await store.claim(worker, ["orders"], NOW, 10)
+        head = claim.checkpoint.record.head
+        assert (claim.recovered, head.status, head.owner, head.attempt, head.epoch) == (True, RUNNING, worker, 2, 3)
+        assert claim.checkpoint.state == {"a": 1}
+        await store.close()
+
+    async def test_a_run_released_by_its_owner_counts_no_attempt(self, scribe: Scribe) -> None:
+        """A run that its owner released when stopping is claimed without counting an attempt: nothing was lost."""
+        await scribe.create()
+        await scribe.move(status=READY, owner=None)
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        assert (claim.recovered, claim.checkpoint.record.head.attempt) == (False, 1)
+
+    async def test_waits_and_loads_work_on_after_a_crash(self, store_factory: StoreFactory) -> None:
+        """Waits are found, tokens still hold, keys are remembered, and the queue goes on in its order after a crash."""
+        store, scribe = await self._opened(store_factory)
+        await self._furnish(scribe)
+        await store_factory.crash(store)
+        store, scribe = await self._opened(store_factory)
+        event = event_of("e9", "order.approved", {"id": 5}).event
+        assert [record.identity.run_id for record in await store.match_waits(event)] == ["parked"]
+        assert await scribe.load() == (Load(active=1, queued=2, tail_id="q2"), Token(7, 0))
+        with pytest.raises(KeysTaken):
+            await store.commit(Changes(remember=(Remember("/shop", "e2", "", "f", None, NOW + 9),), now=NOW))
+        await scribe.create("q0", status=QUEUED, load_key="")
+        assert (await scribe.change_load(Load(active=3), promote=3, owner="w1")).promoted == ("q9", "q2", "q0")
+        assert await scribe.deliver("e9", ("parked", "approval", 1)) == (Delivered(Fate.RESUMED, 1),)
+        assert await store.match_waits(event) != []
+        await scribe.end("parked")
+        assert await store.match_waits(event) == []
+        await store.close()
+
+    async def test_closing_finishes_what_was_submitted(self, store_factory: StoreFactory) -> None:
+        """Commits that were submitted before `close` are written and acknowledged."""
+        store, scribe = await self._opened(store_factory)
+        async with asyncio.TaskGroup() as tasks:
+            commits = [tasks.create_task(scribe.create(f"r{n}")) for n in range(20)]
+            await asyncio.sleep(0)  # noqa: TID251 - lets all of them submit
+            await store.close()
+        assert all(commit.result() == Committed() for commit in commits)
+        store, scribe = await self._opened(store_factory)
+        assert len((await store.find(RunQuery(limit=50))).items) == 20
+        await store.close()
+
+    @staticmethod
+    async def _opened(store_factory: StoreFactory, worker: str = "w1") -> tuple[Store, Scribe]:
+        store = store_factory()
+        await store.open(worker)
+        return store, Scribe(store)
+
+    @staticmethod
+    async def _furnish(scribe: Scribe) -> None:
+        """Write something of every kind."""
+        store = scribe.store
+        await scribe.create("running", log=log_of(1, {"a": 1}), waits=(wait_of("w", "never", parked=False),))
+        await store.commit(Changes(posts=(Post("running", "signal", {"x": 1}, NOW),)))
+        await scribe.move("running", log=log_of(2, {"b": 2}), snapshot=dump({"a": 1, "b": 2}))
+        await scribe.park("parked", wait_of(correlate=(("id", 5),)), wake_at=NOW + 60)
+        await scribe.create("ended")
+        await scribe.end("ended")
+        await scribe.create("q9", status=QUEUED, load_key="")
+        await scribe.create("q2", status=QUEUED, load_key="")
+        await scribe.change_load(Load(active=1, queued=2, tail_id="q2"))
+        line = ReceiptLine(Verdict.DROPPED, "orders", "placed", None, "full")
+        await store.commit(
+            Changes(
+                remember=(Remember("/shop", "e2", "", "f", None, NOW + 90),),
+                receipt=ReceiptRow("/shop", "e2", NOW, (line,)),
+                now=NOW,
+            )
+        )
