@@ -1,0 +1,79 @@
+"""What SQLite's errors mean to whoever uses the store.
+
+House rule: every sentence ends with what to do next. `poisons` tells the failures after which nobody can know what the
+file holds: the connection must not be used again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from poundlock.errors import PoundlockError, StoreCorrupt, StoreFull, StoreUnavailable
+
+_FULL = {
+    sqlite3.SQLITE_FULL,  # no space left on the device
+    sqlite3.SQLITE_IOERR_WRITE,  # a limit on file sizes, or a quota
+    sqlite3.SQLITE_IOERR_SHMSIZE,  # no space for the index of the write-ahead log
+}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_STORE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+}
+
+
+def _code(error: BaseException) -> int:
+    return getattr(error, "sqlite_errorcode", 0) or 0
+
+
+def of_the_store(error: BaseException) -> bool:
+    """Whether it is the store that failed, and not one statement with its values."""
+    return isinstance(error, sqlite3.Error) and _code(error) & 0xFF in _STORE
+
+
+def poisons(error: BaseException) -> bool:
+    """Whether after this error the connection may hold what the disk does not.
+
+    A failed sync may have dropped the pages it failed on, and a later sync then succeeds without them.
+    """
+    code = _code(error)
+    return code not in _FULL and code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def translate(error: sqlite3.Error, path: str) -> PoundlockError:
+    """Return the error of the port for one of SQLite's; a new one each time, because each waiter raises its own."""
+    code, name = _code(error), getattr(error, "sqlite_errorname", None) or type(error).__name__
+    if code in _FULL:
+        return StoreFull(
+            f"there is no space left for '{path}' ({name}): nothing was written; free some space and try again",
+            store=path,
+        )
+    if code & 0xFF in _DAMAGED:
+        return damaged(path, str(error))
+    if code & 0xFF in _LOCKED:
+        return StoreUnavailable(
+            f"another program is writing to '{path}' and does not finish: nothing was written; close it and try again",
+            store=path,
+        )
+    return StoreUnavailable(
+        f"'{path}' cannot be used ({name}: {error}): check that it is a writable file on a local disk, then open the "
+        f"store again",
+        store=path,
+    )
+
+
+def damaged(path: str, why: str) -> StoreCorrupt:
+    """Return the error for a file that is damaged or no store."""
+    return StoreCorrupt(
+        f"'{path}' is damaged or is no Poundlock store ({why}): restore it from a backup, or give another path",
+        store=path,
+    )

@@ -1,0 +1,171 @@
+"""Reading queries: plain functions on a cursor, each giving values of the model.
+
+House rule: whoever calls has begun a transaction, so that all statements of one read see one moment.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+
+from poundlock.codecs import dump, load
+from poundlock.model.changes import Token
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.modes.decisions import Load
+from poundlock.model.receipts import ReceiptLine
+from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord, WaitRow
+from poundlock.model.timeline import fold
+from poundlock.ports import Page
+from poundlock.stores.answers import read_cursor, write_cursor
+from poundlock.stores.sqlite import sql
+from poundlock.stores.sqlite.rows import Row, read_event, read_load, read_message, read_record, read_wait
+
+_IDLE = Load()
+
+
+def waits(cursor: sqlite3.Cursor, run_id: str) -> tuple[WaitRow, ...]:
+    """Return the armed waits of a run."""
+    return tuple(read_wait(row) for row in cursor.execute(sql.WAITS, (run_id,)).fetchall())
+
+
+def _record(cursor: sqlite3.Cursor, row: Row) -> RunRecord:
+    record = read_record(row, ())
+    return record if record.head.status.terminal else record._replace(waits=waits(cursor, record.identity.run_id))
+
+
+def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
+    """Return a run's record."""
+    row = cursor.execute(sql.RUN, (run_id,)).fetchone()
+    return None if row is None else _record(cursor, row)
+
+
+def checkpoint(cursor: sqlite3.Cursor, run_id: str) -> Checkpoint | None:
+    """Return all that is needed to go on with a run."""
+    found = record(cursor, run_id)
+    if found is None:
+        return None
+    snapshot = cursor.execute(sql.SNAPSHOT, (run_id,)).fetchone()
+    since, base = (0, None) if snapshot is None else (snapshot[0], load(snapshot[1]))
+    state = fold((LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, since)).fetchall()), base)
+    event = read_event(cursor.execute(sql.EVENT, (found.identity.event_ref,)).fetchone()).event
+    messages = tuple(inbox(cursor, run_id, 0)) if found.head.inbox_seq else ()
+    return Checkpoint(found, state, event, messages)
+
+
+def inbox(cursor: sqlite3.Cursor, run_id: str, after: int) -> list[Message]:
+    """Return the unconsumed messages of a run."""
+    return [read_message(row) for row in cursor.execute(sql.INBOX, (run_id, after)).fetchall()]
+
+
+def history(cursor: sqlite3.Cursor, run_id: str) -> list[LogRow]:
+    """Return all log rows of a run."""
+    return [LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, 0)).fetchall()]
+
+
+def receipt(cursor: sqlite3.Cursor, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
+    """Return the lines of the last receipt of an event."""
+    row = cursor.execute(sql.RECEIPT, (source, event_id)).fetchone()
+    return None if row is None else tuple(ReceiptLine.from_dict(line) for line in load(row[0]))
+
+
+def loads(cursor: sqlite3.Cursor, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
+    """Return loads and tokens."""
+    rows = [cursor.execute(sql.LOAD, pair).fetchone() for pair in pairs]
+    return [(_IDLE, None) if row is None else read_load(row) for row in rows]
+
+
+def shapes(cursor: sqlite3.Cursor) -> dict[str, int]:
+    """Return the shapes of wait keys in use."""
+    return dict(cursor.execute(sql.SHAPES).fetchall())
+
+
+def under_keys(cursor: sqlite3.Cursor, keys: Iterable[str]) -> list[RunRecord]:
+    """Return the runs with a wait under any of these keys."""
+    rows = cursor.execute(sql.RUNS_UNDER_KEYS, (dump(list(keys)),)).fetchall()
+    return [_record(cursor, row) for row in rows]
+
+
+def ready(cursor: sqlite3.Cursor, workflows: Collection[str], limit: int) -> list[tuple[int, float, str]]:
+    """Return (priority, 0.0, id) of the most urgent ready runs."""
+    return cursor.execute(sql.READY, (dump(list(workflows)), limit)).fetchall()
+
+
+def due(cursor: sqlite3.Cursor, workflows: Collection[str], now: float, limit: int) -> list[tuple[int, float, str]]:
+    """Return (priority, wake time, id) of the most urgent due runs, however many others are due or parked."""
+    known = dump(list(workflows))
+    found: list[tuple[int, float, str]] = []
+    for (priority,) in cursor.execute(sql.DUE_PRIORITIES).fetchall():
+        if len(found) < limit:
+            found += cursor.execute(sql.DUE, (priority, now, known, limit - len(found))).fetchall()
+    return found
+
+
+def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None:
+    """Return the earliest wake time."""
+    known = dump(list(workflows))
+    firsts = [
+        cursor.execute(sql.DUE, (priority, float("inf"), known, 1)).fetchone()
+        for (priority,) in cursor.execute(sql.DUE_PRIORITIES).fetchall()
+    ]
+    return min((row[1] for row in firsts if row is not None), default=None)
+
+
+def counts(cursor: sqlite3.Cursor) -> dict[str, int]:
+    """Return the numbers of runs per status, of waits and of events."""
+    figures: dict[str, int] = dict(cursor.execute(sql.COUNTS).fetchall())
+    figures["waits"] = cursor.execute(sql.COUNT_WAITS).fetchone()[0]
+    figures["events"] = cursor.execute(sql.COUNT_EVENTS).fetchone()[0]
+    return figures
+
+
+# ------------------------------------------------------------------------------------------------- lists for people
+def find(cursor: sqlite3.Cursor, query: RunQuery) -> Page[RunRecord]:
+    """Return records, newest first.
+
+    Each status has its own range of an index, so a page costs as much in a full store as in an empty one.
+    """
+    from sqlite_utils import Database  # heavy, and only lists and migrations need it
+
+    table = Database(cursor.connection, execute_plugins=False, recursive_triggers=False).table("runs")
+    where, values = _filters(query)
+    rows: list[Row] = []
+    for status in dict.fromkeys(query.status) or RunStatus:
+        found = table.rows_where(
+            f"status = :status{where}",
+            {**values, "status": status.value},
+            select=sql.RUN_COLUMNS,
+            order_by="created_at DESC, run_id DESC",
+            limit=query.limit + 1,
+        )
+        rows += (tuple(row.values()) for row in found)
+    rows.sort(key=lambda row: (row[10], row[0]), reverse=True)
+    page = [_record(cursor, row) for row in rows[: query.limit]]
+    return Page(page, write_cursor(page[-1].identity) if len(rows) > query.limit else None)
+
+
+def _filters(query: RunQuery) -> tuple[str, dict[str, str | float]]:
+    """Return what a query asks for as SQL, beginning with AND, and the values bound in it."""
+    wanted: list[tuple[str, dict[str, str | float]]] = []
+    if query.workflow is not None:
+        wanted.append(("workflow_id = :workflow", {"workflow": query.workflow}))
+    if query.key is not None:
+        wanted.append(("key = :key", {"key": query.key}))
+    if query.since is not None:
+        wanted.append(("created_at >= :since", {"since": query.since}))
+    if query.until is not None:
+        wanted.append(("created_at < :until", {"until": query.until}))
+    if query.cursor is not None:
+        created_at, run_id = read_cursor(query.cursor)
+        wanted.append(("(created_at, run_id) < (:before, :id)", {"before": created_at, "id": run_id}))
+    if query.text is not None:
+        # lowercase() is Python's: SQLite's own lower() knows ASCII only
+        columns = ["run_id", "key", "outcome", "(SELECT type FROM events WHERE ref = event_ref)"]
+        search = " OR ".join(f"instr(lowercase({column}), :text)" for column in columns)
+        wanted.append((f"({search})", {"text": query.text.lower()}))
+    where = "".join(f" AND {condition}" for condition, _ in wanted)
+    return where, {name: value for _, values in wanted for name, value in values.items()}
+
+
+def lowercase(text: str | None) -> str:
+    """Return a text as `find` compares it."""
+    return (text or "").lower()

@@ -1,0 +1,103 @@
+"""What a store's file must look like: checked before anything is changed, made, and migrated.
+
+House rules: a migration is never edited once released; a fresh file goes through all of them, so that a fresh schema
+and a migrated one cannot differ. `application_id` says that a file is ours, `user_version` which schema it has; both
+are readable without knowing any table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from poundlock.codecs import CODEC_ID
+from poundlock.errors import StoreTooNew, UnknownCodec
+from poundlock.ids import default_ids
+from poundlock.stores.sqlite.failures import damaged
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x504C636B  # "PLck"
+
+
+def inspect(connection: sqlite3.Connection, path: str) -> int:
+    """Return the version of the schema, 0 for an empty file; change nothing.
+
+    Raises:
+        StoreCorrupt, StoreTooNew, UnknownCodec: this is no file to go on with.
+    """
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not tables and not version and application_id in (0, APPLICATION_ID):
+        return 0
+    if application_id != APPLICATION_ID or not version:
+        raise damaged(path, "it is a SQLite database of another program")
+    if version > SCHEMA_VERSION:
+        raise StoreTooNew(
+            f"'{path}' was written by a newer Poundlock (schema {version}, this one reads up to {SCHEMA_VERSION}): "
+            f"upgrade Poundlock, or give another path",
+            store=path,
+            version=version,
+        )
+    codec = read_meta(connection, path)["codec"]
+    if codec != CODEC_ID:
+        raise UnknownCodec(
+            f"'{path}' was written by the codec '{codec}', this Poundlock knows '{CODEC_ID}': "
+            f"open it with the version that wrote it, or give another path",
+            store=path,
+            codec=codec,
+        )
+    return version
+
+
+def read_meta(connection: sqlite3.Connection, path: str) -> dict[str, str]:
+    """Return what the file says of itself.
+
+    Raises:
+        StoreCorrupt: it says too little.
+    """
+    try:
+        meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    except sqlite3.OperationalError as error:
+        raise damaged(path, str(error)) from None
+    if not {"codec", "store_id"} <= meta.keys():
+        raise damaged(path, "its description is missing")
+    return meta
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the current schema, all steps or none."""
+    from sqlite_utils import Database, Migrations  # heavy, and an up-to-date file does not need it
+
+    steps = Migrations("poundlock")
+
+    @steps()
+    def m0001_first(db: Database) -> None:
+        for statement in statements(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")):
+            db.execute(statement)
+        db.table("meta").insert_all(
+            [{"name": "codec", "value": CODEC_ID}, {"name": "store_id", "value": default_ids.unique()}]
+        )
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        steps.apply(Database(connection, execute_plugins=False, recursive_triggers=False))
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script: executescript would commit the transaction around them."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement.strip()
+            statement = ""

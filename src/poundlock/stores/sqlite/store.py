@@ -1,0 +1,242 @@
+"""SqliteStore: the port on a SQLite file. Each method hands its work to the thread that does it.
+
+House rules: the event loop never touches the disk. Writes go through the one writer's thread; reads through readers'
+threads, or are answered from the index where every emitted event asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TypeVar
+from weakref import WeakSet
+
+from poundlock.clock import Clock, SystemClock
+from poundlock.errors import StoreUnavailable
+from poundlock.model.changes import Changes, Committed, Token
+from poundlock.model.events import Event
+from poundlock.model.modes.decisions import Load
+from poundlock.model.receipts import ReceiptLine
+from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
+from poundlock.model.waits import event_keys
+from poundlock.ports import Claim, Page
+from poundlock.stores.sqlite import reads
+from poundlock.stores.sqlite.apply import Transaction
+from poundlock.stores.sqlite.claims import claim
+from poundlock.stores.sqlite.connect import Synchronous
+from poundlock.stores.sqlite.index import Index
+from poundlock.stores.sqlite.lock import OwnerLock
+from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, tidy
+from poundlock.stores.sqlite.reader import Reader
+from poundlock.stores.sqlite.worker import Worker
+from poundlock.stores.sqlite.writer import Writer
+
+_IDLE = Load()
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Keeps everything in one SQLite file, owned by one runtime at a time.
+
+    Args:
+        path: the file; made if there is none. Next to it lie its write-ahead log and its lock, `<path>.lock`.
+        synchronous: "FULL": what was acknowledged survives a power cut. "NORMAL": it survives a crash of the process,
+            but a power cut may take the last moments. "OFF": a power cut may damage the file.
+        readonly: only look, also while a runtime owns the file: no lock, no writes, and nobody's runs are given back.
+        clock: is told while work is under way.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Synchronous = "FULL",
+        readonly: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self.path = str(path)
+        self.store_id = ""
+        self.durability = "fsynced" if synchronous == "FULL" else "committed"
+        self.readonly = readonly
+        self._synchronous: Synchronous = synchronous
+        self._clock: Clock = clock or SystemClock()
+        self._index = Index((), ())
+        self._lock: OwnerLock | None = None
+        self._writer: Writer | None = None
+        self._writing: Worker | None = None
+        self._lookups: Worker | None = None
+        self._lists: Worker | None = None
+        self._file = self.path  # in the end the real one, whatever name it was given
+        self._refusal = f"the store '{self.path}' is not open: await open() first"
+
+    # ------------------------------------------------------------------------------------------------ lifetime
+    async def open(self, worker: str) -> None:  # noqa: ARG002 - for stores that several workers share
+        """Take the file over, check or make its schema, and give the runs of dead owners back."""
+        if self._lookups is not None:
+            raise StoreUnavailable(f"the store '{self.path}' is open already: use it as it is", store=self.path)
+        if self.readonly:
+            self._file, self.store_id = await asyncio.to_thread(open_readonly, self.path)
+            self._refusal = f"the store '{self.path}' was opened to be read: ask the runtime that owns it"
+        else:
+            opened = await self._take_over()
+            self._file = opened.path
+            self._lock = opened.lock
+            self.store_id = opened.store_id
+            self._index = opened.index
+            self._writer = Writer(opened.connection, self.path, opened.index.apply)
+            self._writing = Worker("poundlock-writer", self._writer, self._clock)
+        # Lists that people ask for may take long; what runs and events ask for must not wait behind them.
+        self._lookups = Worker("poundlock-lookups", Reader(self._file), self._clock)
+        self._lists = Worker("poundlock-lists", Reader(self._file), self._clock)
+        _open_stores.add(self)
+
+    async def _take_over(self) -> Opened:
+        opening = asyncio.get_running_loop().run_in_executor(None, open_owned, self.path, self._synchronous)
+        self._clock.busy(1)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on all the same; what it opens belongs to nobody then.
+            opening.add_done_callback(_abandon)
+            raise
+        finally:
+            self._clock.busy(-1)
+
+    async def close(self) -> None:
+        """Finish what was submitted, move the log into the file, and let the next owner in."""
+        _open_stores.discard(self)
+        self._refusal = f"the store '{self.path}' was closed: open it again"
+        workers = (self._lookups, self._lists, self._writing)  # the writer last: it tidies the file
+        self._lookups = self._lists = self._writing = None
+        interrupted: asyncio.CancelledError | None = None
+        for worker in workers:
+            try:
+                if worker is not None:
+                    await worker.stop()
+            except asyncio.CancelledError as cancelled:
+                interrupted = cancelled
+        if self._lock is not None:
+            self._lock.release()  # not before the writer has let go of the file
+            self._lock = None
+        elif workers[0] is not None:
+            await asyncio.to_thread(tidy, self._file)
+        if interrupted is not None:
+            raise interrupted
+
+    def _unavailable(self) -> StoreUnavailable:
+        return StoreUnavailable(self._refusal, store=self.path)
+
+    # -------------------------------------------------------------------------------------------------- writes
+    async def commit(self, changes: Changes) -> Committed:
+        """Queue the changes for the next transaction and return when it is durable."""
+        writing = self._writing
+        if writing is None:
+            raise self._unavailable()
+        return await writing.submit(changes)  # type: ignore[no-any-return]  # the answer to Changes is Committed
+
+    async def written_behind(self) -> None:
+        """Wait for what is queued."""
+        if self._writing is not None and not self._writing.idle:
+            await self._writing.submit(None)
+
+    async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
+        """Take over ready and due runs."""
+        if self._writing is None:
+            raise self._unavailable()
+        wanted = list(workflows)
+
+        def operation(transaction: Transaction) -> list[Claim]:
+            return claim(transaction, worker, wanted, now, limit)
+
+        return await self._writing.submit(operation)  # type: ignore[no-any-return]  # the operation's result
+
+    # --------------------------------------------------------------------------------------------------- reads
+    async def _read(self, read: Callable[[sqlite3.Cursor], T]) -> T:
+        if self._lookups is None:
+            raise self._unavailable()
+        return await self._lookups.submit(read)  # type: ignore[no-any-return]  # what `read` returns
+
+    async def _list(self, read: Callable[[sqlite3.Cursor], T]) -> T:
+        if self._lists is None:
+            raise self._unavailable()
+        return await self._lists.submit(read)  # type: ignore[no-any-return]  # what `read` returns
+
+    async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
+        """Answer from the index; from the file if that belongs to somebody else."""
+        if self._writing is None:
+            return await self._read(lambda cursor: reads.loads(cursor, pairs))
+        loads = self._index.loads
+        return [loads.get(pair, (_IDLE, None)) for pair in pairs]
+
+    async def match_waits(self, event: Event) -> list[RunRecord]:
+        """Answer from the index that nobody waits for such an event, or look the waits up."""
+        shapes = self._index.shapes if self._writing is not None else await self._read(reads.shapes)
+        keys = event_keys(shapes, event) if shapes else ()
+        return await self._read(lambda cursor: reads.under_keys(cursor, keys)) if keys else []
+
+    async def load(self, run_id: str) -> RunRecord | None:
+        """Return a run's record."""
+        return await self._read(lambda cursor: reads.record(cursor, run_id))
+
+    async def checkpoint(self, run_id: str) -> Checkpoint | None:
+        """Return all that is needed to go on with a run."""
+        return await self._read(lambda cursor: reads.checkpoint(cursor, run_id))
+
+    async def inbox(self, run_id: str, after: int) -> list[Message]:
+        """Return unconsumed messages."""
+        return await self._read(lambda cursor: reads.inbox(cursor, run_id, after))
+
+    async def next_due(self, workflows: Collection[str]) -> float | None:
+        """Return the earliest wake time."""
+        wanted = list(workflows)
+        return await self._read(lambda cursor: reads.next_due(cursor, wanted))
+
+    async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
+        """Return the lines of the last receipt of an event."""
+        return await self._read(lambda cursor: reads.receipt(cursor, source, event_id))
+
+    async def find(self, query: RunQuery) -> Page[RunRecord]:
+        """Return records, newest first."""
+        return await self._list(lambda cursor: reads.find(cursor, query))
+
+    async def history(self, run_id: str) -> list[LogRow]:
+        """Return all log rows."""
+        return await self._list(lambda cursor: reads.history(cursor, run_id))
+
+    async def stats(self) -> dict[str, int]:
+        """Return counters; `syncs` counts transactions, each of which is one sync of the disk when durable."""
+        figures = await self._list(reads.counts)
+        writer = self._writer
+        commits, syncs = (0, 0) if writer is None else (writer.commits, writer.syncs)
+        return {**figures, "commits": commits, "syncs": syncs}
+
+    # ---------------------------------------------------------------------------------------------------- fork
+    def _forked(self) -> None:
+        """Give up in a forked child: it has no threads, and SQLite's connections must not be used in two processes."""
+        self._refusal = f"the store '{self.path}' belongs to the process this one was forked from: open another there"
+        # The connections are neither used nor closed here: they stay referenced by their performers.
+        self._inherited = (self._writing, self._lookups, self._lists)
+        self._writing = self._lookups = self._lists = None
+        if self._lock is not None:
+            self._lock.release()  # a copy of the descriptor would keep the lock alive after its owner's death
+            self._lock = None
+
+
+def _abandon(opening: asyncio.Future[Opened]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().abandon()
+
+
+_open_stores: WeakSet[SqliteStore] = WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_open_stores):
+        store._forked()  # noqa: SLF001 - our own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,156 @@
+"""The writer: everything queued goes into one transaction and is acknowledged after one sync.
+
+House rules:
+
+1. Nothing is acknowledged before COMMIT has returned.
+2. A batch is written as a whole. If a statement fails unexpectedly it is rolled back and repeated with a savepoint per
+   change, so that only the guilty one fails. Savepoints cost a fifth of the speed, so they are not the normal way.
+3. If the store itself fails, everybody in the batch is told, and nothing of it was written. After a full disk the
+   connection is as good as before; after a failed sync it is never used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from poundlock.model.changes import NOTHING, Changes, Committed
+from poundlock.stores.sqlite import sql
+from poundlock.stores.sqlite.apply import Group, Transaction
+from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
+from poundlock.stores.sqlite.index import Effects
+from poundlock.stores.sqlite.worker import Job
+
+Operation = Callable[[Transaction], Any]
+"""What else may be done in a transaction of the writer: a claim, giving runs back."""
+
+
+class _Repeat(Exception):
+    """A batch has to be repeated change by change. Never leaves this file."""
+
+
+class Writer:
+    """Performs batches on one connection; everything here runs in the writer's thread.
+
+    Args:
+        connection: the only one that writes.
+        path: for messages.
+        acknowledged: called on the event loop with the effects of a batch, before its waiters go on.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: str, acknowledged: Callable[[Effects], None]) -> None:
+        self.commits = 0
+        self.syncs = 0
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._path = path
+        self._acknowledged = acknowledged
+        self._broken: sqlite3.Error | None = None
+        self._place: int = connection.execute(sql.LAST_PLACE).fetchone()[0] or 0
+        self._armed = bool(connection.execute(sql.ANY_WAIT).fetchone()[0])
+
+    def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
+        """Do a batch of jobs: Changes, operations, or None for somebody who only waits for what came before."""
+        if self._broken is not None:
+            self._fail(jobs, self._broken)
+            return None
+        work = [job for job in jobs if job.work is not None]
+        if not work:
+            return None
+        try:
+            try:
+                effects = self._transact(work, _together)
+            except Exception as error:  # whatever it was, only the guilty change may hear of it
+                if of_the_store(error):
+                    raise
+                effects = self._transact(work, _one_by_one)
+        except sqlite3.Error as error:
+            self._fail(work, error)
+            return None
+        for job in work:
+            if isinstance(job.answer, Committed):
+                self.commits += 1
+        return lambda: self._acknowledged(effects)
+
+    def _transact(self, jobs: Sequence[Job], apply: Callable[[Transaction, Sequence[Job]], None]) -> Effects:
+        execute = self._cursor.execute
+        before = self._connection.total_changes
+        execute("BEGIN IMMEDIATE")
+        try:
+            transaction = Transaction(self._cursor, self._place, self._armed)
+            apply(transaction, jobs)
+            for shape, uses in transaction.effects.shapes.items():
+                if uses:
+                    execute(sql.COUNT_SHAPE, (shape, uses))
+            execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors.
+            if self._connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    execute("ROLLBACK")
+            raise
+        if self._connection.total_changes != before:  # if all were refused, there was nothing to sync
+            self.syncs += 1
+        self._place = transaction.place
+        self._armed = transaction.armed
+        return transaction.effects
+
+    def _fail(self, jobs: Sequence[Job], error: sqlite3.Error) -> None:
+        if poisons(error):
+            self._broken = error
+        for job in jobs:
+            job.answer = translate(error, self._path)
+
+    def close(self) -> None:
+        """Move what the log holds into the database file and let go of it."""
+        if self._broken is None:
+            # Not being able to is no loss: the log is read when the file is opened again.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
+
+
+def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
+    """Apply all jobs, in order as far as it can be told from outside: boundaries of different runs wait for the end."""
+    group = Group(transaction)
+    for job in jobs:
+        work = job.work
+        if type(work) is Changes:
+            if group.touches(work) and not group.flush():
+                raise _Repeat
+            if group.fits(work):
+                group.add(work)
+                job.answer = NOTHING
+            else:
+                job.answer = transaction.check(work) or transaction.write(work)
+        else:
+            if not group.flush():
+                raise _Repeat
+            job.answer = work(transaction)
+    if not group.flush():
+        raise _Repeat
+
+
+def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
+    """Apply each job under a savepoint of its own."""
+    execute = transaction.execute
+    for job in jobs:
+        effects, transaction.effects = transaction.effects, Effects()
+        execute("SAVEPOINT one")
+        try:
+            work = job.work
+            if type(work) is Changes:
+                job.answer = transaction.check(work) or transaction.write(work)
+            else:
+                job.answer = work(transaction)
+        except Exception as error:
+            if of_the_store(error):
+                raise
+            execute("ROLLBACK TO one")
+            transaction.effects = Effects()
+            job.answer = error
+        execute("RELEASE one")
+        effects.merge(transaction.effects)
+        transaction.effects = effects
