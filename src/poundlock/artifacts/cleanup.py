@@ -1,0 +1,173 @@
+"""Running clean-ups: all of them, last in first out, whatever one of them does.
+
+House rules: a clean-up that fails is noted and the next one runs; one that hangs is given up after the node's
+`cleanup_timeout`; nobody's cancellation stops a sweep half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from poundlock.artifacts.events import logger
+from poundlock.artifacts.node import CleanUp, Node, Slot
+from poundlock.clock import timeout_at
+from poundlock.errors import ArtifactTimeout
+
+
+class FinishGenerator:
+    """The clean-up of a generator factory: what follows its yield."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: Generator[Any, None, None]) -> None:
+        self._generator = generator
+
+    def __call__(self) -> None:
+        for _ in self._generator:
+            self._generator.close()
+            raise RuntimeError("a factory must yield once, and this one yielded again")
+
+
+class ExitManager:
+    """The clean-up of a context manager factory."""
+
+    __slots__ = ("_manager",)
+
+    def __init__(self, manager: AbstractContextManager[Any]) -> None:
+        self._manager = manager
+
+    def __call__(self) -> None:
+        self._manager.__exit__(None, None, None)
+
+
+def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
+    """Owe a clean-up when this instance goes."""
+    if slot.cleanups is None:
+        slot.cleanups = []
+    slot.cleanups.append(cleanup)
+    if type(cleanup) not in {FinishGenerator, ExitManager}:
+        slot.node.waits_to_close = True
+
+
+class Sweep:
+    """Clean-ups on their way: run at once as far as that goes, the rest in a task.
+
+    Args:
+        owed: (slot, clean-up) pairs in the order they are to be run.
+        leaving: slots whose next build has to wait until the sweep is over.
+        beneath: slots that those rested on, whose own clean-ups have to wait for it.
+        after: clean-ups in other tasks that have to be over first.
+    """
+
+    __slots__ = ("_after", "_beneath", "_leaving", "_slot", "_todo", "errors")
+
+    def __init__(
+        self,
+        owed: Iterable[tuple[Slot, CleanUp]],
+        leaving: Sequence[Slot] = (),
+        beneath: Iterable[Slot] = (),
+        after: Iterable[asyncio.Task[None]] = (),
+    ) -> None:
+        self._todo = list(owed)[::-1]
+        self._leaving = leaving
+        self._beneath = beneath
+        self._after = {task for task in after if not task.done()}
+        self._slot: Slot | None = None
+        self.errors: list[Exception] = []
+
+    def advance(self) -> Awaitable[Any] | None:
+        """Run clean-ups up to the first that gives something to be awaited, and return that; None if all are done."""
+        if self._after and self._todo:
+            after, self._after = self._after, set()
+            return asyncio.wait(after)
+        while self._todo:
+            self._slot, cleanup = self._todo.pop()
+            self._slot.node.cleanups_run += 1
+            try:
+                given = cleanup()
+            except Exception as error:  # noqa: BLE001 - isolation is what a sweep is for
+                self._note(error)
+                continue
+            if hasattr(given, "__await__"):
+                return given  # type: ignore[no-any-return]
+        return None
+
+    async def run(self, node: Node, awaitable: Awaitable[Any] | None = None) -> None:
+        """Run all, beginning with what `advance` returned, each within the time that `node` allows."""
+        if awaitable is None:
+            awaitable = self.advance()
+        while awaitable is not None:
+            await self._bounded(node, awaitable)
+            awaitable = self.advance()
+
+    def start(self, node: Node) -> asyncio.Task[None] | None:
+        """Run what can be run now, and the rest in a task of `node`, which is returned.
+
+        Without a running event loop the rest waits for `dispose()`.
+        """
+        awaitable = self.advance()
+        if awaitable is None:
+            return None
+        work = self.run(node, awaitable)
+        if _get_running_loop() is None:
+            node.deferred = [*(node.deferred or ()), work]
+            node.waits_to_close = True
+            return None
+        task: asyncio.Task[None] = node.tasks().start(work, "clean up")
+        for slot in self._leaving:
+            slot.leaving = task
+        for slot in self._beneath:
+            slot.held_by = {each for each in slot.held_by or () if not each.done()} | {task}
+        return task
+
+    def soon(self, node: Node) -> asyncio.Task[None] | None:
+        """Start, with nobody there to raise errors to: they are logged."""
+        task = self.start(node)
+        if task is None:
+            self._log()
+        else:
+            task.add_done_callback(lambda _: self._log())
+        return task
+
+    async def _bounded(self, node: Node, awaitable: Awaitable[Any]) -> None:
+        limit = node.cleanup_timeout
+        scope = timeout_at(node.clock, None if limit is None else node.clock.now() + limit)
+        try:
+            async with scope:
+                await awaitable
+        except Exception as error:  # noqa: BLE001 - isolation is what a sweep is for
+            late = f"did not end within {limit} s and was given up"
+            self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._note(RuntimeError(f"a clean-up of {self._at()} was cancelled from within: {error!r}"))
+
+    def _at(self) -> str:
+        return "what rested on it" if self._slot is None else f"'{self._slot.name}'"
+
+    def _note(self, error: Exception) -> None:
+        if self._slot is not None:
+            error.add_note(f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
+        self.errors.append(error)
+
+    def _log(self) -> None:
+        for error in self.errors:
+            logger.error("a clean-up failed", exc_info=error)
+
+
+async def outlast(task: asyncio.Task[Any]) -> None:
+    """Wait until `task` is done, whatever happens to the caller; a cancellation is raised afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,453 @@
+"""The map of the container: each public method is one call into the file that does the work.
+
+| to read about | open |
+|---|---|
+| templates, and how factories are read | `template.py`, `recipe.py`, `templates.py` |
+| what a container holds | `node.py` |
+| building, single flight, cycles | `build.py` |
+| what a factory may do | `context.py` |
+| dependents, invalidation | `graph.py`, `invalidate.py` |
+| selecting state, streams | `reactive.py` |
+| events and observers | `events.py`, `announce.py` |
+| clean-up and disposal | `cleanup.py`, `dispose.py` |
+| dependency-injector, overriding | `interop.py` |
+| the rest | `validate.py`, `bundle.py`, `report.py`, `health.py` |
+"""
+
+from __future__ import annotations
+
+from asyncio import _get_running_loop  # the documented way to ask without an exception; costs 30 ns
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from poundlock.artifacts import build, bundle, context, dispose, explain, health, invalidate, report, validate
+from poundlock.artifacts.announce import announce
+from poundlock.artifacts.bundle import Bundle
+from poundlock.artifacts.context import Dependencies, Resolved
+from poundlock.artifacts.events import EventName, Listener, Observer, check_event
+from poundlock.artifacts.health import Health
+from poundlock.artifacts.keys import Key, key_name
+from poundlock.artifacts.node import Node, Slot, StateSource
+from poundlock.artifacts.report import DebugInfo, Statistics
+from poundlock.artifacts.template import ArtifactTemplate, Factory
+from poundlock.artifacts.templates import TemplateSet
+from poundlock.errors import ArtifactInvalid
+
+if TYPE_CHECKING:  # loads dependency-injector, which costs 50 ms and more
+    from dependency_injector.containers import DynamicContainer
+
+    from poundlock.artifacts.interop import Artifact, Override
+
+T = TypeVar("T")
+
+
+class ArtifactContainer(Node):
+    """A hierarchical, reactive container: it holds what factories have built, and knows whom to ask for the rest.
+
+    Making one costs about a microsecond and building nothing costs nothing more, so there can be one per run.
+
+    Args:
+        name: shown in errors and events.
+        parents: containers that unknown keys fall back to, in this order; a dependency-injector container may be one.
+        state: where factories select from: a store with get, select and subscribe, or a function that makes one when
+            somebody first selects.
+        clock: where time comes from; default the machine's clock.
+        templates: recipes read beforehand, shared with other containers; registering here leaves the set untouched.
+        allow_select: False for a container that outlives the states it could be asked to read.
+        cleanup_timeout: seconds after which a clean-up that hangs is given up; None waits for ever.
+    """
+
+    # ---------------------------------------------------------------------------------------------- recipes
+    @overload
+    def register(self, key: ArtifactTemplate, /) -> ArtifactTemplate: ...
+    @overload
+    def register(self, key: Key, factory: Factory, /, **options: Any) -> ArtifactTemplate: ...
+    def register(
+        self, key: ArtifactTemplate | Key, factory: Factory | None = None, /, **options: Any
+    ) -> ArtifactTemplate:
+        """Add a template: `register(ArtifactTemplate(...))`, or `register(key, factory, **options)`.
+
+        Returns:
+            The template.
+
+        Raises:
+            DuplicateKey: the key is registered here already.
+            InvalidDefinition: the template, or a parameter of its factory, makes no sense.
+            ContainerDisposed: it is too late.
+        """
+        if self.closed:
+            raise explain.disposed(self)
+        if isinstance(key, ArtifactTemplate):
+            template = key
+        elif factory is None:
+            raise ArtifactInvalid(f"register('{key_name(key)}') lacks a factory: pass one, or an ArtifactTemplate")
+        else:
+            template = ArtifactTemplate(key, factory, **options)
+        if not self.owns_templates:
+            self.templates = self.templates.copy()
+            self.owns_templates = True
+        name = self.templates.add(template).name
+        announce(self, "artifact:registered", name)
+        return template
+
+    def put(self, key: Key, instance: Any) -> None:
+        """Put a value in as a built artifact; it has no factory and no clean-up.
+
+        Raises:
+            DuplicateKey: the key is taken here.
+            ArtifactInvalid: the value is None.
+            ContainerDisposed: it is too late.
+        """
+        build.put(self, key, instance)
+
+    def key_of(self, key: Key) -> str | None:
+        """Return the key under which a string or class is registered, here or above; None if it is not.
+
+        Raises:
+            InvalidDefinition: several artifacts provide the class.
+        """
+        found = self.find(key)
+        return None if found is None else found[1].name
+
+    # ------------------------------------------------------------------------------------------------ asking
+    @overload
+    async def require(self, key: type[T], params: Any = None) -> T: ...
+    @overload
+    async def require(self, key: str, params: Any = None) -> Any: ...
+    async def require(self, key: Key, params: Any = None) -> Any:
+        """Return the instance of a key, built on first use.
+
+        Args:
+            key: a string or a class.
+            params: passed on to the factory; a singleton needs a `param_key` to take any.
+
+        Raises:
+            ArtifactNotFound: nobody has the key.
+            ArtifactFailed, ArtifactTimeout, ArtifactInvalid: it could not be built; the next call tries again.
+            ArtifactCycle: it needs itself.
+            ScopeViolation: on the way, something asks for what lives shorter than itself.
+            ContainerDisposed: it is too late.
+        """
+        if params is None:
+            instance = self.warm.get(key)
+            if instance is not None and self.loop is _get_running_loop():
+                return instance
+        return await build.obtain(self, key, params, self)
+
+    @overload
+    def require_nowait(self, key: type[T], params: Any = None) -> T: ...
+    @overload
+    def require_nowait(self, key: str, params: Any = None) -> Any: ...
+    def require_nowait(self, key: Key, params: Any = None) -> Any:
+        """Return the instance of a key without waiting: built already, or synchronous with all that it needs.
+
+        Raises:
+            ArtifactInvalid: something on the way has to be awaited; it is named.
+            PoundlockError: everything that `require` raises.
+        """
+        if params is None:
+            instance = self.warm.get(key)
+            if instance is not None:
+                loop = _get_running_loop()
+                if loop is self.loop or loop is None:
+                    return instance
+            if self.calm:
+                instance = build.in_passing(self, key)
+                if instance is not None:
+                    return instance
+        return build.obtain_now(self, key, params, self)
+
+    async def resolve(self, key: Key, params: Any = None) -> Resolved:
+        """Return the instance, or why there is none, as a value.
+
+        Raises:
+            ContainerDisposed: it is too late.
+        """
+        return await context.resolve(self, key, params, self)
+
+    def peek(self, key: Key) -> Any:
+        """Return the instance of a key if it is built already, here or above, else None. Never builds, never waits.
+
+        Raises:
+            ContainerDisposed: it is too late.
+        """
+        instance = self.warm.get(key)
+        return instance if instance is not None else build.peek(self, key)
+
+    async def use(self, fn: Callable[[Dependencies], Awaitable[T] | T]) -> T:
+        """Run `fn(deps)`, where deps has require, resolve and select, and return what it gives, awaited if need be."""
+        given: Any = fn(Dependencies(self))
+        return await given if hasattr(given, "__await__") else given  # type: ignore[no-any-return]
+
+    def as_parent(self, parent: Any) -> Node:
+        if isinstance(parent, Node):
+            return parent
+        from poundlock.artifacts.interop import provider_set
+
+        name = parent.__name__ if isinstance(parent, type) else type(parent).__name__
+        return ArtifactContainer(name, templates=provider_set(parent))
+
+    async def obtain(self, key: Key, params: Any, asker: Slot | Node) -> Any:
+        return await build.obtain(self, key, params, asker)
+
+    def obtain_now(self, key: Key, params: Any, asker: Slot | Node) -> Any:
+        return build.obtain_now(self, key, params, asker)
+
+    # ------------------------------------------------------------------------------------------- life cycle
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was ever built or started here, so that there is nothing to dispose of."""
+        return not (self.slots or self.owing or self.scopes or self.background)
+
+    async def start(self) -> None:
+        """Build the eager artifacts (`lazy=False`), one after another in the order they were registered.
+
+        Raises:
+            PoundlockError: the first that fails; it names the key. What was built stays until `dispose`.
+        """
+        await build.start(self)
+
+    async def invalidate(self, key: Key, rebuild: bool = False) -> None:
+        """Drop the instance of a key, with everything that depends on it, and run their clean-ups.
+
+        Dependents go first, each once; the dropping itself is done before the first await.
+
+        Args:
+            key: a string or a class; with params, all its instances.
+            rebuild: build what was dropped again at once, dependencies first.
+
+        Raises:
+            ArtifactNotFound: nobody has the key.
+            ExceptionGroup: clean-ups failed; all have run.
+            PoundlockError: what a rebuild raises.
+        """
+        await invalidate.invalidate(self, key, rebuild)
+
+    def extend(self, parent: Any) -> None:
+        """Add a parent that unknown keys fall back to, after those it has.
+
+        Args:
+            parent: a container, or a dependency-injector container.
+
+        Raises:
+            ArtifactCycle: this container is a parent of that one already.
+        """
+        container = self.as_parent(parent)
+        if container is self or any(each is self for each in container.above()):
+            raise explain.cycle([self.name, container.name, self.name])
+        self.parents = (*self.parents, container)
+
+    def scope(self, name: str) -> ArtifactContainer:
+        """Return the scope of a name, made on first use: a child whose keys do not collide with those here.
+
+        Unknown keys fall back to this container, whose state it shares; it is disposed with this container.
+
+        Raises:
+            ContainerDisposed: it is too late.
+        """
+        if self.closed:
+            raise explain.disposed(self)
+        scopes = self.scopes = self.scopes if self.scopes is not None else {}
+        made = scopes.get(name)
+        if not isinstance(made, ArtifactContainer) or made.closed:
+            full = f"{self.name}.{name}" if self.name else name
+            made = scopes[name] = ArtifactContainer(full, parents=(self,), clock=self.clock, state=self.store)
+            made.allow_select = self.allow_select
+            made.cleanup_timeout = self.cleanup_timeout
+        return made
+
+    async def dispose(self) -> None:
+        """Run every clean-up, last in first out, and build nothing any more. Doing it again does nothing.
+
+        Raises:
+            ExceptionGroup: clean-ups failed; all have run.
+        """
+        await dispose.dispose(self)
+
+    def dispose_nowait(self) -> bool:
+        """Dispose now if nothing has to be awaited for it.
+
+        Returns:
+            Whether it is disposed. False has changed nothing: await `dispose()` then.
+
+        Raises:
+            ExceptionGroup: clean-ups failed; all have run.
+        """
+        return dispose.dispose_now(self)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.dispose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.dispose()
+
+    # ------------------------------------------------------------------------------- replacing, and other libraries
+    def override(self, key: Key, replacement: Any) -> Override:
+        """Put a replacement in an artifact's place for a while: `with container.override("db", fake): ...`.
+
+        This container and those below see it; what rests on the artifact is dropped on entry and on exit. The original
+        instance waits aside. `async with` also waits for the clean-ups. Override where the artifact is registered if
+        its neighbours there are to see the replacement.
+
+        Args:
+            key: what to replace.
+            replacement: a factory (function, method, class, partial or dependency-injector provider), or any other
+                object, which then is the instance.
+
+        Raises:
+            ArtifactNotFound: nobody has the key.
+        """
+        from poundlock.artifacts.interop import Override
+
+        return Override(self, key, replacement)
+
+    def provider(self, key: Key) -> Artifact:
+        """Return an artifact as a dependency-injector provider: to be injected, wired, overridden.
+
+        Raises:
+            ArtifactNotFound: nobody has the key.
+        """
+        from poundlock.artifacts.interop import provider_of
+
+        return provider_of(self, key)
+
+    def as_dependency_injector(self) -> DynamicContainer:
+        """Return a dependency-injector container of this container's artifacts, for example to `wire` modules with.
+
+        Keys that cannot be an attribute of such a container are left out; `provider(key)` gives them.
+        """
+        from poundlock.artifacts.interop import as_dynamic_container
+
+        return as_dynamic_container(self)
+
+    # ---------------------------------------------------------------------------------------------- watching
+    def watch(self, key: Key) -> Observer:
+        """Return the observer of an artifact: its current instance, and all that comes.
+
+        Raises:
+            ArtifactNotFound: nobody has the key.
+            ContainerDisposed: it is too late.
+        """
+        return build.observer(self, key)
+
+    @overload
+    def on(self, event: EventName, fn: Listener) -> Callable[[], None]: ...
+    @overload
+    def on(self, event: EventName) -> Callable[[Listener], Listener]: ...
+    def on(self, event: EventName, fn: Listener | None = None) -> Any:
+        """Call `fn(event)` whenever an event happens in this container: `on(name, fn)`, or as a decorator `@on(name)`.
+
+        Returns:
+            What ends the listening (any number of times); as a decorator, the function.
+
+        Raises:
+            ArtifactInvalid: there is no event of this name.
+        """
+        check_event(event)
+        self.calm = False
+        listeners = self.listeners = self.listeners if self.listeners is not None else {}
+        listening = listeners.setdefault(event, [])
+        if fn is None:
+
+            def decorate(function: Listener) -> Listener:
+                listening.append(function)
+                return function
+
+            return decorate
+        listening.append(fn)
+
+        def end() -> None:
+            if fn in listening:
+                listening.remove(fn)
+
+        return end
+
+    # --------------------------------------------------------------------------------------------- reporting
+    def validate(self) -> None:
+        """Check all that can be known before anything is built, here and above.
+
+        Raises:
+            InvalidDefinition: keys are missing, artifacts need each other in a circle, or something needs what lives
+                shorter than itself; `faults` lists all of it.
+        """
+        validate.validate(self)
+
+    def faults(self) -> tuple[tuple[str, str], ...]:
+        """Return what `validate` would raise, as (key, sentence) pairs."""
+        return validate.faults(self)
+
+    def debug_info(self) -> DebugInfo:
+        """Return a snapshot of the artifacts here and above; `render()` draws it as a tree or as Mermaid."""
+        return report.debug_info(self)
+
+    def statistics(self) -> Statistics:
+        """Return this container's counters, as of now."""
+        return report.statistics(self)
+
+    async def health(self, timeout: float = 5.0) -> dict[str, Health]:
+        """Ping everything that is built here and has a ping, all at once; never builds.
+
+        Args:
+            timeout: seconds each of them has.
+
+        Raises:
+            ContainerDisposed: it is too late.
+        """
+        return await health.health(self, timeout)
+
+    # ----------------------------------------------------------------------------------------------- bundles
+    def export(self) -> Bundle:
+        """Return the built artifacts that opted in (`serializable=True`) as data.
+
+        Raises:
+            NotStorable: a codec gave something that is no data.
+            ContainerDisposed: it is too late.
+        """
+        return bundle.export(self)
+
+    def restore(self, exported: Bundle | str | bytes) -> list[str]:
+        """Put artifacts of a bundle back, as far as the state they were built from is still the same.
+
+        Args:
+            exported: a bundle, or its JSON.
+
+        Returns:
+            The keys put back; the others are built when asked for.
+
+        Raises:
+            BundleDamaged: nothing was restored.
+            ContainerDisposed: it is too late.
+        """
+        return bundle.restore(self, exported if isinstance(exported, Bundle) else Bundle.from_json(exported))
+
+    @classmethod
+    def from_bundle(
+        cls,
+        store: StateSource | Callable[[], StateSource] | None,
+        exported: Bundle | str | bytes,
+        templates: TemplateSet | Iterable[ArtifactTemplate],
+        **options: Any,
+    ) -> Self:
+        """Return a new container over `store` with the artifacts of a bundle put back.
+
+        Args:
+            store: the state it selects from; artifacts built from another state are left out.
+            exported: a bundle, or its JSON.
+            templates: what it can build.
+            **options: further arguments of `ArtifactContainer`.
+
+        Raises:
+            BundleDamaged: the bundle cannot be used.
+        """
+        recipes = templates if isinstance(templates, TemplateSet) else TemplateSet(templates)
+        container = cls(state=store, templates=recipes, **options)
+        container.restore(exported)
+        return container
+
+    def __repr__(self) -> str:
+        return f"<ArtifactContainer {self.name!r}: {len(self.templates)} templates, {len(self.slots)} slots>"

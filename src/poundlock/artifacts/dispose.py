@@ -1,0 +1,190 @@
+"""The end of a container.
+
+House rules: nobody builds any more from the first moment on; builds under way are cancelled and their waiters told;
+scopes go before what they were made in; then every clean-up runs, last in first out. Errors are collected and raised
+together, and nothing is left undone because of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from poundlock.artifacts.announce import announce
+from poundlock.artifacts.cleanup import Sweep, outlast
+from poundlock.artifacts.events import logger
+from poundlock.artifacts.node import CleanUp, Node, Slot
+from poundlock.clock import timeout_at
+
+
+def dispose_now(node: Node) -> bool:
+    """Dispose of a node without waiting, if nothing it owes may have to be awaited; return whether that was so.
+
+    Raises:
+        ExceptionGroup: clean-ups failed; all of them have run.
+    """
+    if node.closed:
+        return node.closing is None or node.closing.done()
+    if node.calm and not (
+        node.owing or node.background or node.scopes or node.lenders or node.deferred or node.selects
+    ):
+        node.closed = True
+        node.calm = False
+        node.warm.clear()
+        node.slots.clear()
+        return True
+    if not _closes_at_once(node):
+        return False
+    node.closed = True
+    if not node.scopes and not node.owing:
+        _let_go(node)
+        return True
+    errors: list[Exception] = []
+    for scope in reversed(tuple((node.scopes or {}).values())):
+        try:
+            dispose_now(scope)
+        except ExceptionGroup as group:
+            errors += group.exceptions
+    sweep = Sweep(_owed(node))
+    sweep.advance()
+    errors += sweep.errors
+    _let_go(node)
+    _raise_together(node, errors)
+    return True
+
+
+async def dispose(node: Node) -> None:
+    """Dispose of a node. Doing it again, or meanwhile, waits for the same end and does nothing else.
+
+    Raises:
+        ExceptionGroup: clean-ups failed; all of them have run. Raised to who disposed first.
+    """
+    if dispose_now(node):
+        return
+    inside = _within(node, asyncio.current_task())  # the end waits for its own tasks, so they cannot wait for the end
+    if node.closing is None:
+        node.closed = True
+        node.warm.clear()
+        node.closing = node.tasks().start(_close(node), f"dispose {node.name}")
+        if not inside:
+            await outlast(node.closing)
+            node.closing.result()
+        else:
+            node.closing.add_done_callback(_log_errors)
+    elif not inside:
+        await outlast(node.closing)
+
+
+def _log_errors(closing: asyncio.Task[None]) -> None:
+    error = None if closing.cancelled() else closing.exception()
+    if error is not None:
+        logger.error("%s", error, exc_info=error)
+
+
+async def _close(node: Node) -> None:
+    errors: list[Exception] = []
+    await _cancel_builds(node, errors)
+    for scope in reversed(tuple((node.scopes or {}).values())):
+        try:
+            await dispose(scope)
+        except ExceptionGroup as group:
+            errors += group.exceptions
+    sweep = Sweep(_owed(node), after=[task for slot in node.owing or () for task in slot.held_by or ()])
+    await sweep.run(node)
+    errors += sweep.errors
+    for work in node.deferred or ():
+        await work
+    await _end_tasks(node)
+    _let_go(node)
+    _raise_together(node, errors)
+
+
+async def _cancel_builds(node: Node, errors: list[Exception]) -> None:
+    flights = list((node.flights or {}).values())
+    for flight in flights:
+        if flight.slot.cancelled is not None:
+            flight.slot.cancelled.set()
+        flight.task.cancel()
+    tasks = {flight.task for flight in flights}
+    if tasks:
+        await _bounded_wait(node, tasks)
+    errors += (
+        TimeoutError(f"the factory of '{flight.slot.name}' did not end when it was cancelled and was left behind")
+        for flight in flights
+        if not flight.task.done()
+    )
+
+
+async def _end_tasks(node: Node) -> None:
+    """Wait for clean-ups of earlier invalidations; whatever else still runs is cancelled."""
+    tasks = _running(node)
+    if tasks:
+        await _bounded_wait(node, tasks)
+    for task in _running(node):
+        task.cancel()
+
+
+async def _bounded_wait(node: Node, tasks: set[asyncio.Task[None]]) -> None:
+    limit = node.cleanup_timeout
+    try:
+        async with timeout_at(node.clock, None if limit is None else node.clock.now() + limit):
+            await asyncio.wait(tasks)
+    except TimeoutError:
+        pass  # the caller sees which are not done
+
+
+def _owed(node: Node) -> Iterable[tuple[Slot, CleanUp]]:
+    for slot in reversed(tuple(node.owing or ())):
+        if node.listeners is not None:
+            announce(node, "artifact:disposed", slot.name)
+        for cleanup in reversed(slot.cleanups or ()):
+            yield slot, cleanup
+        for disposal in reversed(slot.disposals or ()):
+            yield slot, disposal
+
+
+def _let_go(node: Node) -> None:
+    """Drop every reference, so that a disposed node is freed at once and nobody above remembers it."""
+    if not node.calm:
+        announce(node, "container:dispose", "")
+        for observer in (node.observers or {}).values():
+            observer.close()
+    if node.selects:
+        for slot in node.slots.values():
+            if slot is not None:
+                slot.unwatch()
+    if node.lenders is not None:
+        for lender, reference in node.lenders.items():
+            if lender.borrowers is not None:
+                lender.borrowers.discard(reference)
+    node.calm = False
+    node.warm.clear()
+    node.slots.clear()
+    node.owing = node.lenders = node.index = node.scopes = node.observers = None
+
+
+def _raise_together(node: Node, errors: list[Exception]) -> None:
+    if errors:
+        raise ExceptionGroup(
+            f"disposing of container '{node.name}': {len(errors)} clean-ups failed; all have run", errors
+        )
+
+
+def _closes_at_once(node: Node) -> bool:
+    if node.waits_to_close or node.flights or (node.background is not None and _running(node)):
+        return False
+    if node.owing is not None and any(not task.done() for slot in node.owing for task in slot.held_by or ()):
+        return False
+    return node.scopes is None or all(_closes_at_once(scope) for scope in node.scopes.values())
+
+
+def _running(node: Node) -> set[asyncio.Task[None]]:
+    """Return the node's unfinished tasks, without the one that asks."""
+    if node.background is None or not node.background.running:
+        return set()
+    return {task for task in node.background.running if task is not node.closing and task is not asyncio.current_task()}
+
+
+def _within(node: Node, task: asyncio.Task[object] | None) -> bool:
+    """Whether a task is one of the node's own: a build, a clean-up, a stream."""
+    return node.background is not None and task in node.background.running

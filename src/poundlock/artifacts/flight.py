@@ -1,0 +1,271 @@
+"""Builds that take time: one task per singleton under construction, joined by whoever wants it.
+
+House rules:
+
+1. The task belongs to the container, not to who asked first. A waiter that is cancelled only leaves; when the last one
+   has left, the build is cancelled.
+2. A build that waits for another build says so first (`Flight.waits`); if that closes a circle, it raises instead. This
+   one test covers a factory that asks for itself, circles across parents, and circles between tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from poundlock.artifacts import explain, graph
+from poundlock.artifacts.announce import announce
+from poundlock.artifacts.make import STALE_LIMIT, call, check_product, discard, fail, publish
+from poundlock.artifacts.node import BUILDING, EMPTY, Flight, Node, Slot
+from poundlock.artifacts.retry import delay_before, worth_another
+from poundlock.clock import sleep_until, timeout_at
+from poundlock.errors import ArtifactCycle
+from poundlock.model.durations import seconds
+
+_landing: ContextVar[Flight | None] = ContextVar("poundlock_flight", default=None)
+"""The flight whose task this is; set in the clean context of that task."""
+
+
+def take_off(slot: Slot, asker: Slot | Node, awaitable: Awaitable[Any] | None = None) -> None:
+    """Start the build of a singleton in a task.
+
+    Args:
+        slot: where to.
+        asker: who asked first.
+        awaitable: what the factory gave already, if it has been called.
+    """
+    node = slot.node
+    slot.status = BUILDING
+    slot.asker = asker
+    slot.awaitable = None
+    slot.flight = flight = Flight(slot)
+    if node.flights is None:
+        node.flights = {}
+        node.calm = False
+    node.flights[slot] = flight
+    flight.task = node.tasks().start(_fly(flight, awaitable), f"build {slot.name}")
+
+
+async def join(slot: Slot, asker: Slot | Node) -> None:
+    """Wait until the build of `slot` has ended.
+
+    Raises:
+        ArtifactCycle: that build waits, perhaps through others, for the one that asks.
+        PoundlockError: the build failed; every waiter gets the same error.
+    """
+    flight = slot.flight
+    if flight is None:
+        raise circle(slot, asker)
+    waiting = flight_of(asker)
+    if waiting is not None:
+        if _way(flight, waiting):
+            raise circle(slot, asker)
+        waiting.waits[flight] = waiting.waits.get(flight, 0) + 1
+    waiter = asyncio.get_running_loop().create_future()
+    flight.waiters.add(waiter)
+    try:
+        await waiter
+    finally:
+        flight.waiters.discard(waiter)
+        if waiting is not None:
+            waiting.waits[flight] -= 1
+            if not waiting.waits[flight]:
+                del waiting.waits[flight]
+        if not flight.waiters and slot.flight is flight:
+            _abandon(flight)
+    if flight.error is not None:
+        # One error for all waiters: without this its traceback would grow with each of them.
+        raise flight.error.with_traceback(None)
+
+
+def _abandon(flight: Flight) -> None:
+    flight.abandoned = True
+    if flight.slot.cancelled is not None:
+        flight.slot.cancelled.set()
+    flight.task.cancel()
+
+
+async def _fly(flight: Flight, awaitable: Awaitable[Any] | None) -> None:
+    """The task of one build: build, and tell whoever waits."""
+    slot = flight.slot
+    node, started = slot.node, slot.node.clock.now()
+    _landing.set(flight)
+    announce(node, "build:start", slot.name)
+    while True:
+        error: BaseException | None = None
+        try:
+            instance = await _build(slot, awaitable)
+        except BaseException as raised:  # noqa: BLE001 - the waiters get it; a task of ours does not die of user code
+            error = raised
+        if node.closed:
+            error = explain.disposed(node)
+        if error is None:
+            publish(slot, instance, started)
+            break
+        with suppress(asyncio.CancelledError):  # this task ends right below, whatever more is thrown at it
+            await discard(slot)
+        if flight.abandoned and not node.closed:
+            if flight.waiters:  # somebody asked again while the cancelled build was ending
+                flight.abandoned = False
+                flight.task.uncancel()
+                awaitable = None
+                continue
+            slot.status = EMPTY
+            break
+        flight.error = fail(slot, error, started)
+        break
+    _land(flight)
+
+
+def _land(flight: Flight) -> None:
+    slot = flight.slot
+    slot.flight = slot.asker = None
+    if slot.node.flights is not None:
+        del slot.node.flights[slot]
+    for waiter in flight.waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
+async def build_alone(slot: Slot, asker: Slot | Node, awaitable: Awaitable[Any] | None = None) -> Any:
+    """Build a transient in the task of who asked: nobody shares it."""
+    node, started = slot.node, slot.node.clock.now()
+    _check_not_within(slot, asker)
+    slot.status = BUILDING
+    slot.asker = asker
+    announce(node, "build:start", slot.name)
+    try:
+        instance = await _build(slot, awaitable)
+    except BaseException as error:
+        failure = error if isinstance(error, asyncio.CancelledError) else fail(slot, error, started)
+        await discard(slot)
+        if failure is error:
+            raise
+        raise failure from error
+    publish(slot, instance, started)
+    return instance
+
+
+# ---------------------------------------------------------------------------------------------------- attempts
+async def _build(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
+    """Build until what was read is still what is; the newest state wins, with one build per change at most."""
+    await graph.wait_until_left(slot)
+    for _ in range(STALE_LIMIT):
+        try:
+            instance = await _build_with_retries(slot, awaitable)
+        except Exception:
+            if not slot.stale:  # else what it was built from is gone, and its failure says nothing about what is now
+                raise
+        else:
+            if not slot.stale:
+                return instance
+        awaitable = None
+        await discard(slot)
+    raise explain.never_settles(slot, STALE_LIMIT)
+
+
+async def _build_with_retries(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
+    retry, clock = slot.recipe.retry, slot.node.clock
+    attempt = 1
+    while True:
+        try:
+            return await _attempt(slot, awaitable)
+        except Exception as error:
+            if retry is None or attempt >= retry.attempts or not worth_another(retry, error):
+                raise
+            await discard(slot)
+        awaitable = None
+        await sleep_until(clock, clock.now() + delay_before(retry, attempt))
+        attempt += 1
+
+
+async def _attempt(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
+    arguments = await _arguments(slot) if awaitable is None else {}
+    limit = slot.recipe.timeout
+    if limit is None:
+        return await _make(slot, arguments, awaitable)
+    span = seconds(limit)
+    scope = timeout_at(slot.node.clock, slot.node.clock.now() + span)
+    try:
+        async with scope:
+            return await _make(slot, arguments, awaitable)
+    except TimeoutError as error:
+        if not scope.expired:
+            raise
+        raise explain.timed_out(slot, span) from error
+
+
+async def _arguments(slot: Slot) -> dict[str, Any]:
+    arguments = {}
+    for need in slot.recipe.needs:
+        if need.optional and slot.node.find(need.key) is None:
+            continue
+        arguments[need.param] = await slot.node.obtain(need.key, None, slot)
+    return arguments
+
+
+async def _make(slot: Slot, arguments: dict[str, Any], awaitable: Awaitable[Any] | None) -> Any:
+    made = awaitable if awaitable is not None else call(slot, arguments)
+    instance = await made if hasattr(made, "__await__") else made
+    check_product(slot, instance)
+    return instance
+
+
+# ----------------------------------------------------------------------------------------------------- circles
+def current_flight() -> Flight | None:
+    """Return the build whose own task is running right now; a task it has started does not count."""
+    flight = _landing.get()
+    return flight if flight is not None and asyncio.current_task() is flight.task else None
+
+
+def flight_of(asker: Slot | Node | None) -> Flight | None:
+    """Return the build that stands still while `asker` waits."""
+    while isinstance(asker, Slot):
+        if asker.flight is not None:
+            return asker.flight
+        asker = asker.asker
+    return None
+
+
+def _way(start: Flight, goal: Flight) -> list[Flight]:
+    """Return how waiting builds lead from `start` to `goal`, both included, or nothing."""
+    came_from: dict[Flight, Flight] = {}
+    todo = [start]
+    while todo:
+        flight = todo.pop()
+        if flight is goal:
+            way = [flight]
+            while way[-1] is not start:
+                way.append(came_from[way[-1]])
+            return way[::-1]
+        for other in flight.waits:
+            if other not in came_from and other is not start:
+                came_from[other] = flight
+                todo.append(other)
+    return []
+
+
+def circle(slot: Slot, asker: Slot | Node | None) -> ArtifactCycle:
+    """Return the error for `asker` wanting `slot`, which waits for `asker`; the path begins and ends with `slot`."""
+    between: list[Slot] = []
+    while isinstance(asker, Slot) and asker is not slot:
+        between.insert(0, asker)
+        if slot.flight is not None and asker.flight is not None:
+            # From here on builds wait for each other, perhaps across tasks.
+            between[:1] = [flight.slot for flight in _way(slot.flight, asker.flight)[1:]]
+            break
+        asker = asker.asker
+    return explain.cycle([slot.name, *(each.name for each in between), slot.name])
+
+
+def _check_not_within(slot: Slot, asker: Slot | Node | None) -> None:
+    """Raise if a transient is built for itself: no slot is shared there, so nobody else would notice."""
+    names = [slot.name]
+    while isinstance(asker, Slot):
+        names.append(asker.name)
+        if asker.recipe is slot.recipe and asker.node is slot.node:
+            raise explain.cycle(names[::-1])
+        asker = asker.asker

@@ -1,0 +1,53 @@
+"""Asking what was built whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from poundlock.artifacts import explain
+from poundlock.artifacts.node import READY, Node, Slot
+from poundlock.clock import timeout_at
+
+
+class Health(NamedTuple):
+    """What a ping gave.
+
+    Attributes:
+        ok: whether the artifact is well.
+        error: what the ping raised; TimeoutError if it did not answer in time; None if it only said no.
+        seconds: how long it took.
+    """
+
+    ok: bool
+    error: Exception | None
+    seconds: float
+
+
+async def health(node: Node, timeout: float) -> dict[str, Health]:
+    """Ping everything that is built here and has a ping, all at once; never builds."""
+    if node.closed:
+        raise explain.disposed(node)
+    asked = [slot for slot in node.all_slots() if slot.status is READY and slot.recipe.template.health is not None]
+    async with asyncio.TaskGroup() as group:
+        answers = {slot.name: group.create_task(_ping(slot, timeout)) for slot in asked}
+    return {name: answer.result() for name, answer in answers.items()}
+
+
+async def _ping(slot: Slot, timeout: float) -> Health:
+    clock, ping = slot.node.clock, slot.recipe.template.health
+    started = clock.now()
+    error: Exception | None = None
+    well = False
+    try:
+        async with timeout_at(clock, started + timeout):
+            well = await _asked(ping, slot.instance) is not False
+    except Exception as raised:  # noqa: BLE001 - whatever a ping raises is its answer
+        error = raised
+    return Health(well, error, clock.now() - started)
+
+
+async def _asked(ping: Callable[[Any], Any] | None, instance: Any) -> Any:
+    answer: Any = ping(instance) if ping is not None else None
+    return await answer if hasattr(answer, "__await__") else answer

@@ -1,0 +1,140 @@
+"""Calling a factory, and noting how it ended.
+
+House rule: nothing is written to a slot before its factory has succeeded, but for its status and who asked. A failed
+build leaves the slot empty, with its clean-ups run: an error is never cached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextvars import Context
+from typing import Any, Final
+
+from poundlock.artifacts import explain, graph, reactive
+from poundlock.artifacts.announce import announce, tell
+from poundlock.artifacts.cleanup import ExitManager, FinishGenerator, Sweep, add_cleanup, outlast
+from poundlock.artifacts.context import FactoryContext
+from poundlock.artifacts.node import EMPTY, READY, Slot
+from poundlock.artifacts.recipe import Kind
+from poundlock.errors import PoundlockError
+
+STALE_LIMIT: Final = 10
+"""How often one build starts again because what it read has changed meanwhile."""
+
+
+def call(slot: Slot, arguments: dict[str, Any]) -> Any:
+    """Call the factory; gives the instance, or an awaitable of it."""
+    recipe = slot.recipe
+    if recipe.context is not None:
+        arguments[recipe.context] = FactoryContext(slot)
+    if recipe.params is not None:
+        arguments[recipe.params] = slot.params
+    # What is built for others, and outlives who asked, must not see the asker's context variables.
+    made = recipe.factory(**arguments) if slot.key is None else Context().run(recipe.factory, **arguments)
+    kind = recipe.kind
+    if kind is Kind.FUNCTION or kind is Kind.COROUTINE:
+        return made
+    if kind is Kind.GENERATOR:
+        return _first_of(slot, made)
+    if kind is Kind.ASYNC_GENERATOR:
+        return _first_of_async(slot, made)
+    if kind is Kind.MANAGER:
+        instance = made.__enter__()
+        add_cleanup(slot, ExitManager(made))
+        return instance
+    return _enter(slot, made)
+
+
+def _first_of(slot: Slot, generator: Generator[Any, None, None]) -> Any:
+    instance = next(generator, None)
+    add_cleanup(slot, FinishGenerator(generator))
+    return instance
+
+
+async def _first_of_async(slot: Slot, generator: AsyncGenerator[Any, None]) -> Any:
+    instance = await anext(generator, None)
+
+    async def finish() -> None:
+        async for _ in generator:
+            await generator.aclose()
+            raise RuntimeError("a factory must yield once, and this one yielded again")
+
+    add_cleanup(slot, finish)
+    return instance
+
+
+async def _enter(slot: Slot, manager: Any) -> Any:
+    instance = await manager.__aenter__()
+    add_cleanup(slot, lambda: manager.__aexit__(None, None, None))
+    return instance
+
+
+def check_product(slot: Slot, instance: Any) -> None:
+    """Raise ArtifactInvalid unless this is what the template promises; None never is."""
+    if instance is None or (slot.recipe.expected is not None and not isinstance(instance, slot.recipe.expected)):
+        raise explain.wrong_product(slot, instance)
+
+
+# ------------------------------------------------------------------------------------------------- how it ended
+def publish(slot: Slot, instance: Any, started: float) -> None:
+    """Put an instance into its slot, and tell."""
+    node, key = slot.node, slot.key
+    replaced = slot.builds > 0
+    slot.instance = instance
+    slot.status = READY
+    slot.builds += 1
+    node.builds += 1
+    slot.seconds = node.clock.now() - started
+    slot.asker = slot.error = slot.previous = None
+    if key is None:
+        return
+    if node.slots.get(key) is slot and type(key) is str:
+        node.warm[key] = instance
+        if slot.recipe.template.key is not key:
+            node.warm[slot.recipe.template.key] = instance
+    if slot.cleanups is not None or slot.disposals is not None:
+        node.owe(slot)
+    if node.index is not None:
+        graph.enter(slot)
+    if not node.calm:
+        announce(node, "build:complete", slot.name, duration=slot.seconds)
+        tell(slot, "replaced" if replaced else "built", instance=instance)
+    if slot.streams is not None:
+        reactive.start_streams(slot)
+
+
+def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
+    """Mark a slot as not built, tell, and return the error to raise: a Poundlock error as it is, any other wrapped."""
+    failure: BaseException = error
+    if isinstance(error, Exception | asyncio.CancelledError) and not isinstance(error, PoundlockError):
+        failure = explain.failed(slot, error)
+        failure.__cause__ = error
+    node = slot.node
+    slot.status = EMPTY
+    slot.error = failure
+    slot.asker = None
+    node.failures += 1
+    if not node.calm:
+        announce(node, "build:error", slot.name, duration=node.clock.now() - started, error=failure)
+        tell(slot, "error", error=failure)
+    return failure
+
+
+async def discard(slot: Slot) -> None:
+    """Undo what one attempt left behind."""
+    task = discard_soon(slot)
+    if task is not None:
+        await outlast(task)
+
+
+def discard_soon(slot: Slot) -> asyncio.Task[None] | None:
+    """Undo what one attempt left behind; what takes waiting goes on in the task that is returned."""
+    left = [*(slot.disposals or ()), *(slot.cleanups or ())]
+    slot.cleanups = slot.disposals = slot.streams = slot.cancelled = None
+    slot.stale = False
+    rested_on = graph.forget(slot)
+    slot.unwatch()
+    if not left:
+        return None
+    return Sweep(((slot, cleanup) for cleanup in reversed(left)), [slot], rested_on).soon(slot.node)

@@ -1,0 +1,327 @@
+"""Reading a factory: what it takes, what kind of thing it is, what it should build.
+
+House rules: pure inspection, done once per factory; nothing is called here, and nothing is looked up in a container.
+"""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import functools
+import inspect
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Annotated, Any, NamedTuple, Union
+
+from poundlock.artifacts.keys import Key, Use, key_name
+from poundlock.artifacts.template import ArtifactTemplate, Factory
+from poundlock.errors import InvalidDefinition
+
+CONTEXT_NAMES = frozenset({"ctx", "context"})
+"""Parameters of these names take the factory context without an annotation."""
+
+PARAMS_NAME = "params"
+"""A parameter of this name takes what was passed to `resolve(key, params=...)`."""
+
+
+class ContextMark:
+    """Base of the factory context; a parameter annotated with a subclass takes the context."""
+
+
+class Kind(enum.Enum):
+    """How a factory gives its artifact, and so what is its clean-up."""
+
+    FUNCTION = "function"
+    COROUTINE = "coroutine"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+    MANAGER = "context manager"
+    ASYNC_MANAGER = "async context manager"
+
+
+_AT_ONCE = frozenset({Kind.FUNCTION, Kind.GENERATOR, Kind.MANAGER})
+
+
+class Need(NamedTuple):
+    """An artifact that a factory's parameter asks for."""
+
+    param: str
+    key: Key
+    """A string from `Use`, or the class the parameter is annotated with."""
+    optional: bool
+    """The parameter has a default, which stands in where nobody registered the key."""
+
+
+class Signature(NamedTuple):
+    """What a factory takes."""
+
+    context: str | None
+    """The parameter that takes the factory context."""
+    params: str | None
+    """The parameter that takes the resolution's params."""
+    needs: tuple[Need, ...]
+    positional: tuple[str, ...]
+    """Parameters that cannot be passed by name."""
+
+
+class Recipe:
+    """A template, read: all that a build needs to know about it. Shared by every container that uses the template."""
+
+    __slots__ = (
+        "at_once",
+        "context",
+        "expected",
+        "factory",
+        "kind",
+        "name",
+        "needs",
+        "param_key",
+        "params",
+        "plain",
+        "provided_type",
+        "retry",
+        "template",
+        "timeout",
+        "transient",
+    )
+
+    def __init__(self, template: ArtifactTemplate) -> None:
+        signature = read_signature(template.factory, template.key)
+        self.template = template
+        self.name = key_name(template.key)
+        self.factory = _callable_by_name(template.factory, signature.positional)
+        self.kind = kind_of(template.factory)
+        self.context = signature.context
+        self.params = signature.params
+        self.needs = signature.needs
+        self.transient = template.scope == "transient"
+        self.timeout = template.timeout
+        self.retry = template.retry
+        self.param_key = template.param_key
+        self.expected = _checkable(template.type or (template.key if isinstance(template.key, type) else None))
+        self.provided_type = template.type or _product_of(template.factory, self.kind)
+        # Whether it can be built without waiting, as far as the factory itself tells.
+        self.at_once = self.kind in _AT_ONCE and self.timeout is None and self.retry is None
+        self.plain = self.kind in {Kind.FUNCTION, Kind.GENERATOR} and self.context is None and self.params is None
+
+    def __repr__(self) -> str:
+        return f"<Recipe {self.name!r} {self.kind.value}>"
+
+
+def kind_of(factory: Factory) -> Kind:
+    """Tell what a factory gives. `@contextmanager` and its async twin are seen through `__wrapped__`."""
+    function = _function(factory)
+    if inspect.iscoroutinefunction(function):
+        return Kind.COROUTINE
+    if inspect.isasyncgenfunction(function):
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    # contextlib's decorators give plain functions that share one body each; that body tells them from other decorators.
+    code = getattr(function, "__code__", None)
+    if code is _MANAGER_CODE:
+        return Kind.MANAGER
+    if code is _ASYNC_MANAGER_CODE:
+        return Kind.ASYNC_MANAGER
+    return Kind.FUNCTION
+
+
+@contextmanager
+def _manager() -> Iterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _async_manager() -> typing.AsyncIterator[None]:
+    yield
+
+
+_MANAGER_CODE = _manager.__code__
+_ASYNC_MANAGER_CODE = _async_manager.__code__
+
+
+def _function(factory: Factory) -> Any:
+    """Return the function behind partials and callable objects."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    if inspect.isroutine(factory) or isinstance(factory, type):
+        return factory
+    return type(factory).__call__
+
+
+def read_signature(factory: Factory, key: Key) -> Signature:
+    """Read what a factory takes.
+
+    Raises:
+        InvalidDefinition: a parameter without default is neither the context, nor params, nor annotated.
+    """
+    context = params = None
+    needs: list[Need] = []
+    positional: list[str] = []
+    hints = annotations_of(factory)
+    for parameter in _parameters(factory):
+        name, hint = parameter.name, hints.get(parameter.name)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(name)
+        asked = _asked_for(hint)
+        if _is_context(hint) or (name in CONTEXT_NAMES and not isinstance(asked, str)):
+            context = name
+        elif name == PARAMS_NAME and not isinstance(asked, str):
+            params = name
+        elif asked is not None:
+            needs.append(Need(name, asked, parameter.default is not parameter.empty))
+        elif parameter.default is parameter.empty:
+            raise InvalidDefinition(
+                f"the factory of '{key_name(key)}' has a parameter '{name}' that nothing can fill: name it ctx for the "
+                f'factory context, annotate it with a class or Annotated[T, Use("key")], or give it a default',
+                path=f"{key_name(key)}.{name}",
+            )
+    return Signature(context, params, tuple(needs), tuple(positional))
+
+
+_injections: weakref.WeakKeyDictionary[Any, Mapping[str, Key]] = weakref.WeakKeyDictionary()
+
+
+def injections(function: Callable[..., Any]) -> Mapping[str, Key]:
+    """Return which artifact each parameter of a function asks for.
+
+    Args:
+        function: any callable; it is inspected once and not called.
+
+    Returns:
+        parameter name -> the key from `Annotated[T, Use(key)]`, as a string; or the class the parameter is annotated
+        with, which is an artifact only if one is registered for it (`ArtifactContainer.key_of` tells). Parameters that
+        ask for nothing are left out. String annotations that cannot be resolved count as no annotation.
+
+    Raises:
+        InvalidDefinition: a `Use(...)` names something that is not defined.
+    """
+    try:
+        return _injections[function]
+    except (KeyError, TypeError):
+        pass
+    hints = annotations_of(function)
+    asked = {parameter.name: _asked_for(hints.get(parameter.name)) for parameter in _parameters(function)}
+    found = types.MappingProxyType({name: key for name, key in asked.items() if key is not None})
+    with suppress(TypeError):  # a callable that cannot be weakly referenced is inspected each time
+        _injections[function] = found
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- annotations
+class Unresolved:
+    """Stands for a name in a string annotation that does not exist where it was written."""
+
+
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a callable's annotations as objects; names that cannot be resolved become subclasses of `Unresolved`."""
+    target = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    if isinstance(target, type):
+        target = inspect.getattr_static(target, "__init__")
+    elif not inspect.isroutine(target):
+        target = type(target).__call__
+    target = inspect.unwrap(target)
+    raw: dict[str, Any] = getattr(target, "__annotations__", None) or {}
+    if not any(isinstance(hint, str) for hint in raw.values()):
+        return raw
+    scope = _Scope(target)
+    return {name: scope.resolve(hint) if isinstance(hint, str) else hint for name, hint in raw.items()}
+
+
+class _Scope(dict[str, Any]):
+    """The names a function sees. One that is missing stands for itself: `Annotated[Missing, Use("db")]` still works."""
+
+    def __init__(self, function: Any) -> None:
+        module = sys.modules.get(getattr(function, "__module__", None) or "", builtins)
+        super().__init__(vars(builtins) | vars(module) | getattr(function, "__globals__", {}))
+        code = getattr(function, "__code__", None)
+        for name, cell in zip(
+            code.co_freevars if code else (), getattr(function, "__closure__", None) or (), strict=False
+        ):
+            try:
+                self[name] = cell.cell_contents
+            except ValueError:
+                continue  # a variable of the enclosing function that has no value yet
+
+    def __missing__(self, name: str) -> Any:
+        return type(name, (Unresolved,), {})
+
+    def resolve(self, hint: str) -> Any:
+        try:
+            return eval(hint, {}, self)  # noqa: S307 - the text of an annotation in the user's own source
+        except Exception:  # noqa: BLE001 - an annotation may be any text at all; then it says nothing to us
+            return None
+
+
+def _parameters(factory: Factory) -> list[inspect.Parameter]:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return []  # builtins and compiled callables do not tell; they are called with nothing
+    return [each for each in parameters if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
+
+
+def _asked_for(hint: Any) -> Key | None:
+    """Return the key an annotation asks for, or None."""
+    if typing.get_origin(hint) is Annotated:
+        for mark in hint.__metadata__:
+            if isinstance(mark, Use):
+                if isinstance(mark.key, type) and issubclass(mark.key, Unresolved):
+                    raise InvalidDefinition(
+                        f"Use({mark.key.__name__}) names something that is not defined where it is written: "
+                        f"write the key as a literal, or define it at module level",
+                        path=mark.key.__name__,
+                    )
+                return key_name(mark.key)
+        return _asked_for(hint.__origin__)
+    if typing.get_origin(hint) in {Union, types.UnionType}:
+        choices = [each for each in typing.get_args(hint) if each is not type(None)]
+        return _asked_for(choices[0]) if len(choices) == 1 else None
+    if isinstance(hint, type) and not issubclass(hint, Unresolved) and typing.get_origin(hint) is None:
+        return hint
+    return None
+
+
+def _is_context(hint: Any) -> bool:
+    if not isinstance(hint, type):
+        return False
+    # Imported for type checkers only, the class is known by its name alone.
+    return issubclass(hint, ContextMark) or (issubclass(hint, Unresolved) and hint.__name__ == "FactoryContext")
+
+
+def _product_of(factory: Factory, kind: Kind) -> type | None:
+    """Return the class a factory says it builds: itself, its return annotation, or what its iterator yields."""
+    if isinstance(factory, type):
+        return factory
+    hint = annotations_of(factory).get("return")
+    if kind not in {Kind.FUNCTION, Kind.COROUTINE}:
+        hint = next(iter(typing.get_args(hint)), None)
+    return hint if isinstance(hint, type) and not issubclass(hint, Unresolved) and hint is not type(None) else None
+
+
+def _checkable(expected: type | None) -> type | None:
+    """Return a class that `isinstance` can be asked about; a Protocol that is not runtime-checkable cannot."""
+    if expected is None:
+        return None
+    try:
+        isinstance(None, expected)
+    except TypeError:
+        return None
+    return expected
+
+
+def _callable_by_name(factory: Factory, positional: tuple[str, ...]) -> Factory:
+    if not positional:
+        return factory
+
+    @functools.wraps(factory)
+    def by_name(**arguments: Any) -> Any:
+        return factory(*[arguments.pop(name) for name in positional], **arguments)
+
+    return by_name

@@ -1,0 +1,21 @@
+"""The reactive state of one run, and the registry of what makes it. Open `store.py` first."""
+
+from __future__ import annotations
+
+from poundlock.model.patches import DELETE
+from poundlock.state.registry import StateFactory, StateRegistry
+from poundlock.state.store import Commit, StateStore, Transaction
+from poundlock.state.views import ListView, MappingView, plain, view
+
+__all__ = [
+    "DELETE",
+    "Commit",
+    "ListView",
+    "MappingView",
+    "StateFactory",
+    "StateRegistry",
+    "StateStore",
+    "Transaction",
+    "plain",
+    "view",
+]

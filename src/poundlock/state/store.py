@@ -1,0 +1,277 @@
+"""The state of one run, and who wants to know when it changes.
+
+House rules:
+
+1. State is replaced, never changed: a commit makes a new dictionary that shares what stayed the same. So whoever
+   holds an old state, or a view of it, holds something consistent.
+2. A commit is complete before anybody is told. Subscribers hear of commits in order, one at a time; one that raises is
+   logged; one that commits is heard after all have been told of this commit.
+3. While nobody listens a commit costs its merge and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from poundlock.codecs import pack
+from poundlock.errors import StateInvalid
+from poundlock.model.patches import changed_paths, merge
+from poundlock.model.paths import get_path, touches
+from poundlock.state.views import plain, view
+
+logger = logging.getLogger("poundlock.state")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a subscriber is told.
+
+    Attributes:
+        version: of the state after the commit.
+        paths: the dotted paths that were written; the empty path is the whole state.
+    """
+
+    version: int
+    paths: tuple[str, ...]
+
+
+class _Subscriber:
+    __slots__ = ("active", "fn", "paths")
+
+    def __init__(self, paths: tuple[str, ...], fn: Callable[[Commit], Any]) -> None:
+        self.paths = paths
+        self.fn = fn
+        self.active = True
+
+    def wants(self, commit: Commit) -> bool:
+        return self.active and any(touches(changed, read) for changed in commit.paths for read in self.paths)
+
+
+class StateStore:
+    """Holds one run's state and tells who subscribed when a commit touches what they read.
+
+    Args:
+        initial: JSON-like data, or an instance of a model, which then is the state's type.
+        model: a pydantic model, dataclass or TypedDict that every state must fit; reads then give instances of it.
+
+    Raises:
+        StateInvalid: the initial state does not fit the model.
+        NotStorable: a value in it is no data.
+    """
+
+    __slots__ = ("_data", "_model", "_pending", "_subscribers", "_telling", "_version")
+
+    def __init__(self, initial: Any = None, *, model: Any = None) -> None:
+        if model is None and initial is not None and not isinstance(initial, Mapping):
+            model = type(initial)
+        self._model = model
+        self._version = 0
+        self._subscribers: list[_Subscriber] = []
+        self._pending: deque[Commit] = deque()
+        self._telling = False
+        self._data: dict[str, Any] = self._checked(_as_data({} if initial is None else initial, model))
+
+    # ------------------------------------------------------------------------------------------------- reading
+    @property
+    def version(self) -> int:
+        """How many commits this store has seen."""
+        return self._version
+
+    @property
+    def model(self) -> Any:
+        """The type of the state, or None."""
+        return self._model
+
+    def get(self) -> Any:
+        """Return the state: a detached instance of its model, or a read-only view that never changes."""
+        return view(self._data) if self._model is None else self._instance()
+
+    def select(self, selector: str | Callable[[Any], Any]) -> Any:
+        """Return part of the state, detached or read-only.
+
+        Args:
+            selector: a dotted path ("order.lines.0.sku"; "" is everything), or a function of the state, which may
+                read by attribute or by key.
+
+        Returns:
+            What stands there; for a path that leads nowhere, None.
+        """
+        if isinstance(selector, str):
+            return self.get() if not selector else view(get_path(self._data, selector, None))
+        return self.trace(selector)[0]
+
+    def trace(self, selector: Callable[[Any], Any]) -> tuple[Any, tuple[str, ...]]:
+        """Return what a function of the state gives, and the dotted paths it has read."""
+        from poundlock.state.trace import trace
+
+        return trace(self._data if self._model is None else self._instance(), selector)
+
+    def _instance(self) -> Any:
+        from poundlock.state.typed import validate
+
+        return validate(self._model, self._data)
+
+    # ------------------------------------------------------------------------------------------------- writing
+    def patch(self, patch: Mapping[str, Any]) -> int:
+        """Merge a patch in: mappings merge, lists and scalars replace, DELETE removes, None is a value.
+
+        Returns:
+            The version it has made.
+
+        Raises:
+            StateInvalid: the result does not fit the model; nothing was changed.
+            NotStorable: a value in it is no data; nothing was changed.
+        """
+        return self._commit([_as_patch(patch)])
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Collect several patches into one commit: `with store.transaction() as tx: tx.patch(...)`.
+
+        Nobody sees any of it before the block ends; if the block raises, nothing happened. The patches are merged into
+        the state as it is when the block ends.
+
+        Raises:
+            StateInvalid: the result does not fit the model; nothing was changed.
+        """
+        transaction = Transaction(self._data)
+        yield transaction
+        if transaction.patches:
+            self._commit(transaction.patches)
+
+    def adopt(self, state: dict[str, Any], patch: Mapping[str, Any] | None = None) -> None:
+        """Take over a state that was merged, validated and detached already.
+
+        Args:
+            state: the new state; from now on nobody may change it.
+            patch: what led to it, so that only those who read these paths are told; None tells everybody.
+        """
+        self._data = state
+        self._version += 1
+        if self._subscribers:
+            self._tell(("",) if patch is None else tuple(changed_paths(patch)))
+
+    def _commit(self, patches: list[dict[str, Any]]) -> int:
+        merged = self._data
+        for patch in patches:
+            merged = merge(merged, patch)
+        self._data = self._checked(merged)
+        self._version += 1
+        if self._subscribers:
+            # A model may have changed more than the patches say: by defaults, conversions and validators.
+            written = [path for patch in patches for path in changed_paths(patch)]
+            self._tell(tuple(written) if self._data == merged else ("",))
+        return self._version
+
+    def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
+        if self._model is None:
+            return data
+        from poundlock.state.typed import dump, validate
+
+        return dump(self._model, validate(self._model, data))
+
+    # ----------------------------------------------------------------------------------------------- subscribing
+    def subscribe(self, paths: str | Iterable[str], fn: Callable[[Commit], Any]) -> Callable[[], None]:
+        """Call `fn(commit)` after each commit that touches one of these paths.
+
+        Args:
+            paths: dotted paths; one touches another if one is a prefix of the other. "" is the whole state.
+            fn: a plain function; what it raises is logged.
+
+        Returns:
+            What ends the subscription, at once; calling it again does nothing.
+        """
+        subscriber = _Subscriber((paths,) if isinstance(paths, str) else tuple(paths), fn)
+        self._subscribers.append(subscriber)
+
+        def end() -> None:
+            if subscriber.active:
+                subscriber.active = False
+                self._subscribers.remove(subscriber)
+
+        return end
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._subscribers)
+
+    def _tell(self, paths: tuple[str, ...]) -> None:
+        self._pending.append(Commit(self._version, paths))
+        if self._telling:
+            return  # a subscriber has committed: those who are being told now are told of it next
+        self._telling = True
+        try:
+            while self._pending:
+                commit = self._pending.popleft()
+                for subscriber in [each for each in self._subscribers if each.wants(commit)]:
+                    if subscriber.active:
+                        _call(subscriber, commit)
+        finally:
+            self._telling = False
+
+    def __repr__(self) -> str:
+        return f"<StateStore version {self._version}, {len(self._data)} keys>"
+
+
+class Transaction:
+    """Patches on their way to one commit.
+
+    Attributes:
+        patches: what was patched so far, in order.
+    """
+
+    __slots__ = ("_data", "patches")
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._data = data
+        self.patches: list[dict[str, Any]] = []
+
+    def patch(self, patch: Mapping[str, Any]) -> None:
+        """Add a patch.
+
+        Raises:
+            NotStorable: a value in it is no data; it was not added.
+        """
+        data = _as_patch(patch)
+        self._data = merge(self._data, data)
+        self.patches.append(data)
+
+    def get(self) -> Any:
+        """Return the state as this transaction would leave it, read-only and not validated yet."""
+        return view(self._data)
+
+    def select(self, path: str) -> Any:
+        """Return what stands at a dotted path in `get()`, or None."""
+        return view(get_path(self._data, path, None))
+
+
+def _as_data(initial: Any, model: Any) -> dict[str, Any]:
+    if isinstance(initial, Mapping):
+        data = pack(plain(initial), "")[0]
+    else:
+        from poundlock.state.typed import dump
+
+        data = dump(model, initial)
+    if type(data) is not dict:
+        raise StateInvalid(f"a state is a mapping, and this is a {type(initial).__qualname__}: wrap it in one", path="")
+    return data
+
+
+def _as_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(patch, Mapping):
+        raise StateInvalid(f"a patch is a mapping, and this is a {type(patch).__qualname__}: {{'key': value}}", path="")
+    data: dict[str, Any] = pack(plain(patch), "")[0]
+    return data
+
+
+def _call(subscriber: _Subscriber, commit: Commit) -> None:
+    try:
+        subscriber.fn(commit)
+    except Exception:
+        logger.exception("a subscriber to %s failed", subscriber.paths)

@@ -1,0 +1,143 @@
+"""Which paths does a selector read? It is called with a stand-in for the state that writes down what is touched.
+
+What counts as read is what the outcome can depend on: a leaf that was reached, a mapping that was looked through
+(compared, counted, iterated, returned), a key that was asked for and is not there. A mapping that was only passed
+through on the way down does not count, or every change beside the path would seem to matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from poundlock.state.views import ListView, MappingView, view
+
+
+def trace(state: Any, selector: Callable[[Any], Any]) -> tuple[Any, tuple[str, ...]]:
+    """Call `selector` with a stand-in for `state`.
+
+    Args:
+        state: JSON-like data, or a pydantic model.
+        selector: a function of the state; it may read by attribute (`s.user.id`) or by key (`s["user"]["id"]`).
+
+    Returns:
+        What it gave, without stand-ins, and the dotted paths it has read; the empty path is the whole state.
+
+    Raises:
+        AttributeError, KeyError, ...: whatever the selector raises.
+    """
+    paths: dict[str, None] = {}
+    value = _unwrap(selector(_stand_in(state, "", paths)))
+    return value, _outermost(paths)
+
+
+def _stand_in(value: Any, path: str, paths: dict[str, None]) -> Any:
+    """Return a recording stand-in for what has an inside; anything else is a leaf, and read."""
+    if isinstance(value, MappingView | ListView):
+        value = value.data
+    if isinstance(value, dict):
+        return _Mapping(value, path, paths)
+    if isinstance(value, list):
+        return _List(value, path, paths)
+    if hasattr(type(value), "model_fields"):
+        return _Model(value, path, paths)
+    paths[path] = None
+    return value
+
+
+def _below(path: str, part: object) -> str:
+    return f"{path}.{part}" if path else str(part)
+
+
+def _outermost(paths: dict[str, None]) -> tuple[str, ...]:
+    """Leave out paths that lie within another one."""
+    if "" in paths:
+        return ("",)
+    return tuple(path for path in paths if not any(path.startswith(other + ".") for other in paths))
+
+
+def _unwrap(value: Any) -> Any:
+    """Replace stand-ins by what they stand for; to give one away is to read all of it."""
+    if isinstance(value, _StandIn):
+        return value.whole()
+    if type(value) in {list, tuple, set}:
+        return type(value)(_unwrap(item) for item in value)
+    return {key: _unwrap(item) for key, item in value.items()} if type(value) is dict else value
+
+
+class _StandIn:
+    __slots__ = ("_path", "_paths", "_value")
+
+    def __init__(self, value: Any, path: str, paths: dict[str, None]) -> None:
+        self._value = value
+        self._path = path
+        self._paths = paths
+
+    def whole(self) -> Any:
+        """Return what is stood for, and note that all of it was read."""
+        self._paths[self._path] = None
+        return view(self._value)
+
+    def _item(self, part: Any, value: Any) -> Any:
+        return _stand_in(value, _below(self._path, part), self._paths)
+
+    def _missing(self, part: Any) -> None:
+        self._paths[_below(self._path, part)] = None
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.whole() == _unwrap(other))
+
+    __hash__ = None  # type: ignore[assignment] # what it stands for has none
+
+    def __repr__(self) -> str:
+        return repr(self.whole())
+
+
+class _Mapping(_StandIn, Mapping[str, Any]):
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._value:
+            self._missing(key)
+            raise KeyError(key)
+        return self._item(key, self._value[key])
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the state has no '{_below(self._path, name)}'") from None
+
+    def __contains__(self, key: object) -> bool:
+        self._missing(key)
+        return key in self._value
+
+    def __iter__(self) -> Iterator[str]:
+        self.whole()
+        return iter(self._value)
+
+    def __len__(self) -> int:
+        self.whole()
+        return len(self._value)
+
+
+class _List(_StandIn, Sequence[Any]):
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        # What stands at an index depends on what stands before it, so a list is read as a whole.
+        return view(self.whole()[index])
+
+    def __len__(self) -> int:
+        return len(self.whole())
+
+
+class _Model(_StandIn):
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self._value).model_fields:
+            return self._item(name, getattr(self._value, name))
+        # A property or method: nobody knows what it reads.
+        self._paths[self._path] = None
+        return getattr(self._value, name)
