@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+import pytest_asyncio
 from hypothesis import settings
+from support import Stores
 
 # The first is ours, see pyproject.toml; the second runs pytest inside of tests, to test the first.
 pytest_plugins = ["poundlock.testing.plugin", "pytester"]
@@ -14,3 +17,17 @@ settings.register_profile("dev", deadline=None, print_blob=True)
 # The same examples in every run: a change is judged by what it does, not by the luck of the draw.
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store_kind(request):
+    """Each kind of store in turn."""
+    return request.param
+
+
+@pytest_asyncio.fixture
+async def stores(store_kind, tmp_path, vclock):
+    """A durable place on the virtual clock, that runtimes are entered on, crash on, and are entered on again."""
+    place = Stores(store_kind, tmp_path, vclock)
+    yield place
+    await place.close()

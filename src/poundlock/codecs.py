@@ -71,6 +71,8 @@ _decoders: dict[str, Callable[[Any], Any]] = {
     "bytes": b64decode,
     "dict": lambda pairs: {key: _revive(value) for key, value in pairs},
 }
+_lookalikes: set[type] = set()
+"""Registered types that equal plain data, such as text enums. Comparing cannot find them: with any, all is walked."""
 
 
 def register_type(
@@ -100,6 +102,8 @@ def register_type(
             raise ValueError(f"{kind.__qualname__} is no enum, dataclass or pydantic model: give encode= and decode=")
     if decode is None:
         decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
+    if issubclass(kind, str | int | float | list | dict):
+        _lookalikes.add(kind)
     _encoders[kind] = (name, encode)
     _decoders[name] = decode
 
@@ -120,7 +124,7 @@ def pack(value: Any, path: str = "") -> tuple[Any, str]:
     try:
         raw = to_json(value, inf_nan_mode="null")
         decoded = _parse(raw)
-        if decoded == value and _TAG_BYTES not in raw:
+        if decoded == value and _TAG_BYTES not in raw and not _lookalikes:
             return decoded, raw.decode()
     except (PydanticSerializationError, ValueError, TypeError, RecursionError):
         pass  # the walk below finds the place and says it better
@@ -209,10 +213,6 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
 
 
 def _leaf(value: Any, path: str) -> Any:
-    if isinstance(value, enum.Enum) and not isinstance(value, str | int):
-        raise NotStorable(
-            f"{_where(path)} is the enum member {value!r}: use its .value or register the enum", path=path
-        )
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
         raise NotStorable(f"{_where(path)} is {value}, which JSON has no number for: use None", path=path)
     if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:

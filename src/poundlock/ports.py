@@ -60,6 +60,8 @@ class Store(Protocol):
     async def open(self, worker: str) -> None:
         """Connect, check the schema, and give runs of dead owners back: they become `ready` under a new epoch.
 
+        Where one worker owns the store, every run that is running then has a dead owner, also one of the same name.
+
         Raises:
             StoreUnavailable, StoreCorrupt, StoreTooNew: with the next action; nothing was changed.
         """
@@ -70,7 +72,8 @@ class Store(Protocol):
     async def commit(self, changes: Changes) -> Committed:
         """Write all of `changes` atomically and return when durable.
 
-        Changes submitted one after another are applied in that order.
+        Changes submitted one after another are applied in that order. If the waiting caller is cancelled, its changes
+        are written as a whole or not at all, and nobody else is affected.
 
         Raises:
             StaleVersion, LeaseLost, InboxAhead, LoadMoved, WaitMoved, KeysTaken, RunExists, RunNotFound, RunFinished: a
@@ -96,16 +99,19 @@ class Store(Protocol):
     async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
         """Atomically take ownership of up to `limit` runs that are `ready`, or paused or delayed and due at `now`.
 
-        Order: priority, then due time, then id. Only runs of these workflows. A claim counts as an attempt of a
-        recovered run; a run that had given its slot back counts as active again. A due paused run stays at its parked
-        wait: the claimer decides what its timeout means.
+        Order: priority, then due time (a ready run is due at once), then id. Only runs of these workflows. A claim
+        counts as an attempt of a recovered run; a run that had given its slot back counts as active again. A due paused
+        run stays at its parked wait: the claimer decides what its timeout means.
+
+        Raises:
+            UnknownCodec: a run's state cannot be read, and there is no other to claim; it is left as it is.
         """
 
     async def next_due(self, workflows: Collection[str]) -> float | None:
         """Return the earliest wake time among paused and delayed runs of these workflows."""
 
     async def match_waits(self, event: Event) -> list[RunRecord]:
-        """Return the runs with a wait that this event is looked up by; an index look-up per shape in use."""
+        """Return the runs with a wait that this event is looked up by, oldest first; a look-up per shape in use."""
 
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
@@ -117,7 +123,7 @@ class Store(Protocol):
         """Return the lines of the last receipt given for an event."""
 
     async def stats(self) -> dict[str, int]:
-        """Return counters: runs per status, `commits`, `syncs`, waits, events."""
+        """Return counters: runs per status, waits, events; `commits` and `syncs` since the store was opened."""
 
 
 class Publication(NamedTuple):

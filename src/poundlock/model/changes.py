@@ -99,7 +99,8 @@ class LoadChange:
 class Remember(NamedTuple):
     """A key that must be absent (`KeysTaken`) and is then remembered until `expires_at`.
 
-    `scope` is "workflow/trigger", or "" for the one entry that all waits share. An expired key counts as absent.
+    `scope` is "workflow/trigger", or "" for the one entry that all waits share. An expired key counts as absent; one
+    that has expired as it comes is only checked.
     """
 
     source: str
@@ -111,17 +112,17 @@ class Remember(NamedTuple):
 
 
 class Post(NamedTuple):
-    """A signal or abort request for a run's inbox. Must hold: the run exists and has not ended (`RunFinished`)."""
+    """A signal, abort request or answer for a run's inbox. Must hold: the run exists and has not ended (`RunFinished`)."""
 
     run_id: str
-    kind: Literal["signal", "abort"]
+    kind: Literal["signal", "abort", "resume"]
     body: dict[str, Any]
     time: float
 
 
 @dataclass(slots=True)
 class Changes:
-    """One unit of work."""
+    """One unit of work. It moves or creates a run at most once; an event whose reference is known stays as it is."""
 
     creates: tuple[RunCreate, ...] = ()
     moves: tuple[RunMove, ...] = ()

@@ -100,9 +100,11 @@ def _compare(left: Any, op: str, right: Any) -> bool:
     if left is None or right is None:
         # null is not "another kind" for equality: asking `!= None` is how one asks for any value at all
         return (left is right) if op == "==" else (left is not right) if op == "!=" else False
-    if _kind(left) is not _kind(right) or left != left or right != right:  # noqa: PLR0124 - NaN matches nothing
+    if _kind(left) is not _kind(right):
         return False
     try:
+        if left != left or right != right:  # noqa: PLR0124 - NaN matches nothing
+            return False
         if op == "==":
             return _equal(left, right)
         if op == "!=":

@@ -30,7 +30,7 @@ def seconds(value: Duration) -> float:
             raise ValueError(f"'{value}' is no duration: write seconds as a number, or units like '2h30m' or '500ms'")
         result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        result = float(value) if abs(value) < _TOO_LONG else _TOO_LONG
+        result = float(value) if abs(value) < 1e300 else _TOO_LONG  # larger ints are no floats
     else:
         raise ValueError(f"{value!r} is no duration: give seconds, a timedelta, or text like '2h30m'")
     if not 0 <= result < _TOO_LONG:

@@ -16,20 +16,21 @@ def is_pattern(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    if pattern in ("*", "**"):
-        return re.compile(r".*", re.DOTALL)
-    parts = pattern.split(".")
+    segments = pattern.split(".")
+    # `**.**` is no more than `**`
+    parts = [part for part, before in zip(segments, ["", *segments], strict=False) if (part, before) != ("**", "**")]
+    if pattern == "*" or parts == ["**"]:
+        return re.compile(".*", re.DOTALL)
     # `**` brings the dot on its one side along, so that `order.**` also matches `order`, and `**.failed` also `failed`
     leading = parts[0] == "**"
-    pieces = [_segment(part, dot=index > int(leading)) for index, part in enumerate(parts) if index or not leading]
-    return re.compile((r"(?:.*\.)?" if leading else "") + "".join(pieces), re.DOTALL)
+    text = r"(?:.*\.)?" if leading else ""
+    for place, part in enumerate(parts[leading:]):
+        text += r"(?:\..*)?" if part == "**" else (r"\." if place else "") + _segment(part)
+    return re.compile(text, re.DOTALL)
 
 
-def _segment(part: str, *, dot: bool) -> str:
-    if part == "**":
-        return r"(?:\..*)?" if dot else ".*"
-    text = "[^.]+" if part == "*" else "[^.]*".join(re.escape(piece) for piece in part.split("*"))
-    return r"\." + text if dot else text
+def _segment(part: str) -> str:
+    return "[^.]+" if part == "*" else "[^.]*".join(re.escape(piece) for piece in part.split("*"))
 
 
 def type_matches(pattern: str, event_type: str) -> bool:

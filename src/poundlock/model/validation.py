@@ -61,6 +61,19 @@ def check_reserved(services: Iterable[Service]) -> None:
         )
 
 
+def check_global_services(services: Iterable[Service]) -> None:
+    """Refuse global services that take a reserved id, or one id twice (`DuplicateKey`)."""
+    services = list(services)
+    check_reserved(services)
+    taken = [name for name, count in Counter(service.id for service in services).items() if count > 1]
+    if taken:
+        raise DuplicateKey(
+            f"several global services are called {', '.join(taken)}: give each an id of its own",
+            path="services",
+            ids=taken,
+        )
+
+
 def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     yield from _name("id", definition.id)
     if not definition.pipelines:
@@ -178,6 +191,9 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
     correlate: object = {} if wait.correlate is None else wait.correlate
     if not isinstance(correlate, Mapping) or not all(isinstance(field, str) and field for field in correlate):
         yield f"{path}.correlate", "must be a mapping of payload paths to values or StateRefs"
+    for later in ("limit", "ttl", "overflow"):
+        if getattr(wait, later) != getattr(Wait("default"), later):
+            yield f"{path}.{later}", "is not supported yet"
     yield from _duration(f"{path}.timeout", wait.timeout)
     if wait.on_timeout not in ("fail", "abort", "resume"):
         yield from _target(f"{path}.on_timeout", wait.on_timeout, ids)

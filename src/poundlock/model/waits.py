@@ -13,9 +13,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from poundlock.codecs import dump
-from poundlock.model.conditions import StateRef, resolve
+from poundlock.model.conditions import Condition, StateRef, resolve
 from poundlock.model.definitions import Wait
-from poundlock.model.durations import seconds
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import type_matches
@@ -28,6 +27,13 @@ _SEPARATOR = "\x1f"  # ASCII unit separator: cannot stand in an event type (prin
 def wait_events(wait: Wait) -> tuple[str, ...]:
     """Return the event types and patterns of a wait."""
     return (wait.events,) if isinstance(wait.events, str) else tuple(wait.events)
+
+
+def wait_refs(wait: Wait) -> tuple[str, ...]:
+    """Return the state paths a wait refers to."""
+    values = [condition.value for condition in wait.where if isinstance(condition, Condition)]
+    values += (wait.correlate or {}).values()
+    return tuple(dict.fromkeys(value.path for value in values if isinstance(value, StateRef)))
 
 
 def wait_keys(events: Iterable[str], correlate: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
@@ -80,13 +86,11 @@ def arm(
     state: Mapping[str, Any],
     *,
     epoch: int,
-    parked: bool = False,
     resume_at: str | None = None,
-    now: float = 0.0,
 ) -> WaitRow | None:
     """Return the row of a wait with every StateRef resolved against `state`; None while one has no value.
 
-    `expires_at` is counted from `now` and only for a parked wait.
+    An armed wait only has events buffered; parking at it, which also starts its timeout, is the pipeline's.
     """
     where = resolve(wait.where, state)
     if where is None:
@@ -101,13 +105,13 @@ def arm(
     return WaitRow(
         wait_id=wait_id,
         epoch=epoch,
-        parked=parked,
+        parked=False,
         events=events,
         where=where,
         correlate=tuple(correlate),
         resume_at=resume_at,
         on_timeout=wait.on_timeout,
-        expires_at=now + seconds(wait.timeout) if parked and wait.timeout is not None else None,
+        expires_at=None,
         patch="call" if callable(wait.patch) else wait.patch,
         keys=wait_keys(events, correlate),
     )

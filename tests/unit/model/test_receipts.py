@@ -1,0 +1,76 @@
+"""Receipts: what became of an event, line by line."""
+
+from __future__ import annotations
+
+import pytest
+
+from poundlock.codecs import load
+from poundlock.model.receipts import (
+    REMEMBERED,
+    Delivered,
+    Delivery,
+    Fate,
+    ReceiptLine,
+    ReceiptRow,
+    Verdict,
+    settle_lines,
+)
+
+STARTED = ReceiptLine(Verdict.STARTED, "orders", "placed", "run-1")
+DELIVERY = Delivery(
+    "run-2", (("gate", 3),), "ref", None, ReceiptLine(Verdict.BUFFERED, "orders", None, "run-2", "1 of 2")
+)
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_lines_survive_the_store(verdict):
+    """A line written as plain data and read back is the same line."""
+    line = ReceiptLine(verdict, "w", None, "r", "why")
+    assert ReceiptLine.from_dict(line.to_dict()) == line
+    assert type(line.to_dict()["verdict"]) is str
+
+
+@pytest.mark.parametrize(
+    ("fate", "verdict", "reason"),
+    [
+        (Fate.RESUMED, Verdict.RESUMED, "1 of 2"),
+        (Fate.BUFFERED, Verdict.BUFFERED, "1 of 2"),
+        (Fate.GONE, Verdict.FILTERED, "the run went on meanwhile"),
+    ],
+)
+def test_deliveries_say_what_they_came_to(fate, verdict, reason):
+    """The lines decided come first, then one per delivery with what the commit made of it."""
+    lines = settle_lines([STARTED], [DELIVERY], [Delivered(fate, 4)])
+    assert lines == (STARTED, ReceiptLine(verdict, "orders", None, "run-2", reason))
+
+
+def test_every_delivery_has_an_outcome():
+    """A delivery without an outcome is a mistake of the store, not a missing line."""
+    with pytest.raises(ValueError, match="zip"):
+        settle_lines([], [DELIVERY], [])
+
+
+def test_rows_hold_the_settled_lines():
+    """The stored text is the receipt as it was given, deliveries included."""
+    row = ReceiptRow("/shop", "e1", 5.0, (STARTED,))
+    text = row.text([DELIVERY], [Delivered(Fate.RESUMED, 1)])
+    assert [ReceiptLine.from_dict(line) for line in load(text)] == [
+        STARTED,
+        ReceiptLine(Verdict.RESUMED, "orders", None, "run-2", "1 of 2"),
+    ]
+
+
+def test_what_may_be_tried_again_is_not_remembered():
+    """After drop, reject, filter and duplicate the same event id may be tried again; after the others not."""
+    assert {verdict for verdict in Verdict if verdict not in REMEMBERED} == {
+        Verdict.DROPPED,
+        Verdict.REJECTED,
+        Verdict.FILTERED,
+        Verdict.DUPLICATE,
+        Verdict.UNMATCHED,
+    }
+
+
+def test_every_fate_is_a_verdict_or_gone():
+    """What a delivery can come to has a word in the receipt."""
+    assert {fate.value for fate in Fate} - {verdict.value for verdict in Verdict} == {"gone"}

@@ -1,0 +1,216 @@
+"""Finding the waits an event is for: the index never disagrees with the wait itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poundlock.codecs import dump, load, pack
+from poundlock.model.conditions import Condition, StateRef
+from poundlock.model.definitions import Wait
+from poundlock.model.events import Event
+from poundlock.model.waits import arm, event_keys, key_shape, wait_events
+
+
+class Word(enum.StrEnum):
+    A = "a"
+
+
+EQUALS = [
+    (2, 2.0),
+    (0.0, -0.0),
+    (10**22, 1e22),
+    ([1, {"a": 2.0}], [1.0, {"a": 2}]),
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+    ((1, (2,)), [1, [2]]),
+    (Word.A, "a"),
+    (Decimal("2.50"), Decimal("2.5")),
+    (Decimal(100), Decimal("1e2")),
+    (Decimal("-0"), Decimal("0.00")),
+    (Decimal("1." + "1" * 60 + "0"), Decimal("1." + "1" * 60)),
+    (
+        dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC),
+        dt.datetime(2026, 1, 1, 13, tzinfo=dt.timezone(dt.timedelta(hours=1))),
+    ),
+    (dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 1)),  # noqa: DTZ001 - naive ones are data too
+    (None, None),
+    ("", ""),
+    (b"a", b"a"),
+]
+UNEQUAL = [
+    (1, True), (0, False), (0, None), ("1", 1), ("", None), ([1], [True]), ([], {}), ([1, 2], [2, 1]),
+    ({"a": 1}, {"a": "1"}),
+    (2**53, 2**53 + 1), (0.1, 0.2), ("a", "A"), (b"a", "a"), (Decimal(2), 2), (Decimal(1), Decimal(-1)),
+    (dt.date(2026, 1, 1), "2026-01-01"), (Decimal("1." + "1" * 60), Decimal("1." + "1" * 59 + "2")),
+]  # fmt: skip
+
+segments = st.sampled_from(["a", "b"])
+types = st.lists(segments, min_size=1, max_size=3).map(".".join)
+patterns = st.lists(segments | st.sampled_from(["*", "**"]), min_size=1, max_size=3).map(".".join)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from([0.0, -0.0, 1.0, 2.0, 0.5, 1e22, 10**22, "", "a", "1", "$type"])
+    | st.sampled_from([Decimal("1.0"), Decimal(1), Decimal("-0"), dt.date(2026, 1, 1), b"a"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+paths = st.sampled_from(["x", "y", "x.a", "x.0", "x.a.b"])
+payloads = st.dictionaries(st.sampled_from("xy"), values, max_size=2) | st.none() | scalars
+
+
+def row(wait, state=None):
+    armed = arm(wait, "w", state or {}, epoch=1)
+    assert armed is not None
+    return armed
+
+
+def found(armed, event, *others):
+    """Look an event up as a store does: by the shapes in use."""
+    shapes = {key_shape(key) for one in (armed, *others) for key in one.keys}
+    return bool(set(event_keys(shapes, event)) & set(armed.keys))
+
+
+@given(
+    st.lists(patterns | types, min_size=1, max_size=2),
+    st.dictionaries(paths, values, max_size=2),
+    types,
+    payloads,
+    st.dictionaries(paths, values, max_size=1),
+)
+def test_looking_up_and_matching_agree(events, correlate, event_type, payload, other):
+    """Without further conditions an event is found under a wait's keys if and only if the wait matches it."""
+    armed = row(Wait(events, correlate=correlate))
+    event = Event(event_type, payload)
+    assert found(armed, event, row(Wait("*", correlate=other))) is armed.matches(event)
+
+
+@given(st.dictionaries(paths, values, min_size=1, max_size=2), types)
+def test_an_event_made_for_a_wait_is_found(correlate, event_type):
+    """An event whose payload holds what a wait correlates is found, whatever kind of values they are."""
+    armed = row(Wait("**", correlate=correlate))
+    event = Event(event_type, dict(correlate))  # a key with dots in it stands for the path
+    assert armed.matches(event)
+    assert found(armed, event)
+
+
+@given(st.dictionaries(paths, values, min_size=1, max_size=2), types, payloads)
+def test_the_index_means_the_same_once_stored(correlate, event_type, payload):
+    """Keys are equal whether values come as given or as read back from a store."""
+    stored = {path: pack(value)[0] for path, value in correlate.items()}
+    assert row(Wait("*", correlate=correlate)).keys == row(Wait("*", correlate=stored)).keys
+    keys = [key_shape(key) for key in row(Wait("*", correlate=correlate)).keys]
+    assert event_keys(keys, Event(event_type, payload)) == event_keys(keys, Event(event_type, pack(payload)[0]))
+
+
+@pytest.mark.parametrize(("one", "other"), EQUALS, ids=repr)
+def test_equal_values_are_one_key(one, other):
+    """What a condition holds for equal is found, in both directions."""
+    for first, second in ((one, other), (other, one)):
+        armed, event = row(Wait("t", correlate={"x": first})), Event("t", {"x": second})
+        assert armed.matches(event)
+        assert found(armed, event)
+
+
+@pytest.mark.parametrize(("one", "other"), UNEQUAL, ids=repr)
+def test_unequal_values_are_two_keys(one, other):
+    """What a condition tells apart is not found, in both directions."""
+    for first, second in ((one, other), (other, one)):
+        armed, event = row(Wait("t", correlate={"x": first})), Event("t", {"x": second})
+        assert not armed.matches(event)
+        assert not found(armed, event)
+
+
+def test_a_missing_field_is_not_null():
+    """A wait for null is found by null, not by an event without the field."""
+    armed = row(Wait("t", correlate={"x": None}))
+    assert found(armed, Event("t", {"x": None}))
+    assert not found(armed, Event("t", {}))
+    assert not found(armed, Event("t"))
+
+
+def test_one_key_per_event_type_and_one_shape_per_definition():
+    """Waits of one definition share their shapes whatever they wait for, so an event is looked up a few times only."""
+    wait = Wait(["a", "b.*"], correlate={"x": StateRef("id"), "y": 1})
+    rows = [row(wait, {"id": number}) for number in range(100)]
+    assert {len(one.keys) for one in rows} == {2}
+    shapes = {key_shape(key) for one in rows for key in one.keys}
+    assert len(shapes) == 2
+    assert len({key for one in rows for key in one.keys}) == 200
+    event = Event("b.c", {"x": 7, "y": 1})
+    (key,) = event_keys(shapes, event)
+    assert [one.correlate[0][1] for one in rows if key in one.keys] == [7]
+
+
+def test_values_cannot_forge_a_key():
+    """Separators inside of values are data."""
+    forged = row(Wait("t", correlate={"x": '\x1f\x1f["a"]', "y": "b"}))
+    assert not found(forged, Event("t", {"x": "a", "y": "b"}))
+    assert found(forged, Event("t", {"x": '\x1f\x1f["a"]', "y": "b"}))
+
+
+# -- arming
+def test_arming_resolves_every_reference():
+    """Conditions and correlations take the state's values; what else the wait says is carried along."""
+    wait = Wait(
+        ["order.approved", "order.*"],
+        where=[Condition("by", "!=", StateRef("author"))],
+        correlate={"order.id": StateRef("order.id"), "kind": "full"},
+        on_timeout="abort",
+        patch={"approved": True},
+    )
+    armed = arm(wait, "gate", {"author": "ann", "order": {"id": 7}}, epoch=3, resume_at="next")
+    assert armed is not None
+    assert armed.where == (Condition("by", "!=", "ann"),)
+    assert armed.correlate == (("kind", "full"), ("order.id", 7))
+    assert (armed.wait_id, armed.epoch, armed.parked, armed.resume_at) == ("gate", 3, False, "next")
+    assert (armed.on_timeout, armed.patch, armed.expires_at) == ("abort", {"approved": True}, None)
+    assert armed.matches(Event("order.approved", {"by": "bob", "kind": "full", "order": {"id": 7}}))
+    assert not armed.matches(Event("order.approved", {"by": "ann", "kind": "full", "order": {"id": 7}}))
+    assert not armed.matches(Event("invoice.approved", {"by": "bob", "kind": "full", "order": {"id": 7}}))
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [Wait("t", where=[Condition("a", "==", StateRef("nowhere"))]), Wait("t", correlate={"a": StateRef("nowhere")})],
+    ids=["where", "correlate"],
+)
+def test_a_wait_is_not_armed_while_a_reference_has_no_value(wait):
+    """As long as the state lacks a value nothing is armed; None is a value."""
+    assert arm(wait, "w", {}, epoch=1) is None
+    assert arm(wait, "w", {"nowhere": None}, epoch=1) is not None
+
+
+def test_an_armed_wait_is_not_parked_and_has_no_deadline():
+    """Arming only makes events be buffered: the timeout starts when a run parks there."""
+    buffering = arm(Wait("t", timeout="1h"), "w", {}, epoch=1)
+    assert buffering is not None
+    assert (buffering.parked, buffering.expires_at) == (False, None)
+
+
+def test_a_function_as_patch_stays_in_the_definition():
+    """A row is data: of a function it keeps only that there is one."""
+    assert row(Wait("t", patch=lambda event: {})).patch == "call"
+
+
+def test_a_row_is_data():
+    """A row can be stored and read back as it was."""
+    armed = row(Wait(["a", "b"], correlate={"x": 1}, patch={"y": [1]}, timeout=5))
+    stored = [list(field) if isinstance(field, tuple) else field for field in armed]
+    stored[stored.index([("x", 1)])] = [["x", 1]]
+    assert load(dump(list(armed))) == stored
+
+
+def test_events_of_a_wait():
+    """One type or several, a wait always has a tuple of them."""
+    assert wait_events(Wait("a")) == ("a",)
+    assert wait_events(Wait(["a", "b"])) == ("a", "b")
