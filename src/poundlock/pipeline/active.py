@@ -55,6 +55,8 @@ class Position:
     buffer: tuple[Message, ...]
     backlog: tuple[Message, ...]
     inbox_seen: int
+    consumed: tuple[int, ...]
+    registered: Mapping[str, Wait] | None
     abort: Mapping[str, Any] | None
     resume: Resume | None
     mark: int
@@ -68,6 +70,7 @@ class ActiveRun:
 
     __slots__ = (
         "abort",
+        "armed",
         "attempt",
         "backlog",
         "buffer",
@@ -80,6 +83,7 @@ class ActiveRun:
         "identity",
         "inbox",
         "inbox_seen",
+        "interruptible",
         "journal",
         "log_seq",
         "make_container",
@@ -145,7 +149,10 @@ class ActiveRun:
         # where it stands
         self.stage: str | None = plan.stages[0].id
         self.waits: tuple[WaitRow, ...] = ()
-        self.registered: dict[str, Wait] | None = None
+        self.registered: Mapping[str, Wait] | None = None
+        """Waits that steps announced since the last boundary; replaced, never changed. Once armed they are rows."""
+        self.armed: dict[str, tuple[tuple[Any, ...], WaitRow | None]] | None = None
+        """Declared waits as they were armed last, with the values they were resolved from."""
         self.buffer: tuple[Message, ...] = ()
         self.consumed: list[int] = []
         self.resume: Resume | None = None
@@ -156,6 +163,8 @@ class ActiveRun:
         self.inbox_seen = 0
         self.abort: Mapping[str, Any] | None = None
         self.stopping = False
+        self.interruptible = False
+        """Whether an abort may cancel the task now: user code runs, and no commit is on its way."""
         self.recovered = False
 
     # ----------------------------------------------------------------------------------------------- what is seen
@@ -167,10 +176,12 @@ class ActiveRun:
     def latest(self) -> Any:
         """Return the state with the signals that came since the last boundary merged in."""
         state = self.state
+        model = self.plan.state_model
         for message in (*self.backlog, *self.inbox):
             if message.kind == "signal" and message.body is not None:
-                state = merge(state, message.body)
-        model = self.plan.state_model
+                told = merge(state, message.body)
+                if model is None or _fits(model, told):
+                    state = told
         return StateView(state) if model is None else model.model_validate(detach(state))
 
     def public_event(self) -> Event:
@@ -213,6 +224,8 @@ class ActiveRun:
             self.buffer,
             self.backlog,
             self.inbox_seen,
+            tuple(self.consumed),
+            self.registered,
             self.abort,
             self.resume,
             self.journal.mark,
@@ -228,7 +241,8 @@ class ActiveRun:
         self.abort = position.abort
         self.backlog = (*position.backlog, *messages)
         self.inbox_seen = max((position.inbox_seen, *(message.seq for message in messages)))
-        self.consumed.clear()
+        self.consumed[:] = position.consumed  # what earlier stages used up may ride in the same commit
+        self.registered = position.registered
         self.journal.rewind(position.mark)
 
     def unread(self) -> list[Message]:
@@ -252,7 +266,8 @@ class ActiveRun:
     # ---------------------------------------------------------------------------------------------------- writing
     def create(self) -> Changes:
         """Return the changes that write this run as it stands: a running run without a boundary behind it."""
-        return self._creation(RunStatus.RUNNING, None, None, slot=self.slot, now=self.identity.created_at, waits=())
+        now = self.identity.created_at
+        return self._creation(RunStatus.RUNNING, None, None, slot=self.slot, now=now, waits=self.waits)
 
     def changes(
         self,
@@ -337,7 +352,10 @@ class ActiveRun:
 
     def committed(self, changes: Changes) -> None:
         """Take over what a commit of `changes` made true."""
-        self.journal.clear()
+        self.registered = None
+        log = changes.creates[0].log if changes.creates else changes.moves[0].log
+        if log is not None:
+            self.journal.forget(log.size)
         if self.state_store is not None:
             self.state_store.adopt(self.state)
         if changes.creates:
@@ -384,3 +402,14 @@ class ActiveRun:
         # Events stood in the inbox before: they are buffered. Signals and requests are still to be absorbed.
         self.buffer = tuple(message for message in checkpoint.inbox if message.kind == "event")
         self.backlog = tuple(message for message in checkpoint.inbox if message.kind != "event")
+
+
+def _fits(model: Any, state: dict[str, Any]) -> bool:
+    """Whether a signal may be merged; one that may not is left out at the boundary too."""
+    from pydantic import ValidationError
+
+    try:
+        model.model_validate(state)
+    except ValidationError:
+        return False
+    return True

@@ -6,13 +6,15 @@ meanwhile; so nothing in here may have an effect outside the run.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import dump, pack
+from poundlock.codecs import detach, dump, pack
 from poundlock.errors import NotRegistered, StateInvalid, StepFailed, WaitExpired, suggest
 from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
 from poundlock.model.durations import seconds
+from poundlock.model.events import Event
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import Message, RunError, WaitRow
 from poundlock.pipeline.active import Position, Resume
@@ -26,32 +28,45 @@ if TYPE_CHECKING:
     from poundlock.pipeline.plan import StagePlan
 
 
-async def conclude(run: ActiveRun, done: StageDone) -> Outcome | None:
-    """Conclude a performed stage. None: the run stands at its next stage and goes on."""
+async def conclude(run: ActiveRun, done: StageDone, before: Position) -> Outcome | None:
+    """Conclude a performed stage; `before` is where the run stands. None: it stands at its next stage and goes on."""
     stage = done.stage
     absorbed: Position | None = None
     try:
-        absorb(run)
-        if run.abort is not None:
-            return aborted(run)
+        if run.inbox or run.backlog:
+            absorb(run)
+            if run.abort is not None:
+                return aborted(run)
+            before = run.position()
         if done.error is not None:
             return failed(run, done.error, stage.path_json)
-        absorbed = run.position()
+        absorbed = before
         _apply_steps(run, done)
-        instruction = await _route(run, done)
+        instruction = None
+        if stage.router is not None or len(done.steps) != 1 or done.steps[0].instruction is not None:
+            instruction = await _route(run, done)
         if run.journal.full:
-            run.journal.add(run.clock.now(), "pipeline", "stage:success", stage.path_json)
+            run.journal.put(run.clock.now(), stage.success_entry)
         return follow(run, stage, instruction)
+    except asyncio.CancelledError:
+        if absorbed is not None:
+            run.restore(absorbed, ())  # nor does one whose router was interrupted
+        raise
     except Exception as error:  # noqa: BLE001 - routers and patch functions are user code; they fail the run
         if absorbed is not None:
             run.restore(absorbed, ())  # a failed stage leaves no patch behind
         return failed(run, run_error(error, stage.id, None), stage.path_json)
 
 
-def absorb(run: ActiveRun) -> None:
-    """Take in the messages that came: signals change state, events are buffered, an abort request is noted."""
+def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
+    """Take in the messages that came: signals change state, events are buffered, an abort request is noted.
+
+    Returns:
+        The answer somebody gave by hand to the wait the run stands at, if there is one.
+    """
+    answer = None
     if not run.inbox and not run.backlog:
-        return
+        return None
     for message in run.unread():
         if message.kind == "event":
             run.buffer = (*run.buffer, message)
@@ -59,22 +74,40 @@ def absorb(run: ActiveRun) -> None:
         elif message.kind == "abort":
             run.abort = message.body
             run.consumed.append(message.seq)
+        elif message.kind == "resume":
+            answer = message.body
+            run.consumed.append(message.seq)
         else:
             run.consumed.append(message.seq)
             if message.body is not None:
-                _apply(run, message.body, dump(message.body), run.plan.path_json, "state:signal")
+                _apply_signal(run, message.body)
+    return answer
+
+
+def _apply_signal(run: ActiveRun, patch: Mapping[str, Any]) -> None:
+    """Merge what somebody outside sent; if it does not fit it is noted and left out, as it is not the run's fault."""
+    text = dump(patch)
+    try:
+        _apply(run, patch, text, run.plan.path_json, "state:signal")
+    except StateInvalid as error:
+        payload = dump({"message": error.message, "code": error.code, "patch": patch})
+        run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
 
 
 def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
-    """Decide for a run that stands at a wait: go on with what was buffered or because time is up, or keep standing."""
+    """Decide for a run that stands at a wait: go on by hand, with what was buffered or because time is up, or stand."""
     try:
-        absorb(run)
+        answer = absorb(run)
         if run.abort is not None:
             return aborted(run)
+        if answer is not None and _fits(run, row, answer["patch"]):
+            note(run, "pipeline:resume", row, {"reason": "api"})
+            leave(run, row)
+            run.resume = Resume("api", row.wait_id)
+            return _go_on(run, answer["patch"])
         message = first_match(run, row)
         if message is not None:
-            patch = resume_with_event(run, row, message)
-            return _go_on(run, row, patch)
+            return _go_on(run, resume_with_event(run, row, message))
         if row.expires_at is not None and run.clock.now() >= row.expires_at:
             return _expired(run, row)
         return Paused(row)
@@ -82,19 +115,24 @@ def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
         return failed(run, run_error(error, None, None), run.plan.path_json)
 
 
-def resume_by_hand(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> None:
-    """Leave a wait because somebody said so; the run is not driven on yet.
+def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
+    """Check the patch of an answer before it is given.
 
     Raises:
-        NotStorable, StateInvalid: the patch is no data, or does not fit the state's model; nothing was changed.
+        StateInvalid: it does not fit the state's model; nothing was changed.
     """
-    decoded = None if patch is None else pack(patch)[0]
-    if decoded is not None:
-        validate(run, merge(run.state, decoded))
-    note(run, "pipeline:resume", row, {"reason": "api"})
-    leave(run, row)
-    run.resume = Resume("api", row.wait_id)
-    _fold(run, row, decoded)
+    if patch:
+        validate(run, merge(run.state, patch))
+
+
+def _fits(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> bool:
+    """Whether an answer fits the state. One given where the workflow was unknown was not checked when it came."""
+    try:
+        check_answer(run, patch)
+    except StateInvalid as error:
+        note(run, "wait:refused", row, {"path": error.path, "message": error.message})
+        return False
+    return True
 
 
 def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) -> Outcome | None:
@@ -102,11 +140,11 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
     run.resume = None
     if instruction is None or type(instruction) is Advance:
         run.stage = stage.following
-        rearm(run, _still_buffering(run))
+        rearm(run)
         return None if run.stage is not None else complete(run, None)
     if type(instruction) is Jump:
         run.stage = target(run, instruction.stage)
-        rearm(run, _still_buffering(run))
+        rearm(run)
         return None
     if type(instruction) is Terminate:
         return complete(run, instruction.result)
@@ -191,9 +229,15 @@ def _apply_steps(run: ActiveRun, done: StageDone) -> None:
     steps = done.steps
     if len(steps) > 1:
         _note_clashes(run, done)
+    state = run.state
     for step in steps:
         if step.patch is not None and step.text is not None:
-            _apply(run, step.patch, step.text, step.step.path_json)
+            state = merge(state, step.patch)
+            run.journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
+    # Only what all of them come to has to be valid: a rule over two fields may need two steps to be met.
+    if state is not run.state and run.plan.state_model is not None:
+        validate(run, state)
+    run.state = state
 
 
 def _note_clashes(run: ActiveRun, done: StageDone) -> None:
@@ -225,7 +269,7 @@ async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
     router = done.stage.router
     if router is None:
         return None
-    instruction = await router(run, {step.step.id: step.result for step in done.steps})
+    instruction = await router(run, {step.step.id: detach(step.result) for step in done.steps})
     if run.journal.full and not isinstance(instruction, Pause):
         payload = dump({"instruction": "Advance" if instruction is None else repr(instruction)[:200]})
         run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)
@@ -238,7 +282,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     now = run.clock.now()
     until = now + seconds(delay.seconds) if delay.seconds is not None else float(delay.until or 0.0)
     run.stage = stage.following
-    rearm(run, _still_buffering(run))
+    rearm(run)
     if run.stage is None:
         return complete(run, None)  # nothing comes after the delay, so there is nothing to wait for
     run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
@@ -249,27 +293,25 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
     if pause.resume_at is not None:
         target(run, pause.resume_at)
     row = park(run, stage, pause)
-    rearm(run, None)
+    rearm(run, pausing=True)
     note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)})
-    message = first_match(run, row)
     stand_at(run, row)
-    if message is not None:
-        return _go_on(run, row, resume_with_event(run, row, message))
+    if first_match(run, row) is not None:
+        return None  # committed as standing here, so that after a crash it goes on for the same reason
     note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
     return Paused(row)
 
 
-def _fold(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> None:
+def _fold(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
     if patch:
         _apply(run, patch, dump(patch), run.plan.path_json)
-    rearm(run, next((other for other in run.waits if other.wait_id == row.wait_id), None))
+    rearm(run)
 
 
-def _go_on(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> Outcome | None:
-    _fold(run, row, patch)
-    if run.stage is None:
-        return complete(run, None)
-    target(run, run.stage)
+def _go_on(run: ActiveRun, patch: Mapping[str, Any] | None) -> Outcome | None:
+    _fold(run, patch)
+    if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
+        target(run, run.stage)
     return None
 
 
@@ -286,25 +328,24 @@ def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:
     run.resume = Resume("timeout", row.wait_id)
     if row.on_timeout != "resume":
         run.stage = row.on_timeout
-    return _go_on(run, row, None)
-
-
-def _still_buffering(run: ActiveRun) -> WaitRow | None:
-    """Return the wait the run was resumed from, if it is not one of the declared ones anyway."""
-    for row in run.waits:
-        if row.wait_id not in run.plan.waits and row.wait_id not in (run.registered or {}):
-            return row
-    return None
+    return _go_on(run, None)
 
 
 def _expire_buffer(run: ActiveRun) -> None:
     """Record what was buffered and never used: it ends with the run."""
-    for message in run.buffer:
+    # An abort does not wait for the next boundary: what came since the last one ends here as well.
+    left = {message.seq: message for message in (*run.buffer, *run.backlog, *run.inbox)}
+    for message in left.values():
         _note_event(run, "wait:expired", message)
+
+
+def event_payload(event: Event) -> str:
+    """Return how a timeline entry names an event."""
+    return dump({"event": {"id": event.id, "type": event.type, "source": event.source}})
 
 
 def _note_event(run: ActiveRun, kind: str, message: Message) -> None:
     if run.journal.full and message.event is not None:
-        event = message.event.event
-        payload = dump({"event": {"id": event.id, "type": event.type, "source": event.source}})
-        run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, payload)
+        run.journal.add(
+            run.clock.now(), "pipeline", kind, run.plan.path_json, event_payload(message.event.event)
+        )

@@ -25,7 +25,7 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
-from poundlock.model.validation import check
+from poundlock.model.validation import check, check_reserved
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -242,6 +242,7 @@ class Workflow:
             InvalidDefinition: the definition has faults; all are listed.
         """
         if self._built is None:
+            check_reserved(self.services)
             pipelines = list(self._pipelines)
             if self._stages:
                 pipelines.append(Pipeline(MAIN, [_build_stage(name, parts) for name, parts in self._stages.items()]))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Getter = Callable[[ActiveRun, StepContext | None], Any]
 
 _EXACT = (str, int, float, bool)
+_NAMES = ("ctx", "event", "state")
+"""Parameters that mean the same whatever their type, unless they name a service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def compile_binding(
             continue
         hint = hints.get(parameter.name, MISSING)
         place: int | str = parameter.name if parameter.kind is parameter.KEYWORD_ONLY else len(positional)
-        service = _service(parameter.name, hint, service_types, path)
+        spoken_for = parameter.name in _NAMES or any(hint is kind for kind in (context_type, Event, state_model))
+        service = _service(parameter.name, hint, {} if spoken_for else service_types, path)
         getter: Getter
         if service is not None:
             services.append((place, service))

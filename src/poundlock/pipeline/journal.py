@@ -12,11 +12,12 @@ from poundlock.model.runs import LogRow
 class Journal:
     """Entries that wait for the next commit."""
 
-    __slots__ = ("_parts", "full")
+    __slots__ = ("_gone", "_parts", "full")
 
     def __init__(self, *, full: bool) -> None:
         self.full = full
         self._parts: list[str] = []
+        self._gone = 0
 
     def add(
         self, time: float, source: str, type: str, path: str, payload: str = "null", patch: str | None = None
@@ -27,20 +28,39 @@ class Journal:
         elif self.full:
             self._parts.append(f'[{time!r},"{source}","{type}",{path},{payload},null]')
 
+    def put(self, time: float, rest: str) -> None:
+        """Add an entry whose text after the time was made beforehand, by `entry`."""
+        self._parts.append(f"[{time!r},{rest}")
+
+    def put_patch(self, time: float, head: str, text: str) -> None:
+        """Add a patch's entry whose text before the patch was made beforehand, by `patch_head`."""
+        self._parts.append(f"[{time!r},{head}{text}]")
+
     @property
     def mark(self) -> int:
         """Where the journal ends now, for `rewind`."""
-        return len(self._parts)
+        return self._gone + len(self._parts)
 
     def rewind(self, mark: int) -> None:
         """Forget what was added since `mark`: a boundary that was refused is concluded anew."""
-        del self._parts[mark:]
+        del self._parts[max(0, mark - self._gone) :]
 
     def row(self, first_seq: int) -> LogRow | None:
-        """Return what was collected as a log row; None if there is nothing. It stays until `clear`."""
+        """Return what was collected as a log row; None if there is nothing. It stays until `forget`."""
         parts = self._parts
         return LogRow(first_seq, len(parts), f"[{','.join(parts)}]") if parts else None
 
-    def clear(self) -> None:
-        """Forget what was committed."""
-        self._parts.clear()
+    def forget(self, count: int) -> None:
+        """Forget the first entries: they are committed. What was added meanwhile stays."""
+        del self._parts[:count]
+        self._gone += count
+
+
+def entry(source: str, type: str, path: str) -> str:
+    """Return the text of an entry without payload or patch, for `Journal.put`."""
+    return f'"{source}","{type}",{path},null,null]'
+
+
+def patch_head(path: str) -> str:
+    """Return the text of a step's patch entry up to the patch, for `Journal.put_patch`."""
+    return f'"state","state:patch",{path},null,'

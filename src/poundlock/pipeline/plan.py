@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from poundlock.clock import Clock
@@ -22,8 +22,10 @@ from poundlock.model.definitions import (
     WorkflowDefinition,
 )
 from poundlock.model.durations import optional_seconds
+from poundlock.model.waits import wait_refs
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.injection import Binding, compile_binding
+from poundlock.pipeline.journal import entry, patch_head
 from poundlock.pipeline.retry import compile_retry
 from poundlock.pipeline.routing import Router, compile_router
 
@@ -42,6 +44,14 @@ class StepPlan:
     binding: Binding
     timeout: float | None
     retry: Callable[..., Any] | None
+    start_entry: str = field(init=False)
+    success_entry: str = field(init=False)
+    patch_head: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start_entry = entry("pipeline", "step:start", self.path_json)
+        self.success_entry = entry("pipeline", "step:success", self.path_json)
+        self.patch_head = patch_head(self.path_json)
 
     @property
     def simple(self) -> bool:
@@ -69,6 +79,14 @@ class StagePlan:
     router: Router | None
     only: StepPlan | None
     following: str | None
+    silent: bool
+    """Nothing of the user's runs here (no steps, a fixed instruction), so no commit needs to come before it."""
+    start_entry: str = field(init=False)
+    success_entry: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start_entry = entry("pipeline", "stage:start", self.path_json)
+        self.success_entry = entry("pipeline", "stage:success", self.path_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,8 @@ class DeclaredWait:
     wait_id: str
     wait: Wait
     resume_at: str | None
+    refs: tuple[str, ...]
+    """The state paths it refers to: as long as they hold the same values, it is armed for the same events."""
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +178,7 @@ def _compile_stage(
         router=compile_router(stage.router, path),
         only=alone,
         following=following,
+        silent=not steps and _static(stage.router) is not None,
     )
 
 
@@ -204,7 +225,8 @@ def _declared(stages: Sequence[Stage]) -> list[DeclaredWait]:
         if isinstance(stage.router, Pause):
             following = stages[index + 1].id if index + 1 < len(stages) else None
             wait = stage.router.wait
-            declared.append(DeclaredWait(wait.id or stage.id, wait, stage.router.resume_at or following))
+            resume_at = stage.router.resume_at or following
+            declared.append(DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait)))
     return declared
 
 

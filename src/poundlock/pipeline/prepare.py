@@ -12,7 +12,7 @@ from poundlock.pipeline.boundary import failed, validate
 from poundlock.pipeline.injection import Binding
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.runner import Driven
-from poundlock.pipeline.steps import run_error
+from poundlock.pipeline.steps import StageDone, run_error
 from poundlock.pipeline.waiting import rearm
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any] | None, context: St
             run.journal.add(
                 run.clock.now(), "state", "state:patch", run.plan.path_json, dump({"hook": "on_prepare"}), text
             )
-            rearm(run, None)
+            rearm(run)
     except Exception as error:  # noqa: BLE001 - hooks are user code; this one fails its run
-        return Driven(failed(run, run_error(error, None, "on_prepare"), run.plan.path_json), before, None)
+        reason = run_error(error, None, "on_prepare")
+        # Concluded again, because messages came meanwhile, it must fail again and not begin.
+        return Driven(failed(run, reason, run.plan.path_json), before, StageDone(run.plan.stages[0], error=reason))
     return None

@@ -7,10 +7,11 @@ committed here: its changes belong into the one commit that also frees the slot,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from poundlock.clock import sleep_until
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
 from poundlock.model.changes import Changes
@@ -20,8 +21,11 @@ from poundlock.pipeline.active import ActiveRun, Position
 from poundlock.pipeline.boundary import aborted, complete, conclude, failed, standing
 from poundlock.pipeline.outcome import Outcome, Paused, Released
 from poundlock.pipeline.plan import StagePlan
-from poundlock.pipeline.steps import StageDone, perform, run_error
+from poundlock.pipeline.steps import StageDone, perform, perform_only, run_error
 from poundlock.pipeline.waiting import rearm
+
+_LONG_LOOP = 64
+"""Visits to one stage after which a run lets the others go on: one that never waits for anything would keep the loop."""
 
 
 class Progress(Protocol):
@@ -29,6 +33,9 @@ class Progress(Protocol):
 
     async def boundary(self, run: ActiveRun, changes: Changes) -> None:
         """Commit a boundary the run goes on from."""
+
+    async def resumed(self, run: ActiveRun) -> None:
+        """Hear that the run left the wait it stood at and goes on, with what resumed it folded in."""
 
 
 @dataclass(slots=True)
@@ -42,7 +49,7 @@ class Driven:
 
 def begin(run: ActiveRun) -> None:
     """Stand at the first stage of a new run, with its declared waits armed."""
-    rearm(run, None)
+    rearm(run)
 
 
 async def drive(run: ActiveRun, progress: Progress) -> Driven:
@@ -52,16 +59,10 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
         asyncio.CancelledError: the task was cancelled for another reason than an abort of this run.
         PoundlockError: a commit failed; the run stands where its last commit left it.
     """
-    row = run.parked
-    if row is not None:
-        before = run.position()
-        outcome = standing(run, row)
-        if outcome is not None:
-            return Driven(outcome, before, None)
     try:
         return await _go_on(run, progress)
     except asyncio.CancelledError:
-        return _cancelled(run)
+        return cancelled(run)
 
 
 async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message], progress: Progress) -> Driven:
@@ -74,53 +75,77 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         return await drive(run, progress)
     try:
         before = run.position()
-        outcome = await conclude(run, driven.done)
+        run.interruptible = True
+        try:
+            outcome = await conclude(run, driven.done, before)
+        finally:
+            run.interruptible = False
         if outcome is not None:
             return Driven(outcome, before, driven.done)
-        await _commit(run, progress)
+        await progress.boundary(run, run.changes(RunStatus.RUNNING))
         return await _go_on(run, progress)
     except asyncio.CancelledError:
-        return _cancelled(run)
+        return cancelled(run)
 
 
 async def _go_on(run: ActiveRun, progress: Progress) -> Driven:
     while True:
+        if (run.inbox or run.backlog) and abort_request(run) is not None:
+            return _aborted(run)
         if run.stopping:
             return Driven(Released(), run.position(), None)
-        before = run.position()
-        if run.stage is None:  # resumed behind the last stage
-            return Driven(complete(run, None), before, None)
-        stage = run.plan.by_id.get(run.stage)
+        row = run.parked if run.waits else None
+        if row is not None:
+            before = run.position()
+            outcome = standing(run, row)
+            if outcome is not None:
+                return Driven(outcome, before, None)
+            await progress.resumed(run)
+        stage = run.plan.by_id.get(run.stage or "")
         if stage is None:
-            return Driven(_gone(run), before, None)
-        refused = _enter(run, stage)
-        if refused is not None:
-            return Driven(refused, before, None)
-        done = await perform(run, stage)
-        before = run.position()
-        outcome = await conclude(run, done)
+            before = run.position()
+            # No stage at all: the run was resumed behind its last one.
+            return Driven(complete(run, None) if run.stage is None else _gone(run), before, None)
+        visits = _enter(run, stage)
+        if visits > run.plan.visit_limit:
+            before = run.position()
+            return Driven(_endless(run, stage), before, None)
+        if not visits % _LONG_LOOP:
+            await sleep_until(run.clock, run.clock.now())
+        only = stage.only
+        run.interruptible = True
+        try:
+            done = await (perform(run, stage) if only is None else perform_only(run, stage, only))
+            before = run.position()
+            outcome = await conclude(run, done, before)
+        finally:
+            run.interruptible = False
         if outcome is not None:
             return Driven(outcome, before, done)
-        await _commit(run, progress)
+        following = run.plan.by_id.get(run.stage or "")
+        # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
+        if following is None or not following.silent or run.parked is not None:
+            await progress.boundary(run, run.changes(RunStatus.RUNNING))
 
 
-async def _commit(run: ActiveRun, progress: Progress) -> None:
-    changes = run.changes(RunStatus.RUNNING)
-    await progress.boundary(run, changes)
-
-
-def _enter(run: ActiveRun, stage: StagePlan) -> Outcome | None:
-    if run.journal.full:
-        payload = dump({"attempt": run.attempt, "recovered": True}) if run.recovered else "null"
+def _enter(run: ActiveRun, stage: StagePlan) -> int:
+    """Note that a stage begins; returns how often it has."""
+    if run.recovered:
+        payload = dump({"attempt": run.attempt, "recovered": True})
         run.journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)
         run.recovered = False
+    elif run.journal.full:
+        run.journal.put(run.clock.now(), stage.start_entry)
     if run.visits is None:
         run.visits = {}
     visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
-    if visits <= run.plan.visit_limit:
-        return None
+    return visits
+
+
+def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
     error = VisitLimit(
-        f"stage '{stage.id}' was entered {visits} times: end the loop, or raise the workflow's visit_limit",
+        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times: end the loop, "
+        f"or raise the workflow's visit_limit",
         path=stage.path,
     )
     return failed(run, run_error(error, stage.id, None), stage.path_json)
@@ -136,15 +161,29 @@ def _gone(run: ActiveRun) -> Outcome:
     return failed(run, run_error(error, run.stage, None), run.plan.path_json)
 
 
-def _cancelled(run: ActiveRun) -> Driven:
-    """Tell an abort, which is an outcome, from the end of the process, which is not."""
+def abort_request(run: ActiveRun) -> Mapping[str, Any] | None:
+    """Return the request to end this run, if there is one, taken in or not."""
+    if run.abort is not None:
+        return run.abort
+    return next((message.body for message in (*run.backlog, *run.inbox) if message.kind == "abort"), None)
+
+
+def cancelled(run: ActiveRun) -> Driven:
+    """Tell an abort, which is an outcome, from the end of the process, which is not.
+
+    Raises:
+        asyncio.CancelledError: it is the end of the process.
+    """
     task = asyncio.current_task()
-    request = run.abort or next((message.body for message in run.inbox if message.kind == "abort"), None)
-    if request is None or task is None:
+    if abort_request(run) is None or task is None:
         raise asyncio.CancelledError
     while task.cancelling():
         task.uncancel()
-    run.abort = request
+    return _aborted(run)
+
+
+def _aborted(run: ActiveRun) -> Driven:
+    run.abort = abort_request(run)
     run.consumed.clear()
     before = run.position()
     return Driven(aborted(run), before, None)
@@ -158,4 +197,4 @@ def stopped(run: ActiveRun) -> RuntimeStopped:
     )
 
 
-__all__ = ["Driven", "Paused", "Progress", "begin", "drive", "reconsider", "stopped"]
+__all__ = ["Driven", "Paused", "Progress", "abort_request", "begin", "cancelled", "drive", "reconsider", "stopped"]

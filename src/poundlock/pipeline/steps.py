@@ -59,9 +59,7 @@ async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
     """
     done = StageDone(stage)
     try:
-        if stage.only is not None:
-            done.steps.append(await _perform_simple(run, stage.only))
-        elif len(stage.steps) == 1 and stage.timeout is None:
+        if len(stage.steps) == 1 and stage.timeout is None:
             done.steps.append(await _perform_step(run, stage.steps[0]))
         elif stage.steps:
             done.steps += await _perform_together(run, stage)
@@ -70,27 +68,35 @@ async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
     return done
 
 
-async def _perform_simple(run: ActiveRun, step: StepPlan) -> StepDone:
-    """One attempt of an async step with nothing around it: the common case, kept free of everything else."""
+async def perform_only(run: ActiveRun, stage: StagePlan, step: StepPlan) -> StageDone:
+    """Perform a stage of one async step with nothing around it: the common case, kept free of everything else.
+
+    Raises:
+        asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
+    """
     binding = step.binding
     context = StepContext(run, step, 1) if binding.wants_context else None
-    journal = run.journal
-    if journal.full:
-        journal.add(run.clock.now(), "pipeline", "step:start", step.path_json)
+    full = run.journal.full
+    if full:
+        run.journal.put(run.clock.now(), step.start_entry)
     try:
         args = [getter(run, context) for getter in binding.positional]
-        result = await step.action(*args)
-        outcome = _digest(step, result)
+        done = StageDone(stage, [_digest(step, await step.action(*args))])
     except asyncio.CancelledError as error:
-        raise _whose_cancellation(run, step, error) from None
-    except Exception as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        raise _failed(run, step, error) from None
+        failure = _whose_cancellation(run, step, error)
+        if isinstance(failure, asyncio.CancelledError):
+            raise
+        return StageDone(stage, error=failure.error)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise  # meant for the process, or for the coroutine itself
+    except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
+        return StageDone(stage, error=_failed(run, step, error).error)
     finally:
         if context is not None:
             context.flush()
-    if journal.full:
-        journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
-    return outcome
+    if full:
+        run.journal.put(run.clock.now(), step.success_entry)
+    return done
 
 
 async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
@@ -125,7 +131,9 @@ async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
         outcome: StepDone = await (attempt(1) if step.retry is None else step.retry(attempt, on_retry))
     except asyncio.CancelledError as error:
         raise _whose_cancellation(run, step, error) from None
-    except Exception as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise  # meant for the process, or for the coroutine itself
+    except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
         raise _failed(run, step, error) from None
     journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
     return outcome
@@ -183,8 +191,11 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     if step.is_async:
         return await step.action(*args, **kwargs)
     if step.in_thread:
-        return await run.threads.call(step.action, tuple(args), kwargs)
-    return step.action(*args, **kwargs)
+        result = await run.threads.call(step.action, tuple(args), kwargs)
+    else:
+        result = step.action(*args, **kwargs)
+    # A plain wrapper around an async function does not look async before it is called.
+    return await result if asyncio.iscoroutine(result) else result
 
 
 def _digest(step: StepPlan, result: Any) -> StepDone:

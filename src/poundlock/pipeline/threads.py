@@ -16,21 +16,36 @@ from typing import Any
 
 from poundlock.clock import Clock
 
-_Job = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+
+class _Job:
+    """A call for a thread. `started`, `ended` and `left` (nobody waits any more) are guarded by the pool's lock."""
+
+    __slots__ = ("answer", "ended", "function", "left", "loop", "started")
+
+    def __init__(
+        self, function: Callable[[], Any], answer: asyncio.Future[Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.function = function
+        self.answer = answer
+        self.loop = loop
+        self.started = self.ended = self.left = False
 
 
 class StepThreads:
     """A pool of daemon threads that grows on demand and shrinks only when closed.
 
+    A thread whose call was abandoned leaves the pool: it ends after its call, and others take its place.
+
     Args:
         clock: told while threads work, so that a virtual clock does not jump meanwhile.
-        limit: threads at most; further steps wait their turn.
+        limit: threads at most, those left behind not counted; further steps wait their turn.
     """
 
     def __init__(self, clock: Clock, limit: int = 64) -> None:
         self._clock = clock
         self._limit = limit
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._guard = threading.Lock()
         self._threads = 0
         self._pending = 0
 
@@ -40,18 +55,22 @@ class StepThreads:
         Cancelling the caller abandons the call: the thread goes on, its result is discarded.
         """
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()
+        job = _Job(lambda: context.run(function, *args, **kwargs), loop.create_future(), loop)
         self._pending += 1
         self._clock.busy(1)
         try:
             if self._pending > self._threads and self._threads < self._limit:
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"poundlock-step-{self._threads}", daemon=True).start()
-            self._jobs.put((lambda: context.run(function, *args, **kwargs), answer, loop))
-            return await answer
+            self._jobs.put(job)
+            return await job.answer
         finally:
             self._pending -= 1
+            with self._guard:
+                job.left = True
+                if job.started and not job.ended:
+                    self._threads -= 1
             self._clock.busy(-1)
 
     def close(self) -> None:
@@ -62,16 +81,27 @@ class StepThreads:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            function, answer, loop = job
+            with self._guard:
+                job.started = not job.left
+            if not job.started:
+                continue
             try:
-                result, error = function(), None
+                result, error = job.function(), None
             except BaseException as raised:  # noqa: BLE001 - whatever a step raises belongs to its caller
                 result, error = None, raised
+            with self._guard:
+                job.ended = True
+                if job.left:
+                    return  # another thread has taken this one's place
             try:
-                loop.call_soon_threadsafe(_answer, answer, result, error)
+                job.loop.call_soon_threadsafe(_answer, job.answer, result, error)
             except RuntimeError:
                 return  # the loop is closed: nobody is left to hear it
-            del job, function, answer, result, error  # an idle thread must not keep a run's objects alive
+            del job, result, error  # an idle thread must not keep a run's objects alive
+
+
+_MEANT_FOR_THREADS = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
+"""What ends a loop or a process where it is raised again; a step in a thread may end neither."""
 
 
 def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -79,7 +109,7 @@ def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | Non
         return  # abandoned
     if error is None:
         answer.set_result(result)
-    elif isinstance(error, StopIteration):  # a future refuses it; PEP 479 turns it into this as well
-        answer.set_exception(RuntimeError("a step raised StopIteration"))
+    elif isinstance(error, _MEANT_FOR_THREADS):
+        answer.set_exception(RuntimeError(f"a step raised {type(error).__name__}"))
     else:
         answer.set_exception(error)

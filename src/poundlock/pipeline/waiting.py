@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import dump, pack
+from poundlock.codecs import detach, dump, pack
 from poundlock.errors import InvalidDefinition, StateInvalid, StepFailed
 from poundlock.model.definitions import Pause, Wait
+from poundlock.model.durations import optional_seconds
+from poundlock.model.events import Event
+from poundlock.model.paths import get_path
 from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.validation import wait_faults
 from poundlock.model.waits import arm
@@ -15,35 +19,60 @@ from poundlock.pipeline.active import Resume
 
 if TYPE_CHECKING:
     from poundlock.pipeline.active import ActiveRun
-    from poundlock.pipeline.plan import StagePlan
+    from poundlock.pipeline.plan import DeclaredWait, StagePlan
 
 
-def rearm(run: ActiveRun, previous: WaitRow | None) -> None:
-    """Arm what is declared and registered against the run's state as it stands now.
+def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
+    """Arm what is declared, and what was registered since the last boundary, against the run's state as it stands now.
 
-    `previous` is the wait the run was resumed from: it goes on buffering until the next pause. Rows that did not change
-    stay the same objects, and if none changed so does the tuple, which tells the commit that there is nothing to write.
+    Registered waits that are armed stay as they are, as does the wait the run was resumed from until it is `pausing`
+    again. Both are known by their rows alone, so that a restart changes nothing. Rows that did not change stay the same
+    objects, and if none changed so does the tuple, which tells the commit that there is nothing to write.
+
+    Raises:
+        StateInvalid: a registered wait refers to state that is not there.
     """
     plan = run.plan
     if not plan.declared and not run.registered and not run.waits:
         return
     known = {row.wait_id: row for row in run.waits}
-    epoch = run.version + 1
     rows: list[WaitRow] = []
-    wanted: dict[str, tuple[Wait, str | None]] = {
-        entry.wait_id: (entry.wait, entry.resume_at) for entry in plan.declared
-    }
-    for wait_id, wait in (run.registered or {}).items():
-        wanted[wait_id] = (wait, None)
-    for wait_id, (wait, resume_at) in wanted.items():
-        row = arm(wait, wait_id, run.state, epoch=epoch, resume_at=resume_at)
+    wanted = set()
+    for entry in plan.declared:
+        wanted.add(entry.wait_id)
+        row = armed_row(run, entry)
         if row is not None:
-            old = known.get(wait_id)
-            rows.append(old if old is not None and old == row._replace(epoch=old.epoch) else row)
-    if previous is not None and previous.wait_id not in wanted:
-        rows.append(previous)
+            rows.append(_unless_changed(known.get(entry.wait_id), row))
+    for wait_id, wait in (run.registered or {}).items():
+        wanted.add(wait_id)
+        row = arm(wait, wait_id, run.state, epoch=run.version + 1)
+        if row is None:
+            raise StateInvalid(
+                f"the registered wait '{wait_id}' refers to state that is not there: register it once it is",
+                path=wait_id,
+            )
+        rows.append(_unless_changed(known.get(wait_id), row))
+    # A row that was parked once knows where it resumed; a registered one does not.
+    rows += [row for row in run.waits if row.wait_id not in wanted and not (pausing and row.resume_at is not None)]
     if tuple(rows) != run.waits:
         run.waits = tuple(rows)
+
+
+def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
+    """Return the row of a declared wait as the state has it now; None while something it refers to is missing."""
+    values = tuple(get_path(run.state, path) for path in entry.refs)
+    if run.armed is None:
+        run.armed = {}
+    known = run.armed.get(entry.wait_id)
+    if known is not None and known[0] == values:
+        return known[1]
+    row = arm(entry.wait, entry.wait_id, run.state, epoch=run.version + 1, resume_at=entry.resume_at)
+    run.armed[entry.wait_id] = (values, row)
+    return row
+
+
+def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
+    return old if old is not None and (old is row or old == row._replace(epoch=old.epoch)) else row
 
 
 def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
@@ -64,26 +93,29 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
         if faults:
             raise InvalidDefinition(f"{faults[0][0]}: {faults[0][1]}", path=faults[0][0], faults=tuple(faults))
     resume_at = pause.resume_at or stage.following
-    row = arm(
-        wait,
-        wait_id,
-        run.state,
-        epoch=run.version + 1,
-        parked=True,
-        resume_at=resume_at,
-        now=run.clock.now(),
-    )
+    if declared is not None and declared.wait is wait:
+        row = armed_row(run, declared)
+    else:
+        row = arm(wait, wait_id, run.state, epoch=0)
     if row is None:
         raise StateInvalid(
             f"the wait '{wait_id}' refers to state that is not there: write it in an earlier stage", path=stage.path
         )
-    return row
+    timeout = optional_seconds(wait.timeout)
+    return row._replace(
+        epoch=run.version + 1,
+        parked=True,
+        resume_at=resume_at,
+        expires_at=None if timeout is None else run.clock.now() + timeout,
+    )
 
 
 def stand_at(run: ActiveRun, row: WaitRow) -> None:
     """Let the run stand at a wait: it replaces an armed one of the same id, the others go on buffering."""
     others = tuple(other for other in run.waits if other.wait_id != row.wait_id and not other.parked)
     run.waits = (*others, row)
+    if run.registered and row.wait_id in run.registered:  # announced and paused for in one stage
+        run.registered = {wait_id: wait for wait_id, wait in run.registered.items() if wait_id != row.wait_id}
 
 
 def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
@@ -105,7 +137,7 @@ def resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping
     run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
     run.consumed.append(message.seq)
     leave(run, row)
-    run.resume = Resume("event", row.wait_id, event)
+    run.resume = Resume("event", row.wait_id, _own(event))
     note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
     note(run, "pipeline:resume", row, {"reason": "event"})
     if row.patch == "call":
@@ -114,7 +146,7 @@ def resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping
             raise StepFailed(
                 f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
             )
-        patch = declared.wait.patch(event)
+        patch = declared.wait.patch(_own(event))
     else:
         patch = row.patch if row.patch is not None else event.payload
     if patch is None or (row.patch is None and not isinstance(patch, Mapping)):
@@ -125,6 +157,19 @@ def resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping
             path=row.wait_id,
         )
     return pack(patch)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
+
+
+def _own(event: Event) -> Event:
+    """Return an event for user code, with a payload of its own: the store's is shared by all runs it is for."""
+    return Event.trusted(
+        event.type,
+        detach(event.payload),
+        id=event.id,
+        time=event.time or 0.0,
+        source=event.source,
+        key=event.key,
+        headers=event.headers,
+    )
 
 
 def leave(run: ActiveRun, row: WaitRow) -> None:
@@ -159,17 +204,30 @@ class AnnouncedWaits:
         faults = wait_faults("wait", wait, list(run.plan.by_id))
         for path, text in faults:
             raise InvalidDefinition(f"{path}: {text}", path=path, faults=((path, text),))
-        if run.registered is None:
-            run.registered = {}
-        wait_id = wait.id or f"wait-{len(run.registered) + 1}"
-        run.registered[wait_id] = wait
+        registered = run.registered or {}
+        wait_id = wait.id or self._free_id()
+        declared = run.plan.waits.get(wait_id)
+        if declared is None:
+            run.registered = {**registered, wait_id: wait}
+        elif declared.wait != wait:
+            raise InvalidDefinition(
+                f"the workflow declares another wait '{wait_id}': give this one an id of its own", path="wait.id"
+            )
         return wait_id
+
+    def _free_id(self) -> str:
+        run = self._run
+        taken = {*(run.registered or {}), *(row.wait_id for row in run.waits)}
+        return next(name for name in (f"wait-{number}" for number in count(1)) if name not in taken)
 
     def withdraw(self, wait_id: str) -> None:
         """Forget a noted wait; it is disarmed with the stage's commit."""
         run = self._run
-        if run.registered is not None and run.registered.pop(wait_id, None) is not None:
-            run.waits = tuple(row for row in run.waits if row.wait_id != wait_id)
+        if wait_id in run.plan.waits:
+            return
+        if run.registered and wait_id in run.registered:
+            run.registered = {name: wait for name, wait in run.registered.items() if name != wait_id}
+        run.waits = tuple(row for row in run.waits if row.wait_id != wait_id)
 
     def armed(self) -> list[WaitInfo]:
         """Return the waits that are armed."""

@@ -55,36 +55,14 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
     deadline = None if timeout is None else core.clock.now() + seconds(timeout)
-    waiter: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
-    live = core.live.get(run_id)
-    if live is not None:
-        (live.until_rest if pauses_count else live.until_end).append(waiter)
-    else:
-        # Registered before the read: an end that comes while the store answers is heard.
-        core.end_waiters.setdefault(run_id, []).append(waiter)
-        checkpoint = await core.store.checkpoint(run_id)
-        if checkpoint is None:
-            _forget(core, run_id, waiter)
-            raise not_found(run_id)
-        status = checkpoint.record.head.status
-        if status.terminal or (pauses_count and status is RunStatus.PAUSED):
-            _forget(core, run_id, waiter)
-            return result_of_checkpoint(core, checkpoint)
-        live = core.live.get(run_id)
-        if pauses_count and live is not None:
-            live.until_rest.append(waiter)
-    if deadline is None:
-        return await waiter
-    try:
+    # Waiting begins before the store is asked: an end that comes while it answers is heard.
+    with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
+        if run_id not in core.live:
+            checkpoint = await core.store.checkpoint(run_id)
+            if checkpoint is None:
+                raise not_found(run_id)
+            status = checkpoint.record.head.status
+            if status.terminal or (pauses_count and status is RunStatus.PAUSED):
+                return result_of_checkpoint(core, checkpoint)
         async with timeout_at(core.clock, deadline):
             return await waiter
-    finally:
-        _forget(core, run_id, waiter)
-
-
-def _forget(core: Core, run_id: str, waiter: asyncio.Future[RunResult]) -> None:
-    waiters = core.end_waiters.get(run_id)
-    if waiters is not None and waiter in waiters:
-        waiters.remove(waiter)
-        if not waiters:
-            del core.end_waiters[run_id]

@@ -6,17 +6,19 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from poundlock.clock import Clock, Timer
+from poundlock.clock import Clock, Timer, timeout_at
 from poundlock.errors import NotRegistered, RuntimeStopped, suggest
 from poundlock.ids import Ids, default_ids
 from poundlock.model.changes import Changes
-from poundlock.model.runs import Message, RunResult
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.threads import StepThreads
 from poundlock.runtime.dispatch import DispatchIndex
 from poundlock.runtime.loads import LoadDesk
+from poundlock.runtime.waiters import Waiters
 
 if TYPE_CHECKING:
     from poundlock.artifacts import ArtifactContainer
@@ -24,24 +26,30 @@ if TYPE_CHECKING:
     from poundlock.runtime.registration import Registered
 
 log = logging.getLogger("poundlock.runtime")
+T = TypeVar("T")
 
 
 class LiveRun:
-    """A run this process owns, its task, and who waits for it."""
+    """A run this process owns, and the task that drives it."""
 
-    __slots__ = ("entry", "gate", "new", "resumed", "run", "task", "until_end", "until_rest")
+    __slots__ = ("creation", "entry", "gate", "left", "new", "run", "task")
 
-    def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False, resumed: bool = False) -> None:
+    def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
         self.run = run
         self.entry = entry
         self.new = new
-        self.resumed = resumed
         self.task: asyncio.Task[None] | None = None
         self.gate: asyncio.Event | None = None
-        self.until_rest: list[asyncio.Future[RunResult]] = []
-        """Waiters for the end or the next pause."""
-        self.until_end: list[asyncio.Future[RunResult]] = []
-        """Waiters for the end."""
+        self.creation: asyncio.Task[None] | None = None
+        """The run's creation while somebody else writes it; its own boundaries come after that."""
+        self.left: asyncio.Future[None] | None = None
+        """Done when the run's task is left behind, if anybody asked."""
+
+    def open_gate(self) -> None:
+        """Let deliveries in again: the run has stopped, or goes on after all."""
+        if self.gate is not None:
+            self.gate.set()
+            self.gate = None
 
 
 class Core:
@@ -77,8 +85,14 @@ class Core:
         self.index = DispatchIndex()
         self.loads = LoadDesk(store)
         self.live: dict[str, LiveRun] = {}
+        self.unwritten: dict[str, LiveRun] = {}
+        """Invoked runs that the store does not know yet; what is for them is looked up here."""
         self.parked: OrderedDict[str, tuple[float, LiveRun]] = OrderedDict()
-        self.end_waiters: dict[str, list[asyncio.Future[RunResult]]] = {}
+        self.resuming: dict[str, int] = {}
+        """Epoch of the wait of each run whose resume is being committed: a second caller means that one too."""
+        self.stranded: set[str] = set()
+        """Runs of this process that nobody drives: the store failed them, or whoever asked for them went away."""
+        self.waiters = Waiters()
         self.accepting = False
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nobody
@@ -97,19 +111,45 @@ class Core:
         task.add_done_callback(self._task_done)
         return task
 
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what must not stop half-way: it goes on if the caller is cancelled meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._heard)
+        return await asyncio.shield(task)
+
+    def _heard(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever called may have gone away
+
+    def drive(self, live: LiveRun, work: Coroutine[Any, Any, None]) -> None:
+        """Drive a run in a task of its own. It is kept alive by its place among the live runs, and never raises."""
+        run_id = live.run.identity.run_id
+        self.live[run_id] = live
+        if not live.run.written:
+            self.unwritten[run_id] = live
+        live.task = asyncio.get_running_loop().create_task(work)
+
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a task of the runtime failed", exc_info=task.exception())
 
     async def join_tasks(self, *, cancel: bool) -> None:
-        """Wait until all owned tasks have ended; `cancel` asks them to."""
+        """Wait until all owned tasks have ended; `cancel` asks them to, and leaves behind who does not within the grace."""
         current = asyncio.current_task()
-        while tasks := [task for task in self._tasks if task is not current]:
-            if cancel:
-                for task in tasks:
-                    task.cancel()
-            await asyncio.wait(tasks)
+        try:
+            async with timeout_at(self.clock, self.clock.now() + self.abort_grace if cancel else None):
+                while tasks := [task for task in (*self._tasks, *self._driving()) if task is not current]:
+                    for task in tasks if cancel else ():
+                        task.cancel()
+                    await asyncio.wait(tasks)
+        except TimeoutError:
+            log.warning("%d tasks did not stop within %g s: left behind", len(tasks), self.abort_grace)
+
+    def _driving(self) -> list[asyncio.Task[None]]:
+        return [live.task for live in self.live.values() if live.task is not None and not live.task.done()]
 
     # ------------------------------------------------------------------------------------------------ containers
     @property
@@ -151,8 +191,18 @@ class Core:
     # ----------------------------------------------------------------------------------------- runs held in memory
     async def boundary(self, run: ActiveRun, changes: Changes) -> None:
         """Commit a boundary the run goes on from (the pipeline's Progress port)."""
+        live = self.live.get(run.identity.run_id)
+        if live is not None and live.creation is not None:
+            await asyncio.shield(live.creation)
+            changes = run.changes(RunStatus.RUNNING)
         await self.store.commit(changes)
+        self.committed(run, changes)
+
+    def committed(self, run: ActiveRun, changes: Changes) -> None:
+        """Let a run take over what a commit made true."""
         run.committed(changes)
+        if changes.creates:
+            self.unwritten.pop(run.identity.run_id, None)
 
     def held(self, run_id: str) -> LiveRun | None:
         """Return a run that is in this process's memory, driven or parked."""

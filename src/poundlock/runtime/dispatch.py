@@ -37,7 +37,7 @@ class Route:
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""
         when = self.trigger.when
-        return bool(when(event)) if callable(when) else all_match(when, event.payload)
+        return bool(when(public(event))) if callable(when) else all_match(when, event.payload)
 
     def partition(self, event: Event) -> str:
         """Return the key value the mode's rule holds for: the mode's key, else the trigger's, else "" for all.
@@ -48,7 +48,7 @@ class Route:
         by = self.entry.mode.key or self.trigger.key
         if by is None:
             return ""
-        value = by(event) if callable(by) else get_path(event.payload, by)
+        value = by(public(event)) if callable(by) else get_path(event.payload, by)
         if value is MISSING or value is None or isinstance(value, dict | list):
             where = f"'{by}'" if isinstance(by, str) else "the key function"
             raise InvalidEvent(
@@ -60,7 +60,7 @@ class Route:
     def initial_state(self, event: Event) -> Any:
         """Return the state a run begins with: `map(event)`, or the payload."""
         if self.trigger.map is not None:
-            return self.trigger.map(event)
+            return self.trigger.map(public(event))
         return {} if event.payload is None else event.payload
 
 

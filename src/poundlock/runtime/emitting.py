@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from poundlock.errors import InvalidEvent
+from poundlock.errors import InvalidEvent, RunNotFound
 from poundlock.model.events import Event
 from poundlock.ports import Publication
 from poundlock.runtime.commands.admit import Admit, admit
@@ -13,6 +14,7 @@ from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.control import merged, results
 from poundlock.runtime.core import Core
+from poundlock.runtime.dispatch import public
 from poundlock.runtime.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -43,12 +45,11 @@ async def emit(core: Core, lifetime: Lifetime, event: Event | str, payload: Any,
     admitted = await admit(core, Admit(event))
     if event.type in CONTROL_EVENTS:
         await control(core, admitted.event)
-    own = lifetime.subscriptions.own()
-    if core.bus.has_subscribers(event.type, own):
+    if core.bus.has_subscribers(event.type, lifetime.subscriptions.own):
         decided = frozenset(
             (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
         )
-        await core.bus.publish(Publication(admitted.event, core.store.store_id, decided))
+        await core.bus.publish(Publication(public(admitted.event), core.store.store_id, decided))
     return Receipt(admitted.event, admitted.lines, _gather(core))
 
 
@@ -68,7 +69,8 @@ async def from_bus(core: Core, publication: Publication) -> None:
         return
     await admit(core, command)
     if publication.event.type in CONTROL_EVENTS and not same_store:
-        await control(core, publication.event)
+        with contextlib.suppress(RunNotFound):  # somebody else's run
+            await control(core, publication.event)
 
 
 def _anything_left(core: Core, command: Admit) -> bool:

@@ -96,10 +96,7 @@ class Lifetime:
         core.entries.clear()
         if core.built_container is not None:
             await _closing(core.built_container.dispose(), "global services")
-        for waiters in core.end_waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(RuntimeStopped("the runtime stopped before the run ended"))
+        core.waiters.close(RuntimeStopped("the runtime stopped before the run ended: start it again and it goes on"))
         await core.store.close()
 
     async def _drain(self, drain: float) -> None:

@@ -7,6 +7,7 @@ an earlier change is refused, those behind it are too (`LoadMoved`) and decide a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from poundlock.model.changes import Token
@@ -30,6 +31,8 @@ class LoadDesk:
     """Answers which load to decide on."""
 
     def __init__(self, store: Store) -> None:
+        self.turn = asyncio.Lock()
+        """Held by whoever decides again because somebody was quicker, so that the others of this process wait."""
         self._store = store
         self._ahead: dict[Pair, _Ahead] = {}
 

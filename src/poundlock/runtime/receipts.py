@@ -10,6 +10,7 @@ from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunResult
+from poundlock.runtime.dispatch import public
 
 _HAVE_RESULTS = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 
@@ -21,13 +22,18 @@ class Receipt:
     """What became of an event.
 
     Attributes:
-        event: the event as it was accepted: payload detached, time stamped.
+        accepted: the event as it was accepted, time stamped; shared, so look but do not change. See `event`.
         lines: one per trigger whose type fits, and one per run with a fitting wait.
     """
 
-    event: Event
+    accepted: Event
     lines: tuple[ReceiptLine, ...]
     _gather: Gather | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def event(self) -> Event:
+        """The event as it was accepted, with a payload of its own."""
+        return public(self.accepted)
 
     @property
     def run_ids(self) -> list[str]:
@@ -51,7 +57,7 @@ class Receipt:
     def to_dict(self) -> dict[str, Any]:
         """Return the receipt as plain data."""
         return {
-            "event": {"id": self.event.id, "type": self.event.type, "source": self.event.source},
+            "event": {"id": self.accepted.id, "type": self.accepted.type, "source": self.accepted.source},
             "lines": [line.to_dict() for line in self.lines],
         }
 

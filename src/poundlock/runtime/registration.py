@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from poundlock.errors import AlreadyRegistered, EnvMissing
+from poundlock.errors import AlreadyRegistered, EnvMissing, RunFinished
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.receipts import ReceiptLine
@@ -16,11 +18,14 @@ from poundlock.model.waits import wait_events
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.plan import PipelinePlan, compile_plans
-from poundlock.runtime.core import Core, log
+from poundlock.runtime.core import Core, LiveRun, log
+from poundlock.runtime.equipment import container_for, invoked_by_default
 from poundlock.services.install import WorkflowServices, service_types
 
 if TYPE_CHECKING:
+    from poundlock.artifacts import ArtifactContainer
     from poundlock.model.definitions import Service
+    from poundlock.pipeline.active import ActiveRun
     from poundlock.ports import Subscription
 
 
@@ -45,6 +50,9 @@ class Registered:
     plans: dict[str, PipelinePlan]
     services: WorkflowServices
     hooks: Hooks
+    make_container: Callable[[ActiveRun], ArtifactContainer]
+    invoked: tuple[str | None, str] | None
+    """The trigger and pipeline that an invocation without a trigger means; None if it has to name one."""
     subscribed: list[str] = field(default_factory=list)
     closing: bool = False
 
@@ -56,12 +64,14 @@ class Subscriptions:
         self._core = core
         self._handler = handler
         self._held: dict[str, tuple[Subscription, int]] = {}
+        self._own: set[Subscription] = set()
 
     def take(self, pattern: str) -> None:
         """Subscribe to a type or pattern, or count one more user of it."""
         held = self._held.get(pattern)
         if held is None:
             held = (self._core.bus.subscribe_publications(pattern, self._handler), 0)
+            self._own.add(held[0])
         self._held[pattern] = (held[0], held[1] + 1)
 
     def release(self, pattern: str) -> None:
@@ -73,20 +83,23 @@ class Subscriptions:
             self._held[pattern] = (held[0], held[1] - 1)
         else:
             held[0].cancel()
+            self._own.discard(held[0])
 
     def holds(self, pattern: str) -> bool:
         """Whether this runtime listens for exactly this type or pattern."""
         return pattern in self._held
 
-    def own(self) -> list[Subscription]:
-        """Return the subscriptions of this runtime, to leave them out when asking who else listens."""
-        return [subscription for subscription, _ in self._held.values()]
+    @property
+    def own(self) -> Collection[Subscription]:
+        """The subscriptions of this runtime, to leave them out when asking who else listens."""
+        return self._own
 
     def close(self) -> None:
         """End all subscriptions."""
         for subscription, _ in self._held.values():
             subscription.cancel()
         self._held.clear()
+        self._own.clear()
 
 
 async def register(
@@ -120,7 +133,16 @@ async def register(
         )
     plans = compile_plans(definition, service_types(definition.services, global_services), core.clock)
     services.validate()
-    entry = Registered(definition.id, definition, mode or definition.mode, plans, services, hooks)
+    entry = Registered(
+        definition.id,
+        definition,
+        mode or definition.mode,
+        plans,
+        services,
+        hooks,
+        container_for(core, services, definition),
+        invoked_by_default(definition),
+    )
     core.entries[entry.id] = entry
     core.index.add(entry)
     for pattern in _wanted(entry):
@@ -143,33 +165,60 @@ async def deregister(
 ) -> None:
     """Take a workflow out: no new runs, then the active ones finish or are aborted, then its services are disposed.
 
-    Called from a hook, it does not wait for the run that the hook belongs to.
+    Called from a hook, it does not wait for the run that the hook belongs to. Queued and parked runs stay in the store.
+
+    If that is under way already it returns at once: two hooks that wait for each other would never end.
 
     Raises:
         NotRegistered: no such workflow.
     """
-    import asyncio
-
     from poundlock.runtime.commands.cancel import Cancel, cancel
 
     entry = core.entry(workflow_id)
+    if entry.closing:
+        return
     entry.closing = True
     core.index.remove(entry)
     for pattern in entry.subscribed:
         subscriptions.release(pattern)
     entry.subscribed.clear()
     current = asyncio.current_task()
-    mine = [live for live in core.live.values() if live.entry is entry and live.task is not current]
+    mine = [live for live in core.live.values() if live.entry is entry]
+    others = [live for live in mine if live.task is not current]
     if active == "abort":
-        for live in mine:
-            await cancel(core, Cancel(live.run.identity.run_id, f"workflow '{workflow_id}' deregistered", "deregister"))
-    tasks = [live.task for live in mine if live.task is not None]
-    if tasks:
-        await asyncio.wait(tasks)
-    del core.entries[workflow_id]
+        for live in others:
+            with contextlib.suppress(RunFinished):  # it ends by itself at this moment
+                await cancel(
+                    core, Cancel(live.run.identity.run_id, f"workflow '{workflow_id}' deregistered", "deregister")
+                )
+    await _gone(others)
+    for live in mine:
+        await close_container(live)  # of the run this is called from: its services go before those they use
+    core.entries.pop(workflow_id, None)
     for run_id in [run_id for run_id, (_, live) in core.parked.items() if live.entry is entry]:
         core.unpark(run_id)
     await entry.services.close()
+
+
+async def _gone(runs: list[LiveRun]) -> None:
+    """Wait until runs are driven no more: ended, parked, or left behind because they do not react to their abort."""
+    for live in runs:
+        if live.task is not None and not live.task.done():
+            live.left = asyncio.get_running_loop().create_future()
+            await asyncio.wait((live.task, live.left), return_when=asyncio.FIRST_COMPLETED)
+
+
+async def close_container(live: LiveRun) -> None:
+    """Dispose the run's services; a failing clean-up is logged and stops nobody."""
+    container, live.run.container = live.run.container, None
+    live.run.state_store = None
+    if container is None or container.idle:
+        return
+    try:
+        if not container.dispose_nowait():
+            await container.dispose()
+    except Exception:  # noqa: BLE001 - clean-ups are user code; they stop nobody
+        log.exception("cleaning up services of run '%s' failed", live.run.identity.run_id)
 
 
 async def call_hook(entry: Registered, name: str, *args: Any) -> BaseException | None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from poundlock.codecs import dump, pack
-from poundlock.errors import InvalidEvent, NotRegistered, RunExists, StageGone
+from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
 from poundlock.model.events import Event
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.boundary import validate
 from poundlock.pipeline.runner import begin
-from poundlock.pipeline.waiting import AnnouncedWaits
 
 if TYPE_CHECKING:
-    from poundlock.artifacts import ArtifactContainer
     from poundlock.runtime.core import Core, LiveRun
     from poundlock.runtime.registration import Registered
 
@@ -29,8 +27,22 @@ def accepted(core: Core, event: Event) -> tuple[Event, str]:
     payload, text = pack(event.payload, "payload") if event.payload is not None else (None, "null")
     headers = pack(event.headers, "headers")[0] if event.headers else event.headers
     time = core.clock.now() if event.time is None else event.time
-    stored = Event(event.type, payload, id=event.id, time=time, source=event.source, key=event.key, headers=headers)
+    stored = Event.trusted(
+        event.type, payload, id=event.id, time=time, source=event.source, key=event.key, headers=headers
+    )
     return stored, text
+
+
+def invocation(core: Core, type: str, payload: Any) -> tuple[Event, str]:
+    """Return the event that invoking a workflow with a payload stands for, accepted already.
+
+    Raises:
+        NotStorable: the payload is no data; `path` names it.
+    """
+    decoded, text = pack(payload, "payload")
+    now = core.clock.now()
+    event = Event.trusted(type, decoded, id=core.ids.unique(), time=now, source="/invoke", key=None, headers={})
+    return event, text
 
 
 def new_run(
@@ -41,6 +53,7 @@ def new_run(
     *,
     pipeline_id: str,
     trigger_id: str | None,
+    payload_text: str,
     run_id: str | None = None,
     event_ref: str | None = None,
     load_key: str | None = None,
@@ -50,6 +63,7 @@ def new_run(
 
     Args:
         initial: what the state begins with.
+        payload_text: JSON text of the event's payload, encoded when the event was accepted.
         load_key: the partition it counts in; None for invoked runs.
 
     Raises:
@@ -57,9 +71,9 @@ def new_run(
         NotStorable, StateInvalid: it is no data, or does not fit the state's model.
     """
     if not isinstance(initial, dict):
-        initial = _mapping(initial)
+        initial = as_mapping(initial)
     if initial is event.payload:
-        state, text = initial, None  # packed already when the event was accepted
+        state, text = initial, payload_text
     else:
         state, text = pack(initial, "state")
     now = core.clock.now()
@@ -88,47 +102,30 @@ def new_run(
         clock=core.clock,
         threads=core.threads,
         timeline=core.timeline,
-        make_container=container_for(core, entry),
+        make_container=entry.make_container,
     )
     if run.plan.state_model is not None:
         validate(run, state)
     payload = "null"
     if core.timeline:
         payload = _created(event, trigger_id)
-    run.journal.add(now, "dispatch", "run:created", run.plan.path_json, payload, text or dump(state))
+    run.journal.add(now, "dispatch", "run:created", run.plan.path_json, payload, text)
     if core.timeline:
         run.journal.add(now, "pipeline", "pipeline:start", run.plan.path_json)
     begin(run)
     return run
 
 
-def container_for(core: Core, entry: Registered) -> Callable[[ActiveRun], ArtifactContainer]:
-    """Return how a run of this workflow gets its container."""
-
-    def make(run: ActiveRun) -> ArtifactContainer:
-        return entry.services.run_container(
-            run.identity.run_id, lambda: state_store(core, entry, run), AnnouncedWaits(run)
-        )
-
-    return make
-
-
-def state_store(core: Core, entry: Registered, run: ActiveRun) -> Any:
-    """Return the store that a run's services select its state from, and keep it up to date from now on."""
-    from poundlock.state import StateRegistry
-
-    if core.state_registry is None:
-        core.state_registry = StateRegistry()
-    if run.state_store is None:
-        run.state_store = core.state_registry.make(entry.id, run.state, entry.definition.state)
-    return run.state_store
-
-
 def _created(event: Event, trigger_id: str | None) -> str:
     return dump({"event": {"id": event.id, "type": event.type, "source": event.source}, "trigger": trigger_id})
 
 
-def _mapping(initial: Any) -> dict[str, Any]:
+def as_mapping(initial: Any) -> dict[str, Any]:
+    """Return what a state begins with as a dict.
+
+    Raises:
+        InvalidEvent: it is neither a mapping nor a model.
+    """
     from collections.abc import Mapping
 
     if isinstance(initial, Mapping):
@@ -164,7 +161,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint) -> Activ
         clock=core.clock,
         threads=core.threads,
         timeline=core.timeline,
-        make_container=container_for(core, entry),
+        make_container=entry.make_container,
     )
     run.adopt(checkpoint)
     return run
@@ -172,42 +169,46 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint) -> Activ
 
 async def ensure_written(core: Core, live: LiveRun) -> None:
     """Write the creation of an invoked run that has not reached its first boundary, so that others can address it."""
-    run = live.run
-    if run.written:
-        return
-    changes = run.create()
+    if live.creation is None:
+        if live.run.written:
+            return
+        live.creation = core.spawn(_write_creation(core, live))
+    await asyncio.shield(live.creation)
+
+
+async def _write_creation(core: Core, live: LiveRun) -> None:
+    changes = live.run.create()
     try:
         await core.store.commit(changes)
+        announced = live.run.registered
+        core.committed(live.run, changes)
+        live.run.registered = announced  # the stage that announced them is not concluded
     except RunExists:
-        return  # its first boundary was quicker
-    run.committed(changes)
+        pass  # its first boundary was quicker
+    finally:
+        live.creation = None
 
 
 def pipeline_of(entry: Registered, trigger_id: str | None) -> tuple[str | None, str]:
-    """Return the trigger and pipeline an invocation means: the named trigger, the only one, or the only pipeline.
+    """Return the trigger and pipeline an invocation means.
 
     Raises:
         NotRegistered: unknown trigger; the message names near matches.
         InvalidDefinition: there are several and none was named.
     """
-    from poundlock.errors import InvalidDefinition, suggest
-
     triggers = entry.definition.triggers
-    if trigger_id is not None:
-        trigger = triggers.get(trigger_id)
-        if trigger is None:
-            raise NotRegistered(
-                f"workflow '{entry.id}' has no trigger '{trigger_id}': {suggest(trigger_id, list(triggers))}",
-                workflow_id=entry.id,
-                trigger_id=trigger_id,
+    if trigger_id is None:
+        if entry.invoked is None:
+            raise InvalidDefinition(
+                f"workflow '{entry.id}' has several triggers and pipelines: name one of {', '.join(triggers)}",
+                path="trigger_id",
             )
-        return trigger_id, trigger.pipeline or next(iter(entry.plans))
-    if len(triggers) == 1:
-        only, trigger = next(iter(triggers.items()))
-        return only, trigger.pipeline or next(iter(entry.plans))
-    if len(entry.plans) == 1:
-        return None, next(iter(entry.plans))
-    raise InvalidDefinition(
-        f"workflow '{entry.id}' has several triggers and pipelines: name one of {', '.join(triggers) or 'none'}",
-        path="trigger_id",
-    )
+        return entry.invoked
+    trigger = triggers.get(trigger_id)
+    if trigger is None:
+        raise NotRegistered(
+            f"workflow '{entry.id}' has no trigger '{trigger_id}': {suggest(trigger_id, list(triggers))}",
+            workflow_id=entry.id,
+            trigger_id=trigger_id,
+        )
+    return trigger_id, trigger.pipeline or next(iter(entry.plans))

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from poundlock.clock import Clock, SystemClock
+from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Service
 from poundlock.model.durations import Duration, seconds
@@ -21,7 +22,7 @@ from poundlock.model.modes import Mode
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_reserved
+from poundlock.model.validation import check_global_services
 from poundlock.pipeline.builder import Workflow
 from poundlock.runtime import control, lifetime, reading
 from poundlock.runtime.commands import HANDLERS
@@ -79,7 +80,7 @@ class WorkflowRuntime:
         self.store: Store = open_store(store, clock=self.clock) if store is None or isinstance(store, str) else store
         self.bus = bus if bus is not None else lifetime.default_bus()
         parents, self.services = lifetime.split_services(services)
-        check_reserved(self.services)
+        check_global_services(self.services)
         self._core = Core(
             store=self.store,
             bus=self.bus,
@@ -290,15 +291,19 @@ class WorkflowRuntime:
     # ----------------------------------------------------------------------------------------------- the runtime
     async def dispatch(self, command: Any) -> Any:
         """Carry out a command of `poundlock.runtime.commands` and return its handler's answer."""
-        return await HANDLERS[type(command)](self._core, command)
+        handler = HANDLERS.get(type(command))
+        if handler is None:
+            known = ", ".join(kind.__name__ for kind in HANDLERS)
+            raise InvalidDefinition(f"{command!r:.60} is no command: use one of {known}", path="command")
+        return await handler(self._core, command)
 
     def statistics(self) -> Mapping[str, int]:
         """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held."""
         return reading.statistics(self._core)
 
     async def recover(self) -> int:
-        """Take over ready, orphaned and due runs now, without waiting for the timer; returns how many."""
-        return await claim(self._core, Claim())
+        """Take over ready, orphaned and due runs now, and those the store failed; returns how many."""
+        return await claim(self._core, Claim(stranded=True))
 
     async def stop(self, drain: Duration = 30.0) -> None:
         """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.

@@ -14,15 +14,14 @@ from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import Changes, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunError, RunIdentity, RunResult
+from poundlock.model.runs import RunError, RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Released
-from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.registration import call_hook
+from poundlock.runtime.core import Core, LiveRun
+from poundlock.runtime.registration import call_hook, close_container
 from poundlock.runtime.views import aborted_error, result_of
+from poundlock.runtime.waiters import own_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from poundlock.runtime.registration import Registered
 
 
@@ -34,6 +33,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         LeaseLost, StaleVersion: the run belongs to somebody else now.
     """
     run = live.run
+    if live.creation is not None:
+        await asyncio.shield(live.creation)
     status, wake_at, record = _head_of(outcome)
     check_move(RunStatus.RUNNING, status)
     keeps_slot = (
@@ -47,7 +48,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         guard_inbox=status is not RunStatus.READY,
     )
     promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=run.slot and not keeps_slot)
-    run.committed(changes)
+    core.committed(run, changes)
     return promoted
 
 
@@ -93,7 +94,8 @@ async def commit_freeing(
                 tail_id=None if after.queued == promote else after.tail_id,
             )
         following = Token(core.ids.token(), 0) if token is None else token.next()
-        owner = core.worker if entry is not None else None
+        # Of a workflow that is being taken out, nobody is started any more.
+        owner = core.worker if entry is not None and not entry.closing else None
         changes.loads = (LoadChange(*pair, token, after, following, promote, owner),)
         core.loads.submitted(pair, after, following)
         applied = False
@@ -112,59 +114,24 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     run, entry = live.run, live.entry
     run_id = run.identity.run_id
     result = result_of(core, run, run.status, outcome)
-    core.count(str(run.status))
-    if run.status.terminal:
-        await call_hook(entry, "on_complete", result)
-    await close_container(live)
-    core.live.pop(run_id, None)
-    if isinstance(outcome, Paused | Delayed):
-        core.keep_parked(live)
-    if run.status.terminal:
-        await call_hook(entry, "on_cleanup")
-    answer(core, live, result)
-
-
-def answer(core: Core, live: LiveRun, result: RunResult) -> None:
-    """Answer those who wait: for a pause or the end, or for the end only."""
-    rests = result.status.terminal or result.status is RunStatus.PAUSED
-    if rests:
-        _resolve(live.until_rest, lambda: result)
-    if result.status.terminal:
-        _resolve(live.until_end, lambda: result)
-        _resolve(core.end_waiters.pop(result.run_id, []), lambda: result)
-    elif live.until_end:
-        core.end_waiters.setdefault(result.run_id, []).extend(live.until_end)
-        live.until_end = []
-
-
-def fail_waiters(core: Core, live: LiveRun, error: BaseException) -> None:
-    """Tell those who wait for a run that this runtime cannot drive it on."""
-    for waiter in (*live.until_rest, *live.until_end, *core.end_waiters.pop(live.run.identity.run_id, [])):
-        if not waiter.done():
-            waiter.set_exception(error)
-            waiter.exception()  # a waiter that went away must not leave a warning behind
-    live.until_rest.clear()
-    live.until_end.clear()
-
-
-def _resolve(waiters: list[asyncio.Future[RunResult]], make: Callable[[], RunResult]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(make())
-    waiters.clear()
-
-
-async def close_container(live: LiveRun) -> None:
-    """Dispose the run's services; a failing clean-up is logged and stops nobody."""
-    container, live.run.container = live.run.container, None
-    live.run.state_store = None
-    if container is None or container.idle:
-        return
+    core.count(run.status)
+    ended = run.status.terminal
+    replaced = False
     try:
-        if not container.dispose_nowait():
-            await container.dispose()
-    except Exception:  # noqa: BLE001 - clean-ups are user code; they stop nobody
-        log.exception("cleaning up services of run '%s' failed", live.run.identity.run_id)
+        if ended and entry.hooks.on_complete is not None:
+            await call_hook(entry, "on_complete", own_copy(result))
+        if run.container is not None:
+            await close_container(live)
+        replaced = core.live.get(run_id) is not live and not ended
+        if core.live.get(run_id) is live:  # it may have been resumed by now, and then it is another one's
+            del core.live[run_id]
+            if isinstance(outcome, Paused | Delayed):
+                core.keep_parked(live)
+        if ended and entry.hooks.on_cleanup is not None:
+            await call_hook(entry, "on_cleanup")
+    finally:
+        if not replaced:  # who waits for a run that goes on already is answered when it rests again
+            core.waiters.answer(result)  # what came of the run is durable, whatever interrupts its hooks
 
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:

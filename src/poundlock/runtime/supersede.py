@@ -8,7 +8,9 @@ from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import LogRow, RunRecord
+from poundlock.model.runs import RunRecord
+from poundlock.pipeline.boundary import event_payload
+from poundlock.pipeline.journal import Journal
 from poundlock.runtime.settle import outcome_text
 from poundlock.runtime.views import aborted_error
 
@@ -16,17 +18,22 @@ if TYPE_CHECKING:
     from poundlock.runtime.core import Core
 
 
-def ending(record: RunRecord, *, reason: str, by: str, now: float, timeline: bool) -> RunMove:
-    """Return the move that aborts a run nobody drives, on the version that was read."""
+async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
+    """Return the move that aborts a run nobody drives, on the version and with the inbox that were read."""
     identity, head = record.identity, record.head
     check_move(head.status, RunStatus.ABORTED)
-    payload = dump({"reason": reason, "by": by})
-    text = f'[[{now!r},"pipeline","pipeline:abort",{dump(identity.pipeline_id)},{payload},null]]'
+    now = core.clock.now()
+    journal = Journal(full=core.timeline)
+    path = dump(identity.pipeline_id)
+    for message in await core.store.inbox(identity.run_id, 0) if head.inbox_seq else ():
+        if message.event is not None:
+            journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
+    journal.add(now, "pipeline", "pipeline:abort", path, dump({"reason": reason, "by": by}))
     return RunMove(
         run_id=identity.run_id,
         version=head.version,
         epoch=head.epoch,
-        inbox=None,
+        inbox=head.inbox_seq,
         status=RunStatus.ABORTED,
         owner=None,
         new_epoch=head.epoch + 1,
@@ -36,7 +43,7 @@ def ending(record: RunRecord, *, reason: str, by: str, now: float, timeline: boo
         outcome=outcome_text(aborted_error(reason, by)),
         slot=False,
         updated_at=now,
-        log=LogRow(head.log_seq + 1, 1, text) if timeline else None,
+        log=journal.row(head.log_seq + 1),
     )
 
 
@@ -49,4 +56,4 @@ async def superseding(core: Core, old: str, new: str) -> RunMove:
     record = await core.store.load(old)
     if record is None or record.head.status is not RunStatus.QUEUED:
         raise LoadMoved(f"run '{old}' does not wait any more: read the load again")
-    return ending(record, reason=f"superseded by run {new}", by="mode", now=core.clock.now(), timeline=core.timeline)
+    return await ending(core, record, reason=f"superseded by run {new}", by="mode")

@@ -6,21 +6,26 @@ again. Nothing is started, buffered or remembered unless everything the event to
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from poundlock.codecs import pack
 from poundlock.errors import (
     Contended,
     IdempotencyConflict,
+    InboxAhead,
     KeysTaken,
+    LeaseLost,
     LoadMoved,
     RunFinished,
     RunNotFound,
     StaleVersion,
     WaitMoved,
 )
-from poundlock.model.changes import Changes, Committed, LoadChange, Post, Remember, RunCreate, RunMove, Token
+from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Post, Remember, RunCreate, RunMove, Token
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
@@ -28,14 +33,14 @@ from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Ve
 from poundlock.model.runs import Message, RunRecord, StoredEvent
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.cancel import Cancel, cancel
-from poundlock.runtime.commands.claim import adopt
-from poundlock.runtime.commands.execute import start
+from poundlock.runtime.commands.claim import take_up
+from poundlock.runtime.commands.execute import start, start_promoted
 from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.dispatch import Route, code_of, public
+from poundlock.runtime.dispatch import Route, code_of
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.pausing import Waiting, waiting_for
 from poundlock.runtime.registration import call_hook
-from poundlock.runtime.runs import accepted, new_run
+from poundlock.runtime.runs import accepted, as_mapping, new_run
 from poundlock.runtime.supersede import superseding
 
 _ATTEMPTS = 32
@@ -59,6 +64,17 @@ class Admitted:
 
     event: Event
     lines: tuple[ReceiptLine, ...]
+
+
+@dataclass(slots=True)
+class _Offer:
+    """An accepted event on its way through the deciders: `known` is what it was found to have done before, by scope."""
+
+    event: Event
+    payload_text: str
+    ref: str
+    fingerprint: str
+    known: dict[str, Remember] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -88,41 +104,64 @@ async def admit(core: Core, command: Admit) -> Admitted:
     core.check_accepting()
     event, text = accepted(core, command.event)
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    known: dict[str, Remember] = {}
-    for _ in range(_ATTEMPTS):
-        plan, changes = await _decide(core, command, event, fingerprint, known)
-        if command.dry:
-            return Admitted(event, _foretold(plan))
-        try:
-            committed = await _commit(core, plan, changes)
-        except KeysTaken as taken:
-            _check_same(event, fingerprint, taken.fields["taken"])
-            known |= taken.fields["taken"]
-        except (LoadMoved, WaitMoved, StaleVersion, RunFinished, RunNotFound):
-            continue
-        else:
-            lines = settle_lines(plan.lines, plan.deliveries, committed.delivered)
-            await _carry_out(core, plan, committed, event)
-            await _tell(core, lines)
-            return Admitted(event, lines)
+    offer = _Offer(event, text, core.ids.unique(), fingerprint)
+    plan, committed = await _decided(core, command, offer)
+    if command.dry:
+        return Admitted(event, _foretold(plan))
+    lines = settle_lines(plan.lines, plan.deliveries, committed.delivered)
+    await _carry_out(core, plan, committed, event)
+    await _tell(core, lines)
+    return Admitted(event, lines)
+
+
+async def _decided(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Committed]:
+    """Decide and commit: first without regard for others, then, if somebody was quicker, one after another."""
+    if not core.loads.turn.locked():
+        done = await _attempt(core, command, offer)
+        if done is not None:
+            return done
+    async with core.loads.turn:
+        for _ in range(_ATTEMPTS):
+            done = await _attempt(core, command, offer)
+            if done is not None:
+                return done
     raise Contended(
-        f"event '{event.id}' was not admitted: others decided on the same workflow and key {_ATTEMPTS} times in a row; "
-        f"emit it again",
-        event_id=event.id,
+        f"event '{offer.event.id}' was not admitted: others decided on the same workflow and key {_ATTEMPTS} times "
+        f"in a row; emit it again",
+        event_id=offer.event.id,
     )
 
 
+async def _attempt(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Committed] | None:
+    """Decide once; None if it has to be done again, with what became known meanwhile."""
+    try:
+        plan, changes = await _decide(core, command, offer)
+        return plan, await (_check_only(core, changes) if command.dry else _commit(core, plan, changes))
+    except KeysTaken as taken:
+        _check_same(offer.event, offer.fingerprint, taken.fields["taken"])
+        offer.known |= taken.fields["taken"]
+    except (LoadMoved, WaitMoved, StaleVersion, InboxAhead, LeaseLost, RunFinished, RunNotFound):
+        pass
+    return None
+
+
+async def _check_only(core: Core, changes: Changes) -> Committed:
+    """Ask whether the keys are free, writing nothing: a key that has expired already is checked and not kept."""
+    if not changes.remember:
+        return NOTHING
+    keys = tuple(key._replace(expires_at=changes.now) for key in changes.remember)
+    return await core.store.commit(Changes(remember=keys, now=changes.now))
+
+
 # ------------------------------------------------------------------------------------------------------ deciding
-async def _decide(
-    core: Core, command: Admit, event: Event, fingerprint: str, known: dict[str, Remember]
-) -> tuple[_Plan, Changes]:
+async def _decide(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Changes]:
     plan = _Plan()
-    event_ref = core.ids.unique()
+    event = offer.event
     for route in core.index.match(event.type):
         if (route.entry.id, route.trigger_id) not in command.decided:
-            await _decide_route(core, plan, route, event, event_ref, fingerprint, known)
+            await _decide_route(core, plan, route, offer)
     if command.waits:
-        await _decide_waits(core, plan, event, event_ref, fingerprint, known)
+        await _decide_waits(core, plan, offer, dry=command.dry)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
     uses_event = plan.creates or plan.deliveries
@@ -130,7 +169,7 @@ async def _decide(
     changes = Changes(
         creates=tuple(plan.creates),
         moves=tuple(plan.moves),
-        events=(StoredEvent(event_ref, event),) if uses_event else (),
+        events=(StoredEvent(offer.ref, event),) if uses_event else (),
         remember=tuple(plan.remember),
         deliveries=tuple(plan.deliveries),
         posts=tuple(plan.posts),
@@ -140,41 +179,21 @@ async def _decide(
     return plan, changes
 
 
-async def _decide_route(
-    core: Core,
-    plan: _Plan,
-    route: Route,
-    event: Event,
-    event_ref: str,
-    fingerprint: str,
-    known: dict[str, Remember],
-) -> None:
-    entry = route.entry
+async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) -> None:
+    entry, event = route.entry, offer.event
 
     def line(verdict: Verdict, run_id: str | None = None, reason: str = "") -> None:
         plan.lines.append(ReceiptLine(verdict, entry.id, route.trigger_id, run_id, reason))
 
-    if route.scope in known:
-        line(Verdict.DUPLICATE, known[route.scope].run_id, "this event id was handled before")
+    if route.scope in offer.known:
+        line(Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before")
         return
-    seen = public(event)
     try:
-        if not route.wants(seen):
+        if not route.wants(event):
             line(Verdict.FILTERED, reason="`when` does not let it through")
             return
-        load_key = route.partition(seen)
-        initial = route.initial_state(seen) if route.trigger.map is not None else event.payload
-        run = new_run(
-            core,
-            entry,
-            event,
-            {} if initial is None else initial,
-            pipeline_id=route.pipeline_id,
-            trigger_id=route.trigger_id,
-            event_ref=event_ref,
-            load_key=load_key,
-            priority=route.trigger.priority,
-        )
+        load_key = route.partition(event)
+        initial = route.initial_state(event)
     except Exception as error:  # noqa: BLE001 - when, key and map are user code; the other lines go on
         line(Verdict.REJECTED, reason=code_of(error))
         return
@@ -184,7 +203,29 @@ async def _decide_route(
         plan.loads[pair] = (token, load)
     token, load = plan.loads[pair]
     decision = entry.mode.accept(load)
-    run_id = run.identity.run_id
+    patch: dict[str, Any] = {}
+    try:
+        if isinstance(decision, Signal):  # merged into a state that is whole already, so it need not be one itself
+            patch = pack(as_mapping(initial), "state")[0]
+            run_id = decision.run_id
+        else:
+            run = new_run(
+                core,
+                entry,
+                event,
+                initial,
+                pipeline_id=route.pipeline_id,
+                trigger_id=route.trigger_id,
+                payload_text=offer.payload_text,
+                event_ref=offer.ref,
+                load_key=load_key,
+                priority=route.trigger.priority,
+            )
+            run_id = run.identity.run_id
+    except Exception as error:  # noqa: BLE001 - what the event brings may be no state; the other lines go on
+        line(Verdict.REJECTED, reason=code_of(error))
+        return
+    window = route.window
     match decision:
         case Start():
             plan.loads[pair] = (token, replace(load, active=load.active + 1, active_id=run_id))
@@ -204,18 +245,17 @@ async def _decide_route(
             else:
                 line(Verdict.QUEUED, run_id, f"supersedes {old}" if old is not None else "")
         case Signal(run_id=active):
-            plan.posts.append(Post(active, "signal", run.state, core.clock.now()))
-            run_id = active
+            plan.posts.append(Post(active, "signal", patch, core.clock.now()))
             line(Verdict.SIGNALLED, active)
         case Drop(reason=reason):
             line(Verdict.DROPPED, reason=reason)
-            return
+            window = 0.0  # checked, for it may have been taken before; but not remembered
         case Reject(reason=reason):
             line(Verdict.REJECTED, reason=reason)
-            return
+            window = 0.0
     if route.window is not None:
-        expires = core.clock.now() + route.window
-        plan.remember.append(Remember(event.source, event.id, route.scope, fingerprint, run_id, expires))
+        expires = core.clock.now() + (window or 0.0)
+        plan.remember.append(Remember(event.source, event.id, route.scope, offer.fingerprint, run_id, expires))
 
 
 def _created(run: ActiveRun, status: RunStatus) -> RunCreate:
@@ -226,21 +266,22 @@ def _created(run: ActiveRun, status: RunStatus) -> RunCreate:
     return create._replace(head=head)
 
 
-async def _decide_waits(
-    core: Core, plan: _Plan, event: Event, event_ref: str, fingerprint: str, known: dict[str, Remember]
-) -> None:
-    for waiting in await waiting_for(core, event):
+async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) -> None:
+    event = offer.event
+    for waiting in await waiting_for(core, event, dry=dry):
         identity = waiting.record.identity
         line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
         if not waiting.hit:
             plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason="the wait's conditions do not match"))
-        elif "" in known:
+        elif "" in offer.known:
             plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
         else:
-            plan.deliveries.append(_delivery(core, waiting, event_ref, line))
+            if dry and waiting.record.head.status is RunStatus.PAUSED and any(row.parked for row in waiting.hit):
+                line = replace(line, verdict=Verdict.RESUMED)
+            plan.deliveries.append(_delivery(core, waiting, offer.ref, line))
     if plan.deliveries:
         expires = core.clock.now() + _WAIT_WINDOW
-        plan.remember.append(Remember(event.source, event.id, "", fingerprint, None, expires))
+        plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))
 
 
 def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -> Delivery:
@@ -282,6 +323,10 @@ async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
     try:
         committed = await core.store.commit(changes)
         applied = True
+    except asyncio.CancelledError:
+        # Whoever emitted went away; the commit goes on. What it starts or resumes must not be left standing.
+        take_up(core, [*(run.identity.run_id for run, _ in plan.started), *(post.run_id for post in plan.deliveries)])
+        raise
     finally:
         for change in loads:
             core.loads.settled((change.workflow_id, change.load_key), applied=applied)
@@ -308,30 +353,27 @@ async def _carry_out(core: Core, plan: _Plan, committed: Committed, event: Event
         core.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
         if outcome.fate is not Fate.GONE:
-            await _delivered(core, delivery, outcome.seq, outcome.fate, event)
+            _delivered(core, delivery, outcome.seq, outcome.fate, event)
     for run_id in plan.superseded:
         await _tell_superseded(core, run_id)
     for abort in plan.aborts:
         core.spawn(_abort(core, abort))
 
 
-async def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Event) -> None:
+def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Event) -> None:
     now = core.clock.now()
     core.tell(Message(delivery.run_id, seq, "event", now, None, StoredEvent(delivery.event_ref, event)))
     if fate is not Fate.RESUMED or delivery.owner is None:
         return
     live = core.unpark(delivery.run_id)
     if live is None:
-        checkpoint = await core.store.checkpoint(delivery.run_id)
-        if checkpoint is not None:
-            await adopt(core, checkpoint)
+        start_promoted(core, (delivery.run_id,))
         return
     run = live.run
     run.version += 1
     run.epoch += 1
     run.status = RunStatus.RUNNING
     run.slot = run.identity.load_key is not None
-    live.resumed = True
     start(core, live)
 
 

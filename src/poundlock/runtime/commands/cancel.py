@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from poundlock.errors import LeaseLost, RunFinished, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.model.changes import Changes, Post
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
 from poundlock.runtime.commands.execute import start_promoted
 from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.registration import call_hook
+from poundlock.runtime.registration import call_hook, close_container
 from poundlock.runtime.runs import ensure_written
-from poundlock.runtime.settle import answer, close_container, commit_freeing
+from poundlock.runtime.settle import commit_freeing
 from poundlock.runtime.supersede import ending
 from poundlock.runtime.views import result_of_checkpoint
 from poundlock.stores.answers import finished, not_found
@@ -50,9 +50,12 @@ async def cancel(core: Core, command: Cancel) -> None:
         try:
             if status is RunStatus.RUNNING:
                 await _ask(core, command)
+                record = await core.store.load(command.run_id)
+                if record is not None and record.head.status is not RunStatus.RUNNING:
+                    continue  # it came to rest before it could hear of the request
             else:
-                await _abort_unowned(core, command, record)
-        except (StaleVersion, LeaseLost):
+                await core.to_the_end(_abort_unowned(core, command, record))
+        except (StaleVersion, LeaseLost, InboxAhead):
             continue  # it moved between reading and writing: look again
         except RunFinished:
             continue
@@ -67,7 +70,9 @@ async def _ask(core: Core, command: Cancel) -> None:
     core.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
     live = core.live.get(command.run_id)
     if live is not None and live.task is not None and live.task is not asyncio.current_task():
-        live.task.cancel()
+        # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
+        if live.run.interruptible:
+            live.task.cancel()
         _insist_later(core, live, command)
 
 
@@ -90,21 +95,21 @@ async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
     log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     try:
         await _abort_unowned(core, command, record)
-    except (StaleVersion, LeaseLost):
+    except (StaleVersion, LeaseLost, InboxAhead):
         return  # it reached a boundary after all, where the request waits for it
-    core.live.pop(command.run_id, None)
+    if live.left is not None and not live.left.done():
+        live.left.set_result(None)
 
 
 async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None:
     """Write the end of a run that nobody drives, on its version."""
     identity, head = record.identity, record.head
-    now = core.clock.now()
-    move = ending(record, reason=command.reason, by=command.by, now=now, timeline=core.timeline)
+    move = await ending(core, record, reason=command.reason, by=command.by)
     promoted = await commit_freeing(
         core,
         core.entries.get(identity.workflow_id),
         identity,
-        Changes(moves=(move,), now=now),
+        Changes(moves=(move,), now=move.updated_at),
         freed=head.slot,
         unqueued=head.status is RunStatus.QUEUED,
     )
@@ -114,7 +119,7 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
 
 async def tell_end(core: Core, run_id: str) -> None:
     """Hooks and answers for a run that ended without being driven."""
-    live = core.live.get(run_id) or core.unpark(run_id)
+    live = core.live.pop(run_id, None) or core.unpark(run_id)
     checkpoint = await core.store.checkpoint(run_id)
     if checkpoint is None:
         return
@@ -126,8 +131,4 @@ async def tell_end(core: Core, run_id: str) -> None:
         if live is not None:
             await close_container(live)
         await call_hook(entry, "on_cleanup")
-    if live is not None:
-        answer(core, live, result)
-    for waiter in core.end_waiters.pop(run_id, []):
-        if not waiter.done():
-            waiter.set_result(result)
+    core.waiters.answer(result)

@@ -3,42 +3,94 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from poundlock.errors import StageGone
-from poundlock.model.lifecycle import RunStatus
+from poundlock.errors import LeaseLost, StageGone, StaleVersion
+from poundlock.model.changes import Changes, RunMove
+from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.runs import restored_run
 
 if TYPE_CHECKING:
     from poundlock.clock import Timer
-    from poundlock.model.runs import Checkpoint
+    from poundlock.model.runs import Checkpoint, RunRecord
 
 _BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take over what is ready or due, of the workflows registered here."""
+    """Take over what is ready or due, of the workflows registered here.
+
+    `stranded`: also what this process owns but could not go on with, because its store failed.
+    """
+
+    stranded: bool = False
 
 
-async def claim(core: Core, _command: Claim) -> int:
+async def claim(core: Core, command: Claim) -> int:
     """Handle `Claim`; returns how many runs were taken over."""
     taken = 0
+    if command.stranded:
+        await _give_back(core)
     while core.accepting and core.entries:
         workflows = {entry.id for entry in core.entries.values() if not entry.closing}
         claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
         for claimed in claims:
-            await adopt(core, claimed.checkpoint, recovered=claimed.recovered)
+            adopt(core, claimed.checkpoint, recovered=claimed.recovered)
         taken += len(claims)
         if len(claims) < _BATCH:
             break
     return taken
 
 
-async def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False) -> None:
+async def _give_back(core: Core) -> None:
+    """Make stranded runs `ready`, under a new epoch, so that they are claimed like those of a dead owner."""
+    await core.store.written_behind()
+    for run_id in list(core.stranded):
+        record = await core.store.load(run_id)
+        if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
+            try:
+                await core.store.commit(Changes(moves=(_given_back(record, core.clock.now()),)))
+            except (StaleVersion, LeaseLost):
+                continue  # somebody drives it after all
+        core.stranded.discard(run_id)
+
+
+def _given_back(record: RunRecord, now: float) -> RunMove:
+    head = record.head
+    check_move(head.status, RunStatus.READY)
+    return RunMove(
+        run_id=record.identity.run_id,
+        version=head.version,
+        epoch=head.epoch,
+        inbox=None,
+        status=RunStatus.READY,
+        owner=head.owner,  # what is ready and had an owner counts as recovered
+        new_epoch=head.epoch + 1,
+        stage=head.stage,
+        attempt=head.attempt,
+        wake_at=None,
+        outcome=None,
+        slot=head.slot,
+        updated_at=now,
+    )
+
+
+def take_up(core: Core, run_ids: Iterable[str]) -> None:
+    """Have runs claimed that a commit may have made ours, because nobody heard what it came to."""
+    core.stranded.update(run_ids)
+    core.spawn(_take_up(core))
+
+
+async def _take_up(core: Core) -> None:
+    await claim(core, Claim(stranded=True))
+
+
+def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False) -> None:
     """Drive a run whose checkpoint this process just took over."""
     identity = checkpoint.record.identity
     entry = core.entries.get(identity.workflow_id)
@@ -53,7 +105,7 @@ async def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False) 
     run.recovered = recovered
     # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still owed.
     never_began = run.log_seq <= (2 if core.timeline else 1) and run.stage == run.plan.stages[0].id
-    start(core, LiveRun(run, entry, new=never_began, resumed=run.parked is not None))
+    start(core, LiveRun(run, entry, new=never_began))
 
 
 class Pump:
@@ -93,7 +145,7 @@ class Pump:
             self._wanted.clear()
             try:
                 await claim(core, Claim())
-                due = await core.store.next_due({entry.id for entry in core.entries.values()})
+                due = await core.store.next_due({entry.id for entry in core.entries.values() if not entry.closing})
             except Exception:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 log.exception("looking for due runs failed; trying again in a second")
                 due = core.clock.now() + 1.0

@@ -6,17 +6,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from poundlock.errors import IdempotencyConflict, KeysTaken, RunExists
-from poundlock.model.changes import Remember
+from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, NotRegistered, RunExists
+from poundlock.model.changes import Changes, Remember
 from poundlock.model.events import Event
 from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
-from poundlock.runtime.commands.execute import rest_of, start
+from poundlock.runtime.commands.execute import start
 from poundlock.runtime.control import rested
 from poundlock.runtime.core import Core, LiveRun
 from poundlock.runtime.dispatch import public
 from poundlock.runtime.registration import Registered
-from poundlock.runtime.runs import accepted, new_run, pipeline_of
+from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
+from poundlock.runtime.waiters import Waiter
 
 _KEY_WINDOW = 86_400.0
 
@@ -38,19 +39,34 @@ async def create(core: Core, command: Create) -> RunResult:
     """Handle `Create`. The run goes on even if the caller stops waiting."""
     core.check_accepting()
     entry = core.entry(command.workflow_id)
+    if entry.closing:
+        raise NotRegistered(f"workflow '{entry.id}' is being deregistered: register it again", workflow_id=entry.id)
+    if command.conflict not in ("fail", "use_existing"):
+        raise InvalidDefinition(
+            f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict"
+        )
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
-    event = command.event
-    if event is None:
-        event = Event((trigger.event if trigger else None) or entry.id, command.payload, source="/invoke")
-    event, text = accepted(core, event)
+    if command.event is not None:
+        event, text = accepted(core, command.event)
+    else:
+        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload)
     initial = {} if event.payload is None else event.payload
     if trigger is not None and trigger.map is not None:
         initial = trigger.map(public(event))
-    run = new_run(core, entry, event, initial, pipeline_id=pipeline_id, trigger_id=trigger_id, run_id=command.run_id)
+    run = new_run(
+        core,
+        entry,
+        event,
+        initial,
+        pipeline_id=pipeline_id,
+        trigger_id=trigger_id,
+        payload_text=text,
+        run_id=command.run_id,
+    )
     if command.run_id is None and command.idempotency_key is None:
         live = LiveRun(run, entry, new=True)
-        waiter = rest_of(live)
+        waiter = core.waiters.rest(run.identity.run_id)
         start(core, live)
         return await waiter
     return await _addressed(core, command, entry, run, text)
@@ -60,26 +76,46 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
     """Create a run that others may know by its id or key: its creation is durable before it starts."""
     changes = run.create()
     if command.idempotency_key is not None:
-        fingerprint = hashlib.blake2s(f"{run.event.type}\n{text}".encode()).hexdigest()
-        expires = core.clock.now() + _KEY_WINDOW
-        key = (f"/invoke/{command.workflow_id}", command.idempotency_key, command.trigger_id or "")
-        changes.remember = (Remember(*key, fingerprint, run.identity.run_id, expires),)
+        request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
+        fingerprint = hashlib.blake2s(request.encode()).hexdigest()
+        now = core.clock.now()
+        key = Remember(
+            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, now + _KEY_WINDOW
+        )
+        try:
+            # The key speaks first, also where the run's id is taken: checked here, remembered with the creation.
+            await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
+        except KeysTaken as taken:
+            return await rested(core, _first_call(key, taken))
+        changes.remember = (key,)
     try:
-        await core.store.commit(changes)
+        waiter = await core.to_the_end(_begin(core, entry, run, changes))
     except KeysTaken as taken:
-        [known] = taken.fields["taken"].values()
-        if known.fingerprint != changes.remember[0].fingerprint:
-            raise IdempotencyConflict(
-                f"the idempotency key '{command.idempotency_key}' was used with another request: use a new key",
-                run_id=known.run_id,
-            ) from None
-        return await rested(core, known.run_id)
+        return await rested(core, _first_call(changes.remember[0], taken))
     except RunExists:
         if command.conflict == "fail":
             raise
         return await rested(core, run.identity.run_id)
-    run.committed(changes)
-    live = LiveRun(run, entry, new=True)
-    waiter = rest_of(live)
-    start(core, live)
     return await waiter
+
+
+async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> Waiter:
+    await core.store.commit(changes)
+    run.committed(changes)
+    waiter = core.waiters.rest(run.identity.run_id)
+    start(core, LiveRun(run, entry, new=True))
+    return waiter
+
+
+def _first_call(key: Remember, taken: KeysTaken) -> str:
+    """Return the run that the first call with an idempotency key made.
+
+    Raises:
+        IdempotencyConflict: it asked for something else.
+    """
+    [known] = taken.fields["taken"].values()
+    if known.fingerprint != key.fingerprint:
+        raise IdempotencyConflict(
+            f"the idempotency key '{key.event_id}' was used with another request: use a new key", run_id=known.run_id
+        ) from None
+    return str(known.run_id)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
-from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
+from poundlock.model.changes import Changes
+from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.outcome import Outcome, Paused, Released
-from poundlock.pipeline.runner import Driven, drive, reconsider, stopped
+from poundlock.pipeline.runner import Driven, abort_request, cancelled, drive, reconsider, stopped
 from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.registration import call_hook
-from poundlock.runtime.settle import close_container, fail_waiters, finish, settle
-
-if TYPE_CHECKING:
-    from poundlock.model.runs import RunResult
+from poundlock.runtime.registration import call_hook, close_container
+from poundlock.runtime.settle import finish, settle
 
 _PATIENCE = 2
 """Refused attempts to stop after which deliveries of this process wait until the run has stopped."""
@@ -22,57 +20,101 @@ _PATIENCE = 2
 
 def start(core: Core, live: LiveRun) -> None:
     """Drive a run in a task of its own."""
-    core.live[live.run.identity.run_id] = live
-    live.task = core.spawn(execute(core, live))
+    run_id = live.run.identity.run_id
+    core.stranded.discard(run_id)
+    core.drive(live, execute(core, live, core.live.get(run_id)))
 
 
-def rest_of(live: LiveRun) -> asyncio.Future[RunResult]:
-    """Return a future of the run's result at its next pause or its end."""
-    waiter: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
-    live.until_rest.append(waiter)
-    return waiter
+async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> None:
+    """Drive, settle, finish. What goes wrong here concerns this run only, and is told to those who wait for it.
 
-
-async def execute(core: Core, live: LiveRun) -> None:
-    """Drive, settle, finish. What goes wrong here concerns this run only."""
+    `before` drove the run in this process and may not have heard yet that it rests; it lets go first.
+    """
     run = live.run
     try:
+        if before is not None:
+            await _let_finish(before)
         driven = await _prepared(core, live)
         outcome, promoted = await _settled(core, live, driven)
     except asyncio.CancelledError:
-        _let_go(core, live, stopped(run))
-        await close_container(live)
-        raise
+        await _let_go(core, live, stopped(run))
     except (LeaseLost, StaleVersion) as error:
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
-        _let_go(core, live, error)
-        await close_container(live)
+        await _let_go(core, live, error)
+    except Exception as error:  # noqa: BLE001 - the store's faults and our own bugs must not end the other runs
+        log.exception("run '%s' cannot go on; it stands where its last commit left it", run.identity.run_id)
+        core.stranded.add(run.identity.run_id)
+        await _let_go(core, live, error)
+    else:
+        if promoted:
+            start_promoted(core, promoted)
+        if isinstance(outcome, Released):
+            await _let_go(core, live, stopped(run))
+        else:
+            await finish(core, live, outcome)
+            _notice_wake(core, live, outcome)
+
+
+async def _let_finish(before: LiveRun) -> None:
+    if before.task is None or before.task is asyncio.current_task():
         return
-    except PoundlockError as error:
-        log.exception("run '%s' cannot be written; it stands where its last commit left it", run.identity.run_id)
-        _let_go(core, live, error)
-        await close_container(live)
-        return
-    start_promoted(core, promoted)
-    if isinstance(outcome, Released):
-        _let_go(core, live, stopped(run))
-        await close_container(live)
-        return
-    await finish(core, live, outcome)
-    _notice_wake(core, live, outcome)
+    if before.run.interruptible:
+        before.task.cancel()  # its run was taken away: whatever its step comes to is void
+    else:
+        await asyncio.wait([before.task])
+
+
+async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
+    """Stop driving a run without having brought it to rest."""
+    run_id = live.run.identity.run_id
+    if core.live.get(run_id) is live:
+        del core.live[run_id]
+        core.unwritten.pop(run_id, None)
+        core.waiters.fail(run_id, error)
+    await close_container(live)
 
 
 async def _prepared(core: Core, live: LiveRun) -> Driven:
     run, hooks = live.run, live.entry.hooks
-    if live.new and hooks.on_prepare is not None:
-        live.new = False
-        refused = await _prepare(live)
+    if live.new and hooks.on_prepare is not None and abort_request(run) is None:
+        run.interruptible = True
+        try:
+            refused = await _prepare(live)
+        except asyncio.CancelledError:
+            return cancelled(run)
+        finally:
+            run.interruptible = False
         if refused is not None:
             return refused
-    if live.resumed and hooks.on_resume is not None:
-        await call_hook(live.entry, "on_resume", _hook_context(live))
-    live.resumed = False
-    return await drive(run, core)
+    live.new = False
+    return await drive(run, Boundaries(core, live))
+
+
+class Boundaries:
+    """Where the boundaries of one run go: the pipeline's Progress port."""
+
+    __slots__ = ("_core", "_live")
+
+    def __init__(self, core: Core, live: LiveRun) -> None:
+        self._core = core
+        self._live = live
+
+    async def boundary(self, run: ActiveRun, changes: Changes) -> None:
+        self._live.open_gate()
+        await self._core.boundary(run, changes)
+
+    async def resumed(self, run: ActiveRun) -> None:
+        live = self._live
+        live.open_gate()
+        if live.entry.hooks.on_resume is None:
+            return
+        context = _hook_context(live)
+        run.interruptible = True
+        try:
+            await call_hook(live.entry, "on_resume", context)
+        finally:
+            run.interruptible = False
+        context.flush()
 
 
 async def _prepare(live: LiveRun) -> Driven | None:
@@ -101,21 +143,15 @@ async def _settled(core: Core, live: LiveRun, driven: Driven) -> tuple[Outcome, 
                 if refused >= _PATIENCE and live.gate is None:
                     live.gate = asyncio.Event()
                 messages = await core.store.inbox(run.identity.run_id, driven.before.inbox_seen)
-                driven = await reconsider(run, driven, messages, core)
+                driven = await reconsider(run, driven, messages, Boundaries(core, live))
     finally:
-        if live.gate is not None:
-            live.gate.set()
-            live.gate = None
-
-
-def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
-    core.live.pop(live.run.identity.run_id, None)
-    fail_waiters(core, live, error)
+        live.open_gate()
 
 
 def start_promoted(core: Core, promoted: tuple[str, ...]) -> None:
-    """Drive runs that a commit moved from the queue to this process."""
+    """Drive runs that a commit made this process's own."""
     for run_id in promoted:
+        core.stranded.add(run_id)
         core.spawn(_load_and_start(core, run_id))
 
 
@@ -123,8 +159,8 @@ async def _load_and_start(core: Core, run_id: str) -> None:
     from poundlock.runtime.commands.claim import adopt
 
     checkpoint = await core.store.checkpoint(run_id)
-    if checkpoint is not None:
-        await adopt(core, checkpoint)
+    if checkpoint is not None and run_id in core.stranded:
+        adopt(core, checkpoint)
 
 
 def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:

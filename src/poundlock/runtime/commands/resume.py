@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.errors import NotPaused, PoundlockError, StaleResume, StaleVersion
-from poundlock.model.changes import Changes, RunMove
+from poundlock.errors import LeaseLost, NotPaused, PoundlockError, StaleResume, StaleVersion
+from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import LogRow, RunRecord, RunResult, WaitRow
-from poundlock.pipeline.boundary import resume_by_hand
-from poundlock.pipeline.journal import Journal
-from poundlock.runtime.commands.execute import rest_of, start
+from poundlock.model.runs import Checkpoint, Message, RunRecord, RunResult, WaitRow
+from poundlock.pipeline.boundary import check_answer
+from poundlock.runtime.commands.execute import start
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core, LiveRun
 from poundlock.runtime.runs import restored_run
 from poundlock.runtime.views import result_of_checkpoint
+from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import finished, not_found
 
 
@@ -45,74 +45,99 @@ async def resume(core: Core, command: Resume) -> RunResult:
     """
     core.check_accepting()
     patch = None if command.patch is None else as_patch(command.patch)
-    epoch: int | None = None
+    epoch = _epoch_now(core, command)
     while True:
         live = core.unpark(command.run_id)
+        if live is None:
+            checkpoint = await core.store.checkpoint(command.run_id)
+            row = _standing(command, checkpoint, epoch)
+            assert checkpoint is not None  # noqa: S101 - refused otherwise
+            entry = core.entries.get(checkpoint.record.identity.workflow_id)
+            if entry is None:
+                try:
+                    return await _leave_ready(core, patch, checkpoint.record)
+                except (StaleVersion, LeaseLost):
+                    continue  # somebody was quicker here as well
+            live = LiveRun(restored_run(core, entry, checkpoint), entry)
+        else:
+            row = _parked_row(live)
+        epoch = row.epoch if epoch is None else epoch
         try:
-            if live is not None:
-                row = live.run.parked
-                assert row is not None  # noqa: S101 - only runs that stand at a wait are kept as parked
-                _check_wait(command, row, epoch)
-            else:
-                record = await core.store.load(command.run_id)
-                row = _standing(command, record, epoch)
-                assert record is not None  # noqa: S101 - refused otherwise
-                if record.identity.workflow_id not in core.entries:
-                    return await _leave_ready(core, patch, record, row)
-                live = await _restore(core, command)
-            epoch = row.epoch
-            return await _take(core, live, row, patch)
-        except StaleVersion:
-            continue  # somebody was quicker, or the run got a signal: see what it stands at now
+            _check_wait(command, row, epoch)
+            check_answer(live.run, patch)
+            waiter = await core.to_the_end(_take(core, live, row, patch))
+        except (StaleVersion, LeaseLost):
+            continue  # somebody was quicker: see what it stands at now
         except PoundlockError:
-            if live is not None and live.run.parked is not None:
-                core.keep_parked(live)
+            core.keep_parked(live)
             raise
+        return await waiter
 
 
-async def _restore(core: Core, command: Resume) -> LiveRun:
-    checkpoint = await core.store.checkpoint(command.run_id)
-    if checkpoint is None:
-        raise not_found(command.run_id)
-    entry = core.entry(checkpoint.record.identity.workflow_id)
-    return LiveRun(restored_run(core, entry, checkpoint), entry)
+def _epoch_now(core: Core, command: Resume) -> int | None:
+    """Return the epoch of the wait the run stands at as this call enters; None where only the store knows.
+
+    Raises:
+        NotPaused: the run is being driven and stands at no wait.
+    """
+    if command.run_id in core.resuming:
+        return core.resuming[command.run_id]
+    live = core.held(command.run_id)
+    if live is None:
+        return None
+    row = live.run.parked
+    if row is None:
+        raise _not_paused(command.run_id, live.run.status)
+    return row.epoch
 
 
-async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] | None) -> RunResult:
-    """The winning commit: patch, position and ownership at once."""
+def _parked_row(live: LiveRun) -> WaitRow:
+    row = live.run.parked
+    assert row is not None  # noqa: S101 - only runs that stand at a wait are kept as parked
+    return row
+
+
+async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] | None) -> Waiter:
+    """The winning commit: answer and ownership at once. The run leaves its wait when it is driven, as for an event."""
     run = live.run
-    standing = run.position()
-    resume_by_hand(run, row, patch)
+    run_id = run.identity.run_id
     changes = run.changes(RunStatus.RUNNING, slot=run.identity.load_key is not None)
     changes.moves[0].new_epoch = run.epoch + 1
+    body = {"patch": patch}
+    changes.posts = (Post(run_id, "resume", body, changes.now),)
+    core.resuming[run_id] = row.epoch
     try:
-        await core.store.commit(changes)
-    except BaseException:
-        run.restore(standing, ())
-        raise
+        committed = await core.store.commit(changes)
+    finally:
+        core.resuming.pop(run_id, None)
     run.committed(changes)
-    live.resumed = True
-    waiter = rest_of(live)
+    run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
+    waiter = core.waiters.rest(run_id)
     start(core, live)
-    return await waiter
+    return waiter
 
 
-def _standing(command: Resume, record: RunRecord | None, epoch: int | None) -> WaitRow:
-    """Return the wait a stored run stands at, if it is the one that is meant."""
-    if record is None:
+def _standing(command: Resume, checkpoint: Checkpoint | None, epoch: int | None) -> WaitRow:
+    """Return the wait a stored run stands at."""
+    if checkpoint is None:
         raise not_found(command.run_id)
+    record = checkpoint.record
     status = record.head.status
     if status.terminal:
         raise finished(command.run_id, status)
     row = next((row for row in record.waits if row.parked), None)
     if status is not RunStatus.PAUSED or row is None:
-        raise NotPaused(
-            f"run '{command.run_id}' is {status}, not paused: wait until it pauses, or send it a signal",
-            run_id=command.run_id,
-            status=status,
-        )
+        raise _not_paused(command.run_id, status)
     _check_wait(command, row, epoch)
     return row
+
+
+def _not_paused(run_id: str, status: RunStatus) -> NotPaused:
+    return NotPaused(
+        f"run '{run_id}' is {status}, not paused: wait until it pauses, or send it a signal",
+        run_id=run_id,
+        status=status,
+    )
 
 
 def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
@@ -124,12 +149,11 @@ def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
         )
 
 
-async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord, row: WaitRow) -> RunResult:
+async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord) -> RunResult:
     """Resume a run whose workflow is unknown here: whoever registers it goes on."""
     identity, head = record.identity, record.head
     check_move(head.status, RunStatus.READY)
     now = core.clock.now()
-    left = tuple(other._replace(parked=False, expires_at=None) if other is row else other for other in record.waits)
     move = RunMove(
         run_id=identity.run_id,
         version=head.version,
@@ -138,27 +162,15 @@ async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunReco
         status=RunStatus.READY,
         owner=None,
         new_epoch=head.epoch + 1,
-        stage=row.resume_at,
+        stage=head.stage,
         attempt=head.attempt,
         wake_at=None,
         outcome=None,
         slot=head.slot,
         updated_at=now,
-        log=_log(core, record, patch, now),
-        waits=left,
     )
-    await core.store.commit(Changes(moves=(move,), now=now))
+    answer = Post(identity.run_id, "resume", {"patch": patch}, now)
+    await core.store.commit(Changes(moves=(move,), posts=(answer,), now=now))
     checkpoint = await core.store.checkpoint(identity.run_id)
     assert checkpoint is not None  # noqa: S101 - just written
     return result_of_checkpoint(core, checkpoint)
-
-
-def _log(core: Core, record: RunRecord, patch: dict[str, Any] | None, now: float) -> LogRow | None:
-    from poundlock.codecs import dump
-
-    journal = Journal(full=core.timeline)
-    path = dump(record.identity.pipeline_id)
-    journal.add(now, "pipeline", "pipeline:resume", path, dump({"reason": "api"}))
-    if patch:
-        journal.add(now, "state", "state:patch", path, "null", dump(patch))
-    return journal.row(record.head.log_seq + 1)

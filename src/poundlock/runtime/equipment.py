@@ -1,0 +1,49 @@
+"""What every run of a workflow is equipped with: how it gets its container, and what its services select from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from poundlock.model.definitions import WorkflowDefinition
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.waiting import AnnouncedWaits
+
+if TYPE_CHECKING:
+    from poundlock.artifacts import ArtifactContainer
+    from poundlock.runtime.core import Core
+    from poundlock.services.install import WorkflowServices
+
+
+def container_for(
+    core: Core, services: WorkflowServices, definition: WorkflowDefinition
+) -> Callable[[ActiveRun], ArtifactContainer]:
+    """Return how a run of this workflow gets its container."""
+
+    def make(run: ActiveRun) -> ArtifactContainer:
+        return services.run_container(
+            run.identity.run_id, lambda: _state_store(core, definition, run), AnnouncedWaits(run)
+        )
+
+    return make
+
+
+def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:
+    """Return the store that a run's services select its state from; the run keeps it up to date from now on."""
+    from poundlock.state import StateRegistry
+
+    if core.state_registry is None:
+        core.state_registry = StateRegistry()
+    if run.state_store is None:
+        run.state_store = core.state_registry.make(definition.id, run.state, definition.state)
+    return run.state_store
+
+
+def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:
+    """Return the only trigger with its pipeline, else the only pipeline, else None: then one has to be named."""
+    if len(definition.triggers) == 1:
+        trigger_id, trigger = next(iter(definition.triggers.items()))
+        return trigger_id, trigger.pipeline or next(iter(definition.pipelines))
+    if len(definition.pipelines) == 1:
+        return None, next(iter(definition.pipelines))
+    return None

@@ -1,0 +1,84 @@
+"""Who waits for which run, across its pauses and whoever drives it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from poundlock.codecs import detach
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import RunResult
+
+Waiter = asyncio.Future[RunResult]
+
+
+class Waiters:
+    """Futures of results, by run: some are content with a pause, others wait for the end."""
+
+    def __init__(self) -> None:
+        self._rest: dict[str, list[Waiter]] = {}
+        self._end: dict[str, list[Waiter]] = {}
+
+    def rest(self, run_id: str) -> Waiter:
+        """Return a future of the run's result at its next pause or its end."""
+        return _add(self._rest, run_id)
+
+    @contextmanager
+    def waiting(self, run_id: str, *, pauses_count: bool) -> Iterator[Waiter]:
+        """Give a future for as long as the block lasts; left early, nobody waits any more."""
+        group = self._rest if pauses_count else self._end
+        waiter = _add(group, run_id)
+        try:
+            yield waiter
+        finally:
+            waiters = group.get(run_id)
+            if waiters is not None and waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters:
+                    del group[run_id]
+
+    def answer(self, result: RunResult) -> None:
+        """Answer those whom this result answers: a pause some, an end all, anything else nobody."""
+        ended = result.status.terminal
+        if self._rest and (ended or result.status is RunStatus.PAUSED):
+            _resolve(self._rest.pop(result.run_id, ()), result)
+        if self._end and ended:
+            _resolve(self._end.pop(result.run_id, ()), result)
+
+    def fail(self, run_id: str, error: BaseException) -> None:
+        """Tell those who wait for a run that this runtime cannot drive it on."""
+        for group in (self._rest, self._end):
+            for waiter in group.pop(run_id, ()):
+                if not waiter.done():
+                    waiter.set_exception(error)
+                    waiter.exception()  # one that nobody awaits any more must not leave a warning behind
+
+    def close(self, error: BaseException) -> None:
+        """Tell all that nobody will answer."""
+        for run_id in {*self._rest, *self._end}:
+            self.fail(run_id, error)
+
+
+def _add(group: dict[str, list[Waiter]], run_id: str) -> Waiter:
+    waiter: Waiter = asyncio.get_running_loop().create_future()
+    if run_id in group:
+        group[run_id].append(waiter)
+    else:
+        group[run_id] = [waiter]
+    return waiter
+
+
+def _resolve(waiters: list[Waiter] | tuple[()], result: RunResult) -> None:
+    answered = False
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(own_copy(result) if answered else result)
+            answered = True
+
+
+def own_copy(result: RunResult) -> RunResult:
+    """Return a result that shares nothing mutable with the original."""
+    state = result.state.model_copy(deep=True) if hasattr(result.state, "model_copy") else result.state
+    return replace(result, state=state, result=detach(result.result))
