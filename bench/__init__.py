@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside the bare limits, in one run. Never tests."""
