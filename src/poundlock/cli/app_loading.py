@@ -1,0 +1,106 @@
+"""Loading a user's app: a Python file that holds `runtime`, or else workflows."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from poundlock.errors import FeedInvalid
+
+if TYPE_CHECKING:
+    from poundlock.pipeline.builder import Workflow
+    from poundlock.runtime.runtime import WorkflowRuntime
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What an app's file holds. `runtime` is not entered yet; without one, `workflows` are to be given a runtime."""
+
+    path: Path
+    runtime: WorkflowRuntime | None
+    workflows: tuple[Workflow, ...]
+
+    def runtime_on(self, store: str | None, *, named: bool = False) -> WorkflowRuntime:
+        """Return the app's own runtime, or a new one with its workflows on this store.
+
+        Args:
+            store: URL of the store; None keeps everything in memory.
+            named: the store was asked for by name, so it must not be ignored.
+
+        Raises:
+            FeedInvalid: the app brings a runtime, and so a store, of its own.
+        """
+        from poundlock.runtime.runtime import WorkflowRuntime
+
+        if self.runtime is None:
+            return WorkflowRuntime(*self.workflows, store=store)
+        if named:
+            raise FeedInvalid(
+                f"'{self.path}' brings a runtime with a store of its own: leave out --store, or give the app's "
+                f"workflows instead of a runtime",
+                path="store",
+            )
+        return self.runtime
+
+
+def load_app(path: Path) -> App:
+    """Run an app's file and return what it holds.
+
+    Raises:
+        FeedInvalid: there is no such file, it raises, or it holds neither a runtime nor workflows.
+    """
+    from poundlock.pipeline.builder import Workflow
+    from poundlock.runtime.runtime import WorkflowRuntime
+
+    found = vars(_module(path))
+    runtime = found.get("runtime")
+    if runtime is not None and not isinstance(runtime, WorkflowRuntime):
+        raise FeedInvalid(
+            f"`runtime` in '{path}' is a {type(runtime).__qualname__}: make it a WorkflowRuntime, or rename it",
+            path="app",
+        )
+    workflows = dict.fromkeys(value for value in found.values() if isinstance(value, Workflow))
+    if runtime is None and not workflows:
+        raise FeedInvalid(
+            f"'{path}' holds no workflow: define one at the top of the file, or a WorkflowRuntime named `runtime`",
+            path="app",
+        )
+    return App(path, runtime, tuple(workflows))
+
+
+def _module(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FeedInvalid(f"there is no app '{path}': give the path of a Python file", path="app")
+    name = f"poundlock_app_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FeedInvalid(f"'{path}' is no Python file: give a path that ends in .py", path="app")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # type annotations of the app are looked up here
+    sys.path.insert(0, str(path.resolve().parent))  # as `python app.py` does, so that it finds its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the file is user code, which may raise anything
+        raise FeedInvalid(
+            f"'{path}' cannot be loaded, {_told(error)} in {_where(error, path)}: mend it and try again",
+            path="app",
+        ) from error
+    return module
+
+
+def _told(error: BaseException) -> str:
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """Return the last place inside the app's own file that led to the error."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    return f"line {frames[-1].lineno}" if frames else "a file it imports"

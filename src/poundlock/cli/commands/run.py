@@ -1,0 +1,178 @@
+"""`poundlock run`: feed events to an app and say what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from poundlock.cli.faults import INTERRUPTED, REFUSED, TERMINATED, reporting, sentence
+from poundlock.cli.options import JsonOption, StoreOption
+
+if TYPE_CHECKING:
+    from poundlock.cli.app_loading import App
+    from poundlock.cli.feed import Feed, Line
+    from poundlock.cli.feeding import Tally
+    from poundlock.errors import PoundlockError
+    from poundlock.model.runs import RunInfo
+    from poundlock.runtime.receipts import Receipt
+
+
+def run(
+    context: typer.Context,
+    app: Annotated[Path, typer.Argument(metavar="APP.PY", help="Holds `runtime`, not entered, or else workflows.")],
+    events: Annotated[
+        str, typer.Option("--events", metavar="FILE|-", help="Events, one JSON object per line; - is standard input.")
+    ],
+    store: StoreOption = None,
+    timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the runs to come to rest after the last event.")
+    ] = 30.0,
+    receipts: Annotated[
+        bool, typer.Option("--receipts", help="Print each receipt as a line of JSON as soon as it is durable.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Feed events to the app's workflows, one after another, and show what became of them.
+
+    On a store that was used before it goes on after the last line that has a receipt. Exit code 1: some lines hold no
+    event, or some events were refused; the others were handled.
+    """
+    with reporting(as_json=as_json):
+        from poundlock.cli.app_loading import load_app
+        from poundlock.cli.feed import Feed
+
+        source = Feed.of(events)
+        loaded = load_app(app)
+        named = context.get_parameter_source("store") is not None and _on_command_line(context, "store")
+        work = _run(loaded, store, source, _Output(receipts=receipts, as_json=as_json), timeout, named=named)
+        ending = asyncio.run(_until_told(work))
+    raise typer.Exit(ending)
+
+
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+async def _until_told(work: Any) -> int:
+    """Do the work; SIGINT and SIGTERM let the runtime stop in order, after which the same command goes on."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run made one
+    told: list[int] = []
+
+    def tell(code: int) -> None:
+        told.append(code)
+        task.cancel()
+
+    for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
+        try:
+            loop.add_signal_handler(number, tell, code)
+        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+            continue
+    try:
+        return int(await work)
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        while task.cancelling():
+            task.uncancel()
+        print("poundlock: interrupted; on the same store the same command goes on from here", file=sys.stderr)
+        return told[0]
+
+
+async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout: float, *, named: bool) -> int:
+    from poundlock.cli.feeding import come_to_rest, every, feed_all
+    from poundlock.model.lifecycle import RunStatus
+
+    fresh = app.runtime is None and _is_new(store)
+    async with app.runtime_on(store, named=named) as runtime:
+        with output.progress(feed):
+            tally = await feed_all(runtime, feed, fresh=fresh, told=output.told)
+            rested = await come_to_rest(runtime, timeout)
+        figures = await runtime.store.stats()
+        runs = {str(status): figures.get(status, 0) for status in RunStatus}
+        parked = [info async for info in every(runtime, None, RunStatus.PAUSED)]
+    output.summary(feed, tally, runs, parked, rested=rested)
+    return REFUSED if tally.faults else 0
+
+
+def _is_new(store: str | None) -> bool:
+    """Whether a store certainly holds nothing yet."""
+    if store is None or store.startswith("memory:"):
+        return True
+    return store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists()
+
+
+class _Output:
+    """What the command prints: progress and faults on standard error, receipts and the summary on standard output."""
+
+    def __init__(self, *, receipts: bool, as_json: bool) -> None:
+        self._receipts = receipts
+        self._as_json = as_json
+        self._bar: Any = None
+        self._task: Any = None
+
+    def progress(self, feed: Feed) -> Any:
+        """Return a context in which a bar shows how far the feed is, on a terminal."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from poundlock.cli.terminal import errors
+
+        console = errors()
+        self._bar = Progress(
+            TextColumn(f"feeding {feed.name}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[now]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=feed.count(), now="")
+        return self._bar
+
+    def told(self, line: Line, receipt: Receipt | None, fault: PoundlockError | None) -> None:
+        """Show what became of a line."""
+        from poundlock.cli.shapes import receipt_shape
+        from poundlock.codecs import dump
+
+        if fault is not None:
+            self._bar.console.print(f"line {line.number}: {sentence(fault)}", markup=False, soft_wrap=True)
+        if receipt is not None and self._receipts:
+            print(dump(receipt_shape(line.number, receipt)), flush=True)
+        self._bar.update(self._task, advance=1, now="" if line.event is None else line.event.type)
+
+    def summary(self, feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], *, rested: bool) -> None:
+        """Show what became of the feed."""
+        from poundlock.cli import show
+        from poundlock.cli.shapes import feed_shape
+        from poundlock.cli.terminal import console
+        from poundlock.codecs import dump
+
+        if self._as_json:
+            print(dump(feed_shape(feed, tally, runs, parked, rested=rested)))
+            return
+        screen = console()
+        screen.print(show.feed_line(feed.name, tally), markup=False)
+        screen.print()
+        screen.print(show.heading("Receipts by verdict"))
+        screen.print(show.receipts_table(tally))
+        screen.print()
+        if parked:
+            screen.print(show.heading("Parked, and what each waits for"))
+            screen.print(show.parked_list(parked[:_SHOWN]))
+            if len(parked) > _SHOWN:
+                screen.print(f"  ... and {len(parked) - _SHOWN} more: `poundlock runs ls --status paused`")
+            screen.print()
+        screen.print(show.runs_line(runs))
+        if not rested:
+            print("poundlock: some runs had not come to rest when the time was up", file=sys.stderr)
+
+
+_SHOWN = 20

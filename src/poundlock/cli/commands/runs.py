@@ -1,0 +1,99 @@
+"""`poundlock runs`: which runs there are, and one of them in full."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poundlock.cli.faults import reporting
+from poundlock.cli.options import JsonOption, RunArgument, StoreOption
+
+if TYPE_CHECKING:
+    from poundlock.model.runs import Checkpoint, RunQuery, RunRecord
+    from poundlock.ports import Page
+
+
+def ls(
+    store: StoreOption = None,
+    workflow: Annotated[str | None, typer.Option(metavar="ID", help="Only runs of this workflow.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="Only runs of this status; may be given several times.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Only runs of this key.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Only runs whose id, key, event type, result or error holds this text.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many to show, 1 to 500.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List runs, newest first."""
+    with reporting(as_json=as_json):
+        from poundlock.cli.shapes import run_shape
+        from poundlock.codecs import dump
+        from poundlock.runtime.reading import query
+        from poundlock.runtime.views import info_of_record
+
+        wanted = query(workflow, status or None, key, text, None, None, limit, cursor)
+        page = asyncio.run(_find(store, wanted))
+        infos = [info_of_record(record) for record in page.items]
+        if as_json:
+            print(dump({"runs": [run_shape(info) for info in infos], "next_cursor": page.next_cursor}))
+            return
+        from poundlock.cli import show
+        from poundlock.cli.terminal import console
+
+        screen = console()
+        if not infos:
+            screen.print("No runs." if wanted.cursor is None else "No more runs.")
+            return
+        screen.print(show.runs_table(infos))
+        if page.next_cursor is not None:
+            screen.print(f"More with --cursor {page.next_cursor}", markup=False, soft_wrap=True)
+
+
+def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show one run: where it stands, what it waits for, its state, its result or error."""
+    with reporting(as_json=as_json):
+        from poundlock.cli import shapes
+        from poundlock.codecs import dump
+        from poundlock.runtime.views import info_of_record, outcome_of
+
+        checkpoint = asyncio.run(_checkpoint(store, run_id))
+        info = info_of_record(checkpoint.record)
+        result, error = outcome_of(checkpoint.record.head.outcome)
+        if as_json:
+            shape = shapes.run_shape(info) | {
+                "event": shapes.event_shape(checkpoint.event) | {"payload": checkpoint.event.payload},
+                "state": checkpoint.state,
+                "result": result,
+                "traceback": error.traceback if error is not None else None,
+            }
+            print(dump(shape))
+            return
+        from poundlock.cli import show as shown
+        from poundlock.cli.terminal import console
+
+        event = checkpoint.event
+        named = f"{event.type} ({event.id}{f' from {event.source}' if event.source else ''})"
+        console().print(shown.run_page(info, named, checkpoint.state, result, error))
+
+
+async def _find(url: str | None, wanted: RunQuery) -> Page[RunRecord]:
+    from poundlock.cli.reading import reading
+
+    async with reading(url) as store:
+        return await store.find(wanted)
+
+
+async def _checkpoint(url: str | None, run_id: str) -> Checkpoint:
+    from poundlock.cli.reading import reading
+    from poundlock.stores.answers import not_found
+
+    async with reading(url) as store:
+        checkpoint = await store.checkpoint(run_id)
+        if checkpoint is None:
+            raise not_found(run_id)
+        return checkpoint

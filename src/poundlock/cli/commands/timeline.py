@@ -1,0 +1,59 @@
+"""`poundlock timeline`: what happened in a run, as a chart or entry by entry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poundlock.cli.faults import reporting
+from poundlock.cli.options import JsonOption, RunArgument, StoreOption
+
+if TYPE_CHECKING:
+    from poundlock.model.runs import LogRow, RunRecord
+
+
+def show(
+    run_id: RunArgument,
+    store: StoreOption = None,
+    entries: Annotated[bool, typer.Option("--entries", help="List every entry below the chart.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a run's stages, steps and pauses as bars."""
+    with reporting(as_json=as_json):
+        from poundlock.cli.shapes import timeline_shape
+        from poundlock.codecs import dump
+        from poundlock.model.timeline import Timeline, read_entries
+        from poundlock.runtime.views import info_of_record
+
+        record, rows = asyncio.run(_read(store, run_id))
+        timeline = Timeline(run_id, read_entries(rows))
+        if as_json:
+            print(dump(timeline_shape(timeline)))
+            return
+        from poundlock.cli import show as shown
+        from poundlock.cli.gantt import gantt
+        from poundlock.cli.terminal import chart_width, console, plain_only
+        from poundlock.clock import SystemClock
+
+        screen = console()
+        info = info_of_record(record)
+        screen.print(f"{info.workflow_id} run {run_id}, ", end="", markup=False)
+        screen.print(shown.status_text(info.status))
+        lines = gantt(timeline, chart_width(screen), SystemClock().now(), ascii_only=plain_only())
+        shown.print_chart(screen, lines)
+        if entries:
+            screen.print()
+            screen.print(shown.entries_table(timeline))
+
+
+async def _read(url: str | None, run_id: str) -> tuple[RunRecord, list[LogRow]]:
+    from poundlock.cli.reading import reading
+    from poundlock.stores.answers import not_found
+
+    async with reading(url) as store:
+        record = await store.load(run_id)
+        if record is None:
+            raise not_found(run_id)
+        return record, await store.history(run_id)

@@ -1,0 +1,46 @@
+"""What a command says when something went wrong: one sentence with the next action, and an exit code.
+
+0: done. 1: done in part, or refused; the sentence carries the error's code. 2: called in a way that cannot work.
+130 and 143: interrupted. Nothing is caught here that nobody anticipated: that is a bug, and its traceback helps.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from poundlock.codecs import dump
+from poundlock.errors import FeedInvalid, PoundlockError
+
+REFUSED = 1
+MISUSED = 2
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+@contextmanager
+def reporting(*, as_json: bool) -> Iterator[None]:
+    """Turn what is raised inside into a sentence on standard error and an exit code."""
+    try:
+        yield
+    except PoundlockError as error:
+        if as_json:
+            print(dump({"error": error.to_dict()}))
+        say(error)
+        raise typer.Exit(MISUSED if isinstance(error, FeedInvalid) else REFUSED) from None
+    except KeyboardInterrupt:
+        print("poundlock: interrupted", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def say(error: PoundlockError) -> None:
+    """Print an error as one sentence."""
+    print(f"poundlock: {sentence(error)}", file=sys.stderr)
+
+
+def sentence(error: PoundlockError) -> str:
+    """Return an error as one line: what is wrong, what to do, and the code to look it up by."""
+    return f"{' '.join(error.message.split())} [{error.code}]"

@@ -1,0 +1,38 @@
+"""Options that several commands share, and what is wrong with a call before anything was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poundlock.errors import FeedInvalid
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", metavar="URL", envvar="POUNDLOCK_STORE", help="The store, e.g. sqlite:///runs.db."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+AppOption = Annotated[
+    Path | None,
+    typer.Option("--app", metavar="APP.PY", help="The app that has the run's workflow: it drives the run on."),
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `poundlock runs ls` shows it.")]
+
+
+class UsageFault(FeedInvalid):
+    """The command was called in a way that cannot work; nothing was done."""
+
+    code = "USAGE"
+
+
+def needed(store: str | None) -> str:
+    """Return the store's URL.
+
+    Raises:
+        UsageFault: none was given.
+    """
+    if store is None:
+        raise UsageFault("no store is named: add --store sqlite:///path/to/file.db, or set POUNDLOCK_STORE")
+    return store

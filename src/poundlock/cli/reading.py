@@ -1,0 +1,36 @@
+"""Opening a store to look at it: read-only where the store can, so that it works while a runtime owns the file."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from poundlock.cli.options import UsageFault, needed
+
+if TYPE_CHECKING:
+    from poundlock.ports import Store
+
+
+@asynccontextmanager
+async def reading(url: str | None) -> AsyncIterator[Store]:
+    """Open a store to be read.
+
+    Raises:
+        UsageFault: no store was named, or one that holds nothing.
+        StoreUnavailable, StoreCorrupt, StoreTooNew: it cannot be read.
+    """
+    from poundlock.stores import open as open_store
+    from poundlock.stores.memory import MemoryStore
+    from poundlock.stores.sqlite import SqliteStore
+
+    store: Store = open_store(needed(url))
+    if isinstance(store, MemoryStore):
+        raise UsageFault(f"'{url}' dies with its process, so there is nothing to look at: name a store that stays")
+    if isinstance(store, SqliteStore):
+        store = SqliteStore(store.path, readonly=True)
+    await store.open("poundlock-cli")
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -1,0 +1,209 @@
+"""What people see: tables of receipts and runs, one run in full, a timeline's entries. Values in, rich tables out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from poundlock.cli.feeding import Tally, by_workflow, unmatched
+from poundlock.codecs import dump
+from poundlock.model.receipts import Verdict
+
+if TYPE_CHECKING:
+    from poundlock.model.runs import RunError, RunInfo, WaitInfo
+    from poundlock.model.timeline import Timeline
+
+STATUS_STYLES = {
+    "queued": "blue",
+    "ready": "blue",
+    "running": "cyan",
+    "paused": "yellow",
+    "delayed": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "aborted": "magenta",
+}
+_MOST_COLUMNS = 7
+
+
+def table(*headers: str) -> Table:
+    """Return an empty table in the house's style."""
+    made = Table(box=None, header_style="dim", pad_edge=False)
+    for header in headers:
+        made.add_column(header, overflow="fold")
+    return made
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time as text; "" where there is none."""
+    if seconds is None:
+        return ""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def heading(text: str) -> Text:
+    """Return the line above a part of the output."""
+    return Text(text, style="bold")
+
+
+def status_text(status: str) -> Text:
+    """Return a status in its colour."""
+    return Text(status, style=STATUS_STYLES.get(status, ""))
+
+
+# -------------------------------------------------------------------------------------------------------- receipts
+def receipts_table(tally: Tally) -> RenderableType:
+    """Return the receipts by verdict, a column per workflow; with many workflows, a row for each."""
+    grouped = by_workflow(tally)
+    if not grouped:
+        return Text("No workflow wanted any of these events." if tally.emitted else "Nothing new was emitted.")
+    if len(grouped) > _MOST_COLUMNS:
+        made = table("workflow", "receipts")
+        for workflow, verdicts in grouped.items():
+            made.add_row(workflow, ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items()))
+        return made
+    made = table("", *grouped)
+    for column in made.columns[1:]:
+        column.justify = "right"
+    for verdict in Verdict:
+        figures = [verdicts.get(verdict, 0) for verdicts in grouped.values()]
+        if any(figures):
+            made.add_row(str(verdict), *(str(figure) if figure else Text("-", style="dim") for figure in figures))
+    return made
+
+
+def feed_line(name: str, tally: Tally) -> str:
+    """Return what was fed, in a sentence."""
+    parts = [f"{_many(tally.emitted, 'event')} emitted from {name}"]
+    if unmatched(tally):
+        parts.append(f"{unmatched(tally)} of them wanted by nobody")
+    if tally.handled:
+        parts.append(f"{_many(tally.handled, 'line')} already handled")
+    if tally.faults:
+        parts.append(f"{_many(len(tally.faults), 'line')} at fault")
+    return ", ".join(parts) + "."
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def runs_line(runs: Mapping[str, int]) -> Text:
+    """Return how many runs of the store are where, in a sentence."""
+    line = Text("Runs in the store: ")
+    shown = [(status, number) for status, number in runs.items() if number]
+    for place, (status, number) in enumerate(shown):
+        line.append(", " if place else "").append(f"{number} {status}", STATUS_STYLES.get(status, ""))
+    return line.append("." if shown else "none.")
+
+
+# ------------------------------------------------------------------------------------------------------------ runs
+def runs_table(infos: Iterable[RunInfo]) -> Table:
+    """Return runs as a list."""
+    made = table("run", "workflow", "status", "stage", "key", "created")
+    made.columns[0].no_wrap = True  # to be copied
+    for info in infos:
+        made.add_row(
+            info.run_id,
+            info.workflow_id,
+            status_text(info.status),
+            info.stage or "",
+            info.key or "",
+            moment(info.created_at),
+        )
+    return made
+
+
+def parked_list(infos: Sequence[RunInfo]) -> Group:
+    """Return paused runs and, below each, what it waits for; a list, because ids and waits are too long for columns."""
+    parts: list[RenderableType] = []
+    for info in infos:
+        head = Text("  ").append(f"{info.workflow_id} ", "bold").append(info.run_id)
+        parts.append(head.append(f" {info.key}" if info.key else "", "cyan"))
+        parts += [Padding(wait_text(wait), (0, 0, 0, 4), expand=False) for wait in info.waits if wait.parked]
+    return Group(*parts)
+
+
+def wait_text(wait: WaitInfo) -> Text:
+    """Return what a wait is for: its id, the events, what they must carry, and until when."""
+    text = Text().append(wait.id, "yellow").append(": " + " or ".join(wait.events))
+    needs = [f"{path} = {plain(value)}" for path, value in wait.correlate.items()]
+    needs += [f"{at.field} {at.op} {plain(at.value)}" for at in wait.where]
+    if needs:
+        text.append(" with " + ", ".join(needs), "dim")
+    if wait.expires_at is not None:
+        text.append(f" until {moment(wait.expires_at)}", "dim")
+    return text
+
+
+def plain(value: Any) -> str:
+    """Return a value as text: texts as they are, the rest as JSON."""
+    return value if isinstance(value, str) else dump(value)
+
+
+def run_page(info: RunInfo, event: str, state: Mapping[str, Any], result: Any, error: RunError | None) -> Group:
+    """Return everything about one run."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    facts.add_row("run", Text(info.run_id, "bold"))
+    facts.add_row("workflow", f"{info.workflow_id}, pipeline {info.pipeline_id}")
+    facts.add_row("status", status_text(info.status))
+    if info.stage is not None:
+        facts.add_row("stage", info.stage)
+    if info.key is not None:
+        facts.add_row("key", info.key)
+    facts.add_row("event", event)
+    facts.add_row("created", moment(info.created_at))
+    facts.add_row("updated", moment(info.updated_at))
+    if info.wake_at is not None:
+        facts.add_row("wakes", moment(info.wake_at))
+    if info.attempt > 1:
+        facts.add_row("attempt", str(info.attempt))
+    for wait in info.waits:
+        facts.add_row("waits for" if wait.parked else "buffers", wait_text(wait))
+    if result is not None:
+        facts.add_row("result", plain(result))
+    parts: list[RenderableType] = [facts]
+    if error is not None:
+        facts.add_row("error", Text(str(error), "red"))
+        parts += [Text(error.traceback.rstrip(), "dim")] if error.traceback else []
+    values = Table.grid(padding=(0, 2))
+    values.add_column(style="dim")
+    values.add_column(overflow="fold")
+    for name, value in state.items():
+        values.add_row(name, plain(value))
+    return Group(*parts, heading("\nState"), values)
+
+
+# -------------------------------------------------------------------------------------------------------- timeline
+def entries_table(timeline: Timeline) -> Table:
+    """Return a timeline's entries as a list."""
+    made = table("seq", "after", "source", "type", "path", "details")
+    made.columns[0].justify = made.columns[1].justify = "right"
+    start = timeline.entries[0].time if timeline.entries else 0.0
+    for entry in timeline.entries:
+        details = [] if entry.payload is None else [dump(entry.payload)]
+        details += [] if entry.patch is None else [f"patch {dump(entry.patch)}"]
+        made.add_row(
+            str(entry.seq), f"{entry.time - start:.3f} s", entry.source, entry.type, entry.path, " ".join(details)
+        )
+    return made
+
+
+_BAR_STYLES = {"█": "green", "░": "yellow", "▒": "blue", "·": "dim"}
+
+
+def print_chart(console: Console, lines: Iterable[str]) -> None:
+    """Print a chart's lines, bars in colour."""
+    for line in lines:
+        text = Text(line)
+        for mark, style in _BAR_STYLES.items():
+            text.highlight_regex(f"{mark}+>?", style)
+        console.print(text, soft_wrap=True)
