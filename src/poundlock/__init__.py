@@ -51,6 +51,7 @@ _HOMES = {
         "ContainerDisposed",
         "Contended",
         "DuplicateKey",
+        "EmitLoop",
         "IdempotencyConflict",
         "InvalidDefinition",
         "InvalidEvent",

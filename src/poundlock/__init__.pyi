@@ -6,53 +6,140 @@ from poundlock.codecs import (
 )
 from poundlock.errors import (
     AlreadyRegistered as AlreadyRegistered,
+)
+from poundlock.errors import (
     ArtifactCycle as ArtifactCycle,
+)
+from poundlock.errors import (
     ArtifactNotFound as ArtifactNotFound,
+)
+from poundlock.errors import (
     ArtifactTimeout as ArtifactTimeout,
+)
+from poundlock.errors import (
     ContainerDisposed as ContainerDisposed,
+)
+from poundlock.errors import (
     Contended as Contended,
+)
+from poundlock.errors import (
     DuplicateKey as DuplicateKey,
+)
+from poundlock.errors import (
+    EmitLoop as EmitLoop,
+)
+from poundlock.errors import (
     IdempotencyConflict as IdempotencyConflict,
+)
+from poundlock.errors import (
     InvalidDefinition as InvalidDefinition,
+)
+from poundlock.errors import (
     InvalidEvent as InvalidEvent,
+)
+from poundlock.errors import (
     LeaseLost as LeaseLost,
+)
+from poundlock.errors import (
     NotPaused as NotPaused,
+)
+from poundlock.errors import (
     NotRegistered as NotRegistered,
+)
+from poundlock.errors import (
     NotStorable as NotStorable,
+)
+from poundlock.errors import (
     PoundlockError as PoundlockError,
+)
+from poundlock.errors import (
     ReplayDivergence as ReplayDivergence,
+)
+from poundlock.errors import (
     RunAborted as RunAborted,
+)
+from poundlock.errors import (
     RunExists as RunExists,
+)
+from poundlock.errors import (
     RunFinished as RunFinished,
+)
+from poundlock.errors import (
     RunNotFound as RunNotFound,
+)
+from poundlock.errors import (
     ScopeViolation as ScopeViolation,
+)
+from poundlock.errors import (
     StaleResume as StaleResume,
+)
+from poundlock.errors import (
     StaleVersion as StaleVersion,
+)
+from poundlock.errors import (
     StateInvalid as StateInvalid,
+)
+from poundlock.errors import (
     StepTimeout as StepTimeout,
+)
+from poundlock.errors import (
     StoreCorrupt as StoreCorrupt,
+)
+from poundlock.errors import (
     StoreFull as StoreFull,
+)
+from poundlock.errors import (
     StoreTooNew as StoreTooNew,
+)
+from poundlock.errors import (
     StoreUnavailable as StoreUnavailable,
+)
+from poundlock.errors import (
     UnknownCodec as UnknownCodec,
 )
 from poundlock.model.conditions import (
     Condition as Condition,
+)
+from poundlock.model.conditions import (
     StateRef as StateRef,
 )
 from poundlock.model.definitions import (
     Advance as Advance,
+)
+from poundlock.model.definitions import (
     Delay as Delay,
+)
+from poundlock.model.definitions import (
     Fail as Fail,
+)
+from poundlock.model.definitions import (
     Jump as Jump,
+)
+from poundlock.model.definitions import (
     Pause as Pause,
+)
+from poundlock.model.definitions import (
     Pipeline as Pipeline,
+)
+from poundlock.model.definitions import (
     Retry as Retry,
+)
+from poundlock.model.definitions import (
     Service as Service,
+)
+from poundlock.model.definitions import (
     Stage as Stage,
+)
+from poundlock.model.definitions import (
     Step as Step,
+)
+from poundlock.model.definitions import (
     Terminate as Terminate,
+)
+from poundlock.model.definitions import (
     Trigger as Trigger,
+)
+from poundlock.model.definitions import (
     Wait as Wait,
 )
 from poundlock.model.events import (
@@ -63,16 +150,26 @@ from poundlock.model.lifecycle import (
 )
 from poundlock.model.modes import (
     Exclusive as Exclusive,
+)
+from poundlock.model.modes import (
     Serialized as Serialized,
+)
+from poundlock.model.modes import (
     SingletonLoop as SingletonLoop,
+)
+from poundlock.model.modes import (
     Transient as Transient,
 )
 from poundlock.model.receipts import (
     ReceiptLine as ReceiptLine,
+)
+from poundlock.model.receipts import (
     Verdict as Verdict,
 )
 from poundlock.model.runs import (
     RunInfo as RunInfo,
+)
+from poundlock.model.runs import (
     RunResult as RunResult,
 )
 from poundlock.pipeline.builder import (
@@ -91,6 +188,7 @@ from poundlock.runtime.runtime import (
 __version__: str
 
 __all__ = [
+    "DELETE",
     "Advance",
     "AlreadyRegistered",
     "ArtifactCycle",
@@ -99,9 +197,9 @@ __all__ = [
     "Condition",
     "ContainerDisposed",
     "Contended",
-    "DELETE",
     "Delay",
     "DuplicateKey",
+    "EmitLoop",
     "Event",
     "Exclusive",
     "Fail",

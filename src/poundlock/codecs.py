@@ -31,7 +31,8 @@ from poundlock.errors import NotStorable, UnknownCodec
 CODEC_ID: Final = "json/1"
 """Stands in every store; a store with another id is refused instead of guessed at."""
 
-_TAG: Final = "$type"
+TYPE_TAG: Final = "$type"
+"""The key that marks a value of a registered type in stored JSON."""
 _TAG_BYTES: Final = b'"$type"'
 _MAX_DEPTH: Final = 64  # the parser stops at 201, and what is packed here is later nested in logs and envelopes
 _HEADROOM: Final = 201 - _MAX_DEPTH
@@ -144,7 +145,7 @@ def load(text: str | bytes) -> Any:
         UnknownCodec: the text names a type that is not registered in this process.
     """
     value = from_json(text)
-    if (_TAG in text) if isinstance(text, str) else (_TAG_BYTES in text):
+    if (TYPE_TAG in text) if isinstance(text, str) else (_TAG_BYTES in text):
         return _revive(value)
     return value
 
@@ -189,15 +190,15 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     known = _encoders.get(kind)
     if known is not None:
         name, encode = known
-        return {_TAG: name, "value": _tagged(encode(value), path, depth + 1)}
+        return {TYPE_TAG: name, "value": _tagged(encode(value), path, depth + 1)}
     if kind in _PLAIN or isinstance(value, str | int | float):
         return _leaf(value, path)
     if isinstance(value, Mapping):
         # A user's own "$type" key must not be taken for ours when read back. Written as pairs it nests deeper.
-        escaped = _TAG in value
+        escaped = TYPE_TAG in value
         below = depth + 3 if escaped else depth + 1
         items = {_key(key, path): _tagged(item, _join(path, key), below) for key, item in value.items()}
-        return {_TAG: "dict", "value": [list(pair) for pair in items.items()]} if escaped else items
+        return {TYPE_TAG: "dict", "value": [list(pair) for pair in items.items()]} if escaped else items
     if isinstance(value, list | tuple):
         return [_tagged(item, _join(path, index), depth + 1) for index, item in enumerate(value)]
     if hasattr(kind, "model_dump"):
@@ -234,7 +235,7 @@ def _key(key: Any, path: str) -> str:
 
 def _revive(value: Any) -> Any:
     if type(value) is dict:
-        name = value.get(_TAG)
+        name = value.get(TYPE_TAG)
         if name is None:
             return {key: _revive(item) for key, item in value.items()}
         decode = _decoders.get(name) if isinstance(name, str) else None

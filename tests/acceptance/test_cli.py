@@ -141,7 +141,7 @@ def test_help_is_quick():
         "import sys\n"
         "from poundlock.cli.main import commands\n"
         "try:\n    commands()(args=['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'rich', 'pydantic', 'blinker', 'dependency_injector', 'sqlite_utils', 'sqlite3', 'tenacity',"
+        "heavy = {'rich', 'pydantic', 'blinker', 'dependency_injector', 'sqlite_utils', 'tenacity',"
         " 'poundlock.runtime'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))\n"
     )

@@ -14,14 +14,69 @@ import poundlock.testing
 
 STUB = ast.parse(Path(poundlock.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
 
-PROMISED = """
-    Event Condition StateRef Workflow Trigger Pipeline Stage Step Retry Service Advance Jump Terminate Fail Delay Pause
-    Wait DELETE Transient Serialized SingletonLoop Exclusive WorkflowRuntime Use Verdict RunStatus Receipt ReceiptLine
-    RunResult RunInfo StepContext PoundlockError DuplicateKey AlreadyRegistered NotRegistered InvalidDefinition
-    RunNotFound NotPaused StaleResume RunFinished RunExists IdempotencyConflict ArtifactNotFound ArtifactCycle
-    ArtifactTimeout ScopeViolation ContainerDisposed StateInvalid StaleVersion LeaseLost Contended NotStorable
-    InvalidEvent StoreFull StoreUnavailable StoreCorrupt StoreTooNew UnknownCodec ReplayDivergence StepTimeout RunAborted
-""".split()
+PROMISED = [
+    "Event",
+    "Condition",
+    "StateRef",
+    "Workflow",
+    "Trigger",
+    "Pipeline",
+    "Stage",
+    "Step",
+    "Retry",
+    "Service",
+    "Advance",
+    "Jump",
+    "Terminate",
+    "Fail",
+    "Delay",
+    "Pause",
+    "Wait",
+    "DELETE",
+    "Transient",
+    "Serialized",
+    "SingletonLoop",
+    "Exclusive",
+    "WorkflowRuntime",
+    "Use",
+    "Verdict",
+    "RunStatus",
+    "Receipt",
+    "ReceiptLine",
+    "RunResult",
+    "RunInfo",
+    "StepContext",
+    "PoundlockError",
+    "DuplicateKey",
+    "AlreadyRegistered",
+    "NotRegistered",
+    "InvalidDefinition",
+    "RunNotFound",
+    "NotPaused",
+    "StaleResume",
+    "RunFinished",
+    "RunExists",
+    "IdempotencyConflict",
+    "ArtifactNotFound",
+    "ArtifactCycle",
+    "ArtifactTimeout",
+    "ScopeViolation",
+    "ContainerDisposed",
+    "StateInvalid",
+    "StaleVersion",
+    "LeaseLost",
+    "Contended",
+    "NotStorable",
+    "InvalidEvent",
+    "StoreFull",
+    "StoreUnavailable",
+    "StoreCorrupt",
+    "StoreTooNew",
+    "UnknownCodec",
+    "ReplayDivergence",
+    "StepTimeout",
+    "RunAborted",
+]
 
 
 def stub_all():

@@ -113,7 +113,7 @@ class Recipe:
 
 
 def kind_of(factory: Factory) -> Kind:
-    """Tell what a factory gives. `@contextmanager` and its async twin are seen through `__wrapped__`."""
+    """Tell what a factory gives; partials and callable objects are seen through."""
     function = _function(factory)
     if inspect.iscoroutinefunction(function):
         return Kind.COROUTINE

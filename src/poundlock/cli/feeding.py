@@ -151,21 +151,19 @@ async def come_to_rest(runtime: WorkflowRuntime, timeout: float) -> bool:
 
 
 async def _moving(runtime: WorkflowRuntime, deadline: float) -> bool:
-    for workflow in runtime.list_workflows():
-        moving = (RunStatus.RUNNING, RunStatus.READY)
-        if (await runtime.find_runs(workflow, moving, limit=1)).items:
+    # All in one look: between two, a delayed run could become a running one and be seen by neither.
+    async for info in every(runtime, RunStatus.RUNNING, RunStatus.READY, RunStatus.DELAYED):
+        later = info.status is RunStatus.DELAYED and info.wake_at is not None and info.wake_at > deadline
+        if not later and runtime.has_workflow(info.workflow_id):
             return True
-        async for delayed in every(runtime, workflow, RunStatus.DELAYED):
-            if delayed.wake_at is not None and delayed.wake_at <= deadline:
-                return True
     return False
 
 
-async def every(runtime: WorkflowRuntime, workflow: str | None, status: RunStatus) -> AsyncIterator[RunInfo]:
-    """Return all runs of a status, page by page."""
+async def every(runtime: WorkflowRuntime, *statuses: RunStatus) -> AsyncIterator[RunInfo]:
+    """Return all runs of these statuses, page by page."""
     cursor = None
     while True:
-        page = await runtime.find_runs(workflow, status, limit=500, cursor=cursor)
+        page = await runtime.find_runs(status=statuses, limit=500, cursor=cursor)
         for info in page.items:
             yield info
         cursor = page.next_cursor

@@ -20,7 +20,7 @@ WORK, PAUSE, DELAY, QUEUE = "work", "pause", "delay", "queue"
 MARKS = {WORK: "█", PAUSE: "░", DELAY: "▒", QUEUE: "·"}
 ASCII_MARKS = {WORK: "#", PAUSE: "-", DELAY: "~", QUEUE: "."}
 MEANINGS = {WORK: "working", PAUSE: "paused", DELAY: "delayed", QUEUE: "queued"}
-_SMALLEST_QUEUE = 0.005
+_SMALLEST_QUEUE = 0.05
 """Seconds between a run's creation and its first stage that are worth a bar; below, nobody queued."""
 
 

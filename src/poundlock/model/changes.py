@@ -112,7 +112,10 @@ class Remember(NamedTuple):
 
 
 class Post(NamedTuple):
-    """A signal, abort request or answer for a run's inbox. Must hold: the run exists and has not ended (`RunFinished`)."""
+    """A signal, abort request or answer for a run's inbox.
+
+    Must hold: the run exists and has not ended (`RunFinished`).
+    """
 
     run_id: str
     kind: Literal["signal", "abort", "resume"]

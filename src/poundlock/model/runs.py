@@ -93,8 +93,8 @@ class StoredEvent(NamedTuple):
 class Message(NamedTuple):
     """Something others had to say to a run, in the order it came.
 
-    kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the answer
-    to the wait the run stands at: `body` is {"patch"}, None if the answer changes nothing.
+    kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the
+    answer to the wait the run stands at: `body` is {"patch"}, None if the answer changes nothing.
     """
 
     run_id: str

@@ -168,10 +168,15 @@ class ActiveRun:
         self.recovered = False
 
     # ----------------------------------------------------------------------------------------------- what is seen
-    def view(self) -> Any:
-        """Return the state as users see it: a detached instance of the state model, or a read-only mapping."""
+    def view(self, state: dict[str, Any] | None = None) -> Any:
+        """Return a state as users see it: a detached instance of the state model, or a read-only mapping.
+
+        Args:
+            state: which one; default: the run's state now.
+        """
+        shown = self.state if state is None else state
         model = self.plan.state_model
-        return StateView(self.state) if model is None else model.model_validate(detach(self.state))
+        return StateView(shown) if model is None else model.model_validate(detach(shown))
 
     def latest(self) -> Any:
         """Return the state with the signals that came since the last boundary merged in."""

@@ -346,6 +346,4 @@ def event_payload(event: Event) -> str:
 
 def _note_event(run: ActiveRun, kind: str, message: Message) -> None:
     if run.journal.full and message.event is not None:
-        run.journal.add(
-            run.clock.now(), "pipeline", kind, run.plan.path_json, event_payload(message.event.event)
-        )
+        run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, event_payload(message.event.event))

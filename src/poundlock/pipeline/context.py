@@ -60,7 +60,7 @@ class StepContext:
     @property
     def state(self) -> Any:
         """The state as it was when the stage began: a detached model instance, or a read-only mapping."""
-        return self._run.view()
+        return self._run.view(self._state)
 
     def latest(self) -> Any:
         """Return the state with signals merged in that came since the stage began."""
@@ -141,11 +141,11 @@ class _TimelineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         context = self._context
         notes = context._notes  # noqa: SLF001 - the handler is the context's own
-        if len(notes) >= self.LIMIT or context._cancelled:  # noqa: SLF001
+        if len(notes) >= self.LIMIT or context._cancelled:  # noqa: SLF001 - its own context
             return
         try:
             payload = dump({"level": record.levelname, "message": record.getMessage()})
         except Exception:  # noqa: BLE001 - a broken log call must not fail the step
             self.handleError(record)
             return
-        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001
+        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001 - its own context

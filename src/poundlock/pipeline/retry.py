@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ def compile_retry(
         return delay * (1 + retry.jitter * (2 * default_ids.fraction() - 1)) if retry.jitter else delay
 
     def worth_it(error: BaseException) -> bool:
-        return isinstance(error, retry.on) and not isinstance(error, retry.not_on)
+        # Whoever retries on everything still means failures: a cancellation is somebody asking for the end.
+        return isinstance(error, retry.on) and not isinstance(error, (asyncio.CancelledError, *retry.not_on))
 
     async def sleep(delay: float) -> None:
         await sleep_until(clock, clock.now() + delay)

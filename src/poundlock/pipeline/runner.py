@@ -25,7 +25,7 @@ from poundlock.pipeline.steps import StageDone, perform, perform_only, run_error
 from poundlock.pipeline.waiting import rearm
 
 _LONG_LOOP = 64
-"""Visits to one stage after which a run lets the others go on: one that never waits for anything would keep the loop."""
+"""Visits to one stage after which a run lets others go on: one that never waits for anything would keep the loop."""
 
 
 class Progress(Protocol):

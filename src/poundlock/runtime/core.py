@@ -137,7 +137,7 @@ class Core:
             log.error("a task of the runtime failed", exc_info=task.exception())
 
     async def join_tasks(self, *, cancel: bool) -> None:
-        """Wait until all owned tasks have ended; `cancel` asks them to, and leaves behind who does not within the grace."""
+        """Wait until all owned tasks have ended; `cancel` asks them to, and leaves behind who does not in time."""
         current = asyncio.current_task()
         try:
             async with timeout_at(self.clock, self.clock.now() + self.abort_grace if cancel else None):

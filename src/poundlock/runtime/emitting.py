@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from poundlock.errors import InvalidEvent, RunNotFound
+from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
 from poundlock.model.events import Event
 from poundlock.ports import Publication
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.control import merged, results
-from poundlock.runtime.core import Core
+from poundlock.runtime.core import Core, log
 from poundlock.runtime.dispatch import public
 from poundlock.runtime.receipts import Receipt
 
@@ -43,14 +43,25 @@ async def emit(core: Core, lifetime: Lifetime, event: Event | str, payload: Any,
     """Accept an event, then publish it for observers. The receipt is durable before anybody hears of the event."""
     event = as_event(event, payload, fields)
     admitted = await admit(core, Admit(event))
+    others = core.bus.has_subscribers(event.type, lifetime.subscriptions.own)
     if event.type in CONTROL_EVENTS:
-        await control(core, admitted.event)
-    if core.bus.has_subscribers(event.type, lifetime.subscriptions.own):
+        # The run may be another runtime's on this bus: then the event is for that one.
+        with contextlib.suppress(RunNotFound) if others else contextlib.nullcontext():
+            await control(core, admitted.event)
+    if others:
         decided = frozenset(
             (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
         )
-        await core.bus.publish(Publication(public(admitted.event), core.store.store_id, decided))
+        await _publish(core, Publication(public(admitted.event), core.store.store_id, decided))
     return Receipt(admitted.event, admitted.lines, _gather(core))
+
+
+async def _publish(core: Core, publication: Publication) -> None:
+    """Tell observers. The event is accepted by now, so their publishing in a circle is not its emitter's fault."""
+    try:
+        await core.bus.publish(publication)
+    except EmitLoop as error:
+        log.error("event '%s' was accepted, but not published: %s", publication.event.id, error)
 
 
 async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import dump, pack
+from poundlock.codecs import TYPE_TAG, dump, pack
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
 from poundlock.model.events import Event
+from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.boundary import validate
+from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
 
 if TYPE_CHECKING:
@@ -76,6 +79,8 @@ def new_run(
         state, text = initial, payload_text
     else:
         state, text = pack(initial, "state")
+    if TYPE_TAG in text:
+        state = merge({}, state)  # a patch onto nothing: what it deletes was never there
     now = core.clock.now()
     if run_id is None:
         run_id = core.ids.uuid7(now)
@@ -138,14 +143,20 @@ def as_mapping(initial: Any) -> dict[str, Any]:
     )
 
 
-def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint) -> ActiveRun:
+def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
+    """Return a plan for runs of a pipeline that the workflow no longer has: there is no stage to go on at."""
+    plan = next(iter(entry.plans.values()))
+    return replace(plan, id=pipeline_id, path_json=dump(pipeline_id), by_id={}, declared=(), waits={})
+
+
+def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: PipelinePlan | None = None) -> ActiveRun:
     """Return a stored run as an active one, standing where its checkpoint stands.
 
     Raises:
         StageGone: the workflow no longer has the run's pipeline.
     """
     identity = checkpoint.record.identity
-    plan = entry.plans.get(identity.pipeline_id)
+    plan = plan or entry.plans.get(identity.pipeline_id)
     if plan is None:
         raise StageGone(
             f"run '{identity.run_id}' belongs to pipeline '{identity.pipeline_id}', which workflow '{entry.id}' "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import pytest
 
@@ -742,3 +742,79 @@ async def test_an_eager_artifact_that_fails_stops_the_start(log):
             log.append("entered")
     assert "eager" in caught.value.__notes__[0]
     assert log == ["first cleaned up"]
+
+
+# --------------------------------------------------------------------------------------------- odd ways to write it
+async def test_positional_only_parameters_are_filled():
+    """A factory may forbid passing its parameters by name."""
+
+    def make(database: Database, ctx, /, repo: Annotated[Repository, Use("repo")]):
+        return database, ctx.key, repo
+
+    container = ArtifactContainer()
+    container.register(Database, Database)
+    container.register("repo", Repository)
+    container.register("x", make)
+    database, key, repo = await container.require("x")
+    assert (database, key, repo.database) == (container.peek(Database), "x", database)
+
+
+def test_compiled_callables_are_called_with_nothing():
+    """A builtin that does not tell its parameters is a factory without any."""
+    container = ArtifactContainer()
+    container.register("dict", dict)
+    assert container.require_nowait("dict") == {}
+
+
+@runtime_checkable
+class Opens(Protocol):
+    def open(self): ...
+
+
+class Closes(Protocol):
+    def close(self): ...
+
+
+def test_protocols_may_be_keys():
+    """A runtime-checkable protocol is checked, any other is only a name."""
+
+    class Door:
+        def open(self): ...
+
+    container = ArtifactContainer()
+    container.register(Opens, Door)
+    container.register(Closes, Door)
+    assert container.require_nowait(Opens)
+    assert container.require_nowait(Closes)
+    container = ArtifactContainer()
+    container.register(Opens, object)
+    with pytest.raises(ArtifactInvalid, match="where Opens was promised"):
+        container.require_nowait(Opens)
+
+
+def test_register_without_a_factory_is_refused():
+    """A key alone says nothing."""
+    with pytest.raises(ArtifactInvalid, match="lacks a factory"):
+        ArtifactContainer().register("x")
+
+
+async def test_needs_above_are_used_in_passing_and_otherwise():
+    """A plain artifact takes what its parents have built, have not built yet, or do not have and it can do without."""
+
+    def page(repo: Repository, other: Callable | None = None):
+        return ["page", repo, other]
+
+    parent = ArtifactContainer("parent")
+    parent.register(Database, Database)
+    parent.register(Repository, Repository)
+    templates = TemplateSet([ArtifactTemplate("page", page), ArtifactTemplate("each", page, scope="transient")])
+    for _ in range(2):  # the second time the parent has built it
+        child = ArtifactContainer("child", parents=(parent,), templates=templates)
+        first, second = child.require_nowait("each"), child.require_nowait("each")
+        assert first is not second
+        assert child.require_nowait("page")[1] is first[1] is parent.peek(Repository)
+        assert child.debug_info().artifacts[0].dependencies == (f"parent/{Repository.__module__}.Repository",)
+        await parent.invalidate(Database)
+        assert child.peek("page") is None
+        await parent.require(Repository)
+        await child.dispose()

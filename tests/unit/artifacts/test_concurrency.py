@@ -12,6 +12,7 @@ import pytest
 
 from poundlock.artifacts import ArtifactContainer, ArtifactTemplate, TemplateSet, Use
 from poundlock.errors import ArtifactFailed, ArtifactInvalid, ArtifactTimeout, ContainerDisposed
+from poundlock.state import StateStore
 
 
 class Gate:
@@ -566,3 +567,217 @@ async def test_undisposed_children_do_not_pile_up_in_their_parent():
     del child
     gc.collect()
     assert not parent.borrowers
+
+
+# ---------------------------------------------------------------------------- what random graphs have brought to light
+async def test_a_clean_up_under_way_holds_up_those_beneath_it(log, settle):
+    """An artifact is not cleaned up while one that rested on it still is, also if both went for different reasons."""
+    finish = asyncio.Event()
+    store = StateStore({"left": 0, "right": 0})
+    run = ArtifactContainer("run", state=store)
+
+    def base(side):
+        def make(ctx):
+            ctx.on_cleanup(lambda: log.append(side))
+            return [ctx.select(side)]
+
+        return make
+
+    async def top(left: Annotated[list, Use("left")], right: Annotated[list, Use("right")]):
+        yield [left, right]
+        await finish.wait()
+        log.append("top")
+
+    for side in ("left", "right"):
+        run.register(side, base(side))
+    run.register("top", top)
+    await run.require("top")
+    store.patch({"left": 1})  # takes top along, whose clean-up takes a while
+    store.patch({"right": 1})
+    await settle()
+    assert log == []
+    finish.set()
+    await settle()
+    assert log == ["top", "left", "right"]
+    await run.dispose()
+
+
+async def test_a_child_s_clean_up_under_way_holds_up_its_parent_s_disposal(log, settle):
+    """A parent's artifact outlives the clean-up of what rested on it in a child, even if the parent is disposed of."""
+    finish = asyncio.Event()
+    parent = ArtifactContainer("parent")
+    chain_of(parent, log, "a")
+    store = StateStore({"n": 0})
+    child = ArtifactContainer("child", parents=(parent,), state=store)
+
+    async def top(ctx):
+        yield [await ctx.require("a"), ctx.select("n")]
+        await finish.wait()
+        log.append("top")
+
+    child.register("top", top)
+    await child.require("top")
+    store.patch({"n": 1})
+    assert not parent.dispose_nowait()
+    disposing = asyncio.create_task(parent.dispose())
+    await settle()
+    assert log == []
+    finish.set()
+    await disposing
+    assert log == ["top", "a"]
+    await child.dispose()
+
+
+async def test_a_build_that_fails_on_something_gone_starts_again(log, settle):
+    """If what a build has read goes away meanwhile, its failure is not the answer: it is built from what is now."""
+    gate = asyncio.Event()
+    container = ArtifactContainer("app")
+
+    def base():
+        yield (resource := {"open": True})
+        resource["open"] = False
+
+    async def top(ctx):
+        resource = await ctx.require("base")
+        await gate.wait()
+        if not resource["open"]:
+            log.append("found it closed")
+            raise OSError("closed")
+        return ["top"]
+
+    container.register("base", base)
+    container.register("top", top)
+    asking = asyncio.create_task(container.require("top"))
+    await settle()
+    await container.invalidate("base")
+    gate.set()
+    assert await asking == ["top"]
+    assert log == ["found it closed"]
+    await container.dispose()
+
+
+# ------------------------------------------------------------------------ functions that give awaitables
+async def _later(value):
+    return value
+
+
+@pytest.mark.parametrize("scope", ["singleton", "transient"])
+@pytest.mark.parametrize("calm", [True, False])
+async def test_what_turns_out_to_take_waiting_is_waited_for(scope, calm):
+    """A plain function that gives an awaitable is found out wherever it stands."""
+    container = ArtifactContainer("app")
+    container.register("base", lambda: _later(["base"]), scope=scope)
+    container.register("top", _with_base)
+    container.register("more", _with_base, scope=scope)
+    if not calm:
+        container.on("build:complete", lambda event: None)
+    assert await container.require("top") == [["base"]]
+    assert await container.require("more") == [["base"]]
+    assert await container.require("base") == ["base"]
+
+
+def _with_base(base: Annotated[list, Use("base")]):
+    return [base]
+
+
+@pytest.mark.parametrize("calm", [True, False])
+def test_without_waiting_such_a_function_is_an_error_each_time(calm):
+    """`require_nowait` names the function that gives an awaitable, drops the awaitable, and can be asked again."""
+    container = ArtifactContainer("app")
+    container.register("base", lambda: _later(["base"]))
+    container.register("top", _with_base)
+    if not calm:
+        container.on("build:complete", lambda event: None)
+    for _ in range(2):
+        with pytest.raises(ArtifactInvalid, match="cannot be had without waiting"):
+            container.require_nowait("top")
+    assert container.peek("base") is None
+
+
+# ------------------------------------------------------------------------------------------- without an event loop
+def test_clean_ups_that_take_waiting_wait_for_a_loop(log):
+    """Invalidated by a commit where no loop runs, an artifact's asynchronous clean-up is run by the disposal."""
+    store = StateStore({"n": 0})
+    container = ArtifactContainer("app", state=store)
+
+    def make(ctx):
+        ctx.on_cleanup(lambda: _noted(log))
+        return [ctx.select("n")]
+
+    container.register("x", make)
+    container.require_nowait("x")
+    store.patch({"n": 1})
+    assert container.peek("x") is None
+    assert log == []
+    asyncio.run(container.dispose())
+    assert log == ["cleaned up"]
+
+
+async def _noted(log):
+    log.append("cleaned up")
+
+
+async def test_errors_of_scopes_come_with_those_of_their_creator():
+    """Disposing reports what failed in scopes too, with and without waiting."""
+    for later in (False, True):
+        container = ArtifactContainer("app")
+        scope = container.scope("inner")
+        for each in (container, scope):
+            each.register("bad", _bad_later if later else _bad)
+            await each.require("bad")
+        with pytest.raises(ExceptionGroup) as caught:
+            container.dispose_nowait() or await container.dispose()
+        assert len(caught.value.exceptions) == 2
+
+
+def _bad():
+    yield ["bad"]
+    raise OSError
+
+
+async def _bad_later():
+    yield ["bad"]
+    raise OSError
+
+
+async def test_a_factory_that_cannot_be_stopped_is_left_behind(clock):
+    """A factory that outlasts its cancellation does not hold up disposal for ever; it is named."""
+    release = asyncio.Event()
+
+    async def stubborn():
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return ["x"]
+
+    container = ArtifactContainer("app", clock=clock, cleanup_timeout=5)
+    container.register("x", stubborn)
+    asking = asyncio.create_task(container.resolve("x"))
+    await clock.run_for(0)
+    disposing = asyncio.create_task(container.dispose())
+    await clock.run_for(20)
+    with pytest.raises(ExceptionGroup) as caught:
+        await disposing
+    assert "'x' did not end when it was cancelled" in str(caught.value.exceptions[0])
+    release.set()
+    with pytest.raises(ContainerDisposed):
+        await asking
+
+
+async def test_a_container_disposed_from_inside_logs_its_errors(caplog, settle):
+    """Nobody waits for a disposal begun by a factory of the container itself, so its errors are logged."""
+    container = ArtifactContainer("app")
+    container.register("bad", _bad_later)
+
+    async def ends_it():
+        await container.dispose()
+        return "x"
+
+    container.register("x", ends_it)
+    await container.require("bad")
+    with caplog.at_level("ERROR", "poundlock.artifacts"), pytest.raises(ContainerDisposed):
+        await container.require("x")
+    await settle()
+    assert "1 clean-ups failed" in caplog.text

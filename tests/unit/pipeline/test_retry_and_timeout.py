@@ -146,7 +146,7 @@ async def test_a_late_result_of_a_thread_is_discarded(runtime, vclock):
     vclock.autojump = False
     rt = await runtime(flow(Step("s", slow, timeout=10)))
     running = asyncio.create_task(rt.run("wf"))
-    while vclock.next_at is None:
+    while vclock.next_at is None:  # noqa: ASYNC110 - nothing tells of it but looking
         await asyncio.sleep(0)  # noqa: TID251 - lets it begin
     await asyncio.to_thread(entered.wait, 10)
     vclock.advance(11)

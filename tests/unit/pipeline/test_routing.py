@@ -161,8 +161,8 @@ async def test_two_routing_steps_are_one_too_many(runtime):
         (lambda: Pause(Wait("x"), resume_at="revieww"), "did you mean 'review'?"),
         (lambda: 7, "return an instruction, a stage id or None"),
         (lambda: 1 / 0, "division by zero"),
-        (lambda: Terminate(object()), "cannot be stored"),
-        (lambda: Delay(), "either seconds or until"),
+        (lambda: Terminate({1, 2}), "cannot be stored"),
+        (Delay, "either seconds or until"),
         (lambda: Delay("soon"), "no duration"),
         (lambda: Pause(Wait([])), "at least one event"),
     ],
@@ -194,7 +194,7 @@ async def test_routers_with_impossible_parameters_are_refused(runtime):
 
 async def test_endless_loops_end(runtime):
     """A stage entered more often than the visit limit fails the run instead of looping for ever."""
-    result, path = await run(runtime, lambda: "a", visit_limit=50)
+    result, _ = await run(runtime, lambda: "a", visit_limit=50)
     assert (result.status, result.error.code) == ("failed", "VISIT_LIMIT")
     assert result.state == {"a": 50}
 

@@ -221,7 +221,7 @@ async def test_an_abandoned_thread_is_in_nobodys_way(runtime, vclock):
     # The clock does not jump while a thread works, so its time is moved by hand.
     for _ in range(3):
         running = asyncio.create_task(rt.run("stuck"))
-        while vclock.next_at is None:
+        while vclock.next_at is None:  # noqa: ASYNC110 - nothing tells of it but looking
             await asyncio.sleep(0)  # noqa: TID251 - lets it begin
         vclock.advance(6)
         result = await running

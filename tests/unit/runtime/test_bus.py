@@ -74,7 +74,7 @@ async def test_two_runtimes_on_one_bus_both_decide(runtime, bus):
 
 async def test_a_failing_observer_stops_nobody(runtime, bus):
     """An observer that raises is the bus's business: emit and run go on."""
-    wf, ran = counting()
+    wf, _ = counting()
     rt = await runtime(wf, bus=bus)
 
     def bad(event):
@@ -94,16 +94,16 @@ async def test_control_events_do_what_the_calls_do(runtime, bus, gate, how):
 
     @wf.step
     async def work(ctx: StepContext):
-        while not ctx.latest().get("told"):
+        while not ctx.latest().get("told"):  # noqa: ASYNC110 - nothing tells of it but looking
             await asyncio.sleep(0)  # noqa: TID251 - lets the signal come
         await gate()
 
     rt = await runtime(wf, bus=bus)
     other = await runtime(bus=bus)
     send = {
-        "published": lambda type, payload: bus.publish(Event(type, payload)),
-        "emitted": lambda type, payload: rt.emit(type, payload),
-        "emitted elsewhere": lambda type, payload: other.emit(type, payload),
+        "published": lambda kind, payload: bus.publish(Event(kind, payload)),
+        "emitted": rt.emit,
+        "emitted elsewhere": other.emit,
     }[how]
     receipt = await rt.emit("go")
     [run_id] = receipt.run_ids

@@ -86,7 +86,7 @@ async def idle_loads(rt, id, *keys):
     ids=["transient", "serialized", "transient-1"],
 )
 async def test_a_hundred_at_once_never_exceed_the_limit(runtime, any_store, mode, limit):
-    """Of a hundred simultaneous events, at most the allowed number is active, each runs once, in order of acceptance."""
+    """Of a hundred simultaneous events, at most the allowed number is active; each runs once, in order."""
     office = Office()
     rt = await runtime(office_workflow(office, mode), store=any_store)
     receipts = await asyncio.gather(*(rt.emit("go", n=n) for n in range(100)))
@@ -291,7 +291,7 @@ async def test_singleton_signal_reaches_the_looping_step(runtime, any_store):
 
     rt = await runtime(wf, store=any_store)
     first = await rt.emit("status", n=1, repo="a")
-    while not seen:
+    while not seen:  # noqa: ASYNC110 - nothing tells of it but looking
         await asyncio.sleep(0)  # noqa: TID251 - lets the step begin
     second = await rt.emit("status", n=3, repo="a")
     assert second.lines[0].verdict is Verdict.SIGNALLED

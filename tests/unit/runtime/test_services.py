@@ -55,8 +55,7 @@ def flow(action, id="wf", **options):
 
 
 async def test_lifetimes(runtime):
-    """Global services live as long as the runtime, workflow ones until deregister, run ones as long as the run,
-    transient ones are made anew each time; clean-ups come in reverse."""
+    """Global, workflow and run services live as long as what they are named after; clean-ups come in reverse."""
     made = Made()
     services = [
         Service("w", made.factory("w")),

@@ -118,7 +118,8 @@ async def test_memory_does_not_grow_with_parked_runs(scribe):
 QUESTIONS = {
     name: text for name, text in vars(sql).items() if name[0] != "_" and name.isupper() and isinstance(text, str)
 }
-QUESTIONS |= {"armed": sql.armed(4), "cross": sql.cross_boundaries(8), "move": sql.move_runs(8)}
+MANY = (sql.wait_keys, sql.delete_waits, sql.delete_keys, sql.cross_boundaries, sql.move_runs)
+QUESTIONS |= {statement.__name__: statement(8) for statement in MANY}
 # These count what there is, for people.
 COUNTING = {"COUNTS", "COUNT_WAITS", "COUNT_EVENTS"}
 # These read what is active, once, when the store is opened.

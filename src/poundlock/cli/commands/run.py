@@ -97,7 +97,7 @@ async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout
             rested = await come_to_rest(runtime, timeout)
         figures = await runtime.store.stats()
         runs = {str(status): figures.get(status, 0) for status in RunStatus}
-        parked = [info async for info in every(runtime, None, RunStatus.PAUSED)]
+        parked = [info async for info in every(runtime, RunStatus.PAUSED)]
     output.summary(feed, tally, runs, parked, rested=rested)
     return REFUSED if tally.faults else 0
 

@@ -122,6 +122,8 @@ async def _decided(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Co
             return done
     async with core.loads.turn:
         for _ in range(_ATTEMPTS):
+            # What was in the way may still be on its way to the disk: trying before it is there would fail again.
+            await core.store.written_behind()
             done = await _attempt(core, command, offer)
             if done is not None:
                 return done

@@ -12,7 +12,7 @@ from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.runs import restored_run
+from poundlock.runtime.runs import restored_run, without_stages
 
 if TYPE_CHECKING:
     from poundlock.clock import Timer
@@ -99,9 +99,9 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False) -> Non
     core.unpark(identity.run_id)
     try:
         run = restored_run(core, entry, checkpoint)
-    except StageGone as error:
-        log.error("%s", error)
-        return
+    except StageGone:
+        run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
+        run.waits = ()  # whatever it stood at leads nowhere: driven, it fails and says why
     run.recovered = recovered
     # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still owed.
     never_began = run.log_seq <= (2 if core.timeline else 1) and run.stage == run.plan.stages[0].id

@@ -11,8 +11,9 @@ House rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from poundlock.codecs import dump, load
 from poundlock.errors import KeysTaken, LoadMoved, PoundlockError, RunExists, WaitMoved
@@ -49,6 +50,7 @@ from poundlock.stores.sqlite.rows import (
 )
 
 _IDLE = Load()
+_NONE: frozenset[str] = frozenset()
 
 
 class Transaction:
@@ -141,7 +143,7 @@ class Transaction:
         if create.log is not None:
             self.execute(sql.insert_logs(1), log_row(run_id, create.log))
         if create.waits:
-            self.set_waits(run_id, create.waits)
+            self.replace_waits({run_id: create.waits})
 
     def _move(self, move: RunMove) -> None:
         run_id = move.run_id
@@ -149,48 +151,60 @@ class Transaction:
             *_, slot, workflow_id, load_key = self.execute(sql.RUN_CONDITIONS, (run_id,)).fetchone()
             if not slot:
                 self.occupy(run_id, workflow_id, load_key)
-        self.execute(sql.NEW_OWNER, (*move_row(move), move.new_epoch))
+                self.execute(sql.TAKE_SLOT, (run_id,))  # for a run without a load as well
+        self.execute(sql.MOVE_RUN, move_row(move))
         if self.cursor.rowcount != 1:
             raise AssertionError(f"one unit of work moves run '{run_id}' twice")
         if move.log is not None:
             self.execute(sql.insert_logs(1), log_row(run_id, move.log))
         self.follow(move)
+        waits = () if move.status.terminal else move.waits
+        if waits is not None and (waits or self.armed):
+            self.replace_waits({run_id: waits})
 
     def follow(self, move: RunMove) -> None:
-        """Write what a move changes besides the run's own row and its log."""
+        """Write what a move changes besides the run's own row, its log and its waits."""
         run_id = move.run_id
         if move.snapshot is not None:
             self.execute(sql.PUT_SNAPSHOT, (move.snapshot, run_id))
         if move.status.terminal:
             if move.inbox != 0:  # 0: there never was a message
                 self.execute(sql.DELETE_INBOX, (run_id,))
-            if self.armed:
-                self.set_waits(run_id, ())
-            return
-        for seq in move.consumed:
-            self.execute(sql.DELETE_MESSAGE, (run_id, seq))
-        if move.waits is not None:
-            self.set_waits(run_id, move.waits)
+        else:
+            for seq in move.consumed:
+                self.execute(sql.DELETE_MESSAGE, (run_id, seq))
 
-    def set_waits(self, run_id: str, waits: Sequence[WaitRow]) -> None:
-        """Replace the armed waits of a run."""
-        execute = self.execute
-        new = {key for wait in waits for key in wait.keys}
-        old = set()
+    def replace_waits(self, sets: Mapping[str, Sequence[WaitRow]]) -> None:
+        """Replace the armed waits of several runs; keys that stay are not touched."""
+        old: dict[str, set[str]] = {}
         if self.armed:
-            old = {key for (keys,) in execute(sql.WAIT_KEYS, (run_id,)) for key in load(keys)}
-            execute(sql.DELETE_WAITS, (run_id,))
-            for key in old - new:  # parking at an armed wait, and leaving it, changes no key
-                execute(sql.DELETE_KEY, (key, run_id))
+            for size, run_ids in _portions(list(sets)):
+                for run_id, keys in self.execute(sql.wait_keys(size), run_ids).fetchall():
+                    old.setdefault(run_id, set()).update(load(keys))
+            self.many(sql.delete_waits, 1, list(old))
+        gone: list[object] = []
+        come: list[object] = []
+        rows: list[object] = []
+        for run_id, waits in sets.items():
+            for place, wait in enumerate(waits):
+                rows += wait_row(run_id, place, wait)
+            before = old.get(run_id, _NONE)
+            after = {key for wait in waits for key in wait.keys}
+            for key in before - after:
+                gone += (key, run_id)
                 self.effects.count(key_shape(key), -1)
-        if not waits:
-            return
-        self.armed = True
-        for place, wait in enumerate(waits):
-            execute(sql.INSERT_WAIT, wait_row(run_id, place, wait))
-        for key in new - old:
-            execute(sql.INSERT_KEY, (key, run_id))
-            self.effects.count(key_shape(key), 1)
+            for key in after - before:
+                come += (key, run_id)
+                self.effects.count(key_shape(key), 1)
+        self.armed = self.armed or bool(rows)
+        self.many(sql.delete_keys, sql.KEY_WIDTH, gone)
+        self.many(sql.insert_waits, sql.WAIT_WIDTH, rows)
+        self.many(sql.insert_keys, sql.KEY_WIDTH, come)
+
+    def many(self, statement: Callable[[int], str], width: int, values: list[Any]) -> None:
+        """Execute a statement for many rows, whose values stand one after another."""
+        for size, portion in _portions(values, width):
+            self.execute(statement(size), portion)
 
     # ---------------------------------------------------------------------------------------------------- loads
     def _change_load(self, change: LoadChange, now: float) -> list[str]:
@@ -255,6 +269,15 @@ class Transaction:
         return seq
 
 
+def _portions(values: list[Any], width: int = 1) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the values in portions for which there are statements, each with its number of rows."""
+    start = 0
+    for size in sql.sizes(len(values) // width):
+        end = start + size * width
+        yield size, values[start:end]
+        start = end
+
+
 def exists(run_id: str) -> RunExists:
     """Return the error for a run id that is taken."""
     return RunExists(f"a run '{run_id}' exists already: use another id, or wait for that run", run_id=run_id)
@@ -274,13 +297,13 @@ class Group:
 
     def _clear(self) -> None:
         self._runs.clear()
-        self._events: list[object] = []
-        self._creates: list[object] = []
-        self._boundaries: list[object] = []
-        self._moves: list[object] = []
-        self._logs: list[object] = []
-        self._ended: list[str] = []
-        self._after: list[RunMove | RunCreate] = []
+        self._events: list[Any] = []
+        self._creates: list[Any] = []
+        self._boundaries: list[Any] = []
+        self._moves: list[Any] = []
+        self._logs: list[Any] = []
+        self._waits: dict[str, Sequence[WaitRow]] = {}
+        self._after: list[RunMove] = []
 
     @staticmethod
     def fits(changes: Changes) -> bool:
@@ -288,7 +311,7 @@ class Group:
         if changes.loads or changes.deliveries or changes.posts or changes.remember or changes.receipt:
             return False
         for move in changes.moves:
-            if move.new_epoch != move.epoch:  # a new owner: it may have to take a slot again
+            if move.slot and move.new_epoch != move.epoch:  # a new owner may have to take a slot again
                 return False
         return all(create.head.status is not RunStatus.QUEUED for create in changes.creates)
 
@@ -317,20 +340,23 @@ class Group:
             if create.log is not None:
                 self._logs += log_row(run_id, create.log)
             if create.waits:
-                self._after.append(create)
+                self._waits[run_id] = create.waits
         for move in changes.moves:
             run_id = move.run_id
             self._runs.add(run_id)
             status = move.status
-            if status is RunStatus.RUNNING and move.wake_at is None and move.outcome is None:
+            terminal = status.terminal
+            if status is RunStatus.RUNNING and move.new_epoch == move.epoch and move.wake_at is None is move.outcome:
                 self._boundaries += boundary_row(move)
             else:
                 self._moves += move_row(move)
             if move.log is not None:
                 self._logs += log_row(run_id, move.log)
-            if status.terminal and move.inbox == 0 and move.snapshot is None:
-                self._ended.append(run_id)
-            elif status.terminal or move.waits is not None or move.consumed or move.snapshot is not None:
+            if terminal:
+                self._waits[run_id] = ()
+            elif move.waits is not None:
+                self._waits[run_id] = move.waits
+            if move.snapshot is not None or move.consumed or (terminal and move.inbox != 0):
                 self._after.append(move)
 
     def flush(self) -> bool:
@@ -338,37 +364,21 @@ class Group:
         if not self._runs and not self._events:
             return True
         transaction = self._transaction
-        execute = transaction.execute
-        for values, width, statement in (
-            (self._events, sql.EVENT_WIDTH, sql.insert_events),
-            (self._creates, sql.RUN_WIDTH, sql.insert_runs),
-            (self._logs, sql.LOG_WIDTH, sql.insert_logs),
-        ):
-            start = 0
-            for size in sql.sizes(len(values) // width):
-                end = start + size * width
-                execute(statement(size), values[start:end])
-                start = end
+        transaction.many(sql.insert_events, sql.EVENT_WIDTH, self._events)
+        transaction.many(sql.insert_runs, sql.RUN_WIDTH, self._creates)
+        transaction.many(sql.insert_logs, sql.LOG_WIDTH, self._logs)
         if not self._update(self._boundaries, sql.BOUNDARY_WIDTH, sql.cross_boundaries):
             return False
         if not self._update(self._moves, sql.MOVE_WIDTH, sql.move_runs):
             return False
-        if transaction.armed:
-            start = 0
-            for size in sql.sizes(len(self._ended)):
-                end = start + size
-                for (run_id,) in execute(sql.armed(size), self._ended[start:end]).fetchall():
-                    transaction.set_waits(run_id, ())
-                start = end
-        for item in self._after:
-            if isinstance(item, RunMove):
-                transaction.follow(item)
-            else:
-                transaction.set_waits(item.identity.run_id, item.waits)
+        if self._waits and (transaction.armed or any(self._waits.values())):
+            transaction.replace_waits(self._waits)
+        for move in self._after:
+            transaction.follow(move)
         self._clear()
         return True
 
-    def _update(self, values: list[object], width: int, statement: Callable[[int], str]) -> bool:
+    def _update(self, values: list[Any], width: int, statement: Callable[[int], str]) -> bool:
         """Update a run per row of values; return False if fewer were updated."""
         transaction = self._transaction
         left = len(values) // width

@@ -129,10 +129,10 @@ def find(cursor: sqlite3.Cursor, query: RunQuery) -> Page[RunRecord]:
     table = Database(cursor.connection, execute_plugins=False, recursive_triggers=False).table("runs")
     where, values = _filters(query)
     rows: list[Row] = []
-    for status in dict.fromkeys(query.status) or RunStatus:
+    for status in dict.fromkeys(map(str, query.status or RunStatus)):
         found = table.rows_where(
             f"status = :status{where}",
-            {**values, "status": status.value},
+            {**values, "status": status},
             select=sql.RUN_COLUMNS,
             order_by="created_at DESC, run_id DESC",
             limit=query.limit + 1,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import to_json
+
 from poundlock.codecs import dump, load
 from poundlock.model.changes import RunCreate, RunMove, Token
 from poundlock.model.conditions import Condition
@@ -96,11 +98,12 @@ def boundary_row(move: RunMove) -> Row:
 
 
 def move_row(move: RunMove) -> Row:
-    """Return what any move writes into a run's row, apart from a new epoch, and its conditions."""
+    """Return what any move writes into a run's row, and its conditions."""
     log = move.log
     return (
         move.status.value,
         move.owner,
+        move.new_epoch,
         move.stage,
         move.attempt,
         move.wake_at,
@@ -149,6 +152,11 @@ def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
     )
 
 
+def _texts(texts: tuple[str, ...]) -> str:
+    """Return texts that were checked before as a JSON array, without decoding it again to compare."""
+    return to_json(texts).decode()
+
+
 def wait_row(run_id: str, place: int, wait: WaitRow) -> Row:
     """Return the row of an armed wait."""
     return (
@@ -157,14 +165,14 @@ def wait_row(run_id: str, place: int, wait: WaitRow) -> Row:
         wait.wait_id,
         wait.epoch,
         1 if wait.parked else 0,
-        dump(wait.events),
+        _texts(wait.events),
         dump([[condition.field, condition.op, condition.value] for condition in wait.where]) if wait.where else "[]",
         dump(wait.correlate) if wait.correlate else "[]",
         wait.resume_at,
         wait.on_timeout,
         wait.expires_at,
         "null" if wait.patch is None else dump(wait.patch),
-        dump(wait.keys),
+        _texts(wait.keys),
     )
 
 

@@ -45,31 +45,41 @@ WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoc
 """
 MOVE_RUN: Final = """
 UPDATE runs
-SET version = version + 1, status = ?1, owner = ?2, stage = ?3, attempt = ?4, wake_at = ?5, outcome = ?6, slot = ?7,
-    updated_at = ?8, log_seq = ifnull(?9, log_seq)
-WHERE run_id = ?10 AND version = ?11 AND epoch = ?12 AND inbox_seq = ifnull(?13, inbox_seq) AND slot >= ?7
+SET version = version + 1, status = ?1, owner = ?2, epoch = ?3, stage = ?4, attempt = ?5, wake_at = ?6, outcome = ?7,
+    slot = ?8, updated_at = ?9, log_seq = ifnull(?10, log_seq)
+WHERE run_id = ?11 AND version = ?12 AND epoch = ?13 AND inbox_seq = ifnull(?14, inbox_seq) AND slot >= ?8
 """
 _MOVE_RUNS: Final = """
 UPDATE runs
-SET version = version + 1, status = new.status, owner = new.owner, stage = new.stage, attempt = new.attempt,
-    wake_at = new.wake_at, outcome = new.outcome, slot = new.slot, updated_at = new.updated_at,
-    log_seq = ifnull(new.log_seq, runs.log_seq)
+SET version = version + 1, status = new.status, owner = new.owner, epoch = new.epoch, stage = new.stage,
+    attempt = new.attempt, wake_at = new.wake_at, outcome = new.outcome, slot = new.slot,
+    updated_at = new.updated_at, log_seq = ifnull(new.log_seq, runs.log_seq)
 FROM (
-    SELECT column1 AS status, column2 AS owner, column3 AS stage, column4 AS attempt, column5 AS wake_at,
-           column6 AS outcome, column7 AS slot, column8 AS updated_at, column9 AS log_seq, column10 AS run_id,
-           column11 AS from_version, column12 AS epoch, column13 AS from_inbox
+    SELECT column1 AS status, column2 AS owner, column3 AS epoch, column4 AS stage, column5 AS attempt,
+           column6 AS wake_at, column7 AS outcome, column8 AS slot, column9 AS updated_at, column10 AS log_seq,
+           column11 AS run_id, column12 AS from_version, column13 AS from_epoch, column14 AS from_inbox
     FROM (VALUES {rows})
 ) AS new
-WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoch = new.epoch
+WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoch = new.from_epoch
   AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.slot
 """
-_ARMED: Final = "SELECT DISTINCT run_id FROM waits WHERE run_id IN ({rows})"
+_WAIT_KEYS: Final = "SELECT run_id, keys FROM waits WHERE run_id IN ({rows})"
+_DELETE_WAITS: Final = "DELETE FROM waits WHERE run_id IN ({rows})"
+_INSERT_WAITS: Final = """
+INSERT INTO waits (run_id, place, wait_id, epoch, parked, events, conditions, correlate, resume_at, on_timeout,
+                   expires_at, patch, keys)
+VALUES {rows}
+"""
+_INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run_id) VALUES {rows}"
+_DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (VALUES {rows})"
 
 EVENT_WIDTH: Final = 8
 RUN_WIDTH: Final = 25
 LOG_WIDTH: Final = 4
 BOUNDARY_WIDTH: Final = 10
-MOVE_WIDTH: Final = 13
+MOVE_WIDTH: Final = 14
+WAIT_WIDTH: Final = 13
+KEY_WIDTH: Final = 2
 
 
 def sizes(count: int) -> Iterator[int]:
@@ -120,23 +130,41 @@ def cross_boundaries(count: int) -> str:
 
 @cache
 def move_runs(count: int) -> str:
-    """Return the statement that moves up to `count` different runs without changing their epoch; otherwise the same."""
+    """Return the statement that moves up to `count` different runs, in any way; otherwise the same."""
     return MOVE_RUN if count == 1 else _MOVE_RUNS.format(rows=_rows(MOVE_WIDTH, count))
 
 
 @cache
-def armed(count: int) -> str:
-    """Return the query that tells which of `count` runs have waits."""
-    return _ARMED.format(rows=", ".join("?" * count))
+def wait_keys(count: int) -> str:
+    """Return the query for the keys of all waits of `count` runs."""
+    return _WAIT_KEYS.format(rows=", ".join("?" * count))
+
+
+@cache
+def delete_waits(count: int) -> str:
+    """Return the statement that deletes all waits of `count` runs."""
+    return _DELETE_WAITS.format(rows=", ".join("?" * count))
+
+
+@cache
+def insert_waits(count: int) -> str:
+    """Return the statement that writes `count` waits."""
+    return _INSERT_WAITS.format(rows=_rows(WAIT_WIDTH, count))
+
+
+@cache
+def delete_keys(count: int) -> str:
+    """Return the statement that deletes `count` keys of waits."""
+    return _DELETE_KEYS.format(rows=_rows(KEY_WIDTH, count))
+
+
+@cache
+def insert_keys(count: int) -> str:
+    """Return the statement that writes `count` keys of waits."""
+    return _INSERT_KEYS.format(rows=_rows(KEY_WIDTH, count))
 
 
 # ---------------------------------------------------------------------------------------------------- one by one
-NEW_OWNER: Final = """
-UPDATE runs
-SET version = version + 1, status = ?1, owner = ?2, stage = ?3, attempt = ?4, wake_at = ?5, outcome = ?6, slot = ?7,
-    updated_at = ?8, log_seq = ifnull(?9, log_seq), epoch = ?14
-WHERE run_id = ?10 AND version = ?11 AND epoch = ?12 AND inbox_seq = ifnull(?13, inbox_seq)
-"""
 RUN_EXISTS: Final = "SELECT 1 FROM runs WHERE run_id = ?"
 RUN_CONDITIONS: Final = "SELECT version, epoch, inbox_seq, slot, workflow_id, load_key FROM runs WHERE run_id = ?"
 RUN_STATUS: Final = "SELECT status FROM runs WHERE run_id = ?"
@@ -149,6 +177,7 @@ SET status = ?, owner = ?, version = version + 1, epoch = epoch + 1, wake_at = N
     updated_at = ?
 WHERE run_id = ?
 """
+TAKE_SLOT: Final = "UPDATE runs SET slot = 1 WHERE run_id = ?"
 NEXT_MESSAGE: Final = "UPDATE runs SET inbox_seq = ? WHERE run_id = ?"
 GIVE_BACK: Final = """
 UPDATE runs SET status = 'ready', version = version + 1, epoch = epoch + 1
@@ -186,16 +215,7 @@ SELECT wait_id, epoch, parked, events, conditions, correlate, resume_at, on_time
 FROM waits WHERE run_id = ? ORDER BY place
 """
 WAIT_PHASES: Final = "SELECT wait_id, epoch, parked FROM waits WHERE run_id = ?"
-WAIT_KEYS: Final = "SELECT keys FROM waits WHERE run_id = ?"
 ANY_WAIT: Final = "SELECT EXISTS (SELECT 1 FROM waits)"
-DELETE_WAITS: Final = "DELETE FROM waits WHERE run_id = ?"
-INSERT_WAIT: Final = """
-INSERT INTO waits (run_id, place, wait_id, epoch, parked, events, conditions, correlate, resume_at, on_timeout,
-                   expires_at, patch, keys)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-INSERT_KEY: Final = "INSERT INTO wait_keys (key, run_id) VALUES (?, ?)"
-DELETE_KEY: Final = "DELETE FROM wait_keys WHERE key = ? AND run_id = ?"
 SHAPES: Final = "SELECT shape, uses FROM wait_shapes WHERE uses > 0"
 COUNT_SHAPE: Final = """
 INSERT INTO wait_shapes (shape, uses) VALUES (?, ?) ON CONFLICT (shape) DO UPDATE SET uses = uses + excluded.uses

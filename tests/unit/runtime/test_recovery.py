@@ -1,0 +1,320 @@
+"""Taking up what a dead runtime, or a failing store, left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from support import rests, turns
+
+from poundlock import (
+    Delay,
+    LeaseLost,
+    Pause,
+    Pipeline,
+    RunStatus,
+    Serialized,
+    Stage,
+    StaleVersion,
+    Step,
+    StoreFull,
+    StoreUnavailable,
+    Trigger,
+    Wait,
+    Workflow,
+    WorkflowRuntime,
+)
+from poundlock.stores import MemoryStore
+
+COMPLETED, PAUSED, RUNNING = RunStatus.COMPLETED, RunStatus.PAUSED, RunStatus.RUNNING
+
+
+def staged(ran, *, hold=None, mode=None, routers=(None, None), names=("one", "two", "three")):
+    """Three stages; `hold(stage)` may keep a step busy; routers of the first two."""
+
+    def step(name):
+        async def run(ctx, state):
+            ran.append((state.get("n"), name))
+            if hold is not None:
+                await hold(name)
+            return {name: ctx.attempt}
+
+        return Step(name, run)
+
+    stages = [Stage(name, [step(name)], router=router) for name, router in zip(names, (*routers, None), strict=True)]
+    return Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)], mode=mode)
+
+
+class Busy:
+    """Keeps a step of one stage busy until it is let go."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.inside = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def __call__(self, stage):
+        if stage == self.stage:
+            self.inside.set()
+            await self.free.wait()
+
+
+@pytest.mark.parametrize("stage", ["one", "two", "three"])
+async def test_a_run_that_was_running_goes_on_where_it_was(stores, stage):
+    """After a crash no finished stage runs again, at once and without any time passing; the attempt is counted."""
+    ran, busy = [], Busy(stage)
+    stores.clock.autojump = False
+    rt = await stores.enter(staged(ran, hold=busy))
+    [run_id] = (await rt.emit("begin")).run_ids
+    await busy.inside.wait()
+    await stores.crash(rt)
+    rt = await stores.enter(staged(ran))
+    await stores.clock.run_until_idle()
+    result = await rt.wait(run_id)
+    assert result.status is COMPLETED
+    counts = Counter(name for _, name in ran)
+    assert counts == {name: 1 + (name == stage) for name in ("one", "two", "three")}
+    assert result.metadata["attempt"] == 2
+    entries = (await rt.timeline(run_id)).entries
+    recovered = [(entry.path, entry.payload) for entry in entries if entry.payload and "recovered" in entry.payload]
+    assert recovered == [(f"main/{stage}", {"attempt": 2, "recovered": True})]
+    assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+
+
+async def test_a_run_that_was_never_written_is_gone(stores):
+    """An invoked run that crashed in its first stage was promised to nobody and leaves nothing behind."""
+    ran, busy = [], Busy("one")
+    rt = await stores.enter(staged(ran, hold=busy))
+    running = asyncio.create_task(rt.run("w"))
+    await busy.inside.wait()
+    await stores.crash(rt)
+    running.cancel()
+    rt = await stores.enter(staged(ran))
+    assert (await rt.find_runs()).items == []
+    assert (await rt.run("w")).status is COMPLETED
+
+
+async def test_the_queue_survives_in_order(stores):
+    """Queued events are still queued after a crash and run one at a time, in the order they were accepted."""
+    ran, busy = [], Busy("two")
+    stores.clock.autojump = False
+    rt = await stores.enter(staged(ran, hold=busy, mode=Serialized()))
+    run_ids = [run_id for n in range(5) for run_id in (await rt.emit("begin", n=n)).run_ids]
+    await busy.inside.wait()
+    await stores.crash(rt)
+    rt = await stores.enter(staged(ran, mode=Serialized()))
+    await stores.clock.run_until_idle()
+    assert {(await rt.wait(run_id)).status for run_id in run_ids} == {COMPLETED}
+    assert ran == [
+        (0, "one"),
+        (0, "two"),
+        (0, "two"),
+        (0, "three"),
+        *((n, name) for n in range(1, 5) for name in ("one", "two", "three")),
+    ]
+
+
+async def test_ready_delayed_and_parked_runs_survive(stores):
+    """Runs that stand still in every way are taken up by the next runtime, each when it is time."""
+    ran = []
+    routers = (Delay(60), Pause(Wait("go", timeout=60, on_timeout="resume")))
+    stores.clock.autojump = False
+    rt = await stores.enter(staged(ran, routers=routers))
+    [run_id] = (await rt.emit("begin")).run_ids
+    await stores.clock.run_until_idle()
+    for _ in range(2):
+        await stores.crash(rt)
+        rt = await stores.enter(staged(ran, routers=routers))
+        await stores.clock.run_until_idle()
+        await stores.clock.run_for(61)
+    result = await rt.wait(run_id)
+    assert (result.status, result.metadata["attempt"]) == (COMPLETED, 1)
+    assert [name for _, name in ran] == ["one", "two", "three"]
+
+
+async def test_on_prepare_is_not_called_twice(stores):
+    """A run past its first boundary is not prepared again after a crash; one before it is."""
+    for stage, calls in (("one", 2), ("two", 1)):
+        ran, prepared, busy = [], [], Busy(stage)
+        rt = await stores.enter()
+        await rt.register(staged(ran, hold=busy), on_prepare=lambda ctx, told=prepared: told.append(ctx.run_id))
+        [run_id] = (await rt.emit("begin")).run_ids
+        await busy.inside.wait()
+        await stores.crash(rt)
+        rt = await stores.enter()
+        await rt.register(staged(ran), on_prepare=lambda ctx, told=prepared: told.append(ctx.run_id))
+        assert (await rt.wait(run_id, 60)).status is COMPLETED
+        assert prepared == [run_id] * calls
+        await rt.stop()
+
+
+@pytest.mark.parametrize("gone", ["stage", "pipeline"])
+async def test_what_is_gone_from_the_definition_fails_clearly(stores, gone):
+    """A run whose stage or pipeline no longer exists fails with a code that says so, and stops nobody else."""
+    ran, busy = [], Busy("two")
+    rt = await stores.enter(staged(ran, hold=busy))
+    [run_id] = (await rt.emit("begin")).run_ids
+    await busy.inside.wait()
+    await stores.crash(rt)
+    if gone == "stage":
+        changed = staged(ran, names=("one", "zwei", "three"))
+    else:
+        [only] = staged(ran).definition.pipelines.values()
+        changed = Workflow(
+            "w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("other", only.stages)]
+        )
+    rt = await stores.enter(changed)
+    result = await rt.wait(run_id, 60)
+    assert (result.status, result.error.code) == (RunStatus.FAILED, "STAGE_GONE")
+    assert (await (await rt.emit("begin")).results(60))[0].status is COMPLETED
+
+
+async def test_an_owner_that_was_replaced_can_write_nothing(vclock):
+    """A runtime whose store was opened by another one is fenced: its runs' writes are refused and its waiters told."""
+    ran, busy = [], Busy("two")
+    store = MemoryStore()
+    async with WorkflowRuntime(staged(ran, hold=busy), store=store, clock=vclock) as old:
+        [run_id] = (await old.emit("begin")).run_ids
+        await busy.inside.wait()
+        waiting = asyncio.create_task(old.wait(run_id))
+        await turns()
+        async with WorkflowRuntime(staged(ran), store=store, clock=vclock) as new:
+            assert (await new.wait(run_id, 60)).status is COMPLETED
+            before = await new.timeline(run_id)
+            busy.free.set()
+            with pytest.raises((LeaseLost, StaleVersion)):
+                await waiting
+            assert (await new.timeline(run_id)).entries == before.entries
+            assert Counter(name for _, name in ran) == {"one": 1, "two": 2, "three": 1}
+            assert old.list_all_runs() == []
+
+
+# ------------------------------------------------------------------------------------------------- failing stores
+@pytest.mark.parametrize("error", [StoreFull, StoreUnavailable])
+@pytest.mark.parametrize("mended", ["recover", "restart"])
+async def test_a_store_that_fails_once_loses_nothing(stores, error, mended):
+    """Whichever commit the store fails at, callers get its error, others go on, and the run then completes."""
+    routers = (None, Pause(Wait("go")))
+    number = 0
+    while True:
+        number += 1
+        ran = []
+        rt = await stores.enter(staged(ran, routers=routers))
+        failed = []
+
+        seen = []
+
+        def failing(_at, changes, number=number, failed=failed, seen=seen):
+            seen.append(changes)
+            if len(seen) == number:
+                failed.append(changes)
+                return error("the store failed for a moment: try again")
+            return None
+
+        rt.store.failing = failing
+        key = f"{mended}-{number}"
+        try:
+            receipt = await rt.emit("begin", n=key)
+        except error:
+            receipt = await rt.emit("begin", n=key)
+        [run_id] = receipt.run_ids
+        for attempt in range(3):
+            await stores.clock.run_until_idle()
+            if attempt == 1 and mended == "recover":
+                await rt.recover()
+                await stores.clock.run_until_idle()
+            elif attempt == 1:
+                await rt.stop()
+                rt = await stores.enter(staged(ran, routers=routers))
+                await stores.clock.run_until_idle()
+            if (await rt.get_run(run_id)).status is PAUSED:
+                break
+        assert (await rt.get_run(run_id)).status is PAUSED, number
+        try:
+            await rt.emit("go", n=key)
+        except error:
+            await rt.emit("go", n=key)
+        await stores.clock.run_until_idle()
+        if (await rt.get_run(run_id)).status is RUNNING:
+            if mended == "recover":
+                assert await rt.recover() == 1
+            else:
+                await rt.stop()
+                rt = await stores.enter(staged(ran, routers=routers))
+        result = await rt.wait(run_id, 60)
+        assert result.status is COMPLETED, number
+        mine = Counter(name for n, name in ran if n == key)
+        assert set(mine) == {"one", "two", "three"}, number
+        assert sum(mine.values()) <= 4, number
+        await rt.stop()
+        if not failed:
+            break
+    assert number > 5
+
+
+async def test_a_failing_store_fails_one_run_only(stores):
+    """While one run's commits fail, the others complete, and who waits for the one gets the store's error."""
+    ran, broken, busy = [], set(), Busy("two")
+    rt = await stores.enter(staged(ran, hold=busy))
+    rt.store.failing = lambda _number, changes: (
+        StoreFull("full: free some space") if any(move.run_id in broken for move in changes.moves) else None
+    )
+    receipt = await rt.emit("begin", n=1)
+    await busy.inside.wait()
+    waiting = asyncio.create_task(rt.wait(receipt.run_ids[0]))
+    await turns()
+    broken.add(receipt.run_ids[0])
+    other = await rt.emit("begin", n=2)
+    busy.free.set()
+    assert [result.status for result in await other.results(60)] == [COMPLETED]
+    with pytest.raises(StoreFull):
+        await waiting
+    assert (await rt.get_run(receipt.run_ids[0])).status is RUNNING
+    broken.clear()
+    assert await rt.recover() == 1
+    assert await rt.recover() == 0
+    result = await rt.wait(receipt.run_ids[0], 60)
+    assert (result.status, result.metadata["attempt"]) == (COMPLETED, 2)
+
+
+async def test_invoking_while_the_store_fails(stores):
+    """The caller of an invoked run whose first boundary cannot be written gets the store's error, and nothing is left."""
+    ran = []
+    rt = await stores.enter(staged(ran))
+    rt.store.failing = lambda _number, changes: StoreFull("full: free some space") if changes.creates else None
+    with pytest.raises(StoreFull):
+        await rt.run("w")
+    rt.store.failing = lambda _number, _changes: None
+    assert (await rt.find_runs()).items == []
+    assert rt.list_all_runs() == []
+    assert (await rt.run("w")).status is COMPLETED
+
+
+async def test_a_run_resumed_while_the_store_fails_can_be_resumed_again(stores):
+    """A resume whose commit fails gets the store's error and changes nothing."""
+    ran = []
+    rt = await stores.enter(staged(ran, routers=(None, Pause(Wait("go")))))
+    [run] = await (await rt.emit("begin")).results(60)
+    rt.store.failing = lambda _number, changes: StoreFull("full: free some space") if changes.moves else None
+    with pytest.raises(StoreFull):
+        await rt.resume(run.run_id, {"by": 1})
+    rt.store.failing = lambda _number, _changes: None
+    assert (await rt.get_run(run.run_id)).status is PAUSED
+    assert (await rt.resume(run.run_id, {"by": 2})).state["by"] == 2
+
+
+async def test_the_park_that_failed_is_parked_by_recovery(stores):
+    """A run whose parking commit failed performs its last stage again and parks, with its events still buffered."""
+    ran = []
+    rt = await stores.enter(staged(ran, routers=(None, Pause(Wait("go")))))
+    failures = [StoreUnavailable("gone for a moment: try again")]
+    rt.store.failing = lambda _number, changes: failures.pop() if failures and rests(changes) else None
+    [run_id] = (await rt.emit("begin")).run_ids
+    await stores.clock.run_until_idle()
+    assert (await rt.get_run(run_id)).status is RUNNING
+    await rt.recover()
+    await stores.clock.run_until_idle()
+    assert (await rt.get_run(run_id)).status is PAUSED
+    await rt.emit("go")
+    assert (await rt.wait(run_id, 60)).status is COMPLETED
