@@ -80,6 +80,7 @@ class ActiveRun:
         "delta_bytes",
         "epoch",
         "event",
+        "exported",
         "identity",
         "inbox",
         "inbox_seen",
@@ -131,6 +132,8 @@ class ActiveRun:
         self.threads = threads
         self.make_container = make_container
         self.container: ArtifactContainer | None = None
+        self.exported: str | None = None
+        """Services that outlived the last pause, as text; put back into the next container where they still fit."""
         self.state_store: StateStore | None = None
         """What the run's services select from; made when the first of them does."""
         self.journal = Journal(full=timeline)

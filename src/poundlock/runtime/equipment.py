@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from poundlock.codecs import dump
+from poundlock.errors import PoundlockError
 from poundlock.model.definitions import WorkflowDefinition
+from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.waiting import AnnouncedWaits
 
@@ -15,6 +19,11 @@ if TYPE_CHECKING:
     from poundlock.services.install import WorkflowServices
 
 
+_EXPORTED: Final = "artifacts:exported"
+
+log = logging.getLogger("poundlock.services")
+
+
 def container_for(
     core: Core, services: WorkflowServices, definition: WorkflowDefinition
 ) -> Callable[[ActiveRun], ArtifactContainer]:
@@ -22,10 +31,30 @@ def container_for(
 
     def make(run: ActiveRun) -> ArtifactContainer:
         return services.run_container(
-            run.identity.run_id, lambda: _state_store(core, definition, run), AnnouncedWaits(run)
+            run.identity.run_id, lambda: _state_store(core, definition, run), AnnouncedWaits(run), run.exported
         )
 
     return make
+
+
+def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
+    """Put the run's serialisable services into its journal, so that they are committed with the pause they outlive."""
+    if run.container is None or not services.exports:
+        return
+    try:
+        run.exported = services.export(run.container)
+    except PoundlockError as error:
+        log.warning("services of run '%s' are not exported: %s", run.identity.run_id, error)
+        return
+    if run.exported is not None:
+        run.journal.put(core.clock.now(), f'"container","{_EXPORTED}",{run.plan.path_json},{dump(run.exported)},null]')
+
+
+async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
+    """Find what `note_exports` put into the journal of a run that comes back from its row."""
+    if services.exports:
+        entries = read_entries(await core.store.history(run.identity.run_id))
+        run.exported = next((entry.payload for entry in reversed(entries) if entry.type == _EXPORTED), None)
 
 
 def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:

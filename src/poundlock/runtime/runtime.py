@@ -7,7 +7,8 @@ through is told in the package's docstring; where to look for anything is told b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -132,6 +133,25 @@ class WorkflowRuntime:
         """
         hooks = Hooks(on_prepare, on_complete, on_resume, on_cleanup, on_dispatch)
         await self._lifetime.register(workflow, mode, hooks)
+
+    @contextmanager
+    def override(self, id: str, replacement: Any, *, workflow: str | None = None) -> Iterator[None]:
+        """Put a replacement in a service's place, for tests: `with runtime.override("mail", FakeMail()): ...`.
+
+        Args:
+            id: which service.
+            replacement: a function or class is used as the factory, any other object is the instance.
+            workflow: whose service; None for a global one, which every workflow without an own one of this id sees.
+
+        Raises:
+            NotRegistered: no such workflow. ArtifactNotFound: no such service; the message names near matches.
+        """
+        if workflow is None:
+            with self._core.container.override(id, replacement):
+                yield
+        else:
+            with self._core.entry(workflow).services.override(id, replacement):
+                yield
 
     async def deregister(self, id: str, active: Literal["finish", "abort"] = "finish") -> None:
         """Take a workflow out; its active runs finish or are aborted, parked ones stay in the store.

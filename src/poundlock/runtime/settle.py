@@ -17,6 +17,7 @@ from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunError, RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Released
 from poundlock.runtime.core import Core, LiveRun
+from poundlock.runtime.equipment import note_exports
 from poundlock.runtime.registration import call_hook, close_container
 from poundlock.runtime.views import aborted_error, result_of
 from poundlock.runtime.waiters import own_copy
@@ -40,6 +41,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     keeps_slot = (
         run.slot and not status.terminal and (status is RunStatus.READY or live.entry.mode.holds_slot_while_paused)
     )
+    if status in (RunStatus.PAUSED, RunStatus.DELAYED):
+        note_exports(core, live.entry.services, run)
     changes = run.changes(
         status,
         wake_at=wake_at,

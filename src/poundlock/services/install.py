@@ -6,18 +6,25 @@ per workflow and shared by all its runs.
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from poundlock.errors import BundleDamaged
 from poundlock.model.annotations import provided_type
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.services.env import EnvService
-from poundlock.services.pause import PauseService, RunWaits
+from poundlock.services.pause import NoWaits, PauseService, RunWaits
 
 if TYPE_CHECKING:
     from poundlock.artifacts import ArtifactContainer, ArtifactTemplate, TemplateSet
     from poundlock.clock import Clock
+
+log = logging.getLogger("poundlock.services")
 
 
 class Home(Protocol):
@@ -75,6 +82,7 @@ class WorkflowServices:
         self._definition = definition
         self._container: ArtifactContainer | None = None
         self._run_templates: TemplateSet | None = None
+        self._exports = any(service.options.get("serializable") for service in self._run_services())
         self.env = EnvService(definition.env, home.env)
 
     @property
@@ -94,44 +102,90 @@ class WorkflowServices:
             self._container = container
         return self._container
 
-    def run_container(self, run_id: str, state: Callable[[], Any], waits: RunWaits) -> ArtifactContainer:
+    def run_container(
+        self, run_id: str, state: Callable[[], Any], waits: RunWaits, exported: str | None = None
+    ) -> ArtifactContainer:
         """Return a new container for a run; it falls back to the workflow's.
 
         Args:
             run_id: names the container.
             state: gives the store that the run's services select from, when the first of them does.
             waits: what the run's pause service works on.
+            exported: what `export` gave when the run was parked. What still fits the state is restored from it, the
+                rest is built anew; so is everything if the text is damaged, which is logged.
         """
-        from poundlock.artifacts import ArtifactContainer, TemplateSet
+        from poundlock.artifacts import ArtifactContainer
 
-        if self._run_templates is None:
-            self._run_templates = TemplateSet(
-                template_of(service) for service in self._definition.services if service.scope != "workflow"
-            )
         container = ArtifactContainer(
             f"run {run_id}",
             parents=(self.container,),
             state=state,
             clock=self._home.clock,
-            templates=self._run_templates,
+            templates=self._templates(),
         )
         container.put("__pause_service__", PauseService(waits))
+        if exported is not None:
+            try:
+                container.restore(exported)
+            except BundleDamaged as error:
+                log.warning("services of run '%s' are built anew: %s", run_id, error)
         return container
 
-    def validate(self) -> None:
-        """Check the graph of services as far as it can be known (`InvalidDefinition` with all faults)."""
-        if self._definition.services:
-            from poundlock.artifacts import ArtifactContainer, TemplateSet
+    def export(self, container: ArtifactContainer) -> str | None:
+        """Return a run's serialisable services as text that goes with its checkpoint; None where there are none."""
+        if not self._exports:
+            return None
+        bundle = container.export()
+        return bundle.to_json() if bundle.items else None
 
-            self.container.validate()
-            run_services = [service for service in self._definition.services if service.scope != "workflow"]
-            probe = ArtifactContainer(
-                "run",
-                parents=(self.container,),
-                clock=self._home.clock,
-                templates=TemplateSet(template_of(service) for service in run_services),
-            )
-            probe.validate()
+    @property
+    def exports(self) -> bool:
+        """Whether any service of a run is serialisable at all."""
+        return self._exports
+
+    @contextmanager
+    def override(self, id: str, replacement: Any) -> Iterator[None]:
+        """Put a replacement in a service's place: at once in the workflow's container, for runs from their next use on.
+
+        Raises:
+            ArtifactNotFound: the workflow has no such service; the message names near matches.
+        """
+        service = next((each for each in self._definition.services if each.id == id), None)
+        if service is None or service.scope == "workflow":
+            with self.container.override(id, replacement):
+                yield
+            return
+        before = self._templates()
+        self._run_templates = self._with_replacement(service, replacement)
+        try:
+            yield
+        finally:
+            self._run_templates = before
+
+    def _templates(self) -> TemplateSet:
+        from poundlock.artifacts import TemplateSet
+
+        if self._run_templates is None:
+            self._run_templates = TemplateSet(template_of(service) for service in self._run_services())
+        return self._run_templates
+
+    def _with_replacement(self, replaced: Service, replacement: Any) -> TemplateSet:
+        from poundlock.artifacts import TemplateSet
+
+        factory = replacement if inspect.isroutine(replacement) or inspect.isclass(replacement) else lambda: replacement
+        twin = replace(replaced, factory=factory, options={})
+        return TemplateSet(template_of(twin if service is replaced else service) for service in self._run_services())
+
+    def _run_services(self) -> list[Service]:
+        return [service for service in self._definition.services if service.scope != "workflow"]
+
+    def validate(self) -> None:
+        """Check the graph of services as far as it can be known, all faults at once (`InvalidDefinition`).
+
+        A run's container sees all of it: its own services, the workflow's, and the global ones.
+        """
+        if self._definition.services:
+            self.run_container("of any run", dict, NoWaits()).validate()
 
     async def close(self) -> None:
         """Dispose the workflow's services."""

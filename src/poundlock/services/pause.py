@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Protocol
 
+from poundlock.errors import NotPaused
 from poundlock.model.definitions import Wait
 from poundlock.model.runs import WaitInfo
 
@@ -20,6 +21,21 @@ class RunWaits(Protocol):
 
     def armed(self) -> builtins.list[WaitInfo]:
         """Return the waits that are armed."""
+
+
+class NoWaits:
+    """The waits of no run: for a container that is only made to be checked."""
+
+    def announce(self, wait: Wait) -> str:
+        """Refuse: there is no run that could wait (`NotPaused`)."""
+        raise NotPaused("there is no run here that could wait: ask for the pause service in a step", wait=wait.id)
+
+    def withdraw(self, wait_id: str) -> None:
+        """Nothing was announced."""
+
+    def armed(self) -> builtins.list[WaitInfo]:
+        """Nothing is armed."""
+        return []
 
 
 class PauseService:

@@ -120,7 +120,9 @@ async def test_correlation_tells_kinds_apart(stores, value):
     rt = await stores.enter(pausing(Wait("go", correlate={"id": StateRef("id")})))
     run = await begin(rt, id=2)
     receipt = await rt.emit("go", {"id": value})
-    assert verdicts(receipt) == ([("resumed", run.run_id)] if value == 2 and value is not True else [("unmatched", None)])
+    assert verdicts(receipt) == (
+        [("resumed", run.run_id)] if value == 2 and value is not True else [("unmatched", None)]
+    )
 
 
 async def test_one_event_resumes_every_parked_run_it_is_for(stores):
@@ -135,7 +137,7 @@ async def test_one_event_resumes_every_parked_run_it_is_for(stores):
 
 
 async def test_one_event_starts_one_run_and_resumes_another(stores):
-    """An event that is a trigger and an answer does both, in one receipt; the new run does not take it as its answer."""
+    """An event that is a trigger and an answer does both; the run it starts does not take it as its answer."""
     rt = await stores.enter(pausing(Wait("begin")))
     one = await begin(rt)
     receipt = await rt.emit("begin")
@@ -528,9 +530,7 @@ async def test_an_event_is_used_for_waits_once(stores):
     assert (await rt.get_run(run.run_id)).waits[-1].id == "b"
     assert verdicts(await rt.emit(event)) == [("duplicate", run.run_id)]
     later = await begin(rt)
-    assert sorted(verdicts(await rt.emit(event))) == sorted(
-        [("duplicate", run.run_id), ("duplicate", later.run_id)]
-    )
+    assert sorted(verdicts(await rt.emit(event))) == sorted([("duplicate", run.run_id), ("duplicate", later.run_id)])
     assert {(await rt.get_run(run_id)).status for run_id in (run.run_id, later.run_id)} == {PAUSED}
 
 
@@ -607,3 +607,39 @@ async def test_explain_foretells_resumes_and_buffers(stores, gate):
     assert sorted(verdicts(await rt.emit("go"))) == sorted(verdicts(foretold))
     gate.open()
     await begun.results(60)
+
+
+async def test_a_run_goes_on_after_its_services_are_closed(stores, gate):
+    """Resumed while the services of its last stretch are still being closed, a run waits for that before it goes on."""
+    log = []
+    wf = Workflow("w", triggers={"begin": Trigger("begin")})
+
+    @wf.service(scope="run")
+    async def session(ctx):
+        async def close():
+            await gate()
+            log.append("closed")
+
+        ctx.on_cleanup(close)
+        return object()
+
+    @wf.step
+    async def one(ctx):
+        await ctx.use(lambda deps: deps.require("session"))
+
+    wf.wait("gate", on="go")
+
+    @wf.step
+    async def two():
+        log.append("two")
+
+    rt = await stores.enter(wf)
+    [run_id] = (await rt.emit("begin")).run_ids
+    while not gate.came:
+        await stores.clock.run_until_idle()
+    assert verdicts(await rt.emit("go")) == [("resumed", run_id)]
+    await stores.clock.run_until_idle()
+    assert log == []
+    gate.open()
+    assert (await rt.wait(run_id, 60)).status is COMPLETED
+    assert log == ["closed", "two"]

@@ -9,7 +9,7 @@ from poundlock import Delay, Pause, Pipeline, RunStatus, Stage, Step, Trigger, W
 COMPLETED, PAUSED, DELAYED = RunStatus.COMPLETED, RunStatus.PAUSED, RunStatus.DELAYED
 
 
-def waiting(on_timeout, ran, *, timeout=60, resume_at=None):
+def waiting(on_timeout, ran):
     def step(name):
         async def run(ctx):
             ran.append(name)
@@ -21,7 +21,9 @@ def waiting(on_timeout, ran, *, timeout=60, resume_at=None):
         ran.append(f"router {resume.reason}" if resume else "router")
 
     stages = [
-        Stage("one", [step("one")], router=Pause(Wait("go", timeout=timeout, on_timeout=on_timeout, id="w"), resume_at)),
+        Stage(
+            "one", [step("one")], router=Pause(Wait("go", timeout=timeout, on_timeout=on_timeout, id="w"), resume_at)
+        ),
         Stage("two", [step("two")], router=seen),
         Stage("late", [step("late")], router=seen),
     ]

@@ -161,9 +161,7 @@ async def test_what_is_gone_from_the_definition_fails_clearly(stores, gone):
         changed = staged(ran, names=("one", "zwei", "three"))
     else:
         [only] = staged(ran).definition.pipelines.values()
-        changed = Workflow(
-            "w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("other", only.stages)]
-        )
+        changed = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("other", only.stages)])
     rt = await stores.enter(changed)
     result = await rt.wait(run_id, 60)
     assert (result.status, result.error.code) == (RunStatus.FAILED, "STAGE_GONE")
@@ -279,7 +277,7 @@ async def test_a_failing_store_fails_one_run_only(stores):
 
 
 async def test_invoking_while_the_store_fails(stores):
-    """The caller of an invoked run whose first boundary cannot be written gets the store's error, and nothing is left."""
+    """Who invokes a run that cannot be written gets the store's error, and nothing of it is left."""
     ran = []
     rt = await stores.enter(staged(ran))
     rt.store.failing = lambda _number, changes: StoreFull("full: free some space") if changes.creates else None

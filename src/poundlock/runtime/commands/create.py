@@ -42,9 +42,7 @@ async def create(core: Core, command: Create) -> RunResult:
     if entry.closing:
         raise NotRegistered(f"workflow '{entry.id}' is being deregistered: register it again", workflow_id=entry.id)
     if command.conflict not in ("fail", "use_existing"):
-        raise InvalidDefinition(
-            f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict"
-        )
+        raise InvalidDefinition(f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict")
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
     if command.event is not None:

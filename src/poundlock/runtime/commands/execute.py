@@ -11,6 +11,7 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.outcome import Outcome, Paused, Released
 from poundlock.pipeline.runner import Driven, abort_request, cancelled, drive, reconsider, stopped
 from poundlock.runtime.core import Core, LiveRun, log
+from poundlock.runtime.equipment import recall_exports
 from poundlock.runtime.registration import call_hook, close_container
 from poundlock.runtime.settle import finish, settle
 
@@ -76,6 +77,8 @@ async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
 
 async def _prepared(core: Core, live: LiveRun) -> Driven:
     run, hooks = live.run, live.entry.hooks
+    if live.entry.services.exports and run.exported is None and not live.new:
+        await recall_exports(core, live.entry.services, run)
     if live.new and hooks.on_prepare is not None and abort_request(run) is None:
         run.interruptible = True
         try:

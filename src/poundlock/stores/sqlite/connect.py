@@ -19,7 +19,8 @@ BUSY_SECONDS: Final = 5.0
 """How long to wait for another program, such as a browser of SQLite files, that holds the file's write lock."""
 
 _CHECKPOINT_PAGES: Final = 4000  # 16 MB: a page that changes often is copied once, not once per thousand pages
-_LOG_LIMIT: Final = 64 << 20  # a log that a long read made grow is cut back to this
+LOG_LIMIT: Final = 64 << 20
+"""Bytes that the write-ahead log may have; one that reads made grow is cut back to this."""
 
 
 def create_private(path: str) -> bool:
@@ -56,9 +57,14 @@ def configure_writer(connection: sqlite3.Connection, synchronous: Synchronous) -
     execute("PRAGMA journal_mode = WAL")
     execute(f"PRAGMA synchronous = {synchronous}")
     execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
+    execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
     execute("PRAGMA temp_store = MEMORY")
     execute("PRAGMA secure_delete = OFF")  # some builds overwrite deleted rows with zeros, which doubles the writing
+
+
+def wait_for_others(connection: sqlite3.Connection, seconds: float) -> None:
+    """Set how long a connection waits for others that hold a lock."""
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
 def connect_reader(path: str) -> sqlite3.Connection:

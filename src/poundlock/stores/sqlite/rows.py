@@ -167,7 +167,7 @@ def wait_row(run_id: str, place: int, wait: WaitRow) -> Row:
         1 if wait.parked else 0,
         _texts(wait.events),
         dump([[condition.field, condition.op, condition.value] for condition in wait.where]) if wait.where else "[]",
-        dump(wait.correlate) if wait.correlate else "[]",
+        dump([list(pair) for pair in wait.correlate]) if wait.correlate else "[]",  # lists: the codec's fast way
         wait.resume_at,
         wait.on_timeout,
         wait.expires_at,

@@ -71,7 +71,8 @@ INSERT INTO waits (run_id, place, wait_id, epoch, parked, events, conditions, co
 VALUES {rows}
 """
 _INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run_id) VALUES {rows}"
-_DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (VALUES {rows})"
+# Bare VALUES would make SQLite look at every key there is.
+_DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (SELECT column1, column2 FROM (VALUES {rows}))"
 
 EVENT_WIDTH: Final = 8
 RUN_WIDTH: Final = 25

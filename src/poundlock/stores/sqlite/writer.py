@@ -12,19 +12,25 @@ House rules:
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from poundlock.model.changes import NOTHING, Changes, Committed
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Group, Transaction
+from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
 from poundlock.stores.sqlite.index import Effects
 from poundlock.stores.sqlite.worker import Job
 
 Operation = Callable[[Transaction], Any]
 """What else may be done in a transaction of the writer: a claim, giving runs back."""
+
+
+_LOOK_EVERY: Final = 64  # batches
+_PATIENCE: Final = 0.25  # seconds
 
 
 class _Repeat(Exception):
@@ -36,7 +42,7 @@ class Writer:
 
     Args:
         connection: the only one that writes.
-        path: for messages.
+        path: of the file.
         acknowledged: called on the event loop with the effects of a batch, before its waiters go on.
     """
 
@@ -48,6 +54,7 @@ class Writer:
         self._path = path
         self._acknowledged = acknowledged
         self._broken: sqlite3.Error | None = None
+        self._batches = 0
         self._place: int = connection.execute(sql.LAST_PLACE).fetchone()[0] or 0
         self._armed = bool(connection.execute(sql.ANY_WAIT).fetchone()[0])
 
@@ -72,6 +79,7 @@ class Writer:
         for job in work:
             if isinstance(job.answer, Committed):
                 self.commits += 1
+        self._restrain()
         return lambda: self._acknowledged(effects)
 
     def _transact(self, jobs: Sequence[Job], apply: Callable[[Transaction, Sequence[Job]], None]) -> Effects:
@@ -96,6 +104,21 @@ class Writer:
         self._place = transaction.place
         self._armed = transaction.armed
         return transaction.effects
+
+    def _restrain(self) -> None:
+        """Begin the log anew if readers that never pause have kept SQLite from doing so by itself.
+
+        This waits for reads under way, so it is tried now and then, and not for long.
+        """
+        self._batches += 1
+        if self._batches % _LOOK_EVERY == 0:
+            with contextlib.suppress(OSError, sqlite3.Error):
+                if os.stat(f"{self._path}-wal").st_size > LOG_LIMIT:  # noqa: PTH116 - paths are texts, as SQLite has them
+                    wait_for_others(self._connection, _PATIENCE)
+                    try:
+                        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    finally:
+                        wait_for_others(self._connection, BUSY_SECONDS)
 
     def _fail(self, jobs: Sequence[Job], error: sqlite3.Error) -> None:
         if poisons(error):

@@ -1,0 +1,108 @@
+"""Services of a run across its pauses, and their replacement in tests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+
+from poundlock import ArtifactNotFound, NotRegistered, Retry, Service, StateRef, Use, Workflow
+
+
+def gate(**options) -> tuple[Workflow, list[str]]:
+    """A workflow that counts how often its run's service is built, before and after a pause."""
+    built: list[str] = []
+
+    def catalogue(ctx):
+        kind = ctx.select("kind")
+        built.append(kind)
+        return {"of": kind, "size": len(built)}
+
+    wf = Workflow("desk", services=[Service("catalogue", catalogue, scope="run", options=options)])
+
+    @wf.on("asked")
+    @wf.step
+    async def before(catalogue: Annotated[dict, Use("catalogue")]):
+        return {"first": catalogue["size"]}
+
+    wf.wait("answer", on="answered", correlate={"id": StateRef("id")})
+
+    @wf.step
+    async def after(catalogue: Annotated[dict, Use("catalogue")]):
+        return {"second": catalogue["size"], "of": catalogue["of"]}
+
+    return wf, built
+
+
+@pytest.mark.parametrize("window", [0.0, 60.0], ids=["from the row", "from memory"])
+async def test_a_serialisable_service_outlives_the_pause(runtime, window):
+    """What was exported with the pause is restored, and not built again, whether the state stayed in memory or not."""
+    wf, built = gate(serializable=True)
+    rt = await runtime(wf, pause_window=window)
+    receipt = await rt.emit("asked", id=1, kind="books")
+    await receipt.results()
+    await rt.emit("answered", id=1)
+    result = await rt.wait(receipt.run_ids[0])
+    assert (built, result.state["second"], result.state["of"]) == (["books"], 1, "books")
+
+
+async def test_an_exported_service_is_built_anew_when_the_state_it_was_built_from_changed(runtime):
+    """Restoring looks at what the service selected: another kind needs another catalogue."""
+    wf, built = gate(serializable=True)
+    rt = await runtime(wf)
+    receipt = await rt.emit("asked", id=1, kind="books")
+    await receipt.results()
+    await rt.emit("answered", id=1, kind="maps")
+    result = await rt.wait(receipt.run_ids[0])
+    assert (built, result.state["of"]) == (["books", "maps"], "maps")
+
+
+async def test_without_opting_in_services_are_built_anew_after_a_pause(runtime):
+    """A run's services are disposed when it parks."""
+    wf, built = gate()
+    rt = await runtime(wf)
+    receipt = await rt.emit("asked", id=1, kind="books")
+    await receipt.results()
+    await rt.emit("answered", id=1)
+    await rt.wait(receipt.run_ids[0])
+    assert built == ["books", "books"]
+
+
+@pytest.mark.parametrize("scope", ["workflow", "run", "transient"])
+async def test_a_workflows_service_can_be_replaced_at_any_level(runtime, scope):
+    """`override` puts a replacement in place for the block, and the original back after it."""
+    wf = Workflow("desk", services=[Service("mail", lambda: "real", scope=scope)])
+
+    @wf.step
+    async def send(mail: Annotated[str, Use("mail")]):
+        return {"by": mail}
+
+    rt = await runtime(wf)
+    with rt.override("mail", "fake", workflow="desk"):
+        assert (await rt.run("desk")).state == {"by": "fake"}
+    assert (await rt.run("desk")).state == {"by": "real"}
+    with rt.override("mail", lambda: "made", workflow="desk"):
+        assert (await rt.run("desk")).state == {"by": "made"}
+
+
+async def test_a_global_service_can_be_replaced(runtime):
+    """Without a workflow the replacement is seen by all of them."""
+    wf = Workflow("desk")
+
+    @wf.step(retry=Retry(1))
+    async def send(mail: Annotated[str, Use("mail")]):
+        return {"by": mail}
+
+    rt = await runtime(wf, services=[Service("mail", lambda: "real")])
+    with rt.override("mail", "fake"):
+        assert (await rt.run("desk")).state == {"by": "fake"}
+    assert (await rt.run("desk")).state == {"by": "real"}
+
+
+async def test_what_is_not_there_cannot_be_replaced(runtime):
+    """Unknown services and workflows are named, and nothing changes."""
+    rt = await runtime(gate()[0])
+    with pytest.raises(ArtifactNotFound), rt.override("catalog", "fake", workflow="desk"):
+        pass
+    with pytest.raises(NotRegistered), rt.override("catalogue", "fake", workflow="dask"):
+        pass
