@@ -78,7 +78,8 @@ class Store(Protocol):
         Raises:
             StaleVersion, LeaseLost, InboxAhead, LoadMoved, WaitMoved, KeysTaken, RunExists, RunNotFound, RunFinished: a
                 condition does not hold; nothing was written.
-            StoreFull, StoreUnavailable: the store failed; nothing was written.
+            StoreFull: there is no space; nothing was written.
+            StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says nobody knows.
         """
 
     async def written_behind(self) -> None:

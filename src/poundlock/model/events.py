@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from poundlock.codecs import detach
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
 
@@ -74,7 +75,15 @@ class Event:
 
     @classmethod
     def trusted(
-        cls, type: str, payload: Any, *, id: str, time: float, source: str, key: str | None, headers: Mapping[str, Any]
+        cls,
+        type: str,
+        payload: Any,
+        *,
+        id: str,
+        time: float | None,
+        source: str,
+        key: str | None,
+        headers: Mapping[str, Any],
     ) -> Event:
         """Return an event whose fields are known to be good: they were checked before, or made here.
 
@@ -91,6 +100,20 @@ class Event:
         put(event, "key", key)
         put(event, "headers", headers)
         return event
+
+    def detached(self) -> Event:
+        """Return this event with a payload of its own, for code that may change what it is given."""
+        if not isinstance(self.payload, dict | list):
+            return self
+        return Event.trusted(
+            self.type,
+            detach(self.payload),
+            id=self.id,
+            time=self.time,
+            source=self.source,
+            key=self.key,
+            headers=self.headers,
+        )
 
     def to_cloudevent(self) -> dict[str, Any]:
         """Return the CloudEvents 1.0 JSON form. An empty source, which CloudEvents forbids, is written as "/"."""

@@ -107,6 +107,7 @@ class ActiveRun:
         "version",
         "visits",
         "waits",
+        "wake_at",
         "written",
     )
 
@@ -147,6 +148,7 @@ class ActiveRun:
         self.log_seq = 0
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.updated_at = identity.created_at
+        self.wake_at: float | None = None
         self.delta_bytes = 0
         self.snapshot_bytes = _SMALLEST_SNAPSHOT
         # where it stands
@@ -191,21 +193,6 @@ class ActiveRun:
                 if model is None or _fits(model, told):
                     state = told
         return StateView(state) if model is None else model.model_validate(detach(state))
-
-    def public_event(self) -> Event:
-        """Return the event with a payload of its own, so that a step cannot change what others see."""
-        event = self.event
-        if event.payload is None:
-            return event
-        return Event(
-            event.type,
-            detach(event.payload),
-            id=event.id,
-            time=event.time,
-            source=event.source,
-            key=event.key,
-            headers=event.headers,
-        )
 
     @property
     def parked(self) -> WaitRow | None:
@@ -375,6 +362,7 @@ class ActiveRun:
             self.slot = head.slot
             self.stored_waits = changes.creates[0].waits
             self.updated_at = head.updated_at
+            self.wake_at = head.wake_at
             return
         move = changes.moves[0]
         self.version += 1
@@ -382,6 +370,7 @@ class ActiveRun:
         self.status = move.status
         self.slot = move.slot
         self.updated_at = move.updated_at
+        self.wake_at = move.wake_at
         if move.log is not None:
             self.log_seq += move.log.size
         if move.waits is not None:

@@ -69,7 +69,7 @@ class StepContext:
     @property
     def event(self) -> Event:
         """The event that started the run."""
-        return self._run.public_event()
+        return self._run.event.detached()
 
     @property
     def resume(self) -> Resume | None:

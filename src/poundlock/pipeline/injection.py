@@ -215,7 +215,7 @@ def _context(_run: ActiveRun, ctx: StepContext | None) -> Any:
 
 
 def _event(run: ActiveRun, _ctx: StepContext | None) -> Any:
-    return run.public_event()
+    return run.event.detached()
 
 
 def _state(run: ActiveRun, _ctx: StepContext | None) -> Any:

@@ -17,7 +17,7 @@ Router = Callable[["ActiveRun", dict[str, Any]], Awaitable[Instruction | None]]
 _OFFERED: dict[str, Callable[[ActiveRun, dict[str, Any]], Any]] = {
     "state": lambda run, _: run.view(),
     "results": lambda _, results: results,
-    "event": lambda run, _: run.public_event(),
+    "event": lambda run, _: run.event.detached(),
     "resume": lambda run, _: run.resume,
 }
 _BY_PLACE = ("state", "results")

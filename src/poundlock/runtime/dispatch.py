@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import detach
 from poundlock.errors import InvalidEvent, PoundlockError
 from poundlock.model.conditions import all_match
 from poundlock.model.definitions import Trigger
@@ -37,7 +36,7 @@ class Route:
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""
         when = self.trigger.when
-        return bool(when(public(event))) if callable(when) else all_match(when, event.payload)
+        return bool(when(event.detached())) if callable(when) else all_match(when, event.payload)
 
     def partition(self, event: Event) -> str:
         """Return the key value the mode's rule holds for: the mode's key, else the trigger's, else "" for all.
@@ -48,7 +47,7 @@ class Route:
         by = self.entry.mode.key or self.trigger.key
         if by is None:
             return ""
-        value = by(public(event)) if callable(by) else get_path(event.payload, by)
+        value = by(event.detached()) if callable(by) else get_path(event.payload, by)
         if value is MISSING or value is None or isinstance(value, dict | list):
             where = f"'{by}'" if isinstance(by, str) else "the key function"
             raise InvalidEvent(
@@ -60,7 +59,7 @@ class Route:
     def initial_state(self, event: Event) -> Any:
         """Return the state a run begins with: `map(event)`, or the payload."""
         if self.trigger.map is not None:
-            return self.trigger.map(public(event))
+            return self.trigger.map(event.detached())
         return {} if event.payload is None else event.payload
 
 
@@ -125,18 +124,3 @@ def code_of(error: Exception) -> str:
     if isinstance(error, PoundlockError):
         return f"{error.code}: {error.message}"
     return f"{type(error).__name__}: {error}"
-
-
-def public(event: Event) -> Event:
-    """Return an event for user functions: with a payload of its own, which they may change."""
-    if not isinstance(event.payload, dict | list):
-        return event
-    return Event(
-        event.type,
-        detach(event.payload),
-        id=event.id,
-        time=event.time,
-        source=event.source,
-        key=event.key,
-        headers=event.headers,
-    )

@@ -14,7 +14,6 @@ from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.control import merged, results
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.dispatch import public
 from poundlock.runtime.receipts import Receipt
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ async def emit(core: Core, lifetime: Lifetime, event: Event | str, payload: Any,
         decided = frozenset(
             (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
         )
-        await _publish(core, Publication(public(admitted.event), core.store.store_id, decided))
+        await _publish(core, Publication(admitted.event.detached(), core.store.store_id, decided))
     return Receipt(admitted.event, admitted.lines, _gather(core))
 
 

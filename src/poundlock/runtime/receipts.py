@@ -10,7 +10,6 @@ from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunResult
-from poundlock.runtime.dispatch import public
 
 _HAVE_RESULTS = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 
@@ -33,7 +32,7 @@ class Receipt:
     @property
     def event(self) -> Event:
         """The event as it was accepted, with a payload of its own."""
-        return public(self.accepted)
+        return self.accepted.detached()
 
     @property
     def run_ids(self) -> list[str]:

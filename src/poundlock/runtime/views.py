@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.codecs import load
 from poundlock.errors import RunAborted
@@ -11,9 +11,11 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
     Checkpoint,
     RunError,
+    RunIdentity,
     RunInfo,
     RunRecord,
     RunResult,
+    WaitRow,
     parked_waits,
     wait_info,
 )
@@ -27,7 +29,25 @@ if TYPE_CHECKING:
 
 def info_of_record(record: RunRecord) -> RunInfo:
     """Return a stored run as others see it."""
-    identity, head = record.identity, record.head
+    return _info(record.identity, record.head, record.waits, outcome_of(record.head.outcome)[1])
+
+
+def info_of_run(run: ActiveRun) -> RunInfo:
+    """Return a run in this process's memory as others see it."""
+    return _info(run.identity, run, run.waits, None)
+
+
+class _Head(Protocol):
+    """What a stored run's head and a run in memory have in common."""
+
+    status: RunStatus
+    stage: str | None
+    attempt: int
+    updated_at: float
+    wake_at: float | None
+
+
+def _info(identity: RunIdentity, head: _Head, waits: tuple[WaitRow, ...], error: RunError | None) -> RunInfo:
     return RunInfo(
         run_id=identity.run_id,
         workflow_id=identity.workflow_id,
@@ -36,35 +56,14 @@ def info_of_record(record: RunRecord) -> RunInfo:
         stage=head.stage,
         key=identity.key,
         attempt=head.attempt,
-        waits=tuple(wait_info(row) for row in record.waits),
+        waits=tuple(wait_info(row) for row in waits),
         created_at=identity.created_at,
         updated_at=head.updated_at,
         parent_id=identity.parent_id,
         lineage=identity.lineage,
-        error=outcome_of(head.outcome)[1],
+        error=error,
         trigger_id=identity.trigger_id,
         wake_at=head.wake_at,
-    )
-
-
-def info_of_run(run: ActiveRun) -> RunInfo:
-    """Return a run in this process's memory as others see it."""
-    identity = run.identity
-    return RunInfo(
-        run_id=identity.run_id,
-        workflow_id=identity.workflow_id,
-        pipeline_id=identity.pipeline_id,
-        status=run.status,
-        stage=run.stage,
-        key=identity.key,
-        attempt=run.attempt,
-        waits=tuple(wait_info(row) for row in run.waits),
-        created_at=identity.created_at,
-        updated_at=run.updated_at,
-        parent_id=identity.parent_id,
-        lineage=identity.lineage,
-        error=None,
-        trigger_id=identity.trigger_id,
     )
 
 

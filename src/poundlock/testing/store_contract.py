@@ -783,6 +783,14 @@ class StoreContract:
             await scribe.store.commit(Changes(remember=(key,), now=NOW + 11))
         assert refused.value.fields["taken"] == {"orders/placed": other}
 
+    async def test_a_key_that_has_expired_already_is_not_remembered(self, scribe: Scribe) -> None:
+        """A key whose time is over when it is written leaves nothing, and replaces nothing."""
+        key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW)
+        for now in (NOW, NOW + 1, NOW - 1, NOW + 1):
+            await scribe.store.commit(Changes(remember=(key,), now=now))
+        with pytest.raises(KeysTaken):
+            await scribe.store.commit(Changes(remember=(key,), now=NOW - 1))
+
     async def test_keys_differ_by_source_id_and_scope(self, scribe: Scribe) -> None:
         """Another source, event id or scope is another key; all that are taken are told at once."""
         keys = [

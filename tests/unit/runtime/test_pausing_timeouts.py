@@ -21,9 +21,7 @@ def waiting(on_timeout, ran):
         ran.append(f"router {resume.reason}" if resume else "router")
 
     stages = [
-        Stage(
-            "one", [step("one")], router=Pause(Wait("go", timeout=timeout, on_timeout=on_timeout, id="w"), resume_at)
-        ),
+        Stage("one", [step("one")], router=Pause(Wait("go", timeout=60, on_timeout=on_timeout, id="w"))),
         Stage("two", [step("two")], router=seen),
         Stage("late", [step("late")], router=seen),
     ]

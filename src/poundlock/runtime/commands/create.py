@@ -14,7 +14,6 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.control import rested
 from poundlock.runtime.core import Core, LiveRun
-from poundlock.runtime.dispatch import public
 from poundlock.runtime.registration import Registered
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
 from poundlock.runtime.waiters import Waiter
@@ -51,7 +50,7 @@ async def create(core: Core, command: Create) -> RunResult:
         event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload)
     initial = {} if event.payload is None else event.payload
     if trigger is not None and trigger.map is not None:
-        initial = trigger.map(public(event))
+        initial = trigger.map(event.detached())
     run = new_run(
         core,
         entry,

@@ -59,6 +59,12 @@ def translate(error: sqlite3.Error, path: str) -> PoundlockError:
         )
     if code & 0xFF in _DAMAGED:
         return damaged(path, str(error))
+    if poisons(error):
+        return StoreUnavailable(
+            f"the disk under '{path}' failed ({name}): what was being written may or may not be there; "
+            f"check the disk, then open the store again",
+            store=path,
+        )
     if code & 0xFF in _LOCKED:
         return StoreUnavailable(
             f"another program is writing to '{path}' and does not finish: nothing was written; close it and try again",

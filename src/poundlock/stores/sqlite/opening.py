@@ -22,6 +22,8 @@ from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.rows import read_load
 
+_OLDEST = (3, 37)  # the first with STRICT tables
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -137,7 +139,17 @@ def _told(error: BaseException, path: str) -> BaseException:
 
 
 def _real(path: str) -> str:
-    """Return the path all names of the file lead to, so that they lead to one lock as well."""
+    """Return the path all names of the file lead to, so that they lead to one lock as well.
+
+    Raises:
+        StoreUnavailable: there cannot be a store here.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST:
+        needed = ".".join(map(str, _OLDEST))
+        raise StoreUnavailable(
+            f"this Python comes with SQLite {sqlite3.sqlite_version}, and the store needs {needed}: use a newer Python",
+            store=path,
+        )
     if not path or os.path.isdir(path):  # noqa: PTH112 - as above
         raise StoreUnavailable(f"'{path}' is a directory: give the path of a file in it", store=path)
     return os.path.realpath(path)

@@ -1,4 +1,4 @@
-"""Readers: a thread with a connection that can only read. A batch of reads sees one moment of the file."""
+"""Readers: a thread with a connection that can only read. Each read sees one moment of the file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from poundlock.stores.sqlite.connect import connect_reader
 from poundlock.stores.sqlite.failures import translate
+from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.worker import Job
 
 Read = Callable[[sqlite3.Cursor], Any]
@@ -19,34 +20,32 @@ class Reader:
 
     Args:
         path: the file; connected to at the first read, as many programs never list anything.
+        gate: where reads make way for the writer.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, gate: Gate) -> None:
         self._path = path
+        self._gate = gate
         self._connection: sqlite3.Connection | None = None
 
     def perform(self, jobs: Sequence[Job]) -> None:
-        """Do a batch of reads."""
+        """Do a batch of reads, each in a transaction of its own: a short one hinders nobody."""
+        for job in jobs:
+            with self._gate:
+                self._perform(job)
+
+    def _perform(self, job: Job) -> None:
+        read: Read = job.work
         try:
             if self._connection is None:
                 self._connection = connect_reader(self._path)
             cursor = self._connection.cursor()
             cursor.execute("BEGIN")
-        except sqlite3.Error as error:
-            for job in jobs:
-                job.answer = translate(error, self._path)
-            return
-        try:
-            for job in jobs:
-                self._perform(job, cursor)
-        finally:
-            with suppress(sqlite3.Error):  # a damaged file: the jobs that met the damage were told
-                cursor.execute("ROLLBACK")
-
-    def _perform(self, job: Job, cursor: sqlite3.Cursor) -> None:
-        read: Read = job.work
-        try:
-            job.answer = read(cursor)
+            try:
+                job.answer = read(cursor)
+            finally:
+                with suppress(sqlite3.Error):  # after some errors there is no transaction left to end
+                    cursor.execute("ROLLBACK")
         except sqlite3.Error as error:
             job.answer = translate(error, self._path)
         except Exception as error:  # noqa: BLE001 - one unreadable row must not fail the other reads of the batch

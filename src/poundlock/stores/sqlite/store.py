@@ -27,6 +27,7 @@ from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.claims import claim
 from poundlock.stores.sqlite.connect import Synchronous
+from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, tidy
@@ -77,6 +78,7 @@ class SqliteStore:
         """Take the file over, check or make its schema, and give the runs of dead owners back."""
         if self._lookups is not None:
             raise StoreUnavailable(f"the store '{self.path}' is open already: use it as it is", store=self.path)
+        gate = Gate()
         if self.readonly:
             self._file, self.store_id = await asyncio.to_thread(open_readonly, self.path)
             self._refusal = f"the store '{self.path}' was opened to be read: ask the runtime that owns it"
@@ -86,11 +88,11 @@ class SqliteStore:
             self._lock = opened.lock
             self.store_id = opened.store_id
             self._index = opened.index
-            self._writer = Writer(opened.connection, self._file, opened.index.apply)
+            self._writer = Writer(opened.connection, self._file, gate, opened.index.apply)
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists that people ask for may take long; what runs and events ask for must not wait behind them.
-        self._lookups = Worker("poundlock-lookups", Reader(self._file), self._clock)
-        self._lists = Worker("poundlock-lists", Reader(self._file), self._clock)
+        self._lookups = Worker("poundlock-lookups", Reader(self._file, gate), self._clock)
+        self._lists = Worker("poundlock-lists", Reader(self._file, gate), self._clock)
         _open_stores.add(self)
 
     async def _take_over(self) -> Opened:

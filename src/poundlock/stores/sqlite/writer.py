@@ -22,6 +22,7 @@ from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Group, Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
+from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.index import Effects
 from poundlock.stores.sqlite.worker import Job
 
@@ -29,8 +30,8 @@ Operation = Callable[[Transaction], Any]
 """What else may be done in a transaction of the writer: a claim, giving runs back."""
 
 
-_LOOK_EVERY: Final = 64  # batches
-_PATIENCE: Final = 0.25  # seconds
+_LOOK_EVERY: Final = 16  # batches
+_PATIENCE: Final = 0.02  # seconds
 
 
 class _Repeat(Exception):
@@ -43,15 +44,19 @@ class Writer:
     Args:
         connection: the only one that writes.
         path: of the file.
+        gate: passed by all reads of this process.
         acknowledged: called on the event loop with the effects of a batch, before its waiters go on.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: str, acknowledged: Callable[[Effects], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, gate: Gate, acknowledged: Callable[[Effects], None]
+    ) -> None:
         self.commits = 0
         self.syncs = 0
         self._connection = connection
         self._cursor = connection.cursor()
         self._path = path
+        self._gate = gate
         self._acknowledged = acknowledged
         self._broken: sqlite3.Error | None = None
         self._batches = 0
@@ -106,19 +111,20 @@ class Writer:
         return transaction.effects
 
     def _restrain(self) -> None:
-        """Begin the log anew if readers that never pause have kept SQLite from doing so by itself.
-
-        This waits for reads under way, so it is tried now and then, and not for long.
-        """
+        """Begin the log anew if reads that never pause have kept SQLite from doing so by itself."""
         self._batches += 1
-        if self._batches % _LOOK_EVERY == 0:
-            with contextlib.suppress(OSError, sqlite3.Error):
-                if os.stat(f"{self._path}-wal").st_size > LOG_LIMIT:  # noqa: PTH116 - paths are texts, as SQLite has them
+        gate = self._gate
+        if gate.wanted:
+            if gate.empty:
+                with contextlib.suppress(sqlite3.Error):  # another program may be reading: it is tried again later
                     wait_for_others(self._connection, _PATIENCE)
-                    try:
-                        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                    finally:
-                        wait_for_others(self._connection, BUSY_SECONDS)
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                wait_for_others(self._connection, BUSY_SECONDS)
+                gate.open()
+        elif self._batches % _LOOK_EVERY == 0:
+            with contextlib.suppress(OSError):
+                if os.stat(f"{self._path}-wal").st_size > LOG_LIMIT:  # noqa: PTH116 - paths are texts, as SQLite has them
+                    gate.close()
 
     def _fail(self, jobs: Sequence[Job], error: sqlite3.Error) -> None:
         if poisons(error):
