@@ -17,8 +17,7 @@ from poundlock import Event, NotPaused, Pause, Pipeline, RunFinished, Stage, Sta
 from poundlock.testing import VirtualClock
 
 TIMEOUT = 100
-IDS = st.integers(1, 2)
-SENT_TO = st.sampled_from([1, 1, 1, 2, 2, 3])  # 3 is nobody
+NOBODY = 0
 NEXT = {"a": "b", "b": "done"}
 KIND = {"a": "go", "b": "on"}
 
@@ -118,6 +117,7 @@ class PausingMachine(RuleBasedStateMachine):
     def open(self, window):
         self.window = window
         self.rt = self.do(self.stores.enter(self.workflow(), pause_window=window))
+        self.begin()
 
     def teardown(self):
         self.runner.run(self.stores.close())
@@ -126,17 +126,20 @@ class PausingMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
     # ------------------------------------------------------------------------------------------------------ rules
-    @rule(id=IDS)
-    def begin(self, id):
-        if id in self.models:
+    @rule()
+    def begin(self):
+        if sum(model.at in NEXT for model in self.models.values()) > 1:
             return
+        id = len(self.models) + 1
         [run_id] = self.do(self.rt.emit("begin", id=id)).run_ids
         self.models[id] = Model(run_id, state={"id": id, "trail": ["one -"]})
 
-    @rule(id=SENT_TO, kind=st.sampled_from(["go", "on"]))
-    def emit(self, id, kind):
-        self.number += 1
-        self._emit(Event(kind, {"id": id, f"n-{kind}": self.number}, id=f"e{self.number}"), used=False)
+    @rule(data=st.data(), kinds=st.lists(st.sampled_from(["go", "on"]), min_size=1, max_size=4))
+    def emit(self, data, kinds):
+        id = data.draw(st.sampled_from([*self.models, *self.models, NOBODY]))
+        for kind in kinds:
+            self.number += 1
+            self._emit(Event(kind, {"id": id, f"n-{kind}": self.number}, id=f"e{self.number}"), used=False)
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())
@@ -236,6 +239,6 @@ class PausingMachineOnSqlite(PausingMachine):
 
 
 TestPausingInMemory = PausingMachine.TestCase
-TestPausingInMemory.settings = settings(max_examples=80, stateful_step_count=30)
+TestPausingInMemory.settings = settings(max_examples=60, stateful_step_count=30)
 TestPausingOnSqlite = PausingMachineOnSqlite.TestCase
 TestPausingOnSqlite.settings = settings(max_examples=15, stateful_step_count=30)

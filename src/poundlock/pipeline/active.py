@@ -126,7 +126,7 @@ class ActiveRun:
     ) -> None:
         self.identity = identity
         self.plan = plan
-        self.event = event
+        self.event: Event = event
         self.state = state
         self.owner = owner
         self.clock = clock
@@ -393,6 +393,7 @@ class ActiveRun:
         self.stage = head.stage
         self.waits = self.stored_waits = record.waits
         self.updated_at = head.updated_at
+        self.wake_at = head.wake_at
         self.state = checkpoint.state
         self.inbox.clear()
         self.inbox_seen = head.inbox_seq
