@@ -16,7 +16,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
-from poundlock.model.runs import Checkpoint, Message, RunHead, RunIdentity, StoredEvent, WaitRow
+from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunIdentity, StoredEvent, WaitRow
 from poundlock.model.views import StateView
 from poundlock.pipeline.journal import Journal
 
@@ -78,6 +78,7 @@ class ActiveRun:
         "consumed",
         "container",
         "delta_bytes",
+        "entered_at",
         "epoch",
         "event",
         "exported",
@@ -146,6 +147,8 @@ class ActiveRun:
         self.attempt = 1
         self.slot = identity.load_key is not None
         self.log_seq = 0
+        self.entered_at = 0
+        """Entries of the timeline before the stage it is in: the same however often that stage is begun."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
@@ -260,9 +263,13 @@ class ActiveRun:
 
     # ---------------------------------------------------------------------------------------------------- writing
     def create(self) -> Changes:
-        """Return the changes that write this run as it stands: a running run without a boundary behind it."""
+        """Return the changes that write this run as it stood before its stage began: without a boundary behind it.
+
+        What the stage has noted so far is left for its boundary; a crash repeats it.
+        """
         now = self.identity.created_at
-        return self._creation(RunStatus.RUNNING, None, None, slot=self.slot, now=now, waits=self.waits)
+        log = self.journal.row(1, self.entered_at or None)
+        return self._creation(RunStatus.RUNNING, None, None, slot=self.slot, now=now, waits=self.waits, log=log)
 
     def changes(
         self,
@@ -286,7 +293,8 @@ class ActiveRun:
         slot = self.slot if slot is None else slot
         waits = () if status.terminal else self.waits
         if not self.written:
-            return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits)
+            log = self.journal.row(1)
+            return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
         log = self.journal.row(self.log_seq + 1)
         move = RunMove(
             self.identity.run_id,
@@ -326,8 +334,8 @@ class ActiveRun:
         slot: bool,
         now: float,
         waits: tuple[WaitRow, ...],
+        log: LogRow | None,
     ) -> Changes:
-        log = self.journal.row(1)
         head = RunHead(
             status=status,
             version=1,

@@ -31,7 +31,7 @@ class StepContext:
         self._run = run
         self._step = step
         self._state = run.state
-        self._log_position = run.log_seq
+        self._log_position = run.entered_at
         self._logger: logging.Logger | None = None
         self._notes: list[tuple[float, str, str, str]] = []
         self._cancelled = False

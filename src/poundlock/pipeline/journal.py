@@ -45,9 +45,17 @@ class Journal:
         """Forget what was added since `mark`: a boundary that was refused is concluded anew."""
         del self._parts[max(0, mark - self._gone) :]
 
-    def row(self, first_seq: int) -> LogRow | None:
-        """Return what was collected as a log row; None if there is nothing. It stays until `forget`."""
-        parts = self._parts
+    @property
+    def pending(self) -> int:
+        """How many entries wait for a commit."""
+        return len(self._parts)
+
+    def row(self, first_seq: int, limit: int | None = None) -> LogRow | None:
+        """Return what was collected (at most `limit` entries) as a log row; None if there is nothing.
+
+        It stays until `forget`.
+        """
+        parts = self._parts if limit is None else self._parts[:limit]
         return LogRow(first_seq, len(parts), f"[{','.join(parts)}]") if parts else None
 
     def forget(self, count: int) -> None:

@@ -130,6 +130,7 @@ async def _go_on(run: ActiveRun, progress: Progress) -> Driven:
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage begins; returns how often it has."""
+    run.entered_at = run.log_seq + run.journal.pending
     if run.recovered:
         payload = dump({"attempt": run.attempt, "recovered": True})
         run.journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)

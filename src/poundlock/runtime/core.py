@@ -124,12 +124,21 @@ class Core:
             task.exception()  # whoever called may have gone away
 
     def drive(self, live: LiveRun, work: Coroutine[Any, Any, None]) -> None:
-        """Drive a run in a task of its own. It is kept alive by its place among the live runs, and never raises."""
+        """Drive a run in a task of its own. It is kept alive by its place among the live runs, and never raises.
+
+        Whoever takes the run from that place while the task still has something to do calls `own` first.
+        """
         run_id = live.run.identity.run_id
         self.live[run_id] = live
         if not live.run.written:
             self.unwritten[run_id] = live
         live.task = asyncio.get_running_loop().create_task(work)
+
+    def own(self, task: asyncio.Task[None] | None) -> None:
+        """Keep a task alive until it is done: the event loop itself does not."""
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -126,6 +126,8 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if run.container is not None:
             await close_container(live)
         replaced = core.live.get(run_id) is not live and not ended
+        if ended and entry.hooks.on_cleanup is not None:
+            core.own(live.task)
         if core.live.get(run_id) is live:  # it may have been resumed by now, and then it is another one's
             del core.live[run_id]
             if isinstance(outcome, Paused | Delayed):

@@ -77,3 +77,29 @@ async def test_the_first_state_is_the_payload(runtime, payload):
     rt = await runtime(wf)
     result = (await (await rt.emit("asked", payload)).results())[0]
     assert result.state == payload
+
+
+async def test_the_idempotency_key_is_the_same_after_the_run_was_written_early(stores):
+    """An invoked run that is written in the middle of its first stage, and crashes there, keeps the stage's key."""
+    wf = Workflow("desk")
+    keys: list[str] = []
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    @wf.on("asked")
+    @wf.step
+    async def charge(ctx: StepContext):
+        keys.append(ctx.idempotency_key)
+        begun.set()
+        await go.wait()
+
+    rt = await stores.enter(wf)
+    waiting = asyncio.ensure_future(rt.run("desk"))
+    await begun.wait()
+    [info] = rt.list_all_runs()
+    await rt.signal(info.run_id, {"noted": True})  # a message needs a row to lie in
+    await stores.crash(rt)
+    waiting.cancel()
+    go.set()
+    again = await stores.enter(wf)
+    result = await again.wait(info.run_id)
+    assert (result.status, len(keys), len(set(keys))) == ("completed", 2, 1)
