@@ -124,7 +124,7 @@ def pack(value: Any, path: str = "") -> tuple[Any, str]:
     """
     try:
         raw = to_json(value, inf_nan_mode="null")
-        decoded = _parse(raw)
+        decoded = from_json(raw) if len(raw) <= _MAX_DEPTH else _parse(raw)  # too short to nest deep
         if decoded == value and _TAG_BYTES not in raw and not _lookalikes:
             return decoded, raw.decode()
     except (PydanticSerializationError, ValueError, TypeError, RecursionError):

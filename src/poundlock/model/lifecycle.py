@@ -26,10 +26,9 @@ class RunStatus(StrEnum):
     @property
     def terminal(self) -> bool:
         """Whether nothing can happen to the run any more."""
-        return self in _TERMINAL
+        # Compared one by one: a set would call Enum.__hash__, which is Python code, on every boundary of every run.
+        return self is RunStatus.COMPLETED or self is RunStatus.FAILED or self is RunStatus.ABORTED
 
-
-_TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.ABORTED})
 
 # from -> {to: why}. Queued: waits for a slot. Ready: may be claimed by anybody. Running: has an owner.
 MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
@@ -67,13 +66,17 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
 }
 
 
+# The same by plain text: looking up an enum member calls Enum.__hash__, which is Python code.
+_LEGAL: Final = {source.value: frozenset(target.value for target in targets) for source, targets in MOVES.items()}
+
+
 def check_move(source: RunStatus, target: RunStatus) -> None:
     """Refuse an illegal move.
 
     Raises:
         AssertionError: the table has no such move. That is a bug in Poundlock, not in anybody's workflow.
     """
-    if target not in MOVES[source]:
+    if target.value not in _LEGAL[source.value]:
         raise AssertionError(f"illegal move of a run: {source} -> {target}")
 
 

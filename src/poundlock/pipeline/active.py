@@ -291,7 +291,8 @@ class ActiveRun:
         """
         now = self.clock.now()
         slot = self.slot if slot is None else slot
-        waits = () if status.terminal else self.waits
+        ended = status.terminal
+        waits = () if ended else self.waits
         if not self.written:
             log = self.journal.row(1)
             return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
@@ -312,14 +313,14 @@ class ActiveRun:
             now,
             log,
         )
-        if waits is not self.stored_waits and not status.terminal:
+        if waits is not self.stored_waits and not ended:
             move.waits = waits
         if self.consumed:
             move.consumed = tuple(self.consumed)
         if log is not None:
             self.delta_bytes += len(log.text)
             # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-            if self.delta_bytes > self.snapshot_bytes and not status.terminal:
+            if self.delta_bytes > self.snapshot_bytes and not ended:
                 move.snapshot = dump(self.state)
                 self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(move.snapshot))
                 self.delta_bytes = 0

@@ -200,6 +200,9 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
 
 def _digest(step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
+    if type(result) is dict:  # nearly always; asking whether something is a Mapping costs more than a step
+        patch, text = pack(result)
+        return StepDone(step, patch, text, None, patch)
     if result is None:
         return StepDone(step, None, None, None, None)
     if isinstance(result, INSTRUCTIONS):

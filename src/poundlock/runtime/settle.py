@@ -117,7 +117,7 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     run, entry = live.run, live.entry
     run_id = run.identity.run_id
     result = result_of(core, run, run.status, outcome)
-    core.count(run.status)
+    core.count(run.status.value)
     ended = run.status.terminal
     replaced = False
     try:
