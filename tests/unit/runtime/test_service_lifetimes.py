@@ -106,3 +106,60 @@ async def test_what_is_not_there_cannot_be_replaced(runtime):
         pass
     with pytest.raises(NotRegistered), rt.override("catalogue", "fake", workflow="dask"):
         pass
+
+
+async def test_a_runs_service_follows_the_state_it_selected(runtime):
+    """When a boundary changes what a service of the run selected, the next step gets a new one; else the same."""
+    built: list[str] = []
+
+    def catalogue(ctx):
+        built.append(ctx.select(lambda state: state["kind"]))
+        return list(built)
+
+    wf = Workflow("desk", services=[Service("catalogue", catalogue, scope="run")])
+    seen: list[int] = []
+
+    @wf.step
+    async def first(catalogue: Annotated[list, Use("catalogue")]):
+        seen.append(id(catalogue))
+        return {"other": 1}
+
+    @wf.step
+    async def second(catalogue: Annotated[list, Use("catalogue")]):
+        seen.append(id(catalogue))
+        return {"kind": "maps"}
+
+    @wf.step
+    async def third(catalogue: Annotated[list, Use("catalogue")]):
+        return {"of": catalogue}
+
+    rt = await runtime(wf)
+    result = await rt.run("desk", kind="books")
+    assert (built, len(set(seen)), result.state["of"]) == (["books", "maps"], 1, ["books", "maps"])
+
+
+async def test_a_workflows_own_service_cannot_select_from_a_run(runtime):
+    """It outlives every run, so asking for a run's state is refused, and the sentence says what to do instead."""
+    wf = Workflow("desk", services=[Service("catalogue", lambda ctx: ctx.select("kind"))])
+
+    @wf.step
+    async def first(catalogue: Annotated[str, Use("catalogue")]):
+        return {"of": catalogue}
+
+    rt = await runtime(wf)
+    result = await rt.run("desk", kind="books")
+    assert result.error is not None
+    assert (result.status, result.error.code) == ("failed", "SCOPE_VIOLATION")
+    assert "scope" in result.error.message
+
+
+async def test_a_transient_service_selects_too(runtime):
+    """A transient belongs to the run that asks for it, so it may read its state."""
+    wf = Workflow("desk", services=[Service("label", lambda ctx: ctx.select("kind").upper(), scope="transient")])
+
+    @wf.step
+    async def first(label: Annotated[str, Use("label")]):
+        return {"label": label}
+
+    rt = await runtime(wf)
+    assert (await rt.run("desk", kind="books")).state["label"] == "BOOKS"

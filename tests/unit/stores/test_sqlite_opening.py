@@ -17,7 +17,7 @@ from poundlock.model.changes import Changes
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import RunQuery
 from poundlock.stores import open as open_url
-from poundlock.stores.sqlite import SqliteStore
+from poundlock.stores.sqlite import SqliteStore, lock, opening, schema
 from poundlock.testing.store_contract import Scribe
 
 
@@ -246,11 +246,11 @@ async def test_a_store_is_opened_once(opened):
 async def test_an_opening_that_nobody_waits_for_leaves_nothing(path):
     """If whoever opens a store is cancelled, the file is free for the next one."""
     store = SqliteStore(path)
-    opening = asyncio.create_task(store.open("w1"))
+    begun = asyncio.create_task(store.open("w1"))
     await asyncio.sleep(0)  # noqa: TID251 - lets it begin
-    opening.cancel()
+    begun.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await opening
+        await begun
     other = SqliteStore(path)
     while True:
         with contextlib.suppress(StoreUnavailable):  # the thread that opened it has not let go yet
@@ -317,14 +317,46 @@ async def test_looking_makes_nothing(path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks there keep readers out of the locked byte")
-def test_the_lock_file_names_its_owner(path):
+async def test_the_lock_file_names_its_owner(opened, path):
     """While a store is open its lock file holds the owner's process id."""
+    await opened()
+    assert path.with_name("store.db.lock").read_text() == str(os.getpid())
 
-    async def look():
-        store = SqliteStore(path)
-        await store.open("w1")
-        owner = path.with_name("store.db.lock").read_text()
-        await store.close()
-        return owner
 
-    assert asyncio.run(look()) == str(os.getpid())
+async def test_a_file_that_cannot_be_made_leaves_nothing(opened, path, monkeypatch):
+    """If the operating system refuses to make the file, its reason is told and the lock file goes again."""
+
+    def refuse(_path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(opening, "create_private", refuse)
+    with pytest.raises(StoreUnavailable, match=r"cannot be made \(No space left on device\)"):
+        await opened()
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_a_schema_that_cannot_be_made_leaves_nothing(opened, path, monkeypatch):
+    """If making the tables fails half way, no half-made store stays behind, and the next try starts afresh."""
+    whole = schema.statements
+
+    def cut_off(script):
+        yield from list(whole(script))[:5]
+        yield "CREATE TABLE runs (again)"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "statements", cut_off)
+        with pytest.raises(StoreUnavailable):
+            await opened()
+    assert list(path.parent.iterdir()) == []
+    await Scribe(await opened()).create()
+
+
+async def test_a_file_that_cannot_be_locked_is_refused(opened, path, monkeypatch):
+    """Where files cannot be locked at all, nothing would keep a second runtime out, so the first is refused as well."""
+
+    def refuse(_descriptor):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", refuse)
+    with pytest.raises(StoreUnavailable, match="put it on a local disk"):
+        await opened()

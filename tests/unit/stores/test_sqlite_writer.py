@@ -279,3 +279,44 @@ def test_sizes_cover_every_count(count):
     assert sum(sizes) == count
     assert set(sizes) <= {1, 2, 4, 8, 16, 32, 64}
     assert sizes == sorted(sizes, reverse=True)
+
+
+# -------------------------------------------------------------------------------------------------------- interruptions
+async def test_closing_goes_on_when_its_caller_is_cancelled(opened, path):
+    """Whoever closes a store may be cancelled; what was submitted is written first, and the file let go."""
+    store = await opened()
+    scribe = Scribe(store)
+    commits = [asyncio.create_task(scribe.create(f"r{n}")) for n in range(20)]
+    await asyncio.sleep(0)  # noqa: TID251 - lets them submit
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)  # noqa: TID251 - lets it begin
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert await asyncio.gather(*commits) == [Committed()] * 20
+    assert len((await (await opened()).find(RunQuery())).items) == 20
+
+
+async def test_a_bug_in_a_thread_is_told_to_those_who_wait(opened):
+    """If a thread meets an error nobody thought of, everybody in the batch hears of it, and the next batch is done."""
+
+    class Faulty:
+        def perform(self, jobs):
+            raise ZeroDivisionError
+
+    store = await opened()
+    scribe = Scribe(store)
+    store._writing._performer, performer = Faulty(), store._writing._performer
+    assert [type(outcome) for outcome in await answers(scribe, [Changes(), Changes()])] == [ZeroDivisionError] * 2
+    store._writing._performer = performer
+    await scribe.create()
+
+
+async def test_moving_a_run_twice_in_one_unit_is_a_bug(opened):
+    """A unit of work that moves one run twice is refused as the bug it is, and leaves nothing."""
+    scribe = Scribe(await opened())
+    await scribe.create()
+    move = move_of(await scribe.record())
+    with pytest.raises(AssertionError, match="moves run 'r1' twice"):
+        await scribe.store.commit(Changes(moves=(move, move)))
+    assert (await scribe.record()).head.version == 1
