@@ -10,13 +10,17 @@ from poundlock.codecs import dump
 from poundlock.errors import (
     InboxAhead,
     InvalidEvent,
+    KeysTaken,
     LeaseLost,
+    LoadMoved,
     PoundlockError,
+    RunExists,
     RunFinished,
     RunNotFound,
     StaleVersion,
+    WaitMoved,
 )
-from poundlock.model.changes import RunMove
+from poundlock.model.changes import Remember, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunIdentity
 
@@ -31,6 +35,26 @@ def refusal(move: RunMove, version: int, epoch: int, inbox_seq: int) -> Poundloc
     if move.inbox is not None and inbox_seq != move.inbox:
         return InboxAhead(f"run '{run_id}' has messages its owner has not seen", run_id=run_id, inbox_seq=inbox_seq)
     return None
+
+
+def exists(run_id: str) -> RunExists:
+    """Return the error for a run id that is taken."""
+    return RunExists(f"a run '{run_id}' exists already: use another id, or wait for that run", run_id=run_id)
+
+
+def load_moved(workflow_id: str) -> LoadMoved:
+    """Return the error for a load whose token is another one by now."""
+    return LoadMoved(f"the load of '{workflow_id}' changed meanwhile: read it again", workflow_id=workflow_id)
+
+
+def keys_taken(taken: dict[str, Remember]) -> KeysTaken:
+    """Return the error for keys that are remembered, by scope."""
+    return KeysTaken("the event was handled before", taken=taken)
+
+
+def wait_moved(run_id: str) -> WaitMoved:
+    """Return the error for a delivery to waits that were armed anew."""
+    return WaitMoved(f"run '{run_id}' armed its waits anew: match the event again", run_id=run_id)
 
 
 def not_found(run_id: str) -> RunNotFound:

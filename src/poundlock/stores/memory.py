@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import dump, load
-from poundlock.errors import KeysTaken, LoadMoved, PoundlockError, RunExists, WaitMoved
+from poundlock.errors import PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
     NOTHING,
@@ -44,7 +44,17 @@ from poundlock.model.runs import (
 from poundlock.model.timeline import fold
 from poundlock.model.waits import event_keys, key_shape
 from poundlock.ports import Claim, Page
-from poundlock.stores.answers import finished, not_found, read_cursor, refusal, write_cursor
+from poundlock.stores.answers import (
+    exists,
+    finished,
+    keys_taken,
+    load_moved,
+    not_found,
+    read_cursor,
+    refusal,
+    wait_moved,
+    write_cursor,
+)
 
 _IDLE = Load()
 _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
@@ -142,26 +152,25 @@ class MemoryStore:
     def _check(self, changes: Changes) -> None:
         for create in changes.creates:
             if create.identity.run_id in self._rows:
-                run_id = create.identity.run_id
-                raise RunExists(f"a run '{run_id}' exists already: use another id, or wait for that run", run_id=run_id)
+                raise exists(create.identity.run_id)
         for move in changes.moves:
             self._check_move(move)
         for change in changes.loads:
             _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
             if token != change.expect:
-                raise LoadMoved(f"the load of '{change.workflow_id}' changed meanwhile: read it again")
+                raise load_moved(change.workflow_id)
         taken = {}
         for key in changes.remember:
             known = self._remembered.get((key.source, key.event_id, key.scope))
             if known is not None and known.expires_at > changes.now:
                 taken[key.scope] = known
         if taken:
-            raise KeysTaken("the event was handled before", taken=taken)
+            raise keys_taken(taken)
         for delivery in changes.deliveries:
             known_run = self._rows.get(delivery.run_id)
             epochs = {wait.wait_id: wait.epoch for wait in known_run.waits} if known_run else {}
             if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
-                raise WaitMoved(f"run '{delivery.run_id}' armed its waits anew: match the event again")
+                raise wait_moved(delivery.run_id)
         for post in changes.posts:
             row = self._rows.get(post.run_id)
             if row is None:

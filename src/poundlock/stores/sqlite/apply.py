@@ -5,7 +5,7 @@ House rules:
 1. `check` reads and answers; `write` writes and cannot refuse. So a refused change leaves nothing behind, and the
    others in the batch go on. What can fail in `write` is the store or a bug: then the batch is rolled back.
 2. The order of checks and writes is that of the memory store, which is the specification.
-3. A stage boundary is the hot path: it goes through `Group`, which writes those of all runs with a few statements.
+3. What most commits hold goes another way, see `group`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import dump, load
-from poundlock.errors import KeysTaken, LoadMoved, PoundlockError, RunExists, WaitMoved
+from poundlock.errors import PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
     NOTHING,
@@ -34,16 +34,14 @@ from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate
 from poundlock.model.runs import WaitRow
 from poundlock.model.waits import key_shape
-from poundlock.stores.answers import finished, not_found, refusal
+from poundlock.stores.answers import exists, finished, keys_taken, load_moved, not_found, refusal, wait_moved
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.index import Effects
+from poundlock.stores.sqlite.index import Effects, Pair
 from poundlock.stores.sqlite.rows import (
-    boundary_row,
     event_row,
     load_row,
     log_row,
     move_row,
-    read_load,
     run_row,
     status_of,
     wait_row,
@@ -60,14 +58,23 @@ class Transaction:
         cursor: on the writer's connection, inside BEGIN IMMEDIATE.
         place: the last place given to a queued run.
         armed: whether there may be waits at all; while not, nobody has to look for them.
+        loads: those stored before this transaction.
+
+    Attributes:
+        effects: what the changes mean for the index. Loads are written from here, once each, when all is applied.
+        before: likewise, of the changes that are settled already while each is applied alone.
     """
 
-    def __init__(self, cursor: sqlite3.Cursor, place: int, armed: bool) -> None:
+    def __init__(
+        self, cursor: sqlite3.Cursor, place: int, armed: bool, loads: Mapping[Pair, tuple[Load, Token]]
+    ) -> None:
         self.execute = cursor.execute
         self.cursor = cursor
         self.place = place
         self.armed = armed
         self.effects = Effects()
+        self.before = Effects()
+        self._loads = loads
 
     # --------------------------------------------------------------------------------------------------- checks
     def check(self, changes: Changes) -> PoundlockError | None:
@@ -81,21 +88,16 @@ class Transaction:
             if refused is not None:
                 return refused
         for change in changes.loads:
-            row = self.execute(sql.LOAD, (change.workflow_id, change.load_key)).fetchone()
-            if (None if row is None else read_load(row)[1]) != change.expect:
-                return LoadMoved(f"the load of '{change.workflow_id}' changed meanwhile: read it again")
-        taken = {}
-        for key in changes.remember:
-            row = self.execute(sql.REMEMBERED, key[:3]).fetchone()
-            if row is not None and row[5] > changes.now:
-                taken[key.scope] = Remember(*row)
+            if not self.stands(change):
+                return load_moved(change.workflow_id)
+        taken = self.taken(changes)
         if taken:
-            return KeysTaken("the event was handled before", taken=taken)
+            return keys_taken(taken)
         for delivery in changes.deliveries:
             rows = self.execute(sql.WAIT_PHASES, (delivery.run_id,)).fetchall()
             epochs = {wait_id: epoch for wait_id, epoch, _ in rows}
             if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
-                return WaitMoved(f"run '{delivery.run_id}' armed its waits anew: match the event again")
+                return wait_moved(delivery.run_id)
         for post in changes.posts:
             row = self.execute(sql.RUN_STATUS, (post.run_id,)).fetchone()
             if row is None:
@@ -103,6 +105,15 @@ class Transaction:
             if status_of(row[0]).terminal:
                 return finished(post.run_id, status_of(row[0]))
         return None
+
+    def taken(self, changes: Changes) -> dict[str, Remember]:
+        """Return what stands where the changes want to remember something, by scope."""
+        taken = {}
+        for key in changes.remember:
+            row = self.execute(sql.REMEMBERED, key[:3]).fetchone()
+            if row is not None and row[5] > changes.now:
+                taken[key.scope] = Remember(*row)
+        return taken
 
     def _check_move(self, move: RunMove) -> PoundlockError | None:
         row = self.execute(sql.RUN_CONDITIONS, (move.run_id,)).fetchone()
@@ -122,16 +133,16 @@ class Transaction:
         if not (changes.loads or changes.deliveries or changes.posts or changes.remember or changes.receipt):
             return NOTHING
         now = changes.now
-        promoted = tuple(run_id for change in changes.loads for run_id in self._change_load(change, now))
+        promoted = tuple(run_id for change in changes.loads for run_id in self._promote(change, now))
         delivered = tuple(self._deliver(delivery, now) for delivery in changes.deliveries)
         posted = tuple(self._post(post, body) for post, body in posts)
         for key in changes.remember:
             if key.expires_at > now:
-                execute(sql.REMEMBER, tuple(key))
+                execute(sql.remember(1), tuple(key))
         receipt = changes.receipt
         if receipt is not None:
             text = receipt.text(changes.deliveries, delivered)
-            execute(sql.PUT_RECEIPT, (receipt.source, receipt.event_id, receipt.time, text))
+            execute(sql.put_receipts(1), (receipt.source, receipt.event_id, receipt.time, text))
         return Committed(promoted, delivered, posted)
 
     def _create(self, create: RunCreate) -> None:
@@ -207,33 +218,54 @@ class Transaction:
             self.execute(statement(size), portion)
 
     # ---------------------------------------------------------------------------------------------------- loads
-    def _change_load(self, change: LoadChange, now: float) -> list[str]:
-        pair = (change.workflow_id, change.load_key)
-        promoted = []
-        if change.promote:
-            promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, change.promote))]
-            for run_id in promoted:
-                self.take(run_id, change.owner, now, slot=True)
+    def change_load(self, change: LoadChange, promoted: Sequence[str] = ()) -> None:
+        """Set a load."""
         loaded = replace(change.load, active_id=promoted[-1]) if promoted else change.load
-        self._put_load(pair, loaded, change.token)
+        self.effects.loads[change.workflow_id, change.load_key] = None if loaded.idle else (loaded, change.token)
+
+    def _promote(self, change: LoadChange, now: float) -> list[str]:
+        """Set a load and let queued runs take its slots."""
+        queue = (change.workflow_id, change.load_key, change.promote)
+        promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, queue)] if change.promote else []
+        for run_id in promoted:
+            self.take(run_id, change.owner, now, slot=True)
+        self.change_load(change, promoted)
         return promoted
 
-    def _put_load(self, pair: tuple[str, str], loaded: Load, token: Token) -> None:
-        if loaded.idle:
-            self.execute(sql.DELETE_LOAD, pair)
-            self.effects.loads[pair] = None
-        else:
-            self.execute(sql.PUT_LOAD, (*pair, *load_row(loaded, token)))
-            self.effects.loads[pair] = (loaded, token)
+    def load_of(self, pair: Pair) -> tuple[Load, Token] | None:
+        """Return a load as it stands after all that was applied."""
+        for effects in (self.effects, self.before):
+            if pair in effects.loads:
+                return effects.loads[pair]
+        return self._loads.get(pair)
+
+    def stands(self, change: LoadChange) -> bool:
+        """Whether the load is still the one that was read."""
+        found = self.load_of((change.workflow_id, change.load_key))
+        return (None if found is None else found[1]) == change.expect
 
     def occupy(self, run_id: str, workflow_id: str, load_key: str | None) -> None:
         """Count a run that gave its slot back as active again; it may exceed what its mode allows."""
         if load_key is None:
             return
         pair = (workflow_id, load_key)
-        row = self.execute(sql.LOAD, pair).fetchone()
-        known, token = (_IDLE, Token(default_ids.token(), 0)) if row is None else read_load(row)
-        self._put_load(pair, replace(known, active=known.active + 1, active_id=run_id), token.next())
+        known, token = self.load_of(pair) or (_IDLE, Token(default_ids.token(), 0))
+        self.effects.loads[pair] = (replace(known, active=known.active + 1, active_id=run_id), token.next())
+
+    def finish(self) -> None:
+        """Write the loads and the shapes of waits as they are when all is applied."""
+        idle: list[Any] = []
+        busy: list[Any] = []
+        for pair, stored in self.effects.loads.items():
+            if stored is None:
+                idle += pair
+            else:
+                busy += (*pair, *load_row(*stored))
+        self.many(sql.delete_loads, sql.PAIR_WIDTH, idle)
+        self.many(sql.put_loads, sql.LOAD_WIDTH, busy)
+        for shape, uses in self.effects.shapes.items():
+            if uses:
+                self.execute(sql.COUNT_SHAPE, (shape, uses))
 
     def take(self, run_id: str, owner: str | None, now: float, *, slot: bool, attempt: int = 0) -> None:
         """Move an unowned run to its next owner, or to `ready` if nobody here can run it."""
@@ -276,121 +308,3 @@ def _portions(values: list[Any], width: int = 1) -> Iterator[tuple[int, list[Any
         end = start + size * width
         yield size, values[start:end]
         start = end
-
-
-def exists(run_id: str) -> RunExists:
-    """Return the error for a run id that is taken."""
-    return RunExists(f"a run '{run_id}' exists already: use another id, or wait for that run", run_id=run_id)
-
-
-class Group:
-    """Creations and moves of different runs that are written with a few statements for all.
-
-    Nothing is checked here: if a statement writes fewer rows than it should, `flush` says so, and the whole batch is
-    repeated change by change. That costs little as long as it is rare: the owner of a run is alone in moving it.
-    """
-
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-        self._runs: set[str] = set()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._runs.clear()
-        self._events: list[Any] = []
-        self._creates: list[Any] = []
-        self._boundaries: list[Any] = []
-        self._moves: list[Any] = []
-        self._logs: list[Any] = []
-        self._waits: dict[str, Sequence[WaitRow]] = {}
-        self._after: list[RunMove] = []
-
-    @staticmethod
-    def fits(changes: Changes) -> bool:
-        """Whether the changes are nothing but steps that the runs' owners take, or creations."""
-        if changes.loads or changes.deliveries or changes.posts or changes.remember or changes.receipt:
-            return False
-        for move in changes.moves:
-            if move.slot and move.new_epoch != move.epoch:  # a new owner may have to take a slot again
-                return False
-        return all(create.head.status is not RunStatus.QUEUED for create in changes.creates)
-
-    def touches(self, changes: Changes) -> bool:
-        """Whether a run of these changes is in the group already, so that the group has to be written first."""
-        runs = self._runs
-        for move in changes.moves:
-            if move.run_id in runs:
-                return True
-        for create in changes.creates:
-            if create.identity.run_id in runs:
-                return True
-        for delivery in changes.deliveries:
-            if delivery.run_id in runs:
-                return True
-        return any(post.run_id in runs for post in changes.posts) if changes.posts else False
-
-    def add(self, changes: Changes) -> None:
-        """Take in changes that fit and touch no run of the group."""
-        for event in changes.events:
-            self._events += event_row(event)
-        for create in changes.creates:
-            run_id = create.identity.run_id
-            self._runs.add(run_id)
-            self._creates += run_row(create, None)
-            if create.log is not None:
-                self._logs += log_row(run_id, create.log)
-            if create.waits:
-                self._waits[run_id] = create.waits
-        for move in changes.moves:
-            run_id = move.run_id
-            self._runs.add(run_id)
-            status = move.status
-            terminal = status.terminal
-            if status is RunStatus.RUNNING and move.new_epoch == move.epoch and move.wake_at is None is move.outcome:
-                self._boundaries += boundary_row(move)
-            else:
-                self._moves += move_row(move)
-            if move.log is not None:
-                self._logs += log_row(run_id, move.log)
-            if terminal:
-                self._waits[run_id] = ()
-            elif move.waits is not None:
-                self._waits[run_id] = move.waits
-            if move.snapshot is not None or move.consumed or (terminal and move.inbox != 0):
-                self._after.append(move)
-
-    def flush(self) -> bool:
-        """Write the group; return False if a condition of one of its moves does not hold."""
-        if not self._runs and not self._events:
-            return True
-        transaction = self._transaction
-        transaction.many(sql.insert_events, sql.EVENT_WIDTH, self._events)
-        transaction.many(sql.insert_runs, sql.RUN_WIDTH, self._creates)
-        transaction.many(sql.insert_logs, sql.LOG_WIDTH, self._logs)
-        if not self._update(self._boundaries, sql.BOUNDARY_WIDTH, sql.cross_boundaries):
-            return False
-        if not self._update(self._moves, sql.MOVE_WIDTH, sql.move_runs):
-            return False
-        if self._waits and (transaction.armed or any(self._waits.values())):
-            transaction.replace_waits(self._waits)
-        for move in self._after:
-            transaction.follow(move)
-        self._clear()
-        return True
-
-    def _update(self, values: list[Any], width: int, statement: Callable[[int], str]) -> bool:
-        """Update a run per row of values; return False if fewer were updated."""
-        transaction = self._transaction
-        left = len(values) // width
-        start = 0
-        while left:
-            # A statement for many rows makes a table of them first, which costs as much as updating five.
-            rows = min(left, sql.LARGEST) if left > 5 else 1
-            size = 1 << (rows - 1).bit_length()
-            end = start + rows * width
-            transaction.execute(statement(size), values[start:end] + [None] * ((size - rows) * width))
-            if transaction.cursor.rowcount != rows:
-                return False
-            left -= rows
-            start = end
-        return True

@@ -70,6 +70,17 @@ INSERT INTO waits (run_id, place, wait_id, epoch, parked, events, conditions, co
                    expires_at, patch, keys)
 VALUES {rows}
 """
+_DELETE_LOADS: Final = """
+DELETE FROM loads WHERE (workflow_id, load_key) IN (SELECT column1, column2 FROM (VALUES {rows}))
+"""
+_PUT_LOADS: Final = """
+INSERT OR REPLACE INTO loads (workflow_id, load_key, active, active_id, queued, tail_id, generation, turn)
+VALUES {rows}
+"""
+_REMEMBER: Final = """
+INSERT OR REPLACE INTO remembered (source, event_id, scope, fingerprint, run_id, expires_at) VALUES {rows}
+"""
+_PUT_RECEIPTS: Final = "INSERT OR REPLACE INTO receipts (source, event_id, time, lines) VALUES {rows}"
 _INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run_id) VALUES {rows}"
 # Bare VALUES would make SQLite look at every key there is.
 _DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (SELECT column1, column2 FROM (VALUES {rows}))"
@@ -81,6 +92,10 @@ BOUNDARY_WIDTH: Final = 10
 MOVE_WIDTH: Final = 14
 WAIT_WIDTH: Final = 13
 KEY_WIDTH: Final = 2
+PAIR_WIDTH: Final = 2
+LOAD_WIDTH: Final = 8
+REMEMBER_WIDTH: Final = 6
+RECEIPT_WIDTH: Final = 4
 
 
 def sizes(count: int) -> Iterator[int]:
@@ -133,6 +148,30 @@ def cross_boundaries(count: int) -> str:
 def move_runs(count: int) -> str:
     """Return the statement that moves up to `count` different runs, in any way; otherwise the same."""
     return MOVE_RUN if count == 1 else _MOVE_RUNS.format(rows=_rows(MOVE_WIDTH, count))
+
+
+@cache
+def delete_loads(count: int) -> str:
+    """Return the statement that deletes `count` loads that are idle now."""
+    return _DELETE_LOADS.format(rows=_rows(PAIR_WIDTH, count))
+
+
+@cache
+def put_loads(count: int) -> str:
+    """Return the statement that writes `count` loads."""
+    return _PUT_LOADS.format(rows=_rows(LOAD_WIDTH, count))
+
+
+@cache
+def remember(count: int) -> str:
+    """Return the statement that remembers `count` keys."""
+    return _REMEMBER.format(rows=_rows(REMEMBER_WIDTH, count))
+
+
+@cache
+def put_receipts(count: int) -> str:
+    """Return the statement that writes `count` receipts; of several for one event the last stays."""
+    return _PUT_RECEIPTS.format(rows=_rows(RECEIPT_WIDTH, count))
 
 
 @cache
@@ -195,21 +234,11 @@ LOAD: Final = """
 SELECT active, active_id, queued, tail_id, generation, turn FROM loads WHERE workflow_id = ? AND load_key = ?
 """
 LOADS: Final = "SELECT workflow_id, load_key, active, active_id, queued, tail_id, generation, turn FROM loads"
-PUT_LOAD: Final = """
-INSERT OR REPLACE INTO loads (workflow_id, load_key, active, active_id, queued, tail_id, generation, turn)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
-DELETE_LOAD: Final = "DELETE FROM loads WHERE workflow_id = ? AND load_key = ?"
-
 REMEMBERED: Final = """
 SELECT source, event_id, scope, fingerprint, run_id, expires_at FROM remembered
 WHERE source = ? AND event_id = ? AND scope = ?
 """
-REMEMBER: Final = """
-INSERT OR REPLACE INTO remembered (source, event_id, scope, fingerprint, run_id, expires_at) VALUES (?, ?, ?, ?, ?, ?)
-"""
 RECEIPT: Final = "SELECT lines FROM receipts WHERE source = ? AND event_id = ?"
-PUT_RECEIPT: Final = "INSERT OR REPLACE INTO receipts (source, event_id, time, lines) VALUES (?, ?, ?, ?)"
 
 WAITS: Final = """
 SELECT wait_id, epoch, parked, events, conditions, correlate, resume_at, on_timeout, expires_at, patch, keys

@@ -88,7 +88,7 @@ class SqliteStore:
             self._lock = opened.lock
             self.store_id = opened.store_id
             self._index = opened.index
-            self._writer = Writer(opened.connection, self._file, gate, opened.index.apply)
+            self._writer = Writer(opened.connection, opened.index, self._file, gate, opened.index.apply)
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists that people ask for may take long; what runs and events ask for must not wait behind them.
         self._lookups = Worker("poundlock-lookups", Reader(self._file, gate), self._clock)

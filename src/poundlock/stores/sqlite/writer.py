@@ -19,11 +19,12 @@ from typing import Any, Final
 
 from poundlock.model.changes import NOTHING, Changes, Committed
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.apply import Group, Transaction
+from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
 from poundlock.stores.sqlite.gate import Gate
-from poundlock.stores.sqlite.index import Effects
+from poundlock.stores.sqlite.group import Group
+from poundlock.stores.sqlite.index import Effects, Index
 from poundlock.stores.sqlite.worker import Job
 
 Operation = Callable[[Transaction], Any]
@@ -43,18 +44,25 @@ class Writer:
 
     Args:
         connection: the only one that writes.
+        index: what is active in the file; this thread keeps a copy of its own, of what is committed.
         path: of the file.
         gate: passed by all reads of this process.
         acknowledged: called on the event loop with the effects of a batch, before its waiters go on.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, path: str, gate: Gate, acknowledged: Callable[[Effects], None]
+        self,
+        connection: sqlite3.Connection,
+        index: Index,
+        path: str,
+        gate: Gate,
+        acknowledged: Callable[[Effects], None],
     ) -> None:
         self.commits = 0
         self.syncs = 0
         self._connection = connection
         self._cursor = connection.cursor()
+        self._index = Index(index.loads.items(), index.shapes.items())
         self._path = path
         self._gate = gate
         self._acknowledged = acknowledged
@@ -92,11 +100,9 @@ class Writer:
         before = self._connection.total_changes
         execute("BEGIN IMMEDIATE")
         try:
-            transaction = Transaction(self._cursor, self._place, self._armed)
+            transaction = Transaction(self._cursor, self._place, self._armed, self._index.loads)
             apply(transaction, jobs)
-            for shape, uses in transaction.effects.shapes.items():
-                if uses:
-                    execute(sql.COUNT_SHAPE, (shape, uses))
+            transaction.finish()
             execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors.
@@ -106,6 +112,7 @@ class Writer:
             raise
         if self._connection.total_changes != before:  # if all were refused, there was nothing to sync
             self.syncs += 1
+        self._index.apply(transaction.effects)
         self._place = transaction.place
         self._armed = transaction.armed
         return transaction.effects
@@ -166,7 +173,7 @@ def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
     """Apply each job under a savepoint of its own."""
     execute = transaction.execute
     for job in jobs:
-        effects, transaction.effects = transaction.effects, Effects()
+        transaction.effects = Effects()
         execute("SAVEPOINT one")
         try:
             work = job.work
@@ -181,5 +188,5 @@ def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
             transaction.effects = Effects()
             job.answer = error
         execute("RELEASE one")
-        effects.merge(transaction.effects)
-        transaction.effects = effects
+        transaction.before.merge(transaction.effects)
+    transaction.effects = transaction.before

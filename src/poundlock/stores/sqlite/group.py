@@ -1,0 +1,158 @@
+"""The hot path: what runs write at their boundaries, together.
+
+House rule: nothing is checked here by asking first. A statement that writes fewer rows than it should says that a
+condition does not hold somewhere, and the batch is repeated change by change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from poundlock.model.changes import Changes, RunMove
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import WaitRow
+from poundlock.stores.sqlite import sql
+from poundlock.stores.sqlite.apply import Transaction
+from poundlock.stores.sqlite.rows import boundary_row, event_row, log_row, move_row, run_row
+
+
+class Group:
+    """Changes of different runs that are written with a few statements for all: boundaries, ends, admitted events.
+
+    A single statement also gives the event loop's thread a single chance to run while the writer's is in SQLite, and
+    the writer's a single wait to get its turn back.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._runs: set[str] = set()
+        self._keys: set[tuple[str, ...]] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._runs.clear()
+        self._keys.clear()
+        self._events: list[Any] = []
+        self._creates: list[Any] = []
+        self._boundaries: list[Any] = []
+        self._moves: list[Any] = []
+        self._logs: list[Any] = []
+        self._remember: list[Any] = []
+        self._receipts: list[Any] = []
+        self._waits: dict[str, Sequence[WaitRow]] = {}
+        self._after: list[RunMove] = []
+
+    def fits(self, changes: Changes) -> bool:
+        """Whether the changes decide nothing by themselves, and what must hold beyond their runs does hold.
+
+        Where this says no, they are applied alone, which also says why they are refused.
+        """
+        if changes.deliveries or changes.posts:
+            return False
+        for move in changes.moves:
+            if move.slot and move.new_epoch != move.epoch:  # a new owner may have to take a slot again
+                return False
+        for create in changes.creates:
+            if create.head.status is RunStatus.QUEUED:
+                return False
+        for change in changes.loads:
+            if change.promote or not self._transaction.stands(change):
+                return False
+        return not (changes.remember and self._transaction.taken(changes))
+
+    def touches(self, changes: Changes) -> bool:
+        """Whether the group holds a run or a key of these changes already, so that it has to be written first."""
+        runs = self._runs
+        for move in changes.moves:
+            if move.run_id in runs:
+                return True
+        for create in changes.creates:
+            if create.identity.run_id in runs:
+                return True
+        for delivery in changes.deliveries:
+            if delivery.run_id in runs:
+                return True
+        for post in changes.posts:
+            if post.run_id in runs:
+                return True
+        return any(key[:3] in self._keys for key in changes.remember) if changes.remember else False
+
+    def add(self, changes: Changes) -> None:
+        """Take in changes that fit and touch nothing of the group."""
+        for event in changes.events:
+            self._events += event_row(event)
+        for create in changes.creates:
+            run_id = create.identity.run_id
+            self._runs.add(run_id)
+            self._creates += run_row(create, None)
+            if create.log is not None:
+                self._logs += log_row(run_id, create.log)
+            if create.waits:
+                self._waits[run_id] = create.waits
+        for move in changes.moves:
+            self._add_move(move)
+        for change in changes.loads:
+            self._transaction.change_load(change)
+        for key in changes.remember:
+            if key.expires_at > changes.now:
+                self._keys.add(key[:3])
+                self._remember += key
+        receipt = changes.receipt
+        if receipt is not None:
+            self._receipts += (receipt.source, receipt.event_id, receipt.time, receipt.text((), ()))
+
+    def _add_move(self, move: RunMove) -> None:
+        run_id = move.run_id
+        self._runs.add(run_id)
+        status = move.status
+        terminal = status.terminal
+        if status is RunStatus.RUNNING and move.new_epoch == move.epoch and move.wake_at is None is move.outcome:
+            self._boundaries += boundary_row(move)
+        else:
+            self._moves += move_row(move)
+        if move.log is not None:
+            self._logs += log_row(run_id, move.log)
+        if terminal:
+            self._waits[run_id] = ()
+        elif move.waits is not None:
+            self._waits[run_id] = move.waits
+        if move.snapshot is not None or move.consumed or (terminal and move.inbox != 0):
+            self._after.append(move)
+
+    def flush(self) -> bool:
+        """Write the group; return False if a condition of one of its moves does not hold."""
+        transaction = self._transaction
+        many = transaction.many
+        many(sql.insert_events, sql.EVENT_WIDTH, self._events)
+        many(sql.insert_runs, sql.RUN_WIDTH, self._creates)
+        many(sql.insert_logs, sql.LOG_WIDTH, self._logs)
+        if not self._update(self._boundaries, sql.BOUNDARY_WIDTH, sql.cross_boundaries):
+            return False
+        if not self._update(self._moves, sql.MOVE_WIDTH, sql.move_runs):
+            return False
+        if self._waits and (transaction.armed or any(self._waits.values())):
+            transaction.replace_waits(self._waits)
+        for move in self._after:
+            transaction.follow(move)
+        many(sql.remember, sql.REMEMBER_WIDTH, self._remember)
+        many(sql.put_receipts, sql.RECEIPT_WIDTH, self._receipts)
+        self._clear()
+        return True
+
+    def _update(self, values: list[Any], width: int, statement: Callable[[int], str]) -> bool:
+        """Update a run per row of values; return False if fewer were updated."""
+        transaction = self._transaction
+        left = len(values) // width
+        start = 0
+        while left:
+            # A statement for many rows makes a table of them first, which costs as much as updating five.
+            rows = min(left, sql.LARGEST) if left > 5 else 1
+            size = 1 << (rows - 1).bit_length()
+            end = start + rows * width
+            transaction.execute(statement(size), values[start:end] + [None] * ((size - rows) * width))
+            if transaction.cursor.rowcount != rows:
+                return False
+            left -= rows
+            start = end
+        return True
