@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
 from poundlock.model.events import Event
-from poundlock.ports import Publication
+from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
@@ -19,7 +19,6 @@ from poundlock.runtime.receipts import Receipt
 if TYPE_CHECKING:
     from poundlock.model.durations import Duration
     from poundlock.model.runs import RunResult
-    from poundlock.runtime.lifetime import Lifetime
 
 CONTROL_EVENTS = ("run:abort", "run:signal")
 """Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
@@ -38,11 +37,16 @@ def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Eve
     return event
 
 
-async def emit(core: Core, lifetime: Lifetime, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
-    """Accept an event, then publish it for observers. The receipt is durable before anybody hears of the event."""
+async def emit(
+    core: Core, own: Collection[Subscription], event: Event | str, payload: Any, fields: Mapping[str, Any]
+) -> Receipt:
+    """Accept an event, then publish it for observers. The receipt is durable before anybody hears of the event.
+
+    `own` are the subscriptions that hear nothing new from it.
+    """
     event = as_event(event, payload, fields)
     admitted = await admit(core, Admit(event))
-    others = core.bus.has_subscribers(event.type, lifetime.subscriptions.own)
+    others = core.bus.has_subscribers(event.type, own)
     if event.type in CONTROL_EVENTS:
         # The run may be another runtime's on this bus: then the event is for that one.
         with contextlib.suppress(RunNotFound) if others else contextlib.nullcontext():

@@ -184,7 +184,7 @@ class WorkflowRuntime:
             IdempotencyConflict: its id was used before with other content; nothing was decided.
             Contended: too many others decided at once; nothing was decided, emit it again.
         """
-        return await emit(self._core, self._lifetime, event, payload, fields)
+        return await emit(self._core, self._lifetime.subscriptions.own, event, payload, fields)
 
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
         """Return what `emit` would answer, and do nothing."""
