@@ -174,7 +174,9 @@ async def test_the_lock_dies_with_its_owner(run, path):
 
 async def test_a_child_of_the_owner_does_not_keep_the_lock(run, path):
     """A program that the owner started and that outlives it does not hold the file."""
-    owner = run(HOLDING.replace('say("open")', 'say(os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "60"))'))
+    # Popen returns once the child has become the other program; right after a mere fork it would still hold everything.
+    started = 'import subprocess; say(subprocess.Popen(["sleep", "60"], close_fds=False).pid)'
+    owner = run(HOLDING.replace('say("open")', started))
     child = int(owner.stdout.readline())
     owner.kill()
     owner.wait()
