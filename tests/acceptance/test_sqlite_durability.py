@@ -294,7 +294,7 @@ async def main():
     async with asyncio.TaskGroup() as tasks:
         for _ in range(3):
             tasks.create_task(read(store, ended))
-        for n in range(80):
+        for n in range(100):
             log = log_of(1, {"text": f"{n}" * 1_000})
             await asyncio.gather(*(scribe.create(f"r{n}-{k}", log=log) for k in range(200)))
             highest = max(highest, os.path.getsize(path + "-wal"))
@@ -312,8 +312,9 @@ def test_the_log_stays_bounded(run, readers):
     """However much is written, the write-ahead log begins anew now and then, also if others never stop reading."""
     [line] = ended(run(LONG, readers))
     size, highest = map(int, line.split())
+    # A hundred megabytes were written. The log may grow for as long as the read takes that is under way.
     assert size > 40_000_000
-    assert highest < 40_000_000
+    assert highest < 70_000_000
 
 
 FORKED = (
