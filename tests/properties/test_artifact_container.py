@@ -290,11 +290,15 @@ class Machine(RuleBasedStateMachine):
             assert statistics.building == 0 or self.gates
 
     def teardown(self):
-        if hasattr(self, "containers"):
-            self.dispose_from(0)
-            self.run(self.containers["run"].dispose())
-            pending = asyncio.all_tasks(self.loop)
-            assert not pending, pending
+        if not hasattr(self, "loop"):
+            return
+        try:
+            if "run" in getattr(self, "containers", ()):  # drawing the graph may have been given up half-way
+                self.dispose_from(0)
+                self.run(self.containers["run"].dispose())
+                pending = asyncio.all_tasks(self.loop)
+                assert not pending, pending
+        finally:
             self.loop.close()
 
 
