@@ -123,9 +123,12 @@ class Post(NamedTuple):
     time: float
 
 
-@dataclass(slots=True)
+@dataclass
 class Changes:
-    """One unit of work. It moves or creates a run at most once; an event whose reference is known stays as it is."""
+    """One unit of work. It moves or creates a run at most once; an event whose reference is known stays as it is.
+
+    Without slots, so that what a unit does not change is not even set: the defaults stand in the class.
+    """
 
     creates: tuple[RunCreate, ...] = ()
     moves: tuple[RunMove, ...] = ()
@@ -136,6 +139,28 @@ class Changes:
     posts: tuple[Post, ...] = ()
     receipt: ReceiptRow | None = None
     now: float = 0.0
+
+    @classmethod
+    def of_move(cls, move: RunMove, now: float) -> Changes:
+        """Return the changes that move a run and do nothing else, as most do."""
+        changes = cls.__new__(cls)
+        changes.moves = (move,)
+        changes.now = now
+        return changes
+
+    @classmethod
+    def of_creation(cls, create: RunCreate, event: StoredEvent, now: float) -> Changes:
+        """Return the changes that create a run and store its event."""
+        changes = cls.__new__(cls)
+        changes.creates = (create,)
+        changes.events = (event,)
+        changes.now = now
+        return changes
+
+    @property
+    def decides_nothing(self) -> bool:
+        """Whether runs are created and moved, and that is all: only the runs' own conditions have to hold."""
+        return not (self.loads or self.remember or self.deliveries or self.posts or self.receipt is not None)
 
 
 class Committed(NamedTuple):

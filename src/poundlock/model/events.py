@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poundlock.codecs import detach
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
+from poundlock.model.drafts import draft_of
 
 _LONGEST: Final = 1024
 _ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
@@ -90,16 +91,9 @@ class Event:
         Emitting builds every event a second time, with its payload detached; checking it twice would cost as much as
         starting a run.
         """
-        event = object.__new__(cls)
-        put = object.__setattr__
-        put(event, "type", type)
-        put(event, "payload", payload)
-        put(event, "id", id)
-        put(event, "time", time)
-        put(event, "source", source)
-        put(event, "key", key)
-        put(event, "headers", headers)
-        return event
+        event = _Draft(type, payload, id, time, source, key, headers)
+        event.__class__ = cls
+        return event  # type: ignore[no-any-return]  # it is one now
 
     def detached(self) -> Event:
         """Return this event with a payload of its own, for code that may change what it is given."""
@@ -165,6 +159,9 @@ class Event:
             key=envelope.get("subject"),
             headers={name: value for name, value in envelope.items() if name not in _ATTRIBUTES},
         )
+
+
+_Draft: Final = draft_of(Event)
 
 
 def _check_text(name: str, value: Any) -> None:

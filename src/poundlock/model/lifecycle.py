@@ -27,7 +27,7 @@ class RunStatus(StrEnum):
     def terminal(self) -> bool:
         """Whether nothing can happen to the run any more."""
         # Compared one by one: a set would call Enum.__hash__, which is Python code, on every boundary of every run.
-        return self is RunStatus.COMPLETED or self is RunStatus.FAILED or self is RunStatus.ABORTED
+        return self is _COMPLETED or self is _FAILED or self is _ABORTED
 
 
 # from -> {to: why}. Queued: waits for a slot. Ready: may be claimed by anybody. Running: has an owner.
@@ -67,7 +67,10 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
 
 
 # The same by plain text: looking up an enum member calls Enum.__hash__, which is Python code.
-_LEGAL: Final = {source.value: frozenset(target.value for target in targets) for source, targets in MOVES.items()}
+_LEGAL: Final = {source._value_: frozenset(target._value_ for target in targets) for source, targets in MOVES.items()}
+_COMPLETED: Final = RunStatus.COMPLETED
+_FAILED: Final = RunStatus.FAILED
+_ABORTED: Final = RunStatus.ABORTED
 
 
 def check_move(source: RunStatus, target: RunStatus) -> None:
@@ -76,7 +79,7 @@ def check_move(source: RunStatus, target: RunStatus) -> None:
     Raises:
         AssertionError: the table has no such move. That is a bug in Poundlock, not in anybody's workflow.
     """
-    if target.value not in _LEGAL[source.value]:
+    if target._value_ not in _LEGAL[source._value_]:
         raise AssertionError(f"illegal move of a run: {source} -> {target}")
 
 

@@ -122,7 +122,8 @@ class Checkpoint(NamedTuple):
     inbox: tuple[Message, ...]
 
 
-class LogRow(NamedTuple):
+@dataclass(slots=True)
+class LogRow:
     """The timeline entries and state deltas of one commit.
 
     `text` is a JSON array of `size` entries, see `timeline.py`; the first of them has the sequence `first_seq`.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from poundlock.state import StateStore
 
 _SMALLEST_SNAPSHOT = 4096
+_RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class ActiveRun:
         self.journal = Journal(full=timeline)
         # the head, as of the last commit
         self.written = False
-        self.status = RunStatus.RUNNING
+        self.status = _RUNNING
         self.version = 0
         self.epoch = 1
         self.attempt = 1
@@ -164,7 +165,7 @@ class ActiveRun:
         self.buffer: tuple[Message, ...] = ()
         self.consumed: list[int] = []
         self.resume: Resume | None = None
-        self.visits: dict[str, int] | None = None
+        self.visits: dict[str, int] = {}
         # what others say
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -290,21 +291,24 @@ class ActiveRun:
             guard_inbox: refuse (`InboxAhead`) if messages came that this process has not seen.
         """
         now = self.clock.now()
-        slot = self.slot if slot is None else slot
+        if slot is None:
+            slot = self.slot
         ended = status.terminal
         waits = () if ended else self.waits
         if not self.written:
             log = self.journal.row(1)
             return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
-        log = self.journal.row(self.log_seq + 1)
+        parts = self.journal.parts
+        log = LogRow(self.log_seq + 1, len(parts), f"[{','.join(parts)}]") if parts else None
+        epoch = self.epoch
         move = RunMove(
             self.identity.run_id,
             self.version,
-            self.epoch,
+            epoch,
             self.inbox_seen if guard_inbox else None,
             status,
-            self.owner if status is RunStatus.RUNNING else None,
-            self.epoch,
+            self.owner if status is _RUNNING else None,
+            epoch,
             self.stage,
             self.attempt,
             wake_at,
@@ -317,14 +321,14 @@ class ActiveRun:
             move.waits = waits
         if self.consumed:
             move.consumed = tuple(self.consumed)
-        if log is not None:
+        if log is not None and not ended:
             self.delta_bytes += len(log.text)
             # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-            if self.delta_bytes > self.snapshot_bytes and not ended:
+            if self.delta_bytes > self.snapshot_bytes:
                 move.snapshot = dump(self.state)
                 self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(move.snapshot))
                 self.delta_bytes = 0
-        return Changes(moves=(move,), now=now)
+        return Changes.of_move(move, now)
 
     def _creation(
         self,
@@ -338,54 +342,54 @@ class ActiveRun:
         log: LogRow | None,
     ) -> Changes:
         head = RunHead(
-            status=status,
-            version=1,
-            owner=self.owner if status is RunStatus.RUNNING else None,
-            epoch=self.epoch,
-            stage=self.stage,
-            attempt=self.attempt,
-            wake_at=wake_at,
-            outcome=outcome,
-            slot=slot,
-            inbox_seq=0,
-            log_seq=0 if log is None else log.size,
-            updated_at=now,
+            status,
+            1,
+            self.owner if status is _RUNNING else None,
+            self.epoch,
+            self.stage,
+            self.attempt,
+            wake_at,
+            outcome,
+            slot,
+            0,
+            0 if log is None else log.size,
+            now,
         )
-        stored = StoredEvent(self.identity.event_ref, self.event)
-        return Changes(creates=(RunCreate(self.identity, head, log, waits),), events=(stored,), now=now)
+        event = StoredEvent(self.identity.event_ref, self.event)
+        return Changes.of_creation(RunCreate(self.identity, head, log, waits), event, now)
 
     def committed(self, changes: Changes) -> None:
         """Take over what a commit of `changes` made true."""
         self.registered = None
-        log = changes.creates[0].log if changes.creates else changes.moves[0].log
-        if log is not None:
-            self.journal.forget(log.size)
         if self.state_store is not None:
             self.state_store.adopt(self.state)
         if changes.creates:
-            head = changes.creates[0].head
+            _, head, log, waits = changes.creates[0]
             self.written = True
             self.version = 1
-            self.status = head.status
+            self.stored_waits = waits
             self.log_seq = head.log_seq
+            self.status = head.status
             self.slot = head.slot
-            self.stored_waits = changes.creates[0].waits
             self.updated_at = head.updated_at
             self.wake_at = head.wake_at
-            return
-        move = changes.moves[0]
-        self.version += 1
-        self.epoch = move.new_epoch
-        self.status = move.status
-        self.slot = move.slot
-        self.updated_at = move.updated_at
-        self.wake_at = move.wake_at
-        if move.log is not None:
-            self.log_seq += move.log.size
-        if move.waits is not None:
-            self.stored_waits = move.waits
-        if move.consumed:
-            self.consumed.clear()
+        else:
+            move = changes.moves[0]
+            log = move.log
+            self.version += 1
+            self.epoch = move.new_epoch
+            self.status = move.status
+            self.slot = move.slot
+            self.updated_at = move.updated_at
+            self.wake_at = move.wake_at
+            if log is not None:
+                self.log_seq += log.size
+            if move.waits is not None:
+                self.stored_waits = move.waits
+            if move.consumed:
+                self.consumed.clear()
+        if log is not None:
+            self.journal.forget(log.size)
 
     # ---------------------------------------------------------------------------------------------------- loading
     def adopt(self, checkpoint: Checkpoint) -> None:

@@ -20,7 +20,7 @@ from poundlock.model.runs import Message, RunError, WaitRow
 from poundlock.pipeline.active import Position, Resume
 from poundlock.pipeline.injection import first_fault
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
-from poundlock.pipeline.steps import StageDone, run_error
+from poundlock.pipeline.steps import StageDone, StepDone, run_error
 from poundlock.pipeline.waiting import first_match, leave, note, park, rearm, resume_with_event, stand_at
 
 if TYPE_CHECKING:
@@ -56,6 +56,30 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position) -> Outcome
         if absorbed is not None:
             run.restore(absorbed, ())  # a failed stage leaves no patch behind
         return failed(run, run_error(error, stage.id, None), stage.path_json)
+
+
+def cross(run: ActiveRun, stage: StagePlan, step: StepDone | RunError) -> bool:
+    """Conclude a stage after which nothing has to be decided: what `conclude` comes to where nobody said anything.
+
+    Returns:
+        Whether that is so, and the run stands at its next stage; if not, only the step's success was noted.
+    """
+    journal = run.journal
+    if not isinstance(step, StepDone):
+        return False
+    if journal.full:
+        journal.put(run.clock.now(), step.step.success_entry)
+    if not stage.plain or run.inbox or run.backlog or run.waits or run.registered:
+        return False
+    if step.patch is None or step.text is None:
+        return False
+    run.state = merge(run.state, step.patch)
+    journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
+    if journal.full:
+        journal.put(run.clock.now(), stage.success_entry)
+    run.resume = None
+    run.stage = stage.following
+    return True
 
 
 def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
@@ -269,7 +293,7 @@ async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
     router = done.stage.router
     if router is None:
         return None
-    instruction = await router(run, {step.step.id: detach(step.result) for step in done.steps})
+    instruction = await router(run, {step.step.id: detach(step.patch) for step in done.steps})
     if run.journal.full and not isinstance(instruction, Pause):
         payload = dump({"instruction": "Advance" if instruction is None else repr(instruction)[:200]})
         run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)

@@ -6,17 +6,19 @@ is pasted in. With `full=False` only entries with a patch are kept: they are wha
 
 from __future__ import annotations
 
+from poundlock.codecs import encode
 from poundlock.model.runs import LogRow
 
 
 class Journal:
     """Entries that wait for the next commit."""
 
-    __slots__ = ("_gone", "_parts", "full")
+    __slots__ = ("_gone", "full", "parts")
 
     def __init__(self, *, full: bool) -> None:
         self.full = full
-        self._parts: list[str] = []
+        self.parts: list[str] = []
+        """The texts of the entries."""
         self._gone = 0
 
     def add(
@@ -24,43 +26,40 @@ class Journal:
     ) -> None:
         """Add an entry. `path` is plain text of ids, `payload` and `patch` are JSON texts."""
         if patch is not None:
-            self._parts.append(f'[{time!r},"{source}","{type}",{path},{payload},{patch}]')
+            self.parts.append(f'[{encode(time)},"{source}","{type}",{path},{payload},{patch}]')
         elif self.full:
-            self._parts.append(f'[{time!r},"{source}","{type}",{path},{payload},null]')
+            self.parts.append(f'[{encode(time)},"{source}","{type}",{path},{payload},null]')
 
-    def put(self, time: float, rest: str) -> None:
-        """Add an entry whose text after the time was made beforehand, by `entry`."""
-        self._parts.append(f"[{time!r},{rest}")
+    def put(self, time: float, *rests: str) -> None:
+        """Add entries of one moment whose texts after the time were made beforehand, by `entry`."""
+        stamp = encode(time)
+        for rest in rests:
+            self.parts.append(f"[{stamp},{rest}")
 
     def put_patch(self, time: float, head: str, text: str) -> None:
         """Add a patch's entry whose text before the patch was made beforehand, by `patch_head`."""
-        self._parts.append(f"[{time!r},{head}{text}]")
+        self.parts.append(f"[{encode(time)},{head}{text}]")
 
     @property
     def mark(self) -> int:
         """Where the journal ends now, for `rewind`."""
-        return self._gone + len(self._parts)
+        return self._gone + len(self.parts)
 
     def rewind(self, mark: int) -> None:
         """Forget what was added since `mark`: a boundary that was refused is concluded anew."""
-        del self._parts[max(0, mark - self._gone) :]
-
-    @property
-    def pending(self) -> int:
-        """How many entries wait for a commit."""
-        return len(self._parts)
+        del self.parts[max(0, mark - self._gone) :]
 
     def row(self, first_seq: int, limit: int | None = None) -> LogRow | None:
         """Return what was collected (at most `limit` entries) as a log row; None if there is nothing.
 
         It stays until `forget`.
         """
-        parts = self._parts if limit is None else self._parts[:limit]
+        parts = self.parts if limit is None else self.parts[:limit]
         return LogRow(first_seq, len(parts), f"[{','.join(parts)}]") if parts else None
 
     def forget(self, count: int) -> None:
         """Forget the first entries: they are committed. What was added meanwhile stays."""
-        del self._parts[:count]
+        del self.parts[:count]
         self._gone += count
 
 

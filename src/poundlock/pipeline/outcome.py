@@ -8,35 +8,35 @@ from typing import Any
 from poundlock.model.runs import RunError, WaitRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     """The last stage is done, or a router terminated the run with `result` (already detached)."""
 
     result: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Paused:
     """The run stands at this wait."""
 
     wait: WaitRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delayed:
     """The run goes on at `until` (seconds since 1970)."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Failed:
     """A step failed for good, a wait expired, or a router said so."""
 
     error: RunError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Aborted:
     """Somebody asked for the run's end."""
 
@@ -44,7 +44,7 @@ class Aborted:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Released:
     """The runtime stops; the run was given back at a boundary and goes on elsewhere or later."""
 

@@ -81,11 +81,15 @@ class StagePlan:
     following: str | None
     silent: bool
     """Nothing of the user's runs here (no steps, a fixed instruction), so no commit needs to come before it."""
-    start_entry: str = field(init=False)
+    plain: bool
+    """One async step and no router, with a stage behind it: mostly there is nothing to decide, see `boundary.cross`."""
+    start_entries: tuple[str, ...] = field(init=False)
+    """What the timeline says when the stage begins; if it has only the one step, that it begins too."""
     success_entry: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.start_entry = entry("pipeline", "stage:start", self.path_json)
+        start = entry("pipeline", "stage:start", self.path_json)
+        self.start_entries = (start,) if self.only is None else (start, self.only.start_entry)
         self.success_entry = entry("pipeline", "stage:success", self.path_json)
 
 
@@ -135,10 +139,12 @@ def _compile_pipeline(
     definition: WorkflowDefinition, pipeline: Pipeline, service_types: Mapping[Any, tuple[str, ...]], clock: Clock
 ) -> PipelinePlan:
     stages = []
+    declared = tuple(_declared(pipeline.stages))
+    # Whether every boundary has to look at the state as a whole: to check it, or to arm waits against it.
+    looks = definition.state is not None or bool(declared)
     for index, stage in enumerate(pipeline.stages):
         following = pipeline.stages[index + 1].id if index + 1 < len(pipeline.stages) else None
-        stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock))
-    declared = tuple(_declared(pipeline.stages))
+        stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock, looks))
     return PipelinePlan(
         workflow_id=definition.id,
         id=pipeline.id,
@@ -162,6 +168,7 @@ def _compile_stage(
     following: str | None,
     service_types: Mapping[Any, tuple[str, ...]],
     clock: Clock,
+    looks: bool,
 ) -> StagePlan:
     path = f"{pipeline_id}/{stage.id}"
     steps = tuple(_compile_step(definition, path, stage.id, step, service_types, clock) for step in stage.steps)
@@ -179,6 +186,7 @@ def _compile_stage(
         only=alone,
         following=following,
         silent=not steps and _static(stage.router) is not None,
+        plain=alone is not None and stage.router is None and following is not None and not looks,
     )
 
 

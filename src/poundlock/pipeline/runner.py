@@ -18,7 +18,7 @@ from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun, Position
-from poundlock.pipeline.boundary import aborted, complete, conclude, failed, standing
+from poundlock.pipeline.boundary import aborted, complete, conclude, cross, failed, standing
 from poundlock.pipeline.outcome import Outcome, Paused, Released
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone, perform, perform_only, run_error
@@ -59,8 +59,53 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
         asyncio.CancelledError: the task was cancelled for another reason than an abort of this run.
         PoundlockError: a commit failed; the run stands where its last commit left it.
     """
+    by_id = run.plan.by_id
     try:
-        return await _go_on(run, progress)
+        while True:
+            if (run.inbox or run.backlog) and abort_request(run) is not None:
+                return _aborted(run)
+            if run.stopping:
+                return Driven(Released(), run.position(), None)
+            row = run.parked if run.waits else None
+            if row is not None:
+                before = run.position()
+                outcome = standing(run, row)
+                if outcome is not None:
+                    return Driven(outcome, before, None)
+                await progress.resumed(run)
+            stage = by_id.get(run.stage or "")
+            if stage is None:
+                before = run.position()
+                # No stage at all: the run was resumed behind its last one.
+                return Driven(complete(run, None) if run.stage is None else _gone(run), before, None)
+            visits = _enter(run, stage)
+            if visits > 1:
+                if visits > run.plan.visit_limit:
+                    before = run.position()
+                    return Driven(_endless(run, stage), before, None)
+                if not visits % _LONG_LOOP:
+                    await sleep_until(run.clock, run.clock.now())
+            only = stage.only
+            run.interruptible = True
+            try:
+                done = None
+                if only is None:
+                    done = await perform(run, stage)
+                else:
+                    step = await perform_only(run, only)
+                    if not cross(run, stage, step):
+                        done = StageDone.of(stage, step)
+                if done is not None:
+                    before = run.position()
+                    outcome = await conclude(run, done, before)
+                    if outcome is not None:
+                        return Driven(outcome, before, done)
+            finally:
+                run.interruptible = False
+            following = by_id.get(run.stage or "")
+            # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
+            if following is None or not following.silent or run.parked is not None:
+                await progress.boundary(run, run.changes(RunStatus.RUNNING))
     except asyncio.CancelledError:
         return cancelled(run)
 
@@ -83,62 +128,23 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         if outcome is not None:
             return Driven(outcome, before, driven.done)
         await progress.boundary(run, run.changes(RunStatus.RUNNING))
-        return await _go_on(run, progress)
     except asyncio.CancelledError:
         return cancelled(run)
-
-
-async def _go_on(run: ActiveRun, progress: Progress) -> Driven:
-    while True:
-        if (run.inbox or run.backlog) and abort_request(run) is not None:
-            return _aborted(run)
-        if run.stopping:
-            return Driven(Released(), run.position(), None)
-        row = run.parked if run.waits else None
-        if row is not None:
-            before = run.position()
-            outcome = standing(run, row)
-            if outcome is not None:
-                return Driven(outcome, before, None)
-            await progress.resumed(run)
-        stage = run.plan.by_id.get(run.stage or "")
-        if stage is None:
-            before = run.position()
-            # No stage at all: the run was resumed behind its last one.
-            return Driven(complete(run, None) if run.stage is None else _gone(run), before, None)
-        visits = _enter(run, stage)
-        if visits > run.plan.visit_limit:
-            before = run.position()
-            return Driven(_endless(run, stage), before, None)
-        if not visits % _LONG_LOOP:
-            await sleep_until(run.clock, run.clock.now())
-        only = stage.only
-        run.interruptible = True
-        try:
-            done = await (perform(run, stage) if only is None else perform_only(run, stage, only))
-            before = run.position()
-            outcome = await conclude(run, done, before)
-        finally:
-            run.interruptible = False
-        if outcome is not None:
-            return Driven(outcome, before, done)
-        following = run.plan.by_id.get(run.stage or "")
-        # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
-        if following is None or not following.silent or run.parked is not None:
-            await progress.boundary(run, run.changes(RunStatus.RUNNING))
+    return await drive(run, progress)
 
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage begins; returns how often it has."""
-    run.entered_at = run.log_seq + run.journal.pending
+    journal = run.journal
+    run.entered_at = run.log_seq + len(journal.parts)
     if run.recovered:
         payload = dump({"attempt": run.attempt, "recovered": True})
-        run.journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)
+        journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)
+        if journal.full:
+            journal.put(run.clock.now(), *stage.start_entries[1:])
         run.recovered = False
-    elif run.journal.full:
-        run.journal.put(run.clock.now(), stage.start_entry)
-    if run.visits is None:
-        run.visits = {}
+    elif journal.full:
+        journal.put(run.clock.now(), *stage.start_entries)
     visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
     return visits
 

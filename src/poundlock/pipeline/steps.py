@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from poundlock.clock import timeout_at
@@ -28,10 +28,9 @@ class StepDone:
     """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run."""
 
     step: StepPlan
-    patch: dict[str, Any] | None
-    text: str | None
-    instruction: Instruction | None
-    result: Any
+    patch: dict[str, Any] | None = None
+    text: str | None = None
+    instruction: Instruction | None = None
 
 
 @dataclass(slots=True)
@@ -39,8 +38,13 @@ class StageDone:
     """What a stage came to: its steps in definition order, or why it failed."""
 
     stage: StagePlan
-    steps: list[StepDone] = field(default_factory=list)
+    steps: Sequence[StepDone] = ()
     error: RunError | None = None
+
+    @classmethod
+    def of(cls, stage: StagePlan, step: StepDone | RunError) -> StageDone:
+        """Return what a stage came to whose only step came to this."""
+        return cls(stage, (step,)) if isinstance(step, StepDone) else cls(stage, error=step)
 
 
 class StageFailedError(Exception):
@@ -57,46 +61,41 @@ async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
     Raises:
         asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
     """
-    done = StageDone(stage)
     try:
         if len(stage.steps) == 1 and stage.timeout is None:
-            done.steps.append(await _perform_step(run, stage.steps[0]))
-        elif stage.steps:
-            done.steps += await _perform_together(run, stage)
+            return StageDone(stage, (await _perform_step(run, stage.steps[0]),))
+        return StageDone(stage, await _perform_together(run, stage) if stage.steps else ())
     except StageFailedError as failed:
-        done.error = failed.error
-    return done
+        return StageDone(stage, error=failed.error)
 
 
-async def perform_only(run: ActiveRun, stage: StagePlan, step: StepPlan) -> StageDone:
+async def perform_only(run: ActiveRun, step: StepPlan) -> StepDone | RunError:
     """Perform a stage of one async step with nothing around it: the common case, kept free of everything else.
+
+    That the step began and succeeded is noted with the stage's own entries.
 
     Raises:
         asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
     """
     binding = step.binding
     context = StepContext(run, step, 1) if binding.wants_context else None
-    full = run.journal.full
-    if full:
-        run.journal.put(run.clock.now(), step.start_entry)
+    args = []
     try:
-        args = [getter(run, context) for getter in binding.positional]
-        done = StageDone(stage, [_digest(step, await step.action(*args))])
+        for getter in binding.positional:
+            args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
+        return _digest(step, await step.action(*args))
     except asyncio.CancelledError as error:
         failure = _whose_cancellation(run, step, error)
         if isinstance(failure, asyncio.CancelledError):
             raise
-        return StageDone(stage, error=failure.error)
+        return failure.error
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise  # meant for the process, or for the coroutine itself
     except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        return StageDone(stage, error=_failed(run, step, error).error)
+        return _failed(run, step, error).error
     finally:
         if context is not None:
             context.flush()
-    if full:
-        run.journal.put(run.clock.now(), step.success_entry)
-    return done
 
 
 async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
@@ -202,11 +201,11 @@ def _digest(step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
     if type(result) is dict:  # nearly always; asking whether something is a Mapping costs more than a step
         patch, text = pack(result)
-        return StepDone(step, patch, text, None, patch)
+        return StepDone(step, patch, text)
     if result is None:
-        return StepDone(step, None, None, None, None)
+        return StepDone(step)
     if isinstance(result, INSTRUCTIONS):
-        return StepDone(step, None, None, result, None)
+        return StepDone(step, instruction=result)
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
             raise StepFailed(
@@ -216,7 +215,7 @@ def _digest(step: StepPlan, result: Any) -> StepDone:
             )
         result = result.model_dump()
     patch, text = pack(result)
-    return StepDone(step, patch, text, None, patch)
+    return StepDone(step, patch, text)
 
 
 def _whose_cancellation(

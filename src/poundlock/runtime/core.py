@@ -12,7 +12,6 @@ from poundlock.clock import Clock, Timer, timeout_at
 from poundlock.errors import NotRegistered, RuntimeStopped, suggest
 from poundlock.ids import Ids, default_ids
 from poundlock.model.changes import Changes
-from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.threads import StepThreads
@@ -47,8 +46,9 @@ class LiveRun:
 
     def open_gate(self) -> None:
         """Let deliveries in again: the run has stopped, or goes on after all."""
-        if self.gate is not None:
-            self.gate.set()
+        gate = self.gate
+        if gate is not None:
+            gate.set()
             self.gate = None
 
 
@@ -132,7 +132,8 @@ class Core:
         self.live[run_id] = live
         if not live.run.written:
             self.unwritten[run_id] = live
-        live.task = asyncio.get_running_loop().create_task(work)
+        # Named like its run: that helps who debugs, and making a name up takes as long as a step.
+        live.task = asyncio.get_running_loop().create_task(work, name=run_id)
 
     def own(self, task: asyncio.Task[None] | None) -> None:
         """Keep a task alive until it is done: the event loop itself does not."""
@@ -198,15 +199,6 @@ class Core:
         self.counters[what] = self.counters.get(what, 0) + 1
 
     # ----------------------------------------------------------------------------------------- runs held in memory
-    async def boundary(self, run: ActiveRun, changes: Changes) -> None:
-        """Commit a boundary the run goes on from (the pipeline's Progress port)."""
-        live = self.live.get(run.identity.run_id)
-        if live is not None and live.creation is not None:
-            await asyncio.shield(live.creation)
-            changes = run.changes(RunStatus.RUNNING)
-        await self.store.commit(changes)
-        self.committed(run, changes)
-
     def committed(self, run: ActiveRun, changes: Changes) -> None:
         """Let a run take over what a commit made true."""
         run.committed(changes)

@@ -36,15 +36,14 @@ def accepted(core: Core, event: Event) -> tuple[Event, str]:
     return stored, text
 
 
-def invocation(core: Core, type: str, payload: Any) -> tuple[Event, str]:
-    """Return the event that invoking a workflow with a payload stands for, accepted already.
+def invocation(core: Core, type: str, payload: Any, run_id: str) -> tuple[Event, str]:
+    """Return the event that invoking a workflow with a payload stands for, accepted already. It is named like its run.
 
     Raises:
         NotStorable: the payload is no data; `path` names it.
     """
     decoded, text = pack(payload, "payload")
-    now = core.clock.now()
-    event = Event.trusted(type, decoded, id=core.ids.unique(), time=now, source="/invoke", key=None, headers={})
+    event = Event.trusted(type, decoded, id=run_id, time=core.clock.now(), source="/invoke", key=None, headers={})
     return event, text
 
 

@@ -25,6 +25,9 @@ from poundlock.runtime.waiters import own_copy
 if TYPE_CHECKING:
     from poundlock.runtime.registration import Registered
 
+_RUNNING, _READY, _COMPLETED = RunStatus.RUNNING, RunStatus.READY, RunStatus.COMPLETED
+_PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
+
 
 async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]:
     """Commit what driving a run came to, and return the runs that this promoted.
@@ -37,20 +40,15 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     if live.creation is not None:
         await asyncio.shield(live.creation)
     status, wake_at, record = _head_of(outcome)
-    check_move(RunStatus.RUNNING, status)
-    keeps_slot = (
-        run.slot and not status.terminal and (status is RunStatus.READY or live.entry.mode.holds_slot_while_paused)
-    )
-    if status in (RunStatus.PAUSED, RunStatus.DELAYED):
+    check_move(_RUNNING, status)
+    keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
+    if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
-    changes = run.changes(
-        status,
-        wake_at=wake_at,
-        outcome=record,
-        slot=keeps_slot,
-        guard_inbox=status is not RunStatus.READY,
-    )
-    promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=run.slot and not keeps_slot)
+    changes = run.changes(status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY)
+    if run.slot and not keeps_slot:
+        promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=True)
+    else:
+        promoted = (await core.store.commit(changes)).promoted
     core.committed(run, changes)
     return promoted
 
@@ -114,46 +112,53 @@ async def commit_freeing(
 
 async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract."""
-    run, entry = live.run, live.entry
+    run, hooks = live.run, live.entry.hooks
     run_id = run.identity.run_id
-    result = result_of(core, run, run.status, outcome)
-    core.count(run.status.value)
-    ended = run.status.terminal
+    status = run.status
+    core.count(status._value_)
+    ended = status.terminal
     replaced = False
+    # As it stands now: while hooks are called, or its services closed, the run may be resumed.
+    result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
     try:
-        if ended and entry.hooks.on_complete is not None:
-            await call_hook(entry, "on_complete", own_copy(result))
+        if ended and hooks.on_complete is not None and result is not None:
+            await call_hook(live.entry, "on_complete", own_copy(result))
         if run.container is not None:
             await close_container(live)
-        replaced = core.live.get(run_id) is not live and not ended
-        if ended and entry.hooks.on_cleanup is not None:
+        mine = core.live.get(run_id) is live  # it may have been resumed by now, and then it is another one's
+        replaced = not mine and not ended
+        if ended and hooks.on_cleanup is not None:
             core.own(live.task)
-        if core.live.get(run_id) is live:  # it may have been resumed by now, and then it is another one's
+        if mine:
             del core.live[run_id]
-            if isinstance(outcome, Paused | Delayed):
+            if status is _PAUSED or status is _DELAYED:
                 core.keep_parked(live)
-        if ended and entry.hooks.on_cleanup is not None:
-            await call_hook(entry, "on_cleanup")
+        if ended and hooks.on_cleanup is not None:
+            await call_hook(live.entry, "on_cleanup")
     finally:
         if not replaced:  # who waits for a run that goes on already is answered when it rests again
-            core.waiters.answer(result)  # what came of the run is durable, whatever interrupts its hooks
+            # What came of the run is durable, whatever interrupts its hooks.
+            if result is None and core.waiters.anybody(run_id):
+                result = result_of(core, run, status, outcome)
+            if result is not None:
+                core.waiters.answer(result)
 
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
     """Return the status, wake time and recorded outcome a run gets."""
     match outcome:
         case Completed(result):
-            return RunStatus.COMPLETED, None, None if result is None else dump({"result": result})
+            return _COMPLETED, None, None if result is None else dump({"result": result})
         case Paused(wait):
-            return RunStatus.PAUSED, wait.expires_at, None
+            return _PAUSED, wait.expires_at, None
         case Delayed(until):
-            return RunStatus.DELAYED, until, None
+            return _DELAYED, until, None
         case Failed(error):
             return RunStatus.FAILED, None, outcome_text(error)
         case Aborted(reason, by):
             return RunStatus.ABORTED, None, outcome_text(aborted_error(reason, by))
         case Released():
-            return RunStatus.READY, None, None
+            return _READY, None, None
 
 
 def outcome_text(error: RunError) -> str:

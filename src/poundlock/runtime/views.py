@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.codecs import load
 from poundlock.errors import RunAborted
+from poundlock.model.drafts import draft_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
     Checkpoint,
@@ -21,10 +22,13 @@ from poundlock.model.runs import (
 )
 from poundlock.model.views import StateView
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.outcome import Aborted, Completed, Failed, Outcome
+from poundlock.pipeline.outcome import Aborted, Completed, Failed, Outcome, Paused
 
 if TYPE_CHECKING:
     from poundlock.runtime.core import Core
+
+
+_Draft: Final = draft_of(RunResult)
 
 
 def info_of_record(record: RunRecord) -> RunInfo:
@@ -85,16 +89,18 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         error = outcome.error
     elif isinstance(outcome, Aborted):
         error = aborted_error(outcome.reason, outcome.by)
-    return RunResult(
-        run_id=run.identity.run_id,
-        workflow_id=run.identity.workflow_id,
-        status=status,
-        state=run.view(),
-        result=result,
-        error=error,
-        waits=parked_waits(run.waits) if status is RunStatus.PAUSED else (),
-        metadata=metadata(core, run.attempt),
+    made = _Draft(
+        run.identity.run_id,
+        run.identity.workflow_id,
+        status,
+        run.view(),
+        result,
+        error,
+        parked_waits(run.waits) if isinstance(outcome, Paused) else (),
+        metadata(core, run.attempt),
     )
+    made.__class__ = RunResult
+    return made  # type: ignore[no-any-return]  # it is one now
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:

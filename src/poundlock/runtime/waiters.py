@@ -39,6 +39,10 @@ class Waiters:
                 if not waiters:
                     del group[run_id]
 
+    def anybody(self, run_id: str) -> bool:
+        """Whether anybody waits for a run."""
+        return run_id in self._rest or run_id in self._end
+
     def answer(self, result: RunResult) -> None:
         """Answer those whom this result answers: a pause some, an end all, anything else nobody."""
         ended = result.status.terminal

@@ -27,14 +27,14 @@ from poundlock.model.runs import RunIdentity
 
 def refusal(move: RunMove, version: int, epoch: int, inbox_seq: int) -> PoundlockError | None:
     """Return why a move does not apply to a run that stands at these numbers, or None if it does."""
+    if epoch == move.epoch and version == move.version and (move.inbox is None or inbox_seq == move.inbox):
+        return None
     run_id = move.run_id
     if epoch != move.epoch:
         return LeaseLost(f"run '{run_id}' has another owner now: drop what was done since", run_id=run_id)
     if version != move.version:
         return StaleVersion(f"run '{run_id}' moved on meanwhile: read it again", run_id=run_id, version=version)
-    if move.inbox is not None and inbox_seq != move.inbox:
-        return InboxAhead(f"run '{run_id}' has messages its owner has not seen", run_id=run_id, inbox_seq=inbox_seq)
-    return None
+    return InboxAhead(f"run '{run_id}' has messages its owner has not seen", run_id=run_id, inbox_seq=inbox_seq)
 
 
 def exists(run_id: str) -> RunExists:

@@ -57,6 +57,7 @@ from poundlock.stores.answers import (
 )
 
 _IDLE = Load()
+_RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
 _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
 
 
@@ -121,14 +122,15 @@ class MemoryStore:
     # -------------------------------------------------------------------------------------------------- commit
     async def commit(self, changes: Changes) -> Committed:
         """Apply all of `changes`, or raise and apply none."""
-        if len(changes.moves) == 1 and _is_boundary(changes):
-            [move] = changes.moves
-            self._check_move(move)
+        if changes.decides_nothing and not (changes.creates or changes.events):
+            for move in changes.moves:
+                self._check_move(move)
             self._commits += 1
-            self._move(move)
+            for move in changes.moves:
+                self._move(move)
             return NOTHING
         self._check(changes)
-        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts]
+        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
         self._commits += 1
         for event in changes.events:
             self._events.setdefault(event.ref, event.event)
@@ -136,11 +138,13 @@ class MemoryStore:
             self._create(create)
         for move in changes.moves:
             self._move(move)
-        if not (changes.loads or changes.deliveries or changes.posts or changes.remember or changes.receipt):
+        if changes.decides_nothing:
             return NOTHING
         promoted = tuple(run_id for change in changes.loads for run_id in self._change_load(change, changes.now))
-        delivered = tuple(self._deliver(delivery, changes.now) for delivery in changes.deliveries)
-        posted = tuple(self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts)
+        delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
+        posted = tuple(
+            [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
+        )
         for key in changes.remember:
             if key.expires_at > changes.now:
                 self._remembered[key.source, key.event_id, key.scope] = key
@@ -155,6 +159,8 @@ class MemoryStore:
                 raise exists(create.identity.run_id)
         for move in changes.moves:
             self._check_move(move)
+        if changes.decides_nothing:
+            return
         for change in changes.loads:
             _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
             if token != change.expect:
@@ -182,7 +188,8 @@ class MemoryStore:
         row = self._rows.get(move.run_id)
         if row is None:
             raise not_found(move.run_id)
-        refused = refusal(move, row.head.version, row.head.epoch, row.head.inbox_seq)
+        head = row.head
+        refused = refusal(move, head.version, head.epoch, head.inbox_seq)
         if refused is not None:
             raise refused
 
@@ -195,27 +202,32 @@ class MemoryStore:
             row.log.append(create.log)
         if create.waits:
             self._set_waits(row, create.waits)
-        self._index(row)
+        if row.head.status is not _RUNNING:
+            self._index(row)
 
     def _move(self, move: RunMove) -> None:
         row = self._rows[move.run_id]
         head = row.head
         before = head.status
+        status = move.status
+        log = move.log
         head.version += 1
-        head.status = move.status
-        head.owner = move.owner
-        head.epoch = move.new_epoch
         head.stage = move.stage
         head.attempt = move.attempt
-        head.wake_at = move.wake_at
-        head.outcome = move.outcome
-        if move.slot and not head.slot:
-            self._occupy(row)
-        head.slot = move.slot
         head.updated_at = move.updated_at
-        if move.log is not None:
-            row.log.append(move.log)
-            head.log_seq = move.log.first_seq + move.log.size - 1
+        if move.slot is not head.slot:
+            if move.slot:
+                self._occupy(row)
+            head.slot = move.slot
+        if status is not before or status is not _RUNNING or move.new_epoch != move.epoch:
+            head.status = status
+            head.owner = move.owner
+            head.epoch = move.new_epoch
+            head.wake_at = move.wake_at
+            head.outcome = move.outcome
+        if log is not None:
+            row.log.append(log)
+            head.log_seq = log.first_seq + log.size - 1
         if move.snapshot is not None:
             row.snapshot = (head.log_seq, move.snapshot)
         if move.consumed:
@@ -223,21 +235,23 @@ class MemoryStore:
             row.inbox = [message for message in row.inbox if message.seq not in used]
         if move.waits is not None:
             self._set_waits(row, move.waits)
-        if before is not move.status or move.wake_at is not None:
-            if before is RunStatus.READY:
+        if before is not status or move.wake_at is not None:
+            if before is _READY:
                 self._ready.pop(move.run_id, None)
-            if move.status.terminal:
+            if status.terminal:
                 row.inbox = []
-                self._set_waits(row, ())
-            else:
+                if row.waits:
+                    self._set_waits(row, ())
+            elif status is not _RUNNING:
                 self._index(row)
 
     def _index(self, row: _Row) -> None:
+        """Note a run that nobody drives where it is looked for."""
         head, identity = row.head, row.identity
-        if head.status is RunStatus.QUEUED:
+        if head.status is _QUEUED:
             pair = (identity.workflow_id, identity.load_key or "")
             heapq.heappush(self._queues.setdefault(pair, []), (-identity.priority, row.number, identity.run_id))
-        elif head.status is RunStatus.READY:
+        elif head.status is _READY:
             self._ready[identity.run_id] = None
         elif head.wake_at is not None and head.status in _DUE:
             heapq.heappush(self._due, (head.wake_at, identity.run_id))
@@ -443,19 +457,6 @@ class MemoryStore:
         counts = Counter(str(row.head.status) for row in self._rows.values())
         waits = sum(len(row.waits) for row in self._rows.values())
         return {**counts, "commits": self._commits, "syncs": 0, "waits": waits, "events": len(self._events)}
-
-
-def _is_boundary(changes: Changes) -> bool:
-    """Whether nothing but runs are moved: the common case, which needs no other check."""
-    return not (
-        changes.creates
-        or changes.loads
-        or changes.events
-        or changes.remember
-        or changes.deliveries
-        or changes.posts
-        or changes.receipt
-    )
 
 
 def _copy(head: RunHead) -> RunHead:

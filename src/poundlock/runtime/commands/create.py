@@ -21,7 +21,7 @@ from poundlock.runtime.waiters import Waiter
 _KEY_WINDOW = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Create:
     """Run a workflow on an event (or a payload) and wait until it rests."""
 
@@ -44,10 +44,11 @@ async def create(core: Core, command: Create) -> RunResult:
         raise InvalidDefinition(f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict")
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
+    run_id = core.ids.uuid7(core.clock.now()) if command.run_id is None else command.run_id
     if command.event is not None:
         event, text = accepted(core, command.event)
     else:
-        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload)
+        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload, run_id)
     initial = {} if event.payload is None else event.payload
     if trigger is not None and trigger.map is not None:
         initial = trigger.map(event.detached())
@@ -59,7 +60,7 @@ async def create(core: Core, command: Create) -> RunResult:
         pipeline_id=pipeline_id,
         trigger_id=trigger_id,
         payload_text=text,
-        run_id=command.run_id,
+        run_id=run_id,
     )
     if command.run_id is None and command.idempotency_key is None:
         live = LiveRun(run, entry, new=True)

@@ -6,6 +6,7 @@ import asyncio
 
 from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
 from poundlock.model.changes import Changes
+from poundlock.model.lifecycle import RunStatus
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.outcome import Outcome, Paused, Released
@@ -32,11 +33,21 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     `before` drove the run in this process and may not have heard yet that it rests; it lets go first.
     """
     run = live.run
+    boundaries = Boundaries(core, live)
     try:
         if before is not None:
             await _let_finish(before)
-        driven = await _prepared(core, live)
-        outcome, promoted = await _settled(core, live, driven)
+        driven = await _prepared(core, live) if live.new or live.entry.services.exports else None
+        if driven is None:
+            driven = await drive(run, boundaries)
+        refused = 0
+        while True:
+            try:
+                promoted = await settle(core, live, driven.outcome)
+                break
+            except InboxAhead:  # messages came in the very last moment
+                refused += 1
+                driven = await _concluded_again(core, live, boundaries, driven, refused)
     except asyncio.CancelledError:
         await _let_go(core, live, stopped(run))
     except (LeaseLost, StaleVersion) as error:
@@ -47,8 +58,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         core.stranded.add(run.identity.run_id)
         await _let_go(core, live, error)
     else:
+        live.open_gate()
         if promoted:
             start_promoted(core, promoted)
+        outcome = driven.outcome
         if isinstance(outcome, Released):
             await _let_go(core, live, stopped(run))
         else:
@@ -67,6 +80,7 @@ async def _let_finish(before: LiveRun) -> None:
 
 async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
     """Stop driving a run without having brought it to rest."""
+    live.open_gate()
     run_id = live.run.identity.run_id
     if core.live.get(run_id) is live:
         del core.live[run_id]
@@ -75,22 +89,26 @@ async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
     await close_container(live)
 
 
-async def _prepared(core: Core, live: LiveRun) -> Driven:
+async def _prepared(core: Core, live: LiveRun) -> Driven | None:
+    """Get a run ready to be driven; an outcome if it failed already."""
     run, hooks = live.run, live.entry.hooks
-    if live.entry.services.exports and run.exported is None and not live.new:
-        await recall_exports(core, live.entry.services, run)
-    if live.new and hooks.on_prepare is not None and abort_request(run) is None:
+    if not live.new:
+        if live.entry.services.exports and run.exported is None:
+            await recall_exports(core, live.entry.services, run)
+        return None
+    refused = None
+    if hooks.on_prepare is not None and abort_request(run) is None:
         run.interruptible = True
         try:
             refused = await _prepare(live)
         except asyncio.CancelledError:
-            return cancelled(run)
+            refused = cancelled(run)
         finally:
             run.interruptible = False
         if refused is not None:
             return refused
     live.new = False
-    return await drive(run, Boundaries(core, live))
+    return None
 
 
 class Boundaries:
@@ -103,8 +121,13 @@ class Boundaries:
         self._live = live
 
     async def boundary(self, run: ActiveRun, changes: Changes) -> None:
-        self._live.open_gate()
-        await self._core.boundary(run, changes)
+        live = self._live
+        live.open_gate()
+        if live.creation is not None:
+            await asyncio.shield(live.creation)
+            changes = run.changes(RunStatus.RUNNING)
+        await self._core.store.commit(changes)
+        self._core.committed(run, changes)
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live
@@ -133,22 +156,13 @@ def _hook_context(live: LiveRun) -> StepContext:
     return StepContext(live.run, hook_step(live.run), 1)
 
 
-async def _settled(core: Core, live: LiveRun, driven: Driven) -> tuple[Outcome, tuple[str, ...]]:
-    """Settle, taking in messages that come in the very last moment and concluding again."""
+async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:
+    """Take in the messages for which the end was refused. Who is refused often has deliveries wait for it."""
     run = live.run
-    refused = 0
-    try:
-        while True:
-            try:
-                return driven.outcome, await settle(core, live, driven.outcome)
-            except InboxAhead:
-                refused += 1
-                if refused >= _PATIENCE and live.gate is None:
-                    live.gate = asyncio.Event()
-                messages = await core.store.inbox(run.identity.run_id, driven.before.inbox_seen)
-                driven = await reconsider(run, driven, messages, Boundaries(core, live))
-    finally:
-        live.open_gate()
+    if refused >= _PATIENCE and live.gate is None:
+        live.gate = asyncio.Event()
+    messages = await core.store.inbox(run.identity.run_id, driven.before.inbox_seen)
+    return await reconsider(run, driven, messages, boundaries)
 
 
 def start_promoted(core: Core, promoted: tuple[str, ...]) -> None:

@@ -130,7 +130,7 @@ class Transaction:
             self._create(create)
         for move in changes.moves:
             self._move(move)
-        if not (changes.loads or changes.deliveries or changes.posts or changes.remember or changes.receipt):
+        if changes.decides_nothing:
             return NOTHING
         now = changes.now
         promoted = tuple(run_id for change in changes.loads for run_id in self._promote(change, now))
