@@ -258,7 +258,8 @@ class LocalBus:
             if signal.receivers and not signal.is_muted:
                 if not ignoring:
                     return True
-                for receiver in signal.receivers_for(self):
+                # As they are kept, without asking whether each is still alive and wants to hear from this bus.
+                for receiver in signal.receivers.values():
                     # A receiver of somebody else need not be hashable.
                     if type(receiver) is not _Subscriber or receiver not in ignoring:
                         return True

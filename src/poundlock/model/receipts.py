@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from poundlock.codecs import dump
+from poundlock.codecs import encode
+from poundlock.model.drafts import draft_of
 
 
 class Verdict(StrEnum):
@@ -66,6 +67,22 @@ class ReceiptLine:
         return cls(Verdict(data["verdict"]), data["workflow_id"], data["trigger_id"], data["run_id"], data["reason"])
 
 
+_Draft: Final = draft_of(ReceiptLine)
+
+
+def receipt_line(
+    verdict: Verdict,
+    workflow_id: str | None = None,
+    trigger_id: str | None = None,
+    run_id: str | None = None,
+    reason: str = "",
+) -> ReceiptLine:
+    """Return a line, made quickly: there is one for every event and trigger."""
+    line = _Draft(verdict, workflow_id, trigger_id, run_id, reason)
+    line.__class__ = ReceiptLine
+    return line  # type: ignore[no-any-return]  # it is one now
+
+
 class Fate(StrEnum):
     """What a delivery to a waiting run came to, decided inside the commit."""
 
@@ -101,12 +118,14 @@ def settle_lines(
     lines: Sequence[ReceiptLine], deliveries: Sequence[Delivery], delivered: Sequence[Delivered]
 ) -> tuple[ReceiptLine, ...]:
     """Return the receipt's lines: the decided ones, then one per delivery, saying what it came to."""
+    if not deliveries:
+        return tuple(lines)
     settled = list(lines)
     for delivery, outcome in zip(deliveries, delivered, strict=True):
         line = delivery.line
         verdict = Verdict(outcome.fate) if outcome.fate is not Fate.GONE else Verdict.FILTERED
         reason = line.reason if outcome.fate is not Fate.GONE else "the run went on meanwhile"
-        settled.append(ReceiptLine(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
+        settled.append(receipt_line(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
     return tuple(settled)
 
 
@@ -120,4 +139,4 @@ class ReceiptRow(NamedTuple):
 
     def text(self, deliveries: Sequence[Delivery], delivered: Sequence[Delivered]) -> str:
         """Return the JSON text of the lines, deliveries included."""
-        return dump([line.to_dict() for line in settle_lines(self.lines, deliveries, delivered)])
+        return encode([line.to_dict() for line in settle_lines(self.lines, deliveries, delivered)])

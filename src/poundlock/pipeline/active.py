@@ -263,6 +263,18 @@ class ActiveRun:
         return messages
 
     # ---------------------------------------------------------------------------------------------------- writing
+    def admitted(self, status: RunStatus) -> RunCreate:
+        """Return how this run is written with the event that was admitted for it: running, or queued by nobody."""
+        now = self.identity.created_at
+        log = self.journal.row(1)
+        running = status is _RUNNING
+        owner = self.owner if running else None
+        size = 0 if log is None else log.size
+        head = RunHead(
+            status, 1, owner, self.epoch, self.stage, self.attempt, None, None, running and self.slot, 0, size, now
+        )
+        return RunCreate(self.identity, head, log, self.waits)
+
     def create(self) -> Changes:
         """Return the changes that write this run as it stood before its stage began: without a boundary behind it.
 
@@ -364,30 +376,35 @@ class ActiveRun:
         if self.state_store is not None:
             self.state_store.adopt(self.state)
         if changes.creates:
-            _, head, log, waits = changes.creates[0]
-            self.written = True
-            self.version = 1
-            self.stored_waits = waits
-            self.log_seq = head.log_seq
-            self.status = head.status
-            self.slot = head.slot
-            self.updated_at = head.updated_at
-            self.wake_at = head.wake_at
-        else:
-            move = changes.moves[0]
-            log = move.log
-            self.version += 1
-            self.epoch = move.new_epoch
-            self.status = move.status
-            self.slot = move.slot
-            self.updated_at = move.updated_at
-            self.wake_at = move.wake_at
-            if log is not None:
-                self.log_seq += log.size
-            if move.waits is not None:
-                self.stored_waits = move.waits
-            if move.consumed:
-                self.consumed.clear()
+            self.created(changes.creates[0])
+            return
+        move = changes.moves[0]
+        log = move.log
+        self.version += 1
+        self.epoch = move.new_epoch
+        self.status = move.status
+        self.slot = move.slot
+        self.updated_at = move.updated_at
+        self.wake_at = move.wake_at
+        if log is not None:
+            self.log_seq += log.size
+            self.journal.forget(log.size)
+        if move.waits is not None:
+            self.stored_waits = move.waits
+        if move.consumed:
+            self.consumed.clear()
+
+    def created(self, create: RunCreate) -> None:
+        """Take over that this run was written for the first time."""
+        _, head, log, waits = create
+        self.written = True
+        self.version = 1
+        self.stored_waits = waits
+        self.log_seq = head.log_seq
+        self.status = head.status
+        self.slot = head.slot
+        self.updated_at = head.updated_at
+        self.wake_at = head.wake_at
         if log is not None:
             self.journal.forget(log.size)
 

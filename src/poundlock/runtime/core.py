@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from poundlock.clock import Clock, Timer, timeout_at
@@ -21,6 +21,8 @@ from poundlock.runtime.waiters import Waiters
 
 if TYPE_CHECKING:
     from poundlock.artifacts import ArtifactContainer
+    from poundlock.model.durations import Duration
+    from poundlock.model.runs import RunResult
     from poundlock.ports import Bus, Store
     from poundlock.runtime.registration import Registered
 
@@ -100,6 +102,8 @@ class Core:
         self.want: Callable[[Iterable[str]], None] = _nobody
         """Listen for event types; set when the runtime starts."""
         self.counters: dict[str, int] = {}
+        self.gather: Callable[[list[str], Duration | None], Awaitable[list[RunResult]]] | None = None
+        """Wait for the results of runs: what receipts offer; set when the runtime starts."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._eviction: Timer | None = None
 
@@ -196,7 +200,8 @@ class Core:
 
     def count(self, what: str) -> None:
         """Count something for `statistics`."""
-        self.counters[what] = self.counters.get(what, 0) + 1
+        counters = self.counters
+        counters[what] = counters.get(what, 0) + 1
 
     # ----------------------------------------------------------------------------------------- runs held in memory
     def committed(self, run: ActiveRun, changes: Changes) -> None:

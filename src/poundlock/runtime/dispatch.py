@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from poundlock.errors import InvalidEvent, PoundlockError
@@ -27,11 +27,11 @@ class Route:
     trigger: Trigger
     pipeline_id: str
     window: float | None
+    scope: str = field(init=False)
+    """What deduplication remembers an event under."""
 
-    @property
-    def scope(self) -> str:
-        """What deduplication remembers an event under."""
-        return f"{self.entry.id}/{self.trigger_id}"
+    def __post_init__(self) -> None:
+        self.scope = f"{self.entry.id}/{self.trigger_id}"
 
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
 from poundlock.model.events import Event
@@ -12,13 +12,9 @@ from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
-from poundlock.runtime.control import merged, results
+from poundlock.runtime.control import merged
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.receipts import Receipt
-
-if TYPE_CHECKING:
-    from poundlock.model.durations import Duration
-    from poundlock.model.runs import RunResult
+from poundlock.runtime.receipts import Receipt, receipt_of
 
 CONTROL_EVENTS = ("run:abort", "run:signal")
 """Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
@@ -56,7 +52,7 @@ async def emit(
             (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
         )
         await _publish(core, Publication(admitted.event.detached(), core.store.store_id, decided))
-    return Receipt(admitted.event, admitted.lines, _gather(core))
+    return receipt_of(admitted.event, admitted.lines, core.gather)
 
 
 async def _publish(core: Core, publication: Publication) -> None:
@@ -70,7 +66,7 @@ async def _publish(core: Core, publication: Publication) -> None:
 async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
     """Answer what would happen."""
     admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
-    return Receipt(admitted.event, admitted.lines)
+    return receipt_of(admitted.event, admitted.lines)
 
 
 async def from_bus(core: Core, publication: Publication) -> None:
@@ -106,10 +102,3 @@ async def control(core: Core, event: Event) -> None:
         await cancel(core, Cancel(run_id, str(payload.get("reason", "")), event.source or "event"))
     else:
         await signal(core, Signal(run_id, payload.get("patch") or {}))
-
-
-def _gather(core: Core) -> Any:
-    async def gather(run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
-        return await results(core, run_ids, timeout)
-
-    return gather

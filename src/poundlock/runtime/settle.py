@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from poundlock.codecs import dump
@@ -78,22 +77,12 @@ async def commit_freeing(
     pair = (identity.workflow_id, identity.load_key)
     while True:
         [(load, token)] = await core.loads.read([pair])
-        after = replace(
-            load,
-            active=max(0, load.active - freed),
-            active_id=None if freed and load.active_id == identity.run_id else load.active_id,
-            queued=max(0, load.queued - unqueued),
-            tail_id=None if unqueued and load.tail_id == identity.run_id else load.tail_id,
-        )
+        after = load.freed(identity.run_id) if freed else load
+        if unqueued:
+            after = after.unqueued(identity.run_id)
         promote = entry.mode.settled(after) if entry is not None else min(after.queued, 1 if not after.active else 0)
         if promote:
-            after = replace(
-                after,
-                active=after.active + promote,
-                active_id=after.tail_id if after.queued == promote else None,
-                queued=after.queued - promote,
-                tail_id=None if after.queued == promote else after.tail_id,
-            )
+            after = after.promoted(promote)
         following = Token(core.ids.token(), 0) if token is None else token.next()
         # Of a workflow that is being taken out, nobody is started any more.
         owner = core.worker if entry is not None and not entry.closing else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import dump, load
@@ -287,7 +286,7 @@ class MemoryStore:
                 self._take(row, change.owner, now)
         loaded = change.load
         if promoted:
-            loaded = replace(loaded, active_id=promoted[-1])
+            loaded = loaded._replace(active_id=promoted[-1])
         if loaded.idle:
             self._loads.pop(pair, None)
             self._queues.pop(pair, None)
@@ -329,7 +328,7 @@ class MemoryStore:
             return
         pair = (identity.workflow_id, identity.load_key)
         known, token = self._loads.get(pair, (_IDLE, Token(default_ids.token(), 0)))
-        self._loads[pair] = (replace(known, active=known.active + 1, active_id=identity.run_id), token.next())
+        self._loads[pair] = (known.started(identity.run_id), token.next())
         row.head.slot = True
 
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from poundlock.errors import InvalidDefinition
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """How busy one (workflow, key) is. O(1) in size whatever the queue's length.
 
     Args:
@@ -28,6 +27,30 @@ class Load:
     def idle(self) -> bool:
         """Whether nothing is left to remember; such a load needs no row."""
         return not self.active and not self.queued
+
+    def started(self, run_id: str) -> Load:
+        """Return the load after a run took a slot."""
+        return Load(self.active + 1, run_id, self.queued, self.tail_id)
+
+    def lined_up(self, run_id: str, *, instead: bool = False) -> Load:
+        """Return the load after a run was queued, `instead` of the one that was queued last or behind it."""
+        return Load(self.active, self.active_id, self.queued if instead else self.queued + 1, run_id)
+
+    def freed(self, run_id: str) -> Load:
+        """Return the load after a run gave its slot back."""
+        active_id = None if self.active_id == run_id else self.active_id
+        return Load(max(0, self.active - 1), active_id, self.queued, self.tail_id)
+
+    def unqueued(self, run_id: str) -> Load:
+        """Return the load after a run left the queue without having had a slot."""
+        tail_id = None if self.tail_id == run_id else self.tail_id
+        return Load(self.active, self.active_id, max(0, self.queued - 1), tail_id)
+
+    def promoted(self, count: int) -> Load:
+        """Return the load after so many queued runs took slots; who they are is known when that is committed."""
+        emptied = self.queued == count
+        active_id, tail_id = (self.tail_id, None) if emptied else (None, self.tail_id)
+        return Load(self.active + count, active_id, self.queued - count, tail_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from poundlock.codecs import pack
@@ -29,7 +29,7 @@ from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Pos
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, settle_lines
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, receipt_line, settle_lines
 from poundlock.model.runs import Message, RunRecord, StoredEvent
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.cancel import Cancel, cancel
@@ -43,11 +43,12 @@ from poundlock.runtime.registration import call_hook
 from poundlock.runtime.runs import accepted, as_mapping, new_run
 from poundlock.runtime.supersede import superseding
 
+_RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
 _ATTEMPTS = 32
 _WAIT_WINDOW = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admit:
     """Decide about an event. `decided` (workflow, trigger) pairs were decided elsewhere, waits included if any."""
 
@@ -74,23 +75,36 @@ class _Offer:
     payload_text: str
     ref: str
     fingerprint: str
-    known: dict[str, Remember] = field(default_factory=dict)
+    known: dict[str, Remember]
 
 
-@dataclass(slots=True)
 class _Plan:
     """Everything one attempt wants to commit, and what has to be done when it is durable."""
 
-    lines: list[ReceiptLine] = field(default_factory=list)
-    creates: list[RunCreate] = field(default_factory=list)
-    moves: list[RunMove] = field(default_factory=list)
-    posts: list[Post] = field(default_factory=list)
-    remember: list[Remember] = field(default_factory=list)
-    deliveries: list[Delivery] = field(default_factory=list)
-    loads: dict[Pair, tuple[Token | None, Load]] = field(default_factory=dict)
-    started: list[tuple[ActiveRun, Route]] = field(default_factory=list)
-    aborts: list[Cancel] = field(default_factory=list)
-    superseded: list[str] = field(default_factory=list)
+    __slots__ = (
+        "aborts",
+        "creates",
+        "deliveries",
+        "lines",
+        "loads",
+        "moves",
+        "posts",
+        "remember",
+        "started",
+        "superseded",
+    )
+
+    def __init__(self) -> None:
+        self.lines: list[ReceiptLine] = []
+        self.creates: list[RunCreate] = []
+        self.moves: list[RunMove] = []
+        self.posts: list[Post] = []
+        self.remember: list[Remember] = []
+        self.deliveries: list[Delivery] = []
+        self.loads: dict[Pair, tuple[Load, Token | None]] = {}
+        self.started: list[tuple[ActiveRun, RunCreate, Route]] = []
+        self.aborts: list[Cancel] = []
+        self.superseded: list[str] = []
 
 
 async def admit(core: Core, command: Admit) -> Admitted:
@@ -104,7 +118,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
     core.check_accepting()
     event, text = accepted(core, command.event)
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    offer = _Offer(event, text, core.ids.unique(), fingerprint)
+    offer = _Offer(event, text, core.ids.sortable(core.clock.now()), fingerprint, {})
     plan, committed = await _decided(core, command, offer)
     if command.dry:
         return Admitted(event, _foretold(plan))
@@ -159,19 +173,19 @@ async def _check_only(core: Core, changes: Changes) -> Committed:
 async def _decide(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Changes]:
     plan = _Plan()
     event = offer.event
+    decided = command.decided
     for route in core.index.match(event.type):
-        if (route.entry.id, route.trigger_id) not in command.decided:
+        if not decided or (route.entry.id, route.trigger_id) not in decided:
             await _decide_route(core, plan, route, offer)
     if command.waits:
         await _decide_waits(core, plan, offer, dry=command.dry)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
-    uses_event = plan.creates or plan.deliveries
     now = core.clock.now()
     changes = Changes(
         creates=tuple(plan.creates),
         moves=tuple(plan.moves),
-        events=(StoredEvent(offer.ref, event),) if uses_event else (),
+        events=(StoredEvent(offer.ref, event),) if plan.creates or plan.deliveries else (),
         remember=tuple(plan.remember),
         deliveries=tuple(plan.deliveries),
         posts=tuple(plan.posts),
@@ -183,27 +197,23 @@ async def _decide(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Cha
 
 async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) -> None:
     entry, event = route.entry, offer.event
-
-    def line(verdict: Verdict, run_id: str | None = None, reason: str = "") -> None:
-        plan.lines.append(ReceiptLine(verdict, entry.id, route.trigger_id, run_id, reason))
-
+    line = partial(_add_line, plan, route)
     if route.scope in offer.known:
         line(Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before")
         return
     try:
         if not route.wants(event):
-            line(Verdict.FILTERED, reason="`when` does not let it through")
+            line(Verdict.FILTERED, None, "`when` does not let it through")
             return
         load_key = route.partition(event)
         initial = route.initial_state(event)
     except Exception as error:  # noqa: BLE001 - when, key and map are user code; the other lines go on
-        line(Verdict.REJECTED, reason=code_of(error))
+        line(Verdict.REJECTED, None, code_of(error))
         return
     pair = (entry.id, load_key)
     if pair not in plan.loads:
-        [(load, token)] = await core.loads.read([pair])
-        plan.loads[pair] = (token, load)
-    token, load = plan.loads[pair]
+        [plan.loads[pair]] = await core.loads.read([pair])
+    load, token = plan.loads[pair]
     decision = entry.mode.accept(load)
     patch: dict[str, Any] = {}
     try:
@@ -225,22 +235,22 @@ async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) ->
             )
             run_id = run.identity.run_id
     except Exception as error:  # noqa: BLE001 - what the event brings may be no state; the other lines go on
-        line(Verdict.REJECTED, reason=code_of(error))
+        line(Verdict.REJECTED, None, code_of(error))
         return
     window = route.window
     match decision:
         case Start():
-            plan.loads[pair] = (token, replace(load, active=load.active + 1, active_id=run_id))
-            plan.creates.append(_created(run, RunStatus.RUNNING))
-            plan.started.append((run, route))
-            line(Verdict.STARTED, run_id)
+            plan.loads[pair] = (load.started(run_id), token)
+            create = run.admitted(_RUNNING)
+            plan.creates.append(create)
+            plan.started.append((run, create, route))
+            line(_STARTED, run_id)
         case Queue(supersedes=old) | Replace(supersedes=old):
             if old is not None:
                 plan.moves.append(await superseding(core, old, run_id))
                 plan.superseded.append(old)
-            queued = load.queued + (0 if old is not None else 1)
-            plan.loads[pair] = (token, replace(load, queued=queued, tail_id=run_id))
-            plan.creates.append(_created(run, RunStatus.QUEUED))
+            plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
+            plan.creates.append(run.admitted(RunStatus.QUEUED))
             if isinstance(decision, Replace):
                 plan.aborts.append(Cancel(decision.run_id, f"replaced by run {run_id}", "replaced"))
                 line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
@@ -250,22 +260,18 @@ async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) ->
             plan.posts.append(Post(active, "signal", patch, core.clock.now()))
             line(Verdict.SIGNALLED, active)
         case Drop(reason=reason):
-            line(Verdict.DROPPED, reason=reason)
+            line(Verdict.DROPPED, None, reason)
             window = 0.0  # checked, for it may have been taken before; but not remembered
         case Reject(reason=reason):
-            line(Verdict.REJECTED, reason=reason)
+            line(Verdict.REJECTED, None, reason)
             window = 0.0
     if route.window is not None:
         expires = core.clock.now() + (window or 0.0)
         plan.remember.append(Remember(event.source, event.id, route.scope, offer.fingerprint, run_id, expires))
 
 
-def _created(run: ActiveRun, status: RunStatus) -> RunCreate:
-    [create] = run.create().creates
-    if status is RunStatus.RUNNING:
-        return create
-    head = replace(create.head, status=status, owner=None, slot=False)
-    return create._replace(head=head)
+def _add_line(plan: _Plan, route: Route, verdict: Verdict, run_id: str | None = None, reason: str = "") -> None:
+    plan.lines.append(receipt_line(verdict, route.entry.id, route.trigger_id, run_id, reason))
 
 
 async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) -> None:
@@ -316,7 +322,11 @@ def _check_same(event: Event, fingerprint: str, taken: dict[str, Remember]) -> N
 # ---------------------------------------------------------------------------------------------------- committing
 async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
     loads = []
-    for pair, token, load in _changed(plan):
+    # One that was only read is guarded as well: what was dropped, rejected or signalled because of it must have been
+    # so when this became durable.
+    for pair, (load, token) in plan.loads.items():
+        if token is None and load.idle:
+            continue
         following = Token(core.ids.token(), 0) if token is None else token.next()
         loads.append(LoadChange(*pair, token, load, following))
         core.loads.submitted(pair, load, following)
@@ -327,7 +337,8 @@ async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
         applied = True
     except asyncio.CancelledError:
         # Whoever emitted went away; the commit goes on. What it starts or resumes must not be left standing.
-        take_up(core, [*(run.identity.run_id for run, _ in plan.started), *(post.run_id for post in plan.deliveries)])
+        started = [run.identity.run_id for run, _, _ in plan.started]
+        take_up(core, [*started, *(delivery.run_id for delivery in plan.deliveries)])
         raise
     finally:
         for change in loads:
@@ -335,21 +346,10 @@ async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
     return committed
 
 
-def _changed(plan: _Plan) -> Iterator[tuple[Pair, Token | None, Load]]:
-    """Yield every load that was decided on.
-
-    One that was only read is guarded as well: what was dropped, rejected or signalled because of it must have been so
-    when this became durable.
-    """
-    for pair, (token, load) in plan.loads.items():
-        if token is not None or not load.idle:
-            yield pair, token, load
-
-
 # ---------------------------------------------------------------------------------------------------- afterwards
 async def _carry_out(core: Core, plan: _Plan, committed: Committed, event: Event) -> None:
-    for run, route in plan.started:
-        run.committed(Changes(creates=tuple(create for create in plan.creates if create.identity is run.identity)))
+    for run, create, route in plan.started:
+        run.created(create)
         start(core, LiveRun(run, route.entry, new=True))
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))
@@ -394,7 +394,7 @@ async def _abort(core: Core, abort: Cancel) -> None:
 
 async def _tell(core: Core, lines: tuple[ReceiptLine, ...]) -> None:
     for line in lines:
-        core.count(f"event:{line.verdict}")
+        core.count("event:" + line.verdict)
         entry = core.entries.get(line.workflow_id or "")
         if entry is not None and entry.hooks.on_dispatch is not None:
             await call_hook(entry, "on_dispatch", line)

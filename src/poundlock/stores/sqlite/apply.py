@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import dump, load
@@ -220,7 +219,7 @@ class Transaction:
     # ---------------------------------------------------------------------------------------------------- loads
     def change_load(self, change: LoadChange, promoted: Sequence[str] = ()) -> None:
         """Set a load."""
-        loaded = replace(change.load, active_id=promoted[-1]) if promoted else change.load
+        loaded = change.load._replace(active_id=promoted[-1]) if promoted else change.load
         self.effects.loads[change.workflow_id, change.load_key] = None if loaded.idle else (loaded, change.token)
 
     def _promote(self, change: LoadChange, now: float) -> list[str]:
@@ -250,7 +249,7 @@ class Transaction:
             return
         pair = (workflow_id, load_key)
         known, token = self.load_of(pair) or (_IDLE, Token(default_ids.token(), 0))
-        self.effects.loads[pair] = (replace(known, active=known.active + 1, active_id=run_id), token.next())
+        self.effects.loads[pair] = (known.started(run_id), token.next())
 
     def finish(self) -> None:
         """Write the loads and the shapes of waits as they are when all is applied."""
