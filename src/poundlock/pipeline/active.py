@@ -92,6 +92,7 @@ class ActiveRun:
         "make_container",
         "owner",
         "plan",
+        "rearmed",
         "recovered",
         "registered",
         "resume",
@@ -162,6 +163,8 @@ class ActiveRun:
         """Waits that steps announced since the last boundary; replaced, never changed. Once armed they are rows."""
         self.armed: dict[str, tuple[tuple[Any, ...], WaitRow | None]] | None = None
         """Declared waits as they were armed last, with the values they were resolved from."""
+        self.rearmed: tuple[WaitRow, ...] | None = None
+        """The waits as they were last armed, to tell whether anybody changed them since."""
         self.buffer: tuple[Message, ...] = ()
         self.consumed: list[int] = []
         self.resume: Resume | None = None
@@ -251,7 +254,10 @@ class ActiveRun:
         """
         messages = list(self.backlog)
         self.backlog = ()
-        if self.inbox:
+        if len(self.inbox) == 1 and self.inbox[0].seq == self.inbox_seen + 1:
+            self.inbox_seen += 1
+            messages.append(self.inbox.pop())
+        elif self.inbox:
             early: list[Message] = []
             for message in sorted(self.inbox, key=lambda message: message.seq):
                 if message.seq == self.inbox_seen + 1:

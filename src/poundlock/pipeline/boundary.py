@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import detach, dump, pack
+from poundlock.codecs import detach, dump, encode, pack
 from poundlock.errors import NotRegistered, StateInvalid, StepFailed, WaitExpired, suggest
 from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
 from poundlock.model.durations import seconds
@@ -163,9 +163,11 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
     """Stand where an instruction says. None: at another stage, going on."""
     run.resume = None
     if instruction is None or type(instruction) is Advance:
+        if stage.following is None:
+            return complete(run, None)
         run.stage = stage.following
         rearm(run)
-        return None if run.stage is not None else complete(run, None)
+        return None
     if type(instruction) is Jump:
         run.stage = target(run, instruction.stage)
         rearm(run)
@@ -185,8 +187,10 @@ def complete(run: ActiveRun, result: Any) -> Outcome:
     """End the run as completed."""
     decoded = None if result is None else pack(result)[0]
     run.stage = None
-    _expire_buffer(run)
-    run.journal.add(run.clock.now(), "pipeline", "pipeline:success", run.plan.path_json)
+    if run.buffer or run.backlog or run.inbox:
+        _expire_buffer(run)
+    if run.journal.full:
+        run.journal.put(run.clock.now(), run.plan.success_entry)
     return Completed(decoded)
 
 
@@ -328,7 +332,7 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
 
 def _fold(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
     if patch:
-        _apply(run, patch, dump(patch), run.plan.path_json)
+        _apply(run, patch, encode(patch), run.plan.path_json)
     rearm(run)
 
 

@@ -22,6 +22,7 @@ from poundlock.model.definitions import (
     WorkflowDefinition,
 )
 from poundlock.model.durations import optional_seconds
+from poundlock.model.paths import get_path
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.injection import Binding, compile_binding
@@ -103,6 +104,10 @@ class DeclaredWait:
     refs: tuple[str, ...]
     """The state paths it refers to: as long as they hold the same values, it is armed for the same events."""
 
+    def values(self, state: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what a state holds at those paths."""
+        return tuple([get_path(state, path) for path in self.refs])
+
 
 @dataclass(slots=True, eq=False)
 class PipelinePlan:
@@ -119,6 +124,12 @@ class PipelinePlan:
     visit_limit: int
     definition_hash: str
     routes: Mapping[str, Instruction | None]
+    start_entry: str = field(init=False)
+    success_entry: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start_entry = entry("pipeline", "pipeline:start", self.path_json)
+        self.success_entry = entry("pipeline", "pipeline:success", self.path_json)
 
 
 def compile_plans(

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import detach, dump, pack
+from poundlock.codecs import detach, encode, pack
 from poundlock.errors import InvalidDefinition, StateInvalid, StepFailed
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.events import Event
-from poundlock.model.paths import get_path
 from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.validation import wait_faults
 from poundlock.model.waits import arm
@@ -35,6 +34,8 @@ def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
     plan = run.plan
     if not plan.declared and not run.registered and not run.waits:
         return
+    if run.waits is run.rearmed and not run.registered and _still_right(run, pausing=pausing):
+        return
     known = {row.wait_id: row for row in run.waits}
     rows: list[WaitRow] = []
     wanted = set()
@@ -56,11 +57,25 @@ def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
     rows += [row for row in run.waits if row.wait_id not in wanted and not (pausing and row.resume_at is not None)]
     if tuple(rows) != run.waits:
         run.waits = tuple(rows)
+    run.rearmed = run.waits
+
+
+def _still_right(run: ActiveRun, *, pausing: bool) -> bool:
+    """Whether arming again could only come to the same rows as the last time."""
+    plan = run.plan
+    if pausing and not all(row.wait_id in plan.waits for row in run.waits):
+        return False
+    armed = run.armed or {}
+    for entry in plan.declared:
+        known = armed.get(entry.wait_id)
+        if known is None or (entry.refs and known[0] != entry.values(run.state)):
+            return False
+    return True
 
 
 def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
     """Return the row of a declared wait as the state has it now; None while something it refers to is missing."""
-    values = tuple(get_path(run.state, path) for path in entry.refs)
+    values = entry.values(run.state)
     if run.armed is None:
         run.armed = {}
     known = run.armed.get(entry.wait_id)
@@ -182,7 +197,7 @@ def leave(run: ActiveRun, row: WaitRow) -> None:
 def note(run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any]) -> None:
     """Write a wait's entry into the journal."""
     if run.journal.full:
-        payload = dump({"wait": row.wait_id, **detail})
+        payload = encode({"wait": row.wait_id, **detail})
         run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, payload)
 
 

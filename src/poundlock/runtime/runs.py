@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import TYPE_TAG, dump, pack
+from poundlock.codecs import TYPE_TAG, dump, encode, pack
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
 from poundlock.model.events import Event
 from poundlock.model.patches import merge
@@ -115,13 +115,13 @@ def new_run(
         payload = _created(event, trigger_id)
     run.journal.add(now, "dispatch", "run:created", run.plan.path_json, payload, text)
     if core.timeline:
-        run.journal.add(now, "pipeline", "pipeline:start", run.plan.path_json)
+        run.journal.put(now, run.plan.start_entry)
     begin(run)
     return run
 
 
 def _created(event: Event, trigger_id: str | None) -> str:
-    return dump({"event": {"id": event.id, "type": event.type, "source": event.source}, "trigger": trigger_id})
+    return encode({"event": {"id": event.id, "type": event.type, "source": event.source}, "trigger": trigger_id})
 
 
 def as_mapping(initial: Any) -> dict[str, Any]:

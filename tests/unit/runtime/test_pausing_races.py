@@ -489,6 +489,34 @@ async def test_an_emitter_that_goes_away_strands_nobody(stores):
     assert statuses == {True: COMPLETED, False: COMPLETED}
 
 
+async def test_an_emitter_that_goes_away_leaves_driven_runs_alone(stores, gate):
+    """A run that is being driven while such an emitter's event is buffered for it goes on undisturbed: no step twice."""
+    ran = []
+
+    async def work():
+        ran.append("work")
+        await gate()
+
+    stages = [
+        Stage("work", [Step("work", work)]),
+        Stage("gate", router=Pause(Wait("go", id="w"))),
+        Stage("after", [Step("after", lambda: ran.append("after"), executor="inline")]),
+    ]
+    wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)])
+    rt = await stores.enter(wf)
+    [run_id] = (await rt.emit("begin")).run_ids
+    await stores.clock.run_until_idle()
+    rt.store.hold_after = lambda changes: changes.receipt is not None
+    emitting = asyncio.create_task(rt.emit("go"))
+    await rt.store.until_held()
+    rt.store.hold_after = None
+    emitting.cancel()
+    await stores.clock.run_until_idle()
+    gate.open()
+    result = await rt.wait(run_id, 60)
+    assert (result.status, result.metadata["attempt"], ran) == (COMPLETED, 1, ["work", "after"])
+
+
 async def test_dedupe_holds_for_two_emits_at_once(stores):
     """The same event emitted twice at once reaches a parked run once."""
     ran = []

@@ -52,7 +52,9 @@ async def _give_back(core: Core) -> None:
     await core.store.written_behind()
     for run_id in list(core.stranded):
         record = await core.store.load(run_id)
-        if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
+        if run_id in core.live:
+            pass  # it was only feared to be without a driver
+        elif record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
                 await core.store.commit(Changes(moves=(_given_back(record, core.clock.now()),)))
             except (StaleVersion, LeaseLost):

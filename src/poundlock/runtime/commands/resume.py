@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import Checkpoint, Message, RunRecord, RunResult, WaitRow
 from poundlock.pipeline.boundary import check_answer
+from poundlock.runtime.commands.claim import take_up
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core, LiveRun
@@ -65,7 +67,7 @@ async def resume(core: Core, command: Resume) -> RunResult:
         try:
             _check_wait(command, row, epoch)
             check_answer(live.run, patch)
-            waiter = await core.to_the_end(_take(core, live, row, patch))
+            waiter = await _take(core, live, row, patch)
         except (StaleVersion, LeaseLost):
             continue  # somebody was quicker: see what it stands at now
         except PoundlockError:
@@ -108,6 +110,10 @@ async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] |
     core.resuming[run_id] = row.epoch
     try:
         committed = await core.store.commit(changes)
+    except asyncio.CancelledError:
+        # Whoever resumed went away; the commit goes on, and what it resumes must not be left standing.
+        take_up(core, [run_id])
+        raise
     finally:
         core.resuming.pop(run_id, None)
     run.committed(changes)
