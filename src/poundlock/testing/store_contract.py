@@ -769,6 +769,35 @@ class StoreContract:
         assert [message.kind for message in await scribe.store.inbox("r1", 0)] == ["signal", "abort"]
         assert (await scribe.record()).head.version == 1
 
+    async def test_many_runs_are_answered_at_once(self, scribe: Scribe) -> None:
+        """Runs that go on with a message each get its sequence, whoever else is written with them; a stale one none."""
+        run_ids = [f"r{number}" for number in range(20)]
+        for run_id in run_ids:
+            await scribe.park(run_id)
+        await scribe.store.commit(Changes(posts=(Post("r3", "signal", {"first": True}, NOW),)))
+        records = [await scribe.record(run_id) for run_id in run_ids]
+        goes_on = {"status": RUNNING, "owner": "w2", "new_epoch": 2}
+        changes = [
+            Changes(
+                moves=(move_of(record, **goes_on, **({"version": 7} if number == 5 else {})),),
+                posts=(Post(record.identity.run_id, "resume", {"patch": {"n": number}}, NOW),),
+                now=NOW,
+            )
+            for number, record in enumerate(records)
+        ]
+        answers = await asyncio.gather(*map(scribe.store.commit, changes), return_exceptions=True)
+        assert isinstance(answers.pop(5), StaleVersion)
+        assert [answer.posted for answer in answers if isinstance(answer, Committed)] == [
+            (2,) if run_id == "r3" else (1,) for run_id in run_ids if run_id != "r5"
+        ]
+        assert await scribe.store.inbox("r5", 0) == []
+        [first, second] = await scribe.store.inbox("r3", 0)
+        assert (first.body, second.kind, second.body) == ({"first": True}, "resume", {"patch": {"n": 3}})
+        for run_id in run_ids:
+            if run_id != "r5":
+                await scribe.end(run_id)
+                assert await scribe.store.inbox(run_id, 0) == []
+
     # ----------------------------------------------------------------------------------- remembering and receipts
     async def test_a_remembered_key_is_taken_until_it_expires(self, scribe: Scribe) -> None:
         """A key is refused with what stands there while it is remembered; at its time it counts as absent."""

@@ -188,7 +188,7 @@ class Transaction:
         """Replace the armed waits of several runs; keys that stay are not touched."""
         old: dict[str, set[str]] = {}
         if self.armed:
-            for size, run_ids in _portions(list(sets)):
+            for size, run_ids in portions(list(sets)):
                 for run_id, keys in self.execute(sql.wait_keys(size), run_ids).fetchall():
                     old.setdefault(run_id, set()).update(load(keys))
             self.many(sql.delete_waits, 1, list(old))
@@ -213,7 +213,7 @@ class Transaction:
 
     def many(self, statement: Callable[[int], str], width: int, values: list[Any]) -> None:
         """Execute a statement for many rows, whose values stand one after another."""
-        for size, portion in _portions(values, width):
+        for size, portion in portions(values, width):
             self.execute(statement(size), portion)
 
     # ---------------------------------------------------------------------------------------------------- loads
@@ -296,11 +296,11 @@ class Transaction:
 
     def _append(self, run_id: str, seq: int, kind: str, time: float, body: str | None, event_ref: str | None) -> int:
         self.execute(sql.NEXT_MESSAGE, (seq, run_id))
-        self.execute(sql.INSERT_MESSAGE, (run_id, seq, kind, time, body, event_ref))
+        self.execute(sql.insert_messages(1), (run_id, seq, kind, time, body, event_ref))
         return seq
 
 
-def _portions(values: list[Any], width: int = 1) -> Iterator[tuple[int, list[Any]]]:
+def portions(values: list[Any], width: int = 1) -> Iterator[tuple[int, list[Any]]]:
     """Yield the values in portions for which there are statements, each with its number of rows."""
     start = 0
     for size in sql.sizes(len(values) // width):

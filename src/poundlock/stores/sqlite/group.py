@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from poundlock.model.changes import Changes, RunMove
+from poundlock.codecs import dump
+from poundlock.model.changes import NOTHING, Changes, Committed, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import WaitRow
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.apply import Transaction
+from poundlock.stores.sqlite.apply import Transaction, portions
 from poundlock.stores.sqlite.rows import boundary_row, event_row, log_row, move_row, run_row
+from poundlock.stores.sqlite.worker import Job
 
 
 class Group:
-    """Changes of different runs that are written with a few statements for all: boundaries, ends, admitted events.
+    """Changes of different runs written with a few statements for all: boundaries, ends, admitted events, answers.
 
     A single statement also gives the event loop's thread a single chance to run while the writer's is in SQLite, and
     the writer's a single wait to get its turn back.
@@ -41,6 +43,8 @@ class Group:
         self._remember: list[Any] = []
         self._receipts: list[Any] = []
         self._waits: dict[str, Sequence[WaitRow]] = {}
+        self._posts: list[tuple[Job, Post, str]] = []
+        self._emptied: list[str] = []
         self._after: list[RunMove] = []
 
     def fits(self, changes: Changes) -> bool:
@@ -48,7 +52,7 @@ class Group:
 
         Where this says no, they are applied alone, which also says why they are refused.
         """
-        if changes.deliveries or changes.posts:
+        if changes.deliveries or (changes.posts and not _answers(changes)):
             return False
         for move in changes.moves:
             if move.slot and move.new_epoch != move.epoch:  # a new owner may have to take a slot again
@@ -78,8 +82,16 @@ class Group:
                 return True
         return any(key[:3] in self._keys for key in changes.remember) if changes.remember else False
 
-    def add(self, changes: Changes) -> None:
-        """Take in changes that fit and touch nothing of the group."""
+    def add(self, job: Job) -> None:
+        """Take in a job whose changes fit and touch nothing of the group; its answer is there when that is flushed.
+
+        Raises:
+            NotStorable: a message of it is no data; nothing was taken in.
+        """
+        changes: Changes = job.work
+        job.answer = NOTHING
+        if changes.posts:
+            self._posts += [(job, post, dump(post.body, "body")) for post in changes.posts]
         for event in changes.events:
             self._events += event_row(event)
         for create in changes.creates:
@@ -117,7 +129,9 @@ class Group:
             self._waits[run_id] = ()
         elif move.waits is not None:
             self._waits[run_id] = move.waits
-        if move.snapshot is not None or move.consumed or (terminal and move.inbox != 0):
+        if terminal and move.inbox != 0:  # 0: there never was a message
+            self._emptied.append(run_id)
+        if move.snapshot is not None or (move.consumed and not terminal):
             self._after.append(move)
 
     def flush(self) -> bool:
@@ -133,12 +147,30 @@ class Group:
             return False
         if self._waits and (transaction.armed or any(self._waits.values())):
             transaction.replace_waits(self._waits)
+        if self._posts:
+            self._post()
+        many(sql.empty_inboxes, 1, self._emptied)
         for move in self._after:
             transaction.follow(move)
         many(sql.remember, sql.REMEMBER_WIDTH, self._remember)
         many(sql.put_receipts, sql.RECEIPT_WIDTH, self._receipts)
         self._clear()
         return True
+
+    def _post(self) -> None:
+        """Write messages to runs that were moved just now, so that they exist and have not ended."""
+        transaction = self._transaction
+        run_ids = [post.run_id for _, post, _ in self._posts]
+        last: dict[str, int] = {}
+        for size, portion in portions(run_ids):
+            last.update(transaction.execute(sql.inbox_seqs(size), portion).fetchall())
+        transaction.many(sql.next_messages, 1, run_ids)
+        rows: list[Any] = []
+        for job, post, body in self._posts:
+            seq = last[post.run_id] + 1
+            rows += (post.run_id, seq, post.kind, post.time, body, None)
+            job.answer = Committed(posted=(seq,))
+        transaction.many(sql.insert_messages, sql.MESSAGE_WIDTH, rows)
 
     def _update(self, values: list[Any], width: int, statement: Callable[[int], str]) -> bool:
         """Update a run per row of values; return False if fewer were updated."""
@@ -156,3 +188,11 @@ class Group:
             left -= rows
             start = end
         return True
+
+
+def _answers(changes: Changes) -> bool:
+    """Whether all that is posted is one message to a run that the same changes let go on."""
+    if len(changes.posts) != 1 or len(changes.moves) != 1:
+        return False
+    move = changes.moves[0]
+    return changes.posts[0].run_id == move.run_id and not move.status.terminal

@@ -85,6 +85,11 @@ _INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run_id) VALUES {rows}"
 # Bare VALUES would make SQLite look at every key there is.
 _DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (SELECT column1, column2 FROM (VALUES {rows}))"
 
+_INBOX_SEQS: Final = "SELECT run_id, inbox_seq FROM runs WHERE run_id IN ({rows})"
+_NEXT_MESSAGES: Final = "UPDATE runs SET inbox_seq = inbox_seq + 1 WHERE run_id IN ({rows})"
+_INSERT_MESSAGES: Final = "INSERT INTO inbox (run_id, seq, kind, time, body, event_ref) VALUES {rows}"
+_EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run_id IN ({rows})"
+
 EVENT_WIDTH: Final = 8
 RUN_WIDTH: Final = 25
 LOG_WIDTH: Final = 4
@@ -92,6 +97,7 @@ BOUNDARY_WIDTH: Final = 10
 MOVE_WIDTH: Final = 14
 WAIT_WIDTH: Final = 13
 KEY_WIDTH: Final = 2
+MESSAGE_WIDTH: Final = 6
 PAIR_WIDTH: Final = 2
 LOAD_WIDTH: Final = 8
 REMEMBER_WIDTH: Final = 6
@@ -204,6 +210,30 @@ def insert_keys(count: int) -> str:
     return _INSERT_KEYS.format(rows=_rows(KEY_WIDTH, count))
 
 
+@cache
+def inbox_seqs(count: int) -> str:
+    """Return the query for the last inbox sequences of `count` runs."""
+    return _INBOX_SEQS.format(rows=", ".join("?" * count))
+
+
+@cache
+def next_messages(count: int) -> str:
+    """Return the statement that counts one more message for each of `count` different runs."""
+    return _NEXT_MESSAGES.format(rows=", ".join("?" * count))
+
+
+@cache
+def insert_messages(count: int) -> str:
+    """Return the statement that writes `count` messages."""
+    return _INSERT_MESSAGES.format(rows=_rows(MESSAGE_WIDTH, count))
+
+
+@cache
+def empty_inboxes(count: int) -> str:
+    """Return the statement that deletes all messages of `count` runs."""
+    return _EMPTY_INBOXES.format(rows=", ".join("?" * count))
+
+
 # ---------------------------------------------------------------------------------------------------- one by one
 RUN_EXISTS: Final = "SELECT 1 FROM runs WHERE run_id = ?"
 RUN_CONDITIONS: Final = "SELECT version, epoch, inbox_seq, slot, workflow_id, load_key FROM runs WHERE run_id = ?"
@@ -256,7 +286,6 @@ WHERE run_id IN (SELECT run_id FROM wait_keys WHERE wait_keys.key IN (SELECT val
 ORDER BY created_at, run_id
 """  # noqa: S608 - our own column names
 
-INSERT_MESSAGE: Final = "INSERT INTO inbox (run_id, seq, kind, time, body, event_ref) VALUES (?, ?, ?, ?, ?, ?)"
 DELETE_MESSAGE: Final = "DELETE FROM inbox WHERE run_id = ? AND seq = ?"
 DELETE_INBOX: Final = "DELETE FROM inbox WHERE run_id = ?"
 INBOX: Final = """

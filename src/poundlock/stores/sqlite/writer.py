@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from poundlock.model.changes import NOTHING, Changes, Committed
+from poundlock.model.changes import Changes, Committed
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
@@ -157,8 +157,7 @@ def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
             if group.touches(work) and not group.flush():
                 raise _Repeat
             if group.fits(work):
-                group.add(work)
-                job.answer = NOTHING
+                group.add(job)
             else:
                 job.answer = transaction.check(work) or transaction.write(work)
         else:
