@@ -59,11 +59,11 @@ async def join(slot: Slot, asker: Slot | Node) -> None:
     flight = slot.flight
     if flight is None:
         raise circle(slot, asker)
-    waiting = flight_of(asker)
+    waiting, through = _standing_still(asker)
     if waiting is not None:
         if _way(flight, waiting):
             raise circle(slot, asker)
-        waiting.waits[flight] = waiting.waits.get(flight, 0) + 1
+        waiting.waits.setdefault(flight, []).append(through)
     waiter = asyncio.get_running_loop().create_future()
     flight.waiters.add(waiter)
     try:
@@ -71,7 +71,7 @@ async def join(slot: Slot, asker: Slot | Node) -> None:
     finally:
         flight.waiters.discard(waiter)
         if waiting is not None:
-            waiting.waits[flight] -= 1
+            waiting.waits[flight].remove(through)
             if not waiting.waits[flight]:
                 del waiting.waits[flight]
         if not flight.waiters and slot.flight is flight:
@@ -223,24 +223,33 @@ def current_flight() -> Flight | None:
 
 def flight_of(asker: Slot | Node | None) -> Flight | None:
     """Return the build that stands still while `asker` waits."""
+    return _standing_still(asker)[0]
+
+
+def _standing_still(asker: Slot | Node | None) -> tuple[Flight | None, tuple[Slot, ...]]:
+    """Return that build, and the transients that lead from it to `asker`."""
+    through: list[Slot] = []
     while isinstance(asker, Slot):
         if asker.flight is not None:
-            return asker.flight
+            return asker.flight, tuple(through[::-1])
+        through.append(asker)
         asker = asker.asker
-    return None
+    return None, ()
 
 
-def _way(start: Flight, goal: Flight) -> list[Flight]:
+def _way(start: Flight, goal: Flight) -> list[Slot]:
     """Return how waiting builds lead from `start` to `goal`, both included, or nothing."""
     came_from: dict[Flight, Flight] = {}
     todo = [start]
     while todo:
         flight = todo.pop()
         if flight is goal:
-            way = [flight]
-            while way[-1] is not start:
-                way.append(came_from[way[-1]])
-            return way[::-1]
+            way = [flight.slot]
+            while flight is not start:
+                before = came_from[flight]
+                way[:0] = (before.slot, *before.waits[flight][0])
+                flight = before
+            return way
         for other in flight.waits:
             if other not in came_from and other is not start:
                 came_from[other] = flight
@@ -255,7 +264,7 @@ def circle(slot: Slot, asker: Slot | Node | None) -> ArtifactCycle:
         between.insert(0, asker)
         if slot.flight is not None and asker.flight is not None:
             # From here on builds wait for each other, perhaps across tasks.
-            between[:1] = [flight.slot for flight in _way(slot.flight, asker.flight)[1:]]
+            between[:1] = _way(slot.flight, asker.flight)[1:]
             break
         asker = asker.asker
     return explain.cycle([slot.name, *(each.name for each in between), slot.name])

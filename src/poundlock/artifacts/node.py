@@ -168,8 +168,12 @@ class Flight:
         self.slot = slot
         self.task: asyncio.Task[None]
         self.waiters: set[asyncio.Future[None]] = set()
-        self.waits: dict[Flight, int] = {}
-        """Other builds that this one waits for, and how often; a path back to itself would be a circle."""
+        self.waits: dict[Flight, list[tuple[Slot, ...]]] = {}
+        """Other builds that this one waits for; a path back to itself would be a circle.
+
+        For each wait, the transients through which this one asks: they have no build of their own, and belong into the
+        path of a circle all the same. Noted here because a transient forgets who asked for it when it ends.
+        """
         self.error: BaseException | None = None
         self.abandoned = False
         """The last waiter left, so it was cancelled."""

@@ -69,7 +69,7 @@ def cross(run: ActiveRun, stage: StagePlan, step: StepDone | RunError) -> bool:
         return False
     if journal.full:
         journal.put(run.clock.now(), step.step.success_entry)
-    if not stage.plain or run.inbox or run.backlog or run.waits or run.registered:
+    if not stage.plain or run.inbox or run.backlog or run.registered:
         return False
     if step.patch is None or step.text is None:
         return False
@@ -79,6 +79,7 @@ def cross(run: ActiveRun, stage: StagePlan, step: StepDone | RunError) -> bool:
         journal.put(run.clock.now(), stage.success_entry)
     run.resume = None
     run.stage = stage.following
+    rearm(run)
     return True
 
 

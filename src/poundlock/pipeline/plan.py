@@ -150,12 +150,10 @@ def _compile_pipeline(
     definition: WorkflowDefinition, pipeline: Pipeline, service_types: Mapping[Any, tuple[str, ...]], clock: Clock
 ) -> PipelinePlan:
     stages = []
-    declared = tuple(_declared(pipeline.stages))
-    # Whether every boundary has to look at the state as a whole: to check it, or to arm waits against it.
-    looks = definition.state is not None or bool(declared)
     for index, stage in enumerate(pipeline.stages):
         following = pipeline.stages[index + 1].id if index + 1 < len(pipeline.stages) else None
-        stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock, looks))
+        stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock))
+    declared = tuple(_declared(pipeline.stages))
     return PipelinePlan(
         workflow_id=definition.id,
         id=pipeline.id,
@@ -179,7 +177,6 @@ def _compile_stage(
     following: str | None,
     service_types: Mapping[Any, tuple[str, ...]],
     clock: Clock,
-    looks: bool,
 ) -> StagePlan:
     path = f"{pipeline_id}/{stage.id}"
     steps = tuple(_compile_step(definition, path, stage.id, step, service_types, clock) for step in stage.steps)
@@ -197,7 +194,7 @@ def _compile_stage(
         only=alone,
         following=following,
         silent=not steps and _static(stage.router) is not None,
-        plain=alone is not None and stage.router is None and following is not None and not looks,
+        plain=alone is not None and stage.router is None and following is not None and definition.state is None,
     )
 
 
