@@ -269,7 +269,7 @@ def _check_nothing_blocks(slot: Slot, asker: Slot | Node) -> None:
         for index, outer in enumerate(way):
             if (outer.node, outer.recipe) == place:
                 raise explain.cycle([each.name for each in (*way[index:], inner)])
-        reason = _reason_to_wait(inner, asker)
+        reason = _reason_to_wait(inner, asker, way)
         if reason is not None:
             raise explain.must_await(slot.name, inner.name, reason)
         for need in inner.recipe.needs:
@@ -281,7 +281,7 @@ def _check_nothing_blocks(slot: Slot, asker: Slot | Node) -> None:
     look(slot, ())
 
 
-def _reason_to_wait(slot: Slot, asker: Slot | Node) -> str | None:
+def _reason_to_wait(slot: Slot, asker: Slot | Node, way: tuple[Slot, ...]) -> str | None:
     if slot.status is BUILDING:
         if slot.awaitable is not None:
             _drop(slot.awaitable)
@@ -289,7 +289,7 @@ def _reason_to_wait(slot: Slot, asker: Slot | Node) -> str | None:
             return _GIVES_AWAITABLE
         own = flight_of(asker) or (current_flight() if _get_running_loop() is not None else None)
         if slot.flight is None or slot.flight is own:
-            raise circle(slot, asker if isinstance(asker, Slot) or own is None else own.slot)
+            raise circle(slot, asker if isinstance(asker, Slot) or own is None else own.slot, way)
         return "is being built"
     if slot.is_leaving:
         return "is still being cleaned up"

@@ -5,7 +5,7 @@ House rule: an error names the key, who asked for whom, the container, and what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.node import Node, Slot
@@ -23,13 +23,22 @@ from poundlock.errors import (
 )
 
 
+def askers(asker: Slot | Node | None) -> Iterator[Slot]:
+    """Yield who asked for whom, the last asker first.
+
+    A build can outlive the one that asked for it first, and then ask for the next build of that very artifact. So the
+    links may lead round in a ring, without anybody waiting in a circle: each slot comes once.
+    """
+    seen: set[Slot] = set()
+    while isinstance(asker, Slot) and asker not in seen:
+        yield asker
+        seen.add(asker)
+        asker = asker.asker
+
+
 def chain(asker: Slot | Node | None) -> list[str]:
     """Return who asked for whom, the first asker first; empty if a container was asked directly."""
-    names: list[str] = []
-    while isinstance(asker, Slot):
-        names.append(asker.name)
-        asker = asker.asker
-    return names[::-1]
+    return [each.name for each in askers(asker)][::-1]
 
 
 def drawn(names: Iterable[str]) -> str:
@@ -48,11 +57,10 @@ def _asked_by(asker: Slot | Node | None) -> str:
 
 def origin(asker: Slot | Node | None) -> Node | None:
     """Return the container that the whole chain started from."""
-    while isinstance(asker, Slot):
-        if asker.asker is None:
-            return asker.node
-        asker = asker.asker
-    return asker
+    found = asker if isinstance(asker, Node) else None
+    for each in askers(asker):
+        found = each.asker if isinstance(each.asker, Node) else each.node
+    return found
 
 
 def unknown(node: Node, key: Key, asker: Slot | Node | None) -> PoundlockError:

@@ -11,7 +11,7 @@ House rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
@@ -229,11 +229,10 @@ def flight_of(asker: Slot | Node | None) -> Flight | None:
 def _standing_still(asker: Slot | Node | None) -> tuple[Flight | None, tuple[Slot, ...]]:
     """Return that build, and the transients that lead from it to `asker`."""
     through: list[Slot] = []
-    while isinstance(asker, Slot):
-        if asker.flight is not None:
-            return asker.flight, tuple(through[::-1])
-        through.append(asker)
-        asker = asker.asker
+    for each in explain.askers(asker):
+        if each.flight is not None:
+            return each.flight, tuple(through[::-1])
+        through.append(each)
     return None, ()
 
 
@@ -257,24 +256,30 @@ def _way(start: Flight, goal: Flight) -> list[Slot]:
     return []
 
 
-def circle(slot: Slot, asker: Slot | Node | None) -> ArtifactCycle:
-    """Return the error for `asker` wanting `slot`, which waits for `asker`; the path begins and ends with `slot`."""
+def circle(slot: Slot, asker: Slot | Node | None, through: Sequence[Slot] = ()) -> ArtifactCycle:
+    """Return the error for `asker` wanting `slot`, which waits for `asker`; the path begins and ends with `slot`.
+
+    Args:
+        slot: what is wanted.
+        asker: who wants it.
+        through: what leads from `asker` to `slot`, if it is not `asker` itself that needs it.
+    """
     between: list[Slot] = []
-    while isinstance(asker, Slot) and asker is not slot:
-        between.insert(0, asker)
-        if slot.flight is not None and asker.flight is not None:
-            # From here on builds wait for each other, perhaps across tasks.
-            between[:1] = _way(slot.flight, asker.flight)[1:]
+    for each in explain.askers(asker):
+        if each is slot:
             break
-        asker = asker.asker
-    return explain.cycle([slot.name, *(each.name for each in between), slot.name])
+        between.insert(0, each)
+        if slot.flight is not None and each.flight is not None:
+            # From here on builds wait for each other, perhaps across tasks.
+            between[:1] = _way(slot.flight, each.flight)[1:]
+            break
+    return explain.cycle([each.name for each in (slot, *between, *through, slot)])
 
 
 def _check_not_within(slot: Slot, asker: Slot | Node | None) -> None:
     """Raise if a transient is built for itself: no slot is shared there, so nobody else would notice."""
     names = [slot.name]
-    while isinstance(asker, Slot):
-        names.append(asker.name)
-        if asker.recipe is slot.recipe and asker.node is slot.node:
+    for each in explain.askers(asker):
+        names.append(each.name)
+        if each.recipe is slot.recipe and each.node is slot.node:
             raise explain.cycle(names[::-1])
-        asker = asker.asker

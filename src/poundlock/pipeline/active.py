@@ -311,7 +311,7 @@ class ActiveRun:
         now = self.clock.now()
         if slot is None:
             slot = self.slot
-        ended = status.terminal
+        ended = status is not _RUNNING and status.terminal
         waits = () if ended else self.waits
         if not self.written:
             log = self.journal.row(1)

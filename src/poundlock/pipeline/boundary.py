@@ -73,13 +73,16 @@ def cross(run: ActiveRun, stage: StagePlan, step: StepDone | RunError) -> bool:
         return False
     if step.patch is None or step.text is None:
         return False
+    plan = step.step
     run.state = merge(run.state, step.patch)
-    journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
+    stamp = encode(run.clock.now())
+    journal.parts.append(f"[{stamp},{plan.patch_head}{step.text}]")
     if journal.full:
-        journal.put(run.clock.now(), stage.success_entry)
+        journal.parts.append(f"[{stamp},{stage.success_entry}")
     run.resume = None
     run.stage = stage.following
-    rearm(run)
+    if run.waits or run.plan.declared:
+        rearm(run)
     return True
 
 

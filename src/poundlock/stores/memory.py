@@ -121,15 +121,16 @@ class MemoryStore:
     # -------------------------------------------------------------------------------------------------- commit
     async def commit(self, changes: Changes) -> Committed:
         """Apply all of `changes`, or raise and apply none."""
-        if changes.decides_nothing and not (changes.creates or changes.events):
-            for move in changes.moves:
-                self._check_move(move)
-            self._commits += 1
-            for move in changes.moves:
-                self._move(move)
-            return NOTHING
-        self._check(changes)
-        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
+        if not changes.decides_nothing:
+            return self._decide(changes)
+        for create in changes.creates:
+            self._check_absent(create)
+        for move in changes.moves:
+            self._check_move(move)
+        self._write_runs(changes)
+        return NOTHING
+
+    def _write_runs(self, changes: Changes) -> None:
         self._commits += 1
         for event in changes.events:
             self._events.setdefault(event.ref, event.event)
@@ -137,8 +138,11 @@ class MemoryStore:
             self._create(create)
         for move in changes.moves:
             self._move(move)
-        if changes.decides_nothing:
-            return NOTHING
+
+    def _decide(self, changes: Changes) -> Committed:
+        self._check(changes)
+        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
+        self._write_runs(changes)
         promoted = tuple(run_id for change in changes.loads for run_id in self._change_load(change, changes.now))
         delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
         posted = tuple(
@@ -154,12 +158,9 @@ class MemoryStore:
 
     def _check(self, changes: Changes) -> None:
         for create in changes.creates:
-            if create.identity.run_id in self._rows:
-                raise exists(create.identity.run_id)
+            self._check_absent(create)
         for move in changes.moves:
             self._check_move(move)
-        if changes.decides_nothing:
-            return
         for change in changes.loads:
             _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
             if token != change.expect:
@@ -182,6 +183,10 @@ class MemoryStore:
                 raise not_found(post.run_id)
             if row.head.status.terminal:
                 raise finished(post.run_id, row.head.status)
+
+    def _check_absent(self, create: RunCreate) -> None:
+        if create.identity.run_id in self._rows:
+            raise exists(create.identity.run_id)
 
     def _check_move(self, move: RunMove) -> None:
         row = self._rows.get(move.run_id)

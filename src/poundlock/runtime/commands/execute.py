@@ -122,7 +122,8 @@ class Boundaries:
 
     async def boundary(self, run: ActiveRun, changes: Changes) -> None:
         live = self._live
-        live.open_gate()
+        if live.gate is not None:
+            live.open_gate()
         if live.creation is not None:
             await asyncio.shield(live.creation)
             changes = run.changes(RunStatus.RUNNING)
