@@ -69,8 +69,10 @@ class _Row:
         self.identity: RunIdentity = create.identity
         self.head: RunHead = _copy(create.head)
         self.number = number
-        self.log: list[LogRow] = []
-        self.inbox: list[Message] = []
+        # Exact tuples of numbers and texts, and no empty list: the garbage collector need not look at them again, and a
+        # store that keeps ten thousand runs is what it would mostly look at.
+        self.log: list[tuple[int, int, str]] = []
+        self.inbox: tuple[()] | list[Message] = ()
         self.waits: tuple[WaitRow, ...] = ()
         self.snapshot: tuple[int, str] | None = None
 
@@ -203,7 +205,7 @@ class MemoryStore:
         identity = create.identity
         self._rows[identity.run_id] = row
         if create.log is not None:
-            row.log.append(create.log)
+            row.log.append(_entries(create.log))
         if create.waits:
             self._set_waits(row, create.waits)
         if row.head.status is not _RUNNING:
@@ -230,7 +232,7 @@ class MemoryStore:
             head.wake_at = move.wake_at
             head.outcome = move.outcome
         if log is not None:
-            row.log.append(log)
+            row.log.append(_entries(log))
             head.log_seq = log.first_seq + log.size - 1
         if move.snapshot is not None:
             row.snapshot = (head.log_seq, move.snapshot)
@@ -243,7 +245,7 @@ class MemoryStore:
             if before is _READY:
                 self._ready.pop(move.run_id, None)
             if status.terminal:
-                row.inbox = []
+                row.inbox = ()
                 if row.waits:
                     self._set_waits(row, ())
             elif status is not _RUNNING:
@@ -339,6 +341,7 @@ class MemoryStore:
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:
         row.head.inbox_seq += 1
         stored = None if event_ref is None else StoredEvent(event_ref, self._events[event_ref])
+        row.inbox = row.inbox or []
         row.inbox.append(Message(row.identity.run_id, row.head.inbox_seq, kind, time, body, stored))
         return row.head.inbox_seq
 
@@ -359,7 +362,7 @@ class MemoryStore:
 
     def _checkpoint(self, row: _Row) -> Checkpoint:
         since, base = (0, None) if row.snapshot is None else (row.snapshot[0], load(row.snapshot[1]))
-        state = fold((entry for entry in row.log if entry.first_seq > since), base)
+        state = fold([LogRow(*entries) for entries in row.log if entries[0] > since], base)
         return Checkpoint(row.record(), state, self._events[row.identity.event_ref], tuple(row.inbox))
 
     async def find(self, query: RunQuery) -> Page[RunRecord]:
@@ -450,7 +453,7 @@ class MemoryStore:
     async def history(self, run_id: str) -> list[LogRow]:
         """Return all log rows."""
         row = self._rows.get(run_id)
-        return [] if row is None else list(row.log)
+        return [] if row is None else [LogRow(*entries) for entries in row.log]
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
@@ -461,6 +464,10 @@ class MemoryStore:
         counts = Counter(str(row.head.status) for row in self._rows.values())
         waits = sum(len(row.waits) for row in self._rows.values())
         return {**counts, "commits": self._commits, "syncs": 0, "waits": waits, "events": len(self._events)}
+
+
+def _entries(log: LogRow) -> tuple[int, int, str]:
+    return (log.first_seq, log.size, log.text)
 
 
 def _copy(head: RunHead) -> RunHead:
