@@ -44,6 +44,8 @@ class Claim(NamedTuple):
     checkpoint: Checkpoint
     recovered: bool
     """True if its last owner died or stopped while the run was running."""
+    delayed: bool = False
+    """True if it was delayed, and is due now."""
 
 
 class Store(Protocol):

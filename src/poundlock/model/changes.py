@@ -9,12 +9,13 @@ House rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.receipts import Delivered, Delivery, ReceiptRow
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, StoredEvent, WaitRow
 
 
@@ -99,8 +100,8 @@ class LoadChange:
 class Remember(NamedTuple):
     """A key that must be absent (`KeysTaken`) and is then remembered until `expires_at`.
 
-    `scope` is "workflow/trigger", or "" for the one entry that all waits share. An expired key counts as absent; one
-    that has expired as it comes is only checked.
+    `scope` is "workflow/trigger", or "" for the one entry that all waits share; that one is only kept if a delivery of
+    the same changes was taken. An expired key counts as absent; one that has expired as it comes is only checked.
     """
 
     source: str
@@ -161,6 +162,11 @@ class Changes:
     def decides_nothing(self) -> bool:
         """Whether runs are created and moved, and that is all: only the runs' own conditions have to hold."""
         return not (self.loads or self.remember or self.deliveries or self.posts or self.receipt is not None)
+
+    def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
+        """Return the keys to keep, now that it is known what the deliveries came to."""
+        missed = bool(delivered) and all(outcome.fate is Fate.GONE for outcome in delivered)
+        return [key for key in self.remember if key.expires_at > self.now and (key.scope or not missed)]
 
 
 class Committed(NamedTuple):

@@ -150,9 +150,8 @@ class MemoryStore:
         posted = tuple(
             [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
         )
-        for key in changes.remember:
-            if key.expires_at > changes.now:
-                self._remembered[key.source, key.event_id, key.scope] = key
+        for key in changes.remembered(delivered):
+            self._remembered[key.source, key.event_id, key.scope] = key
         if changes.receipt is not None:
             row = changes.receipt
             self._receipts[row.source, row.event_id] = settle_lines(row.lines, changes.deliveries, delivered)
@@ -411,12 +410,13 @@ class MemoryStore:
         checkpoint = self._checkpoint(row)
         head = row.head
         recovered = head.status is RunStatus.READY and head.owner is not None
+        delayed = head.status is RunStatus.DELAYED
         self._ready.pop(row.identity.run_id, None)
         self._occupy(row)
         self._take(row, worker, now)
         if recovered:
             head.attempt += 1
-        return Claim(checkpoint._replace(record=row.record()), recovered)
+        return Claim(checkpoint._replace(record=row.record()), recovered, delayed)
 
     async def next_due(self, workflows: Collection[str]) -> float | None:
         """Return the earliest wake time."""

@@ -490,7 +490,7 @@ async def test_an_emitter_that_goes_away_strands_nobody(stores):
 
 
 async def test_an_emitter_that_goes_away_leaves_driven_runs_alone(stores, gate):
-    """A run that is being driven while such an emitter's event is buffered for it goes on undisturbed: no step twice."""
+    """A run that is driven while such an emitter's event is buffered for it goes on undisturbed: no step twice."""
     ran = []
 
     async def work():
@@ -515,6 +515,24 @@ async def test_an_emitter_that_goes_away_leaves_driven_runs_alone(stores, gate):
     gate.open()
     result = await rt.wait(run_id, 60)
     assert (result.status, result.metadata["attempt"], ran) == (COMPLETED, 1, ["work", "after"])
+
+
+async def test_an_event_that_found_its_wait_gone_may_come_again(stores):
+    """An event whose only run ended before it was written was taken by nobody: sent again it is no duplicate."""
+    ran = []
+    rt = await stores.enter(workflow(ran))
+    [first] = await (await rt.emit("begin")).results(60)
+    rt.store.hold = lambda changes: changes.receipt is not None
+    event = Event("go", {"n": 1}, id="e1")
+    emitting = asyncio.create_task(rt.emit(event))
+    [held] = await rt.store.until_held()
+    rt.store.hold = None
+    await rt.abort(first.run_id)
+    held.release()
+    assert verdicts(await emitting) == ["filtered"]
+    [second] = await (await rt.emit("begin")).results(60)
+    receipt = await rt.emit(event)
+    assert [(line.run_id, str(line.verdict)) for line in receipt.lines] == [(second.run_id, "resumed")]
 
 
 async def test_dedupe_holds_for_two_emits_at_once(stores):

@@ -84,17 +84,24 @@ async def test_a_timeout_survives_a_restart(stores, ending, down):
 @pytest.mark.parametrize("ending", ["stop", "crash"])
 @pytest.mark.parametrize("down", [30, 120])
 async def test_a_delay_survives_a_restart(stores, ending, down):
-    """A delayed run goes on at its time, also in the next runtime, and not before."""
+    """A delayed run goes on at its time, also in the next runtime, not before, and its next step is told why."""
     ran = []
 
     def workflow():
         async def one():
             ran.append("one")
 
-        async def two():
-            ran.append("two")
+        async def two(ctx):
+            ran.append(("two", ctx.resume.reason, ctx.resume.wait))
 
-        stages = [Stage("one", [Step("one", one)], router=Delay(60)), Stage("two", [Step("two", two)])]
+        async def three(ctx):
+            ran.append(("three", ctx.resume))
+
+        stages = [
+            Stage("one", [Step("one", one)], router=Delay(60)),
+            Stage("two", [Step("two", two)]),
+            Stage("three", [Step("three", three)]),
+        ]
         return Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)])
 
     stores.clock.autojump = False
@@ -110,7 +117,7 @@ async def test_a_delay_survives_a_restart(stores, ending, down):
         assert (await rt.get_run(run_id)).status is DELAYED
         await stores.clock.run_for(60 - down + 0.1)
     assert (await rt.wait(run_id)).status is COMPLETED
-    assert ran == ["one", "two"]
+    assert ran == ["one", ("two", "delay", None), ("three", None)]
 
 
 async def test_an_answer_calls_the_timeout_off(stores):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from poundlock.errors import LeaseLost, StageGone, StaleVersion
 from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.pipeline.active import Resume
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.runs import restored_run, without_stages
@@ -40,7 +41,7 @@ async def claim(core: Core, command: Claim) -> int:
         workflows = {entry.id for entry in core.entries.values() if not entry.closing}
         claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
         for claimed in claims:
-            adopt(core, claimed.checkpoint, recovered=claimed.recovered)
+            adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed)
         taken += len(claims)
         if len(claims) < _BATCH:
             break
@@ -92,7 +93,7 @@ async def _take_up(core: Core) -> None:
     await claim(core, Claim(stranded=True))
 
 
-def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False) -> None:
+def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> None:
     """Drive a run whose checkpoint this process just took over."""
     identity = checkpoint.record.identity
     entry = core.entries.get(identity.workflow_id)
@@ -105,6 +106,8 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False) -> Non
         run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
         run.waits = ()  # whatever it stood at leads nowhere: driven, it fails and says why
     run.recovered = recovered
+    if delayed:
+        run.resume = Resume("delay")
     # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still owed.
     never_began = run.log_seq <= (2 if core.timeline else 1) and run.stage == run.plan.stages[0].id
     start(core, LiveRun(run, entry, new=never_began))

@@ -135,9 +135,8 @@ class Transaction:
         promoted = tuple(run_id for change in changes.loads for run_id in self._promote(change, now))
         delivered = tuple(self._deliver(delivery, now) for delivery in changes.deliveries)
         posted = tuple(self._post(post, body) for post, body in posts)
-        for key in changes.remember:
-            if key.expires_at > now:
-                execute(sql.remember(1), tuple(key))
+        for key in changes.remembered(delivered):
+            execute(sql.remember(1), tuple(key))
         receipt = changes.receipt
         if receipt is not None:
             text = receipt.text(changes.deliveries, delivered)

@@ -59,4 +59,5 @@ def _take(transaction: Transaction, run_id: str, worker: str, now: float) -> Cla
         slot=slot,
         updated_at=now,
     )
-    return Claim(checkpoint._replace(record=checkpoint.record._replace(head=taken)), recovered)
+    delayed = head.status is RunStatus.DELAYED
+    return Claim(checkpoint._replace(record=checkpoint.record._replace(head=taken)), recovered, delayed)

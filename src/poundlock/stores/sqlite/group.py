@@ -106,10 +106,9 @@ class Group:
             self._add_move(move)
         for change in changes.loads:
             self._transaction.change_load(change)
-        for key in changes.remember:
-            if key.expires_at > changes.now:
-                self._keys.add(key[:3])
-                self._remember += key
+        for key in changes.remembered(()):
+            self._keys.add(key[:3])
+            self._remember += key
         receipt = changes.receipt
         if receipt is not None:
             self._receipts += (receipt.source, receipt.event_id, receipt.time, receipt.text((), ()))
