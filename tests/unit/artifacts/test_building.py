@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from contextlib import asynccontextmanager, contextmanager
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -533,6 +534,122 @@ async def test_a_circle_across_parents_and_tasks_does_not_deadlock():
     answers = await asyncio.gather(leaf.resolve("a"), root.resolve("b"))
     assert [type(answer.error) for answer in answers] == [ArtifactCycle, ArtifactCycle]
     assert "'a' -> 'b' -> 'a'" in str(answers[0].error) or "'b' -> 'a' -> 'b'" in str(answers[0].error)
+
+
+@pytest.mark.parametrize("asked", ["a", "atuc", "cuta", "sus"])
+@pytest.mark.parametrize("later", ["", "acs", "tu", "atucs"])
+async def test_a_circle_is_drawn_with_the_transients_in_it(asked, later):
+    """Each step of the path is one that an artifact asks for, transients included, wherever the circle is entered."""
+    needs = {"a": "t", "t": "u", "u": "c", "c": "a", "s": "t"}
+
+    def asking(need):
+        def make(part):
+            return part
+
+        make.__annotations__ = {"part": Annotated[object, Use(need)]}
+        return make
+
+    def asking_later(need):
+        async def make(ctx):
+            return await ctx.require(need)
+
+        return make
+
+    container = ArtifactContainer()
+    for key, need in needs.items():
+        factory = asking_later(need) if key in later else asking(need)
+        container.register(key, factory, scope="transient" if key in "tu" else "singleton")
+    for answer in await asyncio.gather(*(container.resolve(key) for key in asked)):
+        assert isinstance(answer.error, ArtifactCycle)
+        path = answer.error.fields["cycle"]
+        assert path[0] == path[-1]
+        assert sorted(path[1:]) == ["a", "c", "t", "u"]
+        assert all(needs[above] == below for above, below in itertools.pairwise(path))
+
+
+async def test_a_circle_is_drawn_by_a_way_on_which_a_build_still_waits(settle):
+    """Of two transients through which one build waits for another, the one that has given up is not in the path."""
+    container, patience, gate = ArtifactContainer(), asyncio.Event(), asyncio.Event()
+
+    async def make_a(ctx):
+        given_up, other = (asyncio.ensure_future(ctx.require(key)) for key in ("impatient", "patient"))
+        await patience.wait()
+        given_up.cancel()
+        return await other
+
+    async def ask_c(ctx):
+        return await ctx.require("c")
+
+    async def make_c(ctx):
+        await gate.wait()
+        return await ctx.require("a")
+
+    container.register("a", make_a)
+    container.register("impatient", ask_c, scope="transient")
+    container.register("patient", ask_c, scope="transient")
+    container.register("c", make_c)
+    asking = asyncio.ensure_future(container.resolve("a"))
+    for event in (patience, gate):
+        await settle()
+        event.set()
+    assert (await asking).error.fields["cycle"] == ["a", "patient", "c", "a"]
+
+
+@pytest.mark.parametrize("middle", ["singleton", "transient"])
+async def test_a_circle_met_without_waiting_is_drawn_with_what_was_asked_for(middle):
+    """A factory that asks `require_nowait` for what needs it in turn gets the whole path, not only its own key."""
+
+    async def make_a(ctx):
+        return ctx.require_nowait("b")
+
+    def make_b(c: Annotated[object, Use("c")]):
+        return c
+
+    def make_c(a: Annotated[object, Use("a")]):
+        return a
+
+    container = ArtifactContainer()
+    container.register("a", make_a)
+    container.register("b", make_b, scope=middle)
+    container.register("c", make_c)
+    with pytest.raises(ArtifactCycle) as caught:
+        await container.require("a")
+    assert caught.value.fields["cycle"] == ["a", "b", "c", "a"]
+
+
+async def test_a_build_may_outlive_who_asked_first_and_then_ask_for_it(settle):
+    """What a failed build had asked for, and others wait for still, can ask for that artifact: no circle, no hang."""
+    container, a_fails, b_goes_on, attempts = ArtifactContainer(), asyncio.Event(), asyncio.Event(), []
+
+    async def make_a(ctx):
+        attempts.append("a")
+        if len(attempts) == 1:
+            needed = asyncio.ensure_future(ctx.require("b"))
+            await a_fails.wait()
+            needed.cancel()
+            raise OSError("gives up on b")
+        return await ctx.require("leaf")
+
+    async def make_b(ctx):
+        await b_goes_on.wait()
+        return await ctx.require("a")
+
+    async def make_leaf(ctx):
+        return await ctx.require("missing")
+
+    container.register("a", make_a)
+    container.register("b", make_b)
+    container.register("leaf", make_leaf, scope="transient")
+    first = asyncio.ensure_future(container.resolve("a"))
+    await settle()
+    second = asyncio.ensure_future(container.resolve("b"))
+    await settle()
+    a_fails.set()
+    assert isinstance((await first).error, ArtifactFailed)
+    b_goes_on.set()
+    error = (await second).error
+    assert isinstance(error, ArtifactNotFound)
+    assert error.fields["chain"] == ["b", "a", "leaf", "missing"]
 
 
 def test_a_circle_of_containers_is_refused():

@@ -127,8 +127,11 @@ class Boundaries:
         if live.creation is not None:
             await asyncio.shield(live.creation)
             changes = run.changes(RunStatus.RUNNING)
-        await self._core.store.commit(changes)
-        self._core.committed(run, changes)
+        core = self._core
+        await core.store.commit(changes)
+        run.committed(changes)
+        if changes.creates:
+            core.unwritten.pop(run.identity.run_id, None)
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live
