@@ -206,7 +206,9 @@ def test_adopted_state_is_taken_as_it_is(store):
 
 
 @pytest.mark.parametrize(
-    ("patch", "path"), [({"a": {"b": object()}}, "a.b"), ({"a": float("nan")}, "a"), ({"a": {1: 2}}, "a.1")], ids=str
+    ("patch", "path"),
+    [({"a": {"b": object()}}, "a.b"), ({"a": float("nan")}, "a"), ({"a": {1: 2}}, "a.1")],
+    ids=["object", "nan", "key"],
 )
 def test_what_is_no_data_is_refused(store, patch, path):
     """A value that cannot be stored is refused with its path, in a patch and in a transaction; nothing changes."""

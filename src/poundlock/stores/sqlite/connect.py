@@ -70,8 +70,12 @@ def wait_for_others(connection: sqlite3.Connection, seconds: float) -> None:
 def connect_reader(path: str) -> sqlite3.Connection:
     """Return a connection that can only read."""
     connection = _connect(path, "ro")
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA cache_size = -1024")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.create_function("lowercase", 1, lowercase, deterministic=True)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA cache_size = -1024")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.create_function("lowercase", 1, lowercase, deterministic=True)
+    except BaseException:
+        connection.close()  # what is no database is only noticed here
+        raise
     return connection
