@@ -162,7 +162,7 @@ class Stores(RuleBasedStateMachine):
         )
         wrong = data.draw(st.sampled_from(["", "", "", "", "version", "epoch"]))
         if wrong:
-            setattr(move, wrong, getattr(move, wrong) + 7)
+            move = move._replace(**{wrong: getattr(move, wrong) + 7})
         return lambda _: Changes(moves=(move,), now=self.now)
 
     def mixture(self, data) -> Unit:

@@ -28,8 +28,7 @@ class RunCreate(NamedTuple):
     waits: tuple[WaitRow, ...]
 
 
-@dataclass(slots=True)
-class RunMove:
+class RunMove(NamedTuple):
     """A change to a run by its owner, or by the command that moves an unowned one.
 
     Must hold: the run's version is `version` (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is

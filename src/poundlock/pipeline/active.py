@@ -317,7 +317,16 @@ class ActiveRun:
             log = self.journal.row(1)
             return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
         parts = self.journal.parts
-        log = LogRow(self.log_seq + 1, len(parts), f"[{','.join(parts)}]") if parts else None
+        log, snapshot = None, None
+        if parts:
+            text = f"[{','.join(parts)}]"
+            log = LogRow(self.log_seq + 1, len(parts), text)
+            self.delta_bytes += len(text)
+            # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
+            if self.delta_bytes > self.snapshot_bytes and not ended:
+                snapshot = dump(self.state)
+                self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(snapshot))
+                self.delta_bytes = 0
         epoch = self.epoch
         move = RunMove(
             self.identity.run_id,
@@ -334,18 +343,10 @@ class ActiveRun:
             slot,
             now,
             log,
+            None if ended or waits is self.stored_waits else waits,
+            tuple(self.consumed) if self.consumed else (),
+            snapshot,
         )
-        if waits is not self.stored_waits and not ended:
-            move.waits = waits
-        if self.consumed:
-            move.consumed = tuple(self.consumed)
-        if log is not None and not ended:
-            self.delta_bytes += len(log.text)
-            # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-            if self.delta_bytes > self.snapshot_bytes:
-                move.snapshot = dump(self.state)
-                self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(move.snapshot))
-                self.delta_bytes = 0
         return Changes.of_move(move, now)
 
     def _creation(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from poundlock.codecs import detach, dump, encode, pack
 from poundlock.errors import NotRegistered, StateInvalid, StepFailed, WaitExpired, suggest
@@ -58,32 +58,25 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position) -> Outcome
         return failed(run, run_error(error, stage.id, None), stage.path_json)
 
 
-def cross(run: ActiveRun, stage: StagePlan, step: StepDone | RunError) -> bool:
-    """Conclude a stage after which nothing has to be decided: what `conclude` comes to where nobody said anything.
+def may_cross(step: StepDone | RunError, run: ActiveRun) -> TypeGuard[StepDone]:
+    """Whether nothing has to be decided behind a plain stage: its step gave a patch, and nobody said anything."""
+    return type(step) is StepDone and step.text is not None and not (run.inbox or run.backlog or run.registered)
 
-    Returns:
-        Whether that is so, and the run stands at its next stage; if not, only the step's success was noted.
-    """
-    journal = run.journal
-    if not isinstance(step, StepDone):
-        return False
-    if journal.full:
-        journal.put(run.clock.now(), step.step.success_entry)
-    if not stage.plain or run.inbox or run.backlog or run.registered:
-        return False
-    if step.patch is None or step.text is None:
-        return False
-    plan = step.step
-    run.state = merge(run.state, step.patch)
+
+def cross(run: ActiveRun, stage: StagePlan, step: StepDone) -> None:
+    """Conclude a plain stage the short way: what `conclude` comes to where `may_cross`."""
+    plan, patch, text = step.step, step.patch or {}, step.text or "{}"
+    # Flat patches are merged by a dict at once; what nests or deletes holds a second brace.
+    run.state = merge(run.state, patch) if text.find("{", 1) > 0 else {**run.state, **patch}
+    parts = run.journal.parts
     stamp = encode(run.clock.now())
-    journal.parts.append(f"[{stamp},{plan.patch_head}{step.text}]")
-    if journal.full:
-        journal.parts.append(f"[{stamp},{stage.success_entry}")
+    parts.append(f"[{stamp},{plan.patch_head}{text}]")
+    if run.journal.full:
+        parts.append(f"[{stamp},{stage.success_entry}")
     run.resume = None
     run.stage = stage.following
     if run.waits or run.plan.declared:
         rearm(run)
-    return True
 
 
 def absorb(run: ActiveRun) -> Mapping[str, Any] | None:

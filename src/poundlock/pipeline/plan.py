@@ -83,7 +83,9 @@ class StagePlan:
     silent: bool
     """Nothing of the user's runs here (no steps, a fixed instruction), so no commit needs to come before it."""
     plain: bool
-    """One async step and no router, with a stage behind it: mostly there is nothing to decide, see `boundary.cross`."""
+    """One async step and neither a router nor a model: mostly there is nothing to decide, see `boundary.cross`."""
+    rides: bool
+    """The next stage is silent, so the boundary before it rides in the one behind it."""
     start_entries: tuple[str, ...] = field(init=False)
     """What the timeline says when the stage begins; if it has only the one step, that it begins too."""
     success_entry: str = field(init=False)
@@ -151,7 +153,7 @@ def _compile_pipeline(
 ) -> PipelinePlan:
     stages = []
     for index, stage in enumerate(pipeline.stages):
-        following = pipeline.stages[index + 1].id if index + 1 < len(pipeline.stages) else None
+        following = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
         stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock))
     declared = tuple(_declared(pipeline.stages))
     return PipelinePlan(
@@ -174,7 +176,7 @@ def _compile_stage(
     pipeline_id: str,
     stage: Stage,
     index: int,
-    following: str | None,
+    following: Stage | None,
     service_types: Mapping[Any, tuple[str, ...]],
     clock: Clock,
 ) -> StagePlan:
@@ -192,9 +194,10 @@ def _compile_stage(
         conflict_is_error=stage.conflict == "error",
         router=compile_router(stage.router, path),
         only=alone,
-        following=following,
-        silent=not steps and _static(stage.router) is not None,
-        plain=alone is not None and stage.router is None and following is not None and definition.state is None,
+        following=None if following is None else following.id,
+        silent=_silent(stage),
+        plain=alone is not None and stage.router is None and definition.state is None,
+        rides=following is not None and _silent(following),
     )
 
 
@@ -244,6 +247,11 @@ def _declared(stages: Sequence[Stage]) -> list[DeclaredWait]:
             resume_at = stage.router.resume_at or following
             declared.append(DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait)))
     return declared
+
+
+def _silent(stage: Stage) -> bool:
+    """Whether nothing of the user's runs in a stage."""
+    return not stage.steps and _static(stage.router) is not None
 
 
 def _static(router: Any) -> Instruction | None:

@@ -18,12 +18,13 @@ from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun, Position
-from poundlock.pipeline.boundary import aborted, complete, conclude, cross, failed, standing
+from poundlock.pipeline.boundary import aborted, complete, conclude, cross, failed, may_cross, standing
 from poundlock.pipeline.outcome import Outcome, Paused, Released
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone, perform, perform_only, run_error
 from poundlock.pipeline.waiting import rearm
 
+_RUNNING = RunStatus.RUNNING
 _LONG_LOOP = 64
 """Visits to one stage after which a run lets others go on: one that never waits for anything would keep the loop."""
 
@@ -78,34 +79,43 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 before = run.position()
                 # No stage at all: the run was resumed behind its last one.
                 return Driven(complete(run, None) if run.stage is None else _gone(run), before, None)
-            visits = _enter(run, stage)
+            run.entered_at = run.log_seq + len(run.journal.parts)
+            if run.recovered or run.journal.full:
+                _note_start(run, stage)
+            visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
             if visits > 1:
                 if visits > run.plan.visit_limit:
                     before = run.position()
                     return Driven(_endless(run, stage), before, None)
                 if not visits % _LONG_LOOP:
                     await sleep_until(run.clock, run.clock.now())
-            only = stage.only
             run.interruptible = True
             try:
-                done = None
-                if only is None:
+                if stage.only is None:
                     done = await perform(run, stage)
                 else:
-                    step = await perform_only(run, only)
-                    if not cross(run, stage, step):
-                        done = StageDone.of(stage, step)
-                if done is not None:
-                    before = run.position()
-                    outcome = await conclude(run, done, before)
-                    if outcome is not None:
-                        return Driven(outcome, before, done)
+                    step = await perform_only(run, stage.only)
+                    if stage.plain and may_cross(step, run):
+                        if stage.following is None:
+                            before = run.position()
+                            cross(run, stage, step)
+                            return Driven(complete(run, None), before, StageDone(stage, (step,)))
+                        cross(run, stage, step)
+                        run.interruptible = False
+                        if not stage.rides:
+                            await progress.boundary(run, run.changes(_RUNNING))
+                        continue
+                    done = StageDone.of(stage, step)
+                before = run.position()
+                outcome = await conclude(run, done, before)
+                if outcome is not None:
+                    return Driven(outcome, before, done)
             finally:
                 run.interruptible = False
             following = by_id.get(run.stage or "")
             # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
             if following is None or not following.silent or run.parked is not None:
-                await progress.boundary(run, run.changes(RunStatus.RUNNING))
+                await progress.boundary(run, run.changes(_RUNNING))
     except asyncio.CancelledError:
         return cancelled(run)
 
@@ -127,26 +137,23 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
             run.interruptible = False
         if outcome is not None:
             return Driven(outcome, before, driven.done)
-        await progress.boundary(run, run.changes(RunStatus.RUNNING))
+        await progress.boundary(run, run.changes(_RUNNING))
     except asyncio.CancelledError:
         return cancelled(run)
     return await drive(run, progress)
 
 
-def _enter(run: ActiveRun, stage: StagePlan) -> int:
-    """Note that a stage begins; returns how often it has."""
+def _note_start(run: ActiveRun, stage: StagePlan) -> None:
+    """Note that a stage begins; where the last owner died in it, that it begins again."""
     journal = run.journal
-    run.entered_at = run.log_seq + len(journal.parts)
+    entries = stage.start_entries
     if run.recovered:
         payload = dump({"attempt": run.attempt, "recovered": True})
         journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)
-        if journal.full:
-            journal.put(run.clock.now(), *stage.start_entries[1:])
         run.recovered = False
-    elif journal.full:
-        journal.put(run.clock.now(), *stage.start_entries)
-    visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
-    return visits
+        entries = entries[1:]
+    if journal.full:
+        journal.put(run.clock.now(), *entries)
 
 
 def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:

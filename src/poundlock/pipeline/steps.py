@@ -72,7 +72,7 @@ async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
 async def perform_only(run: ActiveRun, step: StepPlan) -> StepDone | RunError:
     """Perform a stage of one async step with nothing around it: the common case, kept free of everything else.
 
-    That the step began and succeeded is noted with the stage's own entries.
+    That the step began is noted with the stage's own entries.
 
     Raises:
         asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
@@ -83,7 +83,7 @@ async def perform_only(run: ActiveRun, step: StepPlan) -> StepDone | RunError:
     try:
         for getter in binding.positional:
             args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
-        return _digest(step, await step.action(*args))
+        done = _digest(step, await step.action(*args))
     except asyncio.CancelledError as error:
         failure = _whose_cancellation(run, step, error)
         if isinstance(failure, asyncio.CancelledError):
@@ -96,6 +96,9 @@ async def perform_only(run: ActiveRun, step: StepPlan) -> StepDone | RunError:
     finally:
         if context is not None:
             context.flush()
+    if run.journal.full:
+        run.journal.put(run.clock.now(), step.success_entry)
+    return done
 
 
 async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:

@@ -223,7 +223,8 @@ class WorkflowRuntime:
 
     async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
         """Invoke a workflow with a payload; the short way to call a pipeline. See `invoke`."""
-        return await create(self._core, Create(workflow_id, payload=control.merged(payload, fields)))
+        merged = control.merged(payload, fields) if fields or payload is None else payload
+        return await create(self._core, Create(workflow_id, payload=merged))
 
     async def resume(
         self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None

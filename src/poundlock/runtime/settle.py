@@ -135,9 +135,9 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
     """Return the status, wake time and recorded outcome a run gets."""
+    if type(outcome) is Completed:  # mostly; matching patterns takes a while
+        return _COMPLETED, None, None if outcome.result is None else dump({"result": outcome.result})
     match outcome:
-        case Completed(result):
-            return _COMPLETED, None, None if result is None else dump({"result": result})
         case Paused(wait):
             return _PAUSED, wait.expires_at, None
         case Delayed(until):
@@ -146,7 +146,7 @@ def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
             return RunStatus.FAILED, None, outcome_text(error)
         case Aborted(reason, by):
             return RunStatus.ABORTED, None, outcome_text(aborted_error(reason, by))
-        case Released():
+        case _:
             return _READY, None, None
 
 

@@ -115,9 +115,7 @@ def move_of(record: RunRecord, **changes: Any) -> RunMove:
         head.slot,
         NOW,
     )
-    for name, value in changes.items():
-        setattr(move, name, value)
-    return move
+    return move._replace(**changes)
 
 
 class Scribe:
@@ -413,8 +411,7 @@ class StoreContract:
     async def test_moving_nobody_is_refused(self, scribe: Scribe) -> None:
         """A move of an unknown run is refused with `RunNotFound`."""
         await scribe.create()
-        move = move_of(await scribe.record())
-        move.run_id = "nobody"
+        move = move_of(await scribe.record())._replace(run_id="nobody")
         with pytest.raises(RunNotFound):
             await scribe.store.commit(Changes(moves=(move,)))
 

@@ -104,7 +104,7 @@ async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] |
     run = live.run
     run_id = run.identity.run_id
     changes = run.changes(RunStatus.RUNNING, slot=run.identity.load_key is not None)
-    changes.moves[0].new_epoch = run.epoch + 1
+    changes.moves = (changes.moves[0]._replace(new_epoch=run.epoch + 1),)
     body = {"patch": patch}
     changes.posts = (Post(run_id, "resume", body, changes.now),)
     core.resuming[run_id] = row.epoch
