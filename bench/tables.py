@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bench import limits
 from bench.measure import Figure, at_once, in_turn, once
 from bench.workload import PAYLOAD, pausing, payload, three_steps
-from poundlock import Event, Transient, Trigger, Workflow, WorkflowRuntime
+from poundlock import Event, Receipt, Transient, Trigger, Workflow, WorkflowRuntime
 from poundlock.runtime.dispatch import DispatchIndex
 
 ROUNDS = 5
@@ -119,17 +119,17 @@ async def w4() -> list[Row]:
             ours = Figure("ours")
             for number in range(ROUNDS * BATCHES + 1):
                 doors.close()
+                receipts: list[Receipt] = []
 
-                async def emit() -> None:
-                    for _ in range(BATCH):
-                        await rt.emit(Event(name, dict(PAYLOAD)))
+                async def emit(receipts: list[Receipt] = receipts) -> None:
+                    receipts.extend([await rt.emit(Event(name, dict(PAYLOAD))) for _ in range(BATCH)])
                     await doors.all_inside(BATCH)
 
                 # The first batch does not count, nor does the way from the step to the end of the run.
                 await once(ours if number else Figure("warm-up"), emit, BATCH)
                 doors.open()
-                while rt.statistics()["runs:live"]:
-                    await asyncio.sleep(0)
+                for receipt in receipts:
+                    await receipt.results()
             rows.append(
                 Row(
                     f"W4 event to started run, {count:,} workflows",
