@@ -14,7 +14,7 @@ from poundlock.errors import LoadMoved
 from poundlock.model.changes import Changes, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunError, RunIdentity
-from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Released
+from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
 from poundlock.runtime.core import Core, LiveRun
 from poundlock.runtime.equipment import note_exports
 from poundlock.runtime.registration import call_hook, close_container
@@ -146,7 +146,7 @@ def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
             return RunStatus.FAILED, None, outcome_text(error)
         case Aborted(reason, by):
             return RunStatus.ABORTED, None, outcome_text(aborted_error(reason, by))
-        case _:
+        case _:  # released
             return _READY, None, None
 
 
