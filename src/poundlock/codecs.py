@@ -147,8 +147,16 @@ def dump(value: Any, path: str = "") -> str:
 
 
 def encode(data: Any) -> str:
-    """Return the JSON text of plain data that is known to be storable: made here, or decoded before."""
+    """Return the JSON text of plain data made here: texts and numbers, no values of registered types, no NaN."""
     return _to_json(data).decode()
+
+
+def clean(text: str) -> str:
+    """Return a text of unknown origin so that it can be stored: what cannot be encoded is shown escaped.
+
+    Errors say anything; that must not make telling of them fail.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def load(text: str | bytes) -> Any:

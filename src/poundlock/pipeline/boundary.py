@@ -329,7 +329,7 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
 
 def _fold(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
     if patch:
-        _apply(run, patch, encode(patch), run.plan.path_json)
+        _apply(run, patch, dump(patch), run.plan.path_json)
     rearm(run)
 
 

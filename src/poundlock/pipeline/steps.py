@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from poundlock.clock import timeout_at
-from poundlock.codecs import dump, pack
+from poundlock.codecs import clean, dump, pack
 from poundlock.errors import PoundlockError, StepFailed, StepTimeout
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError
@@ -239,21 +239,16 @@ def _failed(run: ActiveRun, step: StepPlan, error: BaseException) -> StageFailed
 
 def _describe(error: BaseException) -> dict[str, Any]:
     code = error.code if isinstance(error, PoundlockError) else None
-    return {"type": type(error).__name__, "message": _clean(str(error)), "code": code}
+    return {"type": type(error).__name__, "message": clean(str(error)), "code": code}
 
 
 def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
     """Describe an error as a run keeps it."""
     return RunError(
         type=type(error).__name__,
-        message=_clean(str(error)),
+        message=clean(str(error)),
         code=error.code if isinstance(error, PoundlockError) else None,
         stage=stage,
         step=step,
-        traceback=_clean("".join(traceback.format_exception(error))),
+        traceback=clean("".join(traceback.format_exception(error))),
     )
-
-
-def _clean(text: str) -> str:
-    """Error texts come from anywhere: what cannot be encoded is shown escaped instead of failing the failure."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from poundlock.codecs import detach, encode, pack
+from poundlock.codecs import detach, dump, pack
 from poundlock.errors import InvalidDefinition, StateInvalid, StepFailed
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
@@ -197,7 +197,7 @@ def leave(run: ActiveRun, row: WaitRow) -> None:
 def note(run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any]) -> None:
     """Write a wait's entry into the journal."""
     if run.journal.full:
-        payload = encode({"wait": row.wait_id, **detail})
+        payload = dump({"wait": row.wait_id, **detail})
         run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, payload)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from poundlock.codecs import clean
 from poundlock.errors import InvalidEvent, PoundlockError
 from poundlock.model.conditions import all_match
 from poundlock.model.definitions import Trigger
@@ -122,5 +123,5 @@ def routes_of(entry: Registered) -> Iterator[Route]:
 def code_of(error: Exception) -> str:
     """Return an error as the reason of a `rejected` line: its code if it has one, and its text."""
     if isinstance(error, PoundlockError):
-        return f"{error.code}: {error.message}"
-    return f"{type(error).__name__}: {error}"
+        return clean(f"{error.code}: {error.message}")
+    return clean(f"{type(error).__name__}: {error}")

@@ -108,6 +108,17 @@ async def test_a_raising_function_rejects_its_line_only(runtime, place):
     assert lines["good"].verdict is Verdict.STARTED
 
 
+async def test_a_reason_that_cannot_be_encoded_is_shown_escaped(stores):
+    """Whatever a user's function says when it raises, the receipt can be stored, and says it."""
+
+    def shout(event):
+        raise ValueError("half a character: \ud800")
+
+    rt = await stores.enter(workflow(when=shout))
+    [line] = (await rt.emit("order.placed")).lines
+    assert (line.verdict, line.reason) == (Verdict.REJECTED, "ValueError: half a character: \\ud800")
+
+
 @pytest.mark.parametrize(
     ("garbage", "code"), [(7, "INVALID_EVENT"), ([1], "INVALID_EVENT"), ({"x": object()}, "NOT_STORABLE")]
 )

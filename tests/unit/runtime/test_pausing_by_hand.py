@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import math
+from decimal import Decimal
 
 import pytest
 from pydantic import BaseModel
@@ -20,6 +22,7 @@ from poundlock import (
     Stage,
     StaleResume,
     StateInvalid,
+    StateRef,
     Step,
     Trigger,
     Wait,
@@ -104,6 +107,33 @@ async def test_the_patch_and_the_reason_are_seen(stores, window):
     assert result.state == {"by": "Ada", "seen": ["api", "gate", None, "Ada"]}
     types = (await rt.timeline(run.run_id)).types()
     assert types.count("pipeline:resume") == 1
+
+
+async def test_an_answer_keeps_its_types(stores, window):
+    """Values of registered types in an answer are the same in the state, in the timeline, and after a restart."""
+    when = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    rt = await stores.enter(gates("a", "b"), pause_window=window)
+    run = await begin(rt, since=when)
+    answered = await rt.resume(run.run_id, {"at": when, "sum": Decimal("1.50")})
+    assert answered.state == {"since": when, "at": when, "sum": Decimal("1.50"), "n": 0}
+    timeline = await rt.timeline(run.run_id)
+    assert timeline.state_at(len(timeline)) == answered.state
+    await rt.stop()
+    rt = await stores.enter(gates("a", "b"))
+    assert (await rt.resume(run.run_id)).state == {**answered.state, "n": 1}
+
+
+async def test_a_wait_is_noted_with_its_types(stores):
+    """The timeline shows what a wait is correlated by as the values they are."""
+    when = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+    pause = Pause(Wait("go", id="w", correlate={"at": StateRef("at")}))
+    wf = Workflow(
+        "w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", [Stage("gate", router=pause)])]
+    )
+    rt = await stores.enter(wf)
+    run = await begin(rt, at=when)
+    entries = (await rt.timeline(run.run_id)).entries
+    assert [entry.payload["correlate"] for entry in entries if entry.type == "wait:registered"] == [{"at": when}]
 
 
 async def test_resuming_early_is_refused(stores, gate):
