@@ -55,6 +55,8 @@ class Route:
                 f"{where} gives no key for event '{event.id}': send the field, or change the workflow's key",
                 path=by if isinstance(by, str) else "key",
             )
+        if type(value) is float and value.is_integer():
+            value = int(value)  # 2 and 2.0 are equal to a condition, and JSON's writers choose between them freely
         return str(value)
 
     def initial_state(self, event: Event) -> Any:

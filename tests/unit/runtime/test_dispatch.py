@@ -14,6 +14,7 @@ from poundlock import (
     IdempotencyConflict,
     InvalidEvent,
     NotStorable,
+    Serialized,
     Trigger,
     Verdict,
     Workflow,
@@ -179,6 +180,21 @@ async def test_changing_what_was_emitted_or_answered_changes_no_run(runtime, gat
     gate.open()
     [result] = await receipt.results()
     assert result.state == {"lines": [1], "seen": [1]}
+
+
+async def test_equal_numbers_are_one_key(runtime, gate):
+    """2 and 2.0 are the same key, as they are to a condition; 2.5 and the text "two" are others."""
+    wf = Workflow("w", mode=Serialized(key="n"), triggers={"go": Trigger("go")})
+
+    @wf.step
+    async def work():
+        await gate()
+
+    rt = await runtime(wf)
+    verdicts = [(await rt.emit("go", n=n)).verdicts for n in (2, 2.0, 2.5, "two")]
+    assert verdicts == [[Verdict.STARTED], [Verdict.QUEUED], [Verdict.STARTED], [Verdict.STARTED]]
+    gate.open()
+    assert {info.key for info in (await rt.find_runs()).items} == {"2", "2.5", "two"}
 
 
 async def test_a_missing_key_rejects_the_line(runtime):
