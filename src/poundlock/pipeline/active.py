@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poundlock.codecs import detach, dump
 from poundlock.model.changes import Changes, RunCreate, RunMove
@@ -46,8 +46,7 @@ class Resume:
     event: Event | None = None
 
 
-@dataclass(slots=True)
-class Position:
+class Position(NamedTuple):
     """Where a run stands and what changes with a boundary; kept whole so that a refused boundary can be undone."""
 
     state: dict[str, Any]

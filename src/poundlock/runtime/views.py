@@ -16,6 +16,7 @@ from poundlock.model.runs import (
     RunInfo,
     RunRecord,
     RunResult,
+    WaitInfo,
     WaitRow,
     parked_waits,
     wait_info,
@@ -83,12 +84,15 @@ def outcome_of(text: str | None) -> tuple[Any, RunError | None]:
 def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -> RunResult:
     """Return what driving a run came to, for those who wait for it."""
     result, error = None, None
+    waits: tuple[WaitInfo, ...] = ()
     if isinstance(outcome, Completed):
         result = outcome.result
     elif isinstance(outcome, Failed):
         error = outcome.error
     elif isinstance(outcome, Aborted):
         error = aborted_error(outcome.reason, outcome.by)
+    elif isinstance(outcome, Paused):
+        waits = parked_waits(run.waits)
     made = _Draft(
         run.identity.run_id,
         run.identity.workflow_id,
@@ -96,7 +100,7 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         run.view(),
         result,
         error,
-        parked_waits(run.waits) if isinstance(outcome, Paused) else (),
+        waits,
         metadata(core, run.attempt),
     )
     made.__class__ = RunResult

@@ -37,7 +37,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     try:
         if before is not None:
             await _let_finish(before)
-        driven = await _prepared(core, live) if live.new or live.entry.services.exports else None
+        driven = await _prepared(core, live) if _needs_preparing(live) else None
+        live.new = False
         if driven is None:
             driven = await drive(run, boundaries)
         refused = 0
@@ -89,6 +90,11 @@ async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
     await close_container(live)
 
 
+def _needs_preparing(live: LiveRun) -> bool:
+    entry = live.entry
+    return entry.hooks.on_prepare is not None if live.new else entry.services.exports
+
+
 async def _prepared(core: Core, live: LiveRun) -> Driven | None:
     """Get a run ready to be driven; an outcome if it failed already."""
     run, hooks = live.run, live.entry.hooks
@@ -105,10 +111,7 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
             refused = cancelled(run)
         finally:
             run.interruptible = False
-        if refused is not None:
-            return refused
-    live.new = False
-    return None
+    return refused
 
 
 class Boundaries:
