@@ -54,11 +54,11 @@ class Ids:
         return f"{self._random.getrandbits(128):032x}"
 
     def sortable(self, now: float) -> str:
-        """Return 128 bits as 32 hex digits that sort by time: the milliseconds since 1970, and 80 random bits.
+        """Return 128 bits as 32 hex digits that sort by time from 1970 on: the milliseconds, and 80 random bits.
 
         Rows that are written one after another then lie side by side in a B-tree, instead of a page for each.
         """
-        return (int(now * 1000) << 80 | self._random.getrandbits(80)).to_bytes(16).hex()
+        return (max(0, int(now * 1000)) << 80 | self._random.getrandbits(80)).to_bytes(16).hex()
 
     def token(self) -> int:
         """Return a random 62-bit number that is never used twice, for practical purposes."""

@@ -74,9 +74,8 @@ class Event:
             _check_text("key", self.key)
         put(self, "headers", {} if self.headers is None else _check_headers(self.headers))
 
-    @classmethod
+    @staticmethod
     def trusted(
-        cls,
         type: str,
         payload: Any,
         *,
@@ -92,7 +91,7 @@ class Event:
         starting a run.
         """
         event = _Draft(type, payload, id, time, source, key, headers)
-        event.__class__ = cls
+        event.__class__ = Event
         return event  # type: ignore[no-any-return]  # it is one now
 
     def detached(self) -> Event:
@@ -164,14 +163,13 @@ class Event:
 _Draft: Final = draft_of(Event)
 
 
+def is_name(value: Any) -> bool:
+    """Whether a value can be an id or a type: printable text of 1 to 1,024 characters without outer blanks."""
+    return type(value) is str and 0 < len(value) <= _LONGEST and value == value.strip() and value.isprintable()
+
+
 def _check_text(name: str, value: Any) -> None:
-    if (
-        type(value) is not str
-        or not value
-        or len(value) > _LONGEST
-        or value != value.strip()
-        or not value.isprintable()
-    ):
+    if not is_name(value):
         raise InvalidEvent(
             f"an event's {name} must be printable text of 1 to {_LONGEST} characters without outer blanks, "
             f"not {value!r:.60}",

@@ -237,6 +237,7 @@ class ActiveRun:
         self.state = position.state
         self.stage = position.stage
         self.waits = position.waits
+        self.rearmed = None
         self.buffer = position.buffer
         self.resume = position.resume
         self.abort = position.abort

@@ -160,11 +160,12 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
     """Stand where an instruction says. None: at another stage, going on."""
     run.resume = None
     if instruction is None or type(instruction) is Advance:
-        if stage.following is None:
-            return complete(run, None)
         run.stage = stage.following
-        rearm(run)
-        return None
+        if (
+            run.stage is not None or run.registered
+        ):  # at the end it only matters whether what was announced can be armed
+            rearm(run)
+        return None if run.stage is not None else complete(run, None)
     if type(instruction) is Jump:
         run.stage = target(run, instruction.stage)
         rearm(run)

@@ -83,6 +83,7 @@ def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
         return known[1]
     row = arm(entry.wait, entry.wait_id, run.state, epoch=run.version + 1, resume_at=entry.resume_at)
     run.armed[entry.wait_id] = (values, row)
+    run.rearmed = None  # the run's waits do not hold this row yet
     return row
 
 

@@ -82,3 +82,15 @@ def test_a_forked_child_makes_other_ids():
     os.close(write)
     assert re.fullmatch("[0-9a-f]{32}", theirs)
     assert theirs != default_ids.unique()
+
+
+@pytest.mark.parametrize("now", [-86_400.0, 0.0, 1_795_000_000.25])
+def test_sortable_ids(now):
+    """Sortable ids are 32 hex digits that begin with the milliseconds since 1970, and with zeros before that."""
+    ids = Ids(seed=1)
+    one, other = ids.sortable(now), ids.sortable(now + 1)
+    assert len(one) == len(other) == 32
+    assert int(one[:12], 16) == max(0, int(now * 1000))
+    assert one != other
+    if now >= 0:
+        assert one < other

@@ -109,6 +109,17 @@ async def test_what_cannot_begin_a_run_is_raised(runtime, any_store):
 
 
 # -- ids and keys
+@pytest.mark.parametrize("name", [5, b"x", "", " mine", "two\nlines", "half \ud800", "x" * 1025], ids=repr)
+@pytest.mark.parametrize("path", ["run_id", "idempotency_key"])
+async def test_what_cannot_be_a_name_is_refused(runtime, any_store, path, name):
+    """A run id or key that is no printable text is refused with the argument's name, and nothing is written."""
+    rt = await runtime(workflow(), store=any_store)
+    with pytest.raises(InvalidDefinition) as refused:
+        await rt.invoke("wf", **{path: name})
+    assert refused.value.path == path
+    assert (await rt.find_runs()).items == []
+
+
 async def test_a_run_id_is_used_once(runtime, any_store):
     """The caller's run id is the run's; a second use is RunExists, or the existing run's result."""
     rt = await runtime(workflow(), store=any_store)

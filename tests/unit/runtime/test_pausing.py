@@ -388,6 +388,24 @@ async def test_declared_wait_is_armed_once_its_state_is_there_and_anew_when_it_c
     assert (result.status, result.state["n"]) == (COMPLETED, "second")
 
 
+@pytest.mark.parametrize("more", [[], ["more"]], ids=["last stage", "before another"])
+async def test_a_registered_wait_that_cannot_be_armed_fails_the_run(stores, more):
+    """What a step registers has to refer to state that is there, also where no stage comes after it."""
+
+    async def one(ctx):
+        async def register(deps):
+            wait = Wait("go", id="later", correlate={"id": StateRef("nowhere")})
+            await (await deps.require("__pause_service__")).register(wait)
+
+        await ctx.use(register)
+
+    stages = [Stage("one", [Step("one", one)]), *(Stage(name, [Step(name, lambda: None)]) for name in more)]
+    wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)])
+    rt = await stores.enter(wf)
+    [result] = await (await rt.emit("begin")).results(60)
+    assert (result.status, result.error.code, result.error.stage) == (RunStatus.FAILED, "STATE_INVALID", "one")
+
+
 async def test_registered_wait_buffers_until_the_pause(stores, gate):
     """What a step registers with the pause service is armed with its stage; pausing with that id uses what came."""
     wf = Workflow("w", triggers={"begin": Trigger("begin")})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import permutations
+from typing import Annotated
 
 import pytest
 from support import ends, parks, rests, takes, turns
@@ -17,10 +18,13 @@ from poundlock import (
     Pipeline,
     RunFinished,
     RunStatus,
+    Service,
     Stage,
     StaleResume,
+    StateRef,
     Step,
     Trigger,
+    Use,
     Verdict,
     Wait,
     Workflow,
@@ -515,6 +519,79 @@ async def test_an_emitter_that_goes_away_leaves_driven_runs_alone(stores, gate):
     gate.open()
     result = await rt.wait(run_id, 60)
     assert (result.status, result.metadata["attempt"], ran) == (COMPLETED, 1, ["work", "after"])
+
+
+@pytest.mark.parametrize("by", ["event", "hand"])
+async def test_resuming_while_the_last_services_close_strands_nobody(stores, gate, by):
+    """A run is parked, its services still close, and who resumes it goes away: somebody drives it all the same."""
+    closing = asyncio.Event()
+
+    async def slow():
+        yield "service"
+        if not closing.is_set():
+            closing.set()
+            await gate()
+
+    async def use(service: Annotated[str, Use("slow")]):
+        return {"used": service}
+
+    async def end():
+        return {"done": True}
+
+    stages = [
+        Stage("one", [Step("one", use)]),
+        Stage("gate", router=Pause(Wait("go", id="w"))),
+        Stage("end", [Step("end", end)]),
+    ]
+    services = [Service("slow", slow, scope="run")]
+    wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)], services=services)
+    rt = await stores.enter(wf)
+    [run_id] = (await rt.emit("begin")).run_ids
+    await closing.wait()
+    rt.store.hold_after = takes if by == "hand" else lambda changes: changes.receipt is not None
+    resuming = asyncio.create_task(rt.emit("go") if by == "event" else rt.resume(run_id, {}))
+    await rt.store.until_held()
+    rt.store.hold_after = None
+    resuming.cancel()
+    await stores.clock.run_until_idle()
+    gate.open()
+    result = await rt.wait(run_id, 60)
+    assert (result.status, result.state["done"]) == (COMPLETED, True)
+
+
+async def test_a_refused_pause_leaves_no_wait_for_another_time(stores):
+    """A router paused, was asked again as a message came, and went on: the wait is armed for the state as it is."""
+    wait = Wait("paid", id="gate", correlate={"order": StateRef("order")})
+    asked, begun, free = [], asyncio.Event(), asyncio.Event()
+
+    async def first(ctx):
+        asked.append(ctx.run_id)
+        return {"order": 1}
+
+    async def router(state):
+        if "told" in state:
+            return None
+        await rt.signal(asked[0], {"told": True})
+        return Pause(wait)
+
+    async def slow():
+        begun.set()
+        await free.wait()
+
+    stages = [
+        Stage("one", [Step("one", first)]),
+        Stage("two", [Step("two", lambda: {"order": 2}, executor="inline")], router=router),
+        Stage("slow", [Step("slow", slow)]),
+        Stage("gate", router=Pause(wait)),
+        Stage("end", [Step("end", lambda: {"done": True}, executor="inline")]),
+    ]
+    wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)])
+    rt = await stores.enter(wf)
+    [run_id] = (await rt.emit("begin")).run_ids
+    await begun.wait()
+    assert verdicts(await rt.emit("paid", order=2)) == ["buffered"]
+    free.set()
+    assert (await rt.wait(run_id, 60)).state["done"] is True
 
 
 async def test_an_event_that_found_its_wait_gone_may_come_again(stores):

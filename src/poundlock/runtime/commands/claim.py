@@ -53,8 +53,9 @@ async def _give_back(core: Core) -> None:
     await core.store.written_behind()
     for run_id in list(core.stranded):
         record = await core.store.load(run_id)
-        if run_id in core.live:
-            pass  # it was only feared to be without a driver
+        live = core.live.get(run_id)
+        if live is not None and record is not None and live.run.epoch == record.head.epoch:
+            pass  # it was only feared to be without a driver; one of an older epoch is on its way out
         elif record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
                 await core.store.commit(Changes(moves=(_given_back(record, core.clock.now()),)))

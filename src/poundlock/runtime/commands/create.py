@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, NotRegistered, RunExists
 from poundlock.model.changes import Changes, Remember
-from poundlock.model.events import Event
+from poundlock.model.events import Event, is_name
 from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.execute import start
@@ -42,6 +42,11 @@ async def create(core: Core, command: Create) -> RunResult:
         raise NotRegistered(f"workflow '{entry.id}' is being deregistered: register it again", workflow_id=entry.id)
     if command.conflict not in ("fail", "use_existing"):
         raise InvalidDefinition(f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict")
+    for path, name in (("run_id", command.run_id), ("idempotency_key", command.idempotency_key)):
+        if name is not None and not is_name(name):
+            raise InvalidDefinition(
+                f"{path} is {name!r:.60}: use printable text of 1 to 1024 characters without outer blanks", path=path
+            )
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
     run_id = core.ids.uuid7(core.clock.now()) if command.run_id is None else command.run_id
