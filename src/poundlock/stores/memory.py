@@ -230,12 +230,11 @@ class MemoryStore:
             if move.slot:
                 self._occupy(row)
             head.slot = move.slot
-        if status is not before or status is not _RUNNING or move.new_epoch != move.epoch:
-            head.status = status
-            head.owner = move.owner
-            head.epoch = move.new_epoch
-            head.wake_at = move.wake_at
-            head.outcome = move.outcome
+        head.status = status
+        head.owner = move.owner
+        head.epoch = move.new_epoch
+        head.wake_at = move.wake_at
+        head.outcome = move.outcome
         if log is not None:
             row.log.append(_entries(log))
             head.log_seq = log.first_seq + log.size - 1

@@ -408,6 +408,14 @@ class StoreContract:
             await scribe.create(event=event_of("e2"))
         assert (await scribe.store.stats())["events"] == 1
 
+    async def test_all_of_a_move_is_written(self, scribe: Scribe) -> None:
+        """A move between two stages may change whatever it names: owner, attempt, wake time and outcome as well."""
+        await scribe.create()
+        changes = {"owner": "w9", "stage": "second", "attempt": 3, "wake_at": NOW + 5, "outcome": '{"result":1}'}
+        await scribe.move(**changes)
+        head = (await scribe.record()).head
+        assert {name: getattr(head, name) for name in changes} == changes
+
     async def test_moving_nobody_is_refused(self, scribe: Scribe) -> None:
         """A move of an unknown run is refused with `RunNotFound`."""
         await scribe.create()
