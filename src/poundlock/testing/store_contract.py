@@ -411,7 +411,13 @@ class StoreContract:
     async def test_all_of_a_move_is_written(self, scribe: Scribe) -> None:
         """A move between two stages may change whatever it names: owner, attempt, wake time and outcome as well."""
         await scribe.create()
-        changes = {"owner": "w9", "stage": "second", "attempt": 3, "wake_at": NOW + 5, "outcome": '{"result":1}'}
+        changes: dict[str, Any] = {
+            "owner": "w9",
+            "stage": "second",
+            "attempt": 3,
+            "wake_at": NOW + 5,
+            "outcome": '{"result":1}',
+        }
         await scribe.move(**changes)
         head = (await scribe.record()).head
         assert {name: getattr(head, name) for name in changes} == changes
