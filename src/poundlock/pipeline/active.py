@@ -36,7 +36,7 @@ class Resume:
     """Why a paused run went on.
 
     Attributes:
-        reason: "event", "timeout", "api" or "delay".
+        reason: "event", "timeout", "api" or "delay"; a stage that is begun again after a crash is not told of a delay.
         wait: id of the wait; None after a delay.
         event: the event that matched; None for other reasons.
     """

@@ -161,9 +161,8 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
     run.resume = None
     if instruction is None or type(instruction) is Advance:
         run.stage = stage.following
-        if (
-            run.stage is not None or run.registered
-        ):  # at the end it only matters whether what was announced can be armed
+        # At the end it only matters whether what was announced could be armed.
+        if run.stage is not None or run.registered:
             rearm(run)
         return None if run.stage is not None else complete(run, None)
     if type(instruction) is Jump:

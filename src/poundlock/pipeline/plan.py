@@ -71,7 +71,6 @@ class StagePlan:
     """One stage, ready to be performed and concluded."""
 
     id: str
-    index: int
     path: str
     path_json: str
     steps: tuple[StepPlan, ...]
@@ -154,7 +153,7 @@ def _compile_pipeline(
     stages = []
     for index, stage in enumerate(pipeline.stages):
         following = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
-        stages.append(_compile_stage(definition, pipeline.id, stage, index, following, service_types, clock))
+        stages.append(_compile_stage(definition, pipeline.id, stage, following, service_types, clock))
     declared = tuple(_declared(pipeline.stages))
     return PipelinePlan(
         workflow_id=definition.id,
@@ -175,7 +174,6 @@ def _compile_stage(
     definition: WorkflowDefinition,
     pipeline_id: str,
     stage: Stage,
-    index: int,
     following: Stage | None,
     service_types: Mapping[Any, tuple[str, ...]],
     clock: Clock,
@@ -186,7 +184,6 @@ def _compile_stage(
     alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None else None
     return StagePlan(
         id=stage.id,
-        index=index,
         path=path,
         path_json=dump(path),
         steps=steps,

@@ -80,9 +80,11 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 # No stage at all: the run was resumed behind its last one.
                 return Driven(complete(run, None) if run.stage is None else _gone(run), before, None)
             run.entered_at = run.log_seq + len(run.journal.parts)
-            if run.recovered or run.journal.full:
-                _note_start(run, stage)
             visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
+            if run.recovered or run.journal.full:
+                _note_start(
+                    run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1]
+                )
             if visits > 1:
                 if visits > run.plan.visit_limit:
                     before = run.position()
@@ -143,10 +145,9 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
     return await drive(run, progress)
 
 
-def _note_start(run: ActiveRun, stage: StagePlan) -> None:
+def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> None:
     """Note that a stage begins; where the last owner died in it, that it begins again."""
     journal = run.journal
-    entries = stage.start_entries
     if run.recovered:
         payload = dump({"attempt": run.attempt, "recovered": True})
         journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)

@@ -94,6 +94,8 @@ class Core:
         """Epoch of the wait of each run whose resume is being committed: a second caller means that one too."""
         self.stranded: set[str] = set()
         """Runs of this process that nobody drives: the store failed them, or whoever asked for them went away."""
+        self.unheard: set[str] = set()
+        """Runs that a commit may have made this process's own, and nobody heard what it came to."""
         self.waiters = Waiters()
         self.accepting = False
         self.state_registry = state_registry

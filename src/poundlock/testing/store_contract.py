@@ -899,6 +899,22 @@ class StoreContract:
         await scribe.store.commit(Changes(receipt=ReceiptRow("/shop", "e2", NOW + 1, (line,))))
         assert await scribe.store.receipt("/shop", "e2") == (line,)
 
+    async def test_the_last_of_two_receipts_stays(self, scribe: Scribe) -> None:
+        """Two receipts for one event on their way at once: the later one is what can be read afterwards."""
+        await scribe.park("r1")
+        line = ReceiptLine(Verdict.BUFFERED, "orders", None, "r1", "wait")
+        first = Changes(receipt=ReceiptRow("/shop", "e2", NOW, (ReceiptLine(Verdict.UNMATCHED),)), now=NOW)
+        second = Changes(
+            events=(event_of("e2", "order.approved"),),
+            deliveries=(Delivery("r1", (("approval", 1),), "e2", "w1", line),),
+            receipt=ReceiptRow("/shop", "e2", NOW, ()),
+            now=NOW,
+        )
+        await asyncio.gather(scribe.store.commit(first), scribe.store.commit(second))
+        found = await scribe.store.receipt("/shop", "e2")
+        assert found is not None
+        assert [line.verdict for line in found] == [Verdict.RESUMED]
+
     # -------------------------------------------------------------------------------------------------- claiming
     async def test_many_due_runs_are_claimed_in_portions(self, scribe: Scribe) -> None:
         """Whatever the limit, portions follow each other in one order over all priorities."""

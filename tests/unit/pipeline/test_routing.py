@@ -194,9 +194,12 @@ async def test_routers_with_impossible_parameters_are_refused(runtime):
 
 async def test_endless_loops_end(runtime):
     """A stage entered more often than the visit limit fails the run instead of looping for ever."""
-    result, _ = await run(runtime, lambda: "a", visit_limit=50)
+    rt = await runtime(flow(stage("a", lambda: "a"), visit_limit=50))
+    result = await rt.run("wf")
     assert (result.status, result.error.code) == ("failed", "VISIT_LIMIT")
     assert result.state == {"a": 50}
+    types = (await rt.timeline(result.run_id)).types()
+    assert (types.count("step:start"), types[-3:]) == (50, ["stage:start", "stage:failure", "pipeline:failure"])
 
 
 async def test_a_loop_gives_each_visit_another_idempotency_key(runtime):

@@ -557,6 +557,9 @@ async def test_resuming_while_the_last_services_close_strands_nobody(stores, gat
     gate.open()
     result = await rt.wait(run_id, 60)
     assert (result.status, result.state["done"]) == (COMPLETED, True)
+    assert result.metadata["attempt"] == 1  # nobody died, so nothing was recovered
+    entries = (await rt.timeline(run_id)).entries
+    assert not [entry for entry in entries if "recovered" in (entry.payload or {})]
 
 
 async def test_a_refused_pause_leaves_no_wait_for_another_time(stores):

@@ -49,22 +49,27 @@ async def claim(core: Core, command: Claim) -> int:
 
 
 async def _give_back(core: Core) -> None:
-    """Make stranded runs `ready`, under a new epoch, so that they are claimed like those of a dead owner."""
+    """Make stranded runs `ready`, under a new epoch, so that they are claimed like those of a dead owner.
+
+    Those that were only never heard of were not begun: taking them up is no recovery.
+    """
     await core.store.written_behind()
-    for run_id in list(core.stranded):
+    for run_id in [*core.stranded, *core.unheard]:
         record = await core.store.load(run_id)
         live = core.live.get(run_id)
         if live is not None and record is not None and live.run.epoch == record.head.epoch:
             pass  # it was only feared to be without a driver; one of an older epoch is on its way out
         elif record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
-                await core.store.commit(Changes(moves=(_given_back(record, core.clock.now()),)))
+                move = _given_back(record, core.clock.now(), begun=run_id in core.stranded)
+                await core.store.commit(Changes(moves=(move,)))
             except (StaleVersion, LeaseLost):
                 continue  # somebody drives it after all
         core.stranded.discard(run_id)
+        core.unheard.discard(run_id)
 
 
-def _given_back(record: RunRecord, now: float) -> RunMove:
+def _given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
     head = record.head
     check_move(head.status, RunStatus.READY)
     return RunMove(
@@ -73,7 +78,7 @@ def _given_back(record: RunRecord, now: float) -> RunMove:
         epoch=head.epoch,
         inbox=None,
         status=RunStatus.READY,
-        owner=head.owner,  # what is ready and had an owner counts as recovered
+        owner=head.owner if begun else None,  # what is ready and had an owner counts as recovered
         new_epoch=head.epoch + 1,
         stage=head.stage,
         attempt=head.attempt,
@@ -86,7 +91,7 @@ def _given_back(record: RunRecord, now: float) -> RunMove:
 
 def take_up(core: Core, run_ids: Iterable[str]) -> None:
     """Have runs claimed that a commit may have made ours, because nobody heard what it came to."""
-    core.stranded.update(run_ids)
+    core.unheard.update(run_ids)
     core.spawn(_take_up(core))
 
 

@@ -24,6 +24,7 @@ def start(core: Core, live: LiveRun) -> None:
     """Drive a run in a task of its own."""
     run_id = live.run.identity.run_id
     core.stranded.discard(run_id)
+    core.unheard.discard(run_id)
     core.drive(live, execute(core, live, core.live.get(run_id)))
 
 

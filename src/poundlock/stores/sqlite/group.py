@@ -66,7 +66,7 @@ class Group:
         return not (changes.remember and self._transaction.taken(changes))
 
     def touches(self, changes: Changes) -> bool:
-        """Whether the group holds a run or a key of these changes already, so that it has to be written first."""
+        """Whether the group holds a run, key or receipt of these changes already: then it has to be written first."""
         runs = self._runs
         for move in changes.moves:
             if move.run_id in runs:
@@ -80,6 +80,9 @@ class Group:
         for post in changes.posts:
             if post.run_id in runs:
                 return True
+        receipt = changes.receipt
+        if receipt is not None and (receipt.source, receipt.event_id) in self._keys:
+            return True
         return any(key[:3] in self._keys for key in changes.remember) if changes.remember else False
 
     def add(self, job: Job) -> None:
@@ -111,6 +114,7 @@ class Group:
             self._remember += key
         receipt = changes.receipt
         if receipt is not None:
+            self._keys.add((receipt.source, receipt.event_id))
             self._receipts += (receipt.source, receipt.event_id, receipt.time, receipt.text((), ()))
 
     def _add_move(self, move: RunMove) -> None:
