@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poundlock.codecs import detach
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
-from poundlock.model.drafts import draft_of
+from poundlock.model.drafts import maker_of
 
 _LONGEST: Final = 1024
 _ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
@@ -90,9 +90,7 @@ class Event:
         Emitting builds every event a second time, with its payload detached; checking it twice would cost as much as
         starting a run.
         """
-        event = _Draft(type, payload, id, time, source, key, headers)
-        event.__class__ = Event
-        return event  # type: ignore[no-any-return]  # it is one now
+        return _make(type, payload, id, time, source, key, headers)
 
     def detached(self) -> Event:
         """Return this event with a payload of its own, for code that may change what it is given."""
@@ -160,7 +158,7 @@ class Event:
         )
 
 
-_Draft: Final = draft_of(Event)
+_make: Final = maker_of(Event)
 
 
 def is_name(value: Any) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from poundlock.codecs import encode
-from poundlock.model.drafts import draft_of
 
 
 class Verdict(StrEnum):
@@ -67,22 +66,6 @@ class ReceiptLine:
         return cls(Verdict(data["verdict"]), data["workflow_id"], data["trigger_id"], data["run_id"], data["reason"])
 
 
-_Draft: Final = draft_of(ReceiptLine)
-
-
-def receipt_line(
-    verdict: Verdict,
-    workflow_id: str | None = None,
-    trigger_id: str | None = None,
-    run_id: str | None = None,
-    reason: str = "",
-) -> ReceiptLine:
-    """Return a line, made quickly: there is one for every event and trigger."""
-    line = _Draft(verdict, workflow_id, trigger_id, run_id, reason)
-    line.__class__ = ReceiptLine
-    return line  # type: ignore[no-any-return]  # it is one now
-
-
 class Fate(StrEnum):
     """What a delivery to a waiting run came to, decided inside the commit."""
 
@@ -125,7 +108,7 @@ def settle_lines(
         line = delivery.line
         verdict = Verdict(outcome.fate) if outcome.fate is not Fate.GONE else Verdict.FILTERED
         reason = line.reason if outcome.fate is not Fate.GONE else "the run went on meanwhile"
-        settled.append(receipt_line(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
+        settled.append(ReceiptLine(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
     return tuple(settled)
 
 

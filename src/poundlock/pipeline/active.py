@@ -316,12 +316,9 @@ class ActiveRun:
         if not self.written:
             log = self.journal.row(1)
             return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
-        parts = self.journal.parts
-        log, snapshot = None, None
-        if parts:
-            text = f"[{','.join(parts)}]"
-            log = LogRow(self.log_seq + 1, len(parts), text)
-            self.delta_bytes += len(text)
+        log, snapshot = self.journal.row(self.log_seq + 1), None
+        if log is not None:
+            self.delta_bytes += len(log.text)
             # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
             if self.delta_bytes > self.snapshot_bytes and not ended:
                 snapshot = dump(self.state)

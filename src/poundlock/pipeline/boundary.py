@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from poundlock.codecs import detach, dump, encode, pack
+from poundlock.codecs import detach, dump, pack
 from poundlock.errors import NotRegistered, StateInvalid, StepFailed, WaitExpired, suggest
 from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
 from poundlock.model.durations import seconds
@@ -68,11 +68,10 @@ def cross(run: ActiveRun, stage: StagePlan, step: StepDone) -> None:
     plan, patch, text = step.step, step.patch or {}, step.text or "{}"
     # Flat patches are merged by a dict at once; what nests or deletes holds a second brace.
     run.state = merge(run.state, patch) if text.find("{", 1) > 0 else {**run.state, **patch}
-    parts = run.journal.parts
-    stamp = encode(run.clock.now())
-    parts.append(f"[{stamp},{plan.patch_head}{text}]")
     if run.journal.full:
-        parts.append(f"[{stamp},{stage.success_entry}")
+        run.journal.put_patch(run.clock.now(), plan.patch_head, text, stage.success_entry)
+    else:
+        run.journal.put_patch(run.clock.now(), plan.patch_head, text)
     run.resume = None
     run.stage = stage.following
     if run.waits or run.plan.declared:

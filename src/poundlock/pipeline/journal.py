@@ -36,9 +36,12 @@ class Journal:
         for rest in rests:
             self.parts.append(f"[{stamp},{rest}")
 
-    def put_patch(self, time: float, head: str, text: str) -> None:
-        """Add a patch's entry whose text before the patch was made beforehand, by `patch_head`."""
-        self.parts.append(f"[{encode(time)},{head}{text}]")
+    def put_patch(self, time: float, head: str, text: str, *rests: str) -> None:
+        """Add a patch's entry whose text before the patch was made by `patch_head`, and further ones of that moment."""
+        stamp = encode(time)
+        self.parts.append(f"[{stamp},{head}{text}]")
+        for rest in rests:
+            self.parts.append(f"[{stamp},{rest}")
 
     @property
     def mark(self) -> int:

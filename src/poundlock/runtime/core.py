@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from poundlock.clock import Clock, Timer, timeout_at
@@ -21,8 +21,6 @@ from poundlock.runtime.waiters import Waiters
 
 if TYPE_CHECKING:
     from poundlock.artifacts import ArtifactContainer
-    from poundlock.model.durations import Duration
-    from poundlock.model.runs import RunResult
     from poundlock.ports import Bus, Store
     from poundlock.runtime.registration import Registered
 
@@ -93,7 +91,7 @@ class Core:
         self.resuming: dict[str, int] = {}
         """Epoch of the wait of each run whose resume is being committed: a second caller means that one too."""
         self.stranded: set[str] = set()
-        """Runs of this process that nobody drives: the store failed them, or whoever asked for them went away."""
+        """Runs of this process that nobody drives: the store failed them, or they were promoted a moment ago."""
         self.unheard: set[str] = set()
         """Runs that a commit may have made this process's own, and nobody heard what it came to."""
         self.waiters = Waiters()
@@ -104,8 +102,6 @@ class Core:
         self.want: Callable[[Iterable[str]], None] = _nobody
         """Listen for event types; set when the runtime starts."""
         self.counters: dict[str, int] = {}
-        self.gather: Callable[[list[str], Duration | None], Awaitable[list[RunResult]]] | None = None
-        """Wait for the results of runs: what receipts offer; set when the runtime starts."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._eviction: Timer | None = None
 
@@ -202,8 +198,7 @@ class Core:
 
     def count(self, what: str) -> None:
         """Count something for `statistics`."""
-        counters = self.counters
-        counters[what] = counters.get(what, 0) + 1
+        self.counters[what] = self.counters.get(what, 0) + 1
 
     # ----------------------------------------------------------------------------------------- runs held in memory
     def committed(self, run: ActiveRun, changes: Changes) -> None:

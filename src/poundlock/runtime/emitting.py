@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
@@ -12,9 +13,9 @@ from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
-from poundlock.runtime.control import merged
+from poundlock.runtime.control import merged, results
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.receipts import Receipt, receipt_of
+from poundlock.runtime.receipts import Receipt
 
 CONTROL_EVENTS = ("run:abort", "run:signal")
 """Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
@@ -52,7 +53,7 @@ async def emit(
             (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
         )
         await _publish(core, Publication(admitted.event.detached(), core.store.store_id, decided))
-    return receipt_of(admitted.event, admitted.lines, core.gather)
+    return Receipt(admitted.event, admitted.lines, partial(results, core))
 
 
 async def _publish(core: Core, publication: Publication) -> None:
@@ -66,7 +67,7 @@ async def _publish(core: Core, publication: Publication) -> None:
 async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
     """Answer what would happen."""
     admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
-    return receipt_of(admitted.event, admitted.lines)
+    return Receipt(admitted.event, admitted.lines)
 
 
 async def from_bus(core: Core, publication: Publication) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poundlock.clock import timeout_at
@@ -13,7 +12,6 @@ from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.runtime.commands.claim import Pump
-from poundlock.runtime.control import results
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.registration import Hooks, Subscriptions, register
@@ -63,7 +61,6 @@ class Lifetime:
             core.accepting = True
             core.wake_at = self._pump.wake_at
             core.want = self._want
-            core.gather = partial(results, core)
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from poundlock.model.drafts import draft_of
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
@@ -63,13 +62,3 @@ class Receipt:
 
     def __iter__(self) -> Iterator[ReceiptLine]:
         return iter(self.lines)
-
-
-_Draft: Final = draft_of(Receipt)
-
-
-def receipt_of(accepted: Event, lines: tuple[ReceiptLine, ...], gather: Gather | None = None) -> Receipt:
-    """Return a receipt, made quickly."""
-    receipt = _Draft(accepted, lines, gather)
-    receipt.__class__ = Receipt
-    return receipt  # type: ignore[no-any-return]  # it is one now

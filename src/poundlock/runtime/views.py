@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.codecs import load
 from poundlock.errors import RunAborted
-from poundlock.model.drafts import draft_of
+from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
     Checkpoint,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from poundlock.runtime.core import Core
 
 
-_Draft: Final = draft_of(RunResult)
+_make: Final = maker_of(RunResult)
 
 
 def info_of_record(record: RunRecord) -> RunInfo:
@@ -93,7 +93,7 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         error = aborted_error(outcome.reason, outcome.by)
     elif isinstance(outcome, Paused):
         waits = parked_waits(run.waits)
-    made = _Draft(
+    return _make(
         run.identity.run_id,
         run.identity.workflow_id,
         status,
@@ -103,8 +103,6 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         waits,
         metadata(core, run.attempt),
     )
-    made.__class__ = RunResult
-    return made  # type: ignore[no-any-return]  # it is one now
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:

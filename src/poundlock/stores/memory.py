@@ -123,12 +123,6 @@ class MemoryStore:
     # -------------------------------------------------------------------------------------------------- commit
     async def commit(self, changes: Changes) -> Committed:
         """Apply all of `changes`, or raise and apply none."""
-        if len(changes.moves) == 1 and not (changes.creates or changes.events) and changes.decides_nothing:
-            [move] = changes.moves
-            self._check_move(move)
-            self._commits += 1
-            self._move(move)
-            return NOTHING
         if not changes.decides_nothing:
             return self._decide(changes)
         for create in changes.creates:

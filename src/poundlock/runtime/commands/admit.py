@@ -29,7 +29,7 @@ from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Pos
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, receipt_line, settle_lines
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, settle_lines
 from poundlock.model.runs import Message, RunRecord, StoredEvent
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.cancel import Cancel, cancel
@@ -80,19 +80,6 @@ class _Offer:
 
 class _Plan:
     """Everything one attempt wants to commit, and what has to be done when it is durable."""
-
-    __slots__ = (
-        "aborts",
-        "creates",
-        "deliveries",
-        "lines",
-        "loads",
-        "moves",
-        "posts",
-        "remember",
-        "started",
-        "superseded",
-    )
 
     def __init__(self) -> None:
         self.lines: list[ReceiptLine] = []
@@ -271,7 +258,7 @@ async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) ->
 
 
 def _add_line(plan: _Plan, route: Route, verdict: Verdict, run_id: str | None = None, reason: str = "") -> None:
-    plan.lines.append(receipt_line(verdict, route.entry.id, route.trigger_id, run_id, reason))
+    plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
 
 
 async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) -> None:
