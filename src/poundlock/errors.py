@@ -314,6 +314,12 @@ class RuntimeStopped(PoundlockError):
     code = "RUNTIME_STOPPED"
 
 
+class HookTimeout(PoundlockError):
+    """A hook or clean-up took longer than it may, and was cancelled."""
+
+    code = "HOOK_TIMEOUT"
+
+
 class EnvMissing(PoundlockError):
     """A workflow requires environment variables that are not set; all of them are named."""
 
