@@ -161,7 +161,7 @@ class Stores:
         lifetime, core = runtime._lifetime, runtime._core
         lifetime._state = "stopped"
         core.accepting = False
-        lifetime._pump.stop()
+        lifetime._poller.stop()
         lifetime.subscriptions.close()
         await core.join_tasks(cancel=True)
         core.stop_evicting()

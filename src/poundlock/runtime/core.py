@@ -1,4 +1,4 @@
-"""The core: what all files of this room share. No behaviour beyond keeping things and telling them apart."""
+"""The core: the parts of a runtime, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,41 +15,18 @@ from poundlock.model.changes import Changes
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.threads import StepThreads
+from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
+from poundlock.runtime.entries import Registered
 from poundlock.runtime.loads import LoadDesk
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.waiters import Waiters
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
-    from poundlock.ports import Bus, Store
-    from poundlock.runtime.registration import Registered
 
 log = logging.getLogger("poundlock.runtime")
 T = TypeVar("T")
-
-
-class LiveRun:
-    """A run this process owns, and the task that drives it."""
-
-    __slots__ = ("creation", "entry", "gate", "left", "new", "run", "task")
-
-    def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
-        self.run = run
-        self.entry = entry
-        self.new = new
-        self.task: asyncio.Task[None] | None = None
-        self.gate: asyncio.Event | None = None
-        self.creation: asyncio.Task[None] | None = None
-        """The run's creation while somebody else writes it; its own boundaries come after that."""
-        self.left: asyncio.Future[None] | None = None
-        """Done when the run's task is left behind, if anybody asked."""
-
-    def open_gate(self) -> None:
-        """Let deliveries in again: the run has stopped, or goes on after all."""
-        gate = self.gate
-        if gate is not None:
-            gate.set()
-            self.gate = None
 
 
 class Core:

@@ -12,11 +12,12 @@ from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.waiting import AnnouncedWaits
+from poundlock.runtime.core import Core
+from poundlock.runtime.run_table import LiveRun
+from poundlock.services.install import WorkflowServices
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
-    from poundlock.runtime.core import Core
-    from poundlock.services.install import WorkflowServices
 
 
 _EXPORTED: Final = "artifacts:exported"
@@ -66,6 +67,19 @@ def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> 
     if run.state_store is None:
         run.state_store = core.state_registry.make(definition.id, run.state, definition.state)
     return run.state_store
+
+
+async def close_container(live: LiveRun) -> None:
+    """Dispose the run's services; a failing clean-up is logged and stops nobody."""
+    container, live.run.container = live.run.container, None
+    live.run.state_store = None
+    if container is None or container.idle:
+        return
+    try:
+        if not container.dispose_nowait():
+            await container.dispose()
+    except Exception:
+        log.exception("cleaning up services of run '%s' failed", live.run.identity.run_id)
 
 
 def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.clock import timeout_at
 from poundlock.errors import AlreadyRegistered, RuntimeStopped
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
-from poundlock.runtime.commands.claim import Pump
+from poundlock.ports import Bus, Publication
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
-from poundlock.runtime.registration import Hooks, Subscriptions, register
-
-if TYPE_CHECKING:
-    from poundlock.ports import Bus, Publication
+from poundlock.runtime.entries import Hooks
+from poundlock.runtime.poller import Poller
+from poundlock.runtime.registration import Subscriptions, register
 
 
 def default_bus() -> Bus:
@@ -41,7 +40,7 @@ class Lifetime:
         self._core = core
         self._workflows = workflows
         self._services = services
-        self._pump = Pump(core)
+        self._poller = Poller(core)
         self._state = "new"
         self.subscriptions = Subscriptions(core, self._heard)
 
@@ -59,13 +58,13 @@ class Lifetime:
         await core.store.open(core.worker)
         try:
             core.accepting = True
-            core.wake_at = self._pump.wake_at
+            core.wake_at = self._poller.wake_at
             core.want = self._want
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
                 await self.register(workflow, None, Hooks())
-            core.spawn(self._pump.run(), "poundlock-pump")
+            core.spawn(self._poller.run(), "poundlock-poller")
         except BaseException:
             await self.stop(drain=0.0)
             raise
@@ -76,7 +75,7 @@ class Lifetime:
         if self._state != "started":
             raise RuntimeStopped("the runtime is not running: register inside `async with runtime:`")
         await register(core, self.subscriptions, workflow, mode, hooks, self._services)
-        self._pump.wake()
+        self._poller.wake()
 
     async def stop(self, *, drain: float) -> None:
         """Stop; doing it twice does nothing."""
@@ -85,7 +84,7 @@ class Lifetime:
         self._state = "stopped"
         core = self._core
         core.accepting = False
-        self._pump.stop()
+        self._poller.stop()
         self.subscriptions.close()
         await self._drain(drain)
         await core.join_tasks(cancel=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.codecs import TYPE_TAG, dump, encode, pack
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
@@ -15,10 +15,9 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.boundary import validate
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
-
-if TYPE_CHECKING:
-    from poundlock.runtime.core import Core, LiveRun
-    from poundlock.runtime.registration import Registered
+from poundlock.runtime.core import Core
+from poundlock.runtime.entries import Registered
+from poundlock.runtime.run_table import LiveRun
 
 
 def accepted(core: Core, event: Event) -> tuple[Event, str]:

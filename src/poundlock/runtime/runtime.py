@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import InvalidDefinition
@@ -25,7 +25,8 @@ from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
 from poundlock.model.validation import check_global_services
 from poundlock.pipeline.builder import Workflow
-from poundlock.runtime import control, lifetime, reading
+from poundlock.ports import Bus, Page, Store
+from poundlock.runtime import lifetime, reading, results
 from poundlock.runtime.commands import HANDLERS
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import Claim, claim
@@ -33,15 +34,12 @@ from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core
-from poundlock.runtime.emitting import emit, explain
+from poundlock.runtime.emitting import emit, explain, merged
+from poundlock.runtime.entries import Hooks
 from poundlock.runtime.receipts import Receipt
-from poundlock.runtime.registration import Hooks, deregister
+from poundlock.runtime.registration import deregister
 from poundlock.services.install import global_container
 from poundlock.stores import open as open_store
-
-if TYPE_CHECKING:
-    from poundlock.ports import Bus, Page, Store
-    from poundlock.runtime.reading import PipelineRegistry
 
 
 class WorkflowRuntime:
@@ -169,7 +167,7 @@ class WorkflowRuntime:
         """Return the ids of the registered workflows, in order of registration."""
         return list(self._core.entries)
 
-    def registry(self, id: str) -> PipelineRegistry:
+    def registry(self, id: str) -> reading.PipelineRegistry:
         """Return the runs of a workflow that are in this process's memory (`NotRegistered` if unknown)."""
         return reading.PipelineRegistry(self._core, self._core.entry(id))
 
@@ -223,8 +221,8 @@ class WorkflowRuntime:
 
     async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
         """Invoke a workflow with a payload; the short way to call a pipeline. See `invoke`."""
-        merged = control.merged(payload, fields) if fields or payload is None else payload
-        return await create(self._core, Create(workflow_id, payload=merged))
+        whole = merged(payload, fields) if fields or payload is None else payload
+        return await create(self._core, Create(workflow_id, payload=whole))
 
     async def resume(
         self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None
@@ -265,7 +263,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is not touched.
         """
-        return await control.wait_for_end(self._core, run_id, timeout)
+        return await results.wait_for_end(self._core, run_id, timeout)
 
     async def get_run(self, run_id: str) -> RunInfo:
         """Return a run as it stands in the store (`RunNotFound` if it does not)."""

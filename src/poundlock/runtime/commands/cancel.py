@@ -9,13 +9,12 @@ from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.model.changes import Changes, Post
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
-from poundlock.runtime.commands.execute import start_promoted
-from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.registration import call_hook, close_container
+from poundlock.runtime.core import Core, log
+from poundlock.runtime.driver import start_promoted
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written
-from poundlock.runtime.settle import commit_freeing
-from poundlock.runtime.supersede import ending
-from poundlock.runtime.views import result_of_checkpoint
+from poundlock.runtime.settling import commit_freeing, tell_end
+from poundlock.runtime.transitions import ending
 from poundlock.stores.answers import finished, not_found
 
 
@@ -115,20 +114,3 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     )
     start_promoted(core, promoted)
     await tell_end(core, identity.run_id)
-
-
-async def tell_end(core: Core, run_id: str) -> None:
-    """Hooks and answers for a run that ended without being driven."""
-    live = core.live.pop(run_id, None) or core.unpark(run_id)
-    checkpoint = await core.store.checkpoint(run_id)
-    if checkpoint is None:
-        return
-    result = result_of_checkpoint(core, checkpoint)
-    core.count(str(RunStatus.ABORTED))
-    entry = core.entries.get(result.workflow_id)
-    if entry is not None:
-        await call_hook(entry, "on_complete", result)
-        if live is not None:
-            await close_container(live)
-        await call_hook(entry, "on_cleanup")
-    core.waiters.answer(result)

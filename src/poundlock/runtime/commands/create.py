@@ -11,10 +11,11 @@ from poundlock.model.changes import Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
-from poundlock.runtime.commands.execute import start
-from poundlock.runtime.control import rested
-from poundlock.runtime.core import Core, LiveRun
-from poundlock.runtime.registration import Registered
+from poundlock.runtime.core import Core
+from poundlock.runtime.driver import start
+from poundlock.runtime.entries import Registered
+from poundlock.runtime.results import rested
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
 from poundlock.runtime.waiters import Waiter
 

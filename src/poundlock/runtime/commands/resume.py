@@ -13,11 +13,12 @@ from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import Checkpoint, Message, RunRecord, RunResult, WaitRow
 from poundlock.pipeline.boundary import check_answer
 from poundlock.runtime.commands.claim import take_up
-from poundlock.runtime.commands.execute import start
 from poundlock.runtime.commands.signal import as_patch
-from poundlock.runtime.core import Core, LiveRun
+from poundlock.runtime.core import Core
+from poundlock.runtime.driver import start
+from poundlock.runtime.reading import result_of_checkpoint
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import restored_run
-from poundlock.runtime.views import result_of_checkpoint
 from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import finished, not_found
 

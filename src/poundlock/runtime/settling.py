@@ -7,22 +7,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import Changes, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunError, RunIdentity
+from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
-from poundlock.runtime.core import Core, LiveRun
-from poundlock.runtime.equipment import note_exports
-from poundlock.runtime.registration import call_hook, close_container
-from poundlock.runtime.views import aborted_error, result_of
+from poundlock.runtime.core import Core
+from poundlock.runtime.entries import Registered, call_hook
+from poundlock.runtime.equipment import close_container, note_exports
+from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
+from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.transitions import outcome_text
 from poundlock.runtime.waiters import own_copy
-
-if TYPE_CHECKING:
-    from poundlock.runtime.registration import Registered
 
 _RUNNING, _READY, _COMPLETED = RunStatus.RUNNING, RunStatus.READY, RunStatus.COMPLETED
 _PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
@@ -133,6 +131,23 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
                 core.waiters.answer(result)
 
 
+async def tell_end(core: Core, run_id: str) -> None:
+    """Hooks and answers for a run that ended without being driven."""
+    live = core.live.pop(run_id, None) or core.unpark(run_id)
+    checkpoint = await core.store.checkpoint(run_id)
+    if checkpoint is None:
+        return
+    result = result_of_checkpoint(core, checkpoint)
+    core.count(str(RunStatus.ABORTED))
+    entry = core.entries.get(result.workflow_id)
+    if entry is not None:
+        await call_hook(entry, "on_complete", result)
+        if live is not None:
+            await close_container(live)
+        await call_hook(entry, "on_cleanup")
+    core.waiters.answer(result)
+
+
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
     """Return the status, wake time and recorded outcome a run gets."""
     if type(outcome) is Completed:  # mostly; matching patterns takes a while
@@ -148,19 +163,3 @@ def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
             return RunStatus.ABORTED, None, outcome_text(aborted_error(reason, by))
         case _:  # released
             return _READY, None, None
-
-
-def outcome_text(error: RunError) -> str:
-    """Return an error as a run's head records it."""
-    return dump({"error": _plain(error)})
-
-
-def _plain(error: RunError) -> dict[str, str | None]:
-    return {
-        "type": error.type,
-        "message": error.message,
-        "code": error.code,
-        "stage": error.stage,
-        "step": error.step,
-        "traceback": error.traceback,
-    }

@@ -1,34 +1,16 @@
-"""Waiting for runs, and the runtime's own comings and goings."""
+"""Waiting for the results of runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from poundlock.clock import timeout_at
-from poundlock.errors import InvalidEvent
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
 from poundlock.runtime.core import Core
-from poundlock.runtime.views import result_of_checkpoint
+from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
-
-
-def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
-    """Return payload and keyword fields as one payload.
-
-    Raises:
-        InvalidEvent: there are fields, but the payload is no mapping to merge them into.
-    """
-    if not fields:
-        return {} if payload is None else payload
-    if payload is None:
-        return dict(fields)
-    if not isinstance(payload, Mapping):
-        raise InvalidEvent("keywords can only be merged into a payload that is a mapping", path="payload")
-    return {**payload, **fields}
 
 
 async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> RunResult:

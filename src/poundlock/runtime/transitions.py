@@ -1,21 +1,16 @@
-"""A queued run that gives up its place to a newer one."""
+"""Moves of runs without an owner: what a command writes for a run that nobody drives."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunRecord
+from poundlock.model.runs import RunError, RunRecord
 from poundlock.pipeline.boundary import event_payload
 from poundlock.pipeline.journal import Journal
-from poundlock.runtime.settle import outcome_text
-from poundlock.runtime.views import aborted_error
-
-if TYPE_CHECKING:
-    from poundlock.runtime.core import Core
+from poundlock.runtime.core import Core
+from poundlock.runtime.reading import aborted_error
 
 
 async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
@@ -57,3 +52,40 @@ async def superseding(core: Core, old: str, new: str) -> RunMove:
     if record is None or record.head.status is not RunStatus.QUEUED:
         raise LoadMoved(f"run '{old}' does not wait any more: read the load again")
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")
+
+
+def given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
+    """Return the move that gives a run without a driver back; one that was `begun` counts as recovered when claimed."""
+    head = record.head
+    check_move(head.status, RunStatus.READY)
+    return RunMove(
+        run_id=record.identity.run_id,
+        version=head.version,
+        epoch=head.epoch,
+        inbox=None,
+        status=RunStatus.READY,
+        owner=head.owner if begun else None,  # what is ready and had an owner counts as recovered
+        new_epoch=head.epoch + 1,
+        stage=head.stage,
+        attempt=head.attempt,
+        wake_at=None,
+        outcome=None,
+        slot=head.slot,
+        updated_at=now,
+    )
+
+
+def outcome_text(error: RunError) -> str:
+    """Return an error as a run's head records it."""
+    return dump({"error": _plain(error)})
+
+
+def _plain(error: RunError) -> dict[str, str | None]:
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "stage": error.stage,
+        "step": error.step,
+        "traceback": error.traceback,
+    }

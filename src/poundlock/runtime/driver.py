@@ -1,23 +1,26 @@
-"""Driving a run this process owns, from where it stands to where it rests."""
+"""Driving a run this process owns, from where it is to where it rests."""
 
 from __future__ import annotations
 
 import asyncio
 
-from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, StageGone, StaleVersion
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
-from poundlock.pipeline.active import ActiveRun
+from poundlock.model.runs import Checkpoint
+from poundlock.pipeline.active import ActiveRun, Resume
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.outcome import Outcome, Paused, Released
+from poundlock.pipeline.prepare import hook_step, prepare
 from poundlock.pipeline.runner import Driven, abort_request, cancelled, drive, reconsider, stopped
-from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.equipment import recall_exports
-from poundlock.runtime.registration import call_hook, close_container
-from poundlock.runtime.settle import finish, settle
+from poundlock.runtime.core import Core, log
+from poundlock.runtime.entries import call_hook
+from poundlock.runtime.equipment import close_container, recall_exports
+from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.runs import restored_run, without_stages
+from poundlock.runtime.settling import finish, settle
 
 _PATIENCE = 2
-"""Refused attempts to stop after which deliveries of this process wait until the run has stopped."""
 
 
 def start(core: Core, live: LiveRun) -> None:
@@ -153,14 +156,10 @@ class Boundaries:
 
 async def _prepare(live: LiveRun) -> Driven | None:
     """Call `on_prepare`, which may patch the state; if it raises, the run fails."""
-    from poundlock.pipeline.prepare import prepare
-
     return await prepare(live.run, live.entry.hooks.on_prepare, _hook_context(live))
 
 
 def _hook_context(live: LiveRun) -> StepContext:
-    from poundlock.pipeline.prepare import hook_step
-
     return StepContext(live.run, hook_step(live.run), 1)
 
 
@@ -181,8 +180,6 @@ def start_promoted(core: Core, promoted: tuple[str, ...]) -> None:
 
 
 async def _load_and_start(core: Core, run_id: str) -> None:
-    from poundlock.runtime.commands.claim import adopt
-
     checkpoint = await core.store.checkpoint(run_id)
     if checkpoint is not None and run_id in core.stranded:
         adopt(core, checkpoint)
@@ -195,3 +192,23 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
         core.want(outcome.wait.events)
     elif live.run.status == "delayed":
         core.wake_at(outcome.until)  # type: ignore[union-attr]  # only Delayed leaves a run delayed
+
+
+def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> None:
+    """Drive a run whose checkpoint this process just took over."""
+    identity = checkpoint.record.identity
+    entry = core.entries.get(identity.workflow_id)
+    if entry is None or checkpoint.record.head.status is not RunStatus.RUNNING:
+        return
+    core.unpark(identity.run_id)
+    try:
+        run = restored_run(core, entry, checkpoint)
+    except StageGone:
+        run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
+        run.waits = ()  # whatever it stood at leads nowhere: driven, it fails and says why
+    run.recovered = recovered
+    if delayed:
+        run.resume = Resume("delay")
+    # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still owed.
+    never_began = run.log_seq <= (2 if core.timeline else 1) and run.stage == run.plan.stages[0].id
+    start(core, LiveRun(run, entry, new=never_began))
