@@ -205,7 +205,7 @@ def _names(waiting: Waiting) -> str:
 
 
 def foretold(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
-    """Return the lines of a dry run; what a delivery comes to is only known in a commit, so these say what is likely."""
+    """Return the lines of a dry run: what is likely, for what a delivery comes to is only known in a commit."""
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 
 
