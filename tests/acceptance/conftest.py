@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import LAST_RESORT
 
 ROOT = Path(__file__).resolve().parents[2]
 DESK = ROOT / "examples" / "maintainer_desk.py"
@@ -32,7 +33,7 @@ def poundlock(tmp_path):
             input=input,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LAST_RESORT,
             cwd=tmp_path,
             env=clean_environment(),
             check=False,

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock.model.runs import RunQuery
 from poundlock.model.timeline import Timeline, read_entries
@@ -52,7 +53,7 @@ class Desk:
     def finish(self):
         """Let a process work to the end and return what it says at the end."""
         process = self._start(*self._command, stderr=subprocess.STDOUT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=LAST_RESORT)
         lines = output.splitlines()
         assert process.returncode == 0, output
         for text in lines[:-1]:

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock.errors import StoreUnavailable
 from poundlock.model.runs import RunQuery
@@ -88,7 +89,7 @@ def run(path):
 
 def ended(process):
     """Wait for a script and return the lines it printed."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LAST_RESORT)
     assert process.returncode == 0, err
     return out.splitlines()
 

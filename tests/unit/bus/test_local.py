@@ -10,6 +10,7 @@ import logging
 import threading
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock.bus import LocalBus
 from poundlock.bus.local import _current
@@ -602,7 +603,7 @@ async def test_emit_from_a_thread():
     bus.subscribe("*", lambda event: heard.append((event.type, threading.get_ident())))
 
     def work():
-        return bus.emit_threadsafe(Event("a")).result(timeout=5)
+        return bus.emit_threadsafe(Event("a")).result(LAST_RESORT)
 
     assert await asyncio.to_thread(work) is None
     assert heard == [("a", threading.get_ident())]

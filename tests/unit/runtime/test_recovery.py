@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from support import rests, turns
+from support import rests
 
 from poundlock import (
     Delay,
@@ -176,7 +176,7 @@ async def test_an_owner_that_was_replaced_can_write_nothing(vclock):
         [run_id] = (await old.emit("begin")).run_ids
         await busy.inside.wait()
         waiting = asyncio.create_task(old.wait(run_id))
-        await turns()
+        await vclock.run_until_idle()
         async with WorkflowRuntime(staged(ran), store=store, clock=vclock) as new:
             assert (await new.wait(run_id, 60)).status is COMPLETED
             before = await new.timeline(run_id)
@@ -261,7 +261,7 @@ async def test_a_failing_store_fails_one_run_only(stores):
     receipt = await rt.emit("begin", n=1)
     await busy.inside.wait()
     waiting = asyncio.create_task(rt.wait(receipt.run_ids[0]))
-    await turns()
+    await stores.clock.run_until_idle()
     broken.add(receipt.run_ids[0])
     other = await rt.emit("begin", n=2)
     busy.free.set()
