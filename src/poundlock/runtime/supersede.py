@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
-from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunRecord
 from poundlock.pipeline.boundary import event_payload
 from poundlock.pipeline.journal import Journal
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
     """Return the move that aborts a run nobody drives, on the version and with the inbox that were read."""
     identity, head = record.identity, record.head
-    check_move(head.status, RunStatus.ABORTED)
     now = core.clock.now()
     journal = Journal(full=core.timeline)
     path = dump(identity.pipeline_id)
@@ -29,20 +28,12 @@ async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunM
         if message.event is not None:
             journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
     journal.add(now, "pipeline", "pipeline:abort", path, dump({"reason": reason, "by": by}))
-    return RunMove(
-        run_id=identity.run_id,
-        version=head.version,
-        epoch=head.epoch,
-        inbox=head.inbox_seq,
-        status=RunStatus.ABORTED,
-        owner=None,
-        new_epoch=head.epoch + 1,
-        stage=head.stage,
-        attempt=head.attempt,
-        wake_at=None,
+    return RunMove.of(
+        record,
+        RunStatus.ABORTED,
+        now=now,
+        guard_inbox=True,
         outcome=outcome_text(aborted_error(reason, by)),
-        slot=False,
-        updated_at=now,
         log=journal.row(head.log_seq + 1),
     )
 
@@ -55,5 +46,8 @@ async def superseding(core: Core, old: str, new: str) -> RunMove:
     """
     record = await core.store.load(old)
     if record is None or record.head.status is not RunStatus.QUEUED:
-        raise LoadMoved(f"run '{old}' does not wait any more: read the load again")
+        raise LoadMoved(
+            f"run '{old}' does not wait any more: read the load again",
+            workflow_id="" if record is None else record.identity.workflow_id,
+        )
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")

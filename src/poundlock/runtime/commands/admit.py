@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, settle_lines
 from poundlock.model.runs import Message, RunRecord, StoredEvent
+from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import take_up
@@ -141,8 +143,8 @@ async def _attempt(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Co
         plan, changes = await _decide(core, command, offer)
         return plan, await (_check_only(core, changes) if command.dry else _commit(core, plan, changes))
     except KeysTaken as taken:
-        _check_same(offer.event, offer.fingerprint, taken.fields["taken"])
-        offer.known |= taken.fields["taken"]
+        _check_same(offer.event, offer.fingerprint, taken.taken)
+        offer.known |= taken.taken
     except (LoadMoved, WaitMoved, StaleVersion, InboxAhead, LeaseLost, RunFinished, RunNotFound):
         pass
     return None
@@ -271,7 +273,7 @@ async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) ->
         elif "" in offer.known:
             plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
         else:
-            if dry and waiting.record.head.status is RunStatus.PAUSED and any(row.parked for row in waiting.hit):
+            if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
                 line = replace(line, verdict=Verdict.RESUMED)
             plan.deliveries.append(_delivery(core, waiting, offer.ref, line))
     if plan.deliveries:
@@ -294,7 +296,7 @@ def _foretold(plan: _Plan) -> tuple[ReceiptLine, ...]:
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 
 
-def _check_same(event: Event, fingerprint: str, taken: dict[str, Remember]) -> None:
+def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -> None:
     for scope, remembered in taken.items():
         if remembered.fingerprint != fingerprint:
             raise IdempotencyConflict(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from poundlock.errors import LeaseLost, StageGone, StaleVersion
 from poundlock.model.changes import Changes, RunMove
-from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.model.lifecycle import RunStatus
 from poundlock.pipeline.active import Resume
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.core import Core, LiveRun, log
@@ -17,7 +17,7 @@ from poundlock.runtime.runs import restored_run, without_stages
 
 if TYPE_CHECKING:
     from poundlock.clock import Timer
-    from poundlock.model.runs import Checkpoint, RunRecord
+    from poundlock.model.runs import Checkpoint
 
 _BATCH = 100
 
@@ -61,32 +61,14 @@ async def _give_back(core: Core) -> None:
             pass  # it was only feared to be without a driver; one of an older epoch is on its way out
         elif record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
-                move = _given_back(record, core.clock.now(), begun=run_id in core.stranded)
+                # What is ready and had an owner counts as recovered.
+                owner = record.head.owner if run_id in core.stranded else None
+                move = RunMove.of(record, RunStatus.READY, now=core.clock.now(), owner=owner)
                 await core.store.commit(Changes(moves=(move,)))
             except (StaleVersion, LeaseLost):
                 continue  # somebody drives it after all
         core.stranded.discard(run_id)
         core.unheard.discard(run_id)
-
-
-def _given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
-    head = record.head
-    check_move(head.status, RunStatus.READY)
-    return RunMove(
-        run_id=record.identity.run_id,
-        version=head.version,
-        epoch=head.epoch,
-        inbox=None,
-        status=RunStatus.READY,
-        owner=head.owner if begun else None,  # what is ready and had an owner counts as recovered
-        new_epoch=head.epoch + 1,
-        stage=head.stage,
-        attempt=head.attempt,
-        wake_at=None,
-        outcome=None,
-        slot=head.slot,
-        updated_at=now,
-    )
 
 
 def take_up(core: Core, run_ids: Iterable[str]) -> None:
