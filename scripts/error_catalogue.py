@@ -84,6 +84,7 @@ GROUPS = {
     "Between a runtime and its store": {
         "StaleVersion": "Internal: the runtime reads again and repeats. Raised by stores.",
         "LeaseLost": "Internal: the run belongs to another owner; this one stops driving it. Raised by stores.",
+        "Refused": "Internal: the root of the four below. Raised by stores.",
         "InboxAhead": "Internal: the run takes the messages in and concludes again. Raised by stores.",
         "LoadMoved": "Internal: the decision is made again on the new load. Raised by stores.",
         "WaitMoved": "Internal: the event is matched again. Raised by stores.",

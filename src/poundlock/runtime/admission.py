@@ -14,8 +14,9 @@ from poundlock.model.changes import Changes, Post, Remember, RunCreate, RunMove,
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
-from poundlock.model.receipts import Delivery, ReceiptLine, ReceiptRow, Verdict
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
 from poundlock.model.runs import RunRecord, StoredEvent, WaitRow
+from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, code_of
@@ -185,7 +186,7 @@ async def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer) -> None:
         elif "" in offer.known:
             plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
         else:
-            if dry and waiting.record.head.status is RunStatus.PAUSED and any(row.parked for row in waiting.hit):
+            if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
                 line = replace(line, verdict=Verdict.RESUMED)
             plan.deliveries.append(_delivery(core, waiting, offer.ref, line))
     if plan.deliveries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poundlock.errors import (
@@ -107,8 +108,8 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
         plan, changes = await decide(core, offer)
         return plan, await (_check_only(core, changes) if offer.dry else _commit(core, plan, changes))
     except KeysTaken as taken:
-        _check_same(offer.event, offer.fingerprint, taken.fields["taken"])
-        offer.known |= taken.fields["taken"]
+        _check_same(offer.event, offer.fingerprint, taken.taken)
+        offer.known |= taken.taken
     except (LoadMoved, WaitMoved, StaleVersion, InboxAhead, LeaseLost, RunFinished, RunNotFound):
         pass
     return None
@@ -122,7 +123,7 @@ async def _check_only(core: Core, changes: Changes) -> Committed:
     return await core.store.commit(Changes(remember=keys, now=changes.now))
 
 
-def _check_same(event: Event, fingerprint: str, taken: dict[str, Remember]) -> None:
+def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -> None:
     for scope, remembered in taken.items():
         if remembered.fingerprint != fingerprint:
             raise IdempotencyConflict(

@@ -117,7 +117,7 @@ def _first_call(key: Remember, taken: KeysTaken) -> str:
     Raises:
         IdempotencyConflict: it asked for something else.
     """
-    [known] = taken.fields["taken"].values()
+    [known] = taken.taken.values()
     if known.fingerprint != key.fingerprint:
         raise IdempotencyConflict(
             f"the idempotency key '{key.event_id}' was used with another request: use a new key", run_id=known.run_id

@@ -9,7 +9,7 @@ from typing import Any
 
 from poundlock.errors import LeaseLost, NotPaused, PoundlockError, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
-from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunRecord, RunResult, WaitRow
 from poundlock.pipeline.boundary import check_answer
 from poundlock.runtime.commands.claim import take_up
@@ -158,26 +158,10 @@ def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
 
 async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord) -> RunResult:
     """Resume a run whose workflow is unknown here: whoever registers it goes on."""
-    identity, head = record.identity, record.head
-    check_move(head.status, RunStatus.READY)
+    run_id = record.identity.run_id
     now = core.clock.now()
-    move = RunMove(
-        run_id=identity.run_id,
-        version=head.version,
-        epoch=head.epoch,
-        inbox=None,
-        status=RunStatus.READY,
-        owner=None,
-        new_epoch=head.epoch + 1,
-        stage=head.stage,
-        attempt=head.attempt,
-        wake_at=None,
-        outcome=None,
-        slot=head.slot,
-        updated_at=now,
-    )
-    answer = Post(identity.run_id, "resume", {"patch": patch}, now)
-    await core.store.commit(Changes(moves=(move,), posts=(answer,), now=now))
-    checkpoint = await core.store.checkpoint(identity.run_id)
+    move = RunMove.of(record, RunStatus.READY, now=now)
+    await core.store.commit(Changes(moves=(move,), posts=(Post(run_id, "resume", {"patch": patch}, now),), now=now))
+    checkpoint = await core.store.checkpoint(run_id)
     assert checkpoint is not None  # noqa: S101 - just written
     return result_of_checkpoint(core, checkpoint)
