@@ -341,6 +341,12 @@ class RuntimeStopped(PoundlockError):
     code = "RUNTIME_STOPPED"
 
 
+class WrongLoop(PoundlockError):
+    """A runtime was called from another event loop or thread than the one it was started on."""
+
+    code = "WRONG_LOOP"
+
+
 class HookTimeout(PoundlockError):
     """A hook or clean-up took longer than it may, and was cancelled."""
 

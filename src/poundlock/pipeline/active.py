@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poundlock.codecs import detach, dump
+from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, RunCreate, RunMove
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
@@ -86,6 +87,7 @@ class ActiveRun:
         "inbox",
         "inbox_seen",
         "interruptible",
+        "interruption",
         "journal",
         "log_seq",
         "make_container",
@@ -176,6 +178,8 @@ class ActiveRun:
         self.stopping = False
         self.interruptible = False
         """Whether an abort may cancel the task now: user code runs, and no commit is on its way."""
+        self.interruption: Interruption | None = None
+        """What the runtime asked for when it cancelled the run's task."""
         self.recovered = False
 
     # ----------------------------------------------------------------------------------------------- what is seen
@@ -397,6 +401,15 @@ class ActiveRun:
             self.stored_waits = move.waits
         if move.consumed:
             self.consumed.clear()
+
+    def taken(self, now: float) -> None:
+        """Take over that a commit of somebody else's at `now` resumed this run for this process."""
+        self.version += 1
+        self.epoch += 1
+        self.status = _RUNNING
+        self.slot = self.identity.load_key is not None
+        self.wake_at = None
+        self.updated_at = now
 
     def created(self, create: RunCreate) -> None:
         """Take over that this run was written for the first time."""

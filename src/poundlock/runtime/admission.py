@@ -225,14 +225,14 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
     looks.
     """
     found = []
-    for live in list(core.unwritten.values()):
+    for live in core.runs.unwritten():
         if any(row.matches(event) for row in live.run.waits):
             if dry:
                 found.append(_unwritten(live, event))
             else:
                 await ensure_written(core, live)
     for record in await core.store.match_waits(event):
-        live_run = core.live.get(record.identity.run_id)
+        live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
             await live_run.gate.wait()  # it tries to stop and was refused often: let it stop first
         found.append(Waiting(record, tuple(row for row in record.waits if row.matches(event))))

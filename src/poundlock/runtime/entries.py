@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from poundlock.clock import Clock
+from poundlock.guard import call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.plan import PipelinePlan
+from poundlock.runtime.tasks import Tasks
 from poundlock.services.install import WorkflowServices
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
@@ -50,16 +52,26 @@ class Registered:
     closing: bool = False
 
 
-async def call_hook(entry: Registered, name: str, *args: Any) -> BaseException | None:
-    """Call a hook if there is one; returns what it raised, after logging it. A hook never stops anybody else."""
+class HookCaller(Protocol):
+    """What calling a hook needs of the core, which stands above this file."""
+
+    clock: Clock
+    hook_timeout: float
+    tasks: Tasks
+
+
+async def call_hook(core: HookCaller, entry: Registered, name: str, *args: Any) -> BaseException | None:
+    """Call a hook if there is one; returns what it raised, after logging it. A hook never stops or holds anybody else.
+
+    One that is async has `hook_timeout` seconds; then it is cancelled, and left behind if it does not end.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled.
+    """
     hook = getattr(entry.hooks, name)
     if hook is None:
         return None
-    try:
-        answer = hook(*args)
-        if inspect.isawaitable(answer):
-            await answer
-    except Exception as error:
-        log.exception("%s of workflow '%s' raised", name, entry.id)
-        return error
-    return None
+    answer = await call_within(core.hook_timeout, hook, *args, clock=core.clock, keep=core.tasks.keep)
+    if answer.error is not None:
+        log.error("%s of workflow '%s' raised\n%s", name, entry.id, log_text(answer.error))
+    return answer.error

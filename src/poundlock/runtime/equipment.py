@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError
+from poundlock.guard import call_now, call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.waiting import AnnouncedWaits
 from poundlock.runtime.core import Core
+from poundlock.runtime.core import log as core_log
 from poundlock.runtime.run_table import LiveRun
 from poundlock.services.install import WorkflowServices
 
@@ -69,17 +71,18 @@ def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> 
     return run.state_store
 
 
-async def close_container(live: LiveRun) -> None:
-    """Dispose the run's services; a failing clean-up is logged and stops nobody."""
+async def close_container(core: Core, live: LiveRun) -> None:
+    """Dispose the run's services within `hook_timeout`; a failing clean-up is logged and stops nobody."""
     container, live.run.container = live.run.container, None
     live.run.state_store = None
     if container is None or container.idle:
         return
-    try:
-        if not container.dispose_nowait():
-            await container.dispose()
-    except Exception:
-        log.exception("cleaning up services of run '%s' failed", live.run.identity.run_id)
+    answer = call_now(container.dispose_nowait)
+    if answer.error is None and not answer.value:
+        answer = await call_within(core.hook_timeout, container.dispose, clock=core.clock, keep=core.tasks.keep)
+    if answer.error is not None:
+        run_id = live.run.identity.run_id
+        core_log.error("cleaning up services of run '%s' failed\n%s", run_id, log_text(answer.error))
 
 
 def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:

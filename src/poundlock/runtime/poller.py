@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from poundlock.clock import Timer
+from poundlock.guard import clear_cancellation, log_text
 from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.healing import delays
 
 
 class Poller:
@@ -39,17 +41,27 @@ class Poller:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Claim whenever woken, for ever."""
+        """Claim whenever woken, until the runtime stops."""
         core = self._core
+        wait = delays()
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
             try:
+                await self._wanted.wait()
+                self._wanted.clear()
                 await claim(core, Claim())
                 due = await core.store.next_due({entry.id for entry in core.entries.values() if not entry.closing})
-            except Exception:  # noqa: BLE001 - one bad moment of the store must not end all timers
-                log.exception("looking for due runs failed; trying again in a second")
-                due = core.clock.now() + 1.0
+                wait = delays()
+            except asyncio.CancelledError:
+                if core.ending:
+                    raise
+                task = asyncio.current_task()
+                assert task is not None  # noqa: S101 - this is a task's coroutine
+                await clear_cancellation(task)  # whoever did that: runs that are due must not wait for ever
+                due = core.clock.now()
+            except Exception as error:  # noqa: BLE001 - one bad moment of the store must not end all timers
+                delay = next(wait)
+                log.error("looking for due runs failed; trying again in %g s\n%s", delay, log_text(error))
+                due = core.clock.now() + delay
             if due is not None:
                 self.wake_at(due)
 

@@ -62,7 +62,7 @@ async def get_run(core: Core, run_id: str) -> RunInfo:
     record = await core.store.load(run_id)
     if record is not None:
         return info_of_record(record)
-    live = core.live.get(run_id)
+    live = core.runs.live(run_id)
     if live is None:
         raise not_found(run_id)
     return info_of_run(live.run)
@@ -102,14 +102,13 @@ async def find_runs(core: Core, wanted: RunQuery) -> Page[RunInfo]:
 
 def watch(core: Core, workflow_id: str, run_id: str) -> RunInfo | None:
     """Return a run in memory, or None."""
-    live = core.held(run_id)
+    live = core.runs.live(run_id)
     return info_of_run(live.run) if live is not None and live.entry.id == workflow_id else None
 
 
 def list_all_runs(core: Core) -> list[RunInfo]:
     """Return all runs in memory: driven ones first, then parked ones."""
-    held = [*core.live.values(), *(live for _, live in core.parked.values())]
-    return [info_of_run(live.run) for live in held]
+    return [info_of_run(live.run) for live in core.runs.all_live()]
 
 
 async def timeline(core: Core, run_id: str) -> Timeline:
@@ -122,7 +121,13 @@ async def timeline(core: Core, run_id: str) -> Timeline:
 
 def statistics(core: Core) -> Mapping[str, int]:
     """Return counters."""
-    held = Counter({"workflows": len(core.entries), "runs:live": len(core.live), "runs:parked": len(core.parked)})
+    held = Counter(
+        {
+            "workflows": len(core.entries),
+            "runs:live": len(core.runs.all_driven()),
+            "runs:parked": core.runs.parked_count,
+        }
+    )
     return {**core.counters, **held}
 
 

@@ -18,7 +18,7 @@ from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Hooks, Registered
 from poundlock.runtime.equipment import close_container, container_for, invoked_by_default
-from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.services.install import WorkflowServices, service_types
 
 
@@ -145,9 +145,8 @@ async def deregister(
     for pattern in entry.subscribed:
         subscriptions.release(pattern)
     entry.subscribed.clear()
-    current = asyncio.current_task()
-    mine = [live for live in core.live.values() if live.entry is entry]
-    others = [live for live in mine if live.task is not current]
+    mine = [live for live in core.runs.all_driven() if live.entry is entry]
+    others = [live for live in mine if live.run.identity.run_id != core.inside]
     if active == "abort":
         for live in others:
             with contextlib.suppress(RunFinished):  # it ends by itself at this moment
@@ -156,10 +155,11 @@ async def deregister(
                 )
     await _gone(others)
     for live in mine:
-        await close_container(live)  # of the run this is called from: its services go before those they use
+        await close_container(core, live)  # of the run this is called from: its services go before those they use
     core.entries.pop(workflow_id, None)
-    for run_id in [run_id for run_id, (_, live) in core.parked.items() if live.entry is entry]:
-        core.unpark(run_id)
+    for live in core.runs.all_live():
+        if live.entry is entry and live.phase is Phase.PARKED:
+            core.runs.drop(live.run.identity.run_id)
     await entry.services.close()
 
 

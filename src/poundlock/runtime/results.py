@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from poundlock.clock import timeout_at
 from poundlock.model.durations import Duration, seconds
@@ -11,6 +12,28 @@ from poundlock.model.runs import RunResult
 from poundlock.runtime.core import Core
 from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
+
+
+class Accepted(NamedTuple):
+    """What `Create` and `Resume` answer: the run is accepted. What it comes to is a question of its own.
+
+    Attributes:
+        run_id: which run.
+        here: whether this process drives it; else it is `ready` for whoever knows its workflow.
+    """
+
+    run_id: str
+    here: bool = True
+
+
+async def rest_of(core: Core, accepted: Accepted) -> RunResult:
+    """Return an accepted run's result at its next pause or its end; as it is now where another process drives it."""
+    if accepted.here:
+        return await rested(core, accepted.run_id)
+    checkpoint = await core.store.checkpoint(accepted.run_id)
+    if checkpoint is None:
+        raise not_found(accepted.run_id)
+    return result_of_checkpoint(core, checkpoint)
 
 
 async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
@@ -39,7 +62,10 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
     deadline = None if timeout is None else core.clock.now() + seconds(timeout)
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
-        if run_id not in core.live:
+        if core.runs.driven(run_id) is None:
+            vacancy = core.runs.vacancy(run_id)
+            if vacancy is not None and vacancy.error is not None:
+                raise vacancy.error  # stranded: nothing drives it on until `recover`
             checkpoint = await core.store.checkpoint(run_id)
             if checkpoint is None:
                 raise not_found(run_id)

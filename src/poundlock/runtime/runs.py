@@ -181,7 +181,7 @@ async def ensure_written(core: Core, live: LiveRun) -> None:
     if live.creation is None:
         if live.run.written:
             return
-        live.creation = core.spawn(_write_creation(core, live))
+        live.creation = core.tasks.spawn(_write_creation(core, live))
     await asyncio.shield(live.creation)
 
 
@@ -190,7 +190,8 @@ async def _write_creation(core: Core, live: LiveRun) -> None:
     try:
         await core.store.commit(changes)
         announced = live.run.registered
-        core.committed(live.run, changes)
+        live.run.committed(changes)
+        core.runs.written(live.run.identity.run_id)
         live.run.registered = announced  # the stage that announced them is not concluded
     except RunExists:
         pass  # its first boundary was quicker

@@ -7,9 +7,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
+from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunIdentity
@@ -17,6 +21,7 @@ from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outc
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, note_exports
+from poundlock.runtime.healing import FAULTS, again, tell
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -27,7 +32,7 @@ _PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
 
 
 async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]:
-    """Commit what driving a run came to, and return the runs that this promoted.
+    """Commit what driving a run came to, and return the runs that this promoted. A fault of the store is waited out.
 
     Raises:
         InboxAhead: messages came that the run has not seen; nothing was written.
@@ -35,18 +40,32 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     """
     run = live.run
     if live.creation is not None:
-        await asyncio.shield(live.creation)
+        await asyncio.wait([live.creation])  # whether it succeeded, `written` says
     status, wake_at, record = _head_of(outcome)
     check_move(_RUNNING, status)
     keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
-    changes = run.changes(status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY)
-    if run.slot and not keeps_slot:
-        promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=True)
-    else:
-        promoted = (await core.store.commit(changes)).promoted
-    core.committed(run, changes)
+
+    def changes_now() -> Changes:
+        return run.changes(status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY)
+
+    freed = run.slot and not keeps_slot
+    changes = changes_now()
+    try:
+        promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
+    except FAULTS as fault:
+
+        async def commit() -> tuple[str, ...]:
+            nonlocal changes
+            if changes.creates and run.written:  # written meanwhile, because somebody had a message for it
+                changes = changes_now()
+            return await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
+
+        promoted = await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
+    run.committed(changes)
+    if changes.creates:
+        core.runs.written(run.identity.run_id)
     return promoted
 
 
@@ -82,8 +101,8 @@ async def commit_freeing(
         if promote:
             after = after.promoted(promote)
         following = Token(core.ids.token(), 0) if token is None else token.next()
-        # Of a workflow that is being taken out, nobody is started any more.
-        owner = core.worker if entry is not None and not entry.closing else None
+        # Of a workflow that is being taken out, and by a runtime that stops, nothing is started any more.
+        owner = core.worker if entry is not None and not entry.closing and not core.ending else None
         changes.loads = (LoadChange(*pair, token, after, following, promote, owner),)
         core.loads.submitted(pair, after, following)
         applied = False
@@ -98,53 +117,64 @@ async def commit_freeing(
 
 
 async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
-    """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract."""
+    """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract.
+
+    What came of the run is durable. So nothing in here may keep the rest from being done, or the answer from being
+    given: hooks and clean-ups are bounded and may raise anything, and a state may no longer fit its model.
+    """
     run, hooks = live.run, live.entry.hooks
     run_id = run.identity.run_id
     status = run.status
     core.count(status._value_)
+    if core.runs.mine(live):
+        core.runs.rest(live)
     ended = status.terminal
-    replaced = False
-    # As it stands now: while hooks are called, or its services closed, the run may be resumed.
+    # As it is now: while hooks are called, or its services closed, the run may be resumed.
     result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
+    if ended and hooks.on_complete is not None and result is not None:
+        await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
+    if run.container is not None:
+        await _whatever_happens(core, close_container(core, live))
+    mine = core.runs.mine(live)  # it may have been resumed by now, and then it is another one's
+    if mine:
+        if status is _PAUSED or status is _DELAYED:
+            core.runs.park(live)
+        else:
+            core.runs.drop(run_id)
+    if ended and hooks.on_cleanup is not None:
+        core.tasks.keep(live.task)
+        await _whatever_happens(core, call_hook(core, live.entry, "on_cleanup"))
+    if mine or ended:  # who waits for a run that goes on already is answered when it rests again
+        if result is None and core.waiters.anybody(run_id):
+            result = result_of(core, run, status, outcome)
+        if result is not None:
+            core.waiters.answer(result)
+
+
+async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
+    """Do one part of what follows a commit; the others are done also if the task is cancelled in this one."""
     try:
-        if ended and hooks.on_complete is not None and result is not None:
-            await call_hook(live.entry, "on_complete", own_copy(result))
-        if run.container is not None:
-            await close_container(live)
-        mine = core.live.get(run_id) is live  # it may have been resumed by now, and then it is another one's
-        replaced = not mine and not ended
-        if ended and hooks.on_cleanup is not None:
-            core.own(live.task)
-        if mine:
-            del core.live[run_id]
-            if status is _PAUSED or status is _DELAYED:
-                core.keep_parked(live)
-        if ended and hooks.on_cleanup is not None:
-            await call_hook(live.entry, "on_cleanup")
-    finally:
-        if not replaced:  # who waits for a run that goes on already is answered when it rests again
-            # What came of the run is durable, whatever interrupts its hooks.
-            if result is None and core.waiters.anybody(run_id):
-                result = result_of(core, run, status, outcome)
-            if result is not None:
-                core.waiters.answer(result)
+        await part
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and not core.watch.ending:  # a loop that ends cancels once; what is left is quick
+            await clear_cancellation(task)
 
 
 async def tell_end(core: Core, run_id: str) -> None:
     """Hooks and answers for a run that ended without being driven."""
-    live = core.live.pop(run_id, None) or core.unpark(run_id)
     checkpoint = await core.store.checkpoint(run_id)
+    entry = core.runs.drop(run_id)
     if checkpoint is None:
         return
     result = result_of_checkpoint(core, checkpoint)
     core.count(str(RunStatus.ABORTED))
-    entry = core.entries.get(result.workflow_id)
-    if entry is not None:
-        await call_hook(entry, "on_complete", result)
-        if live is not None:
-            await close_container(live)
-        await call_hook(entry, "on_cleanup")
+    workflow = core.entries.get(result.workflow_id)
+    if workflow is not None:
+        await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))
+        if isinstance(entry, LiveRun):
+            await _whatever_happens(core, close_container(core, entry))
+        await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
     core.waiters.answer(result)
 
 

@@ -25,14 +25,12 @@ from poundlock.errors import (
 )
 from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Remember, Token
 from poundlock.model.events import Event
-from poundlock.model.lifecycle import RunStatus
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, foretold
 from poundlock.runtime.commands.cancel import Cancel, cancel
-from poundlock.runtime.commands.claim import take_up
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.driver import start, start_promoted
+from poundlock.runtime.driver import start, take_up, wake
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted
@@ -166,31 +164,22 @@ async def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, even
         run.created(create)
         start(core, LiveRun(run, route.entry, new=True))
     for post, seq in zip(plan.posts, committed.posted, strict=True):
-        core.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))
+        core.runs.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
         if outcome.fate is not Fate.GONE:
             _delivered(core, delivery, outcome.seq, outcome.fate, event)
     for run_id in plan.superseded:
         await tell_end(core, run_id)
     for active, successor in plan.replaced:
-        core.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
+        core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
 
 
 def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Event) -> None:
     now = core.clock.now()
-    core.tell(Message(delivery.run_id, seq, "event", now, None, StoredEvent(delivery.event_ref, event)))
+    core.runs.tell(Message(delivery.run_id, seq, "event", now, None, StoredEvent(delivery.event_ref, event)))
     if fate is not Fate.RESUMED or delivery.owner is None:
         return
-    live = core.unpark(delivery.run_id)
-    if live is None:
-        start_promoted(core, (delivery.run_id,))
-        return
-    run = live.run
-    run.version += 1
-    run.epoch += 1
-    run.status = RunStatus.RUNNING
-    run.slot = run.identity.load_key is not None
-    start(core, live)
+    wake(core, delivery.run_id, now)
 
 
 async def _abort(core: Core, abort: Cancel) -> None:
@@ -205,4 +194,4 @@ async def _tell(core: Core, lines: tuple[ReceiptLine, ...]) -> None:
         core.count("event:" + line.verdict)
         entry = core.entries.get(line.workflow_id or "")
         if entry is not None and entry.hooks.on_dispatch is not None:
-            await call_hook(entry, "on_dispatch", line)
+            await call_hook(core, entry, "on_dispatch", line)

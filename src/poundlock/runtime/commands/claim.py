@@ -10,6 +10,7 @@ from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt
+from poundlock.runtime.run_table import Phase
 from poundlock.runtime.transitions import given_back
 
 _BATCH = 100
@@ -19,7 +20,7 @@ _BATCH = 100
 class Claim:
     """Take over what is ready or due, of the workflows registered here.
 
-    `stranded`: also what this process owns but could not go on with, because its store failed.
+    `stranded`: also what this process owns but could not go on with.
     """
 
     stranded: bool = False
@@ -29,7 +30,7 @@ async def claim(core: Core, command: Claim) -> int:
     """Handle `Claim`; returns how many runs were taken over."""
     taken = 0
     if command.stranded:
-        await _give_back(core)
+        await give_back(core, _without_task(core), begun=True)
     while core.accepting and core.entries:
         workflows = {entry.id for entry in core.entries.values() if not entry.closing}
         claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
@@ -41,32 +42,25 @@ async def claim(core: Core, command: Claim) -> int:
     return taken
 
 
-async def _give_back(core: Core) -> None:
-    """Make stranded runs `ready`, under a new epoch, so that they are claimed like those of a dead owner.
+def _without_task(core: Core) -> list[str]:
+    """Return the runs that are stranded, or whose task died without a word."""
+    died = [live.run.identity.run_id for live in core.runs.all_driven() if live.task is not None and not live.alive]
+    return [*core.runs.vacant(Phase.STRANDED), *died]
 
-    Those that were only never heard of were not begun: taking them up is no recovery.
+
+async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
+    """Make runs that this process owns but does not drive `ready`, under a new epoch, and forget them.
+
+    Args:
+        core: of the runtime.
+        run_ids: which runs; one that is not running, or not owned by this process, is left as it is.
+        begun: whether user code may have run since their last commit: then they count as recovered when claimed.
     """
-    await core.store.written_behind()
-    for run_id in [*core.stranded, *core.unheard]:
+    for run_id in run_ids:
         record = await core.store.load(run_id)
-        live = core.live.get(run_id)
-        if live is not None and record is not None and live.run.epoch == record.head.epoch:
-            pass  # it was only feared to be without a driver; one of an older epoch is on its way out
-        elif record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
+        if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
-                move = given_back(record, core.clock.now(), begun=run_id in core.stranded)
-                await core.store.commit(Changes(moves=(move,)))
+                await core.store.commit(Changes(moves=(given_back(record, core.clock.now(), begun=begun),)))
             except (StaleVersion, LeaseLost):
-                continue  # somebody drives it after all
-        core.stranded.discard(run_id)
-        core.unheard.discard(run_id)
-
-
-def take_up(core: Core, run_ids: Iterable[str]) -> None:
-    """Have runs claimed that a commit may have made ours, because nobody heard what it came to."""
-    core.unheard.update(run_ids)
-    core.spawn(_take_up(core))
-
-
-async def _take_up(core: Core) -> None:
-    await claim(core, Claim(stranded=True))
+                continue  # it was moved after all
+        core.runs.drop(run_id)
