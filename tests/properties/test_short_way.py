@@ -1,8 +1,8 @@
 """The short way across a stage boundary comes to what the long way comes to.
 
-A stage of one plain step is concluded in the runner's loop (`boundary.cross`), all others by `boundary.conclude`. The
-same pipeline is run both ways, on the same answers of its steps and the same messages at the same moments, and what
-can be seen of the runs must be equal: state, outcome, and the timeline with every patch.
+A stage of one plain step is concluded by `short_way.pass_through`, all others by `concluding.conclude`. The same
+pipeline is run both ways, on the same answers of its steps and the same messages at the same moments, and what can be
+seen of the runs must be equal: state, outcome, and the timeline with every patch.
 """
 
 from __future__ import annotations
