@@ -15,6 +15,7 @@ from poundlock.model.changes import Changes
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.threads import StepThreads
+from poundlock.pipeline.writing import take_commit
 from poundlock.runtime.dispatch import DispatchIndex
 from poundlock.runtime.loads import LoadDesk
 from poundlock.runtime.waiters import Waiters
@@ -203,7 +204,7 @@ class Core:
     # ----------------------------------------------------------------------------------------- runs held in memory
     def committed(self, run: ActiveRun, changes: Changes) -> None:
         """Let a run take over what a commit made true."""
-        run.committed(changes)
+        take_commit(run, changes)
         if changes.creates:
             self.unwritten.pop(run.identity.run_id, None)
 

@@ -11,7 +11,7 @@ from poundlock.errors import PoundlockError
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.waiting import AnnouncedWaits
+from poundlock.pipeline.waits import AnnouncedWaits
 
 if TYPE_CHECKING:
     from poundlock.artifacts import ArtifactContainer

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from poundlock.model.runs import RunRecord, WaitRow
+from poundlock.pipeline.writing import creation_of
 from poundlock.runtime.runs import ensure_written
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
 
 def _unwritten(live: LiveRun, event: Event) -> Waiting:
     run = live.run
-    [create] = run.create().creates
+    [create] = creation_of(run).creates
     return Waiting(
         RunRecord(run.identity, create.head, run.waits), tuple(row for row in run.waits if row.matches(event))
     )

@@ -16,8 +16,9 @@ from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunResult
 from poundlock.model.waits import wait_events
 from poundlock.pipeline.builder import Workflow
+from poundlock.pipeline.compiling import compile_plans
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.plan import PipelinePlan, compile_plans
+from poundlock.pipeline.plan import PipelinePlan
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.equipment import container_for, invoked_by_default
 from poundlock.services.install import WorkflowServices, service_types

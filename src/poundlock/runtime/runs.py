@@ -12,9 +12,10 @@ from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.boundary import validate
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
+from poundlock.pipeline.states import validate
+from poundlock.pipeline.writing import creation_of, take_checkpoint
 
 if TYPE_CHECKING:
     from poundlock.runtime.core import Core, LiveRun
@@ -109,7 +110,7 @@ def new_run(
         make_container=entry.make_container,
     )
     if run.plan.state_model is not None:
-        validate(run, state)
+        validate(run.plan.state_model, state)
     payload = "null"
     if core.timeline:
         payload = _created(event, trigger_id)
@@ -173,7 +174,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
         timeline=core.timeline,
         make_container=entry.make_container,
     )
-    run.adopt(checkpoint)
+    take_checkpoint(run, checkpoint)
     return run
 
 
@@ -187,7 +188,7 @@ async def ensure_written(core: Core, live: LiveRun) -> None:
 
 
 async def _write_creation(core: Core, live: LiveRun) -> None:
-    changes = live.run.create()
+    changes = creation_of(live.run)
     try:
         await core.store.commit(changes)
         announced = live.run.registered

@@ -15,6 +15,7 @@ from poundlock.model.changes import Changes, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunError, RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
+from poundlock.pipeline.writing import changes_of
 from poundlock.runtime.core import Core, LiveRun
 from poundlock.runtime.equipment import note_exports
 from poundlock.runtime.registration import call_hook, close_container
@@ -43,7 +44,9 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
-    changes = run.changes(status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY)
+    changes = changes_of(
+        run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY
+    )
     if run.slot and not keeps_slot:
         promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=True)
     else:

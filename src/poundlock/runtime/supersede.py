@@ -9,8 +9,7 @@ from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunRecord
-from poundlock.pipeline.boundary import event_payload
-from poundlock.pipeline.journal import Journal
+from poundlock.pipeline.journal import Journal, event_payload
 from poundlock.runtime.settle import outcome_text
 from poundlock.runtime.views import aborted_error
 

@@ -32,6 +32,7 @@ from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, St
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, settle_lines
 from poundlock.model.runs import Message, RunRecord, StoredEvent
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import admission_of, take_creation
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import take_up
 from poundlock.runtime.commands.execute import start, start_promoted
@@ -228,7 +229,7 @@ async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) ->
     match decision:
         case Start():
             plan.loads[pair] = (load.started(run_id), token)
-            create = run.admitted(_RUNNING)
+            create = admission_of(run, _RUNNING)
             plan.creates.append(create)
             plan.started.append((run, create, route))
             line(_STARTED, run_id)
@@ -237,7 +238,7 @@ async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) ->
                 plan.moves.append(await superseding(core, old, run_id))
                 plan.superseded.append(old)
             plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
-            plan.creates.append(run.admitted(RunStatus.QUEUED))
+            plan.creates.append(admission_of(run, RunStatus.QUEUED))
             if isinstance(decision, Replace):
                 plan.aborts.append(Cancel(decision.run_id, f"replaced by run {run_id}", "replaced"))
                 line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
@@ -336,7 +337,7 @@ async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
 # ---------------------------------------------------------------------------------------------------- afterwards
 async def _carry_out(core: Core, plan: _Plan, committed: Committed, event: Event) -> None:
     for run, create, route in plan.started:
-        run.created(create)
+        take_creation(run, create)
         start(core, LiveRun(run, route.entry, new=True))
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from poundlock.errors import LeaseLost, StageGone, StaleVersion
 from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.pipeline.active import Resume
+from poundlock.pipeline.run_view import Resume
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.runs import restored_run, without_stages

@@ -11,6 +11,7 @@ from poundlock.model.changes import Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import creation_of, take_commit
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.control import rested
 from poundlock.runtime.core import Core, LiveRun
@@ -77,7 +78,7 @@ async def create(core: Core, command: Create) -> RunResult:
 
 async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> RunResult:
     """Create a run that others may know by its id or key: its creation is durable before it starts."""
-    changes = run.create()
+    changes = creation_of(run)
     if command.idempotency_key is not None:
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
@@ -104,7 +105,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> Waiter:
     await core.store.commit(changes)
-    run.committed(changes)
+    take_commit(run, changes)
     waiter = core.waiters.rest(run.identity.run_id)
     start(core, LiveRun(run, entry, new=True))
     return waiter

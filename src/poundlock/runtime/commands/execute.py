@@ -8,9 +8,12 @@ from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.outcome import Outcome, Paused, Released
-from poundlock.pipeline.runner import Driven, abort_request, cancelled, drive, reconsider, stopped
+from poundlock.pipeline.prepare import hook_context, prepare
+from poundlock.pipeline.runner import cancelled, drive, reconsider, stopped
+from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.equipment import recall_exports
 from poundlock.runtime.registration import call_hook, close_container
@@ -130,10 +133,10 @@ class Boundaries:
             live.open_gate()
         if live.creation is not None:
             await asyncio.shield(live.creation)
-            changes = run.changes(RunStatus.RUNNING)
+            changes = changes_of(run, RunStatus.RUNNING)
         core = self._core
         await core.store.commit(changes)
-        run.committed(changes)
+        take_commit(run, changes)
         if changes.creates:
             core.unwritten.pop(run.identity.run_id, None)
 
@@ -142,7 +145,7 @@ class Boundaries:
         live.open_gate()
         if live.entry.hooks.on_resume is None:
             return
-        context = _hook_context(live)
+        context = hook_context(live.run)
         run.interruptible = True
         try:
             await call_hook(live.entry, "on_resume", context)
@@ -153,15 +156,7 @@ class Boundaries:
 
 async def _prepare(live: LiveRun) -> Driven | None:
     """Call `on_prepare`, which may patch the state; if it raises, the run fails."""
-    from poundlock.pipeline.prepare import prepare
-
-    return await prepare(live.run, live.entry.hooks.on_prepare, _hook_context(live))
-
-
-def _hook_context(live: LiveRun) -> StepContext:
-    from poundlock.pipeline.prepare import hook_step
-
-    return StepContext(live.run, hook_step(live.run), 1)
+    return await prepare(live.run, live.entry.hooks.on_prepare, hook_context(live.run))
 
 
 async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:

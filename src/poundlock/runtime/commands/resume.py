@@ -11,7 +11,8 @@ from poundlock.errors import LeaseLost, NotPaused, PoundlockError, StaleResume, 
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import Checkpoint, Message, RunRecord, RunResult, WaitRow
-from poundlock.pipeline.boundary import check_answer
+from poundlock.pipeline.at_wait import check_answer
+from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.commands.claim import take_up
 from poundlock.runtime.commands.execute import start
 from poundlock.runtime.commands.signal import as_patch
@@ -103,7 +104,7 @@ async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] |
     """The winning commit: answer and ownership at once. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.identity.run_id
-    changes = run.changes(RunStatus.RUNNING, slot=run.identity.load_key is not None)
+    changes = changes_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None)
     changes.moves = (changes.moves[0]._replace(new_epoch=run.epoch + 1),)
     body = {"patch": patch}
     changes.posts = (Post(run_id, "resume", body, changes.now),)
@@ -116,7 +117,7 @@ async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] |
         raise
     finally:
         core.resuming.pop(run_id, None)
-    run.committed(changes)
+    take_commit(run, changes)
     run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
     waiter = core.waiters.rest(run_id)
     start(core, live)
