@@ -67,9 +67,9 @@ class Journal:
         self._gone += count
 
 
-def entry(source: str, type: str, path: str) -> str:
-    """Return the text of an entry without payload or patch, for `Journal.put`."""
-    return f'"{source}","{type}",{path},null,null]'
+def entry(source: str, type: str, path: str, payload: str = "null") -> str:
+    """Return the text of an entry without a patch, for `Journal.put`; `path` and `payload` are JSON texts."""
+    return f'"{source}","{type}",{path},{payload},null]'
 
 
 def patch_head(path: str) -> str:

@@ -55,7 +55,7 @@ class StepPlan:
     patch_head: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.start_entry = entry("pipeline", "step:start", self.path_json)
+        self.start_entry = entry("pipeline", "step:start", self.path_json, '{"attempt":1}')  # the first of all attempts
         self.success_entry = entry("pipeline", "step:success", self.path_json)
         self.patch_head = patch_head(self.path_json)
 
