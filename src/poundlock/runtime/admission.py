@@ -18,6 +18,7 @@ from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Ve
 from poundlock.model.runs import RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, code_of
 from poundlock.runtime.loads import Pair
@@ -143,7 +144,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
     match decision:
         case Start():
             plan.loads[pair] = (load.started(run_id), token)
-            create = run.admitted(_RUNNING)
+            create = admission_of(run, _RUNNING)
             plan.creates.append(create)
             plan.started.append((run, create, route))
             line(_STARTED, run_id)
@@ -152,7 +153,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
                 plan.moves.append(await superseding(core, old, run_id))
                 plan.superseded.append(old)
             plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
-            plan.creates.append(run.admitted(RunStatus.QUEUED))
+            plan.creates.append(admission_of(run, RunStatus.QUEUED))
             if isinstance(decision, Replace):
                 plan.replaced.append((decision.run_id, run_id))
                 line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
@@ -241,7 +242,7 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
 
 def _unwritten(live: LiveRun, event: Event) -> Waiting:
     run = live.run
-    [create] = run.create().creates
+    [create] = creation_of(run).creates
     return Waiting(
         RunRecord(run.identity, create.head, run.waits), tuple(row for row in run.waits if row.matches(event))
     )

@@ -15,11 +15,14 @@ from poundlock.guard import Interrupted, Interruption, being_closed, clear_cance
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, RunQuery
-from poundlock.pipeline.active import ActiveRun, Resume
-from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.outcome import Outcome, Paused, Released
-from poundlock.pipeline.prepare import hook_step, prepare
-from poundlock.pipeline.runner import Driven, abort_request, cancelled, drive, reconsider, stopped
+from poundlock.pipeline.prepare import hook_context, prepare
+from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.runner import cancelled, drive, reconsider, stopped
+from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
@@ -69,7 +72,7 @@ def wake(core: Core, run_id: str, now: float) -> None:
     if live is None or live.phase is Phase.DRIVING:
         start_promoted(core, (run_id,))
         return
-    live.run.taken(now)
+    take_resumption(live.run, now)
     start(core, LiveRun(live.run, live.entry))
 
 
@@ -263,7 +266,7 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
     if hooks.on_prepare is not None and abort_request(run) is None:
         run.interruptible = True
         try:
-            refused = await prepare(run, hooks.on_prepare, _hook_context(live))
+            refused = await prepare(run, hooks.on_prepare, hook_context(run))
         except asyncio.CancelledError:
             refused = cancelled(run)
         finally:
@@ -286,13 +289,13 @@ class Boundaries:
             live.open_gate()
         if live.creation is not None:
             await asyncio.wait([live.creation])  # whether it succeeded, `written` says
-            changes = run.changes(RunStatus.RUNNING)
+            changes = changes_of(run, RunStatus.RUNNING)
         core = self._core
         try:
             await core.store.commit(changes)
         except FAULTS as fault:
             changes = await self._again(fault, changes)
-        run.committed(changes)
+        take_commit(run, changes)
         if changes.creates:
             core.runs.written(run.identity.run_id)
 
@@ -301,7 +304,7 @@ class Boundaries:
 
         async def commit() -> Changes:
             # Its creation may have been written meanwhile, because somebody had a message for it.
-            now = run.changes(RunStatus.RUNNING) if changes.creates and run.written else changes
+            now = changes_of(run, RunStatus.RUNNING) if changes.creates and run.written else changes
             await core.store.commit(now)
             return now
 
@@ -312,17 +315,13 @@ class Boundaries:
         live.open_gate()
         if live.entry.hooks.on_resume is None:
             return
-        context = _hook_context(live)
+        context = hook_context(run)
         run.interruptible = True
         try:
             await call_hook(self._core, live.entry, "on_resume", context)
         finally:
             run.interruptible = False
         context.flush()
-
-
-def _hook_context(live: LiveRun) -> StepContext:
-    return StepContext(live.run, hook_step(live.run), 1)
 
 
 async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:

@@ -12,7 +12,7 @@ from poundlock.guard import call_now, call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.waiting import AnnouncedWaits
+from poundlock.pipeline.waits import AnnouncedWaits
 from poundlock.runtime.core import Core
 from poundlock.runtime.core import log as core_log
 from poundlock.runtime.run_table import LiveRun

@@ -12,7 +12,7 @@ from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_events
 from poundlock.pipeline.builder import Workflow
-from poundlock.pipeline.plan import compile_plans
+from poundlock.pipeline.compiling import compile_plans
 from poundlock.ports import Subscription
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core

@@ -18,6 +18,7 @@ from poundlock.model.changes import Changes, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
+from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, note_exports
@@ -48,7 +49,9 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         note_exports(core, live.entry.services, run)
 
     def changes_now() -> Changes:
-        return run.changes(status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY)
+        return changes_of(
+            run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY
+        )
 
     freed = run.slot and not keeps_slot
     changes = changes_now()
@@ -63,7 +66,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
             return await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
 
         promoted = await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
-    run.committed(changes)
+    take_commit(run, changes)
     if changes.creates:
         core.runs.written(run.identity.run_id)
     return promoted

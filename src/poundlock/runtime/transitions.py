@@ -7,8 +7,7 @@ from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunError, RunRecord
-from poundlock.pipeline.boundary import event_payload
-from poundlock.pipeline.journal import Journal
+from poundlock.pipeline.journal import Journal, event_payload
 from poundlock.runtime.core import Core
 from poundlock.runtime.reading import aborted_error
 

@@ -27,6 +27,7 @@ from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Rem
 from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
 from poundlock.model.runs import Message, StoredEvent
+from poundlock.pipeline.writing import take_creation
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, foretold
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
@@ -161,7 +162,7 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committe
 
 async def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> None:
     for run, create, route in plan.started:
-        run.created(create)
+        take_creation(run, create)
         start(core, LiveRun(run, route.entry, new=True))
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.runs.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))

@@ -10,6 +10,7 @@ from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, 
 from poundlock.model.changes import Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import creation_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
@@ -82,7 +83,7 @@ async def create(core: Core, command: Create) -> Accepted:
 
 async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> Accepted:
     """Create a run that others may know by its id or key: its creation is durable before it starts."""
-    changes = run.create()
+    changes = creation_of(run)
     if command.idempotency_key is not None:
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
@@ -108,7 +109,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> None:
     await core.store.commit(changes)
-    run.committed(changes)
+    take_commit(run, changes)
     start(core, LiveRun(run, entry, new=True))
 
 

@@ -11,7 +11,8 @@ from poundlock.errors import LeaseLost, NotPaused, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
-from poundlock.pipeline.boundary import check_answer
+from poundlock.pipeline.at_wait import check_answer
+from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up
@@ -107,7 +108,7 @@ async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None
     """The winning commit: answer and ownership at once. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.identity.run_id
-    changes = run.changes(RunStatus.RUNNING, slot=run.identity.load_key is not None)
+    changes = changes_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None)
     changes.moves = (changes.moves[0]._replace(new_epoch=run.epoch + 1),)
     body = {"patch": patch}
     changes.posts = (Post(run_id, "resume", body, changes.now),)
@@ -117,7 +118,7 @@ async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None
         # Whoever resumed went away; the commit goes on, and what it resumes must have a driver.
         take_up(core, [run_id])
         raise
-    run.committed(changes)
+    take_commit(run, changes)
     run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
     start(core, live)
 
