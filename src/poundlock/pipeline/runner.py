@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from poundlock.clock import sleep_until
+from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
 from poundlock.model.changes import Changes
@@ -90,7 +90,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                     before = run.position()
                     return Driven(_endless(run, stage), before, None)
                 if not visits % _LONG_LOOP:
-                    await sleep_until(run.clock, run.clock.now())
+                    await sleep_for(run.clock, 0)
             run.interruptible = True
             try:
                 if stage.only is None:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from poundlock.clock import Clock, Timer, timeout_at
+from poundlock.clock import Clock, Timer, timeout_after
 from poundlock.errors import NotRegistered, RuntimeStopped, suggest
 from poundlock.ids import Ids, default_ids
 from poundlock.model.changes import Changes
@@ -152,7 +152,7 @@ class Core:
         """Wait until all owned tasks have ended; `cancel` asks them to, and leaves behind who does not in time."""
         current = asyncio.current_task()
         try:
-            async with timeout_at(self.clock, self.clock.now() + self.abort_grace if cancel else None):
+            async with timeout_after(self.clock, self.abort_grace if cancel else None):
                 while tasks := [task for task in (*self._tasks, *self._driving()) if task is not current]:
                     for task in tasks if cancel else ():
                         task.cancel()
@@ -225,7 +225,7 @@ class Core:
         run_id = live.run.identity.run_id
         if self.pause_window <= 0:
             return
-        self.parked[run_id] = (self.clock.now() + self.pause_window, live)
+        self.parked[run_id] = (self.clock.monotonic() + self.pause_window, live)
         if self._eviction is None:
             self._arm_eviction()
 
@@ -236,11 +236,11 @@ class Core:
 
     def _arm_eviction(self) -> None:
         first = next(iter(self.parked.values()))[0]
-        self._eviction = self.clock.call_at(first, self._evict)
+        self._eviction = self.clock.call_later(first - self.clock.monotonic(), self._evict)
 
     def _evict(self) -> None:
         self._eviction = None
-        now = self.clock.now()
+        now = self.clock.monotonic()
         while self.parked:
             run_id, (deadline, _) = next(iter(self.parked.items()))
             if deadline > now:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 from poundlock.errors import AlreadyRegistered, RuntimeStopped
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
@@ -109,7 +109,7 @@ class Lifetime:
         tasks = [entry.task for entry in live if entry.task is not None]
         if tasks and drain > 0:
             try:
-                async with timeout_at(core.clock, core.clock.now() + drain):
+                async with timeout_after(core.clock, drain):
                     await asyncio.wait(tasks)
             except TimeoutError:
                 log.warning(

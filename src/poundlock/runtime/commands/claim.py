@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from poundlock.clock import sleep_for
 from poundlock.errors import LeaseLost, StageGone, StaleVersion
 from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus, check_move
@@ -159,7 +160,9 @@ class Pump:
                 due = await core.store.next_due({entry.id for entry in core.entries.values() if not entry.closing})
             except Exception:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 log.exception("looking for due runs failed; trying again in a second")
-                due = core.clock.now() + 1.0
+                await sleep_for(core.clock, 1.0)
+                self._wanted.set()
+                continue
             if due is not None:
                 self.wake_at(due)
 
