@@ -150,37 +150,3 @@ class timeout_after:  # noqa: N801 - reads as the statement it is, like asyncio.
         if self._timer is not None:
             self._timer.cancel()
         await self._scope.__aexit__(kind, error, trace)
-
-
-class timeout_at:  # noqa: N801 - reads as the statement it is, like asyncio.timeout_at
-    """`async with timeout_at(clock, when)`: cancel the body once `clock` reaches `when` and raise TimeoutError.
-
-    `when=None` never expires. Built on `asyncio.timeout`, whose deadline is pulled in when the clock says so.
-    """
-
-    __slots__ = ("_clock", "_scope", "_timer", "_when")
-
-    def __init__(self, clock: Clock, when: float | None) -> None:
-        self._clock = clock
-        self._when = when
-
-    async def __aenter__(self) -> Self:
-        self._scope = asyncio.timeout(None)
-        await self._scope.__aenter__()
-        self._timer = None if self._when is None else self._clock.call_at(self._when, self._expire)
-        return self
-
-    def _expire(self) -> None:
-        self._scope.reschedule(asyncio.get_running_loop().time())
-
-    @property
-    def expired(self) -> bool:
-        """Whether this deadline, and not somebody's cancellation, ended the body."""
-        return self._scope.expired()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._scope.__aexit__(kind, error, trace)
