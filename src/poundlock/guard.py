@@ -261,7 +261,7 @@ async def _done_within(task: asyncio.Task[Any], seconds: float | None, clock: Cl
             ended.set_result(None)
 
     task.add_done_callback(end)
-    timer = None if seconds is None else clock.call_at(clock.now() + seconds, end)
+    timer = None if seconds is None else clock.call_later(seconds, end)
     try:
         await ended
     finally:

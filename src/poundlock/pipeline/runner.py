@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from poundlock.clock import sleep_until
+from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
 from poundlock.model.changes import Changes
@@ -134,7 +134,7 @@ async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None
         before = run.position()
         return Driven(_endless(run, stage), before, None)
     if not visits % _LONG_LOOP:
-        await sleep_until(run.clock, run.clock.now())
+        await sleep_for(run.clock, 0)
     return None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 from poundlock.codecs import clean, dump, pack
 from poundlock.errors import PoundlockError, StepFailed, StepTimeout
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
@@ -104,9 +104,8 @@ async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
 
 async def _perform_together(run: ActiveRun, stage: StagePlan) -> list[StepDone]:
     """Several steps at once: the first final failure cancels the others."""
-    deadline = None if stage.timeout is None else run.clock.now() + stage.timeout
     try:
-        async with timeout_at(run.clock, deadline) as limit, asyncio.TaskGroup() as group:
+        async with timeout_after(run.clock, stage.timeout) as limit, asyncio.TaskGroup() as group:
             tasks = [group.create_task(_perform_step(run, step)) for step in stage.steps]
     except TimeoutError:
         if not limit.expired:
@@ -132,7 +131,7 @@ async def _call(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     if step.timeout is None:
         return await _invoke(run, step, context)
     try:
-        async with timeout_at(run.clock, run.clock.now() + step.timeout) as limit:
+        async with timeout_after(run.clock, step.timeout) as limit:
             return await _invoke(run, step, context)
     except TimeoutError:
         if limit.expired:

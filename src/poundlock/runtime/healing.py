@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
-from poundlock.clock import sleep_until
+from poundlock.clock import sleep_for
 from poundlock.errors import PoundlockError, StoreFull, StoreUnavailable
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.core import Core, log
@@ -58,16 +58,16 @@ async def again(
         lasting: called with each fault after `PATIENCE` seconds; what it raises ends the attempts.
     """
     log.warning("%s: the store failed, and it is tried again until it works: %s", what, fault)
-    since = core.clock.now()
+    since = core.clock.monotonic()
     for delay in delays():
         if core.ending:
             raise fault
-        await sleep_until(core.clock, core.clock.now() + delay)
+        await sleep_for(core.clock, delay)
         try:
             done = await work()
         except FAULTS as failed:
             fault = failed
-            if lasting is not None and core.clock.now() - since >= PATIENCE:
+            if lasting is not None and core.clock.monotonic() - since >= PATIENCE:
                 lasting(fault)
         else:
             log.warning("%s: the store works again", what)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 from poundlock.errors import AlreadyRegistered, RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service
@@ -160,7 +160,7 @@ class Lifetime:
             return
         hurry = core.tasks.spawn(_set(self._hurry))
         try:
-            async with timeout_at(core.clock, core.clock.now() + drain):
+            async with timeout_after(core.clock, drain):
                 left = {*tasks}
                 while left and not hurry.done():
                     _, rest = await asyncio.wait({*left, hurry}, return_when=asyncio.FIRST_COMPLETED)

@@ -61,7 +61,8 @@ class Poller:
             except Exception as error:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 delay = next(wait)
                 log.error("looking for due runs failed; trying again in %g s\n%s", delay, log_text(error))
-                due = core.clock.now() + delay
+                core.clock.call_later(delay, self._wanted.set)
+                due = None
             if due is not None:
                 self.wake_at(due)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from poundlock.clock import timeout_at
-from poundlock.model.durations import Duration, seconds
+from poundlock.clock import timeout_after
+from poundlock.model.durations import Duration, optional_seconds
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
 from poundlock.runtime.core import Core
@@ -53,13 +53,12 @@ async def rested(core: Core, run_id: str, timeout: Duration | None = None) -> Ru
 
 async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
     """Return the results of several runs in this order, each at its pause or end."""
-    deadline = None if timeout is None else core.clock.now() + seconds(timeout)
-    async with timeout_at(core.clock, deadline):
+    async with timeout_after(core.clock, optional_seconds(timeout)):
         return list(await asyncio.gather(*(rested(core, run_id) for run_id in run_ids)))
 
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
-    deadline = None if timeout is None else core.clock.now() + seconds(timeout)
+    limit = timeout_after(core.clock, optional_seconds(timeout))
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
         if core.runs.driven(run_id) is None:
@@ -72,5 +71,5 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
             status = checkpoint.record.head.status
             if status.terminal or (pauses_count and status is RunStatus.PAUSED):
                 return result_of_checkpoint(core, checkpoint)
-        async with timeout_at(core.clock, deadline):
+        async with limit:
             return await waiter

@@ -266,7 +266,7 @@ class RunTable:
         self._leave(run_id, _PARKED)
         live.phase = _PARKED
         self._entries[run_id] = live
-        self._parked[run_id] = self._clock.now() + self._pause_window
+        self._parked[run_id] = self._clock.monotonic() + self._pause_window
         if self._eviction is None:
             self._arm_eviction()
 
@@ -315,11 +315,11 @@ class RunTable:
     # ------------------------------------------------------------------------------------------------- eviction
     def _arm_eviction(self) -> None:
         first = next(iter(self._parked.values()))
-        self._eviction = self._clock.call_at(first, self._evict)
+        self._eviction = self._clock.call_later(first - self._clock.monotonic(), self._evict)
 
     def _evict(self) -> None:
         self._eviction = None
-        now = self._clock.now()
+        now = self._clock.monotonic()
         while self._parked:
             run_id, deadline = next(iter(self._parked.items()))
             if deadline > now:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from poundlock.clock import Clock, timeout_at
+from poundlock.clock import Clock, timeout_after
 from poundlock.guard import log_text
 
 log = logging.getLogger("poundlock.runtime")
@@ -54,7 +54,7 @@ class Tasks:
         current = asyncio.current_task()
         tasks: list[asyncio.Task[Any]] = []
         try:
-            async with timeout_at(self._clock, self._clock.now() + grace):
+            async with timeout_after(self._clock, grace):
                 while tasks := [task for task in (*self._tasks, *others()) if task is not current]:
                     for task in tasks:
                         task.cancel()

@@ -95,7 +95,7 @@ def _insist_later(core: Core, live: LiveRun, command: Cancel) -> None:
     def give_up() -> None:
         core.tasks.spawn(_leave_behind(core, live, command))
 
-    timer = core.clock.call_at(core.clock.now() + core.abort_grace, give_up)
+    timer = core.clock.call_later(core.abort_grace, give_up)
     task.add_done_callback(lambda _: timer.cancel())
 
 
