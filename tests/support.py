@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
@@ -14,6 +15,19 @@ from poundlock.testing import run_until_idle
 
 LAST_RESORT = 600.0
 """Seconds after which what hangs is given up: it only bounds a hang, so no slow or busy machine may come near it."""
+
+
+DONE = "done\n"
+LINGERING = f"""
+import sys
+from poundlock.cli.main import main
+try:
+    main()
+finally:
+    print({DONE!r}, end="", flush=True)
+    sys.stdin.read()
+"""
+"""A program that does what the command does, says so, and stays until it is killed: no kill can come too late."""
 
 
 class Held:
@@ -222,6 +236,14 @@ def rests(changes: Changes) -> bool:
 def takes(changes: Changes) -> bool:
     """Whether a commit makes a run somebody else's: a resume by hand."""
     return any(move.new_epoch != move.epoch and move.status == "running" for move in changes.moves)
+
+
+def unmeasured(environment=os.environ):
+    """Return an environment for a child that gets killed or has no room to write.
+
+    Coverage would not be measured in it: it would only leave a half-written file behind, and a warning about that.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_PROCESS_")}
 
 
 async def happens(event, clock=None):

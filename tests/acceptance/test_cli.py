@@ -87,7 +87,7 @@ def test_events_from_a_redirected_file(tmp_path, app):
 def test_second_process_on_a_file(start, poundlock, app):
     """One process owns a store: a second one that would write is told who has it, and those that read are let in."""
     store = ("--store", "sqlite:///runs.db")
-    owner = start("run", app, "--events", "-", *store, "--receipts", stdin=subprocess.PIPE)
+    owner = start("run", app, "--events", "-", *store, "--receipts", victim=True)
     owner.stdin.write(lines(go(0)))
     owner.stdin.flush()
     [run_id] = [line["run_id"] for line in next_receipt(owner)["lines"]]

@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from support import LAST_RESORT
+from support import LAST_RESORT, unmeasured
 
 from poundlock import Pipeline, Stage, Step, Trigger, Workflow
 
@@ -88,3 +88,9 @@ async def test_the_error_of_a_commit_that_nobody_waits_for_is_nobodys(stores, ca
     held.fail(ValueError("too late"))
     await stores.clock.run_until_idle()
     assert caplog.records == []
+
+
+def test_children_that_get_killed_are_not_measured():
+    """What makes coverage begin in a child is not in the environment of one that cannot write down what it covered."""
+    environment = {"PATH": "/bin", "COVERAGE_PROCESS_CONFIG": "{}", "COVERAGE_PROCESS_START": "setup.cfg"}
+    assert unmeasured(environment) == {"PATH": "/bin"}
