@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -46,6 +46,8 @@ from poundlock.runtime.runs import accepted, as_mapping, new_run
 from poundlock.runtime.supersede import superseding
 
 _RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
+_TOGETHER = 8
+"""Attempts to decide side by side with others of this process who were refused."""
 _ATTEMPTS = 32
 _WAIT_WINDOW = 86_400.0
 
@@ -91,6 +93,7 @@ class _Plan:
         self.remember: list[Remember] = []
         self.deliveries: list[Delivery] = []
         self.loads: dict[Pair, tuple[Load, Token | None]] = {}
+        self.queued: dict[Pair, RunCreate] = {}
         self.started: list[tuple[ActiveRun, RunCreate, Route]] = []
         self.aborts: list[Cancel] = []
         self.superseded: list[str] = []
@@ -118,18 +121,20 @@ async def admit(core: Core, command: Admit) -> Admitted:
 
 
 async def _decided(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Committed]:
-    """Decide and commit: first without regard for others, then, if somebody was quicker, one after another."""
-    if not core.loads.turn.locked():
+    """Decide and commit; if somebody was quicker, again with all others who were refused, at last one after another."""
+    for _ in range(_TOGETHER):
         done = await _attempt(core, command, offer)
         if done is not None:
             return done
+        # What was in the way may still be on its way to the disk: trying before it is there would fail again.
+        await core.store.written_behind()
+    # Some are in each other's way again and again, such as many copies of many events: each gets on alone.
     async with core.loads.turn:
         for _ in range(_ATTEMPTS):
-            # What was in the way may still be on its way to the disk: trying before it is there would fail again.
-            await core.store.written_behind()
             done = await _attempt(core, command, offer)
             if done is not None:
                 return done
+            await core.store.written_behind()
     raise Contended(
         f"event '{offer.event.id}' was not admitted: others decided on the same workflow and key {_ATTEMPTS} times "
         f"in a row; emit it again",
@@ -163,11 +168,13 @@ async def _decide(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Cha
     plan = _Plan()
     event = offer.event
     decided = command.decided
+    # Looking waits up takes a while. It comes first, so that nothing else of this process gets between reading a load
+    # and submitting what was decided on it.
+    waiting = await waiting_for(core, event, dry=command.dry) if command.waits else ()
     for route in core.index.match(event.type):
         if not decided or (route.entry.id, route.trigger_id) not in decided:
             await _decide_route(core, plan, route, offer)
-    if command.waits:
-        await _decide_waits(core, plan, offer, dry=command.dry)
+    _decide_waits(core, plan, offer, waiting, dry=command.dry)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
     now = core.clock.now()
@@ -236,10 +243,11 @@ async def _decide_route(core: Core, plan: _Plan, route: Route, offer: _Offer) ->
             line(_STARTED, run_id)
         case Queue(supersedes=old) | Replace(supersedes=old):
             if old is not None:
-                plan.moves.append(await superseding(core, old, run_id))
+                plan.moves.append(await superseding(core, pair, old, run_id))
                 plan.superseded.append(old)
             plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
-            plan.creates.append(run.admitted(RunStatus.QUEUED))
+            plan.queued[pair] = run.admitted(RunStatus.QUEUED)
+            plan.creates.append(plan.queued[pair])
             if isinstance(decision, Replace):
                 plan.aborts.append(Cancel(decision.run_id, f"replaced by run {run_id}", "replaced"))
                 line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
@@ -263,9 +271,9 @@ def _add_line(plan: _Plan, route: Route, verdict: Verdict, run_id: str | None = 
     plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
 
 
-async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) -> None:
+def _decide_waits(core: Core, plan: _Plan, offer: _Offer, found: Sequence[Waiting], *, dry: bool) -> None:
     event = offer.event
-    for waiting in await waiting_for(core, event, dry=dry):
+    for waiting in found:
         identity = waiting.record.identity
         line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
         if not waiting.hit:
@@ -310,7 +318,9 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
 
 # ---------------------------------------------------------------------------------------------------- committing
 async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
-    loads = []
+    if core.loads.moved(plan.loads):
+        raise LoadMoved("the load changed while this was decided: read it again", workflow_id="")
+    loads, lines = [], []
     # One that was only read is guarded as well: what was dropped, rejected or signalled because of it must have been
     # so when this became durable.
     for pair, (load, token) in plan.loads.items():
@@ -318,7 +328,7 @@ async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
             continue
         following = Token(core.ids.token(), 0) if token is None else token.next()
         loads.append(LoadChange(*pair, token, load, following))
-        core.loads.submitted(pair, load, following)
+        lines.append(core.loads.submitted(pair, load, following, plan.queued.get(pair)))
     changes.loads = tuple(loads)
     applied = False
     try:
@@ -330,8 +340,8 @@ async def _commit(core: Core, plan: _Plan, changes: Changes) -> Committed:
         take_up(core, [*started, *(delivery.run_id for delivery in plan.deliveries)])
         raise
     finally:
-        for change in loads:
-            core.loads.settled((change.workflow_id, change.load_key), applied=applied)
+        for line in lines:
+            core.loads.settled(line, applied=applied)
     return committed
 
 
