@@ -19,7 +19,7 @@ from poundlock.model.changes import (
     NOTHING,
     Changes,
     Committed,
-    LoadChange,
+    Release,
     Remember,
     RunCreate,
     RunMove,
@@ -145,7 +145,9 @@ class MemoryStore:
         self._check(changes)
         posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
         self._write_runs(changes)
-        promoted = tuple(run_id for change in changes.loads for run_id in self._change_load(change, changes.now))
+        for change in changes.loads:
+            self._set_load((change.workflow_id, change.load_key), change.load, change.token)
+        promoted = tuple(run_id for release in changes.releases for run_id in self._release(release, changes.now))
         delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
         posted = tuple(
             [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
@@ -162,10 +164,7 @@ class MemoryStore:
             self._check_absent(create)
         for move in changes.moves:
             self._check_move(move)
-        for change in changes.loads:
-            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
-            if token != change.expect:
-                raise load_moved(change.workflow_id)
+        # Keys before loads: who repeats an event learns so at once, also where its load has moved on meanwhile.
         taken = {}
         for key in changes.remember:
             known = self._remembered.get((key.source, key.event_id, key.scope))
@@ -173,6 +172,10 @@ class MemoryStore:
                 taken[key.scope] = known
         if taken:
             raise keys_taken(taken)
+        for change in changes.loads:
+            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
+            if token != change.expect:
+                raise load_moved(change.workflow_id)
         for delivery in changes.deliveries:
             known_run = self._rows.get(delivery.run_id)
             if known_run is not None and armed_anew(delivery, _phases(known_run)):
@@ -277,25 +280,31 @@ class MemoryStore:
                     holders[run_id] = None
                     self._shapes[key_shape(key)] += 1
 
-    def _change_load(self, change: LoadChange, now: float) -> list[str]:
-        pair = (change.workflow_id, change.load_key)
+    def _set_load(self, pair: tuple[str, str], loaded: Load, token: Token) -> None:
+        if loaded.idle:
+            self._loads.pop(pair, None)
+            self._queues.pop(pair, None)
+        else:
+            self._loads[pair] = (loaded, token)
+
+    def _release(self, release: Release, now: float) -> list[str]:
+        pair = (release.workflow_id, release.load_key)
+        known = self._loads.get(pair)
+        if known is None:
+            return []  # nobody is active or queued
+        loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
         promoted: list[str] = []
         queue = self._queues.get(pair)
-        while queue and len(promoted) < change.promote:
+        while queue and len(promoted) < free:
             run_id = heapq.heappop(queue)[2]
             row = self._rows[run_id]
             if row.head.status is RunStatus.QUEUED:
                 promoted.append(run_id)
                 row.head.slot = True
-                self._take(row, change.owner, now)
-        loaded = change.load
+                self._take(row, release.owner, now)
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        if loaded.idle:
-            self._loads.pop(pair, None)
-            self._queues.pop(pair, None)
-        else:
-            self._loads[pair] = (loaded, change.token)
+        self._set_load(pair, loaded, known[1].next())
         return promoted
 
     def _take(self, row: _Row, owner: str | None, now: float) -> None:
