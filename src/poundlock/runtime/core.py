@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from poundlock.clock import Clock, Timer, timeout_at
 from poundlock.errors import NotRegistered, RuntimeStopped, suggest
+from poundlock.guard import Interruption, LoopWatch
 from poundlock.ids import Ids, default_ids
 from poundlock.model.changes import Changes
 from poundlock.model.runs import Message
-from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.active import ActiveRun, Supervision
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.threads import StepThreads
 from poundlock.pipeline.writing import take_commit
 from poundlock.runtime.dispatch import DispatchIndex
@@ -82,6 +84,8 @@ class Core:
         self._container: ArtifactContainer | None = None
         self.worker = default_ids.unique()
         self.threads = StepThreads(clock)
+        self.watch = LoopWatch()
+        self.supervision = Supervision(self.watch, abort_grace, self.own)
         self.entries: dict[str, Registered] = {}
         self.index = DispatchIndex()
         self.loads = LoadDesk(store)
@@ -152,6 +156,8 @@ class Core:
     async def join_tasks(self, *, cancel: bool) -> None:
         """Wait until all owned tasks have ended; `cancel` asks them to, and leaves behind who does not in time."""
         current = asyncio.current_task()
+        for live in self.live.values() if cancel else ():
+            interrupt(live.run, None, Interruption.STOP)
         try:
             async with timeout_at(self.clock, self.clock.now() + self.abort_grace if cancel else None):
                 while tasks := [task for task in (*self._tasks, *self._driving()) if task is not current]:

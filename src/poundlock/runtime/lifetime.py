@@ -59,6 +59,7 @@ class Lifetime:
         await core.store.open(core.worker)
         try:
             core.accepting = True
+            core.watch.start()
             core.wake_at = self._pump.wake_at
             core.want = self._want
             for pattern in CONTROL_EVENTS:
@@ -89,6 +90,7 @@ class Lifetime:
         self.subscriptions.close()
         await self._drain(drain)
         await core.join_tasks(cancel=True)
+        core.watch.close()
         core.stop_evicting()
         core.threads.close()
         for entry in list(core.entries.values()):

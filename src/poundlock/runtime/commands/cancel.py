@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass
 
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
+from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.runtime.commands.execute import start_promoted
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.registration import call_hook, close_container
@@ -71,8 +73,7 @@ async def _ask(core: Core, command: Cancel) -> None:
     live = core.live.get(command.run_id)
     if live is not None and live.task is not None and live.task is not asyncio.current_task():
         # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
-        if live.run.interruptible:
-            live.task.cancel()
+        interrupt(live.run, live.task, Interruption.ABORT)
         _insist_later(core, live, command)
 
 

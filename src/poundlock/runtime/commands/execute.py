@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
+from poundlock.guard import Interrupted, Interruption
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.outcome import Outcome, Paused, Released
 from poundlock.pipeline.prepare import hook_context, prepare
-from poundlock.pipeline.runner import cancelled, drive, reconsider, stopped
+from poundlock.pipeline.runner import drive, reconsider, stopped
 from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core, LiveRun, log
 from poundlock.runtime.equipment import recall_exports
@@ -53,7 +55,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             except InboxAhead:  # messages came in the very last moment
                 refused += 1
                 driven = await _concluded_again(core, live, boundaries, driven, refused)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Interrupted):
         await _let_go(core, live, stopped(run))
     except (LeaseLost, StaleVersion) as error:
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
@@ -78,7 +80,7 @@ async def _let_finish(before: LiveRun) -> None:
     if before.task is None or before.task is asyncio.current_task():
         return
     if before.run.interruptible:
-        before.task.cancel()  # its run was taken away: whatever its step comes to is void
+        interrupt(before.run, before.task, Interruption.LOST)  # whatever its step comes to is void
     else:
         await asyncio.wait([before.task])
 
@@ -111,8 +113,6 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
         run.interruptible = True
         try:
             refused = await _prepare(live)
-        except asyncio.CancelledError:
-            refused = cancelled(run)
         finally:
             run.interruptible = False
     return refused
