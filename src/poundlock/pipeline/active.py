@@ -6,11 +6,12 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poundlock.clock import Clock
-from poundlock.guard import Interruption
+from poundlock.guard import Interruption, LoopWatch
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -29,6 +30,31 @@ if TYPE_CHECKING:  # a run without services never loads the container
 _RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
 SMALLEST_SNAPSHOT = 4096
 """Bytes of deltas below which no snapshot of the state is worth its space."""
+
+
+_left_behind: set[asyncio.Task[Any]] = set()
+
+
+def _keep(task: asyncio.Task[Any]) -> None:
+    _left_behind.add(task)
+    task.add_done_callback(_left_behind.discard)
+
+
+class Supervision(NamedTuple):
+    """What the runs of one runtime share for being interrupted.
+
+    Attributes:
+        watch: tells whether the event loop is ending.
+        abort_grace: seconds a step has to end after its cancellation.
+        keep: keeps a reference to the task of a step that was left behind.
+    """
+
+    watch: LoopWatch = LoopWatch()  # never started: it sees no end
+    abort_grace: float = 10.0
+    keep: Callable[[asyncio.Task[Any]], None] = _keep
+
+
+_ALONE = Supervision()
 
 
 class Position(NamedTuple):
@@ -90,6 +116,7 @@ class ActiveRun:
         "stopping",
         "stored_event",
         "stored_waits",
+        "supervision",
         "threads",
         "updated_at",
         "version",
@@ -111,6 +138,7 @@ class ActiveRun:
         threads: StepThreads,
         timeline: bool,
         make_container: Callable[[ActiveRun], ArtifactContainer] | None = None,
+        supervision: Supervision = _ALONE,
     ) -> None:
         self.identity = identity
         self.plan = plan
@@ -120,6 +148,7 @@ class ActiveRun:
         self.clock = clock
         self.threads = threads
         self.make_container = make_container
+        self.supervision = supervision
         self.container: ArtifactContainer | None = None
         self.exported: str | None = None
         """Services that outlived the last pause, as text; put back into the next container where they still fit."""
@@ -160,10 +189,10 @@ class ActiveRun:
         self.inbox_seen = 0
         self.abort: Mapping[str, Any] | None = None
         self.stopping = False
-        self.interruptible = False
-        """Whether an abort may cancel the task now: user code runs, and no commit is on its way."""
         self.interruption: Interruption | None = None
-        """What the runtime asked for when it cancelled the run's task."""
+        """Why the runtime wants this run to stop, see `interrupting`."""
+        self.interruptible = False
+        """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
         self.recovered = False
 
     # ----------------------------------------------------------------------------------------------- what is seen
