@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
 from poundlock.model.changes import Changes, Committed
+from poundlock.runtime.core import State
 from poundlock.stores import MemoryStore
 from poundlock.stores.sqlite import SqliteStore
 from poundlock.testing import run_until_idle
@@ -195,14 +196,14 @@ class Stores:
         """End a runtime as SIGKILL would: it writes nothing more, and its store is free for the next one."""
         runtime.store.die()
         lifetime, core = runtime._lifetime, runtime._core
-        lifetime._state = "stopped"
-        core.accepting = False
-        lifetime._pump.stop()
+        core.state = State.STOPPED
+        lifetime._poller.stop()
         lifetime.subscriptions.close()
-        await core.join_tasks(cancel=True)
-        core.stop_evicting()
+        await lifetime._interrupt()
+        core.runs.close()
         core.threads.close()
         core.waiters.close(RuntimeError("crashed"))
+        core.watch.close()
         await runtime.store.inner.close()
 
     async def close(self):

@@ -78,8 +78,8 @@ class Store(Protocol):
         are written as a whole or not at all, and nobody else is affected.
 
         Raises:
-            StaleVersion, LeaseLost, InboxAhead, LoadMoved, WaitMoved, KeysTaken, RunExists, RunNotFound, RunFinished: a
-                condition does not hold; nothing was written.
+            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken), StaleVersion, LeaseLost, RunExists, RunNotFound,
+                RunFinished: a condition does not hold; nothing was written.
             StoreFull: there is no space; nothing was written.
             StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says nobody knows.
         """

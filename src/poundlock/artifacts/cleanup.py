@@ -14,7 +14,7 @@ from typing import Any
 
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 from poundlock.errors import ArtifactTimeout
 
 
@@ -135,7 +135,7 @@ class Sweep:
 
     async def _bounded(self, node: Node, awaitable: Awaitable[Any]) -> None:
         limit = node.cleanup_timeout
-        scope = timeout_at(node.clock, None if limit is None else node.clock.now() + limit)
+        scope = timeout_after(node.clock, limit)
         try:
             async with scope:
                 await awaitable

@@ -14,7 +14,7 @@ from poundlock.artifacts.announce import announce
 from poundlock.artifacts.cleanup import Sweep, outlast
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 
 
 def dispose_now(node: Node) -> bool:
@@ -125,9 +125,8 @@ async def _end_tasks(node: Node) -> None:
 
 
 async def _bounded_wait(node: Node, tasks: set[asyncio.Task[None]]) -> None:
-    limit = node.cleanup_timeout
     try:
-        async with timeout_at(node.clock, None if limit is None else node.clock.now() + limit):
+        async with timeout_after(node.clock, node.cleanup_timeout):
             await asyncio.wait(tasks)
     except TimeoutError:
         pass  # the caller sees which are not done

@@ -85,7 +85,7 @@ def publish(slot: Slot, instance: Any, started: float) -> None:
     slot.status = READY
     slot.builds += 1
     node.builds += 1
-    slot.seconds = node.clock.now() - started
+    slot.seconds = node.clock.monotonic() - started
     slot.asker = slot.error = slot.previous = None
     if key is None:
         return
@@ -116,7 +116,7 @@ def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
     slot.asker = None
     node.failures += 1
     if not node.calm:
-        announce(node, "build:error", slot.name, duration=node.clock.now() - started, error=failure)
+        announce(node, "build:error", slot.name, duration=node.clock.monotonic() - started, error=failure)
         tell(slot, "error", error=failure)
     return failure
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from poundlock.model.lifecycle import RunStatus
+from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
-from poundlock.model.runs import LogRow, RunHead, RunIdentity, StoredEvent, WaitRow
+from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 
 
 class RunCreate(NamedTuple):
@@ -58,6 +58,53 @@ class RunMove(NamedTuple):
     waits: tuple[WaitRow, ...] | None = None
     consumed: tuple[int, ...] = ()
     snapshot: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        record: RunRecord,
+        status: RunStatus,
+        *,
+        now: float,
+        owner: str | None = None,
+        guard_inbox: bool = False,
+        outcome: str | None = None,
+        log: LogRow | None = None,
+    ) -> RunMove:
+        """Return the move of a run without an owner, on the version that was read. Its epoch grows by one.
+
+        Stage and attempt stay as they are; the wake time goes. It keeps its slot until it ends.
+
+        Args:
+            record: the run as it was read.
+            status: what the run is from then on.
+            now: seconds since 1970.
+            owner: who owns it from then on; None for nobody. A `ready` run with an owner counts as recovered.
+            guard_inbox: refuse (`InboxAhead`) if messages came since it was read.
+            outcome: JSON text of its result or error, at the end.
+            log: what the move adds to the run's log.
+
+        Raises:
+            AssertionError: the life cycle has no such move.
+        """
+        head = record.head
+        check_move(head.status, status)
+        return cls(
+            run_id=record.identity.run_id,
+            version=head.version,
+            epoch=head.epoch,
+            inbox=head.inbox_seq if guard_inbox else None,
+            status=status,
+            owner=owner,
+            new_epoch=head.epoch + 1,
+            stage=head.stage,
+            attempt=head.attempt,
+            wake_at=None,
+            outcome=outcome,
+            slot=head.slot and not status.terminal,
+            updated_at=now,
+            log=log,
+        )
 
 
 class Token(NamedTuple):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.model.events import Event
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun, Resume
-    from poundlock.pipeline.plan import StepPlan
+from poundlock.pipeline.run_view import Place, Resume, RunView
 
 logger = logging.getLogger("poundlock.step")
 
@@ -27,7 +24,7 @@ class StepContext:
 
     __slots__ = ("_cancelled", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
 
-    def __init__(self, run: ActiveRun, step: StepPlan, attempt: int) -> None:
+    def __init__(self, run: RunView, step: Place, attempt: int) -> None:
         self._run = run
         self._step = step
         self._state = run.state

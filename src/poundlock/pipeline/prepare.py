@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from poundlock.codecs import dump, pack
 from poundlock.model.patches import merge
-from poundlock.pipeline.boundary import failed, validate
-from poundlock.pipeline.injection import Binding
-from poundlock.pipeline.plan import StepPlan
-from poundlock.pipeline.runner import Driven
-from poundlock.pipeline.steps import StageDone, run_error
-from poundlock.pipeline.waiting import rearm
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun
-    from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.outcome import failed, run_error
+from poundlock.pipeline.states import validate
+from poundlock.pipeline.steps import StageDone
+from poundlock.pipeline.waits import rearm
 
 
-def hook_step(run: ActiveRun) -> StepPlan:
-    """Return the place that a hook's context names: the pipeline itself, step "hook"."""
-    return StepPlan(
-        id="hook",
-        stage_id="",
-        path=run.plan.id,
-        path_json=run.plan.path_json,
-        action=hook_step,
-        is_async=False,
-        in_thread=False,
-        binding=Binding((), (), (), wants_context=True),
-        timeout=None,
-        retry=None,
-    )
+class HookPlace(NamedTuple):
+    """The place that a hook's context names: the pipeline itself, step "hook"."""
+
+    path_json: str
+    id: str = "hook"
+    stage_id: str = ""
+
+
+def hook_context(run: ActiveRun) -> StepContext:
+    """Return the context of a hook."""
+    return StepContext(run, HookPlace(run.plan.path_json), 1)
 
 
 async def prepare(run: ActiveRun, hook: Callable[[Any], Any] | None, context: StepContext) -> Driven | None:
@@ -47,7 +41,7 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any] | None, context: St
         if patch is not None:
             decoded, text = pack(patch)
             state = merge(run.state, decoded)
-            validate(run, state)
+            validate(run.plan.state_model, state)
             run.state = state
             run.journal.add(
                 run.clock.now(), "state", "state:patch", run.plan.path_json, dump({"hook": "on_prepare"}), text

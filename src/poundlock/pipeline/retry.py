@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from poundlock.clock import Clock, sleep_until
+from poundlock.clock import Clock, sleep_for
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Retry
 from poundlock.model.durations import seconds
@@ -34,7 +34,7 @@ def compile_retry(
         return isinstance(error, retry.on) and not isinstance(error, (asyncio.CancelledError, *retry.not_on))
 
     async def sleep(delay: float) -> None:
-        await sleep_until(clock, clock.now() + delay)
+        await sleep_for(clock, delay)
 
     async def run(
         attempt: Callable[[int], Awaitable[Any]], on_retry: Callable[[int, float, BaseException], None]

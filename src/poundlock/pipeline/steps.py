@@ -1,26 +1,24 @@
 """Performing a stage: its steps run together, and either all of them have succeeded or the stage failed.
 
-The only place in the house where everything a user's code may raise is caught.
+Whatever a step raises ends here, as the failure of its stage.
 """
 
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 from poundlock.codecs import clean, dump, pack
 from poundlock.errors import PoundlockError, StepFailed, StepTimeout
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError
+from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.context import StepContext
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun
-    from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.outcome import run_error
+from poundlock.pipeline.plan import StagePlan, StepPlan
 
 
 @dataclass(slots=True)
@@ -40,11 +38,6 @@ class StageDone:
     stage: StagePlan
     steps: Sequence[StepDone] = ()
     error: RunError | None = None
-
-    @classmethod
-    def of(cls, stage: StagePlan, step: StepDone | RunError) -> StageDone:
-        """Return what a stage came to whose only step came to this."""
-        return cls(stage, (step,)) if isinstance(step, StepDone) else cls(stage, error=step)
 
 
 class StageFailedError(Exception):
@@ -69,38 +62,6 @@ async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
         return StageDone(stage, error=failed.error)
 
 
-async def perform_only(run: ActiveRun, step: StepPlan) -> StepDone | RunError:
-    """Perform a stage of one async step with nothing around it: the common case, kept free of everything else.
-
-    That the step began is noted with the stage's own entries.
-
-    Raises:
-        asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
-    """
-    binding = step.binding
-    context = StepContext(run, step, 1) if binding.wants_context else None
-    args = []
-    try:
-        for getter in binding.positional:
-            args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
-        done = _digest(step, await step.action(*args))
-    except asyncio.CancelledError as error:
-        failure = _whose_cancellation(run, step, error)
-        if isinstance(failure, asyncio.CancelledError):
-            raise
-        return failure.error
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise  # meant for the process, or for the coroutine itself
-    except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        return _failed(run, step, error).error
-    finally:
-        if context is not None:
-            context.flush()
-    if run.journal.full:
-        run.journal.put(run.clock.now(), step.success_entry)
-    return done
-
-
 async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
     """All attempts of a step."""
     journal = run.journal
@@ -109,7 +70,7 @@ async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
         journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, dump({"attempt": number}))
         context = StepContext(run, step, number)
         try:
-            return _digest(step, await _call(run, step, context))
+            return digest(step, await _call(run, step, context))
         except TimeoutError as error:
             context.abandon()
             if isinstance(error, _AttemptTimeout):
@@ -132,20 +93,19 @@ async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
     try:
         outcome: StepDone = await (attempt(1) if step.retry is None else step.retry(attempt, on_retry))
     except asyncio.CancelledError as error:
-        raise _whose_cancellation(run, step, error) from None
+        raise whose_cancellation(run, step, error) from None
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise  # meant for the process, or for the coroutine itself
     except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        raise _failed(run, step, error) from None
+        raise failure_of(run, step, error) from None
     journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
     return outcome
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan) -> list[StepDone]:
     """Several steps at once: the first final failure cancels the others."""
-    deadline = None if stage.timeout is None else run.clock.now() + stage.timeout
     try:
-        async with timeout_at(run.clock, deadline) as limit, asyncio.TaskGroup() as group:
+        async with timeout_after(run.clock, stage.timeout) as limit, asyncio.TaskGroup() as group:
             tasks = [group.create_task(_perform_step(run, step)) for step in stage.steps]
     except TimeoutError:
         if not limit.expired:
@@ -171,7 +131,7 @@ async def _call(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     if step.timeout is None:
         return await _invoke(run, step, context)
     try:
-        async with timeout_at(run.clock, run.clock.now() + step.timeout) as limit:
+        async with timeout_after(run.clock, step.timeout) as limit:
             return await _invoke(run, step, context)
     except TimeoutError:
         if limit.expired:
@@ -200,7 +160,7 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     return await result if asyncio.iscoroutine(result) else result
 
 
-def _digest(step: StepPlan, result: Any) -> StepDone:
+def digest(step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
     if type(result) is dict:  # nearly always; asking whether something is a Mapping costs more than a step
         patch, text = pack(result)
@@ -221,17 +181,18 @@ def _digest(step: StepPlan, result: Any) -> StepDone:
     return StepDone(step, patch, text)
 
 
-def _whose_cancellation(
+def whose_cancellation(
     run: ActiveRun, step: StepPlan, error: asyncio.CancelledError
 ) -> asyncio.CancelledError | StageFailedError:
     """A cancellation nobody asked this task for was raised by the step itself: an ordinary failure."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         return error
-    return _failed(run, step, error)
+    return failure_of(run, step, error)
 
 
-def _failed(run: ActiveRun, step: StepPlan, error: BaseException) -> StageFailedError:
+def failure_of(run: ActiveRun, step: StepPlan, error: BaseException) -> StageFailedError:
+    """Note that a step failed for good, and return why its stage does."""
     journal = run.journal
     journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, dump(_describe(error)))
     return StageFailedError(run_error(error, step.stage_id, step.id))
@@ -240,15 +201,3 @@ def _failed(run: ActiveRun, step: StepPlan, error: BaseException) -> StageFailed
 def _describe(error: BaseException) -> dict[str, Any]:
     code = error.code if isinstance(error, PoundlockError) else None
     return {"type": type(error).__name__, "message": clean(str(error)), "code": code}
-
-
-def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
-    """Describe an error as a run keeps it."""
-    return RunError(
-        type=type(error).__name__,
-        message=clean(str(error)),
-        code=error.code if isinstance(error, PoundlockError) else None,
-        stage=stage,
-        step=step,
-        traceback=clean("".join(traceback.format_exception(error))),
-    )

@@ -41,7 +41,7 @@ from poundlock.model.runs import (
     WaitRow,
 )
 from poundlock.model.timeline import fold
-from poundlock.model.waits import event_keys, key_shape
+from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
 from poundlock.ports import Claim, Page
 from poundlock.stores.answers import (
     exists,
@@ -175,8 +175,7 @@ class MemoryStore:
             raise keys_taken(taken)
         for delivery in changes.deliveries:
             known_run = self._rows.get(delivery.run_id)
-            epochs = {wait.wait_id: wait.epoch for wait in known_run.waits} if known_run else {}
-            if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
+            if known_run is not None and armed_anew(delivery, _phases(known_run)):
                 raise wait_moved(delivery.run_id)
         for post in changes.posts:
             row = self._rows.get(post.run_id)
@@ -313,18 +312,14 @@ class MemoryStore:
 
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         row = self._rows.get(delivery.run_id)
-        if row is None or row.head.status.terminal:
-            return Delivered(Fate.GONE, 0)
-        armed = {(wait.wait_id, wait.epoch): wait for wait in row.waits}
-        hit = [armed[key] for key in delivery.waits if key in armed]
-        if not hit:
+        fate = Fate.GONE if row is None else delivered_fate(delivery, row.head.status, _phases(row))
+        if row is None or fate is Fate.GONE:
             return Delivered(Fate.GONE, 0)
         seq = self._append(row, "event", None, now, delivery.event_ref)
-        if row.head.status is not RunStatus.PAUSED or not any(wait.parked for wait in hit):
-            return Delivered(Fate.BUFFERED, seq)
-        self._occupy(row)
-        self._take(row, delivery.owner, now)
-        return Delivered(Fate.RESUMED, seq)
+        if fate is Fate.RESUMED:
+            self._occupy(row)
+            self._take(row, delivery.owner, now)
+        return Delivered(fate, seq)
 
     def _occupy(self, row: _Row) -> None:
         """Count a run that goes on as active again if it gave its slot back; it may exceed what its mode allows."""
@@ -463,6 +458,10 @@ class MemoryStore:
         counts = Counter(str(row.head.status) for row in self._rows.values())
         waits = sum(len(row.waits) for row in self._rows.values())
         return {**counts, "commits": self._commits, "syncs": 0, "waits": waits, "events": len(self._events)}
+
+
+def _phases(row: _Row) -> list[tuple[str, int, bool]]:
+    return [(wait.wait_id, wait.epoch, wait.parked) for wait in row.waits]
 
 
 def _entries(log: LogRow) -> tuple[int, int, str]:

@@ -32,7 +32,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate
 from poundlock.model.runs import WaitRow
-from poundlock.model.waits import key_shape
+from poundlock.model.waits import armed_anew, delivered_fate, key_shape
 from poundlock.stores.answers import exists, finished, keys_taken, load_moved, not_found, refusal, wait_moved
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.index import Effects, Pair
@@ -93,9 +93,7 @@ class Transaction:
         if taken:
             return keys_taken(taken)
         for delivery in changes.deliveries:
-            rows = self.execute(sql.WAIT_PHASES, (delivery.run_id,)).fetchall()
-            epochs = {wait_id: epoch for wait_id, epoch, _ in rows}
-            if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
+            if armed_anew(delivery, self.execute(sql.WAIT_PHASES, (delivery.run_id,))):
                 return wait_moved(delivery.run_id)
         for post in changes.posts:
             row = self.execute(sql.RUN_STATUS, (post.run_id,)).fetchone()
@@ -274,20 +272,18 @@ class Transaction:
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         run_id = delivery.run_id
         row = self.execute(sql.RUN_PHASE, (run_id,)).fetchone()
-        if row is None or status_of(row[0]).terminal:
+        if row is None:
             return Delivered(Fate.GONE, 0)
         status, slot, workflow_id, load_key, inbox_seq = row
-        armed = {(wait_id, epoch): parked for wait_id, epoch, parked in self.execute(sql.WAIT_PHASES, (run_id,))}
-        hit = [armed[key] for key in delivery.waits if key in armed]
-        if not hit:
-            return Delivered(Fate.GONE, 0)
+        fate = delivered_fate(delivery, status_of(status), self.execute(sql.WAIT_PHASES, (run_id,)).fetchall())
+        if fate is Fate.GONE:
+            return Delivered(fate, 0)
         seq = self._append(run_id, inbox_seq + 1, "event", now, None, delivery.event_ref)
-        if status != RunStatus.PAUSED or not any(hit):
-            return Delivered(Fate.BUFFERED, seq)
-        if not slot:
-            self.occupy(run_id, workflow_id, load_key)
-        self.take(run_id, delivery.owner, now, slot=bool(slot) or load_key is not None)
-        return Delivered(Fate.RESUMED, seq)
+        if fate is Fate.RESUMED:
+            if not slot:
+                self.occupy(run_id, workflow_id, load_key)
+            self.take(run_id, delivery.owner, now, slot=bool(slot) or load_key is not None)
+        return Delivered(fate, seq)
 
     def _post(self, post: Post, body: str) -> int:
         inbox_seq = self.execute(sql.RUN_PHASE, (post.run_id,)).fetchone()[4]

@@ -1,27 +1,20 @@
-"""A queued run that gives up its place to a newer one."""
+"""Moves of runs without an owner: what a command writes for a run that nobody drives."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
-from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunRecord
-from poundlock.pipeline.boundary import event_payload
-from poundlock.pipeline.journal import Journal
-from poundlock.runtime.settle import outcome_text
-from poundlock.runtime.views import aborted_error
-
-if TYPE_CHECKING:
-    from poundlock.runtime.core import Core
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import RunError, RunRecord
+from poundlock.pipeline.journal import Journal, event_payload
+from poundlock.runtime.core import Core
+from poundlock.runtime.reading import aborted_error
 
 
 async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
     """Return the move that aborts a run nobody drives, on the version and with the inbox that were read."""
     identity, head = record.identity, record.head
-    check_move(head.status, RunStatus.ABORTED)
     now = core.clock.now()
     journal = Journal(full=core.timeline)
     path = dump(identity.pipeline_id)
@@ -29,20 +22,12 @@ async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunM
         if message.event is not None:
             journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
     journal.add(now, "pipeline", "pipeline:abort", path, dump({"reason": reason, "by": by}))
-    return RunMove(
-        run_id=identity.run_id,
-        version=head.version,
-        epoch=head.epoch,
-        inbox=head.inbox_seq,
-        status=RunStatus.ABORTED,
-        owner=None,
-        new_epoch=head.epoch + 1,
-        stage=head.stage,
-        attempt=head.attempt,
-        wake_at=None,
+    return RunMove.of(
+        record,
+        RunStatus.ABORTED,
+        now=now,
+        guard_inbox=True,
         outcome=outcome_text(aborted_error(reason, by)),
-        slot=False,
-        updated_at=now,
         log=journal.row(head.log_seq + 1),
     )
 
@@ -55,5 +40,29 @@ async def superseding(core: Core, old: str, new: str) -> RunMove:
     """
     record = await core.store.load(old)
     if record is None or record.head.status is not RunStatus.QUEUED:
-        raise LoadMoved(f"run '{old}' does not wait any more: read the load again")
+        raise LoadMoved(
+            f"run '{old}' does not wait any more: read the load again",
+            workflow_id="" if record is None else record.identity.workflow_id,
+        )
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")
+
+
+def given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
+    """Return the move that gives a run without a task back; one that was `begun` counts as recovered when claimed."""
+    return RunMove.of(record, RunStatus.READY, now=now, owner=record.head.owner if begun else None)
+
+
+def outcome_text(error: RunError) -> str:
+    """Return an error as a run's head records it."""
+    return dump({"error": _plain(error)})
+
+
+def _plain(error: RunError) -> dict[str, str | None]:
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "stage": error.stage,
+        "step": error.step,
+        "traceback": error.traceback,
+    }
