@@ -1,7 +1,7 @@
 """Execution modes: what happens to an event while a workflow is busy.
 
-House rules: a mode is a frozen value with two pure functions. `accept(load, priority)` decides about one event,
-`settled(load)` says how many queued runs may start now. Modes look at a Load and at nothing else, do not know each
+House rules: a mode is a frozen value with two pure functions. `accept(load)` decides about one event, `settled(load)`
+says how many queued runs may start now. Modes look at a Load and at nothing else, do not know each
 other, and wait for nothing: that is why they mean the same in memory, in SQLite and across ten workers.
 """
 
