@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import gc
 import threading
+import traceback
 
 import pytest
 from support import LAST_RESORT, unmeasured
@@ -94,3 +97,29 @@ def test_children_that_get_killed_are_not_measured():
     """What makes coverage begin in a child is not in the environment of one that cannot write down what it covered."""
     environment = {"PATH": "/bin", "COVERAGE_PROCESS_CONFIG": "{}", "COVERAGE_PROCESS_START": "setup.cfg"}
     assert unmeasured(environment) == {"PATH": "/bin"}
+
+
+def test_a_traceback_may_be_written_while_something_is_parsed():
+    """What the garbage collector has written in the middle of a parse does not end that parse, on any Python."""
+
+    def fails(sides):
+        return sides[0] + 2 * (1 / sides[1])
+
+    written = []
+
+    def write(phase, _info):
+        try:
+            fails([1, 0])
+        except ZeroDivisionError:
+            written.append(phase + traceback.format_exc())
+
+    source = f"x = [{'f(a + b * c, d[e].g), ' * 50}]"
+    often = gc.get_threshold()
+    gc.callbacks.append(write)
+    gc.set_threshold(1)
+    try:
+        ast.parse(source)
+    finally:
+        gc.set_threshold(*often)
+        gc.callbacks.remove(write)
+    assert written
