@@ -114,12 +114,19 @@ class RunRecord(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Everything needed to go on with a run: its record, state, event, and unconsumed messages."""
+    """Everything needed to go on with a run: its record, state, event, and unconsumed messages.
+
+    Whoever goes on has to know when the next snapshot is due, or a run that is loaded in each round of a loop never
+    writes one: `log_size` is the length of the log's texts since the last snapshot, in characters, `snapshot_size` the
+    length of that snapshot (0: there is none).
+    """
 
     record: RunRecord
     state: dict[str, Any]
     event: Event
     inbox: tuple[Message, ...]
+    log_size: int
+    snapshot_size: int
 
 
 @dataclass(slots=True)

@@ -77,7 +77,6 @@ class ActiveRun:
         "clock",
         "consumed",
         "container",
-        "delta_bytes",
         "entered_at",
         "epoch",
         "event",
@@ -88,6 +87,7 @@ class ActiveRun:
         "interruptible",
         "journal",
         "log_seq",
+        "log_size",
         "make_container",
         "owner",
         "plan",
@@ -96,7 +96,7 @@ class ActiveRun:
         "registered",
         "resume",
         "slot",
-        "snapshot_bytes",
+        "snapshot_size",
         "stage",
         "state",
         "state_store",
@@ -153,8 +153,9 @@ class ActiveRun:
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
-        self.delta_bytes = 0
-        self.snapshot_bytes = _SMALLEST_SNAPSHOT
+        self.log_size = 0
+        self.snapshot_size = _SMALLEST_SNAPSHOT
+        """Characters of log after the last snapshot, and those after which the next one is due."""
         # where it stands
         self.stage: str | None = plan.stages[0].id
         self.waits: tuple[WaitRow, ...] = ()
@@ -317,13 +318,9 @@ class ActiveRun:
             log = self.journal.row(1)
             return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
         log, snapshot = self.journal.row(self.log_seq + 1), None
-        if log is not None:
-            self.delta_bytes += len(log.text)
-            # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-            if self.delta_bytes > self.snapshot_bytes and not ended:
-                snapshot = dump(self.state)
-                self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(snapshot))
-                self.delta_bytes = 0
+        # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
+        if log is not None and self.log_size + len(log.text) > self.snapshot_size and not ended:
+            snapshot = dump(self.state)
         epoch = self.epoch
         move = RunMove(
             self.identity.run_id,
@@ -392,7 +389,10 @@ class ActiveRun:
         self.wake_at = move.wake_at
         if log is not None:
             self.log_seq += log.size
+            self.log_size += len(log.text)
             self.journal.forget(log.size)
+            if move.snapshot is not None:
+                self._snapshot_taken(0, len(move.snapshot))
         if move.waits is not None:
             self.stored_waits = move.waits
         if move.consumed:
@@ -410,7 +410,12 @@ class ActiveRun:
         self.updated_at = head.updated_at
         self.wake_at = head.wake_at
         if log is not None:
+            self.log_size = len(log.text)
             self.journal.forget(log.size)
+
+    def _snapshot_taken(self, log_size: int, snapshot_size: int) -> None:
+        self.log_size = log_size
+        self.snapshot_size = max(_SMALLEST_SNAPSHOT, snapshot_size)
 
     # ---------------------------------------------------------------------------------------------------- loading
     def adopt(self, checkpoint: Checkpoint) -> None:
@@ -429,6 +434,7 @@ class ActiveRun:
         self.updated_at = head.updated_at
         self.wake_at = head.wake_at
         self.state = checkpoint.state
+        self._snapshot_taken(checkpoint.log_size, checkpoint.snapshot_size)
         self.inbox.clear()
         self.inbox_seen = head.inbox_seq
         # Events stood in the inbox before: they are buffered. Signals and requests are still to be absorbed.

@@ -1218,6 +1218,39 @@ class StoreContract:
         assert await scribe.state() == {"second": True}
         assert len(await scribe.store.history("r1")) == 4
 
+    async def test_a_checkpoint_says_how_much_was_folded(self, scribe: Scribe) -> None:
+        """The log's size since the last snapshot, and that snapshot's: who goes on knows when the next one is due."""
+
+        async def sizes() -> tuple[int, int]:
+            checkpoint = await scribe.store.checkpoint("r1")
+            assert checkpoint is not None
+            return checkpoint.log_size, checkpoint.snapshot_size
+
+        first, second, third = log_of(1, {"a": 1}), log_of(2, {"b": "x" * 50}), log_of(3, {"c": 3}, None)
+        await scribe.create(log=first)
+        assert await sizes() == (len(first.text), 0)
+        await scribe.move(log=second, stage="second")
+        assert await sizes() == (len(first.text) + len(second.text), 0)
+        snapshot = dump({"a": 1})
+        await scribe.move(log=third, snapshot=snapshot)
+        assert await sizes() == (0, len(snapshot))
+        fourth = log_of(5, {"d": 4})
+        await scribe.move(log=fourth, status=READY, owner=None)
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 1)
+        assert (claim.checkpoint.log_size, claim.checkpoint.snapshot_size) == (len(fourth.text), len(snapshot))
+
+    async def test_the_end_of_a_history_can_be_read_alone(self, scribe: Scribe) -> None:
+        """The last rows of a log come in order; asking for more than there are gives all."""
+        rows = [log_of(1, {"n": 0})]
+        await scribe.create(log=rows[0])
+        for number in range(1, 6):
+            rows.append(log_of(2 * number, {"n": number}, None))
+            await scribe.move(log=rows[-1])
+        for last in range(1, 9):
+            assert await scribe.store.history("r1", last) == rows[-last:]
+        assert await scribe.store.history("r1") == rows
+        assert await scribe.store.history("nobody", 3) == []
+
     async def test_an_event_is_stored_once(self, scribe: Scribe) -> None:
         """Runs and messages that name one event share it; giving it again under its reference adds nothing."""
         event = event_of("shared", "order.approved")

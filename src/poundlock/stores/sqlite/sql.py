@@ -300,6 +300,7 @@ PUT_SNAPSHOT: Final = """
 INSERT OR REPLACE INTO snapshots (run_id, log_seq, text) SELECT run_id, log_seq, ? FROM runs WHERE run_id = ?
 """
 LOG: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? AND first_seq > ? ORDER BY first_seq"
+LOG_END: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? ORDER BY first_seq DESC LIMIT ?"
 
 # The indexes are named because SQLite cannot know that few of the parked runs are due, and would look at all of them.
 # Due runs come in order of time for each priority; the priorities in use are found by stepping down the index.
