@@ -39,6 +39,7 @@ class RunHead:
 
     `stage` is where the run stands: the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON
     text of `{"result": ...}` or `{"error": {...}}` once ended. `slot`: whether it counts as active in its load.
+    `visits`: how often it entered its stages, see `visits.py`.
     """
 
     status: RunStatus
@@ -53,6 +54,7 @@ class RunHead:
     inbox_seq: int
     log_seq: int
     updated_at: float
+    visits: str | None = None
 
 
 class WaitRow(NamedTuple):

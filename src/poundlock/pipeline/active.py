@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poundlock.codecs import detach, dump
 from poundlock.model.changes import Changes, RunCreate, RunMove
@@ -18,6 +18,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunIdentity, StoredEvent, WaitRow
 from poundlock.model.views import StateView
+from poundlock.model.visits import read_visits
 from poundlock.pipeline.journal import Journal
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from poundlock.state import StateStore
 
 _SMALLEST_SNAPSHOT = 4096
+JUMPED: Final = ""
 _RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
 
 
@@ -60,6 +62,8 @@ class Position(NamedTuple):
     abort: Mapping[str, Any] | None
     resume: Resume | None
     mark: int
+    visits: dict[str, int]
+    walk: str | None
 
 
 class ActiveRun:
@@ -110,6 +114,7 @@ class ActiveRun:
         "visits",
         "waits",
         "wake_at",
+        "walk",
         "written",
     )
 
@@ -169,6 +174,9 @@ class ActiveRun:
         self.consumed: list[int] = []
         self.resume: Resume | None = None
         self.visits: dict[str, int] = {}
+        """How often each stage was entered since the last pause or delay; replaced when that begins anew."""
+        self.walk: str | None = None
+        """What the head says of the visits while the run goes straight on; JUMPED if the counts have to be written."""
         # what others say
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -231,6 +239,8 @@ class ActiveRun:
             self.abort,
             self.resume,
             self.journal.mark,
+            self.visits,
+            self.walk,
         )
 
     def restore(self, position: Position, messages: Sequence[Message]) -> None:
@@ -246,7 +256,14 @@ class ActiveRun:
         self.inbox_seen = max((position.inbox_seen, *(message.seq for message in messages)))
         self.consumed[:] = position.consumed  # what earlier stages used up may ride in the same commit
         self.registered = position.registered
+        self.visits = position.visits
+        self.walk = position.walk
         self.journal.rewind(position.mark)
+
+    def count_anew(self) -> None:
+        """Begin to count visits with the stage the run goes on at: it paused or was delayed before it."""
+        self.visits = {}
+        self.walk = dump(self.stage)
 
     def unread(self) -> list[Message]:
         """Take the messages that have not been absorbed yet, in order.
@@ -340,6 +357,7 @@ class ActiveRun:
             None if ended or waits is self.stored_waits else waits,
             tuple(self.consumed) if self.consumed else (),
             snapshot,
+            self.walk if self.walk != JUMPED else dump(self.visits),
         )
         return Changes.of_move(move, now)
 
@@ -367,6 +385,7 @@ class ActiveRun:
             0,
             0 if log is None else log.size,
             now,
+            self.walk if self.walk != JUMPED else dump(self.visits),
         )
         event = StoredEvent(self.identity.event_ref, self.event)
         return Changes.of_creation(RunCreate(self.identity, head, log, waits), event, now)
@@ -430,6 +449,8 @@ class ActiveRun:
         self.slot = head.slot
         self.log_seq = head.log_seq
         self.stage = head.stage
+        self.visits = read_visits(head.visits, [stage.id for stage in self.plan.stages], head.stage)
+        self.walk = JUMPED if head.visits is not None and head.visits.startswith("{") else head.visits
         self.waits = self.stored_waits = record.waits
         self.updated_at = head.updated_at
         self.wake_at = head.wake_at

@@ -17,7 +17,7 @@ from poundlock.model.durations import seconds
 from poundlock.model.events import Event
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import Message, RunError, WaitRow
-from poundlock.pipeline.active import Position, Resume
+from poundlock.pipeline.active import JUMPED, Position, Resume
 from poundlock.pipeline.injection import first_fault
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
 from poundlock.pipeline.steps import StageDone, StepDone, run_error
@@ -166,6 +166,7 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
         return None if run.stage is not None else complete(run, None)
     if type(instruction) is Jump:
         run.stage = target(run, instruction.stage)
+        run.walk = JUMPED
         rearm(run)
         return None
     if type(instruction) is Terminate:
@@ -309,6 +310,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     rearm(run)
     if run.stage is None:
         return complete(run, None)  # nothing comes after the delay, so there is nothing to wait for
+    run.count_anew()
     run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
     return Delayed(until)
 
@@ -333,6 +335,7 @@ def _fold(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
 
 
 def _go_on(run: ActiveRun, patch: Mapping[str, Any] | None) -> Outcome | None:
+    run.count_anew()
     _fold(run, patch)
     if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
         target(run, run.stage)

@@ -233,6 +233,8 @@ class MemoryStore:
         head.epoch = move.new_epoch
         head.wake_at = move.wake_at
         head.outcome = move.outcome
+        if move.visits is not None:
+            head.visits = move.visits
         if log is not None:
             row.log.append(_entries(log))
             head.log_seq = log.first_seq + log.size - 1
@@ -499,6 +501,7 @@ def _copy(head: RunHead) -> RunHead:
         head.inbox_seq,
         head.log_seq,
         head.updated_at,
+        head.visits,
     )
 
 

@@ -145,6 +145,7 @@ class Scribe:
         slot: bool = False,
         wake_at: float | None = None,
         outcome: str | None = None,
+        visits: str | None = None,
         created_at: float = NOW,
         event: StoredEvent | None = None,
         log: LogRow | None = None,
@@ -169,7 +170,7 @@ class Scribe:
         )
         log_seq = 0 if log is None else log.first_seq + log.size - 1
         holder = owner if status is RUNNING else None
-        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at)
+        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at, visits)
         return Changes(creates=(RunCreate(identity, head, log, waits),), events=(event,), now=NOW, **rest)
 
     async def move(self, run_id: str = "r1", *, rest: dict[str, Any] | None = None, **changes: Any) -> Committed:
@@ -324,6 +325,47 @@ class StoreContract:
         assert head == RunHead(RUNNING, 2, "w1", 1, "second", 2, None, None, False, 0, 3, NOW + 1)
         assert (await scribe.record()).identity == before.identity
         assert await scribe.store.history("r1") == [log_of(1, {"a": 1}), log]
+
+    async def test_visits_are_kept_until_a_move_names_others(self, scribe: Scribe) -> None:
+        """Counts of visits are written by the moves that name them, and stay through all others and through a claim."""
+        await scribe.create("r1")
+        await scribe.create("r2", visits='{"first":1}')
+        seen = []
+        for changes in (
+            {"stage": "second"},
+            {"visits": '"second"'},
+            {"stage": "third", "log": log_of(1, {"a": 1})},
+            {"status": PAUSED, "owner": None, "waits": (wait_of(),)},
+            {"status": RUNNING, "owner": "w1", "new_epoch": 2, "visits": '{"second":2}'},
+            {"status": DELAYED, "owner": None, "wake_at": NOW},
+        ):
+            await scribe.move("r1", **changes)
+            await scribe.move("r2", **changes)
+            records = [await scribe.record(run) for run in ("r1", "r2")]
+            seen.append([record.head.visits for record in records])
+        assert seen == [
+            [None, '{"first":1}'],
+            ['"second"', '"second"'],
+            ['"second"', '"second"'],
+            ['"second"', '"second"'],
+            ['{"second":2}', '{"second":2}'],
+            ['{"second":2}', '{"second":2}'],
+        ]
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert {claim.checkpoint.record.head.visits for claim in claims} == {'{"second":2}'}
+        await scribe.end("r1")
+        assert (await scribe.record("r1")).head.visits == '{"second":2}'
+
+    async def test_boundaries_with_and_without_visits_go_together(self, scribe: Scribe) -> None:
+        """Of many boundaries at once each writes its own counts, or leaves them alone."""
+        texts = [None, '"first"', '{"first":3}']
+        for number in range(12):
+            await scribe.create(f"r{number:02}", visits=texts[number // 4])
+        records = [await scribe.record(f"r{number:02}") for number in range(12)]
+        moves = [move_of(record, stage="on", visits=texts[number % 3]) for number, record in enumerate(records)]
+        await asyncio.gather(*(scribe.store.commit(Changes(moves=(move,), now=NOW)) for move in moves))
+        after = [(await scribe.record(f"r{number:02}")).head.visits for number in range(12)]
+        assert after == [texts[number % 3] or texts[number // 4] for number in range(12)]
 
     async def test_a_move_without_log_keeps_the_sequence(self, scribe: Scribe) -> None:
         """Without a log row the run's log sequence stays as it is."""

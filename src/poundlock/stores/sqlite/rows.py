@@ -76,6 +76,7 @@ def run_row(create: RunCreate, place: int | None) -> Row:
         head.inbox_seq,
         head.log_seq,
         head.updated_at,
+        head.visits,
         place,
     )
 
@@ -115,6 +116,7 @@ def move_row(move: RunMove) -> Row:
         move.version,
         move.epoch,
         move.inbox,
+        move.visits,
     )
 
 
@@ -131,7 +133,8 @@ def status_of(text: str) -> RunStatus:
 def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
     """Return the record of a run's row."""
     lineage = () if row[9] == "[]" else tuple(load(row[9]))
-    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at = row[12:]
+    head = row[12:]
+    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits = head
     return RunRecord(
         RunIdentity._make((*row[:9], lineage, *row[10:12])),
         RunHead(
@@ -147,6 +150,7 @@ def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
             inbox_seq,
             log_seq,
             updated_at,
+            visits,
         ),
         waits,
     )
