@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.row import Row
-from poundlock import Condition, StateRef, Transient, Trigger, Workflow, WorkflowRuntime
+from poundlock import (
+    Condition,
+    Delay,
+    Jump,
+    StateRef,
+    Terminate,
+    Transient,
+    Trigger,
+    Workflow,
+    WorkflowRuntime,
+)
 from poundlock.clock import SystemClock
 from poundlock.stores import MemoryStore
 from poundlock.stores.sqlite import SqliteStore
+from poundlock.testing import VirtualClock
 
 SIZES = (1000, 2000, 4000)
 KINDS = ("memory", "SQLite FULL")
@@ -48,6 +59,11 @@ async def bursts() -> list[Row]:
 async def restarts() -> list[Row]:
     """Many waits ran out while no process was there."""
     return [await _restart(kind, count) for kind in KINDS for count in SIZES]
+
+
+async def loops() -> list[Row]:
+    """One run that waits for a time in each round: what the last rounds cost, after few and after many."""
+    return [await _loop(kind, rounds) for kind in KINDS for rounds in (300, 1200, 4800)]
 
 
 def orders() -> Workflow:
@@ -94,6 +110,41 @@ async def _restart(kind: str, count: int) -> Row:
             await _ends(rt, run_ids)
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
             return await _row("W6 due at a restart", kind, count, rt, 0, wall, cpu)
+
+
+async def _loop(kind: str, rounds: int) -> Row:
+    timed = 100
+    marks: dict[int, float] = {}
+    wf = Workflow("watch")
+
+    @wf.step
+    def look(n: int) -> dict[str, int]:
+        if n in (rounds - timed, rounds):
+            marks[n] = time.process_time()
+        return {"n": n + 1}
+
+    @wf.route(after="look")
+    def later(state: Any) -> Any:
+        return Delay(60) if state["n"] <= rounds else Terminate()
+
+    @wf.step
+    def again() -> None:
+        """Nothing to do: a delay goes on at the next stage."""
+
+    @wf.route(after="again")
+    def back(state: Any) -> Any:  # noqa: ARG001 - a router is given the state
+        return Jump("look")
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with VirtualClock() as clock, WorkflowRuntime(wf, store=_store(kind, folder), clock=clock) as rt:
+            result = await rt.run("watch", {"n": 0})
+            while not result.status.terminal:
+                result = await rt.wait(result.run_id)
+    cpu = (marks[rounds] - marks[rounds - timed]) / timed * 1e6
+    name = f"W7 loop of delays, {kind}, round {rounds:,}"
+    return Row(
+        name, "-", f"{cpu:.0f} us/round", "-", "the same in every round", "processor time, the last hundred rounds"
+    )
 
 
 async def _row(name: str, kind: str, count: int, rt: WorkflowRuntime, before: int, wall: float, cpu: float) -> Row:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bench import limits
-from bench.bulk import bursts, restarts
+from bench.bulk import bursts, loops, restarts
 from bench.measure import Figure, at_once, in_turn, once
 from bench.row import Row
 from bench.workload import PAYLOAD, pausing, payload, three_steps
@@ -209,4 +209,5 @@ TABLES: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "w4": w4,
     "w5": bursts,
     "w6": restarts,
+    "w7": loops,
 }

@@ -163,6 +163,7 @@ class Stores(RuleBasedStateMachine):
             waits=None if target.terminal else data.draw(st.none() | waits),
             consumed=tuple(data.draw(st.sets(st.sampled_from(messages)))) if messages else (),
             snapshot=data.draw(st.none() | patches.map(dump)),
+            visits=data.draw(st.sampled_from([None, None, '"first"', '{"first":2}'])),
             inbox=data.draw(st.sampled_from([None, head.inbox_seq, head.inbox_seq, head.inbox_seq + 1])),
         )
         wrong = data.draw(st.sampled_from(["", "", "", "", "version", "epoch"]))

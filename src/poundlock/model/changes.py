@@ -40,6 +40,7 @@ class RunMove(NamedTuple):
         waits: the complete set of armed waits from now on; None leaves them as they are.
         consumed: inbox sequences that this change uses up. At a terminal status the whole inbox and all waits go.
         snapshot: JSON text of the whole state, when it is time for one.
+        visits: how often it entered its stages, see `visits.py`; None leaves that as it is.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class RunMove(NamedTuple):
     waits: tuple[WaitRow, ...] | None = None
     consumed: tuple[int, ...] = ()
     snapshot: str | None = None
+    visits: str | None = None
 
     @classmethod
     def of(

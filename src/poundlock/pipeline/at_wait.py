@@ -109,6 +109,7 @@ def _fits(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> bool
 
 
 def _go_on(run: ActiveRun, patch: Mapping[str, Any] | None) -> Outcome | None:
+    run.count_anew()
     _fold(run, patch)
     if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
         run.plan.existing(run.stage)

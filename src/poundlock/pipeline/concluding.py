@@ -17,7 +17,7 @@ from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump,
 from poundlock.model.durations import seconds
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
-from poundlock.pipeline.active import ActiveRun, Position
+from poundlock.pipeline.active import JUMPED, ActiveRun, Position
 from poundlock.pipeline.inbox import abort_request, absorb
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
@@ -105,6 +105,7 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
         return None if run.stage is not None else complete(run, None)
     if type(instruction) is Jump:
         run.stage = run.plan.existing(instruction.stage)
+        run.walk = JUMPED
         rearm(run)
         return None
     if type(instruction) is Terminate:
@@ -179,6 +180,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     rearm(run)
     if run.stage is None:
         return complete(run, None)  # nothing comes after the delay, so there is nothing to wait for
+    run.count_anew()
     run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
     return Delayed(until)
 

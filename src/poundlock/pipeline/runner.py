@@ -198,8 +198,8 @@ def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> Non
 
 def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
     error = VisitLimit(
-        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times: end the loop, "
-        f"or raise the workflow's visit_limit",
+        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times without a pause or delay in between: "
+        f"end the loop, or raise the workflow's visit_limit",
         path=stage.path,
     )
     return failed(run, run_error(error, stage.id, None), stage.path_json)

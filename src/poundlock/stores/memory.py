@@ -8,8 +8,10 @@ It has no policy: which run to promote, which wait matches, what a timeout means
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Sequence
+from operator import itemgetter
 from typing import Any
 
 from poundlock.codecs import dump, load
@@ -40,7 +42,7 @@ from poundlock.model.runs import (
     StoredEvent,
     WaitRow,
 )
-from poundlock.model.timeline import fold
+from poundlock.model.timeline import fold, size_of
 from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
 from poundlock.ports import Claim, Page
 from poundlock.stores.answers import (
@@ -231,6 +233,8 @@ class MemoryStore:
         head.epoch = move.new_epoch
         head.wake_at = move.wake_at
         head.outcome = move.outcome
+        if move.visits is not None:
+            head.visits = move.visits
         if log is not None:
             row.log.append(_entries(log))
             head.log_seq = log.first_seq + log.size - 1
@@ -363,9 +367,12 @@ class MemoryStore:
         return None if row is None else self._checkpoint(row)
 
     def _checkpoint(self, row: _Row) -> Checkpoint:
-        since, base = (0, None) if row.snapshot is None else (row.snapshot[0], load(row.snapshot[1]))
-        state = fold([LogRow(*entries) for entries in row.log if entries[0] > since], base)
-        return Checkpoint(row.record(), state, self._events[row.identity.event_ref], tuple(row.inbox))
+        since, text = row.snapshot or (0, "")
+        first = bisect_right(row.log, since, key=itemgetter(0))
+        rows = [LogRow(*entries) for entries in row.log[first:]]
+        state = fold(rows, load(text) if text else None)
+        event = self._events[row.identity.event_ref]
+        return Checkpoint(row.record(), state, event, tuple(row.inbox), size_of(rows), len(text))
 
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first."""
@@ -453,10 +460,12 @@ class MemoryStore:
         row = self._rows.get(run_id)
         return [] if row is None else [message for message in row.inbox if message.seq > after]
 
-    async def history(self, run_id: str) -> list[LogRow]:
-        """Return all log rows."""
+    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
+        """Return all log rows, or the last ones."""
         row = self._rows.get(run_id)
-        return [] if row is None else [LogRow(*entries) for entries in row.log]
+        if row is None:
+            return []
+        return [LogRow(*entries) for entries in (row.log if last is None else row.log[-last:])]
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
@@ -492,6 +501,7 @@ def _copy(head: RunHead) -> RunHead:
         head.inbox_seq,
         head.log_seq,
         head.updated_at,
+        head.visits,
     )
 
 

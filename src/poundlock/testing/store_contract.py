@@ -145,6 +145,7 @@ class Scribe:
         slot: bool = False,
         wake_at: float | None = None,
         outcome: str | None = None,
+        visits: str | None = None,
         created_at: float = NOW,
         event: StoredEvent | None = None,
         log: LogRow | None = None,
@@ -169,7 +170,7 @@ class Scribe:
         )
         log_seq = 0 if log is None else log.first_seq + log.size - 1
         holder = owner if status is RUNNING else None
-        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at)
+        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at, visits)
         return Changes(creates=(RunCreate(identity, head, log, waits),), events=(event,), now=NOW, **rest)
 
     async def move(self, run_id: str = "r1", *, rest: dict[str, Any] | None = None, **changes: Any) -> Committed:
@@ -324,6 +325,47 @@ class StoreContract:
         assert head == RunHead(RUNNING, 2, "w1", 1, "second", 2, None, None, False, 0, 3, NOW + 1)
         assert (await scribe.record()).identity == before.identity
         assert await scribe.store.history("r1") == [log_of(1, {"a": 1}), log]
+
+    async def test_visits_are_kept_until_a_move_names_others(self, scribe: Scribe) -> None:
+        """Counts of visits are written by the moves that name them, and stay through all others and through a claim."""
+        await scribe.create("r1")
+        await scribe.create("r2", visits='{"first":1}')
+        seen = []
+        for changes in (
+            {"stage": "second"},
+            {"visits": '"second"'},
+            {"stage": "third", "log": log_of(1, {"a": 1})},
+            {"status": PAUSED, "owner": None, "waits": (wait_of(),)},
+            {"status": RUNNING, "owner": "w1", "new_epoch": 2, "visits": '{"second":2}'},
+            {"status": DELAYED, "owner": None, "wake_at": NOW},
+        ):
+            await scribe.move("r1", **changes)
+            await scribe.move("r2", **changes)
+            records = [await scribe.record(run) for run in ("r1", "r2")]
+            seen.append([record.head.visits for record in records])
+        assert seen == [
+            [None, '{"first":1}'],
+            ['"second"', '"second"'],
+            ['"second"', '"second"'],
+            ['"second"', '"second"'],
+            ['{"second":2}', '{"second":2}'],
+            ['{"second":2}', '{"second":2}'],
+        ]
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert {claim.checkpoint.record.head.visits for claim in claims} == {'{"second":2}'}
+        await scribe.end("r1")
+        assert (await scribe.record("r1")).head.visits == '{"second":2}'
+
+    async def test_boundaries_with_and_without_visits_go_together(self, scribe: Scribe) -> None:
+        """Of many boundaries at once each writes its own counts, or leaves them alone."""
+        texts = [None, '"first"', '{"first":3}']
+        for number in range(12):
+            await scribe.create(f"r{number:02}", visits=texts[number // 4])
+        records = [await scribe.record(f"r{number:02}") for number in range(12)]
+        moves = [move_of(record, stage="on", visits=texts[number % 3]) for number, record in enumerate(records)]
+        await asyncio.gather(*(scribe.store.commit(Changes(moves=(move,), now=NOW)) for move in moves))
+        after = [(await scribe.record(f"r{number:02}")).head.visits for number in range(12)]
+        assert after == [texts[number % 3] or texts[number // 4] for number in range(12)]
 
     async def test_a_move_without_log_keeps_the_sequence(self, scribe: Scribe) -> None:
         """Without a log row the run's log sequence stays as it is."""
@@ -1217,6 +1259,39 @@ class StoreContract:
         await scribe.move(log=log_of(5, {"b": 4}), snapshot=dump({"second": True}))
         assert await scribe.state() == {"second": True}
         assert len(await scribe.store.history("r1")) == 4
+
+    async def test_a_checkpoint_says_how_much_was_folded(self, scribe: Scribe) -> None:
+        """The log's size since the last snapshot, and that snapshot's: who goes on knows when the next one is due."""
+
+        async def sizes() -> tuple[int, int]:
+            checkpoint = await scribe.store.checkpoint("r1")
+            assert checkpoint is not None
+            return checkpoint.log_size, checkpoint.snapshot_size
+
+        first, second, third = log_of(1, {"a": 1}), log_of(2, {"b": "x" * 50}), log_of(3, {"c": 3}, None)
+        await scribe.create(log=first)
+        assert await sizes() == (len(first.text), 0)
+        await scribe.move(log=second, stage="second")
+        assert await sizes() == (len(first.text) + len(second.text), 0)
+        snapshot = dump({"a": 1})
+        await scribe.move(log=third, snapshot=snapshot)
+        assert await sizes() == (0, len(snapshot))
+        fourth = log_of(5, {"d": 4})
+        await scribe.move(log=fourth, status=READY, owner=None)
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 1)
+        assert (claim.checkpoint.log_size, claim.checkpoint.snapshot_size) == (len(fourth.text), len(snapshot))
+
+    async def test_the_end_of_a_history_can_be_read_alone(self, scribe: Scribe) -> None:
+        """The last rows of a log come in order; asking for more than there are gives all."""
+        rows = [log_of(1, {"n": 0})]
+        await scribe.create(log=rows[0])
+        for number in range(1, 6):
+            rows.append(log_of(2 * number, {"n": number}, None))
+            await scribe.move(log=rows[-1])
+        for last in range(1, 9):
+            assert await scribe.store.history("r1", last) == rows[-last:]
+        assert await scribe.store.history("r1") == rows
+        assert await scribe.store.history("nobody", 3) == []
 
     async def test_an_event_is_stored_once(self, scribe: Scribe) -> None:
         """Runs and messages that name one event share it; giving it again under its reference adds nothing."""

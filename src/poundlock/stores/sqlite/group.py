@@ -127,7 +127,12 @@ class Group:
         self._runs.add(run_id)
         status = move.status
         terminal = status.terminal
-        if status is RunStatus.RUNNING and move.new_epoch == move.epoch and move.wake_at is None is move.outcome:
+        if (
+            status is RunStatus.RUNNING
+            and move.new_epoch == move.epoch
+            and move.wake_at is None is move.outcome
+            and move.visits is None
+        ):
             self._boundaries += boundary_row(move)
         else:
             self._moves += move_row(move)
