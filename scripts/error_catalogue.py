@@ -92,6 +92,8 @@ GROUPS = {
     },
     "Runtime and command line": {
         "RuntimeStopped": "Use the runtime inside `async with`. An interrupted run goes on when one is started again.",
+        "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
+        "HookTimeout": "Make the hook or clean-up faster, or raise `hook_timeout`. The run's result is not affected.",
         "FeedInvalid": "Correct the app or the feed that the message names.",
         "UsageFault": "Call the command as the message says; nothing was done.",
     },

@@ -1,7 +1,12 @@
 """The only reader of time.
 
-House rules: nothing else in the package calls `time`, `datetime.now` or the event loop's clock; a linter checks it.
-`Clock` is the port; everything that waits goes through `call_at`, so that a test clock can jump.
+House rules:
+
+1. Nothing else in the package calls `time`, `datetime.now` or the event loop's clock; a linter checks it.
+2. A stretch of time (time-out, back-off, drain) is measured on the monotonic clock: `call_later`, `sleep_for`,
+   `timeout_after`. An appointment (a wait's deadline, a delay's end, whatever a row keeps) is a wall-clock time:
+   `call_at`, `sleep_until`. Setting the wall clock moves appointments, never a stretch.
+3. Everything that waits goes through the `Clock` port, so that a test clock can jump.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -21,13 +27,19 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """What the rest of the package knows of time. Seconds since the Unix epoch, as floats."""
+    """What the rest of the package knows of time, in seconds, as floats. Callbacks run on the running event loop."""
 
     def now(self) -> float:
-        """Return the wall-clock time in seconds since 1970-01-01 UTC."""
+        """Return the wall-clock time in seconds since 1970-01-01 UTC; it may be set back or forward."""
+
+    def monotonic(self) -> float:
+        """Return the seconds since some fixed moment: they never go back, whoever sets the wall clock."""
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` on the running event loop once `now()` has reached `when`."""
+        """Call `callback` once `now()` has reached `when`; soon, if it has already."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once `monotonic()` has grown by `delay`; soon, if that is zero or less."""
 
     def busy(self, delta: int) -> None:
         """Tell that work outside the event loop began (+1) or ended (-1); a real clock does not care."""
@@ -37,15 +49,19 @@ class SystemClock:
     """The machine's clock.
 
     `call_at` re-reads the wall clock at least once a minute, so a jump of the system time (or a suspended laptop)
-    delays a timer by a minute at most and never loses one.
+    delays a timer by a minute at most and never loses one. `call_later` is the event loop's own.
     """
 
     LONGEST_NAP = 60.0
 
     now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         return _SystemTimer(when, callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(delay, callback)
 
     def busy(self, delta: int) -> None:
         pass
@@ -75,35 +91,49 @@ class _SystemTimer:
 
 async def sleep_until(clock: Clock, when: float) -> None:
     """Wait until `clock.now()` has reached `when`; a time in the past yields to the loop once."""
+    await _called(partial(clock.call_at, when))
+
+
+async def sleep_for(clock: Clock, delay: float) -> None:
+    """Wait for `delay` seconds, whoever sets the wall clock; zero or less yields to the loop once."""
+    await _called(partial(clock.call_later, delay))
+
+
+async def _called(arm: Callable[[Callable[[], None]], Timer]) -> None:
     reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def wake() -> None:
         if not reached.done():
             reached.set_result(None)
 
-    timer = clock.call_at(when, wake)
+    timer = arm(wake)
     try:
         await reached
     finally:
         timer.cancel()
 
 
-class timeout_at:  # noqa: N801 - reads as the statement it is, like asyncio.timeout_at
-    """`async with timeout_at(clock, when)`: cancel the body once `clock` reaches `when` and raise TimeoutError.
+class timeout_after:  # noqa: N801 - reads as the statement it is, like asyncio.timeout
+    """`async with timeout_after(clock, delay)`: cancel the body after `delay` seconds and raise TimeoutError.
 
-    `when=None` never expires. Built on `asyncio.timeout`, whose deadline is pulled in when the clock says so.
+    The seconds count from the making of this object, as in `asyncio.timeout`; None never expires. Built on
+    `asyncio.timeout`, whose deadline is pulled in when the clock says so.
     """
 
-    __slots__ = ("_clock", "_scope", "_timer", "_when")
+    __slots__ = ("_clock", "_delay", "_made", "_scope", "_timer")
 
-    def __init__(self, clock: Clock, when: float | None) -> None:
+    def __init__(self, clock: Clock, delay: float | None) -> None:
         self._clock = clock
-        self._when = when
+        self._delay = delay
+        self._made = clock.monotonic()
 
     async def __aenter__(self) -> Self:
         self._scope = asyncio.timeout(None)
         await self._scope.__aenter__()
-        self._timer = None if self._when is None else self._clock.call_at(self._when, self._expire)
+        self._timer: Timer | None = None
+        if self._delay is not None:
+            waited = self._clock.monotonic() - self._made
+            self._timer = self._clock.call_later(self._delay - waited, self._expire)
         return self
 
     def _expire(self) -> None:
@@ -111,7 +141,7 @@ class timeout_at:  # noqa: N801 - reads as the statement it is, like asyncio.tim
 
     @property
     def expired(self) -> bool:
-        """Whether this deadline, and not somebody's cancellation, ended the body."""
+        """Whether this time-out, and not somebody's cancellation, ended the body."""
         return self._scope.expired()
 
     async def __aexit__(

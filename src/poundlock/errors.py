@@ -341,6 +341,18 @@ class RuntimeStopped(PoundlockError):
     code = "RUNTIME_STOPPED"
 
 
+class WrongLoop(PoundlockError):
+    """A runtime was called from another event loop or thread than the one it was started on."""
+
+    code = "WRONG_LOOP"
+
+
+class HookTimeout(PoundlockError):
+    """A hook or clean-up took longer than it may, and was cancelled."""
+
+    code = "HOOK_TIMEOUT"
+
+
 class EnvMissing(PoundlockError):
     """A workflow requires environment variables that are not set; all of them are named."""
 

@@ -177,7 +177,7 @@ def build_now(slot: Slot, asker: Slot | Node) -> Any:
     node = slot.node
     slot.status = BUILDING
     slot.asker = asker
-    started = node.clock.now()
+    started = node.clock.monotonic()
     if not node.calm:
         announce(node, "build:start", slot.name)
     try:

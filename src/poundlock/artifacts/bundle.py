@@ -180,7 +180,7 @@ def restore(node: Node, bundle: Bundle) -> list[str]:
         if slot.status is EMPTY and _state_hash(node, item.paths) == item.state_hash:
             ready.append((slot, item, _decoded(slot, recipe, item)))
     for slot, item, instance in ready:
-        started = node.clock.now()
+        started = node.clock.monotonic()
         for path in item.paths:
             reactive.select(slot, path)
         for key in item.dependencies:

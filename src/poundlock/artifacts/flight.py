@@ -21,7 +21,7 @@ from poundlock.artifacts.announce import announce
 from poundlock.artifacts.make import STALE_LIMIT, call, check_product, discard, fail, publish
 from poundlock.artifacts.node import BUILDING, EMPTY, Flight, Node, Slot
 from poundlock.artifacts.retry import delay_before, worth_another
-from poundlock.clock import sleep_until, timeout_at
+from poundlock.clock import sleep_for, timeout_after
 from poundlock.errors import ArtifactCycle
 from poundlock.model.durations import seconds
 
@@ -91,7 +91,7 @@ def _abandon(flight: Flight) -> None:
 async def _fly(flight: Flight, awaitable: Awaitable[Any] | None) -> None:
     """The task of one build: build, and tell whoever waits."""
     slot = flight.slot
-    node, started = slot.node, slot.node.clock.now()
+    node, started = slot.node, slot.node.clock.monotonic()
     _landing.set(flight)
     announce(node, "build:start", slot.name)
     while True:
@@ -132,7 +132,7 @@ def _land(flight: Flight) -> None:
 
 async def build_alone(slot: Slot, asker: Slot | Node, awaitable: Awaitable[Any] | None = None) -> Any:
     """Build a transient in the task of who asked: nobody shares it."""
-    node, started = slot.node, slot.node.clock.now()
+    node, started = slot.node, slot.node.clock.monotonic()
     _check_not_within(slot, asker)
     slot.status = BUILDING
     slot.asker = asker
@@ -168,7 +168,7 @@ async def _build(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
 
 
 async def _build_with_retries(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
-    retry, clock = slot.recipe.retry, slot.node.clock
+    retry = slot.recipe.retry
     attempt = 1
     while True:
         try:
@@ -178,7 +178,7 @@ async def _build_with_retries(slot: Slot, awaitable: Awaitable[Any] | None) -> A
                 raise
             await discard(slot)
         awaitable = None
-        await sleep_until(clock, clock.now() + delay_before(retry, attempt))
+        await sleep_for(slot.node.clock, delay_before(retry, attempt))
         attempt += 1
 
 
@@ -188,7 +188,7 @@ async def _attempt(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
     if limit is None:
         return await _make(slot, arguments, awaitable)
     span = seconds(limit)
-    scope = timeout_at(slot.node.clock, slot.node.clock.now() + span)
+    scope = timeout_after(slot.node.clock, span)
     try:
         async with scope:
             return await _make(slot, arguments, awaitable)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from poundlock.artifacts import explain
 from poundlock.artifacts.node import READY, Node, Slot
-from poundlock.clock import timeout_at
+from poundlock.clock import timeout_after
 
 
 class Health(NamedTuple):
@@ -37,15 +37,15 @@ async def health(node: Node, timeout: float) -> dict[str, Health]:
 
 async def _ping(slot: Slot, timeout: float) -> Health:
     clock, ping = slot.node.clock, slot.recipe.template.health
-    started = clock.now()
+    started = clock.monotonic()
     error: Exception | None = None
     well = False
     try:
-        async with timeout_at(clock, started + timeout):
+        async with timeout_after(clock, timeout):
             well = await _asked(ping, slot.instance) is not False
     except Exception as raised:  # noqa: BLE001 - whatever a ping raises is its answer
         error = raised
-    return Health(well, error, clock.now() - started)
+    return Health(well, error, clock.monotonic() - started)
 
 
 async def _asked(ping: Callable[[Any], Any] | None, instance: Any) -> Any:

@@ -18,6 +18,7 @@ from poundlock.artifacts.context import FactoryContext
 from poundlock.artifacts.node import EMPTY, READY, Slot
 from poundlock.artifacts.recipe import Kind
 from poundlock.errors import PoundlockError
+from poundlock.guard import for_the_process
 
 STALE_LIMIT: Final = 10
 """How often one build starts again because what it read has changed meanwhile."""
@@ -85,7 +86,7 @@ def publish(slot: Slot, instance: Any, started: float) -> None:
     slot.status = READY
     slot.builds += 1
     node.builds += 1
-    slot.seconds = node.clock.now() - started
+    slot.seconds = node.clock.monotonic() - started
     slot.asker = slot.error = slot.previous = None
     if key is None:
         return
@@ -107,7 +108,7 @@ def publish(slot: Slot, instance: Any, started: float) -> None:
 def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
     """Mark a slot as not built, tell, and return the error to raise: a Poundlock error as it is, any other wrapped."""
     failure: BaseException = error
-    if isinstance(error, Exception | asyncio.CancelledError) and not isinstance(error, PoundlockError):
+    if not isinstance(error, PoundlockError) and not for_the_process(error):
         failure = explain.failed(slot, error)
         failure.__cause__ = error
     node = slot.node
@@ -116,7 +117,7 @@ def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
     slot.asker = None
     node.failures += 1
     if not node.calm:
-        announce(node, "build:error", slot.name, duration=node.clock.now() - started, error=failure)
+        announce(node, "build:error", slot.name, duration=node.clock.monotonic() - started, error=failure)
         tell(slot, "error", error=failure)
     return failure
 

@@ -76,7 +76,7 @@ def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> A
         if kept:
             node.slots[name] = failed  # stays empty, with the error
         failed.cleanups = slot.cleanups if slot is not None else None
-        failure = fail(failed, error, node.clock.now())
+        failure = fail(failed, error, node.clock.monotonic())
         discard_soon(failed)
         if failure is error:
             raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poundlock.cli.feed import Feed, Line
-from poundlock.clock import sleep_until
+from poundlock.clock import sleep_for
 from poundlock.errors import PoundlockError, StoreCorrupt, StoreFull, StoreUnavailable
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.receipts import Verdict
@@ -142,11 +142,12 @@ async def come_to_rest(runtime: WorkflowRuntime, timeout: float) -> bool:
     A run rests when it has ended, is paused, waits in a queue behind such a run, or is delayed beyond the timeout.
     """
     clock = runtime.clock
-    deadline = clock.now() + timeout
-    while await _moving(runtime, deadline):
-        if clock.now() >= deadline:
+    ends = clock.monotonic() + timeout
+    while await _moving(runtime, clock.now() + ends - clock.monotonic()):
+        left = ends - clock.monotonic()
+        if left <= 0:
             return False
-        await sleep_until(clock, min(deadline, clock.now() + _LOOK_EVERY))
+        await sleep_for(clock, min(left, _LOOK_EVERY))
     return True
 
 

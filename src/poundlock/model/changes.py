@@ -2,7 +2,8 @@
 
 House rules:
 
-1. Deltas, not whole records: what moves is named, what does not is not repeated.
+1. Deltas where something grows: the entries of a log, patches of the state. What is small is named whole: a move has
+   the run's whole head, a set of waits all of them.
 2. Each part names what must still hold for it. If anything does not, nothing of the whole is written.
 3. Values in here are detached: texts, numbers, or data that nobody else holds.
 """
@@ -20,7 +21,7 @@ from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, Stored
 
 
 class RunCreate(NamedTuple):
-    """A new run. Must hold: no run of this id exists (`RunExists`). `snapshot` is always None: the log says it all."""
+    """A new run. Must hold: no run of this id exists (`RunExists`). The log says its state: no snapshot."""
 
     identity: RunIdentity
     head: RunHead

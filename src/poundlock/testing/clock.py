@@ -8,6 +8,8 @@ House rules:
    busy, and no real timer is due within `GRACE`. Jumping ahead of a socket's or a library's own short timer would make
    it fire years late.
 3. Timers fire in order of time, and first come first served at equal times; `now()` is then exactly their time.
+4. Time is one line, the monotonic one, and the wall clock is an offset to it: only `set` changes the offset. Until
+   then both show the same number, so that appointments and stretches of one moment meet exactly.
 
 Hooking the selector is the least that works: an event loop of our own would have to be installed before the test
 starts, and watching the loop's queue from a callback would keep it from ever being idle.
@@ -19,14 +21,14 @@ import asyncio
 import datetime as dt
 import heapq
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
-from poundlock.clock import sleep_until
+from poundlock.clock import sleep_for, sleep_until
 from poundlock.model.durations import Duration
 from poundlock.model.durations import seconds as to_seconds
 
@@ -53,7 +55,8 @@ class VirtualClock:
 
     def __init__(self, start: float | dt.datetime = _START, *, autojump: bool = True) -> None:
         self.autojump = autojump
-        self._now = _moment(start)
+        self._now = self._monotonic = _moment(start)
+        self._offset = 0.0
         self._timers: list[_Timer] = []
         self._made = 0
         self._called_off = 0
@@ -72,12 +75,21 @@ class VirtualClock:
     def now(self) -> float:
         return self._now
 
+    def monotonic(self) -> float:
+        return self._monotonic
+
     def call_at(self, when: float, callback: Callable[[], None]) -> _Timer:
+        return self._arm(when - self._offset, callback, when, come=when <= self._now)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> _Timer:
+        return self._arm(self._monotonic + delay, callback, None, come=delay <= 0)
+
+    def _arm(self, due: float, callback: Callable[[], None], when: float | None, *, come: bool) -> _Timer:
         loop = self._install()
-        timer = _Timer(loop, when, self._made, callback, self._forget)
+        timer = _Timer(loop, due, when, self._made, callback, self._forget)
         self._made += 1
-        if when <= self._now:
-            timer.due()
+        if come:
+            timer.call_soon()
         else:
             timer.waiting = True
             heapq.heappush(self._timers, timer)
@@ -108,35 +120,50 @@ class VirtualClock:
         `run_for` lets everything happen at its own time instead.
 
         Raises:
-            ValueError: the stretch is negative; `set` can move time back.
+            ValueError: the stretch is negative; `set` can move the wall clock back.
         """
-        self.advance_to(self._now + _stretch(seconds, minutes, hours, days))
+        self._advance(self._monotonic + _stretch(seconds, minutes, hours, days))
 
     def advance_to(self, when: float | dt.datetime) -> None:
         """Move time forward to `when` like `advance`.
 
         Raises:
-            ValueError: `when` has passed already; `set` can move time back.
+            ValueError: `when` has passed already; `set` can move the wall clock back.
         """
         end = _moment(when)
         if end < self._now:
             raise ValueError(f"{end} is before now ({self._now}): a clock only goes forward; use set() to put it back")
-        while (first := self._next()) is not None and first.when <= end:
-            self._now = first.when
+        offset = self._offset
+        self._advance(end - offset)
+        if self._offset == offset:  # nothing that was called has set the clock
+            self._now = max(self._now, end)
+
+    def _advance(self, end: float) -> None:
+        while (first := self._next()) is not None and first.due <= end:
+            self._reach(first)
             heapq.heappop(self._timers)
             first.fire()
         # A call may have moved time further by itself.
-        self._now = max(self._now, end)
+        self._pass_to(end)
 
     def set(self, when: float | dt.datetime) -> None:
-        """Put the clock to `when`, also backwards: what a wrong system time looks like.
+        """Put the wall clock to `when`, also backwards: what a wrong system time looks like.
 
-        Timers whose time has passed by that are called late, in order, with `now()` after their time.
+        No time passes by that: `monotonic` and what waits by `call_later` stay as they are. Appointments whose time
+        has passed by that are called late, in order, with `now()` after their time.
         """
         self._now = _moment(when)
-        while (first := self._next()) is not None and first.when <= self._now:
-            heapq.heappop(self._timers)
-            first.due()
+        self._offset = self._now - self._monotonic
+        late = []
+        for timer in self._timers:
+            if timer.when is not None and timer.callback is not None:
+                timer.due = timer.when - self._offset
+                if timer.when <= self._now:
+                    late.append(timer)
+        for timer in sorted(late):
+            timer.call_soon()
+        self._timers = [timer for timer in self._timers if timer.waiting]
+        heapq.heapify(self._timers)
 
     # -- letting time pass, or not: everything else runs meanwhile
     async def run_for(
@@ -147,13 +174,16 @@ class VirtualClock:
         Raises:
             ValueError: the stretch is negative.
         """
-        await self.run_until(self._now + _stretch(seconds, minutes, hours, days))
+        await self._pass(sleep_for(self, _stretch(seconds, minutes, hours, days)))
 
     async def run_until(self, when: float | dt.datetime) -> None:
-        """Let time pass until `when`, like `run_for`; all that was due by then has then gone as far as it can."""
+        """Let time pass until the wall clock shows `when`; what was due by then has then gone as far as it can."""
+        await self._pass(sleep_until(self, _moment(when)))
+
+    async def _pass(self, sleep: Coroutine[Any, Any, None]) -> None:
         self._passing += 1
         try:
-            await sleep_until(self, _moment(when))
+            await sleep
         finally:
             self._passing -= 1
         await self.run_until_idle()
@@ -172,9 +202,11 @@ class VirtualClock:
     # -- what tests ask
     @property
     def next_at(self) -> float | None:
-        """The time of the next timer; None if nobody waits for time to pass."""
+        """The wall-clock time of the next timer; None if nobody waits for time to pass."""
         first = self._next()
-        return None if first is None else first.when
+        if first is None:
+            return None
+        return first.due + self._offset if first.when is None else first.when
 
     @property
     def pending(self) -> int:
@@ -263,12 +295,24 @@ class VirtualClock:
         first = self._next() if self.autojump or self._passing else None
         if first is None:
             return really(timeout)
-        self._now = when = first.when
-        while first is not None and first.when == when:
+        self._reach(first)
+        moment = first.due
+        while first is not None and first.due == moment:
             heapq.heappop(self._timers)
-            first.due()
+            first.call_soon()
             first = self._next()
         return happened
+
+    def _reach(self, timer: _Timer) -> None:
+        """Let time pass to a timer's moment; whoever is called for an appointment finds that it has come."""
+        self._pass_to(timer.due)
+        if timer.when is not None:
+            self._now = max(self._now, timer.when)
+
+    def _pass_to(self, moment: float) -> None:
+        self._monotonic = max(self._monotonic, moment)
+        # With an offset the sum is rounded: the wall clock must not go back by that.
+        self._now = max(self._now, self._monotonic + self._offset)
 
     def _release(self) -> None:
         waiting, self._idle = self._idle, []
@@ -293,14 +337,21 @@ class VirtualClock:
 
 
 class _Timer:
-    """A call that is due later. `callback` is None once it ran or was called off."""
+    """A call that is due later. `callback` is None once it ran or was called off.
 
-    __slots__ = ("_context", "_forget", "_handle", "_loop", "callback", "number", "waiting", "when")
+    Attributes:
+        due: when, on the monotonic clock.
+        when: when, on the wall clock, for an appointment; None for a stretch.
+        waiting: whether it is in the clock's heap.
+    """
+
+    __slots__ = ("_context", "_forget", "_handle", "_loop", "callback", "due", "number", "waiting", "when")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        when: float,
+        due: float,
+        when: float | None,
         number: int,
         callback: Callable[[], None],
         forget: Callable[[], None],
@@ -310,13 +361,13 @@ class _Timer:
         self._forget = forget
         self._handle: asyncio.Handle | None = None
         self.callback: Callable[[], None] | None = callback
+        self.due = due
         self.when = when
         self.number = number
         self.waiting = False
-        """Whether it stands in the clock's heap."""
 
     def __lt__(self, other: _Timer) -> bool:
-        return (self.when, self.number) < (other.when, other.number)
+        return (self.due, self.number) < (other.due, other.number)
 
     def cancel(self) -> None:
         if self.callback is None:
@@ -327,7 +378,7 @@ class _Timer:
         elif self.waiting:
             self._forget()
 
-    def due(self) -> None:
+    def call_soon(self) -> None:
         """Let the loop call it in its next turn."""
         self.waiting = False
         self._handle = self._loop.call_soon(self._call, context=self._context)
@@ -348,7 +399,7 @@ class _Timer:
             callback()
 
     def __repr__(self) -> str:
-        return f"<timer {self.number} at {self.when}>"
+        return f"<timer {self.number} at {self.due if self.when is None else self.when}>"
 
 
 async def run_until_idle(of: Any = None) -> None:

@@ -687,6 +687,25 @@ async def test_a_hanging_factory_is_cancelled_after_its_timeout(clock, log):
     assert container.statistics().building == 0
 
 
+async def test_builds_are_timed_by_stretches_of_time(clock):
+    """A wall clock that is set back does not stretch the timeout or the back-off of a build, nor what is measured."""
+    attempts = []
+
+    async def hang():
+        clock.set(clock.now() - 86_400)
+        attempts.append(clock.monotonic())
+        await asyncio.Event().wait()
+
+    container = ArtifactContainer("app", clock=clock)
+    container.register("db", hang, timeout=1, retry=Retry(attempts=2, backoff=3, jitter=0, on=ArtifactTimeout))
+    began = clock.monotonic()
+    building = asyncio.create_task(container.resolve("db"))
+    await clock.run_for(5)
+    assert building.done()
+    assert (await building).error.code == "ARTIFACT_TIMEOUT"
+    assert [when - began for when in attempts] == [0, 4]
+
+
 async def test_a_factory_s_own_timeout_error_is_its_failure(clock):
     """A TimeoutError that the factory itself raises is no timeout of the build."""
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from poundlock import clock as clock_module
-from poundlock.clock import SystemClock, sleep_until, timeout_at
+from poundlock.clock import SystemClock, sleep_for, sleep_until, timeout_after
 
 
 class Wall:
@@ -81,6 +81,33 @@ async def test_a_clock_that_went_back_makes_nothing_early(wall):
     timer.cancel()
 
 
+async def test_a_stretch_is_the_loops_own_timer(wall):
+    """`call_later` hands the whole delay to the loop and never looks at the wall clock, wherever it is set."""
+    fired = []
+    timer = SystemClock().call_later(86_400.0, lambda: fired.append(1))
+    wall.now -= 86_400
+    wall.wake()
+    assert (wall.naps, fired) == ([86_400.0], [1])
+    timer.cancel()
+
+
+async def test_a_clock_put_forward_makes_an_appointment_due_within_a_minute(wall):
+    """A timer whose time has come by a jump of the system time fires at the next look, with its time in the past."""
+    fired = []
+    SystemClock().call_at(1000.0 + 86_400, lambda: fired.append(wall.now))
+    wall.now += 7 * 86_400
+    wall.wake()
+    assert fired == [1000.0 + 7 * 86_400]
+
+
+async def test_the_monotonic_clock_is_not_the_wall_clock(wall):
+    """`monotonic` goes on where the wall clock is set back."""
+    clock = SystemClock()
+    before = clock.monotonic()
+    wall.now -= 86_400
+    assert clock.monotonic() >= before
+
+
 async def test_cancelled_timers_do_not_fire():
     """A cancelled timer is gone; a cancelled sleep takes its timer along."""
     clock, fired = SystemClock(), []
@@ -95,27 +122,27 @@ async def test_cancelled_timers_do_not_fire():
 
 # -- timeouts, on a clock that needs no waiting
 async def test_timeout_strikes(vclock):
-    """When the clock reaches the deadline the body is cancelled and TimeoutError raised."""
-    scope = timeout_at(vclock, vclock.now() + 5)
+    """When its seconds are over the body is cancelled and TimeoutError raised."""
+    scope = timeout_after(vclock, 5)
     with pytest.raises(TimeoutError):
         async with scope:
             await asyncio.get_running_loop().create_future()
     assert scope.expired
 
 
-async def test_no_deadline_never_strikes(vclock):
-    """`when=None` is no timeout at all."""
-    async with timeout_at(vclock, None) as scope:
-        await sleep_until(vclock, vclock.now() + 1e6)
+async def test_no_timeout_never_strikes(vclock):
+    """A delay of None is no timeout at all."""
+    async with timeout_after(vclock, None) as scope:
+        await sleep_for(vclock, 1e6)
     assert not scope.expired
 
 
-async def test_a_deadline_in_the_past_strikes_at_the_first_wait(vclock):
-    """A deadline that has passed lets the body run to its first wait."""
+async def test_a_timeout_without_any_time_strikes_at_the_first_wait(vclock):
+    """A timeout of less than nothing lets the body run to its first wait."""
     ran = []
 
     async def body():
-        async with timeout_at(vclock, vclock.now() - 5):
+        async with timeout_after(vclock, -5):
             ran.append(1)
             await asyncio.get_running_loop().create_future()
             ran.append(2)
@@ -127,7 +154,7 @@ async def test_a_deadline_in_the_past_strikes_at_the_first_wait(vclock):
 
 async def test_somebody_elses_cancellation_is_no_timeout(vclock):
     """Cancelling the task from outside stays a cancellation."""
-    scope = timeout_at(vclock, vclock.now() + 5)
+    scope = timeout_after(vclock, 5)
 
     async def body():
         async with scope:
@@ -143,21 +170,45 @@ async def test_somebody_elses_cancellation_is_no_timeout(vclock):
     assert vclock.pending == 0
 
 
+async def test_a_timeout_counts_from_its_making(vclock):
+    """Seconds that pass between making a timeout and entering it count, as in `asyncio.timeout`."""
+    scope, made = timeout_after(vclock, 5), vclock.now()
+    await sleep_for(vclock, 3)
+    with pytest.raises(TimeoutError):
+        async with scope:
+            await asyncio.get_running_loop().create_future()
+    assert vclock.now() == made + 5
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+async def test_stretches_do_not_care_about_the_wall_clock(vclock, jump):
+    """A timeout and a sleep take their seconds, whether the wall clock is set back or forward meanwhile."""
+    began = vclock.monotonic()
+    vclock.call_later(1, lambda: vclock.set(vclock.now() + jump))
+    with pytest.raises(TimeoutError):
+        async with timeout_after(vclock, 5):
+            await asyncio.get_running_loop().create_future()
+    assert vclock.monotonic() == began + 5
+    vclock.call_later(1, lambda: vclock.set(vclock.now() + jump))
+    await sleep_for(vclock, 2)
+    assert vclock.monotonic() == began + 7
+
+
 async def test_errors_of_the_body_come_through(vclock):
     """What the body raises is raised, and no timer is left."""
     with pytest.raises(ZeroDivisionError):
-        async with timeout_at(vclock, vclock.now() + 5):
+        async with timeout_after(vclock, 5):
             _ = 1 / 0
     assert vclock.pending == 0
 
 
 @pytest.mark.parametrize("finished_first", [True, False])
 async def test_a_timeout_in_the_moment_of_finishing(vclock, finished_first):
-    """Where result and deadline fall on one moment, whichever was armed first wins, and nothing is left behind."""
+    """Where result and timeout fall on one moment, whichever was armed first wins, and nothing is left behind."""
     done, when = asyncio.get_running_loop().create_future(), vclock.now() + 5
 
     async def body():
-        async with timeout_at(vclock, when):
+        async with timeout_after(vclock, 5):
             await done
 
     def finish():

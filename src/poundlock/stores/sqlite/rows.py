@@ -83,24 +83,25 @@ def run_row(create: RunCreate, place: int | None) -> Row:
 
 def boundary_row(move: RunMove) -> Row:
     """Return what a stage boundary writes into a run's row, and the conditions under which it may."""
-    log = move.log
+    log, slot = move.log, 1 if move.slot else 0
     return (
         move.owner,
         move.stage,
         move.attempt,
-        1 if move.slot else 0,
+        slot,
         move.updated_at,
         None if log is None else log.first_seq + log.size - 1,
         move.run_id,
         move.version,
         move.epoch,
         move.inbox,
+        slot,
     )
 
 
 def move_row(move: RunMove) -> Row:
     """Return what any move writes into a run's row, and its conditions."""
-    log = move.log
+    log, slot = move.log, 1 if move.slot else 0
     return (
         move.status.value,
         move.owner,
@@ -109,14 +110,15 @@ def move_row(move: RunMove) -> Row:
         move.attempt,
         move.wake_at,
         move.outcome,
-        1 if move.slot else 0,
+        slot,
         move.updated_at,
         None if log is None else log.first_seq + log.size - 1,
+        move.visits,
         move.run_id,
         move.version,
         move.epoch,
         move.inbox,
-        move.visits,
+        slot,
     )
 
 

@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from poundlock.model.changes import Changes, Committed
 from poundlock.stores.sqlite import sql
@@ -26,10 +26,6 @@ from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.group import Group
 from poundlock.stores.sqlite.index import Effects, Index
 from poundlock.stores.sqlite.worker import Job
-
-Operation = Callable[[Transaction], Any]
-"""What else may be done in a transaction of the writer: a claim, giving runs back."""
-
 
 _LOOK_EVERY: Final = 16  # batches
 _PATIENCE: Final = 0.02  # seconds

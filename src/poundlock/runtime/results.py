@@ -1,34 +1,39 @@
-"""Waiting for runs, and the runtime's own comings and goings."""
+"""Waiting for the results of runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
-from poundlock.clock import timeout_at
-from poundlock.errors import InvalidEvent
-from poundlock.model.durations import Duration, seconds
+from poundlock.clock import timeout_after
+from poundlock.model.durations import Duration, optional_seconds
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
 from poundlock.runtime.core import Core
-from poundlock.runtime.views import result_of_checkpoint
+from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
 
 
-def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
-    """Return payload and keyword fields as one payload.
+class Accepted(NamedTuple):
+    """What `Create` and `Resume` answer: the run is accepted. What it comes to is a question of its own.
 
-    Raises:
-        InvalidEvent: there are fields, but the payload is no mapping to merge them into.
+    Attributes:
+        run_id: which run.
+        here: whether this process drives it; else it is `ready` for whoever knows its workflow.
     """
-    if not fields:
-        return {} if payload is None else payload
-    if payload is None:
-        return dict(fields)
-    if not isinstance(payload, Mapping):
-        raise InvalidEvent("keywords can only be merged into a payload that is a mapping", path="payload")
-    return {**payload, **fields}
+
+    run_id: str
+    here: bool = True
+
+
+async def rest_of(core: Core, accepted: Accepted) -> RunResult:
+    """Return an accepted run's result at its next pause or its end; as it is now where another process drives it."""
+    if accepted.here:
+        return await rested(core, accepted.run_id)
+    checkpoint = await core.store.checkpoint(accepted.run_id)
+    if checkpoint is None:
+        raise not_found(accepted.run_id)
+    return result_of_checkpoint(core, checkpoint)
 
 
 async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
@@ -48,21 +53,23 @@ async def rested(core: Core, run_id: str, timeout: Duration | None = None) -> Ru
 
 async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
     """Return the results of several runs in this order, each at its pause or end."""
-    deadline = None if timeout is None else core.clock.now() + seconds(timeout)
-    async with timeout_at(core.clock, deadline):
+    async with timeout_after(core.clock, optional_seconds(timeout)):
         return list(await asyncio.gather(*(rested(core, run_id) for run_id in run_ids)))
 
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
-    deadline = None if timeout is None else core.clock.now() + seconds(timeout)
+    limit = timeout_after(core.clock, optional_seconds(timeout))
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
-        if run_id not in core.live:
+        if core.runs.driven(run_id) is None:
+            vacancy = core.runs.vacancy(run_id)
+            if vacancy is not None and vacancy.error is not None:
+                raise vacancy.error  # stranded: nothing drives it on until `recover`
             checkpoint = await core.store.checkpoint(run_id)
             if checkpoint is None:
                 raise not_found(run_id)
             status = checkpoint.record.head.status
             if status.terminal or (pauses_count and status is RunStatus.PAUSED):
                 return result_of_checkpoint(core, checkpoint)
-        async with timeout_at(core.clock, deadline):
+        async with limit:
             return await waiter

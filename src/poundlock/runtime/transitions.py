@@ -1,22 +1,16 @@
-"""A queued run that gives up its place to a newer one."""
+"""Moves of runs without an owner: what a command writes for a run that nobody drives."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import RunRecord
-from poundlock.pipeline.boundary import event_payload
-from poundlock.pipeline.journal import Journal
+from poundlock.model.runs import RunError, RunRecord
+from poundlock.pipeline.journal import Journal, event_payload
+from poundlock.runtime.core import Core
 from poundlock.runtime.loads import Pair
-from poundlock.runtime.settle import outcome_text
-from poundlock.runtime.views import aborted_error
-
-if TYPE_CHECKING:
-    from poundlock.runtime.core import Core
+from poundlock.runtime.reading import aborted_error
 
 
 async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
@@ -52,3 +46,24 @@ async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
             workflow_id="" if record is None else record.identity.workflow_id,
         )
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")
+
+
+def given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
+    """Return the move that gives a run without a task back; one that was `begun` counts as recovered when claimed."""
+    return RunMove.of(record, RunStatus.READY, now=now, owner=record.head.owner if begun else None)
+
+
+def outcome_text(error: RunError) -> str:
+    """Return an error as a run's head records it."""
+    return dump({"error": _plain(error)})
+
+
+def _plain(error: RunError) -> dict[str, str | None]:
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "stage": error.stage,
+        "step": error.step,
+        "traceback": error.traceback,
+    }
