@@ -48,6 +48,8 @@ class LoadDesk:
     def __init__(self, store: Store) -> None:
         self.turn = asyncio.Lock()
         """Held by whoever was refused together with others too often, and now decides alone."""
+        self.deciding: dict[tuple[str, str], asyncio.Future[None] | None] = {}
+        """Events that are being decided, by source and id; the future is for other copies of the event, if any came."""
         self._store = store
         self._lines: dict[Pair, Line] = {}
 
