@@ -120,7 +120,7 @@ async def commit_freeing(
     # Read only so that those who decide next know what this comes to.
     [(load, token)] = await core.loads.read([pair])
     after, _ = load.left(run_id, slots, queued=unqueued)
-    line = core.loads.submitted(pair, after, None if token is None else token.next())
+    line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
     applied = False
     try:
         promoted = (await core.store.commit(changes)).promoted
