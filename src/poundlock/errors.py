@@ -144,7 +144,7 @@ class WaitExpired(PoundlockError):
 
 
 class VisitLimit(PoundlockError):
-    """A stage was entered more often than the visit limit allows: most likely an endless loop."""
+    """A stage was entered more often than the visit limit allows, without a pause or delay: likely an endless loop."""
 
     code = "VISIT_LIMIT"
 

@@ -66,12 +66,22 @@ _EXPLAINED: Final[dict[str, str]] = {
 
 def describe(error: BaseException) -> Description:
     """Return an error's type, message and code; never raises, whatever the error's own methods do."""
-    name = _quietly(lambda: type(error).__name__, "an error without a name")
+    name = name_of(type(error))
     message = _quietly(lambda: str(error), "(this error cannot be shown: its __str__ raised)")
     code = _quietly(lambda: str(error.code) if isinstance(error, PoundlockError) else "", "")
-    if not isinstance(error, Exception) and name in _EXPLAINED:
+    if not issubclass(type(error), Exception) and name in _EXPLAINED:
         message = f"{_EXPLAINED[name]} ({message})" if message else _EXPLAINED[name]
     return Description(name, message, code or None)
+
+
+def name_of(kind: type) -> str:
+    """Return the name of a class; never raises, whatever its metaclass does."""
+    return _quietly(lambda: kind.__name__, "a class without a name")
+
+
+def repr_of(value: Any, limit: int = 200) -> str:
+    """Return a value as code shows it, cut to `limit` characters; never raises, whatever its `__repr__` does."""
+    return _quietly(lambda: repr(value), f"(a {name_of(type(value))} that cannot be shown)")[:limit]
 
 
 def traceback_text(error: BaseException) -> str:
@@ -116,6 +126,11 @@ def being_closed(task: asyncio.Task[Any] | None) -> bool:
         return True
 
 
+def passes(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether what user code raised in this task is no failure of it: meant for the process, or the end of the task."""
+    return for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(task))
+
+
 async def clear_cancellation(task: asyncio.Task[Any], down_to: int = 0) -> None:
     """Take back the cancellations of the current task that user code left behind, delivered or not.
 
@@ -155,10 +170,21 @@ class LoopWatch:
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Begin to watch the running loop."""
+    def start(self, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Begin to watch the running loop.
+
+        Args:
+            at_end: called when the loop ends; the loop waits for it.
+        """
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(_forever(loop.create_future()), name="poundlock-loop-watch")
+        self._task = loop.create_task(self._watch(loop.create_future(), at_end), name="poundlock-loop-watch")
+
+    async def _watch(self, never: asyncio.Future[None], at_end: Callable[[], Awaitable[None]] | None) -> None:
+        try:
+            await never
+        finally:
+            if self._task is not None and at_end is not None:  # not closed: so it is the loop that ends
+                await at_end()
 
     @property
     def ending(self) -> bool:
@@ -168,13 +194,10 @@ class LoopWatch:
 
     def close(self) -> None:
         """Stop watching: a loop that ends is no concern any more."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-
-
-async def _forever(never: asyncio.Future[None]) -> None:
-    await never
+        if not self.ending:
+            task, self._task = self._task, None
+            if task is not None:
+                task.cancel()
 
 
 # ------------------------------------------------------------------------------------- hooks, clean-ups and the like
@@ -229,7 +252,7 @@ async def call_within(
     if answer.error is not None or not inspect.isawaitable(answer.value):
         return answer
     loop = asyncio.get_running_loop()
-    task: asyncio.Task[Answer] = loop.create_task(_answer_of(answer.value))
+    task: asyncio.Task[Answer] = loop.create_task(answer_of(answer.value))
     keep(task)
     try:
         if await _done_within(task, seconds, clock):
@@ -242,12 +265,13 @@ async def call_within(
     return Answer(None, HookTimeout(f"it took longer than {seconds:g} s and was cancelled: raise hook_timeout"))
 
 
-async def _answer_of(awaitable: Awaitable[Any]) -> Answer:
+async def answer_of(awaitable: Awaitable[Any]) -> Answer:
+    """Wait for what user code gave, in a task of its own: a SystemExit that left a task would end the loop."""
     task = asyncio.current_task()
     try:
         return Answer(await awaitable)
     except BaseException as error:
-        if for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(task)):
+        if passes(error, task):
             raise
         return Answer(None, error)
 

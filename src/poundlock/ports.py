@@ -119,8 +119,8 @@ class Store(Protocol):
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
 
-    async def history(self, run_id: str) -> list[LogRow]:
-        """Return all log rows of a run, in order."""
+    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
+        """Return all log rows of a run, in order; only the last `last` (at least 1) of them if that is given."""
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt given for an event."""

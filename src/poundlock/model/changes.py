@@ -34,12 +34,13 @@ class RunMove(NamedTuple):
 
     Must hold: the run's version is `version` (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is
     given, its last inbox sequence is `inbox` (`InboxAhead`). The version then grows by one. A run that had given its
-    slot back and goes on with `slot` True counts as active in its load again; giving it back is a `LoadChange`.
+    slot back and goes on with `slot` True counts as active in its load again; giving it back is a `Release`.
 
     Attributes:
         waits: the complete set of armed waits from now on; None leaves them as they are.
         consumed: inbox sequences that this change uses up. At a terminal status the whole inbox and all waits go.
         snapshot: JSON text of the whole state, when it is time for one.
+        visits: how often it entered its stages, see `visits.py`; None leaves that as it is.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class RunMove(NamedTuple):
     waits: tuple[WaitRow, ...] | None = None
     consumed: tuple[int, ...] = ()
     snapshot: str | None = None
+    visits: str | None = None
 
     @classmethod
     def of(
@@ -129,10 +131,8 @@ class LoadChange:
     Must hold: the stored token is `expect`, or there is no row if that is None (`LoadMoved`).
 
     Attributes:
-        load: the load from now on, promotions included; an idle one is deleted.
+        load: the load from now on; an idle one is deleted.
         token: the token from now on.
-        promote: how many queued runs take a slot now, by priority and then acceptance; the commit returns which.
-        owner: who owns the promoted runs; None leaves them `ready`.
     """
 
     workflow_id: str
@@ -140,8 +140,28 @@ class LoadChange:
     expect: Token | None
     load: Load
     token: Token
-    promote: int = 0
-    owner: str | None = None
+
+
+class Release(NamedTuple):
+    """A run leaves the load of its (workflow, key), and queued runs take the slots that are free then.
+
+    Nothing has to hold for it, because an end cannot be refused: the store works out from the load it finds what the
+    load is afterwards (`Load.left`), moves its token on, and returns who was promoted, by priority and then acceptance.
+    It comes with the move that takes the run out, after the load changes of the same unit.
+
+    Attributes:
+        run_id: the run that leaves.
+        queued: whether it leaves the queue; otherwise it gives its slot back.
+        slots: how many runs the mode lets be active at once.
+        owner: who owns the promoted runs; None leaves them `ready`.
+    """
+
+    workflow_id: str
+    load_key: str
+    run_id: str
+    queued: bool
+    slots: int
+    owner: str | None
 
 
 class Remember(NamedTuple):
@@ -181,6 +201,7 @@ class Changes:
     creates: tuple[RunCreate, ...] = ()
     moves: tuple[RunMove, ...] = ()
     loads: tuple[LoadChange, ...] = ()
+    releases: tuple[Release, ...] = ()
     events: tuple[StoredEvent, ...] = ()
     remember: tuple[Remember, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
@@ -208,7 +229,9 @@ class Changes:
     @property
     def decides_nothing(self) -> bool:
         """Whether runs are created and moved, and that is all: only the runs' own conditions have to hold."""
-        return not (self.loads or self.remember or self.deliveries or self.posts or self.receipt is not None)
+        return not (
+            self.loads or self.releases or self.remember or self.deliveries or self.posts or self.receipt is not None
+        )
 
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
         """Return the keys to keep, now that it is known what the deliveries came to."""
@@ -220,7 +243,7 @@ class Committed(NamedTuple):
     """What a commit decided by itself.
 
     Attributes:
-        promoted: ids of the runs promoted, in order, over all load changes.
+        promoted: ids of the runs promoted, in order, over all releases.
         delivered: one per delivery.
         posted: the inbox sequence of each post.
     """

@@ -6,11 +6,13 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from poundlock.clock import Clock
-from poundlock.guard import Interruption
+from poundlock.codecs import dump
+from poundlock.guard import Interruption, LoopWatch
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -27,8 +29,35 @@ if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.state import StateStore
 
 _RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
-SMALLEST_SNAPSHOT = 4096
-"""Bytes of deltas below which no snapshot of the state is worth its space."""
+SMALLEST_SNAPSHOT: Final = 4096
+"""Characters of log below which no snapshot of the state is worth its space."""
+JUMPED: Final = ""
+"""Instead of a walk: the run did not go straight on, so its visits have to be written one by one."""
+
+
+_left_behind: set[asyncio.Task[Any]] = set()
+
+
+def _keep(task: asyncio.Task[Any]) -> None:
+    _left_behind.add(task)
+    task.add_done_callback(_left_behind.discard)
+
+
+class Supervision(NamedTuple):
+    """What the runs of one runtime share for being interrupted.
+
+    Attributes:
+        watch: tells whether the event loop is ending.
+        abort_grace: seconds a step has to end after its cancellation.
+        keep: keeps a reference to the task of a step that was left behind.
+    """
+
+    watch: LoopWatch = LoopWatch()  # never started: it sees no end
+    abort_grace: float = 10.0
+    keep: Callable[[asyncio.Task[Any]], None] = _keep
+
+
+_ALONE = Supervision()
 
 
 class Position(NamedTuple):
@@ -45,6 +74,8 @@ class Position(NamedTuple):
     abort: Mapping[str, Any] | None
     resume: Resume | None
     mark: int
+    visits: dict[str, int]
+    walk: str | None
 
 
 class ActiveRun:
@@ -62,7 +93,6 @@ class ActiveRun:
         "clock",
         "consumed",
         "container",
-        "delta_bytes",
         "entered_at",
         "epoch",
         "event",
@@ -74,6 +104,7 @@ class ActiveRun:
         "interruption",
         "journal",
         "log_seq",
+        "log_size",
         "make_container",
         "owner",
         "plan",
@@ -82,7 +113,7 @@ class ActiveRun:
         "registered",
         "resume",
         "slot",
-        "snapshot_bytes",
+        "snapshot_size",
         "stage",
         "state",
         "state_store",
@@ -90,12 +121,14 @@ class ActiveRun:
         "stopping",
         "stored_event",
         "stored_waits",
+        "supervision",
         "threads",
         "updated_at",
         "version",
         "visits",
         "waits",
         "wake_at",
+        "walk",
         "written",
     )
 
@@ -111,6 +144,7 @@ class ActiveRun:
         threads: StepThreads,
         timeline: bool,
         make_container: Callable[[ActiveRun], ArtifactContainer] | None = None,
+        supervision: Supervision = _ALONE,
     ) -> None:
         self.identity = identity
         self.plan = plan
@@ -120,6 +154,7 @@ class ActiveRun:
         self.clock = clock
         self.threads = threads
         self.make_container = make_container
+        self.supervision = supervision
         self.container: ArtifactContainer | None = None
         self.exported: str | None = None
         """Services that outlived the last pause, as text; put back into the next container where they still fit."""
@@ -139,8 +174,9 @@ class ActiveRun:
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
-        self.delta_bytes = 0
-        self.snapshot_bytes = SMALLEST_SNAPSHOT
+        self.log_size = 0
+        self.snapshot_size = SMALLEST_SNAPSHOT
+        """Characters of log after the last snapshot, and those after which the next one is due."""
         # where it stands
         self.stage: str | None = plan.stages[0].id
         self.waits: tuple[WaitRow, ...] = ()
@@ -154,16 +190,19 @@ class ActiveRun:
         self.consumed: list[int] = []
         self.resume: Resume | None = None
         self.visits: dict[str, int] = {}
+        """How often each stage was entered since the last pause or delay; replaced when that begins anew."""
+        self.walk: str | None = None
+        """What the head says of the visits while the run goes straight on; JUMPED if the counts have to be written."""
         # what others say
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
         self.inbox_seen = 0
         self.abort: Mapping[str, Any] | None = None
         self.stopping = False
-        self.interruptible = False
-        """Whether an abort may cancel the task now: user code runs, and no commit is on its way."""
         self.interruption: Interruption | None = None
-        """What the runtime asked for when it cancelled the run's task."""
+        """Why the runtime wants this run to stop, see `interrupting`."""
+        self.interruptible = False
+        """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
         self.recovered = False
 
     # ----------------------------------------------------------------------------------------------- what is seen
@@ -216,6 +255,8 @@ class ActiveRun:
             self.abort,
             self.resume,
             self.journal.mark,
+            self.visits,
+            self.walk,
         )
 
     def restore(self, position: Position, messages: Sequence[Message]) -> None:
@@ -231,4 +272,11 @@ class ActiveRun:
         self.inbox_seen = max((position.inbox_seen, *(message.seq for message in messages)))
         self.consumed[:] = position.consumed  # what earlier stages used up may ride in the same commit
         self.registered = position.registered
+        self.visits = position.visits
+        self.walk = position.walk
         self.journal.rewind(position.mark)
+
+    def count_anew(self) -> None:
+        """Begin to count visits with the stage the run goes on at: it paused or was delayed before it."""
+        self.visits = {}
+        self.walk = dump(self.stage)

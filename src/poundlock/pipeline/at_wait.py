@@ -7,6 +7,7 @@ from typing import Any
 
 from poundlock.codecs import detach, dump, pack
 from poundlock.errors import StateInvalid, StepFailed, WaitExpired
+from poundlock.guard import for_the_process, name_of
 from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Message, WaitRow
@@ -35,7 +36,9 @@ def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if row.expires_at is not None and run.clock.now() >= row.expires_at:
             return _expired(run, row)
         return Paused(row)
-    except Exception as error:  # noqa: BLE001 - patch functions are user code; they fail the run
+    except BaseException as error:  # patch functions and validators are user code; they fail the run
+        if for_the_process(error):
+            raise
         return failed(run, run_error(error, None, None), run.plan.path_json)
 
 
@@ -66,7 +69,7 @@ def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mappin
         return None  # a payload that is no mapping has nothing to fold in; routers see it as resume.event
     if not isinstance(patch, Mapping):
         raise StepFailed(
-            f"the patch function of wait '{row.wait_id}' returned a {type(patch).__qualname__}: return a mapping",
+            f"the patch function of wait '{row.wait_id}' returned a {name_of(type(patch))}: return a mapping",
             path=row.wait_id,
         )
     return pack(patch)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
@@ -106,6 +109,7 @@ def _fits(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> bool
 
 
 def _go_on(run: ActiveRun, patch: Mapping[str, Any] | None) -> Outcome | None:
+    run.count_anew()
     _fold(run, patch)
     if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
         run.plan.existing(run.stage)

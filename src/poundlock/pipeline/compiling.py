@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.errors import InvalidDefinition
 from poundlock.model.definitions import (
@@ -20,12 +19,11 @@ from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.injection import compile_binding
 from poundlock.pipeline.plan import DeclaredWait, PipelinePlan, StagePlan, StepPlan
-from poundlock.pipeline.retry import compile_retry
 from poundlock.pipeline.routing import compile_router
 
 
 def compile_plans(
-    definition: WorkflowDefinition, service_types: Mapping[Any, tuple[str, ...]], clock: Clock
+    definition: WorkflowDefinition, service_types: Mapping[Any, tuple[str, ...]]
 ) -> dict[str, PipelinePlan]:
     """Compile every pipeline of a workflow.
 
@@ -33,18 +31,18 @@ def compile_plans(
         InvalidDefinition: a step or router has parameters nobody can provide.
     """
     return {
-        pipeline.id: _compile_pipeline(definition, pipeline, service_types, clock)
+        pipeline.id: _compile_pipeline(definition, pipeline, service_types)
         for pipeline in definition.pipelines.values()
     }
 
 
 def _compile_pipeline(
-    definition: WorkflowDefinition, pipeline: Pipeline, service_types: Mapping[Any, tuple[str, ...]], clock: Clock
+    definition: WorkflowDefinition, pipeline: Pipeline, service_types: Mapping[Any, tuple[str, ...]]
 ) -> PipelinePlan:
     stages = []
     for index, stage in enumerate(pipeline.stages):
         following = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
-        stages.append(_compile_stage(definition, pipeline.id, stage, following, service_types, clock))
+        stages.append(_compile_stage(definition, pipeline.id, stage, following, service_types))
     declared = tuple(_declared(pipeline.stages))
     return PipelinePlan(
         id=pipeline.id,
@@ -64,10 +62,9 @@ def _compile_stage(
     stage: Stage,
     following: Stage | None,
     service_types: Mapping[Any, tuple[str, ...]],
-    clock: Clock,
 ) -> StagePlan:
     path = f"{pipeline_id}/{stage.id}"
-    steps = tuple(_compile_step(definition, path, stage.id, step, service_types, clock) for step in stage.steps)
+    steps = tuple(_compile_step(definition, path, stage.id, step, service_types) for step in stage.steps)
     timeout = optional_seconds(stage.timeout)
     alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None else None
     return StagePlan(
@@ -91,7 +88,6 @@ def _compile_step(
     stage_id: str,
     step: Step,
     service_types: Mapping[Any, tuple[str, ...]],
-    clock: Clock,
 ) -> StepPlan:
     path = f"{stage_path}/{step.id}"
     is_async = _is_async(step.action)
@@ -112,7 +108,7 @@ def _compile_step(
             path=path,
         ),
         timeout=optional_seconds(step.timeout),
-        retry=None if step.retry is None else compile_retry(step.retry, clock),
+        retry=step.retry,
     )
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 from poundlock.codecs import detach, dump
 from poundlock.errors import StepFailed
+from poundlock.guard import Interrupted, Interruption, repr_of
 from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
 from poundlock.model.durations import seconds
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
-from poundlock.pipeline.active import ActiveRun, Position
-from poundlock.pipeline.inbox import absorb
+from poundlock.pipeline.active import JUMPED, ActiveRun, Position
+from poundlock.pipeline.inbox import abort_request, absorb
+from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.states import validate
@@ -34,8 +36,12 @@ class Driven:
     done: StageDone | None
 
 
-async def conclude(run: ActiveRun, done: StageDone, before: Position) -> Outcome | None:
-    """Conclude a performed stage; `before` is where the run stands. None: it stands at its next stage and goes on."""
+async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyncio.Task[Any]) -> Outcome | None:
+    """Conclude a performed stage; `before` is where the run stands. None: it stands at its next stage and goes on.
+
+    Raises:
+        Interrupted: the run was interrupted; it stands where it stood, with the messages taken in.
+    """
     stage = done.stage
     absorbed: Position | None = None
     try:
@@ -53,15 +59,39 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position) -> Outcome
             instruction = await _route(run, done)
         if run.journal.full:
             run.journal.put(run.clock.now(), stage.success_entry)
-        return follow(run, stage, instruction)
-    except asyncio.CancelledError:
-        if absorbed is not None:
-            run.restore(absorbed, ())  # nor does one whose router was interrupted
-        raise
-    except Exception as error:  # noqa: BLE001 - routers and patch functions are user code; they fail the run
+        outcome = follow(run, stage, instruction)
+        if not disturbed(run, task):
+            return outcome
+        raised = None
+    except BaseException as error:  # noqa: BLE001 - routers, validators and patches are user code; they fail the run
+        raised = error
+    try:
+        raised = await judge(run, task, raised)
+        if raised is None:
+            return outcome
         if absorbed is not None:
             run.restore(absorbed, ())  # a failed stage leaves no patch behind
-        return failed(run, run_error(error, stage.id, None), stage.path_json)
+        return failed(run, run_error(raised, stage.id, None), stage.path_json)
+    except Interrupted:
+        if absorbed is not None:
+            run.restore(absorbed, ())
+        raise
+    finally:
+        del raised  # else the error refers to itself, by its traceback
+
+
+def interrupted(run: ActiveRun, interruption: Interrupted) -> Driven:
+    """Return the outcome of a run that was interrupted to be aborted.
+
+    Raises:
+        Interrupted: for another reason, which is no outcome.
+    """
+    if interruption.interruption is not Interruption.ABORT:
+        raise interruption
+    run.abort = abort_request(run)
+    run.consumed.clear()
+    before = run.position()
+    return Driven(aborted(run), before, None)
 
 
 def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) -> Outcome | None:
@@ -75,6 +105,7 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
         return None if run.stage is not None else complete(run, None)
     if type(instruction) is Jump:
         run.stage = run.plan.existing(instruction.stage)
+        run.walk = JUMPED
         rearm(run)
         return None
     if type(instruction) is Terminate:
@@ -135,7 +166,7 @@ async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
         return None
     instruction = await router(run, {step.step.id: detach(step.patch) for step in done.steps})
     if run.journal.full and not isinstance(instruction, Pause):
-        payload = dump({"instruction": "Advance" if instruction is None else repr(instruction)[:200]})
+        payload = dump({"instruction": "Advance" if instruction is None else repr_of(instruction)})
         run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)
     return instruction
 
@@ -149,6 +180,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     rearm(run)
     if run.stage is None:
         return complete(run, None)  # nothing comes after the delay, so there is nothing to wait for
+    run.count_anew()
     run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
     return Delayed(until)
 

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import clean, dump
+from poundlock.errors import ContainerDisposed
+from poundlock.guard import describe, for_the_process
 from poundlock.model.events import Event
 from poundlock.pipeline.run_view import Place, Resume, RunView
 
@@ -75,7 +77,8 @@ class StepContext:
     @property
     def cancelled(self) -> bool:
         """Whether nobody wants this step's result any more; a step in a thread should look now and then."""
-        return self._cancelled or self._run.abort is not None
+        run = self._run
+        return self._cancelled or run.abort is not None or run.interruption is not None
 
     @property
     def idempotency_key(self) -> str:
@@ -92,7 +95,12 @@ class StepContext:
 
         Raises:
             ArtifactNotFound: no such service; the message names near matches.
+            ContainerDisposed: nobody waits for this attempt any more, so it gets no services.
         """
+        if self._cancelled:
+            raise ContainerDisposed(
+                f"step '{self.step_id}' was given up and gets no services any more: end it when ctx.cancelled is True"
+            )
         return await self._run.services().use(fn)
 
     @property
@@ -115,13 +123,16 @@ class StepContext:
         self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value})))
 
     def abandon(self) -> None:
-        """Say that nobody waits for this attempt any more."""
+        """Say that nobody waits for this attempt any more: what was noted so far counts, what comes later does not."""
+        self.flush()
         self._cancelled = True
 
     def flush(self) -> None:
         """Move what was logged and annotated into the journal."""
         if self._notes:
             notes, self._notes = self._notes, []
+            if self._cancelled:
+                return
             for time, source, kind, payload in notes:
                 self._run.journal.add(time, source, kind, self._step.path_json, payload)
 
@@ -141,8 +152,10 @@ class _TimelineHandler(logging.Handler):
         if len(notes) >= self.LIMIT or context._cancelled:  # noqa: SLF001 - its own context
             return
         try:
-            payload = dump({"level": record.levelname, "message": record.getMessage()})
-        except Exception:  # noqa: BLE001 - a broken log call must not fail the step
-            self.handleError(record)
-            return
+            payload = dump({"level": record.levelname, "message": clean(record.getMessage())})
+        except BaseException as error:  # what is logged may raise anything when it is shown
+            if for_the_process(error):
+                raise
+            said = describe(error)
+            payload = dump({"level": record.levelname, "message": f"(cannot be shown: {said.type}: {said.message})"})
         notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001 - its own context

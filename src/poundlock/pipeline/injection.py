@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from poundlock.codecs import detach
 from poundlock.errors import InvalidDefinition, StateInvalid
+from poundlock.guard import call_now
 from poundlock.model.annotations import type_hints
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
@@ -156,12 +157,11 @@ def _adapter(hint: Any) -> Any:
 
 
 def _validated(adapter: Any, value: Any, path: str) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise StateInvalid(f"'{path}' does not fit its annotation: {first_fault(error)}", path=path) from None
+    answer = call_now(adapter.validate_python, value)
+    if answer.error is None:
+        return answer.value
+    fault = first_fault(answer.error)
+    raise StateInvalid(f"'{path}' does not fit its annotation: {fault.text}", path=path) from fault.cause
 
 
 def _payload_as(model: Any) -> Getter:

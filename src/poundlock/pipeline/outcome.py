@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.codecs import clean, dump, pack
-from poundlock.errors import PoundlockError
+from poundlock.codecs import dump, pack
+from poundlock.guard import describe, traceback_text
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import note_event
@@ -95,11 +94,5 @@ def _expire_buffer(run: ActiveRun) -> None:
 
 def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
     """Describe an error as a run keeps it."""
-    return RunError(
-        type=type(error).__name__,
-        message=clean(str(error)),
-        code=error.code if isinstance(error, PoundlockError) else None,
-        stage=stage,
-        step=step,
-        traceback=clean("".join(traceback.format_exception(error))),
-    )
+    said = describe(error)
+    return RunError(said.type, said.message, said.code, stage, step, traceback_text(error))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poundlock.errors import NotRegistered, suggest
-from poundlock.model.definitions import Instruction, Wait
+from poundlock.model.definitions import Instruction, Retry, Wait
 from poundlock.model.paths import get_path
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.journal import entry, patch_head
@@ -49,7 +49,7 @@ class StepPlan:
     in_thread: bool
     binding: Binding
     timeout: float | None
-    retry: Callable[..., Any] | None
+    retry: Retry | None
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     patch_head: str = field(init=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from poundlock.errors import InvalidDefinition, StepFailed
+from poundlock.guard import repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction, Jump
 from poundlock.pipeline.plan import Router
 from poundlock.pipeline.run_view import RunView
@@ -59,7 +60,7 @@ def as_instruction(answer: Any, path: str) -> Instruction | None:
     if isinstance(answer, str):
         return Jump(answer)
     raise StepFailed(
-        f"the router of {path} returned {answer!r:.60}: return an instruction, a stage id or None", path=path
+        f"the router of {path} returned {repr_of(answer, 60)}: return an instruction, a stage id or None", path=path
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
+from poundlock.guard import Interruption
 from poundlock.model.events import Event
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.journal import Journal
@@ -54,6 +55,7 @@ class RunView(Protocol):
         entered_at: entries of the timeline before the stage it is in.
         resume: why the run went on, if it was paused right before this stage.
         abort: the request to end the run, once it was taken in.
+        interruption: why the runtime wants the run to stop.
         journal: where notes go.
     """
 
@@ -64,6 +66,7 @@ class RunView(Protocol):
     entered_at: int
     resume: Resume | None
     abort: Mapping[str, Any] | None
+    interruption: Interruption | None
     journal: Journal
 
     def view(self, state: dict[str, Any] | None = None) -> Any:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
+from poundlock.guard import Interrupted, clear_cancellation
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import standing
-from poundlock.pipeline.concluding import Driven, conclude
-from poundlock.pipeline.inbox import abort_request
-from poundlock.pipeline.outcome import Outcome, Released, aborted, complete, failed, run_error
+from poundlock.pipeline.concluding import Driven, conclude, interrupted
+from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
+from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
 from poundlock.pipeline.steps import perform
@@ -51,19 +52,21 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     """Take a run from where it stands to an outcome.
 
     Raises:
-        asyncio.CancelledError: the task was cancelled for another reason than an abort of this run.
+        Interrupted: the runtime stops, or somebody else drives the run now; it stands where its last commit left it.
+        asyncio.CancelledError: a commit was cancelled, and the runtime did not ask for it.
         PoundlockError: a commit failed; the run stands where its last commit left it.
     """
+    task = current_task()
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
         while True:
-            if (run.inbox or run.backlog) and abort_request(run) is not None:
-                return _aborted(run)
+            if run.inbox or run.backlog or run.interruption is not None:
+                _check_asked(run)
             if run.stopping:
                 return Driven(Released(), run.position(), None)
             if run.waits and (row := run.parked) is not None:
-                if (driven := await _at_wait(run, row, progress)) is not None:
+                if (driven := await _at_wait(run, row, progress, task)) is not None:
                     return driven
                 stage = by_id.get(run.stage or "")
             if stage is None:
@@ -73,7 +76,10 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 return driven
             run.interruptible = True
             try:
-                driven = await (_in_stage(run, stage) if stage.only is None else pass_through(run, stage, stage.only))
+                if stage.only is None:
+                    driven = await _in_stage(run, stage, task)
+                else:
+                    driven = await pass_through(run, stage, stage.only, task)
             finally:
                 run.interruptible = False
             if driven is not None:
@@ -82,12 +88,15 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
             # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
             if stage is None or not stage.silent or run.parked is not None:
                 await progress.boundary(run, changes_of(run, _RUNNING))
+    except Interrupted as interruption:
+        return interrupted(run, interruption)
     except asyncio.CancelledError:
-        return cancelled(run)
+        return await _cancelled(run, task)
 
 
 async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message], progress: Progress) -> Driven:
-    """Conclude again after a refused commit, with the messages it was refused for."""
+    """Conclude again after a refused commit, with the messages it was refused for. Raises what `drive` does."""
+    task = current_task()
     run.restore(driven.before, messages)
     if run.abort is not None:
         before = run.position()
@@ -98,24 +107,53 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         before = run.position()
         run.interruptible = True
         try:
-            outcome = await conclude(run, driven.done, before)
+            outcome = await conclude(run, driven.done, before, task)
         finally:
             run.interruptible = False
         if outcome is not None:
             return Driven(outcome, before, driven.done)
         await progress.boundary(run, changes_of(run, _RUNNING))
+    except Interrupted as interruption:
+        return interrupted(run, interruption)
     except asyncio.CancelledError:
-        return cancelled(run)
+        return await _cancelled(run, task)
     return await drive(run, progress)
 
 
-async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress) -> Driven | None:
+def _check_asked(run: ActiveRun) -> None:
+    """Begin nothing more once the runtime wants the run to stop (`Interrupted`)."""
+    if (why := asked_for(run)) is not None:
+        raise Interrupted(why)
+
+
+async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
+    """Decide for a run that was cancelled outside of user code, in a commit or while it let others go on."""
+    why = asked_for(run)
+    if why is None:
+        raise asyncio.CancelledError
+    await clear_cancellation(task)
+    return interrupted(run, Interrupted(why))
+
+
+async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
     """Leave the wait the run stands at; an outcome if it has to stay there, or ends."""
-    before = run.position()
+    before, came = run.position(), tuple(run.inbox)
     outcome = standing(run, row)
+    if disturbed(run, task):
+        taken_in = [message for message in came if message not in run.inbox]
+        try:
+            stray = await judge(run, task, None)
+        except Interrupted:
+            run.restore(before, taken_in)
+            raise
+        if stray is not None and not isinstance(outcome, Failed):
+            run.restore(before, taken_in)
+            outcome = failed(run, run_error(stray, None, None), run.plan.path_json)
     if outcome is not None:
         return Driven(outcome, before, None)
     await progress.resumed(run)
+    if disturbed(run, task):
+        await judge(run, task, None)  # a hook's own cancellation concerns nobody
     return None
 
 
@@ -138,11 +176,11 @@ async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None
     return None
 
 
-async def _in_stage(run: ActiveRun, stage: StagePlan) -> Driven | None:
+async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> Driven | None:
     """Perform a stage and conclude it; an outcome if the run does not go on behind it."""
-    done = await perform(run, stage)
+    done = await perform(run, stage, task)
     before = run.position()
-    outcome = await conclude(run, done, before)
+    outcome = await conclude(run, done, before, task)
     return None if outcome is None else Driven(outcome, before, done)
 
 
@@ -160,8 +198,8 @@ def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> Non
 
 def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
     error = VisitLimit(
-        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times: end the loop, "
-        f"or raise the workflow's visit_limit",
+        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times without a pause or delay in between: "
+        f"end the loop, or raise the workflow's visit_limit",
         path=stage.path,
     )
     return failed(run, run_error(error, stage.id, None), stage.path_json)
@@ -179,27 +217,6 @@ def _nowhere(run: ActiveRun) -> Driven:
         path=run.plan.id,
     )
     return Driven(failed(run, run_error(error, run.stage, None), run.plan.path_json), before, None)
-
-
-def cancelled(run: ActiveRun) -> Driven:
-    """Tell an abort, which is an outcome, from the end of the process, which is not.
-
-    Raises:
-        asyncio.CancelledError: it is the end of the process.
-    """
-    task = asyncio.current_task()
-    if abort_request(run) is None or task is None:
-        raise asyncio.CancelledError
-    while task.cancelling():
-        task.uncancel()
-    return _aborted(run)
-
-
-def _aborted(run: ActiveRun) -> Driven:
-    run.abort = abort_request(run)
-    run.consumed.clear()
-    before = run.position()
-    return Driven(aborted(run), before, None)
 
 
 def stopped(run: ActiveRun) -> RuntimeStopped:

@@ -8,24 +8,27 @@ of 464k. `tests/properties/test_short_way.py` holds both ways to one result.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+from poundlock.guard import Interrupted
 from poundlock.model.patches import merge
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven, conclude
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.interrupting import judge
 from poundlock.pipeline.outcome import complete
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.steps import StageDone, StepDone, digest, failure_of, whose_cancellation
+from poundlock.pipeline.steps import StageDone, StepDone, digest, failure_of
 from poundlock.pipeline.waits import rearm
 
 
-async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan) -> Driven | None:
+async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: asyncio.Task[Any]) -> Driven | None:
     """Perform a stage of one plain step and conclude it; an outcome if the run does not go on behind it.
 
-    That the step began is noted with the stage's own entries.
+    That the step began is noted with the stage's own entries. The step runs in the run's own task, the current one.
 
     Raises:
-        asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
+        Interrupted: the run was interrupted; nothing of the stage counts.
     """
     binding = step.binding
     context = StepContext(run, step, 1) if binding.wants_context else None
@@ -35,15 +38,15 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan) -> Driv
         for getter in binding.positional:
             args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
         came_to = digest(step, await step.action(*args))
-    except asyncio.CancelledError as error:
-        failure = whose_cancellation(run, step, error)
-        if isinstance(failure, asyncio.CancelledError):
-            raise
-        done = StageDone(stage, error=failure.error)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise  # meant for the process, or for the coroutine itself
+        # `disturbed`, written out: a call costs more than what it asks.
+        if task.cancelling() or task._must_cancel or run.interruption is not None:  # type: ignore[attr-defined]  # noqa: SLF001 - as in `disturbed`
+            stray = await judge(run, task, None)
+            if stray is not None:
+                done = StageDone(stage, error=failure_of(run, step, stray))
+    except Interrupted:
+        raise
     except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        done = StageDone(stage, error=failure_of(run, step, error).error)
+        done = StageDone(stage, error=failure_of(run, step, await judge(run, task, error) or error))
     finally:
         if context is not None:
             context.flush()
@@ -59,7 +62,7 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan) -> Driv
             return Driven(complete(run, None), before, StageDone(stage, (came_to,)))
         done = StageDone(stage, (came_to,))
     before = run.position()
-    outcome = await conclude(run, done, before)
+    outcome = await conclude(run, done, before, task)
     return None if outcome is None else Driven(outcome, before, done)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from poundlock.codecs import detach
 from poundlock.errors import StateInvalid
+from poundlock.guard import call_now, describe, name_of
 from poundlock.model.views import StateView
 
 
 def shown(model: Any, state: dict[str, Any]) -> Any:
-    """Return a state as users see it: a detached instance of the state model, or a read-only mapping without one."""
-    return StateView(state) if model is None else model.model_validate(detach(state))
+    """Return a state as users see it: a detached instance of the state model, or a read-only mapping without one.
+
+    Raises:
+        StateInvalid: it does not fit the model.
+    """
+    return StateView(state) if model is None else _checked(model, detach(state))
 
 
 def validate(model: Any, state: dict[str, Any]) -> None:
@@ -20,15 +25,16 @@ def validate(model: Any, state: dict[str, Any]) -> None:
     Raises:
         StateInvalid: `path` is the field that does not fit.
     """
-    if model is None:
-        return
-    from pydantic import ValidationError
+    if model is not None:
+        _checked(model, state)
 
-    try:
-        model.model_validate(state)
-    except ValidationError as error:
-        path = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise StateInvalid(f"the state does not fit {model.__name__}: {first_fault(error)}", path=path) from None
+
+def _checked(model: Any, state: dict[str, Any]) -> Any:
+    answer = call_now(model.model_validate, state)
+    if answer.error is None:
+        return answer.value
+    path, text, cause = first_fault(answer.error)
+    raise StateInvalid(f"the state does not fit {name_of(model)}: {text}", path=path) from cause
 
 
 def fits(model: Any, state: dict[str, Any]) -> bool:
@@ -40,8 +46,24 @@ def fits(model: Any, state: dict[str, Any]) -> bool:
     return True
 
 
-def first_fault(error: Any) -> str:
-    """Return the first fault of a pydantic ValidationError as `path: message`."""
-    fault = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
+class Fault(NamedTuple):
+    """What a validation found: where, what (with the place), and the error to name as its cause, if that says more."""
+
+    path: str
+    text: str
+    cause: BaseException | None
+
+
+def first_fault(error: BaseException) -> Fault:
+    """Return the first fault of a validation, whatever a validator raised."""
+    answer = call_now(_first_of, error)
+    if answer.error is not None:  # no ValidationError, or one that holds an error which cannot be shown
+        said = describe(error)
+        return Fault("", f"{said.type}: {said.message}", error)
+    path, message = answer.value
+    return Fault(path, f"{path}: {message}" if path else message, None)
+
+
+def _first_of(error: Any) -> tuple[str, str]:
+    fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return ".".join(str(part) for part in fault["loc"]), str(fault["msg"])

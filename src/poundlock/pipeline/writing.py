@@ -6,7 +6,8 @@ from poundlock.codecs import dump
 from poundlock.model.changes import Changes, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, LogRow, RunHead, StoredEvent, WaitRow
-from poundlock.pipeline.active import SMALLEST_SNAPSHOT, ActiveRun
+from poundlock.model.visits import read_visits
+from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun
 
 _RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
 
@@ -59,13 +60,9 @@ def changes_of(
         log = run.journal.row(1)
         return _creation(run, status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
     log, snapshot = run.journal.row(run.log_seq + 1), None
-    if log is not None:
-        run.delta_bytes += len(log.text)
-        # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-        if run.delta_bytes > run.snapshot_bytes and not ended:
-            snapshot = dump(run.state)
-            run.snapshot_bytes = max(SMALLEST_SNAPSHOT, len(snapshot))
-            run.delta_bytes = 0
+    # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
+    if log is not None and run.log_size + len(log.text) > run.snapshot_size and not ended:
+        snapshot = dump(run.state)
     epoch = run.epoch
     move = RunMove(
         run.identity.run_id,
@@ -85,6 +82,7 @@ def changes_of(
         None if ended or waits is run.stored_waits else waits,
         tuple(run.consumed) if run.consumed else (),
         snapshot,
+        run.walk if run.walk != JUMPED else dump(run.visits),
     )
     return Changes.of_move(move, now)
 
@@ -113,6 +111,7 @@ def _creation(
         0,
         0 if log is None else log.size,
         now,
+        run.walk if run.walk != JUMPED else dump(run.visits),
     )
     event = StoredEvent(run.identity.event_ref, run.event)
     return Changes.of_creation(RunCreate(run.identity, head, log, waits), event, now)
@@ -136,7 +135,10 @@ def take_commit(run: ActiveRun, changes: Changes) -> None:
     run.wake_at = move.wake_at
     if log is not None:
         run.log_seq += log.size
+        run.log_size += len(log.text)
         run.journal.forget(log.size)
+        if move.snapshot is not None:
+            _snapshot_taken(run, 0, len(move.snapshot))
     if move.waits is not None:
         run.stored_waits = move.waits
     if move.consumed:
@@ -165,7 +167,13 @@ def take_creation(run: ActiveRun, create: RunCreate) -> None:
     run.updated_at = head.updated_at
     run.wake_at = head.wake_at
     if log is not None:
+        run.log_size = len(log.text)
         run.journal.forget(log.size)
+
+
+def _snapshot_taken(run: ActiveRun, log_size: int, snapshot_size: int) -> None:
+    run.log_size = log_size
+    run.snapshot_size = max(SMALLEST_SNAPSHOT, snapshot_size)
 
 
 def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
@@ -180,10 +188,13 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     run.slot = head.slot
     run.log_seq = head.log_seq
     run.stage = head.stage
+    run.visits = read_visits(head.visits, [stage.id for stage in run.plan.stages], head.stage)
+    run.walk = JUMPED if head.visits is not None and head.visits.startswith("{") else head.visits
     run.waits = run.stored_waits = record.waits
     run.updated_at = head.updated_at
     run.wake_at = head.wake_at
     run.state = checkpoint.state
+    _snapshot_taken(run, checkpoint.log_size, checkpoint.snapshot_size)
     run.inbox.clear()
     run.inbox_seen = head.inbox_seq
     # Events stood in the inbox before: they are buffered. Signals and requests are still to be absorbed.

@@ -5,6 +5,7 @@ House rule: this file imports no command. What it gives is an `AdmissionPlan`, w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -66,6 +67,7 @@ class AdmissionPlan:
         self.remember: list[Remember] = []
         self.deliveries: list[Delivery] = []
         self.loads: dict[Pair, tuple[Load, Token | None]] = {}
+        self.queued: dict[Pair, RunCreate] = {}
         self.started: list[tuple[ActiveRun, RunCreate, Route]] = []
         self.replaced: list[tuple[str, str]] = []
         """(active run, the run that takes its place)"""
@@ -77,11 +79,13 @@ async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
     plan = AdmissionPlan()
     event = offer.event
     decided = offer.decided
+    # Looking waits up takes a while. It comes first, so that nothing else of this process gets between reading a load
+    # and submitting what was decided on it.
+    waiting = await waiting_for(core, event, dry=offer.dry) if offer.waits else ()
     for route in core.index.match(event.type):
         if not decided or (route.entry.id, route.trigger_id) not in decided:
             await _decide_route(core, plan, route, offer)
-    if offer.waits:
-        await _decide_waits(core, plan, offer)
+    _decide_waits(core, plan, offer, waiting)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
     now = core.clock.now()
@@ -150,10 +154,11 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
             line(_STARTED, run_id)
         case Queue(supersedes=old) | Replace(supersedes=old):
             if old is not None:
-                plan.moves.append(await superseding(core, old, run_id))
+                plan.moves.append(await superseding(core, pair, old, run_id))
                 plan.superseded.append(old)
             plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
-            plan.creates.append(admission_of(run, RunStatus.QUEUED))
+            plan.queued[pair] = admission_of(run, RunStatus.QUEUED)
+            plan.creates.append(plan.queued[pair])
             if isinstance(decision, Replace):
                 plan.replaced.append((decision.run_id, run_id))
                 line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
@@ -177,9 +182,9 @@ def _add_line(plan: AdmissionPlan, route: Route, verdict: Verdict, run_id: str |
     plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
 
 
-async def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer) -> None:
+def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, found: Sequence[Waiting]) -> None:
     event, dry = offer.event, offer.dry
-    for waiting in await waiting_for(core, event, dry=dry):
+    for waiting in found:
         identity = waiting.record.identity
         line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
         if not waiting.hit:

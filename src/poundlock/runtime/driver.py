@@ -18,10 +18,11 @@ from poundlock.model.runs import Checkpoint, RunQuery
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.outcome import Outcome, Paused, Released
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.runner import cancelled, drive, reconsider, stopped
+from poundlock.pipeline.runner import drive, reconsider, stopped
 from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
@@ -209,9 +210,8 @@ async def _let_finish(before: LiveRun) -> None:
     """Wait for the task that drove the run before: its row rests, or was taken over."""
     if before.task is None or before.task.done():
         return
-    before.run.interruption = Interruption.LOST
     if before.run.interruptible:
-        before.task.cancel()  # its run was taken away: whatever its step comes to is void
+        interrupt(before.run, before.task, Interruption.LOST)  # whatever its step comes to is void
     else:
         await asyncio.wait([before.task])
 
@@ -267,8 +267,6 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
         run.interruptible = True
         try:
             refused = await prepare(run, hooks.on_prepare, hook_context(run))
-        except asyncio.CancelledError:
-            refused = cancelled(run)
         finally:
             run.interruptible = False
     return refused

@@ -41,23 +41,36 @@ def container_for(
 
 
 def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
-    """Put the run's serialisable services into its journal, so that they are committed with the pause they outlive."""
-    if run.container is None or not services.exports:
+    """Put the run's serialisable services into its journal, so that they are committed with the pause they outlive.
+
+    At each pause, whether they changed or not: who looks for them need not look further back than the last one.
+    """
+    if not services.exports:
         return
-    try:
-        run.exported = services.export(run.container)
-    except PoundlockError as error:
-        log.warning("services of run '%s' are not exported: %s", run.identity.run_id, error)
-        return
-    if run.exported is not None:
-        run.journal.put(core.clock.now(), f'"container","{_EXPORTED}",{run.plan.path_json},{dump(run.exported)},null]')
+    if run.container is not None:
+        try:
+            run.exported = services.export(run.container)
+        except PoundlockError as error:
+            log.warning("services of run '%s' are not exported: %s", run.identity.run_id, error)
+    run.journal.put(core.clock.now(), f'"container","{_EXPORTED}",{run.plan.path_json},{dump(run.exported)},null]')
 
 
 async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
-    """Find what `note_exports` put into the journal of a run that comes back from its row."""
-    if services.exports:
-        entries = read_entries(await core.store.history(run.identity.run_id))
-        run.exported = next((entry.payload for entry in reversed(entries) if entry.type == _EXPORTED), None)
+    """Find what `note_exports` put into the journal of a run that comes back from its row.
+
+    It is in the log's last row, unless the run's owner died since the pause: then it is looked for in ever longer ends
+    of the log.
+    """
+    last = 1
+    while services.exports:
+        rows = await core.store.history(run.identity.run_id, last)
+        for entry in reversed(read_entries(rows)):
+            if entry.type == _EXPORTED:
+                run.exported = entry.payload
+                return
+        if len(rows) < last:
+            return
+        last *= 8
 
 
 def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:

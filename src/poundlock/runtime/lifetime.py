@@ -12,6 +12,7 @@ from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, Publication
 from poundlock.runtime.commands.claim import give_back
 from poundlock.runtime.core import Core, State, log
@@ -63,7 +64,7 @@ class Lifetime:
         core.loop = asyncio.get_running_loop()
         try:
             await core.store.open(core.worker)
-            core.watch.start()
+            core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
             core.want = self._want
             for pattern in CONTROL_EVENTS:
@@ -110,6 +111,10 @@ class Lifetime:
         if interrupted is not None:
             raise interrupted
         self._stop.result()
+
+    async def _loop_ends(self) -> None:
+        """Stop as well as may be: whoever should have done so is gone, and another runtime may want the store."""
+        await self.stop(drain=0.0)
 
     async def _stopping(self, drain: float) -> None:
         """Take the runtime down part by part. Each part is done whatever the others came to."""
@@ -176,7 +181,7 @@ class Lifetime:
 
         def driving() -> list[asyncio.Task[None]]:
             for live in core.runs.all_driven():
-                live.run.interruption = live.run.interruption or Interruption.STOP
+                interrupt(live.run, None, Interruption.STOP)
             return [live.task for live in core.runs.all_driven() if live.task is not None and live.alive]
 
         await core.tasks.join(driving, grace=core.abort_grace)

@@ -96,7 +96,7 @@ async def register(
             workflow_id=definition.id,
             missing=missing,
         )
-    plans = compile_plans(definition, service_types(definition.services, global_services), core.clock)
+    plans = compile_plans(definition, service_types(definition.services, global_services))
     services.validate()
     entry = Registered(
         definition.id,

@@ -107,6 +107,7 @@ def new_run(
         threads=core.threads,
         timeline=core.timeline,
         make_container=entry.make_container,
+        supervision=core.supervision,
     )
     if run.plan.state_model is not None:
         validate(run.plan.state_model, state)
@@ -172,6 +173,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
         threads=core.threads,
         timeline=core.timeline,
         make_container=entry.make_container,
+        supervision=core.supervision,
     )
     take_checkpoint(run, checkpoint)
     return run

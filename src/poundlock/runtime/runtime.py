@@ -317,11 +317,12 @@ class WorkflowRuntime:
     # ----------------------------------------------------------------------------------------------- the runtime
     async def dispatch(self, command: Any) -> Any:
         """Carry out a command of `poundlock.runtime.commands` and return its handler's answer."""
+        core = self._core.here()
         handler = HANDLERS.get(type(command))
         if handler is None:
             known = ", ".join(kind.__name__ for kind in HANDLERS)
             raise InvalidDefinition(f"{command!r:.60} is no command: use one of {known}", path="command")
-        return await handler(self._core.here(), command)
+        return await handler(core, command)
 
     def statistics(self) -> Mapping[str, int]:
         """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held."""

@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from poundlock.codecs import dump
-from poundlock.errors import LoadMoved
 from poundlock.guard import clear_cancellation
-from poundlock.model.changes import Changes, LoadChange, Token
+from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
@@ -83,7 +82,7 @@ async def commit_freeing(
 ) -> tuple[str, ...]:
     """Commit changes that take a run out of its load, promoting whoever may start then.
 
-    Retries until the load stands still: an end is never refused because others came or went meanwhile.
+    An end is never refused because others came or went meanwhile.
 
     Args:
         entry: the run's workflow; None if it is not registered here: then nobody is promoted by this process.
@@ -95,28 +94,22 @@ async def commit_freeing(
     if identity.load_key is None or not (freed or unqueued):
         return (await core.store.commit(changes)).promoted
     pair = (identity.workflow_id, identity.load_key)
-    while True:
-        [(load, token)] = await core.loads.read([pair])
-        after = load.freed(identity.run_id) if freed else load
-        if unqueued:
-            after = after.unqueued(identity.run_id)
-        promote = entry.mode.settled(after) if entry is not None else min(after.queued, 1 if not after.active else 0)
-        if promote:
-            after = after.promoted(promote)
-        following = Token(core.ids.token(), 0) if token is None else token.next()
-        # Of a workflow that is being taken out, and by a runtime that stops, nothing is started any more.
-        owner = core.worker if entry is not None and not entry.closing and not core.ending else None
-        changes.loads = (LoadChange(*pair, token, after, following, promote, owner),)
-        core.loads.submitted(pair, after, following)
-        applied = False
-        try:
-            committed = await core.store.commit(changes)
-            applied = True
-        except LoadMoved:
-            continue
-        finally:
-            core.loads.settled(pair, applied=applied)
-        return committed.promoted
+    run_id = identity.run_id
+    slots = 1 if entry is None else entry.mode.slots
+    # Of a workflow that is being taken out, and by a runtime that stops, nothing is started any more.
+    owner = core.worker if entry is not None and not entry.closing and not core.ending else None
+    changes.releases = (Release(*pair, run_id, unqueued, slots, owner),)
+    # Read only so that those who decide next know what this comes to.
+    [(load, token)] = await core.loads.read([pair])
+    after, _ = load.left(run_id, slots, queued=unqueued)
+    line = core.loads.submitted(pair, after, None if token is None else token.next())
+    applied = False
+    try:
+        promoted = (await core.store.commit(changes)).promoted
+        applied = True
+    finally:
+        core.loads.settled(line, applied=applied)
+    return promoted
 
 
 async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:

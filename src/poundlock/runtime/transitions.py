@@ -9,6 +9,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunError, RunRecord
 from poundlock.pipeline.journal import Journal, event_payload
 from poundlock.runtime.core import Core
+from poundlock.runtime.loads import Pair
 from poundlock.runtime.reading import aborted_error
 
 
@@ -32,13 +33,13 @@ async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunM
     )
 
 
-async def superseding(core: Core, old: str, new: str) -> RunMove:
-    """Return the move that ends the waiting run `old` because `new` takes its place.
+async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
+    """Return the move that ends the waiting run `old` because `new` takes its place in the queue of `pair`.
 
     Raises:
         LoadMoved: it does not wait any more; the decision has to be made again.
     """
-    record = await core.store.load(old)
+    record = core.loads.queued_last(pair, old) or await core.store.load(old)
     if record is None or record.head.status is not RunStatus.QUEUED:
         raise LoadMoved(
             f"run '{old}' does not wait any more: read the load again",

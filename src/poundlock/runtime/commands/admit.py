@@ -37,7 +37,10 @@ from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted
 from poundlock.runtime.settling import tell_end
 
+_TOGETHER = 8
+"""Attempts to decide side by side with others of this process who were refused."""
 _ATTEMPTS = 32
+"""Attempts to decide alone, after those."""
 
 
 @dataclass(slots=True)
@@ -82,18 +85,20 @@ async def admit(core: Core, command: Admit) -> Admitted:
 
 
 async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
-    """Decide and commit: first without regard for others, then, if somebody was quicker, one after another."""
-    if not core.loads.turn.locked():
+    """Decide and commit; if somebody was quicker, again with all others who were refused, at last one after another."""
+    for _ in range(_TOGETHER):
         done = await _attempt(core, offer)
         if done is not None:
             return done
+        # What was in the way may still be on its way to the disk: trying before it is there would fail again.
+        await core.store.written_behind()
+    # Some are in each other's way again and again, such as many copies of many events: each gets on alone.
     async with core.loads.turn:
         for _ in range(_ATTEMPTS):
-            # What was in the way may still be on its way to the disk: trying before it is there would fail again.
-            await core.store.written_behind()
             done = await _attempt(core, offer)
             if done is not None:
                 return done
+            await core.store.written_behind()
     raise Contended(
         f"event '{offer.event.id}' was not admitted: others decided on the same workflow and key {_ATTEMPTS} times "
         f"in a row; emit it again",
@@ -135,7 +140,9 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
 
 
 async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committed:
-    loads = []
+    if core.loads.moved(plan.loads):
+        raise LoadMoved("the load changed while this was decided: read it again", workflow_id="")
+    loads, lines = [], []
     # One that was only read is guarded as well: what was dropped, rejected or signalled because of it must have been
     # so when this became durable.
     for pair, (load, token) in plan.loads.items():
@@ -143,7 +150,7 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committe
             continue
         following = Token(core.ids.token(), 0) if token is None else token.next()
         loads.append(LoadChange(*pair, token, load, following))
-        core.loads.submitted(pair, load, following)
+        lines.append(core.loads.submitted(pair, load, following, plan.queued.get(pair)))
     changes.loads = tuple(loads)
     applied = False
     try:
@@ -155,8 +162,8 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committe
         take_up(core, [*started, *(delivery.run_id for delivery in plan.deliveries)])
         raise
     finally:
-        for change in loads:
-            core.loads.settled((change.workflow_id, change.load_key), applied=applied)
+        for line in lines:
+            core.loads.settled(line, applied=applied)
     return committed
 
 

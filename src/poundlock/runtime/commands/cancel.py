@@ -9,6 +9,7 @@ from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.run_table import LiveRun, Phase
@@ -80,10 +81,8 @@ async def _ask(core: Core, command: Cancel) -> None:
     core.runs.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
     live = core.runs.driven(command.run_id)
     if live is not None and live.task is not None and core.inside != command.run_id:
-        live.run.interruption = live.run.interruption or Interruption.ABORT
         # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
-        if live.run.interruptible:
-            live.task.cancel()
+        interrupt(live.run, live.task, Interruption.ABORT)
         _insist_later(core, live, command)
 
 

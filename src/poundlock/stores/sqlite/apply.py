@@ -23,6 +23,7 @@ from poundlock.model.changes import (
     Committed,
     LoadChange,
     Post,
+    Release,
     Remember,
     RunCreate,
     RunMove,
@@ -86,12 +87,12 @@ class Transaction:
             refused = self._check_move(move)
             if refused is not None:
                 return refused
-        for change in changes.loads:
-            if not self.stands(change):
-                return load_moved(change.workflow_id)
         taken = self.taken(changes)
         if taken:
             return keys_taken(taken)
+        for change in changes.loads:
+            if not self.stands(change):
+                return load_moved(change.workflow_id)
         for delivery in changes.deliveries:
             if armed_anew(delivery, self.execute(sql.WAIT_PHASES, (delivery.run_id,))):
                 return wait_moved(delivery.run_id)
@@ -130,7 +131,9 @@ class Transaction:
         if changes.decides_nothing:
             return NOTHING
         now = changes.now
-        promoted = tuple(run_id for change in changes.loads for run_id in self._promote(change, now))
+        for change in changes.loads:
+            self.change_load(change)
+        promoted = tuple(run_id for release in changes.releases for run_id in self.release(release, now))
         delivered = tuple(self._deliver(delivery, now) for delivery in changes.deliveries)
         posted = tuple(self._post(post, body) for post, body in posts)
         for key in changes.remembered(delivered):
@@ -214,18 +217,29 @@ class Transaction:
             self.execute(statement(size), portion)
 
     # ---------------------------------------------------------------------------------------------------- loads
-    def change_load(self, change: LoadChange, promoted: Sequence[str] = ()) -> None:
+    def change_load(self, change: LoadChange) -> None:
         """Set a load."""
-        loaded = change.load._replace(active_id=promoted[-1]) if promoted else change.load
+        loaded = change.load
         self.effects.loads[change.workflow_id, change.load_key] = None if loaded.idle else (loaded, change.token)
 
-    def _promote(self, change: LoadChange, now: float) -> list[str]:
-        """Set a load and let queued runs take its slots."""
-        queue = (change.workflow_id, change.load_key, change.promote)
-        promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, queue)] if change.promote else []
+    def promotes(self, release: Release) -> bool:
+        """Whether queued runs would take slots."""
+        known = self.load_of((release.workflow_id, release.load_key))
+        return known is not None and known[0].left(release.run_id, release.slots, queued=release.queued)[1] > 0
+
+    def release(self, release: Release, now: float) -> list[str]:
+        """Take a run out of its load and let queued runs take the slots that are free then; return which."""
+        pair = (release.workflow_id, release.load_key)
+        known = self.load_of(pair)
+        if known is None:
+            return []  # nobody is active or queued
+        loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
+        promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, free)).fetchall()] if free else []
         for run_id in promoted:
-            self.take(run_id, change.owner, now, slot=True)
-        self.change_load(change, promoted)
+            self.take(run_id, release.owner, now, slot=True)
+        if promoted:
+            loaded = loaded._replace(active_id=promoted[-1])
+        self.effects.loads[pair] = None if loaded.idle else (loaded, known[1].next())
         return promoted
 
     def load_of(self, pair: Pair) -> tuple[Load, Token] | None:

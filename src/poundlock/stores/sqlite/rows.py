@@ -76,6 +76,7 @@ def run_row(create: RunCreate, place: int | None) -> Row:
         head.inbox_seq,
         head.log_seq,
         head.updated_at,
+        head.visits,
         place,
     )
 
@@ -112,6 +113,7 @@ def move_row(move: RunMove) -> Row:
         slot,
         move.updated_at,
         None if log is None else log.first_seq + log.size - 1,
+        move.visits,
         move.run_id,
         move.version,
         move.epoch,
@@ -133,7 +135,8 @@ def status_of(text: str) -> RunStatus:
 def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
     """Return the record of a run's row."""
     lineage = () if row[9] == "[]" else tuple(load(row[9]))
-    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at = row[12:]
+    head = row[12:]
+    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits = head
     return RunRecord(
         RunIdentity._make((*row[:9], lineage, *row[10:12])),
         RunHead(
@@ -149,6 +152,7 @@ def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
             inbox_seq,
             log_seq,
             updated_at,
+            visits,
         ),
         waits,
     )

@@ -155,6 +155,9 @@ def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
             if group.fits(work):
                 group.add(job)
             else:
+                # Who is promoted is read from rows, and a run in the group may be leaving the queue.
+                if work.releases and not group.flush():
+                    raise _Repeat
                 job.answer = transaction.check(work) or transaction.write(work)
         else:
             if not group.flush():
