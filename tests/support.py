@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
@@ -58,6 +59,10 @@ class GatedStore:
     @property
     def durability(self):
         return self.inner.durability
+
+    @property
+    def size(self):
+        return self.inner.size
 
     async def open(self, worker):
         await self.inner.open(worker)
@@ -205,3 +210,31 @@ async def turns(count=20):
     """Let the event loop turn without any time passing."""
     for _ in range(count):
         await asyncio.sleep(0)  # noqa: TID251 - no time passes, others only get their turn
+
+
+class BrokenCursor:
+    """A writer's cursor that fails at one statement."""
+
+    def __init__(self, cursor, statement, error, after=0):
+        self.cursor = cursor
+        self.statement = statement
+        self.error = error
+        self.after = after
+
+    def execute(self, statement, values=()):
+        if statement.startswith(self.statement):
+            if self.after == 0:
+                raise self.error
+            self.after -= 1
+        return self.cursor.execute(statement, values)
+
+    def __getattr__(self, name):
+        return getattr(self.cursor, name)
+
+
+def sqlite_error(name):
+    """Return an error as SQLite's own looks."""
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    error.sqlite_errorname = name
+    return error
