@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from poundlock.clock import Clock, Timer, timeout_after
@@ -99,9 +99,11 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nobody
         """Have due runs claimed at a time; set when the runtime starts."""
-        self.want: Callable[[Iterable[str]], None] = _nobody
-        """Listen for event types; set when the runtime starts."""
+        self.want: Callable[[str, list[str]], None] = _nobody
+        """Listen for what a run waits for from now on; set when the runtime starts."""
         self.counters: dict[str, int] = {}
+        self.size_at_start = 0
+        """Bytes that the store took when it was opened."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._eviction: Timer | None = None
 
@@ -256,5 +258,5 @@ class Core:
             self._eviction = None
 
 
-def _nobody(_what: Any) -> None:
+def _nobody(*_what: Any) -> None:
     """Before the runtime starts there is nobody to ask."""

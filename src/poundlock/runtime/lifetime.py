@@ -57,10 +57,11 @@ class Lifetime:
         core = self._core
         self._state = "started"
         await core.store.open(core.worker)
+        core.size_at_start = core.store.size
         try:
             core.accepting = True
             core.wake_at = self._pump.wake_at
-            core.want = self._want
+            core.want = self.subscriptions.want
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
@@ -118,12 +119,6 @@ class Lifetime:
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)
-
-    def _want(self, events: Iterable[str]) -> None:
-        """Listen for events that a router's wait named; kept until the runtime stops."""
-        for event in events:
-            if not self.subscriptions.holds(event):
-                self.subscriptions.take(event)
 
 
 async def _closing(disposal: Any, what: str) -> None:

@@ -110,7 +110,9 @@ async def timeline(core: Core, run_id: str) -> Timeline:
 def statistics(core: Core) -> Mapping[str, int]:
     """Return counters."""
     held = Counter({"workflows": len(core.entries), "runs:live": len(core.live), "runs:parked": len(core.parked)})
-    return {**core.counters, **held}
+    size = core.store.size
+    stored = {"store:bytes": size, "store:bytes:grown": size - core.size_at_start} if size else {}
+    return {**core.counters, **held, **stored}
 
 
 __all__ = [

@@ -30,7 +30,7 @@ from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, settle_lines
-from poundlock.model.runs import Message, RunRecord, StoredEvent
+from poundlock.model.runs import LOOSE, Message, RunRecord, StoredEvent
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import take_up
@@ -164,15 +164,17 @@ async def _decide(core: Core, command: Admit, offer: _Offer) -> tuple[_Plan, Cha
     for route in core.index.match(event.type):
         if not decided or (route.entry.id, route.trigger_id) not in decided:
             await _decide_route(core, plan, route, offer)
+    # Runs that begin with an event keep it; one that is only delivered is needed as long as a message refers to it.
+    ref = offer.ref if plan.creates else LOOSE + offer.ref
     if command.waits:
-        await _decide_waits(core, plan, offer, dry=command.dry)
+        await _decide_waits(core, plan, offer, ref, dry=command.dry)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
     now = core.clock.now()
     changes = Changes(
         creates=tuple(plan.creates),
         moves=tuple(plan.moves),
-        events=(StoredEvent(offer.ref, event),) if plan.creates or plan.deliveries else (),
+        events=(StoredEvent(ref, event),) if plan.creates or plan.deliveries else (),
         remember=tuple(plan.remember),
         deliveries=tuple(plan.deliveries),
         posts=tuple(plan.posts),
@@ -261,7 +263,7 @@ def _add_line(plan: _Plan, route: Route, verdict: Verdict, run_id: str | None = 
     plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
 
 
-async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) -> None:
+async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, ref: str, *, dry: bool) -> None:
     event = offer.event
     for waiting in await waiting_for(core, event, dry=dry):
         identity = waiting.record.identity
@@ -273,7 +275,7 @@ async def _decide_waits(core: Core, plan: _Plan, offer: _Offer, *, dry: bool) ->
         else:
             if dry and waiting.record.head.status is RunStatus.PAUSED and any(row.parked for row in waiting.hit):
                 line = replace(line, verdict=Verdict.RESUMED)
-            plan.deliveries.append(_delivery(core, waiting, offer.ref, line))
+            plan.deliveries.append(_delivery(core, waiting, ref, line))
     if plan.deliveries:
         expires = core.clock.now() + _WAIT_WINDOW
         plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))

@@ -125,6 +125,7 @@ async def tell_end(core: Core, run_id: str) -> None:
         return
     result = result_of_checkpoint(core, checkpoint)
     core.count(str(RunStatus.ABORTED))
+    core.want(run_id, [])
     entry = core.entries.get(result.workflow_id)
     if entry is not None:
         await call_hook(entry, "on_complete", result)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, NotRegistered, RunExists
-from poundlock.model.changes import Changes, Remember
+from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
@@ -17,8 +17,6 @@ from poundlock.runtime.core import Core, LiveRun
 from poundlock.runtime.registration import Registered
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
 from poundlock.runtime.waiters import Waiter
-
-_KEY_WINDOW = 86_400.0
 
 
 @dataclass(slots=True)
@@ -83,7 +81,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
         now = core.clock.now()
         key = Remember(
-            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, now + _KEY_WINDOW
+            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, WITH_ITS_RUN
         )
         try:
             # The key speaks first, also where the run's id is taken: checked here, remembered with the creation.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, RunNotFound, StaleVersion
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.pipeline.active import ActiveRun
@@ -52,7 +52,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
                 driven = await _concluded_again(core, live, boundaries, driven, refused)
     except asyncio.CancelledError:
         await _let_go(core, live, stopped(run))
-    except (LeaseLost, StaleVersion) as error:
+    except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted, and is forgotten by now
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
         await _let_go(core, live, error)
     except Exception as error:  # noqa: BLE001 - the store's faults and our own bugs must not end the other runs
@@ -192,6 +192,9 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
     if isinstance(outcome, Paused):
         if outcome.wait.expires_at is not None:
             core.wake_at(outcome.wait.expires_at)
-        core.want(outcome.wait.events)
+        named = live.entry.subscribed
+        core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
     elif live.run.status == "delayed":
         core.wake_at(outcome.until)  # type: ignore[union-attr]  # only Delayed leaves a run delayed
+    else:
+        core.want(live.run.identity.run_id, [])
