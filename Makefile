@@ -1,6 +1,8 @@
-# Every target sets up what it needs first; PYTHON=python3.12 picks another interpreter.
+# Every target sets up what it needs first; PYTHON=python3.12 picks another interpreter, and VENV=.venv-3.12 keeps it in
+# an environment of its own.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 
 .PHONY: help venv demo test check fix bench clean
 .DEFAULT_GOAL := help
@@ -9,7 +11,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 venv: ## set up .venv (the others do it by themselves)
-	@$(PYTHON) scripts/bootstrap.py
+	@$(PYTHON) scripts/bootstrap.py $(VENV)
 
 demo: venv ## run the example on real webhook events
 	@$(BIN)/python examples/demo.py
@@ -33,5 +35,5 @@ bench: venv ## measure, side by side with the bare limits
 	@$(BIN)/python -m bench
 
 clean: ## remove the environment, caches and build products
-	rm -rf .venv .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

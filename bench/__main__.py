@@ -10,7 +10,8 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from bench.tables import TABLES, Row
+from bench.row import Row
+from bench.tables import TABLES
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 MARK = "<!-- measured -->"

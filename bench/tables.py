@@ -6,10 +6,11 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from bench import limits
+from bench.bulk import bursts, loops, restarts
 from bench.measure import Figure, at_once, in_turn, once
+from bench.row import Row
 from bench.workload import PAYLOAD, pausing, payload, three_steps
 from poundlock import Event, Receipt, Transient, Trigger, Workflow, WorkflowRuntime
 from poundlock.runtime.dispatch import DispatchIndex
@@ -17,17 +18,6 @@ from poundlock.runtime.dispatch import DispatchIndex
 ROUNDS = 5
 BATCHES, BATCH = 4, 100
 """Events are emitted in batches small enough that none has to queue for a slot."""
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    workload: str
-    limit: str
-    ours: str
-    ratio: str
-    target: str
-    notes: str
 
 
 async def w1() -> list[Row]:
@@ -212,4 +202,12 @@ def _rate(name: str, unit: str, figures: dict[str, Figure], target: str, notes: 
     )
 
 
-TABLES: dict[str, Callable[[], Awaitable[list[Row]]]] = {"w1": w1, "w2": w2, "w3": w3, "w4": w4}
+TABLES: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+    "w1": w1,
+    "w2": w2,
+    "w3": w3,
+    "w4": w4,
+    "w5": bursts,
+    "w6": restarts,
+    "w7": loops,
+}

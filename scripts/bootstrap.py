@@ -1,4 +1,4 @@
-"""Make `.venv` ready for work: `python3 scripts/bootstrap.py`; quick when there is nothing to do.
+"""Make `.venv` ready for work: `python3 scripts/bootstrap.py [FOLDER]`; quick when there is nothing to do.
 
 House rules: the standard library only, and a syntax that Python 3.7 can still read, so that it gets a sentence instead
 of a traceback. No package index is named here: uv and pip use whatever this machine has configured.
@@ -31,11 +31,11 @@ ROOT = Path(__file__).resolve().parent.parent
 STAMP = "poundlock-ready"
 
 
-def main(root: Path = ROOT) -> None:
-    """Leave a `.venv` below `root` that holds exactly what the project's files ask for."""
+def main(root: Path = ROOT, name: str = ".venv") -> None:
+    """Leave an environment `name` below `root` that holds exactly what the project's files ask for."""
     require_python(sys.version_info[:2])
     with alone(root):
-        venv, wanted = root / ".venv", fingerprint(root)
+        venv, wanted = root / name, fingerprint(root)
         if ready(venv, wanted):
             return
         build(root, venv)
@@ -89,12 +89,12 @@ def build(root: Path, venv: Path) -> None:
     uv = shutil.which("uv")
     if uv:
         discard(venv)
-        say("Setting up .venv with uv ...")
+        say(f"Setting up {venv.name} with uv ...")
         if with_uv(uv, root, venv):
             return
         say("uv could not do it (its own words are above), so pip, which may be configured differently, has a try.")
     discard(venv)
-    say("Setting up .venv with pip; this happens once and takes about half a minute ...")
+    say(f"Setting up {venv.name} with pip; this happens once and takes about half a minute ...")
     with_pip(root, venv)
 
 
@@ -154,4 +154,4 @@ def say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(ROOT, *sys.argv[1:2])

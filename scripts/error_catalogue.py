@@ -84,6 +84,7 @@ GROUPS = {
     "Between a runtime and its store": {
         "StaleVersion": "Internal: the runtime reads again and repeats. Raised by stores.",
         "LeaseLost": "Internal: the run belongs to another owner; this one stops driving it. Raised by stores.",
+        "Refused": "Internal: the root of the four below. Raised by stores.",
         "InboxAhead": "Internal: the run takes the messages in and concludes again. Raised by stores.",
         "LoadMoved": "Internal: the decision is made again on the new load. Raised by stores.",
         "WaitMoved": "Internal: the event is matched again. Raised by stores.",
@@ -91,6 +92,8 @@ GROUPS = {
     },
     "Runtime and command line": {
         "RuntimeStopped": "Use the runtime inside `async with`. An interrupted run goes on when one is started again.",
+        "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
+        "HookTimeout": "Make the hook or clean-up faster, or raise `hook_timeout`. The run's result is not affected.",
         "FeedInvalid": "Correct the app or the feed that the message names.",
         "UsageFault": "Call the command as the message says; nothing was done.",
     },

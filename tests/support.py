@@ -3,35 +3,73 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
 from poundlock.model.changes import Changes, Committed
+from poundlock.runtime.core import State
 from poundlock.stores import MemoryStore
 from poundlock.stores.sqlite import SqliteStore
+from poundlock.testing import run_until_idle
+
+LAST_RESORT = 600.0
+"""Seconds after which what hangs is given up: it only bounds a hang, so no slow or busy machine may come near it."""
+
+
+DONE = "done\n"
+LINGERING = f"""
+import sys
+from poundlock.cli.main import main
+try:
+    main()
+finally:
+    print({DONE!r}, end="", flush=True)
+    sys.stdin.read()
+"""
+"""A program that does what the command does, says so, and stays until it is killed: no kill can come too late."""
 
 
 class Held:
-    """A commit that waits for the test to let it on."""
+    """A commit that waits for the test to let it on. Once it was let on it is no longer among the held ones."""
 
-    def __init__(self, changes: Changes, after: bool):
+    def __init__(self, changes: Changes, after: bool, among: list[Held]):
         self.changes = changes
         self.after = after
-        self._verdict: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._error: Exception | None = None
+        self._judged = asyncio.Event()
+        self._among = among
+        among.append(self)
 
     def release(self):
-        self._verdict.set_result(None)
+        self._leave()
+        self._judged.set()
 
     def fail(self, error: Exception):
-        self._verdict.set_exception(error)
+        # Not a future's exception: nobody would retrieve it if whoever commits was cancelled meanwhile.
+        self._error = error
+        self.release()
 
     async def wait(self):
-        await self._verdict
+        try:
+            await self._judged.wait()
+        finally:
+            self._leave()
+        if self._error is not None:
+            raise self._error
+
+    def _leave(self):
+        if self in self._among:
+            self._among.remove(self)
 
 
 class GatedStore:
     """A Store around a real one whose commits a test may hold, let go in any order, make fail, or end the world at.
+
+    Args:
+        inner: the real one.
+        clock: the VirtualClock that hears of the work of the real one's threads.
 
     Attributes:
         commits: how many commits were asked for; claims that took a run over count as well.
@@ -40,13 +78,15 @@ class GatedStore:
         crash: (number, "before" | "after"): from there on nothing is written and nobody gets an answer.
     """
 
-    def __init__(self, inner):
+    def __init__(self, inner, clock=None):
         self.inner = inner
+        self.clock = clock
         self.commits = 0
         self.written: list[Changes] = []
         self.hold: Callable[[Changes], bool] | None = None
         self.hold_after: Callable[[Changes], bool] | None = None
         self.held: list[Held] = []
+        self._came = asyncio.Event()
         self.failing: Callable[[int, Changes], Exception | None] = lambda _number, _changes: None
         self.crash: tuple[int, str] | None = None
         self.dead = False
@@ -98,12 +138,9 @@ class GatedStore:
         return claims
 
     async def _hold(self, changes, *, after):
-        held = Held(changes, after)
-        self.held.append(held)
-        try:
-            await held.wait()
-        finally:
-            self.held.remove(held)
+        held = Held(changes, after, self.held)
+        self._came.set()
+        await held.wait()
 
     async def _dies(self, number, where):
         if self.crash == (number, where):
@@ -130,12 +167,12 @@ class GatedStore:
         return call
 
     async def until_held(self, count=1):
-        """Return the held commits once there are `count` of them."""
-        for _ in range(100_000):
-            if len(self.held) >= count:
-                return list(self.held)
-            await asyncio.sleep(0)  # noqa: TID251 - only lets the runtime get there
-        raise AssertionError(f"only {len(self.held)} commits are held")
+        """Return the held commits once there are `count` of them; fail as soon as nobody is left who could come."""
+        while len(self.held) < count:
+            self._came.clear()
+            if not await happens(self._came.wait(), self.clock) and len(self.held) < count:
+                raise AssertionError(f"everything is idle, and {len(self.held)} of {count} commits are held")
+        return list(self.held)
 
 
 class Stores:
@@ -151,8 +188,8 @@ class Stores:
     def store(self) -> GatedStore:
         """Return a new store on the place; for memory always around the same one."""
         if self.kind == "memory":
-            return GatedStore(self._memory)
-        return GatedStore(SqliteStore(self.path, synchronous="OFF", clock=self.clock))
+            return GatedStore(self._memory, self.clock)
+        return GatedStore(SqliteStore(self.path, synchronous="OFF", clock=self.clock), self.clock)
 
     async def enter(self, *workflows, store=None, **options) -> WorkflowRuntime:
         """Return a started runtime on the place; closed after the test."""
@@ -164,14 +201,14 @@ class Stores:
         """End a runtime as SIGKILL would: it writes nothing more, and its store is free for the next one."""
         runtime.store.die()
         lifetime, core = runtime._lifetime, runtime._core
-        lifetime._state = "stopped"
-        core.accepting = False
-        lifetime._pump.stop()
+        core.state = State.STOPPED
+        lifetime._poller.stop()
         lifetime.subscriptions.close()
-        await core.join_tasks(cancel=True)
-        core.stop_evicting()
+        await lifetime._interrupt()
+        core.runs.close()
         core.threads.close()
         core.waiters.close(RuntimeError("crashed"))
+        core.watch.close()
         await runtime.store.inner.close()
 
     async def close(self):
@@ -206,10 +243,33 @@ def takes(changes: Changes) -> bool:
     return any(move.new_epoch != move.epoch and move.status == "running" for move in changes.moves)
 
 
-async def turns(count=20):
-    """Let the event loop turn without any time passing."""
-    for _ in range(count):
-        await asyncio.sleep(0)  # noqa: TID251 - no time passes, others only get their turn
+def unmeasured(environment=os.environ):
+    """Return an environment for a child that gets killed or has no room to write.
+
+    Coverage would not be measured in it: it would only leave a half-written file behind, and a warning about that.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_PROCESS_")}
+
+
+async def happens(event, clock=None):
+    """Wait for an awaitable, and tell whether it ended before everything was idle; the clock makes no jump."""
+    awaited = asyncio.ensure_future(event)
+    idle = asyncio.create_task(run_until_idle(clock))
+    try:
+        done, _ = await asyncio.wait({awaited, idle}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (awaited, idle):
+            task.cancel()
+    if awaited in done:
+        awaited.result()
+        return True
+    idle.result()
+    return False
+
+
+def give_up_hanging():
+    """Cancel all tasks of this loop after the last resort: a promise that is not kept must fail, not hang."""
+    return asyncio.get_running_loop().call_later(LAST_RESORT, lambda: [task.cancel() for task in asyncio.all_tasks()])
 
 
 class BrokenCursor:

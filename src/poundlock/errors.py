@@ -12,6 +12,7 @@ Nothing is imported here but the standard library, so that every room may raise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -143,7 +144,7 @@ class WaitExpired(PoundlockError):
 
 
 class VisitLimit(PoundlockError):
-    """A stage was entered more often than the visit limit allows: most likely an endless loop."""
+    """A stage was entered more often than the visit limit allows, without a pause or delay: likely an endless loop."""
 
     code = "VISIT_LIMIT"
 
@@ -253,28 +254,54 @@ class LeaseLost(PoundlockError):
     code = "LEASE_LOST"
 
 
-class InboxAhead(PoundlockError):
+class Refused(PoundlockError):
+    """A condition of a commit does not hold any more. Internal: whoever commits looks again and decides again.
+
+    Its subclasses are how a store talks to the runtime, so what they say is typed; no user of the runtime sees them.
+    """
+
+    code = "REFUSED"
+
+
+class InboxAhead(Refused):
     """The run's inbox holds messages its owner has not seen, so it may not stop yet."""
 
     code = "INBOX_AHEAD"
 
+    def __init__(self, message: str, *, run_id: str, inbox_seq: int, path: str | None = None) -> None:
+        super().__init__(message, path=path, run_id=run_id, inbox_seq=inbox_seq)
+        self.run_id = run_id
+        self.inbox_seq = inbox_seq
 
-class LoadMoved(PoundlockError):
+
+class LoadMoved(Refused):
     """The load a decision was made on has changed meanwhile."""
 
     code = "LOAD_MOVED"
 
+    def __init__(self, message: str, *, workflow_id: str, path: str | None = None) -> None:
+        super().__init__(message, path=path, workflow_id=workflow_id)
+        self.workflow_id = workflow_id
 
-class WaitMoved(PoundlockError):
+
+class WaitMoved(Refused):
     """A wait an event was matched against was armed anew meanwhile."""
 
     code = "WAIT_MOVED"
 
+    def __init__(self, message: str, *, run_id: str, path: str | None = None) -> None:
+        super().__init__(message, path=path, run_id=run_id)
+        self.run_id = run_id
 
-class KeysTaken(PoundlockError):
-    """Keys that had to be absent are present; `taken` maps each to what stands there."""
+
+class KeysTaken(Refused):
+    """Keys that had to be absent are present; `taken` maps each to what is remembered under it."""
 
     code = "KEYS_TAKEN"
+
+    def __init__(self, message: str, *, taken: Mapping[str, Any], path: str | None = None) -> None:
+        super().__init__(message, path=path, taken=dict(taken))
+        self.taken: Mapping[str, Any] = self.fields["taken"]
 
 
 class Contended(PoundlockError):
@@ -312,6 +339,18 @@ class RuntimeStopped(PoundlockError):
     """The runtime is not started, or was stopped."""
 
     code = "RUNTIME_STOPPED"
+
+
+class WrongLoop(PoundlockError):
+    """A runtime was called from another event loop or thread than the one it was started on."""
+
+    code = "WRONG_LOOP"
+
+
+class HookTimeout(PoundlockError):
+    """A hook or clean-up took longer than it may, and was cancelled."""
+
+    code = "HOOK_TIMEOUT"
 
 
 class EnvMissing(PoundlockError):

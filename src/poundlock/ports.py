@@ -87,8 +87,8 @@ class Store(Protocol):
         are written as a whole or not at all, and nobody else is affected.
 
         Raises:
-            StaleVersion, LeaseLost, InboxAhead, LoadMoved, WaitMoved, KeysTaken, RunExists, RunNotFound, RunFinished: a
-                condition does not hold; nothing was written.
+            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken), StaleVersion, LeaseLost, RunExists, RunNotFound,
+                RunFinished: a condition does not hold; nothing was written.
             StoreFull: there is no space; nothing was written.
             StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says nobody knows.
         """
@@ -128,8 +128,8 @@ class Store(Protocol):
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
 
-    async def history(self, run_id: str) -> list[LogRow]:
-        """Return all log rows of a run, in order."""
+    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
+        """Return all log rows of a run, in order; only the last `last` (at least 1) of them if that is given."""
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt given for an event."""

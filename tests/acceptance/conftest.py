@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import LAST_RESORT, LINGERING, unmeasured
 
 ROOT = Path(__file__).resolve().parents[2]
 DESK = ROOT / "examples" / "maintainer_desk.py"
@@ -32,7 +33,7 @@ def poundlock(tmp_path):
             input=input,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LAST_RESORT,
             cwd=tmp_path,
             env=clean_environment(),
             check=False,
@@ -43,13 +44,21 @@ def poundlock(tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a command and leave it running: `(*words, **popen) -> Popen`; it does not outlive the test."""
+    """Start a command and leave it running: `(*words, **popen) -> Popen`; it does not outlive the test.
+
+    One that the test is going to kill is a `victim`: it stays until then, also when its work is done.
+    """
     begun = []
 
-    def begin(*words, **options):
+    def begin(*words, victim=False, **options):
+        environment = clean_environment()
+        if victim:
+            options = {"stdin": subprocess.PIPE, **options}
+            environment = unmeasured(environment)
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        command = [sys.executable, "-m", "poundlock", *map(str, words)]
-        process = subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), **options)
+        program = ["-c", LINGERING] if victim else ["-m", "poundlock"]
+        command = [sys.executable, *program, *map(str, words)]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, **options)
         begun.append(process)
         return process
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support import LAST_RESORT
 
 pytestmark = pytest.mark.acceptance
 
@@ -66,7 +67,7 @@ def test_events_are_handled_while_the_pipe_is_open(start, app):
         process.stdin.flush()
         assert next_receipt(process)["line"] == n
     process.stdin.close()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=LAST_RESORT) == 0
 
 
 def test_events_from_a_redirected_file(tmp_path, app):
@@ -75,16 +76,18 @@ def test_events_from_a_redirected_file(tmp_path, app):
     feed.write_text(lines(go(1)), encoding="utf-8")
     command = [sys.executable, "-m", "poundlock", "run", str(app), "--events", "-", "--json"]
     with feed.open() as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=LAST_RESORT, check=True)
     assert json.loads(done.stdout)["emitted"] == 1
-    nothing = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    nothing = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LAST_RESORT, check=True
+    )
     assert json.loads(nothing.stdout)["lines"] == 0
 
 
 def test_second_process_on_a_file(start, poundlock, app):
     """One process owns a store: a second one that would write is told who has it, and those that read are let in."""
     store = ("--store", "sqlite:///runs.db")
-    owner = start("run", app, "--events", "-", *store, "--receipts", stdin=subprocess.PIPE)
+    owner = start("run", app, "--events", "-", *store, "--receipts", victim=True)
     owner.stdin.write(lines(go(0)))
     owner.stdin.flush()
     [run_id] = [line["run_id"] for line in next_receipt(owner)["lines"]]
@@ -116,7 +119,7 @@ def test_interrupted_feed_is_gone_on_with(start, poundlock, app, tmp_path, numbe
     process.stdin.flush()
     next_receipt(process)
     process.send_signal(number)
-    assert process.wait(timeout=30) == code
+    assert process.wait(timeout=LAST_RESORT) == code
     told = process.stderr.read()
     assert "goes on from here" in told
     assert "Traceback" not in told
@@ -131,7 +134,7 @@ def test_output_that_nobody_reads(start, app, tmp_path):
     process = start("run", app, "--events", feed, "--receipts")
     next_receipt(process)
     process.stdout.close()
-    assert process.wait(timeout=30) == 1
+    assert process.wait(timeout=LAST_RESORT) == 1
     assert "Traceback" not in process.stderr.read()
 
 
@@ -145,7 +148,7 @@ def test_help_is_quick():
         " 'poundlock.runtime'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LAST_RESORT, check=True)
     assert done.stdout.splitlines()[-1] == "loaded:"
 
 
@@ -158,7 +161,7 @@ def test_demo(tmp_path):
     copytree(examples, tmp_path / "examples")
     for number in (1, 2):
         command = [sys.executable, "examples/demo.py"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LAST_RESORT, check=True)
         assert (tmp_path / "demo-runs" / f"desk-{number}.db").is_file()
         assert done.stderr == ""
         for shown in ("Receipts by verdict", "Parked", "completed, #2 may be merged, says you", "░ paused", "Try next"):
@@ -175,5 +178,5 @@ def test_examples(name, said):
     from pathlib import Path
 
     example = Path(__file__).resolve().parents[2] / "examples" / name
-    done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, timeout=LAST_RESORT, check=True)
     assert done.stdout == said

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import crash_workload
 import pytest
+from support import unmeasured
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,6 +23,7 @@ STEP = 3
 async def start(folder, number=NEVER, where="before"):
     """Run the workload on the file in a folder until it ends or kills itself; returns the exit code."""
     tests = Path(crash_workload.__file__).parent
+    environment = dict(os.environ) if number == NEVER else unmeasured()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
@@ -31,7 +33,7 @@ async def start(folder, number=NEVER, where="before"):
         str(folder / "notes"),
         str(number),
         where,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
         stderr=asyncio.subprocess.PIPE,
     )
     _, told = await process.communicate()

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 
 import pytest
+from support import LAST_RESORT, unmeasured
 
 from poundlock.errors import StoreUnavailable
 from poundlock.model.runs import RunQuery
@@ -71,10 +72,14 @@ def path(tmp_path):
 
 @pytest.fixture
 def run(path):
-    """Start a script on the store's file and leave it running; it does not outlive the test."""
+    """Start a script on the store's file and leave it running; it does not outlive the test.
+
+    `measured=False` is for one that gets killed, or has no room to write down what it covered.
+    """
     begun = []
 
-    def start(script, *arguments, **options):
+    def start(script, *arguments, measured=True, **options):
+        options["env"] = dict(os.environ) if measured else unmeasured()
         command = [sys.executable, "-c", script, str(path), *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         begun.append(process)
@@ -88,7 +93,7 @@ def run(path):
 
 def ended(process):
     """Wait for a script and return the lines it printed."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LAST_RESORT)
     assert process.returncode == 0, err
     return out.splitlines()
 
@@ -107,7 +112,7 @@ async def test_what_was_acknowledged_survives_kill_nine(run, path):
     """After each of 24 SIGKILLs amid work all acknowledged commits are there, whole, and the file is sound."""
     acknowledged = {}
     for kill in range(24):
-        process = run(WORKING, kill * 10_000)
+        process = run(WORKING, kill * 10_000, measured=False)
         lines = []
         for line in process.stdout:
             lines.append(line)
@@ -156,7 +161,7 @@ asyncio.run(main())
 
 async def test_the_lock_dies_with_its_owner(run, path):
     """A second process is refused and told the owner's pid; once the owner is killed the file is free at once."""
-    owner = run(HOLDING)
+    owner = run(HOLDING, measured=False)
     assert owner.stdout.readline() == "open\n"
     with pytest.raises(StoreUnavailable, match=f"in use by process {owner.pid}"):
         await SqliteStore(path).open("w2")
@@ -176,7 +181,7 @@ async def test_a_child_of_the_owner_does_not_keep_the_lock(run, path):
     """A program that the owner started and that outlives it does not hold the file."""
     # Popen returns once the child has become the other program; right after a mere fork it would still hold everything.
     started = 'import subprocess; say(subprocess.Popen(["sleep", "60"], close_fds=False).pid)'
-    owner = run(HOLDING.replace('say("open")', started))
+    owner = run(HOLDING.replace('say("open")', started), measured=False)
     child = int(owner.stdout.readline())
     owner.kill()
     owner.wait()
@@ -266,7 +271,7 @@ asyncio.run(main())
 def test_a_store_that_has_no_room_is_not_half_made(run):
     """Making a store on a full disk is `StoreFull` and leaves no file behind."""
     pytest.importorskip("resource", reason="no limits on file sizes here")
-    assert ended(run(NO_ROOM)) == ["STORE_FULL", ""]
+    assert ended(run(NO_ROOM, measured=False)) == ["STORE_FULL", ""]
 
 
 LONG = (
@@ -359,7 +364,7 @@ def test_a_forked_child_cannot_use_its_parents_store(run):
 
 async def test_two_looks_at_one_file_agree(run, path):
     """While one process works, others see whole commits only: every run has the log that its version says."""
-    process = run(WORKING, 0)
+    process = run(WORKING, 0, measured=False)
     assert process.stdout.readline() == "open\n"
     store = SqliteStore(path, readonly=True)
     await store.open("cli")

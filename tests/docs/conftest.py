@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import LAST_RESORT
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(
@@ -129,7 +130,7 @@ class PageRunner:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
-            timeout=60,
+            timeout=LAST_RESORT,
             check=False,
         )
         return done.stdout

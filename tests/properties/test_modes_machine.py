@@ -165,7 +165,7 @@ class ModesMachine(RuleBasedStateMachine):
         self.queue.append(run)
 
     def settle(self):
-        count = self.mode.settled(self.load())
+        _, count = self.load().promoted(self.mode.slots)
         assert 0 <= count <= len(self.queue)
         assert count <= max(0, self.slots - len(self.active)), "more are started than there are slots"
         for _ in range(count):

@@ -1,8 +1,9 @@
 """The short way across a stage boundary comes to what the long way comes to.
 
-A stage of one plain step is concluded in the runner's loop (`boundary.cross`), all others by `boundary.conclude`. The
-same pipeline is run both ways, on the same answers of its steps and the same messages at the same moments, and what
-can be seen of the runs must be equal: state, outcome, and the timeline with every patch.
+A stage of one plain step is performed and concluded by `short_way.pass_through`, all others by `steps.perform` and
+`concluding.conclude`. The same pipeline is run all the ways there are, on the same answers of its steps and the same
+messages at the same moments, and what can be seen of the runs must be equal: state, outcome, and the timeline with
+every patch.
 """
 
 from __future__ import annotations
@@ -76,7 +77,17 @@ def workflow(script, runtime):
     return Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", [*stages, gate, last])])
 
 
-async def seen(script, initial, *, timeline, short):
+def force(stage, way):
+    """Have a stage take this way: "short", "long", or the short way for its step only, concluded the long way."""
+    assert stage.plain is (stage.id != "gate")
+    if way != "short":
+        stage.plain = False
+    if way == "long":
+        stage.only = None
+        stage.start_entries = stage.start_entries[:1]  # the long way notes itself that a step begins
+
+
+async def seen(script, initial, *, timeline, way):
     """Run the script and return what can be seen of the run."""
     runtime = []
     async with VirtualClock() as clock:
@@ -84,8 +95,7 @@ async def seen(script, initial, *, timeline, short):
         async with WorkflowRuntime(wf, clock=clock, timeline=timeline) as rt:
             runtime.append(rt)
             for stage in rt._core.entries["w"].plans["main"].stages:
-                stage.plain = stage.plain and short
-                assert stage.plain is (short and stage.id != "gate")
+                force(stage, way)
             [run_id] = (await rt.emit("begin", initial)).run_ids
             result = await rt.wait(run_id, 3600)
             entries = (await rt.timeline(run_id)).entries
@@ -106,15 +116,15 @@ def _anonymous(payload, run_id):
 
 @pytest.mark.parametrize("timeline", [True, False])
 def test_the_short_way_comes_to_what_the_long_way_comes_to(timeline):
-    """Whatever steps answer and whoever writes to the run meanwhile, both ways leave the same behind."""
+    """Whatever steps answer or raise and whoever writes to the run meanwhile, all ways leave the same behind."""
 
     @given(
         script=st.fixed_dictionaries({name: st.lists(VISITS, min_size=1, max_size=2) for name in NAMES}),
         initial=st.dictionaries(KEYS, st.integers(0, 3), max_size=2),
     )
     def check(script, initial):
-        short = asyncio.run(seen(script, initial, timeline=timeline, short=True))
-        long = asyncio.run(seen(script, initial, timeline=timeline, short=False))
-        assert short == long
+        short = asyncio.run(seen(script, initial, timeline=timeline, way="short"))
+        for way in ("performed short, concluded long", "long"):
+            assert asyncio.run(seen(script, initial, timeline=timeline, way=way)) == short
 
     check()

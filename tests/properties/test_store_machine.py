@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError
-from poundlock.model.changes import Changes, LoadChange, Post, Remember, Token
+from poundlock.model.changes import Changes, LoadChange, Post, Release, Remember, Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import MOVES, RunStatus
@@ -54,12 +54,17 @@ waits = st.lists(
     unique_by=lambda wait: wait.wait_id,
 ).map(tuple)
 patches = st.dictionaries(st.sampled_from("xyz"), st.integers(0, 3) | st.none() | st.just({"in": 1}), max_size=2)
+RELEASES = {"queued": st.booleans(), "slots": st.integers(1, 3), "owner": st.sampled_from(["w2", None])}
 loads = st.builds(Load, st.integers(0, 3), st.none(), st.integers(0, 2), st.none())
 events = [
     Event(type, {"id": value, "n": 2}, id="probe", time=0.0)
     for type in ("order.approved", "order.shipped.late")
     for value in (1, 2, "1")
 ]
+
+
+def _release(pair, run_id, *, queued=False, slots=2, owner="w1"):
+    return Release(*pair, run_id, queued, slots, owner)
 
 
 def outcome(error: BaseException) -> Any:
@@ -158,12 +163,17 @@ class Stores(RuleBasedStateMachine):
             waits=None if target.terminal else data.draw(st.none() | waits),
             consumed=tuple(data.draw(st.sets(st.sampled_from(messages)))) if messages else (),
             snapshot=data.draw(st.none() | patches.map(dump)),
+            visits=data.draw(st.sampled_from([None, None, '"first"', '{"first":2}'])),
             inbox=data.draw(st.sampled_from([None, head.inbox_seq, head.inbox_seq, head.inbox_seq + 1])),
         )
         wrong = data.draw(st.sampled_from(["", "", "", "", "version", "epoch"]))
         if wrong:
             move = move._replace(**{wrong: getattr(move, wrong) + 7})
-        return lambda _: Changes(moves=(move,), now=self.now)
+        identity = record.identity
+        leaves = identity.load_key is not None and data.draw(st.booleans())
+        pair = (identity.workflow_id, identity.load_key)
+        releases = (data.draw(st.builds(_release, st.just(pair), st.just(run_id), **RELEASES)),) if leaves else ()
+        return lambda _: Changes(moves=(move,), releases=releases, now=self.now)
 
     def mixture(self, data) -> Unit:
         """One of everything, sometimes: what admitting an event writes."""
@@ -175,7 +185,10 @@ class Stores(RuleBasedStateMachine):
         kinds = st.sampled_from(["signal", "abort"])
         posts = data.draw(st.lists(st.builds(Post, RUNS, kinds, patches, st.just(self.now)), max_size=2).map(tuple))
         pairs = data.draw(st.lists(st.sampled_from(PAIRS), max_size=2, unique=True))
-        wanted = [(pair, data.draw(loads), data.draw(st.integers(0, 2)), data.draw(st.booleans())) for pair in pairs]
+        wanted = [(pair, data.draw(loads), data.draw(st.booleans())) for pair in pairs]
+        leaving = data.draw(
+            st.lists(st.builds(_release, st.sampled_from(PAIRS), RUNS, **RELEASES), max_size=2).map(tuple)
+        )
         fresh = Token(self.number(), 0)
         expires = self.now + data.draw(st.integers(1, 3))
         scopes = data.draw(st.sets(st.sampled_from(["", "orders/placed"])))
@@ -184,14 +197,15 @@ class Stores(RuleBasedStateMachine):
 
         def unit(tokens: Tokens) -> Changes:
             changes = []
-            for pair, load, promote, right in wanted:
+            for pair, load, right in wanted:
                 token = tokens[pair]
                 following = fresh if token is None else token.next()
-                changes.append(LoadChange(*pair, token if right else Token(0, 0), load, following, promote, owner))
+                changes.append(LoadChange(*pair, token if right else Token(0, 0), load, following))
             return Changes(
                 creates=creation.creates if creation else (),
                 events=(*(creation.events if creation else ()), event_of(ref, "order.approved")),
                 loads=tuple(changes),
+                releases=leaving,
                 remember=remember,
                 deliveries=deliveries,
                 posts=posts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import bootstrap
@@ -33,7 +35,7 @@ def commands(monkeypatch):
         def run(self, root, command, **environment):
             self.append(command)
             if "venv" in command:
-                python = bootstrap.python_of(root / ".venv")
+                python = bootstrap.python_of(Path(command[-1]))
                 python.parent.mkdir(parents=True)
                 python.touch()
             return not any(word in command for word in self.failing)
@@ -127,3 +129,14 @@ def test_failing_pip_gets_a_sentence(root, commands):
     commands.failing = ()
     bootstrap.main(root)
     assert len(commands) == 4
+
+
+def test_another_python_has_an_environment_of_its_own(root, commands, monkeypatch):
+    """An environment of another name is made beside the usual one, which stays as it is."""
+    bootstrap.main(root)
+    bootstrap.main(root, ".venv-3.13")
+    assert [Path(command[-1]).name for command in commands if "venv" in command] == [".venv", ".venv-3.13"]
+    done = len(commands)
+    bootstrap.main(root)
+    bootstrap.main(root, ".venv-3.13")
+    assert done == len(commands) == 4

@@ -16,6 +16,7 @@ from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
 from poundlock.clock import timeout_after
 from poundlock.errors import ArtifactTimeout
+from poundlock.guard import describe, for_the_process, log_text, passes
 
 
 class FinishGenerator:
@@ -89,7 +90,9 @@ class Sweep:
             self._slot.node.cleanups_run += 1
             try:
                 given = cleanup()
-            except Exception as error:  # noqa: BLE001 - isolation is what a sweep is for
+            except BaseException as error:  # isolation is what a sweep is for
+                if for_the_process(error):
+                    raise
                 self._note(error)
                 continue
             if hasattr(given, "__await__"):
@@ -139,26 +142,32 @@ class Sweep:
         try:
             async with scope:
                 await awaitable
-        except Exception as error:  # noqa: BLE001 - isolation is what a sweep is for
-            late = f"did not end within {limit} s and was given up"
-            self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            self._note(RuntimeError(f"a clean-up of {self._at()} was cancelled from within: {error!r}"))
+            self._note(error)
+        except BaseException as error:  # isolation is what a sweep is for
+            if passes(error, asyncio.current_task()):
+                raise
+            late = f"did not end within {limit} s and was given up"
+            self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)
 
     def _at(self) -> str:
         return "what rested on it" if self._slot is None else f"'{self._slot.name}'"
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, raised: BaseException) -> None:
+        error = raised
+        if not isinstance(error, Exception):  # a group of errors to raise holds no others
+            said = describe(error)
+            error = RuntimeError(f"a clean-up of {self._at()} raised {said.type}: {said.message}")
         if self._slot is not None:
             error.add_note(f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
         self.errors.append(error)
 
     def _log(self) -> None:
         for error in self.errors:
-            logger.error("a clean-up failed", exc_info=error)
+            logger.error("a clean-up failed\n%s", log_text(error))
 
 
 async def outlast(task: asyncio.Task[Any]) -> None:

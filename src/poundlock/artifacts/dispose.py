@@ -15,6 +15,7 @@ from poundlock.artifacts.cleanup import Sweep, outlast
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
 from poundlock.clock import timeout_after
+from poundlock.guard import log_text
 
 
 def dispose_now(node: Node) -> bool:
@@ -78,7 +79,7 @@ async def dispose(node: Node) -> None:
 def _log_errors(closing: asyncio.Task[None]) -> None:
     error = None if closing.cancelled() else closing.exception()
     if error is not None:
-        logger.error("%s", error, exc_info=error)
+        logger.error("%s", log_text(error))
 
 
 async def _close(node: Node) -> None:
@@ -125,8 +126,9 @@ async def _end_tasks(node: Node) -> None:
 
 
 async def _bounded_wait(node: Node, tasks: set[asyncio.Task[None]]) -> None:
+    limit = node.cleanup_timeout
     try:
-        async with timeout_after(node.clock, node.cleanup_timeout):
+        async with timeout_after(node.clock, limit):
             await asyncio.wait(tasks)
     except TimeoutError:
         pass  # the caller sees which are not done

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from poundlock.errors import ArtifactInvalid, suggest
+from poundlock.guard import for_the_process, log_text
 
 logger = logging.getLogger("poundlock.artifacts")
 
@@ -71,8 +72,10 @@ def call_safely(listener: Callable[[Any], Any], value: Any) -> None:
     """Call a listener; what it raises is logged, because the artifact is not to blame for who watches it."""
     try:
         listener(value)
-    except Exception:
-        logger.exception("a listener of '%s' failed", getattr(value, "key", value))
+    except BaseException as error:
+        if for_the_process(error):
+            raise
+        logger.error("a listener of '%s' failed\n%s", getattr(value, "key", value), log_text(error))
 
 
 class Observer:

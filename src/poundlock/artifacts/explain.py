@@ -21,6 +21,7 @@ from poundlock.errors import (
     ScopeViolation,
     suggest,
 )
+from poundlock.guard import describe
 
 
 def askers(asker: Slot | Node | None) -> Iterator[Slot]:
@@ -149,13 +150,14 @@ def no_params(name: str) -> ArtifactInvalid:
 
 def failed(slot: Slot, error: BaseException) -> ArtifactFailed:
     """The factory raised."""
+    said = describe(error)
     return ArtifactFailed(
         f"building '{slot.name}' in {_called(slot.node)} failed{_asked_by(slot.asker)}: "
-        f"{type(error).__name__}: {error}; nothing was kept, the next resolution tries again",
+        f"{said.type}: {said.message}; nothing was kept, the next resolution tries again",
         key=slot.name,
         chain=[*chain(slot.asker), slot.name],
         container=slot.node.name,
-        cause=type(error).__qualname__,
+        cause=said.type,
     )
 
 

@@ -18,6 +18,7 @@ from poundlock.artifacts.context import FactoryContext
 from poundlock.artifacts.node import EMPTY, READY, Slot
 from poundlock.artifacts.recipe import Kind
 from poundlock.errors import PoundlockError
+from poundlock.guard import for_the_process
 
 STALE_LIMIT: Final = 10
 """How often one build starts again because what it read has changed meanwhile."""
@@ -107,7 +108,7 @@ def publish(slot: Slot, instance: Any, started: float) -> None:
 def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
     """Mark a slot as not built, tell, and return the error to raise: a Poundlock error as it is, any other wrapped."""
     failure: BaseException = error
-    if isinstance(error, Exception | asyncio.CancelledError) and not isinstance(error, PoundlockError):
+    if not isinstance(error, PoundlockError) and not for_the_process(error):
         failure = explain.failed(slot, error)
         failure.__cause__ = error
     node = slot.node

@@ -13,6 +13,7 @@ from poundlock.artifacts.announce import announce, tell
 from poundlock.artifacts.cleanup import add_cleanup
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
+from poundlock.guard import log_text
 
 
 # --------------------------------------------------------------------------------------------------- selections
@@ -111,7 +112,8 @@ async def _produce(slot: Slot, producer: Callable[..., Any]) -> None:
         else:
             await producer(emit)
     except Exception as error:  # noqa: BLE001 - a producer is the user's; what it raises is logged and told
-        logger.exception("the stream of '%s' failed; the artifact is built anew when it is next asked for", slot.name)
+        lost = "the artifact is built anew when it is next asked for"
+        logger.error("the stream of '%s' failed; %s\n%s", slot.name, lost, log_text(error))
         if slot.builds == generation and slot.status is READY:
             slot.error = error
             tell(slot, "error", error=error)

@@ -26,6 +26,7 @@ from blinker import NamedSignal
 
 from poundlock.bus.signals import EventSignal, EventSignals
 from poundlock.errors import EmitLoop, InvalidDefinition, InvalidEvent
+from poundlock.guard import for_the_process, log_text, passes, repr_of
 from poundlock.model.events import Event
 from poundlock.model.patterns import is_pattern, type_matches
 from poundlock.ports import Handler, Publication, PublicationHandler, Subscription
@@ -385,7 +386,9 @@ class LocalBus:
             else:
                 return None  # cancelled by a handler before it
         # CancelledError too: nothing was awaited here, so it is the handler's own and not the publisher's.
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - user code
+        except BaseException as error:  # user code
+            if for_the_process(error):
+                raise
             self._complain(receiver, publication, error)
             return None
         if rest is not None and inspect.isawaitable(rest):
@@ -402,7 +405,9 @@ class LocalBus:
             if task is not None and task.cancelling():
                 raise  # the loop is shutting down
             self._complain(receiver, publication, error)
-        except Exception as error:  # noqa: BLE001 - user code
+        except BaseException as error:  # user code
+            if passes(error, asyncio.current_task()):
+                raise
             self._complain(receiver, publication, error)
         else:
             self._delivered += 1
@@ -430,13 +435,15 @@ class LocalBus:
     def _complain(self, receiver: Any, publication: Publication, error: BaseException) -> None:
         self._failed += 1
         handler = receiver.handler if type(receiver) is _Subscriber else receiver
-        _log.error("handler %s failed on event '%s'", _name(handler), publication.event.type, exc_info=error)
+        _log.error("handler %s failed on event '%s'\n%s", _name(handler), publication.event.type, log_text(error))
         if self.on_error is None:
             return
         try:
             self.on_error(publication, handler, error)
-        except Exception:  # noqa: BLE001 - user code
-            _log.exception("on_error of the bus failed itself")
+        except BaseException as failure:  # user code
+            if for_the_process(failure):
+                raise
+            _log.error("on_error of the bus failed itself\n%s", log_text(failure))
 
     # -- room and tasks
     async def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -504,7 +511,7 @@ def _running() -> asyncio.AbstractEventLoop | None:
 
 
 def _name(handler: Any) -> str:
-    return str(getattr(handler, "__qualname__", None) or repr(handler))
+    return str(getattr(handler, "__qualname__", None) or repr_of(handler))
 
 
 def _loop_error(chain: list[str], max_depth: int) -> EmitLoop:

@@ -20,8 +20,8 @@ WORK, PAUSE, DELAY, QUEUE = "work", "pause", "delay", "queue"
 MARKS = {WORK: "█", PAUSE: "░", DELAY: "▒", QUEUE: "·"}
 ASCII_MARKS = {WORK: "#", PAUSE: "-", DELAY: "~", QUEUE: "."}
 MEANINGS = {WORK: "working", PAUSE: "paused", DELAY: "delayed", QUEUE: "queued"}
-_SMALLEST_QUEUE = 0.05
-"""Seconds between a run's creation and its first stage that are worth a bar; below, nobody queued."""
+_QUEUED = "(queued)"
+"""The row of the time in the queue; no path of a stage, which has a pipeline before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ class _Reader:
         self.notes: list[str] = []
         self.ended = False
         self._open: dict[str, tuple[str, float]] = {}
-        self._created: float | None = None
         self._stage = ""
         self._event = ""
 
@@ -109,8 +108,10 @@ class _Reader:
         """Take in one entry."""
         what, _, happened = entry.type.partition(":")
         payload = entry.payload if isinstance(entry.payload, dict) else {}
-        if entry.type == "run:created":
-            self._created = entry.time
+        # Only this entry tells: a run may also begin late because the machine has much to do.
+        if entry.type == "run:queued":
+            self._row(_QUEUED, depth=0)
+            self._open[_QUEUED] = (QUEUE, entry.time)
         elif what in ("stage", "step"):
             self._work(entry, what, happened)
         elif entry.type == "pipeline:pause":
@@ -140,7 +141,6 @@ class _Reader:
             return  # a stage of one step of its name: one bar says it all
         if happened == "start":
             if what == "stage":
-                self._queued(entry.time)
                 self._close_idle(entry.time)
             self._row(path, depth=0 if what == "stage" else 1)
             self._open.setdefault(path, (WORK, entry.time))
@@ -150,11 +150,6 @@ class _Reader:
                 for step in [other for other in self._open if other.startswith(f"{path}/")]:
                     self._close(step, entry.time)
             self._close(path, entry.time)
-
-    def _queued(self, time: float) -> None:
-        if self._created is not None and time - self._created > _SMALLEST_QUEUE:
-            self.rows = {"": Row("(queued)", 0, [Bar(QUEUE, self._created, time)]), **self.rows}
-        self._created = None
 
     def _resumed(self, entry: TimelineEntry, payload: dict[str, Any]) -> None:
         stood = self._close(self._stage, entry.time)

@@ -2,7 +2,8 @@
 
 House rules:
 
-1. Deltas, not whole records: what moves is named, what does not is not repeated.
+1. Deltas where something grows: the entries of a log, patches of the state. What is small is named whole: a move has
+   the run's whole head, a set of waits all of them.
 2. Each part names what must still hold for it. If anything does not, nothing of the whole is written.
 3. Values in here are detached: texts, numbers, or data that nobody else holds.
 """
@@ -13,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from poundlock.model.lifecycle import RunStatus
+from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
-from poundlock.model.runs import LogRow, RunHead, RunIdentity, StoredEvent, WaitRow
+from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 
 
 class RunCreate(NamedTuple):
-    """A new run. Must hold: no run of this id exists (`RunExists`). `snapshot` is always None: the log says it all."""
+    """A new run. Must hold: no run of this id exists (`RunExists`). The log says its state: no snapshot."""
 
     identity: RunIdentity
     head: RunHead
@@ -33,12 +34,13 @@ class RunMove(NamedTuple):
 
     Must hold: the run's version is `version` (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is
     given, its last inbox sequence is `inbox` (`InboxAhead`). The version then grows by one. A run that had given its
-    slot back and goes on with `slot` True counts as active in its load again; giving it back is a `LoadChange`.
+    slot back and goes on with `slot` True counts as active in its load again; giving it back is a `Release`.
 
     Attributes:
         waits: the complete set of armed waits from now on; None leaves them as they are.
         consumed: inbox sequences that this change uses up. At a terminal status the whole inbox and all waits go.
         snapshot: JSON text of the whole state, when it is time for one.
+        visits: how often it entered its stages, see `visits.py`; None leaves that as it is.
     """
 
     run_id: str
@@ -58,6 +60,54 @@ class RunMove(NamedTuple):
     waits: tuple[WaitRow, ...] | None = None
     consumed: tuple[int, ...] = ()
     snapshot: str | None = None
+    visits: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        record: RunRecord,
+        status: RunStatus,
+        *,
+        now: float,
+        owner: str | None = None,
+        guard_inbox: bool = False,
+        outcome: str | None = None,
+        log: LogRow | None = None,
+    ) -> RunMove:
+        """Return the move of a run without an owner, on the version that was read. Its epoch grows by one.
+
+        Stage and attempt stay as they are; the wake time goes. It keeps its slot until it ends.
+
+        Args:
+            record: the run as it was read.
+            status: what the run is from then on.
+            now: seconds since 1970.
+            owner: who owns it from then on; None for nobody. A `ready` run with an owner counts as recovered.
+            guard_inbox: refuse (`InboxAhead`) if messages came since it was read.
+            outcome: JSON text of its result or error, at the end.
+            log: what the move adds to the run's log.
+
+        Raises:
+            AssertionError: the life cycle has no such move.
+        """
+        head = record.head
+        check_move(head.status, status)
+        return cls(
+            run_id=record.identity.run_id,
+            version=head.version,
+            epoch=head.epoch,
+            inbox=head.inbox_seq if guard_inbox else None,
+            status=status,
+            owner=owner,
+            new_epoch=head.epoch + 1,
+            stage=head.stage,
+            attempt=head.attempt,
+            wake_at=None,
+            outcome=outcome,
+            slot=head.slot and not status.terminal,
+            updated_at=now,
+            log=log,
+        )
 
 
 class Token(NamedTuple):
@@ -81,10 +131,8 @@ class LoadChange:
     Must hold: the stored token is `expect`, or there is no row if that is None (`LoadMoved`).
 
     Attributes:
-        load: the load from now on, promotions included; an idle one is deleted.
+        load: the load from now on; an idle one is deleted.
         token: the token from now on.
-        promote: how many queued runs take a slot now, by priority and then acceptance; the commit returns which.
-        owner: who owns the promoted runs; None leaves them `ready`.
     """
 
     workflow_id: str
@@ -92,8 +140,28 @@ class LoadChange:
     expect: Token | None
     load: Load
     token: Token
-    promote: int = 0
-    owner: str | None = None
+
+
+class Release(NamedTuple):
+    """A run leaves the load of its (workflow, key), and queued runs take the slots that are free then.
+
+    Nothing has to hold for it, because an end cannot be refused: the store works out from the load it finds what the
+    load is afterwards (`Load.left`), moves its token on, and returns who was promoted, by priority and then acceptance.
+    It comes with the move that takes the run out, after the load changes of the same unit.
+
+    Attributes:
+        run_id: the run that leaves.
+        queued: whether it leaves the queue; otherwise it gives its slot back.
+        slots: how many runs the mode lets be active at once.
+        owner: who owns the promoted runs; None leaves them `ready`.
+    """
+
+    workflow_id: str
+    load_key: str
+    run_id: str
+    queued: bool
+    slots: int
+    owner: str | None
 
 
 WITH_ITS_RUN: Final = float("inf")
@@ -138,6 +206,7 @@ class Changes:
     creates: tuple[RunCreate, ...] = ()
     moves: tuple[RunMove, ...] = ()
     loads: tuple[LoadChange, ...] = ()
+    releases: tuple[Release, ...] = ()
     events: tuple[StoredEvent, ...] = ()
     remember: tuple[Remember, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
@@ -165,7 +234,9 @@ class Changes:
     @property
     def decides_nothing(self) -> bool:
         """Whether runs are created and moved, and that is all: only the runs' own conditions have to hold."""
-        return not (self.loads or self.remember or self.deliveries or self.posts or self.receipt is not None)
+        return not (
+            self.loads or self.releases or self.remember or self.deliveries or self.posts or self.receipt is not None
+        )
 
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
         """Return the keys to keep, now that it is known what the deliveries came to."""
@@ -177,7 +248,7 @@ class Committed(NamedTuple):
     """What a commit decided by itself.
 
     Attributes:
-        promoted: ids of the runs promoted, in order, over all load changes.
+        promoted: ids of the runs promoted, in order, over all releases.
         delivered: one per delivery.
         posted: the inbox sequence of each post.
     """

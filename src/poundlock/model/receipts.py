@@ -26,12 +26,6 @@ class Verdict(StrEnum):
     UNMATCHED = "unmatched"
 
 
-REMEMBERED = frozenset(
-    {Verdict.STARTED, Verdict.QUEUED, Verdict.SIGNALLED, Verdict.REPLACED, Verdict.RESUMED, Verdict.BUFFERED}
-)
-"""Verdicts after which the same event id is a duplicate; the others may be tried again."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
     """One line of a receipt.

@@ -39,6 +39,7 @@ class RunHead:
 
     `stage` is where the run stands: the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON
     text of `{"result": ...}` or `{"error": {...}}` once ended. `slot`: whether it counts as active in its load.
+    `visits`: how often it entered its stages, see `visits.py`.
     """
 
     status: RunStatus
@@ -53,6 +54,7 @@ class RunHead:
     inbox_seq: int
     log_seq: int
     updated_at: float
+    visits: str | None = None
 
 
 class WaitRow(NamedTuple):
@@ -124,12 +126,19 @@ class RunRecord(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Everything needed to go on with a run: its record, state, event, and unconsumed messages."""
+    """Everything needed to go on with a run: its record, state, event, and unconsumed messages.
+
+    Whoever goes on has to know when the next snapshot is due, or a run that is loaded in each round of a loop never
+    writes one: `log_size` is the length of the log's texts since the last snapshot, in characters, `snapshot_size` the
+    length of that snapshot (0: there is none).
+    """
 
     record: RunRecord
     state: dict[str, Any]
     event: Event
     inbox: tuple[Message, ...]
+    log_size: int
+    snapshot_size: int
 
 
 @dataclass(slots=True)

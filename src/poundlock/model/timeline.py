@@ -57,6 +57,11 @@ def read_entries(rows: Iterable[LogRow]) -> list[TimelineEntry]:
     ]
 
 
+def size_of(rows: Iterable[LogRow]) -> int:
+    """Return the length of log rows' texts, in characters."""
+    return sum([len(row.text) for row in rows])
+
+
 def fold(rows: Iterable[LogRow], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the state after the patches of log rows, starting from `state`."""
     folded = dict(state or {})

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from poundlock.errors import DuplicateKey, InvalidDefinition, PoundlockError, suggest
+from poundlock.errors import DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     INSTRUCTIONS,
@@ -267,8 +267,3 @@ def _leads_to(stage: Stage, place: int) -> list[int | str] | None:
     if router is None or isinstance(router, Delay) or type(router).__name__ == "Advance":
         return [place + 1]
     return []
-
-
-def explain(error: PoundlockError) -> str:
-    """Return an error as one line: its code and its sentence."""
-    return f"{error.code}: {error.message}"

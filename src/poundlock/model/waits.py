@@ -8,7 +8,7 @@ definitions: there are a few of them however many runs are parked.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -16,8 +16,10 @@ from poundlock.codecs import dump
 from poundlock.model.conditions import Condition, StateRef, resolve
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import type_matches
+from poundlock.model.receipts import Delivery, Fate
 from poundlock.model.runs import WaitRow
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -115,3 +117,37 @@ def arm(
         patch="call" if callable(wait.patch) else wait.patch,
         keys=wait_keys(events, correlate),
     )
+
+
+def armed_anew(delivery: Delivery, armed: Iterable[tuple[str, int, bool]]) -> bool:
+    """Whether one of the waits an event was matched against has another epoch now: it has to be matched again.
+
+    Args:
+        delivery: what is to be delivered.
+        armed: (wait id, epoch, parked) of the run's waits now.
+    """
+    epochs = {wait_id: epoch for wait_id, epoch, _ in armed}
+    return any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits)
+
+
+def delivered_fate(delivery: Delivery, status: RunStatus | None, armed: Iterable[tuple[str, int, bool]]) -> Fate:
+    """Return what a delivery comes to.
+
+    Args:
+        delivery: what is to be delivered.
+        status: the run's; None if there is no such run.
+        armed: (wait id, epoch, parked) of the run's waits now.
+    """
+    return fate_of(status, [parked for wait_id, epoch, parked in armed if (wait_id, epoch) in delivery.waits])
+
+
+def fate_of(status: RunStatus | None, hit: Collection[bool]) -> Fate:
+    """Return what an event for a run comes to.
+
+    Args:
+        status: the run's; None if there is no such run.
+        hit: for each wait of the run that the event is for, whether the run is parked at it.
+    """
+    if status is None or status.terminal or not hit:
+        return Fate.GONE
+    return Fate.RESUMED if status is RunStatus.PAUSED and any(hit) else Fate.BUFFERED

@@ -1,4 +1,4 @@
-"""A run in memory: what its owner knows beyond the row.
+"""A run in memory: what its owner knows beyond the row. Data only; `writing` turns it into changes and back.
 
 House rules: only the task that drives the run writes here, except `inbox`, which deliveries of this process append to.
 `state` is never mutated, only replaced, so views and snapshots taken earlier stay valid.
@@ -6,44 +6,58 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from poundlock.codecs import detach, dump
-from poundlock.model.changes import Changes, RunCreate, RunMove
+from poundlock.clock import Clock
+from poundlock.codecs import dump
+from poundlock.guard import Interruption, LoopWatch
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
-from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunIdentity, StoredEvent, WaitRow
-from poundlock.model.views import StateView
+from poundlock.model.runs import Message, RunIdentity, WaitRow
 from poundlock.pipeline.journal import Journal
+from poundlock.pipeline.plan import PipelinePlan
+from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.states import fits, shown
+from poundlock.pipeline.threads import StepThreads
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
-    from poundlock.clock import Clock
-    from poundlock.pipeline.plan import PipelinePlan
-    from poundlock.pipeline.threads import StepThreads
     from poundlock.state import StateStore
 
-_SMALLEST_SNAPSHOT = 4096
 _RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
+SMALLEST_SNAPSHOT: Final = 4096
+"""Characters of log below which no snapshot of the state is worth its space."""
+JUMPED: Final = ""
+"""Instead of a walk: the run did not go straight on, so its visits have to be written one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Why a paused run went on.
+_left_behind: set[asyncio.Task[Any]] = set()
+
+
+def _keep(task: asyncio.Task[Any]) -> None:
+    _left_behind.add(task)
+    task.add_done_callback(_left_behind.discard)
+
+
+class Supervision(NamedTuple):
+    """What the runs of one runtime share for being interrupted.
 
     Attributes:
-        reason: "event", "timeout", "api" or "delay"; a stage that is begun again after a crash is not told of a delay.
-        wait: id of the wait; None after a delay.
-        event: the event that matched; None for other reasons.
+        watch: tells whether the event loop is ending.
+        abort_grace: seconds a step has to end after its cancellation.
+        keep: keeps a reference to the task of a step that was left behind.
     """
 
-    reason: str
-    wait: str | None = None
-    event: Event | None = None
+    watch: LoopWatch = LoopWatch()  # never started: it sees no end
+    abort_grace: float = 10.0
+    keep: Callable[[asyncio.Task[Any]], None] = _keep
+
+
+_ALONE = Supervision()
 
 
 class Position(NamedTuple):
@@ -60,10 +74,12 @@ class Position(NamedTuple):
     abort: Mapping[str, Any] | None
     resume: Resume | None
     mark: int
+    visits: dict[str, int]
+    walk: str | None
 
 
 class ActiveRun:
-    """One run being driven by this process.
+    """One run being driven by this process: the `RunView` of its steps, and what only its owner knows.
 
     `parked` on a position is expressed by its waits: a row with `parked` set is the wait the run stands at.
     """
@@ -77,7 +93,6 @@ class ActiveRun:
         "clock",
         "consumed",
         "container",
-        "delta_bytes",
         "entered_at",
         "epoch",
         "event",
@@ -86,8 +101,10 @@ class ActiveRun:
         "inbox",
         "inbox_seen",
         "interruptible",
+        "interruption",
         "journal",
         "log_seq",
+        "log_size",
         "make_container",
         "owner",
         "plan",
@@ -96,7 +113,7 @@ class ActiveRun:
         "registered",
         "resume",
         "slot",
-        "snapshot_bytes",
+        "snapshot_size",
         "stage",
         "state",
         "state_store",
@@ -104,12 +121,14 @@ class ActiveRun:
         "stopping",
         "stored_event",
         "stored_waits",
+        "supervision",
         "threads",
         "updated_at",
         "version",
         "visits",
         "waits",
         "wake_at",
+        "walk",
         "written",
     )
 
@@ -125,6 +144,7 @@ class ActiveRun:
         threads: StepThreads,
         timeline: bool,
         make_container: Callable[[ActiveRun], ArtifactContainer] | None = None,
+        supervision: Supervision = _ALONE,
     ) -> None:
         self.identity = identity
         self.plan = plan
@@ -134,6 +154,7 @@ class ActiveRun:
         self.clock = clock
         self.threads = threads
         self.make_container = make_container
+        self.supervision = supervision
         self.container: ArtifactContainer | None = None
         self.exported: str | None = None
         """Services that outlived the last pause, as text; put back into the next container where they still fit."""
@@ -153,8 +174,9 @@ class ActiveRun:
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
-        self.delta_bytes = 0
-        self.snapshot_bytes = _SMALLEST_SNAPSHOT
+        self.log_size = 0
+        self.snapshot_size = SMALLEST_SNAPSHOT
+        """Characters of log after the last snapshot, and those after which the next one is due."""
         # where it stands
         self.stage: str | None = plan.stages[0].id
         self.waits: tuple[WaitRow, ...] = ()
@@ -168,14 +190,19 @@ class ActiveRun:
         self.consumed: list[int] = []
         self.resume: Resume | None = None
         self.visits: dict[str, int] = {}
+        """How often each stage was entered since the last pause or delay; replaced when that begins anew."""
+        self.walk: str | None = None
+        """What the head says of the visits while the run goes straight on; JUMPED if the counts have to be written."""
         # what others say
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
         self.inbox_seen = 0
         self.abort: Mapping[str, Any] | None = None
         self.stopping = False
+        self.interruption: Interruption | None = None
+        """Why the runtime wants this run to stop, see `interrupting`."""
         self.interruptible = False
-        """Whether an abort may cancel the task now: user code runs, and no commit is on its way."""
+        """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
         self.recovered = False
 
     # ----------------------------------------------------------------------------------------------- what is seen
@@ -185,9 +212,7 @@ class ActiveRun:
         Args:
             state: which one; default: the run's state now.
         """
-        shown = self.state if state is None else state
-        model = self.plan.state_model
-        return StateView(shown) if model is None else model.model_validate(detach(shown))
+        return shown(self.plan.state_model, self.state if state is None else state)
 
     def latest(self) -> Any:
         """Return the state with the signals that came since the last boundary merged in."""
@@ -196,9 +221,9 @@ class ActiveRun:
         for message in (*self.backlog, *self.inbox):
             if message.kind == "signal" and message.body is not None:
                 told = merge(state, message.body)
-                if model is None or _fits(model, told):
+                if fits(model, told):
                     state = told
-        return StateView(state) if model is None else model.model_validate(detach(state))
+        return shown(model, state)
 
     @property
     def parked(self) -> WaitRow | None:
@@ -230,6 +255,8 @@ class ActiveRun:
             self.abort,
             self.resume,
             self.journal.mark,
+            self.visits,
+            self.walk,
         )
 
     def restore(self, position: Position, messages: Sequence[Message]) -> None:
@@ -245,203 +272,11 @@ class ActiveRun:
         self.inbox_seen = max((position.inbox_seen, *(message.seq for message in messages)))
         self.consumed[:] = position.consumed  # what earlier stages used up may ride in the same commit
         self.registered = position.registered
+        self.visits = position.visits
+        self.walk = position.walk
         self.journal.rewind(position.mark)
 
-    def unread(self) -> list[Message]:
-        """Take the messages that have not been absorbed yet, in order.
-
-        Deliveries of this process may arrive out of order; one that would leave a gap stays for later.
-        """
-        messages = list(self.backlog)
-        self.backlog = ()
-        if len(self.inbox) == 1 and self.inbox[0].seq == self.inbox_seen + 1:
-            self.inbox_seen += 1
-            messages.append(self.inbox.pop())
-        elif self.inbox:
-            early: list[Message] = []
-            for message in sorted(self.inbox, key=lambda message: message.seq):
-                if message.seq == self.inbox_seen + 1:
-                    self.inbox_seen = message.seq
-                    messages.append(message)
-                elif message.seq > self.inbox_seen:
-                    early.append(message)
-            self.inbox[:] = early
-        return messages
-
-    # ---------------------------------------------------------------------------------------------------- writing
-    def admitted(self, status: RunStatus) -> RunCreate:
-        """Return how this run is written with the event that was admitted for it: running, or queued by nobody."""
-        now = self.identity.created_at
-        log = self.journal.row(1)
-        running = status is _RUNNING
-        owner = self.owner if running else None
-        size = 0 if log is None else log.size
-        head = RunHead(
-            status, 1, owner, self.epoch, self.stage, self.attempt, None, None, running and self.slot, 0, size, now
-        )
-        return RunCreate(self.identity, head, log, self.waits)
-
-    def create(self) -> Changes:
-        """Return the changes that write this run as it stood before its stage began: without a boundary behind it.
-
-        What the stage has noted so far is left for its boundary; a crash repeats it.
-        """
-        now = self.identity.created_at
-        log = self.journal.row(1, self.entered_at or None)
-        return self._creation(RunStatus.RUNNING, None, None, slot=self.slot, now=now, waits=self.waits, log=log)
-
-    def changes(
-        self,
-        status: RunStatus,
-        *,
-        wake_at: float | None = None,
-        outcome: str | None = None,
-        slot: bool | None = None,
-        guard_inbox: bool = False,
-    ) -> Changes:
-        """Return the changes of a boundary: the run as it stands now, at `status`.
-
-        Args:
-            status: what the run is from then on.
-            wake_at: when it is due, for paused and delayed runs.
-            outcome: JSON text of its result or error, at the end.
-            slot: whether it counts as active from then on; None leaves that as it is.
-            guard_inbox: refuse (`InboxAhead`) if messages came that this process has not seen.
-        """
-        now = self.clock.now()
-        if slot is None:
-            slot = self.slot
-        ended = status is not _RUNNING and status.terminal
-        waits = () if ended else self.waits
-        if not self.written:
-            log = self.journal.row(1)
-            return self._creation(status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
-        log, snapshot = self.journal.row(self.log_seq + 1), None
-        if log is not None:
-            self.delta_bytes += len(log.text)
-            # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-            if self.delta_bytes > self.snapshot_bytes and not ended:
-                snapshot = dump(self.state)
-                self.snapshot_bytes = max(_SMALLEST_SNAPSHOT, len(snapshot))
-                self.delta_bytes = 0
-        epoch = self.epoch
-        move = RunMove(
-            self.identity.run_id,
-            self.version,
-            epoch,
-            self.inbox_seen if guard_inbox else None,
-            status,
-            self.owner if status is _RUNNING else None,
-            epoch,
-            self.stage,
-            self.attempt,
-            wake_at,
-            outcome,
-            slot,
-            now,
-            log,
-            None if ended or waits is self.stored_waits else waits,
-            tuple(self.consumed) if self.consumed else (),
-            snapshot,
-        )
-        return Changes.of_move(move, now)
-
-    def _creation(
-        self,
-        status: RunStatus,
-        wake_at: float | None,
-        outcome: str | None,
-        *,
-        slot: bool,
-        now: float,
-        waits: tuple[WaitRow, ...],
-        log: LogRow | None,
-    ) -> Changes:
-        head = RunHead(
-            status,
-            1,
-            self.owner if status is _RUNNING else None,
-            self.epoch,
-            self.stage,
-            self.attempt,
-            wake_at,
-            outcome,
-            slot,
-            0,
-            0 if log is None else log.size,
-            now,
-        )
-        event = StoredEvent(self.identity.event_ref, self.event)
-        return Changes.of_creation(RunCreate(self.identity, head, log, waits), event, now)
-
-    def committed(self, changes: Changes) -> None:
-        """Take over what a commit of `changes` made true."""
-        self.registered = None
-        if self.state_store is not None:
-            self.state_store.adopt(self.state)
-        if changes.creates:
-            self.created(changes.creates[0])
-            return
-        move = changes.moves[0]
-        log = move.log
-        self.version += 1
-        self.epoch = move.new_epoch
-        self.status = move.status
-        self.slot = move.slot
-        self.updated_at = move.updated_at
-        self.wake_at = move.wake_at
-        if log is not None:
-            self.log_seq += log.size
-            self.journal.forget(log.size)
-        if move.waits is not None:
-            self.stored_waits = move.waits
-        if move.consumed:
-            self.consumed.clear()
-
-    def created(self, create: RunCreate) -> None:
-        """Take over that this run was written for the first time."""
-        _, head, log, waits = create
-        self.written = True
-        self.version = 1
-        self.stored_waits = waits
-        self.log_seq = head.log_seq
-        self.status = head.status
-        self.slot = head.slot
-        self.updated_at = head.updated_at
-        self.wake_at = head.wake_at
-        if log is not None:
-            self.journal.forget(log.size)
-
-    # ---------------------------------------------------------------------------------------------------- loading
-    def adopt(self, checkpoint: Checkpoint) -> None:
-        """Stand where a checkpoint stands."""
-        record = checkpoint.record
-        head = record.head
-        self.written = True
-        self.status = head.status
-        self.version = head.version
-        self.epoch = head.epoch
-        self.attempt = head.attempt
-        self.slot = head.slot
-        self.log_seq = head.log_seq
-        self.stage = head.stage
-        self.waits = self.stored_waits = record.waits
-        self.updated_at = head.updated_at
-        self.wake_at = head.wake_at
-        self.state = checkpoint.state
-        self.inbox.clear()
-        self.inbox_seen = head.inbox_seq
-        # Events stood in the inbox before: they are buffered. Signals and requests are still to be absorbed.
-        self.buffer = tuple(message for message in checkpoint.inbox if message.kind == "event")
-        self.backlog = tuple(message for message in checkpoint.inbox if message.kind != "event")
-
-
-def _fits(model: Any, state: dict[str, Any]) -> bool:
-    """Whether a signal may be merged; one that may not is left out at the boundary too."""
-    from pydantic import ValidationError
-
-    try:
-        model.model_validate(state)
-    except ValidationError:
-        return False
-    return True
+    def count_anew(self) -> None:
+        """Begin to count visits with the stage the run goes on at: it paused or was delayed before it."""
+        self.visits = {}
+        self.walk = dump(self.stage)

@@ -49,7 +49,8 @@ class Workflow:
         state: pydantic model of the run's state; every change is validated against it.
         mode: execution mode used unless `register` names one; default `Transient()`.
         requires_env: variables that must be set, or registering fails and names all that are missing.
-        visit_limit: how often one run may enter one stage before it fails as an endless loop.
+        visit_limit: how often one run may enter one stage, without a pause or delay in between, before it fails as an
+            endless loop.
     """
 
     def __init__(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import clean, dump
+from poundlock.errors import ContainerDisposed
+from poundlock.guard import describe, for_the_process
 from poundlock.model.events import Event
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun, Resume
-    from poundlock.pipeline.plan import StepPlan
+from poundlock.pipeline.run_view import Place, Resume, RunView
 
 logger = logging.getLogger("poundlock.step")
 
@@ -27,7 +26,7 @@ class StepContext:
 
     __slots__ = ("_cancelled", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
 
-    def __init__(self, run: ActiveRun, step: StepPlan, attempt: int) -> None:
+    def __init__(self, run: RunView, step: Place, attempt: int) -> None:
         self._run = run
         self._step = step
         self._state = run.state
@@ -78,7 +77,8 @@ class StepContext:
     @property
     def cancelled(self) -> bool:
         """Whether nobody wants this step's result any more; a step in a thread should look now and then."""
-        return self._cancelled or self._run.abort is not None
+        run = self._run
+        return self._cancelled or run.abort is not None or run.interruption is not None
 
     @property
     def idempotency_key(self) -> str:
@@ -95,7 +95,12 @@ class StepContext:
 
         Raises:
             ArtifactNotFound: no such service; the message names near matches.
+            ContainerDisposed: nobody waits for this attempt any more, so it gets no services.
         """
+        if self._cancelled:
+            raise ContainerDisposed(
+                f"step '{self.step_id}' was given up and gets no services any more: end it when ctx.cancelled is True"
+            )
         return await self._run.services().use(fn)
 
     @property
@@ -118,13 +123,16 @@ class StepContext:
         self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value})))
 
     def abandon(self) -> None:
-        """Say that nobody waits for this attempt any more."""
+        """Say that nobody waits for this attempt any more: what was noted so far counts, what comes later does not."""
+        self.flush()
         self._cancelled = True
 
     def flush(self) -> None:
         """Move what was logged and annotated into the journal."""
         if self._notes:
             notes, self._notes = self._notes, []
+            if self._cancelled:
+                return
             for time, source, kind, payload in notes:
                 self._run.journal.add(time, source, kind, self._step.path_json, payload)
 
@@ -144,8 +152,10 @@ class _TimelineHandler(logging.Handler):
         if len(notes) >= self.LIMIT or context._cancelled:  # noqa: SLF001 - its own context
             return
         try:
-            payload = dump({"level": record.levelname, "message": record.getMessage()})
-        except Exception:  # noqa: BLE001 - a broken log call must not fail the step
-            self.handleError(record)
-            return
+            payload = dump({"level": record.levelname, "message": clean(record.getMessage())})
+        except BaseException as error:  # what is logged may raise anything when it is shown
+            if for_the_process(error):
+                raise
+            said = describe(error)
+            payload = dump({"level": record.levelname, "message": f"(cannot be shown: {said.type}: {said.message})"})
         notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001 - its own context

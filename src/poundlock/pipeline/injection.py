@@ -10,38 +10,22 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from poundlock.codecs import detach
 from poundlock.errors import InvalidDefinition, StateInvalid
+from poundlock.guard import call_now
 from poundlock.model.annotations import type_hints
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun
-    from poundlock.pipeline.context import StepContext
-
-    Getter = Callable[[ActiveRun, StepContext | None], Any]
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.plan import Binding, Getter
+from poundlock.pipeline.run_view import RunView
+from poundlock.pipeline.states import first_fault
 
 _EXACT = (str, int, float, bool)
 _NAMES = ("ctx", "event", "state")
 """Parameters that mean the same whatever their type, unless they name a service."""
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """How to call a function for a run: getters for positional and keyword parameters, and services to resolve.
-
-    `services` maps a parameter's place (positional) or name (keyword) to a service id; they are resolved first,
-    because that may take time.
-    """
-
-    positional: tuple[Getter, ...]
-    keyword: tuple[tuple[str, Getter], ...]
-    services: tuple[tuple[int | str, str], ...]
-    wants_context: bool
 
 
 def compile_binding(
@@ -50,7 +34,6 @@ def compile_binding(
     state_model: type | None,
     service_types: Mapping[Any, tuple[str, ...]],
     path: str,
-    context_type: type,
 ) -> Binding:
     """Work out how to call `function` as a step.
 
@@ -59,7 +42,6 @@ def compile_binding(
         state_model: the workflow's state model, if any.
         service_types: type to the ids of the services that provide it.
         path: where the step stands, for errors.
-        context_type: StepContext; passed in because contexts know bindings.
 
     Raises:
         InvalidDefinition: a parameter cannot be provided: `*args`, a positional-only one after a keyword, or a type
@@ -79,13 +61,13 @@ def compile_binding(
             continue
         hint = hints.get(parameter.name, MISSING)
         place: int | str = parameter.name if parameter.kind is parameter.KEYWORD_ONLY else len(positional)
-        spoken_for = parameter.name in _NAMES or any(hint is kind for kind in (context_type, Event, state_model))
+        spoken_for = parameter.name in _NAMES or any(hint is kind for kind in (StepContext, Event, state_model))
         service = _service(parameter.name, hint, {} if spoken_for else service_types, path)
         getter: Getter
         if service is not None:
             services.append((place, service))
             getter = _nothing
-        elif hint is context_type or (parameter.name == "ctx" and service is None):
+        elif hint is StepContext or (parameter.name == "ctx" and service is None):
             wants_context = True
             getter = _context
         else:
@@ -147,14 +129,14 @@ def _field(name: str, bare: Any, hint: Any, default: Any) -> Getter:
 
     if bare is MISSING or bare is Any:
 
-        def plain(run: ActiveRun, _: StepContext | None) -> Any:
+        def plain(run: RunView, _: StepContext | None) -> Any:
             value = run.state.get(name, MISSING)
             return absent() if value is MISSING else detach(value)
 
         return plain
     adapter: Any = None
 
-    def checked(run: ActiveRun, _: StepContext | None) -> Any:
+    def checked(run: RunView, _: StepContext | None) -> Any:
         nonlocal adapter
         value = run.state.get(name, MISSING)
         if value is MISSING:
@@ -175,25 +157,17 @@ def _adapter(hint: Any) -> Any:
 
 
 def _validated(adapter: Any, value: Any, path: str) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        raise StateInvalid(f"'{path}' does not fit its annotation: {first_fault(error)}", path=path) from None
-
-
-def first_fault(error: Any) -> str:
-    """Return the first fault of a pydantic ValidationError as `path: message`."""
-    fault = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
+    answer = call_now(adapter.validate_python, value)
+    if answer.error is None:
+        return answer.value
+    fault = first_fault(answer.error)
+    raise StateInvalid(f"'{path}' does not fit its annotation: {fault.text}", path=path) from fault.cause
 
 
 def _payload_as(model: Any) -> Getter:
     adapter: Any = None
 
-    def payload(run: ActiveRun, _: StepContext | None) -> Any:
+    def payload(run: RunView, _: StepContext | None) -> Any:
         nonlocal adapter
         if adapter is None:
             adapter = _adapter(model)
@@ -206,17 +180,17 @@ def _is_model(hint: Any) -> bool:
     return isinstance(hint, type) and hasattr(hint, "model_validate")
 
 
-def _nothing(_run: ActiveRun, _ctx: StepContext | None) -> Any:
+def _nothing(_run: RunView, _ctx: StepContext | None) -> Any:
     return None
 
 
-def _context(_run: ActiveRun, ctx: StepContext | None) -> Any:
+def _context(_run: RunView, ctx: StepContext | None) -> Any:
     return ctx
 
 
-def _event(run: ActiveRun, _ctx: StepContext | None) -> Any:
+def _event(run: RunView, _ctx: StepContext | None) -> Any:
     return run.event.detached()
 
 
-def _state(run: ActiveRun, _ctx: StepContext | None) -> Any:
+def _state(run: RunView, _ctx: StepContext | None) -> Any:
     return run.view()

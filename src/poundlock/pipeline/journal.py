@@ -6,7 +6,8 @@ is pasted in. With `full=False` only entries with a patch are kept: they are wha
 
 from __future__ import annotations
 
-from poundlock.codecs import encode
+from poundlock.codecs import dump, encode
+from poundlock.model.events import Event
 from poundlock.model.runs import LogRow
 
 
@@ -66,11 +67,16 @@ class Journal:
         self._gone += count
 
 
-def entry(source: str, type: str, path: str) -> str:
-    """Return the text of an entry without payload or patch, for `Journal.put`."""
-    return f'"{source}","{type}",{path},null,null]'
+def entry(source: str, type: str, path: str, payload: str = "null") -> str:
+    """Return the text of an entry without a patch, for `Journal.put`; `path` and `payload` are JSON texts."""
+    return f'"{source}","{type}",{path},{payload},null]'
 
 
 def patch_head(path: str) -> str:
     """Return the text of a step's patch entry up to the patch, for `Journal.put_patch`."""
     return f'"state","state:patch",{path},null,'
+
+
+def event_payload(event: Event) -> str:
+    """Return how a timeline entry names an event."""
+    return dump({"event": {"id": event.id, "type": event.type, "source": event.source}})

@@ -1,11 +1,15 @@
-"""Outcome: what driving a run came to. A closed union; the value is the only way back."""
+"""Outcome: what driving a run came to, and how a run gets one. A closed union; the value is the only way back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from poundlock.codecs import dump, pack
+from poundlock.guard import describe, traceback_text
 from poundlock.model.runs import RunError, WaitRow
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.inbox import note_event
 
 
 @dataclass(slots=True)
@@ -50,3 +54,45 @@ class Released:
 
 
 Outcome = Completed | Paused | Delayed | Failed | Aborted | Released
+
+
+def complete(run: ActiveRun, result: Any) -> Outcome:
+    """End the run as completed."""
+    decoded = None if result is None else pack(result)[0]
+    run.stage = None
+    if run.buffer or run.backlog or run.inbox:
+        _expire_buffer(run)
+    if run.journal.full:
+        run.journal.put(run.clock.now(), run.plan.success_entry)
+    return Completed(decoded)
+
+
+def failed(run: ActiveRun, error: RunError, path_json: str) -> Outcome:
+    """End the run as failed."""
+    _expire_buffer(run)
+    payload = dump({"type": error.type, "message": error.message, "code": error.code})
+    run.journal.add(run.clock.now(), "pipeline", "stage:failure", path_json, payload)
+    run.journal.add(run.clock.now(), "pipeline", "pipeline:failure", run.plan.path_json, payload)
+    return Failed(error)
+
+
+def aborted(run: ActiveRun) -> Outcome:
+    """End the run because somebody asked for it."""
+    request = run.abort or {}
+    _expire_buffer(run)
+    run.journal.add(run.clock.now(), "pipeline", "pipeline:abort", run.plan.path_json, dump(dict(request)))
+    return Aborted(str(request.get("reason", "")), str(request.get("by", "")))
+
+
+def _expire_buffer(run: ActiveRun) -> None:
+    """Record what was buffered and never used: it ends with the run."""
+    # An abort does not wait for the next boundary: what came since the last one ends here as well.
+    left = {message.seq: message for message in (*run.buffer, *run.backlog, *run.inbox)}
+    for message in left.values():
+        note_event(run, "wait:expired", message)
+
+
+def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
+    """Describe an error as a run keeps it."""
+    said = describe(error)
+    return RunError(said.type, said.message, said.code, stage, step, traceback_text(error))

@@ -1,59 +1,47 @@
-"""Repeating a step's attempts. The arithmetic and the loop are tenacity's; the clock and the chance are ours."""
+"""Repeating a step's attempts. The arithmetic is tenacity's, as for artifacts; the loop is ours.
+
+Tenacity's own loop costs as much as the step's whole stage, and an error that means something to it ends it
+(StopAsyncIteration). An attempt that the runtime ended raises Interrupted or Withdrawn: there is no further one,
+whatever `on` says.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypeVar
 
 from poundlock.clock import Clock, sleep_for
-from poundlock.ids import default_ids
+from poundlock.guard import Interrupted, passes
 from poundlock.model.definitions import Retry
-from poundlock.model.durations import seconds
+from poundlock.pipeline.interrupting import Withdrawn, current_task
+
+T = TypeVar("T")
 
 
-def compile_retry(
-    retry: Retry, clock: Clock
-) -> Callable[[Callable[[int], Awaitable[Any]], Callable[[int, float, BaseException], None]], Awaitable[Any]]:
-    """Return a function `(attempt, on_retry) -> result` that repeats `attempt(number)` as `retry` says.
+async def repeat(
+    retry: Retry,
+    clock: Clock,
+    attempt: Callable[[int], Awaitable[T]],
+    on_retry: Callable[[int, float, BaseException], None],
+) -> T:
+    """Return what `attempt(number)` comes to, repeated as `retry` says.
 
     `on_retry(number, delay, error)` is called before each wait. The last error is raised as it is.
     """
-    import tenacity
+    number, task = 1, current_task()
+    while True:
+        try:
+            return await attempt(number)
+        except (Interrupted, Withdrawn):
+            raise
+        except BaseException as error:
+            if passes(error, task) or number >= retry.attempts:
+                raise
+            from poundlock.artifacts.retry import delay_before, worth_another  # not before a step fails
 
-    growth = tenacity.wait_exponential(
-        multiplier=seconds(retry.backoff), exp_base=retry.factor, max=seconds(retry.max), min=0
-    )
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        delay = growth(state)
-        return delay * (1 + retry.jitter * (2 * default_ids.fraction() - 1)) if retry.jitter else delay
-
-    def worth_it(error: BaseException) -> bool:
-        # Whoever retries on everything still means failures: a cancellation is somebody asking for the end.
-        return isinstance(error, retry.on) and not isinstance(error, (asyncio.CancelledError, *retry.not_on))
-
-    async def sleep(delay: float) -> None:
+            if not worth_another(retry, error):
+                raise
+            delay = delay_before(retry, number)
+            on_retry(number, delay, error)
         await sleep_for(clock, delay)
-
-    async def run(
-        attempt: Callable[[int], Awaitable[Any]], on_retry: Callable[[int, float, BaseException], None]
-    ) -> Any:
-        def announce(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if error is not None and state.next_action is not None:
-                on_retry(state.attempt_number, state.next_action.sleep, error)
-
-        async for turn in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(retry.attempts),
-            wait=wait,
-            retry=tenacity.retry_if_exception(worth_it),
-            sleep=sleep,
-            before_sleep=announce,
-            reraise=True,
-        ):
-            with turn:
-                return await attempt(turn.retry_state.attempt_number)
-        raise AssertionError("tenacity ends by returning or raising")
-
-    return run
+        number += 1

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from poundlock.errors import InvalidDefinition, StepFailed
+from poundlock.guard import repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction, Jump
+from poundlock.pipeline.plan import Router
+from poundlock.pipeline.run_view import RunView
 
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun
-
-Router = Callable[["ActiveRun", dict[str, Any]], Awaitable[Instruction | None]]
-
-_OFFERED: dict[str, Callable[[ActiveRun, dict[str, Any]], Any]] = {
+_OFFERED: dict[str, Callable[[RunView, dict[str, Any]], Any]] = {
     "state": lambda run, _: run.view(),
     "results": lambda _, results: results,
     "event": lambda run, _: run.event.detached(),
@@ -39,14 +37,14 @@ def compile_router(router: Instruction | str | Callable[..., Any] | None, path: 
     if isinstance(router, INSTRUCTIONS):
         fixed: Instruction = router
 
-        async def always(_run: ActiveRun, _results: dict[str, Any]) -> Instruction:
+        async def always(_run: RunView, _results: dict[str, Any]) -> Instruction:
             return fixed
 
         return always
     function = router
     sources = _sources(function, path)
 
-    async def decide(run: ActiveRun, results: dict[str, Any]) -> Instruction | None:
+    async def decide(run: RunView, results: dict[str, Any]) -> Instruction | None:
         answer = function(**{name: source(run, results) for name, source in sources})
         if inspect.isawaitable(answer):
             answer = await answer
@@ -62,11 +60,11 @@ def as_instruction(answer: Any, path: str) -> Instruction | None:
     if isinstance(answer, str):
         return Jump(answer)
     raise StepFailed(
-        f"the router of {path} returned {answer!r:.60}: return an instruction, a stage id or None", path=path
+        f"the router of {path} returned {repr_of(answer, 60)}: return an instruction, a stage id or None", path=path
     )
 
 
-def _sources(function: Callable[..., Any], path: str) -> list[tuple[str, Callable[[ActiveRun, dict[str, Any]], Any]]]:
+def _sources(function: Callable[..., Any], path: str) -> list[tuple[str, Callable[[RunView, dict[str, Any]], Any]]]:
     sources = []
     unnamed = 0
     for name, parameter in inspect.signature(function).parameters.items():

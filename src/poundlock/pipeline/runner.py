@@ -1,4 +1,4 @@
-"""The loop over a run's stages: perform, conclude, commit, and again, until there is an Outcome.
+"""The map of a run: at a wait, in a stage, commit, and again, until there is an Outcome.
 
 What the run writes on its way leaves through `Progress`; what it came to is returned. The last boundary is not
 committed here: its changes belong into the one commit that also frees the slot, which is the caller's.
@@ -7,22 +7,26 @@ committed here: its changes belong into the one commit that also frees the slot,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
+from poundlock.guard import Interrupted, clear_cancellation
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Message
-from poundlock.pipeline.active import ActiveRun, Position
-from poundlock.pipeline.boundary import aborted, complete, conclude, cross, failed, may_cross, standing
-from poundlock.pipeline.outcome import Outcome, Paused, Released
+from poundlock.model.runs import Message, WaitRow
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.at_wait import standing
+from poundlock.pipeline.concluding import Driven, conclude, interrupted
+from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
+from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
-from poundlock.pipeline.steps import StageDone, perform, perform_only, run_error
-from poundlock.pipeline.waiting import rearm
+from poundlock.pipeline.short_way import pass_through
+from poundlock.pipeline.steps import perform
+from poundlock.pipeline.waits import rearm
+from poundlock.pipeline.writing import changes_of
 
 _RUNNING = RunStatus.RUNNING
 _LONG_LOOP = 64
@@ -39,15 +43,6 @@ class Progress(Protocol):
         """Hear that the run left the wait it stood at and goes on, with what resumed it folded in."""
 
 
-@dataclass(slots=True)
-class Driven:
-    """An outcome, and what is needed to conclude again if its commit finds messages the run has not seen."""
-
-    outcome: Outcome
-    before: Position
-    done: StageDone | None
-
-
 def begin(run: ActiveRun) -> None:
     """Stand at the first stage of a new run, with its declared waits armed."""
     rearm(run)
@@ -57,73 +52,51 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     """Take a run from where it stands to an outcome.
 
     Raises:
-        asyncio.CancelledError: the task was cancelled for another reason than an abort of this run.
+        Interrupted: the runtime stops, or somebody else drives the run now; it stands where its last commit left it.
+        asyncio.CancelledError: a commit was cancelled, and the runtime did not ask for it.
         PoundlockError: a commit failed; the run stands where its last commit left it.
     """
+    task = current_task()
     by_id = run.plan.by_id
+    stage = by_id.get(run.stage or "")
     try:
         while True:
-            if (run.inbox or run.backlog) and abort_request(run) is not None:
-                return _aborted(run)
+            if run.inbox or run.backlog or run.interruption is not None:
+                _check_asked(run)
             if run.stopping:
                 return Driven(Released(), run.position(), None)
-            row = run.parked if run.waits else None
-            if row is not None:
-                before = run.position()
-                outcome = standing(run, row)
-                if outcome is not None:
-                    return Driven(outcome, before, None)
-                await progress.resumed(run)
-            stage = by_id.get(run.stage or "")
+            if run.waits and (row := run.parked) is not None:
+                if (driven := await _at_wait(run, row, progress, task)) is not None:
+                    return driven
+                stage = by_id.get(run.stage or "")
             if stage is None:
-                before = run.position()
-                # No stage at all: the run was resumed behind its last one.
-                return Driven(complete(run, None) if run.stage is None else _gone(run), before, None)
-            run.entered_at = run.log_seq + len(run.journal.parts)
-            visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
-            if run.recovered or run.journal.full:
-                _note_start(
-                    run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1]
-                )
-            if visits > 1:
-                if visits > run.plan.visit_limit:
-                    before = run.position()
-                    return Driven(_endless(run, stage), before, None)
-                if not visits % _LONG_LOOP:
-                    await sleep_for(run.clock, 0)
+                return _nowhere(run)
+            visits = _enter(run, stage)
+            if visits > 1 and (driven := await _again(run, stage, visits)) is not None:
+                return driven
             run.interruptible = True
             try:
                 if stage.only is None:
-                    done = await perform(run, stage)
+                    driven = await _in_stage(run, stage, task)
                 else:
-                    step = await perform_only(run, stage.only)
-                    if stage.plain and may_cross(step, run):
-                        if stage.following is None:
-                            before = run.position()
-                            cross(run, stage, step)
-                            return Driven(complete(run, None), before, StageDone(stage, (step,)))
-                        cross(run, stage, step)
-                        run.interruptible = False
-                        if not stage.rides:
-                            await progress.boundary(run, run.changes(_RUNNING))
-                        continue
-                    done = StageDone.of(stage, step)
-                before = run.position()
-                outcome = await conclude(run, done, before)
-                if outcome is not None:
-                    return Driven(outcome, before, done)
+                    driven = await pass_through(run, stage, stage.only, task)
             finally:
                 run.interruptible = False
-            following = by_id.get(run.stage or "")
+            if driven is not None:
+                return driven
+            stage = by_id.get(run.stage or "")
             # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
-            if following is None or not following.silent or run.parked is not None:
-                await progress.boundary(run, run.changes(_RUNNING))
+            if stage is None or not stage.silent or run.parked is not None:
+                await progress.boundary(run, changes_of(run, _RUNNING))
+    except Interrupted as interruption:
+        return interrupted(run, interruption)
     except asyncio.CancelledError:
-        return cancelled(run)
+        return await _cancelled(run, task)
 
 
 async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message], progress: Progress) -> Driven:
-    """Conclude again after a refused commit, with the messages it was refused for."""
+    """Conclude again after a refused commit, with the messages it was refused for. Raises what `drive` does."""
+    task = current_task()
     run.restore(driven.before, messages)
     if run.abort is not None:
         before = run.position()
@@ -134,15 +107,81 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         before = run.position()
         run.interruptible = True
         try:
-            outcome = await conclude(run, driven.done, before)
+            outcome = await conclude(run, driven.done, before, task)
         finally:
             run.interruptible = False
         if outcome is not None:
             return Driven(outcome, before, driven.done)
-        await progress.boundary(run, run.changes(_RUNNING))
+        await progress.boundary(run, changes_of(run, _RUNNING))
+    except Interrupted as interruption:
+        return interrupted(run, interruption)
     except asyncio.CancelledError:
-        return cancelled(run)
+        return await _cancelled(run, task)
     return await drive(run, progress)
+
+
+def _check_asked(run: ActiveRun) -> None:
+    """Begin nothing more once the runtime wants the run to stop (`Interrupted`)."""
+    if (why := asked_for(run)) is not None:
+        raise Interrupted(why)
+
+
+async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
+    """Decide for a run that was cancelled outside of user code, in a commit or while it let others go on."""
+    why = asked_for(run)
+    if why is None:
+        raise asyncio.CancelledError
+    await clear_cancellation(task)
+    return interrupted(run, Interrupted(why))
+
+
+async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
+    """Leave the wait the run stands at; an outcome if it has to stay there, or ends."""
+    before, came = run.position(), tuple(run.inbox)
+    outcome = standing(run, row)
+    if disturbed(run, task):
+        taken_in = [message for message in came if message not in run.inbox]
+        try:
+            stray = await judge(run, task, None)
+        except Interrupted:
+            run.restore(before, taken_in)
+            raise
+        if stray is not None and not isinstance(outcome, Failed):
+            run.restore(before, taken_in)
+            outcome = failed(run, run_error(stray, None, None), run.plan.path_json)
+    if outcome is not None:
+        return Driven(outcome, before, None)
+    await progress.resumed(run)
+    if disturbed(run, task):
+        await judge(run, task, None)  # a hook's own cancellation concerns nobody
+    return None
+
+
+def _enter(run: ActiveRun, stage: StagePlan) -> int:
+    """Note that a stage begins; returns how often it was begun by now."""
+    run.entered_at = run.log_seq + len(run.journal.parts)
+    visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
+    if run.recovered or run.journal.full:
+        _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])
+    return visits
+
+
+async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None:
+    """Begin a stage once more: an outcome if that was too often."""
+    if visits > run.plan.visit_limit:
+        before = run.position()
+        return Driven(_endless(run, stage), before, None)
+    if not visits % _LONG_LOOP:
+        await sleep_for(run.clock, 0)
+    return None
+
+
+async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> Driven | None:
+    """Perform a stage and conclude it; an outcome if the run does not go on behind it."""
+    done = await perform(run, stage, task)
+    before = run.position()
+    outcome = await conclude(run, done, before, task)
+    return None if outcome is None else Driven(outcome, before, done)
 
 
 def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> None:
@@ -159,49 +198,25 @@ def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> Non
 
 def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
     error = VisitLimit(
-        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times: end the loop, "
-        f"or raise the workflow's visit_limit",
+        f"stage '{stage.id}' was entered more than {run.plan.visit_limit} times without a pause or delay in between: "
+        f"end the loop, or raise the workflow's visit_limit",
         path=stage.path,
     )
     return failed(run, run_error(error, stage.id, None), stage.path_json)
 
 
-def _gone(run: ActiveRun) -> Outcome:
+def _nowhere(run: ActiveRun) -> Driven:
+    """Decide for a run that stands at no stage: resumed behind its last one, or at one that is gone."""
+    before = run.position()
+    if run.stage is None:
+        return Driven(complete(run, None), before, None)
     known = ", ".join(run.plan.by_id)
     error = StageGone(
         f"the run stands at stage '{run.stage}', which pipeline '{run.plan.id}' no longer has ({known}): "
         f"restore the stage, or abort the run",
         path=run.plan.id,
     )
-    return failed(run, run_error(error, run.stage, None), run.plan.path_json)
-
-
-def abort_request(run: ActiveRun) -> Mapping[str, Any] | None:
-    """Return the request to end this run, if there is one, taken in or not."""
-    if run.abort is not None:
-        return run.abort
-    return next((message.body for message in (*run.backlog, *run.inbox) if message.kind == "abort"), None)
-
-
-def cancelled(run: ActiveRun) -> Driven:
-    """Tell an abort, which is an outcome, from the end of the process, which is not.
-
-    Raises:
-        asyncio.CancelledError: it is the end of the process.
-    """
-    task = asyncio.current_task()
-    if abort_request(run) is None or task is None:
-        raise asyncio.CancelledError
-    while task.cancelling():
-        task.uncancel()
-    return _aborted(run)
-
-
-def _aborted(run: ActiveRun) -> Driven:
-    run.abort = abort_request(run)
-    run.consumed.clear()
-    before = run.position()
-    return Driven(aborted(run), before, None)
+    return Driven(failed(run, run_error(error, run.stage, None), run.plan.path_json), before, None)
 
 
 def stopped(run: ActiveRun) -> RuntimeStopped:
@@ -210,6 +225,3 @@ def stopped(run: ActiveRun) -> RuntimeStopped:
         f"the runtime stopped before run '{run.identity.run_id}' ended: start it again and the run goes on",
         run_id=run.identity.run_id,
     )
-
-
-__all__ = ["Driven", "Paused", "Progress", "abort_request", "begin", "cancelled", "drive", "reconsider", "stopped"]

@@ -1,26 +1,34 @@
 """Performing a stage: its steps run together, and either all of them have succeeded or the stage failed.
 
-The only place in the house where everything a user's code may raise is caught.
+Whatever a step raises ends here, as the failure of its stage, unless the runtime asked for it (`interrupting`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from poundlock.clock import timeout_after
-from poundlock.codecs import clean, dump, pack
-from poundlock.errors import PoundlockError, StepFailed, StepTimeout
+from poundlock.codecs import dump, pack
+from poundlock.errors import StepFailed, StepTimeout
+from poundlock.guard import Interrupted, answer_of, describe, name_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError
+from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.context import StepContext
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun
-    from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.interrupting import (
+    Scope,
+    Withdrawn,
+    asked_for,
+    beside,
+    current_task,
+    disturbed,
+    judge,
+)
+from poundlock.pipeline.outcome import run_error
+from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.retry import repeat
 
 
 @dataclass(slots=True)
@@ -41,141 +49,131 @@ class StageDone:
     steps: Sequence[StepDone] = ()
     error: RunError | None = None
 
-    @classmethod
-    def of(cls, stage: StagePlan, step: StepDone | RunError) -> StageDone:
-        """Return what a stage came to whose only step came to this."""
-        return cls(stage, (step,)) if isinstance(step, StepDone) else cls(stage, error=step)
 
-
-class StageFailedError(Exception):
-    """Carries the reason of a step's final failure to its stage."""
-
-    def __init__(self, error: RunError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-async def perform(run: ActiveRun, stage: StagePlan) -> StageDone:
-    """Run the steps of a stage to their end.
+async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
+    """Run the steps of a stage to their end. `task` is the current one.
 
     Raises:
-        asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
+        Interrupted: the run was interrupted; nothing of the stage counts.
     """
+    if len(stage.steps) != 1 or stage.timeout is not None:
+        return await _perform_together(run, stage, task)
+    done = await _perform_step(run, stage.steps[0], None)
+    return StageDone(stage, error=done) if isinstance(done, RunError) else StageDone(stage, (done,))
+
+
+async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
+    """Several steps at once, or within a time: the first final failure, or the time, gives the others up."""
+    if not stage.steps:
+        return StageDone(stage)
+    scope = Scope()
+    loop = asyncio.get_running_loop()
+    tasks = [loop.create_task(_perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:
-        if len(stage.steps) == 1 and stage.timeout is None:
-            return StageDone(stage, (await _perform_step(run, stage.steps[0]),))
-        return StageDone(stage, await _perform_together(run, stage) if stage.steps else ())
-    except StageFailedError as failed:
-        return StageDone(stage, error=failed.error)
-
-
-async def perform_only(run: ActiveRun, step: StepPlan) -> StepDone | RunError:
-    """Perform a stage of one async step with nothing around it: the common case, kept free of everything else.
-
-    That the step began is noted with the stage's own entries.
-
-    Raises:
-        asyncio.CancelledError: the run's task was cancelled; nothing of the stage counts.
-    """
-    binding = step.binding
-    context = StepContext(run, step, 1) if binding.wants_context else None
-    args = []
-    try:
-        for getter in binding.positional:
-            args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
-        done = _digest(step, await step.action(*args))
+        failed = await beside(run, tasks, scope, stage.timeout, _has_failed)
     except asyncio.CancelledError as error:
-        failure = _whose_cancellation(run, step, error)
-        if isinstance(failure, asyncio.CancelledError):
-            raise
-        return failure.error
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise  # meant for the process, or for the coroutine itself
-    except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        return _failed(run, step, error).error
-    finally:
-        if context is not None:
-            context.flush()
-    if run.journal.full:
-        run.journal.put(run.clock.now(), step.success_entry)
-    return done
+        stray = await judge(run, task, error)
+        return StageDone(stage, error=run_error(stray or error, stage.id, None))
+    if asked_for(run) is not None:  # a step noticed it first
+        await judge(run, task, None)
+    if scope.timed_out:
+        late = StepTimeout(
+            f"stage '{stage.id}' took longer than {stage.timeout:g} s: raise its timeout or make it faster",
+            path=stage.path,
+        )
+        return StageDone(stage, error=run_error(late, stage.id, None))
+    done: list[StepDone] = []
+    for each in (failed,) if failed is not None else tasks:
+        result = each.result()
+        if isinstance(result, RunError):
+            return StageDone(stage, error=result)
+        done.append(result)
+    return StageDone(stage, done)
 
 
-async def _perform_step(run: ActiveRun, step: StepPlan) -> StepDone:
-    """All attempts of a step."""
-    journal = run.journal
+def _has_failed(task: asyncio.Task[StepDone | RunError]) -> bool:
+    return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
+
+
+async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError:
+    """All attempts of a step: what it came to, or why it failed for good.
+
+    Raises:
+        Interrupted, Withdrawn: nobody wants to know.
+    """
+    journal, task = run.journal, current_task()
 
     async def attempt(number: int) -> StepDone:
         journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, dump({"attempt": number}))
         context = StepContext(run, step, number)
+        if scope is not None:
+            scope.enter(context)
         try:
-            return _digest(step, await _call(run, step, context))
-        except TimeoutError as error:
-            context.abandon()
-            if isinstance(error, _AttemptTimeout):
-                journal.add(run.clock.now(), "pipeline", "step:timeout", step.path_json, dump({"attempt": number}))
-                raise StepTimeout(
-                    f"step '{step.id}' took longer than {step.timeout:g} s: raise its timeout or make it faster",
-                    path=step.path,
-                ) from None
-            raise
-        except asyncio.CancelledError:
+            if step.timeout is None:
+                return await _attempt(run, step, context, scope)
+            return await _attempt_within(run, step, context, scope)
+        except BaseException:
             context.abandon()
             raise
         finally:
             context.flush()
 
     def on_retry(number: int, delay: float, error: BaseException) -> None:
-        detail = {"attempt": number, "delay": delay, "error": _describe(error)}
+        detail = {"attempt": number, "delay": delay, "error": describe(error)._asdict()}
         journal.add(run.clock.now(), "pipeline", "step:retry", step.path_json, dump(detail))
 
     try:
-        outcome: StepDone = await (attempt(1) if step.retry is None else step.retry(attempt, on_retry))
-    except asyncio.CancelledError as error:
-        raise _whose_cancellation(run, step, error) from None
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise  # meant for the process, or for the coroutine itself
+        done = await (attempt(1) if step.retry is None else repeat(step.retry, run.clock, attempt, on_retry))
+    except (Interrupted, Withdrawn):
+        raise
     except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        raise _failed(run, step, error) from None
+        # Judged again, because its task may have been cancelled between two attempts.
+        return failure_of(run, step, await judge(run, task, error, scope) or error)
     journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
-    return outcome
+    return done
 
 
-async def _perform_together(run: ActiveRun, stage: StagePlan) -> list[StepDone]:
-    """Several steps at once: the first final failure cancels the others."""
+async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: Scope | None) -> StepDone:
+    """One attempt; raises what it failed with, Interrupted or Withdrawn."""
+    task = current_task()
     try:
-        async with timeout_after(run.clock, stage.timeout) as limit, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_perform_step(run, step)) for step in stage.steps]
-    except TimeoutError:
-        if not limit.expired:
-            raise
-        error = StepTimeout(
-            f"stage '{stage.id}' took longer than {stage.timeout:g} s: raise its timeout or make it faster",
-            path=stage.path,
+        done = digest(step, await _invoke(run, step, context))
+    except BaseException as error:
+        await judge(run, task, error, scope)
+        raise
+    if disturbed(run, task) or (scope is not None and scope.given_up):
+        stray = await judge(run, task, None, scope)
+        if stray is not None:
+            raise stray
+    return done
+
+
+async def _attempt_within(run: ActiveRun, step: StepPlan, context: StepContext, outer: Scope | None) -> StepDone:
+    """One attempt that is given up when its time is over."""
+    scope = Scope(outer)
+    scope.enter(context)
+    work = answer_of(_attempt(run, step, context, scope))
+    attempt = asyncio.get_running_loop().create_task(work, name=f"step {step.path}")
+    try:
+        await beside(run, [attempt], scope, step.timeout)
+    except asyncio.CancelledError as error:
+        await judge(run, current_task(), error, outer)
+        raise
+    if asked_for(run) is not None or (outer is not None and outer.given_up):
+        await judge(run, current_task(), None, outer)
+    if scope.timed_out:
+        run.journal.add(run.clock.now(), "pipeline", "step:timeout", step.path_json, dump({"attempt": context.attempt}))
+        raise StepTimeout(
+            f"step '{step.id}' took longer than {step.timeout:g} s: raise its timeout or make it faster",
+            path=step.path,
         )
-        raise StageFailedError(run_error(error, stage.id, None)) from None
-    except BaseExceptionGroup as failures:
-        first = failures.exceptions[0]
-        if isinstance(first, StageFailedError):  # the first to fail; the others were cancelled because of it
-            raise first from None
-        raise
-    return [task.result() for task in tasks]
-
-
-class _AttemptTimeout(TimeoutError):
-    """Our deadline, not a TimeoutError of the step's own making."""
-
-
-async def _call(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
-    if step.timeout is None:
-        return await _invoke(run, step, context)
+    answer = attempt.result()
     try:
-        async with timeout_after(run.clock, step.timeout) as limit:
-            return await _invoke(run, step, context)
-    except TimeoutError:
-        if limit.expired:
-            raise _AttemptTimeout from None
-        raise
+        if answer.error is not None:
+            raise answer.error
+        return answer.value  # type: ignore[no-any-return]  # what `_attempt` returns
+    finally:
+        del answer, attempt  # else the error refers to itself, by its traceback
 
 
 async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
@@ -199,7 +197,7 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     return await result if asyncio.iscoroutine(result) else result
 
 
-def _digest(step: StepPlan, result: Any) -> StepDone:
+def digest(step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
     if type(result) is dict:  # nearly always; asking whether something is a Mapping costs more than a step
         patch, text = pack(result)
@@ -211,7 +209,7 @@ def _digest(step: StepPlan, result: Any) -> StepDone:
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
             raise StepFailed(
-                f"step '{step.id}' returned a {type(result).__qualname__}: return a mapping, a model, "
+                f"step '{step.id}' returned a {name_of(type(result))}: return a mapping, a model, "
                 f"an instruction or None",
                 path=step.path,
             )
@@ -220,34 +218,8 @@ def _digest(step: StepPlan, result: Any) -> StepDone:
     return StepDone(step, patch, text)
 
 
-def _whose_cancellation(
-    run: ActiveRun, step: StepPlan, error: asyncio.CancelledError
-) -> asyncio.CancelledError | StageFailedError:
-    """A cancellation nobody asked this task for was raised by the step itself: an ordinary failure."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return error
-    return _failed(run, step, error)
-
-
-def _failed(run: ActiveRun, step: StepPlan, error: BaseException) -> StageFailedError:
-    journal = run.journal
-    journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, dump(_describe(error)))
-    return StageFailedError(run_error(error, step.stage_id, step.id))
-
-
-def _describe(error: BaseException) -> dict[str, Any]:
-    code = error.code if isinstance(error, PoundlockError) else None
-    return {"type": type(error).__name__, "message": clean(str(error)), "code": code}
-
-
-def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
-    """Describe an error as a run keeps it."""
-    return RunError(
-        type=type(error).__name__,
-        message=clean(str(error)),
-        code=error.code if isinstance(error, PoundlockError) else None,
-        stage=stage,
-        step=step,
-        traceback=clean("".join(traceback.format_exception(error))),
-    )
+def failure_of(run: ActiveRun, step: StepPlan, error: BaseException) -> RunError:
+    """Note that a step failed for good, and return why its stage does."""
+    payload = dump(describe(error)._asdict())
+    run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, payload)
+    return run_error(error, step.stage_id, step.id)

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from poundlock.clock import Clock
+from poundlock.guard import describe
 
 
 class _Job:
@@ -110,6 +111,7 @@ def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | Non
     if error is None:
         answer.set_result(result)
     elif isinstance(error, _MEANT_FOR_THREADS):
-        answer.set_exception(RuntimeError(f"a step raised {type(error).__name__}"))
+        said = describe(error)
+        answer.set_exception(RuntimeError(f"a step raised {said.type}: {said.message}"))
     else:
         answer.set_exception(error)

@@ -1,59 +1,49 @@
-"""The core: what all files of this room share. No behaviour beyond keeping things and telling them apart."""
+"""The core: the parts of a runtime, and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
-from poundlock.clock import Clock, Timer, timeout_after
-from poundlock.errors import NotRegistered, RuntimeStopped, suggest
+from poundlock.clock import Clock
+from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
+from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
-from poundlock.model.changes import Changes
-from poundlock.model.runs import Message
-from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.threads import StepThreads
+from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
+from poundlock.runtime.entries import Registered
 from poundlock.runtime.loads import LoadDesk
+from poundlock.runtime.run_table import RunTable
+from poundlock.runtime.tasks import Tasks
 from poundlock.runtime.waiters import Waiters
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
-    from poundlock.ports import Bus, Store
-    from poundlock.runtime.registration import Registered
 
 log = logging.getLogger("poundlock.runtime")
-T = TypeVar("T")
 
 
-class LiveRun:
-    """A run this process owns, and the task that drives it."""
+class State(Enum):
+    """Where a runtime is between being made and being stopped; it only goes forward."""
 
-    __slots__ = ("creation", "entry", "gate", "left", "new", "run", "task")
+    NEW = "new"
+    STARTED = "started"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
 
-    def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
-        self.run = run
-        self.entry = entry
-        self.new = new
-        self.task: asyncio.Task[None] | None = None
-        self.gate: asyncio.Event | None = None
-        self.creation: asyncio.Task[None] | None = None
-        """The run's creation while somebody else writes it; its own boundaries come after that."""
-        self.left: asyncio.Future[None] | None = None
-        """Done when the run's task is left behind, if anybody asked."""
 
-    def open_gate(self) -> None:
-        """Let deliveries in again: the run has stopped, or goes on after all."""
-        gate = self.gate
-        if gate is not None:
-            gate.set()
-            self.gate = None
+_inside: Final[ContextVar[tuple[str, str] | None]] = ContextVar("poundlock_run", default=None)
+"""(worker, run id) of the run that the current code belongs to; tasks and threads that a step starts inherit it."""
 
 
 class Core:
-    """State of one runtime. Built when the runtime is entered."""
+    """The parts of one runtime, made when it is made."""
 
     def __init__(
         self,
@@ -66,6 +56,7 @@ class Core:
         timeline: bool,
         pause_window: float,
         abort_grace: float,
+        hook_timeout: float,
         container: Callable[[], ArtifactContainer],
         state_registry: Any = None,
     ) -> None:
@@ -75,95 +66,31 @@ class Core:
         self.ids = ids
         self.env = env
         self.timeline = timeline
-        self.pause_window = pause_window
         self.abort_grace = abort_grace
+        self.hook_timeout = hook_timeout
         self.make_container = container
         self._container: ArtifactContainer | None = None
         self.worker = default_ids.unique()
+        self.state = State.NEW
+        self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
+        self.watch = LoopWatch()
+        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop it was started on."""
         self.entries: dict[str, Registered] = {}
         self.index = DispatchIndex()
         self.loads = LoadDesk(store)
-        self.live: dict[str, LiveRun] = {}
-        self.unwritten: dict[str, LiveRun] = {}
-        """Invoked runs that the store does not know yet; what is for them is looked up here."""
-        self.parked: OrderedDict[str, tuple[float, LiveRun]] = OrderedDict()
-        self.resuming: dict[str, int] = {}
-        """Epoch of the wait of each run whose resume is being committed: a second caller means that one too."""
-        self.stranded: set[str] = set()
-        """Runs of this process that nobody drives: the store failed them, or they were promoted a moment ago."""
-        self.unheard: set[str] = set()
-        """Runs that a commit may have made this process's own, and nobody heard what it came to."""
+        self.runs = RunTable(clock, pause_window)
         self.waiters = Waiters()
-        self.accepting = False
         self.state_registry = state_registry
-        self.wake_at: Callable[[float], None] = _nobody
+        self.wake_at: Callable[[float], None] = _nothing
         """Have due runs claimed at a time; set when the runtime starts."""
-        self.want: Callable[[str, list[str]], None] = _nobody
+        self.want: Callable[[str, list[str]], None] = _nothing
         """Listen for what a run waits for from now on; set when the runtime starts."""
         self.counters: dict[str, int] = {}
         self.size_at_start = 0
         """Bytes that the store took when it was opened."""
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._eviction: Timer | None = None
-
-    # --------------------------------------------------------------------------------------------------- tasks
-    def spawn(self, work: Coroutine[Any, Any, None], name: str | None = None) -> asyncio.Task[None]:
-        """Start a task that this runtime owns: it is kept alive, and its failure is logged."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do what must not stop half-way: it goes on if the caller is cancelled meanwhile."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._heard)
-        return await asyncio.shield(task)
-
-    def _heard(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever called may have gone away
-
-    def drive(self, live: LiveRun, work: Coroutine[Any, Any, None]) -> None:
-        """Drive a run in a task of its own. It is kept alive by its place among the live runs, and never raises.
-
-        Whoever takes the run from that place while the task still has something to do calls `own` first.
-        """
-        run_id = live.run.identity.run_id
-        self.live[run_id] = live
-        if not live.run.written:
-            self.unwritten[run_id] = live
-        # Named like its run: that helps who debugs, and making a name up takes as long as a step.
-        live.task = asyncio.get_running_loop().create_task(work, name=run_id)
-
-    def own(self, task: asyncio.Task[None] | None) -> None:
-        """Keep a task alive until it is done: the event loop itself does not."""
-        if task is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a task of the runtime failed", exc_info=task.exception())
-
-    async def join_tasks(self, *, cancel: bool) -> None:
-        """Wait until all owned tasks have ended; `cancel` asks them to, and leaves behind who does not in time."""
-        current = asyncio.current_task()
-        try:
-            async with timeout_after(self.clock, self.abort_grace if cancel else None):
-                while tasks := [task for task in (*self._tasks, *self._driving()) if task is not current]:
-                    for task in tasks if cancel else ():
-                        task.cancel()
-                    await asyncio.wait(tasks)
-        except TimeoutError:
-            log.warning("%d tasks did not stop within %g s: left behind", len(tasks), self.abort_grace)
-
-    def _driving(self) -> list[asyncio.Task[None]]:
-        return [live.task for live in self.live.values() if live.task is not None and not live.task.done()]
 
     # ------------------------------------------------------------------------------------------------ containers
     @property
@@ -193,70 +120,49 @@ class Core:
             )
         return entry
 
+    @property
+    def accepting(self) -> bool:
+        """Whether work is taken."""
+        return self.state is State.STARTED
+
+    @property
+    def ending(self) -> bool:
+        """Whether runs are to be left as their last commit left them: the runtime stops, or its loop ends."""
+        return self.state is State.STOPPING or self.state is State.STOPPED or self.watch.ending
+
+    def here(self) -> Core:
+        """Return the core to whoever calls from the loop it was started on.
+
+        Raises:
+            WrongLoop: another event loop, or none, is running; nothing was done.
+        """
+        if self.loop is not None and asyncio.get_running_loop() is not self.loop:
+            raise WrongLoop(
+                "this runtime belongs to another event loop: call it there, for example with "
+                "asyncio.run_coroutine_threadsafe(runtime.emit(...), loop), or make a runtime on this loop"
+            )
+        return self
+
     def check_accepting(self) -> None:
         """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
-        if not self.accepting:
+        if self.state is not State.STARTED:
             raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
+
+    # ------------------------------------------------------------------------------------------ whose code this is
+    def enter_run(self, run_id: str) -> None:
+        """Note that the current task belongs to a run from now on."""
+        _inside.set((self.worker, run_id))
+
+    @property
+    def inside(self) -> str | None:
+        """The id of the run of this runtime that the current code belongs to: a step, a hook, or what they started."""
+        found = _inside.get()
+        return found[1] if found is not None and found[0] == self.worker else None
 
     def count(self, what: str) -> None:
         """Count something for `statistics`."""
         self.counters[what] = self.counters.get(what, 0) + 1
 
-    # ----------------------------------------------------------------------------------------- runs held in memory
-    def committed(self, run: ActiveRun, changes: Changes) -> None:
-        """Let a run take over what a commit made true."""
-        run.committed(changes)
-        if changes.creates:
-            self.unwritten.pop(run.identity.run_id, None)
 
-    def held(self, run_id: str) -> LiveRun | None:
-        """Return a run that is in this process's memory, driven or parked."""
-        live = self.live.get(run_id)
-        if live is None and run_id in self.parked:
-            return self.parked[run_id][1]
-        return live
-
-    def tell(self, message: Message) -> None:
-        """Hand a message that is durable to the run, if it is in this process's memory."""
-        live = self.held(message.run_id)
-        if live is not None:
-            live.run.inbox.append(message)
-
-    def keep_parked(self, live: LiveRun) -> None:
-        """Keep a parked run's state in memory for the pause window."""
-        run_id = live.run.identity.run_id
-        if self.pause_window <= 0:
-            return
-        self.parked[run_id] = (self.clock.monotonic() + self.pause_window, live)
-        if self._eviction is None:
-            self._arm_eviction()
-
-    def unpark(self, run_id: str) -> LiveRun | None:
-        """Take a parked run out of memory, to drive it or to change it."""
-        held = self.parked.pop(run_id, None)
-        return None if held is None else held[1]
-
-    def _arm_eviction(self) -> None:
-        first = next(iter(self.parked.values()))[0]
-        self._eviction = self.clock.call_later(first - self.clock.monotonic(), self._evict)
-
-    def _evict(self) -> None:
-        self._eviction = None
-        now = self.clock.monotonic()
-        while self.parked:
-            run_id, (deadline, _) = next(iter(self.parked.items()))
-            if deadline > now:
-                self._arm_eviction()
-                return
-            del self.parked[run_id]
-
-    def stop_evicting(self) -> None:
-        """Forget parked runs held in memory; their rows stay."""
-        self.parked.clear()
-        if self._eviction is not None:
-            self._eviction.cancel()
-            self._eviction = None
-
-
-def _nobody(*_what: Any) -> None:
-    """Before the runtime starts there is nobody to ask."""
+def _nothing(*_what: Any) -> None:
+    """Before the runtime starts there is nothing to wake and nothing to listen with."""

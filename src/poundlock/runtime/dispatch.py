@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.codecs import clean
 from poundlock.errors import InvalidEvent, PoundlockError
@@ -14,9 +14,7 @@ from poundlock.model.durations import seconds
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import is_pattern, type_matches
-
-if TYPE_CHECKING:
-    from poundlock.runtime.registration import Registered
+from poundlock.runtime.entries import Registered
 
 
 @dataclass(slots=True, eq=False)

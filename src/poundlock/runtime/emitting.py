@@ -13,12 +13,27 @@ from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
-from poundlock.runtime.control import merged, results
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.receipts import Receipt
+from poundlock.runtime.results import results
 
 CONTROL_EVENTS = ("run:abort", "run:signal")
 """Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
+
+
+def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
+    """Return payload and keyword fields as one payload.
+
+    Raises:
+        InvalidEvent: there are fields, but the payload is no mapping to merge them into.
+    """
+    if not fields:
+        return {} if payload is None else payload
+    if payload is None:
+        return dict(fields)
+    if not isinstance(payload, Mapping):
+        raise InvalidEvent("keywords can only be merged into a payload that is a mapping", path="payload")
+    return {**payload, **fields}
 
 
 def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Event:

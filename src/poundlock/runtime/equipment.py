@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError
+from poundlock.guard import call_now, call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.waiting import AnnouncedWaits
+from poundlock.pipeline.waits import AnnouncedWaits
+from poundlock.runtime.core import Core
+from poundlock.runtime.core import log as core_log
+from poundlock.runtime.run_table import LiveRun
+from poundlock.services.install import WorkflowServices
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
-    from poundlock.runtime.core import Core
-    from poundlock.services.install import WorkflowServices
 
 
 _EXPORTED: Final = "artifacts:exported"
@@ -38,23 +41,36 @@ def container_for(
 
 
 def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
-    """Put the run's serialisable services into its journal, so that they are committed with the pause they outlive."""
-    if run.container is None or not services.exports:
+    """Put the run's serialisable services into its journal, so that they are committed with the pause they outlive.
+
+    At each pause, whether they changed or not: who looks for them need not look further back than the last one.
+    """
+    if not services.exports:
         return
-    try:
-        run.exported = services.export(run.container)
-    except PoundlockError as error:
-        log.warning("services of run '%s' are not exported: %s", run.identity.run_id, error)
-        return
-    if run.exported is not None:
-        run.journal.put(core.clock.now(), f'"container","{_EXPORTED}",{run.plan.path_json},{dump(run.exported)},null]')
+    if run.container is not None:
+        try:
+            run.exported = services.export(run.container)
+        except PoundlockError as error:
+            log.warning("services of run '%s' are not exported: %s", run.identity.run_id, error)
+    run.journal.put(core.clock.now(), f'"container","{_EXPORTED}",{run.plan.path_json},{dump(run.exported)},null]')
 
 
 async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
-    """Find what `note_exports` put into the journal of a run that comes back from its row."""
-    if services.exports:
-        entries = read_entries(await core.store.history(run.identity.run_id))
-        run.exported = next((entry.payload for entry in reversed(entries) if entry.type == _EXPORTED), None)
+    """Find what `note_exports` put into the journal of a run that comes back from its row.
+
+    It is in the log's last row, unless the run's owner died since the pause: then it is looked for in ever longer ends
+    of the log.
+    """
+    last = 1
+    while services.exports:
+        rows = await core.store.history(run.identity.run_id, last)
+        for entry in reversed(read_entries(rows)):
+            if entry.type == _EXPORTED:
+                run.exported = entry.payload
+                return
+        if len(rows) < last:
+            return
+        last *= 8
 
 
 def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:
@@ -66,6 +82,20 @@ def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> 
     if run.state_store is None:
         run.state_store = core.state_registry.make(definition.id, run.state, definition.state)
     return run.state_store
+
+
+async def close_container(core: Core, live: LiveRun) -> None:
+    """Dispose the run's services within `hook_timeout`; a failing clean-up is logged and stops nobody."""
+    container, live.run.container = live.run.container, None
+    live.run.state_store = None
+    if container is None or container.idle:
+        return
+    answer = call_now(container.dispose_nowait)
+    if answer.error is None and not answer.value:
+        answer = await call_within(core.hook_timeout, container.dispose, clock=core.clock, keep=core.tasks.keep)
+    if answer.error is not None:
+        run_id = live.run.identity.run_id
+        core_log.error("cleaning up services of run '%s' failed\n%s", run_id, log_text(answer.error))
 
 
 def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:

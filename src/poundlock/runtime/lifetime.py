@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from poundlock.clock import timeout_after
 from poundlock.errors import AlreadyRegistered, RuntimeStopped
+from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
-from poundlock.runtime.commands.claim import Pump
-from poundlock.runtime.core import Core, log
+from poundlock.pipeline.interrupting import interrupt
+from poundlock.ports import Bus, Publication
+from poundlock.runtime.commands.claim import give_back
+from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
-from poundlock.runtime.registration import Hooks, Subscriptions, register
-
-if TYPE_CHECKING:
-    from poundlock.ports import Bus, Publication
+from poundlock.runtime.entries import Hooks
+from poundlock.runtime.poller import Poller
+from poundlock.runtime.registration import Subscriptions, register
+from poundlock.runtime.run_table import Phase
 
 
 def default_bus() -> Bus:
@@ -35,38 +38,41 @@ def split_services(services: Iterable[Service] | Any) -> tuple[tuple[Any, ...], 
 
 
 class Lifetime:
-    """What is between entering and leaving a runtime."""
+    """What is between entering and leaving a runtime. `core.state` says where it is."""
 
     def __init__(self, core: Core, workflows: Sequence[Workflow], services: tuple[Service, ...]) -> None:
         self._core = core
         self._workflows = workflows
         self._services = services
-        self._pump = Pump(core)
-        self._state = "new"
+        self._poller = Poller(core)
+        self._stop: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        """Set when nobody wants to wait for the drain any more."""
         self.subscriptions = Subscriptions(core, self._heard)
 
     async def start(self) -> None:
-        """Open the store, register the workflows, claim what nobody drives.
+        """Open the store, register the workflows, claim what has no owner.
 
         Raises:
             AlreadyRegistered: the runtime was started before; a stopped one is not started again.
             PoundlockError: the store cannot be opened, or a workflow cannot be registered; nothing is left open.
         """
-        if self._state != "new":
-            raise AlreadyRegistered("a runtime is entered once: make a new one to start again")
         core = self._core
-        self._state = "started"
-        await core.store.open(core.worker)
-        core.size_at_start = core.store.size
+        if core.state is not State.NEW:
+            raise AlreadyRegistered("a runtime is entered once: make a new one to start again")
+        core.state = State.STARTED
+        core.loop = asyncio.get_running_loop()
         try:
-            core.accepting = True
-            core.wake_at = self._pump.wake_at
+            await core.store.open(core.worker)
+            core.size_at_start = core.store.size
+            core.watch.start(self._loop_ends)
+            core.wake_at = self._poller.wake_at
             core.want = self.subscriptions.want
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
                 await self.register(workflow, None, Hooks())
-            core.spawn(self._pump.run(), "poundlock-pump")
+            core.tasks.spawn(self._poller.run(), "poundlock-poller")
         except BaseException:
             await self.stop(drain=0.0)
             raise
@@ -74,55 +80,123 @@ class Lifetime:
     async def register(self, workflow: Workflow, mode: Mode | None, hooks: Hooks) -> None:
         """Register a workflow and have its orphaned and due runs claimed."""
         core = self._core
-        if self._state != "started":
+        if not core.accepting:
             raise RuntimeStopped("the runtime is not running: register inside `async with runtime:`")
         await register(core, self.subscriptions, workflow, mode, hooks, self._services)
-        self._pump.wake()
+        self._poller.wake()
 
     async def stop(self, *, drain: float) -> None:
-        """Stop; doing it twice does nothing."""
-        if self._state != "started":
-            return
-        self._state = "stopped"
+        """Stop, once: whoever calls it while that is under way waits for the same end.
+
+        Called from inside a run (a step, a hook, or what they started) it begins the stop and returns at once: it could
+        not wait for its own run. A caller that is cancelled ends the drain; the stop is completed all the same, and
+        the cancellation goes on after it.
+        """
         core = self._core
-        core.accepting = False
-        self._pump.stop()
+        if core.state is State.NEW:
+            return
+        if self._stop is None:
+            core.state = State.STOPPING
+            self._stop = core.loop.create_task(self._stopping(drain), name="poundlock-stop")  # type: ignore[union-attr]  # set when it started
+        if core.inside is not None:
+            return
+        interrupted: asyncio.CancelledError | None = None
+        while not self._stop.done():
+            try:
+                await asyncio.shield(self._stop)
+            except asyncio.CancelledError as cancelled:
+                if self._stop.cancelled():
+                    raise
+                interrupted = cancelled
+                self._hurry.set()
+        if interrupted is not None:
+            raise interrupted
+        self._stop.result()
+
+    async def _loop_ends(self) -> None:
+        """Stop as well as may be: whoever should have done so is gone, and another runtime may want the store."""
+        await self.stop(drain=0.0)
+
+    async def _stopping(self, drain: float) -> None:
+        """Take the runtime down part by part. Each part is done whatever the others came to."""
+        core = self._core
+        self._poller.stop()
         self.subscriptions.close()
-        await self._drain(drain)
-        await core.join_tasks(cancel=True)
-        core.stop_evicting()
+        await self._part("letting runs reach a boundary", self._drain(drain))
+        await self._part("ending tasks", self._interrupt())
+        await self._part("giving runs back", self._give_back())
+        core.runs.close()
         core.threads.close()
         for entry in list(core.entries.values()):
-            await _closing(entry.services.close(), f"services of workflow '{entry.id}'")
+            await self._part(f"cleaning up services of workflow '{entry.id}'", self._bounded(entry.services.close))
         core.entries.clear()
         if core.built_container is not None:
-            await _closing(core.built_container.dispose(), "global services")
+            await self._part("cleaning up global services", self._bounded(core.built_container.dispose))
         core.waiters.close(RuntimeStopped("the runtime stopped before the run ended: start it again and it goes on"))
-        await core.store.close()
+        core.watch.close()
+        try:
+            await core.store.close()
+        finally:
+            core.state = State.STOPPED
+
+    async def _part(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            self._hurry.set()  # the loop ends: it has cancelled every task, this one included
+        except Exception as error:  # noqa: BLE001 - the store has to be closed whatever went wrong before
+            log.error("%s failed while stopping\n%s", what, log_text(error))
+
+    async def _bounded(self, disposal: Callable[[], Any]) -> None:
+        core = self._core
+        answer = await call_within(core.hook_timeout, disposal, clock=core.clock, keep=core.tasks.keep)
+        if isinstance(answer.error, Exception):
+            raise answer.error
+        if answer.error is not None:
+            log.error("a clean-up raised\n%s", log_text(answer.error))
 
     async def _drain(self, drain: float) -> None:
         """Let runs reach their next boundary; those that do not are interrupted where they are."""
         core = self._core
-        current = asyncio.current_task()
-        live = [entry for entry in core.live.values() if entry.task is not None and entry.task is not current]
-        for entry in live:
-            entry.run.stopping = True
-        tasks = [entry.task for entry in live if entry.task is not None]
-        if tasks and drain > 0:
-            try:
-                async with timeout_after(core.clock, drain):
-                    await asyncio.wait(tasks)
-            except TimeoutError:
-                log.warning(
-                    "%d runs did not reach a boundary in %g s; they go on from their last one", len(tasks), drain
-                )
+        driven = core.runs.all_driven()
+        for live in driven:
+            live.run.stopping = True
+        tasks = [live.task for live in driven if live.task is not None and live.alive]
+        if not tasks or drain <= 0 or self._hurry.is_set():
+            return
+        hurry = core.tasks.spawn(_set(self._hurry))
+        try:
+            async with timeout_after(core.clock, drain):
+                left = {*tasks}
+                while left and not hurry.done():
+                    _, rest = await asyncio.wait({*left, hurry}, return_when=asyncio.FIRST_COMPLETED)
+                    left = {task for task in rest if task is not hurry}
+        except TimeoutError:
+            left = {task for task in tasks if not task.done()}
+            log.warning("%d runs did not reach a boundary in %g s; they go on from their last one", len(left), drain)
+        finally:
+            hurry.cancel()
+
+    async def _interrupt(self) -> None:
+        core = self._core
+
+        def driving() -> list[asyncio.Task[None]]:
+            for live in core.runs.all_driven():
+                interrupt(live.run, None, Interruption.STOP)
+            return [live.task for live in core.runs.all_driven() if live.task is not None and live.alive]
+
+        await core.tasks.join(driving, grace=core.abort_grace)
+
+    async def _give_back(self) -> None:
+        """Give back the runs that this process took and never began: they were not interrupted by a crash."""
+        core = self._core
+        loading = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
+        idle = [live.run.identity.run_id for live in core.runs.all_driven() if not live.begun]
+        await give_back(core, [*loading, *idle], begun=False)
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)
 
 
-async def _closing(disposal: Any, what: str) -> None:
-    try:
-        await disposal
-    except Exception:  # noqa: BLE001 - clean-ups are user code; they stop nobody
-        log.exception("cleaning up %s failed", what)
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()

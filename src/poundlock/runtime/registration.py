@@ -4,57 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from poundlock.errors import AlreadyRegistered, EnvMissing, RunFinished
-from poundlock.model.definitions import WorkflowDefinition
+from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
-from poundlock.model.receipts import ReceiptLine
-from poundlock.model.runs import RunResult
 from poundlock.model.waits import wait_events
 from poundlock.pipeline.builder import Workflow
-from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.plan import PipelinePlan, compile_plans
-from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.equipment import container_for, invoked_by_default
+from poundlock.pipeline.compiling import compile_plans
+from poundlock.ports import Subscription
+from poundlock.runtime.commands.cancel import Cancel, cancel
+from poundlock.runtime.core import Core
+from poundlock.runtime.entries import Hooks, Registered
+from poundlock.runtime.equipment import close_container, container_for, invoked_by_default
+from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.services.install import WorkflowServices, service_types
-
-if TYPE_CHECKING:
-    from poundlock.artifacts import ArtifactContainer
-    from poundlock.model.definitions import Service
-    from poundlock.pipeline.active import ActiveRun
-    from poundlock.ports import Subscription
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a workflow's owner wants to be told. Each may be sync or async."""
-
-    on_prepare: Callable[[Any], Any] | None = None
-    on_complete: Callable[[RunResult], Any] | None = None
-    on_resume: Callable[[Any], Any] | None = None
-    on_cleanup: Callable[[], Any] | None = None
-    on_dispatch: Callable[[ReceiptLine], Any] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Registered:
-    """A workflow as this runtime runs it."""
-
-    id: str
-    definition: WorkflowDefinition
-    mode: Mode
-    plans: dict[str, PipelinePlan]
-    services: WorkflowServices
-    hooks: Hooks
-    make_container: Callable[[ActiveRun], ArtifactContainer]
-    invoked: tuple[str | None, str] | None
-    """The trigger and pipeline that an invocation without a trigger means; None if it has to name one."""
-    subscribed: list[str] = field(default_factory=list)
-    closing: bool = False
 
 
 class Subscriptions:
@@ -143,7 +108,7 @@ async def register(
             workflow_id=definition.id,
             missing=missing,
         )
-    plans = compile_plans(definition, service_types(definition.services, global_services), core.clock)
+    plans = compile_plans(definition, service_types(definition.services, global_services))
     services.validate()
     entry = Registered(
         definition.id,
@@ -184,8 +149,6 @@ async def deregister(
     Raises:
         NotRegistered: no such workflow.
     """
-    from poundlock.runtime.commands.cancel import Cancel, cancel
-
     entry = core.entry(workflow_id)
     if entry.closing:
         return
@@ -194,9 +157,8 @@ async def deregister(
     for pattern in entry.subscribed:
         subscriptions.release(pattern)
     entry.subscribed.clear()
-    current = asyncio.current_task()
-    mine = [live for live in core.live.values() if live.entry is entry]
-    others = [live for live in mine if live.task is not current]
+    mine = [live for live in core.runs.all_driven() if live.entry is entry]
+    others = [live for live in mine if live.run.identity.run_id != core.inside]
     if active == "abort":
         for live in others:
             with contextlib.suppress(RunFinished):  # it ends by itself at this moment
@@ -205,10 +167,11 @@ async def deregister(
                 )
     await _gone(others)
     for live in mine:
-        await close_container(live)  # of the run this is called from: its services go before those they use
+        await close_container(core, live)  # of the run this is called from: its services go before those they use
     core.entries.pop(workflow_id, None)
-    for run_id in [run_id for run_id, (_, live) in core.parked.items() if live.entry is entry]:
-        core.unpark(run_id)
+    for live in core.runs.all_live():
+        if live.entry is entry and live.phase is Phase.PARKED:
+            core.runs.drop(live.run.identity.run_id)
     await entry.services.close()
 
 
@@ -218,34 +181,3 @@ async def _gone(runs: list[LiveRun]) -> None:
         if live.task is not None and not live.task.done():
             live.left = asyncio.get_running_loop().create_future()
             await asyncio.wait((live.task, live.left), return_when=asyncio.FIRST_COMPLETED)
-
-
-async def close_container(live: LiveRun) -> None:
-    """Dispose the run's services; a failing clean-up is logged and stops nobody."""
-    container, live.run.container = live.run.container, None
-    live.run.state_store = None
-    if container is None or container.idle:
-        return
-    try:
-        if not container.dispose_nowait():
-            await container.dispose()
-    except Exception:  # noqa: BLE001 - clean-ups are user code; they stop nobody
-        log.exception("cleaning up services of run '%s' failed", live.run.identity.run_id)
-
-
-async def call_hook(entry: Registered, name: str, *args: Any) -> BaseException | None:
-    """Call a hook if there is one; returns what it raised, after logging it. A hook never stops anybody else."""
-    hook = getattr(entry.hooks, name)
-    if hook is None:
-        return None
-    try:
-        answer = hook(*args)
-        if inspect.isawaitable(answer):
-            await answer
-    except Exception as error:  # noqa: BLE001 - hooks are user code
-        log.exception("%s of workflow '%s' raised", name, entry.id)
-        return error
-    return None
-
-
-__all__ = ["Hooks", "Registered", "StepContext", "Subscriptions", "call_hook", "deregister", "register"]

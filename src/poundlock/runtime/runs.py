@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.codecs import TYPE_TAG, dump, encode, pack
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
@@ -12,13 +12,13 @@ from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.boundary import validate
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
-
-if TYPE_CHECKING:
-    from poundlock.runtime.core import Core, LiveRun
-    from poundlock.runtime.registration import Registered
+from poundlock.pipeline.states import validate
+from poundlock.pipeline.writing import creation_of, take_checkpoint, take_commit
+from poundlock.runtime.core import Core
+from poundlock.runtime.entries import Registered
+from poundlock.runtime.run_table import LiveRun
 
 
 def accepted(core: Core, event: Event) -> tuple[Event, str]:
@@ -107,9 +107,10 @@ def new_run(
         threads=core.threads,
         timeline=core.timeline,
         make_container=entry.make_container,
+        supervision=core.supervision,
     )
     if run.plan.state_model is not None:
-        validate(run, state)
+        validate(run.plan.state_model, state)
     payload = "null"
     if core.timeline:
         payload = _created(event, trigger_id)
@@ -172,8 +173,9 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
         threads=core.threads,
         timeline=core.timeline,
         make_container=entry.make_container,
+        supervision=core.supervision,
     )
-    run.adopt(checkpoint)
+    take_checkpoint(run, checkpoint)
     return run
 
 
@@ -182,16 +184,17 @@ async def ensure_written(core: Core, live: LiveRun) -> None:
     if live.creation is None:
         if live.run.written:
             return
-        live.creation = core.spawn(_write_creation(core, live))
+        live.creation = core.tasks.spawn(_write_creation(core, live))
     await asyncio.shield(live.creation)
 
 
 async def _write_creation(core: Core, live: LiveRun) -> None:
-    changes = live.run.create()
+    changes = creation_of(live.run)
     try:
         await core.store.commit(changes)
         announced = live.run.registered
-        core.committed(live.run, changes)
+        take_commit(live.run, changes)
+        core.runs.written(live.run.identity.run_id)
         live.run.registered = announced  # the stage that announced them is not concluded
     except RunExists:
         pass  # its first boundary was quicker

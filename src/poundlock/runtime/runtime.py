@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import InvalidDefinition
@@ -25,7 +25,8 @@ from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
 from poundlock.model.validation import check_global_services
 from poundlock.pipeline.builder import Workflow
-from poundlock.runtime import control, lifetime, reading
+from poundlock.ports import Bus, Page, Store
+from poundlock.runtime import lifetime, reading, results
 from poundlock.runtime.commands import HANDLERS
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import Claim, claim
@@ -33,15 +34,12 @@ from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core
-from poundlock.runtime.emitting import emit, explain
+from poundlock.runtime.emitting import emit, explain, merged
+from poundlock.runtime.entries import Hooks
 from poundlock.runtime.receipts import Receipt
-from poundlock.runtime.registration import Hooks, deregister
+from poundlock.runtime.registration import deregister
 from poundlock.services.install import global_container
 from poundlock.stores import open as open_store
-
-if TYPE_CHECKING:
-    from poundlock.ports import Bus, Page, Store
-    from poundlock.runtime.reading import PipelineRegistry
 
 
 class WorkflowRuntime:
@@ -61,6 +59,7 @@ class WorkflowRuntime:
         state_registry: makes the state stores that services select from; see `poundlock.state`.
         pause_window: how long a paused run stays in memory; after that only its row is left.
         abort_grace: how long an aborted step may take to stop before it is left behind.
+        hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
     """
 
     def __init__(
@@ -75,6 +74,7 @@ class WorkflowRuntime:
         state_registry: Any = None,
         pause_window: Duration = 60.0,
         abort_grace: Duration = 10.0,
+        hook_timeout: Duration = 60.0,
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
@@ -91,6 +91,7 @@ class WorkflowRuntime:
             timeline=timeline,
             pause_window=seconds(pause_window),
             abort_grace=seconds(abort_grace),
+            hook_timeout=seconds(hook_timeout),
             container=lambda: global_container(self.clock, self.services, parents),
             state_registry=state_registry,
         )
@@ -132,6 +133,7 @@ class WorkflowRuntime:
             AlreadyRegistered, DuplicateKey, InvalidDefinition, EnvMissing: nothing was registered.
         """
         hooks = Hooks(on_prepare, on_complete, on_resume, on_cleanup, on_dispatch)
+        self._core.here()
         await self._lifetime.register(workflow, mode, hooks)
 
     @contextmanager
@@ -159,7 +161,7 @@ class WorkflowRuntime:
         Raises:
             NotRegistered: no such workflow.
         """
-        await deregister(self._core, self._lifetime.subscriptions, id, active)
+        await deregister(self._core.here(), self._lifetime.subscriptions, id, active)
 
     def has_workflow(self, id: str) -> bool:
         """Whether a workflow of this id is registered."""
@@ -169,7 +171,7 @@ class WorkflowRuntime:
         """Return the ids of the registered workflows, in order of registration."""
         return list(self._core.entries)
 
-    def registry(self, id: str) -> PipelineRegistry:
+    def registry(self, id: str) -> reading.PipelineRegistry:
         """Return the runs of a workflow that are in this process's memory (`NotRegistered` if unknown)."""
         return reading.PipelineRegistry(self._core, self._core.entry(id))
 
@@ -184,11 +186,11 @@ class WorkflowRuntime:
             IdempotencyConflict: its id was used before with other content; nothing was decided.
             Contended: too many others decided at once; nothing was decided, emit it again.
         """
-        return await emit(self._core, self._lifetime.subscriptions.own, event, payload, fields)
+        return await emit(self._core.here(), self._lifetime.subscriptions.own, event, payload, fields)
 
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
         """Return what `emit` would answer, and do nothing."""
-        return await explain(self._core, event, payload, fields)
+        return await explain(self._core.here(), event, payload, fields)
 
     # ----------------------------------------------------------------------------------------------------- runs
     async def invoke(
@@ -216,15 +218,17 @@ class WorkflowRuntime:
             RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
             NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
         """
-        return await create(
-            self._core,
-            Create(workflow_id, trigger_id, event, run_id=run_id, conflict=conflict, idempotency_key=idempotency_key),
+        core = self._core.here()
+        command = Create(
+            workflow_id, trigger_id, event, run_id=run_id, conflict=conflict, idempotency_key=idempotency_key
         )
+        return await results.rest_of(core, await create(core, command))
 
     async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
         """Invoke a workflow with a payload; the short way to call a pipeline. See `invoke`."""
-        merged = control.merged(payload, fields) if fields or payload is None else payload
-        return await create(self._core, Create(workflow_id, payload=merged))
+        whole = merged(payload, fields) if fields or payload is None else payload
+        core = self._core.here()
+        return await results.rest_of(core, await create(core, Create(workflow_id, payload=whole)))
 
     async def resume(
         self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None
@@ -241,7 +245,8 @@ class WorkflowRuntime:
             StaleResume: the wait that was meant has been answered already.
             NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         """
-        return await resume(self._core, Resume(run_id, patch, wait))
+        core = self._core.here()
+        return await results.rest_of(core, await resume(core, Resume(run_id, patch, wait)))
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
@@ -249,7 +254,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound, RunFinished: there is nobody to tell. NotStorable, StateInvalid: the patch is no data.
         """
-        await signal(self._core, Signal(run_id, patch))
+        await signal(self._core.here(), Signal(run_id, patch))
 
     async def abort(self, run_id: str, reason: str = "") -> None:
         """End a run: at once if nobody drives it, else as soon as its step has stopped (`wait` tells).
@@ -257,7 +262,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound: no such run. RunFinished: it completed or failed; aborting an aborted run does nothing.
         """
-        await cancel(self._core, Cancel(run_id, reason))
+        await cancel(self._core.here(), Cancel(run_id, reason))
 
     async def wait(self, run_id: str, timeout: Duration | None = None) -> RunResult:
         """Return a run's result once it has ended.
@@ -265,11 +270,11 @@ class WorkflowRuntime:
         Raises:
             RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is not touched.
         """
-        return await control.wait_for_end(self._core, run_id, timeout)
+        return await results.wait_for_end(self._core.here(), run_id, timeout)
 
     async def get_run(self, run_id: str) -> RunInfo:
         """Return a run as it stands in the store (`RunNotFound` if it does not)."""
-        return await reading.get_run(self._core, run_id)
+        return await reading.get_run(self._core.here(), run_id)
 
     async def find_runs(
         self,
@@ -295,7 +300,7 @@ class WorkflowRuntime:
             InvalidEvent: the cursor or a filter is none; `path` names it.
         """
         query = reading.query(workflow, status, key, text, since, until, limit, cursor)
-        return await reading.find_runs(self._core, query)
+        return await reading.find_runs(self._core.here(), query)
 
     def watch(self, workflow_id: str, run_id: str) -> RunInfo | None:
         """Return a run in this process's memory as it is now, or None."""
@@ -307,16 +312,17 @@ class WorkflowRuntime:
 
     async def timeline(self, run_id: str) -> Timeline:
         """Return all that happened in a run (`RunNotFound` if there is none)."""
-        return await reading.timeline(self._core, run_id)
+        return await reading.timeline(self._core.here(), run_id)
 
     # ----------------------------------------------------------------------------------------------- the runtime
     async def dispatch(self, command: Any) -> Any:
         """Carry out a command of `poundlock.runtime.commands` and return its handler's answer."""
+        core = self._core.here()
         handler = HANDLERS.get(type(command))
         if handler is None:
             known = ", ".join(kind.__name__ for kind in HANDLERS)
             raise InvalidDefinition(f"{command!r:.60} is no command: use one of {known}", path="command")
-        return await handler(self._core, command)
+        return await handler(core, command)
 
     def statistics(self) -> Mapping[str, int]:
         """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held.
@@ -328,11 +334,12 @@ class WorkflowRuntime:
 
     async def recover(self) -> int:
         """Take over ready, orphaned and due runs now, and those the store failed; returns how many."""
-        return await claim(self._core, Claim(stranded=True))
+        return await claim(self._core.here(), Claim(stranded=True))
 
     async def stop(self, drain: Duration = 30.0) -> None:
         """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.
 
         What was not finished stands in the store and goes on when a runtime is started on it again.
         """
+        self._core.here()
         await self._lifetime.stop(drain=seconds(drain))

@@ -14,15 +14,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from poundlock.clock import Clock
 from poundlock.errors import BundleDamaged
 from poundlock.model.annotations import provided_type
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.services.env import EnvService
 from poundlock.services.pause import NoWaits, PauseService, RunWaits
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a runtime without services never loads the container
     from poundlock.artifacts import ArtifactContainer, ArtifactTemplate, TemplateSet
-    from poundlock.clock import Clock
 
 log = logging.getLogger("poundlock.services")
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from poundlock.codecs import pack
 from poundlock.errors import StateInvalid
+from poundlock.guard import for_the_process, log_text
 from poundlock.model.patches import changed_paths, merge
 from poundlock.model.paths import get_path, touches
 from poundlock.state.views import plain, view
@@ -273,5 +274,7 @@ def _as_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
 def _call(subscriber: _Subscriber, commit: Commit) -> None:
     try:
         subscriber.fn(commit)
-    except Exception:
-        logger.exception("a subscriber to %s failed", subscriber.paths)
+    except BaseException as error:
+        if for_the_process(error):
+            raise
+        logger.error("a subscriber to %s failed\n%s", subscriber.paths, log_text(error))

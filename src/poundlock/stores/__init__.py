@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from poundlock.clock import Clock
 from poundlock.errors import StoreUnavailable
+from poundlock.ports import Store
 from poundlock.stores.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from poundlock.clock import Clock
-    from poundlock.ports import Store
 
 __all__ = ["MemoryStore", "open"]
 

@@ -9,8 +9,10 @@ It does not grow for ever: what `docs/reference/stores.md` says is kept, each co
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from poundlock.codecs import dump, load
@@ -21,7 +23,7 @@ from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
     Committed,
-    LoadChange,
+    Release,
     Remember,
     RunCreate,
     RunMove,
@@ -42,8 +44,8 @@ from poundlock.model.runs import (
     StoredEvent,
     WaitRow,
 )
-from poundlock.model.timeline import fold
-from poundlock.model.waits import event_keys, key_shape
+from poundlock.model.timeline import fold, size_of
+from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
 from poundlock.ports import Claim, Page
 from poundlock.stores.answers import (
     exists,
@@ -162,7 +164,9 @@ class MemoryStore:
         self._check(changes)
         posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
         self._write_runs(changes)
-        promoted = tuple(run_id for change in changes.loads for run_id in self._change_load(change, changes.now))
+        for change in changes.loads:
+            self._set_load((change.workflow_id, change.load_key), change.load, change.token)
+        promoted = tuple(run_id for release in changes.releases for run_id in self._release(release, changes.now))
         delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
         posted = tuple(
             [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
@@ -215,10 +219,7 @@ class MemoryStore:
             self._check_absent(create)
         for move in changes.moves:
             self._check_move(move)
-        for change in changes.loads:
-            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
-            if token != change.expect:
-                raise load_moved(change.workflow_id)
+        # Keys before loads: who repeats an event learns so at once, also where its load has moved on meanwhile.
         taken = {}
         for key in changes.remember:
             known = self._remembered.get((key.source, key.event_id, key.scope))
@@ -226,10 +227,13 @@ class MemoryStore:
                 taken[key.scope] = known
         if taken:
             raise keys_taken(taken)
+        for change in changes.loads:
+            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
+            if token != change.expect:
+                raise load_moved(change.workflow_id)
         for delivery in changes.deliveries:
             known_run = self._rows.get(delivery.run_id)
-            epochs = {wait.wait_id: wait.epoch for wait in known_run.waits} if known_run else {}
-            if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
+            if known_run is not None and armed_anew(delivery, _phases(known_run)):
                 raise wait_moved(delivery.run_id)
         for post in changes.posts:
             row = self._rows.get(post.run_id)
@@ -285,6 +289,8 @@ class MemoryStore:
         head.epoch = move.new_epoch
         head.wake_at = move.wake_at
         head.outcome = move.outcome
+        if move.visits is not None:
+            head.visits = move.visits
         if log is not None:
             row.log.append(_entries(log))
             head.log_seq = log.first_seq + log.size - 1
@@ -359,25 +365,31 @@ class MemoryStore:
                     holders[run_id] = None
                     self._shapes[key_shape(key)] += 1
 
-    def _change_load(self, change: LoadChange, now: float) -> list[str]:
-        pair = (change.workflow_id, change.load_key)
+    def _set_load(self, pair: tuple[str, str], loaded: Load, token: Token) -> None:
+        if loaded.idle:
+            self._loads.pop(pair, None)
+            self._queues.pop(pair, None)
+        else:
+            self._loads[pair] = (loaded, token)
+
+    def _release(self, release: Release, now: float) -> list[str]:
+        pair = (release.workflow_id, release.load_key)
+        known = self._loads.get(pair)
+        if known is None:
+            return []  # nobody is active or queued
+        loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
         promoted: list[str] = []
         queue = self._queues.get(pair)
-        while queue and len(promoted) < change.promote:
+        while queue and len(promoted) < free:
             run_id = heapq.heappop(queue)[2]
             row = self._rows.get(run_id)
             if row is not None and row.head.status is RunStatus.QUEUED:
                 promoted.append(run_id)
                 row.head.slot = True
-                self._take(row, change.owner, now)
-        loaded = change.load
+                self._take(row, release.owner, now)
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        if loaded.idle:
-            self._loads.pop(pair, None)
-            self._queues.pop(pair, None)
-        else:
-            self._loads[pair] = (loaded, change.token)
+        self._set_load(pair, loaded, known[1].next())
         return promoted
 
     def _take(self, row: _Row, owner: str | None, now: float) -> None:
@@ -394,18 +406,14 @@ class MemoryStore:
 
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         row = self._rows.get(delivery.run_id)
-        if row is None or row.head.status.terminal:
-            return Delivered(Fate.GONE, 0)
-        armed = {(wait.wait_id, wait.epoch): wait for wait in row.waits}
-        hit = [armed[key] for key in delivery.waits if key in armed]
-        if not hit:
+        fate = Fate.GONE if row is None else delivered_fate(delivery, row.head.status, _phases(row))
+        if row is None or fate is Fate.GONE:
             return Delivered(Fate.GONE, 0)
         seq = self._append(row, "event", None, now, delivery.event_ref)
-        if row.head.status is not RunStatus.PAUSED or not any(wait.parked for wait in hit):
-            return Delivered(Fate.BUFFERED, seq)
-        self._occupy(row)
-        self._take(row, delivery.owner, now)
-        return Delivered(Fate.RESUMED, seq)
+        if fate is Fate.RESUMED:
+            self._occupy(row)
+            self._take(row, delivery.owner, now)
+        return Delivered(fate, seq)
 
     def _occupy(self, row: _Row) -> None:
         """Count a run that goes on as active again if it gave its slot back; it may exceed what its mode allows."""
@@ -443,9 +451,12 @@ class MemoryStore:
         return None if row is None else self._checkpoint(row)
 
     def _checkpoint(self, row: _Row) -> Checkpoint:
-        since, base = (0, None) if row.snapshot is None else (row.snapshot[0], load(row.snapshot[1]))
-        state = fold([LogRow(*entries) for entries in row.log if entries[0] > since], base)
-        return Checkpoint(row.record(), state, self._events[row.identity.event_ref], tuple(row.inbox))
+        since, text = row.snapshot or (0, "")
+        first = bisect_right(row.log, since, key=itemgetter(0))
+        rows = [LogRow(*entries) for entries in row.log[first:]]
+        state = fold(rows, load(text) if text else None)
+        event = self._events[row.identity.event_ref]
+        return Checkpoint(row.record(), state, event, tuple(row.inbox), size_of(rows), len(text))
 
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first."""
@@ -530,10 +541,12 @@ class MemoryStore:
         row = self._rows.get(run_id)
         return [] if row is None else [message for message in row.inbox if message.seq > after]
 
-    async def history(self, run_id: str) -> list[LogRow]:
-        """Return all log rows."""
+    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
+        """Return all log rows, or the last ones."""
         row = self._rows.get(run_id)
-        return [] if row is None else [LogRow(*entries) for entries in row.log]
+        if row is None:
+            return []
+        return [LogRow(*entries) for entries in (row.log if last is None else row.log[-last:])]
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
@@ -545,6 +558,10 @@ class MemoryStore:
         waits = sum(len(row.waits) for row in self._rows.values())
         rows = {"events": len(self._events), "remembered": len(self._remembered), "receipts": len(self._receipts)}
         return {**counts, "waits": waits, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
+
+
+def _phases(row: _Row) -> list[tuple[str, int, bool]]:
+    return [(wait.wait_id, wait.epoch, wait.parked) for wait in row.waits]
 
 
 def _entries(log: LogRow) -> tuple[int, int, str]:
@@ -566,6 +583,7 @@ def _copy(head: RunHead) -> RunHead:
         head.inbox_seq,
         head.log_seq,
         head.updated_at,
+        head.visits,
     )
 
 

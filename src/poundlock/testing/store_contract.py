@@ -44,6 +44,7 @@ from poundlock.model.changes import (
     Committed,
     LoadChange,
     Post,
+    Release,
     Remember,
     RunCreate,
     RunMove,
@@ -156,6 +157,7 @@ class Scribe:
         slot: bool = False,
         wake_at: float | None = None,
         outcome: str | None = None,
+        visits: str | None = None,
         created_at: float = NOW,
         event: StoredEvent | None = None,
         log: LogRow | None = None,
@@ -180,7 +182,7 @@ class Scribe:
         )
         log_seq = 0 if log is None else log.first_seq + log.size - 1
         holder = owner if status is RUNNING else None
-        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at)
+        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at, visits)
         return Changes(creates=(RunCreate(identity, head, log, waits),), events=(event,), now=NOW, **rest)
 
     async def move(self, run_id: str = "r1", *, rest: dict[str, Any] | None = None, **changes: Any) -> Committed:
@@ -213,12 +215,24 @@ class Scribe:
         for _ in range(60):
             await self.store.commit(Changes(receipt=ReceiptRow("/time", "passes", now, ()), now=now))
 
-    async def change_load(self, load: Load, *, pair: tuple[str, str] = ("orders", ""), **options: Any) -> Committed:
+    async def change_load(self, load: Load, *, pair: tuple[str, str] = ("orders", "")) -> Committed:
         """Set a load, whatever it was, with its next token."""
         [(_, token)] = await self.store.read_loads([pair])
         following = Token(7, 0) if token is None else token.next()
-        change = LoadChange(*pair, token, load, following, **options)
-        return await self.store.commit(Changes(loads=(change,), now=NOW))
+        return await self.store.commit(Changes(loads=(LoadChange(*pair, token, load, following),), now=NOW))
+
+    async def release(
+        self,
+        run_id: str = "r0",
+        *,
+        pair: tuple[str, str] = ("orders", ""),
+        queued: bool = False,
+        slots: int = 1,
+        owner: str | None = "w1",
+    ) -> tuple[str, ...]:
+        """Let a run leave its load, and return who was promoted."""
+        release = Release(*pair, run_id, queued, slots, owner)
+        return (await self.store.commit(Changes(releases=(release,), now=NOW))).promoted
 
     async def record(self, run_id: str = "r1") -> RunRecord:
         """Return the record of a run that exists."""
@@ -329,6 +343,47 @@ class StoreContract:
         assert head == RunHead(RUNNING, 2, "w1", 1, "second", 2, None, None, False, 0, 3, NOW + 1)
         assert (await scribe.record()).identity == before.identity
         assert await scribe.store.history("r1") == [log_of(1, {"a": 1}), log]
+
+    async def test_visits_are_kept_until_a_move_names_others(self, scribe: Scribe) -> None:
+        """Counts of visits are written by the moves that name them, and stay through all others and through a claim."""
+        await scribe.create("r1")
+        await scribe.create("r2", visits='{"first":1}')
+        seen = []
+        for changes in (
+            {"stage": "second"},
+            {"visits": '"second"'},
+            {"stage": "third", "log": log_of(1, {"a": 1})},
+            {"status": PAUSED, "owner": None, "waits": (wait_of(),)},
+            {"status": RUNNING, "owner": "w1", "new_epoch": 2, "visits": '{"second":2}'},
+            {"status": DELAYED, "owner": None, "wake_at": NOW},
+        ):
+            await scribe.move("r1", **changes)
+            await scribe.move("r2", **changes)
+            records = [await scribe.record(run) for run in ("r1", "r2")]
+            seen.append([record.head.visits for record in records])
+        assert seen == [
+            [None, '{"first":1}'],
+            ['"second"', '"second"'],
+            ['"second"', '"second"'],
+            ['"second"', '"second"'],
+            ['{"second":2}', '{"second":2}'],
+            ['{"second":2}', '{"second":2}'],
+        ]
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert {claim.checkpoint.record.head.visits for claim in claims} == {'{"second":2}'}
+        await scribe.end("r1")
+        assert (await scribe.record("r1")).head.visits == '{"second":2}'
+
+    async def test_boundaries_with_and_without_visits_go_together(self, scribe: Scribe) -> None:
+        """Of many boundaries at once each writes its own counts, or leaves them alone."""
+        texts = [None, '"first"', '{"first":3}']
+        for number in range(12):
+            await scribe.create(f"r{number:02}", visits=texts[number // 4])
+        records = [await scribe.record(f"r{number:02}") for number in range(12)]
+        moves = [move_of(record, stage="on", visits=texts[number % 3]) for number, record in enumerate(records)]
+        await asyncio.gather(*(scribe.store.commit(Changes(moves=(move,), now=NOW)) for move in moves))
+        after = [(await scribe.record(f"r{number:02}")).head.visits for number in range(12)]
+        assert after == [texts[number % 3] or texts[number // 4] for number in range(12)]
 
     async def test_a_move_without_log_keeps_the_sequence(self, scribe: Scribe) -> None:
         """Without a log row the run's log sequence stays as it is."""
@@ -486,7 +541,8 @@ class StoreContract:
                 creates=tuple(create for part in made for create in part.creates),
                 events=(*(event for part in made for event in part.events), event_of("e-new", "order.approved")),
                 moves=(move_of(mover, stage="second", log=log_of(1, {"a": 1}), waits=(wait_of(),), **(moves or {})),),
-                loads=(LoadChange("orders", "", expect, Load(active=2), Token(7, 1), 1, "w1"),),
+                loads=(LoadChange("orders", "", expect, Load(active=1, queued=1), Token(7, 1)),),
+                releases=(Release("orders", "", "r0", False, 1, "w1"),),
                 remember=(Remember("/shop", remember, "", "f", None, NOW + 9),),
                 deliveries=(Delivery("parked", (("approval", wait_epoch),), "e-new", "w1", line),),
                 posts=(Post(posts, "signal", {} if body is None else body, NOW),),
@@ -617,23 +673,26 @@ class StoreContract:
         for run_id, priority in (("c", 0), ("b", 5), ("a", 0), ("d", 5), ("e", -1)):
             await scribe.create(run_id, status=QUEUED, load_key="", priority=priority)
         await scribe.create("z", status=QUEUED, load_key="other", priority=9)
-        committed = await scribe.change_load(Load(active=3, queued=2), promote=3, owner="w1")
-        assert committed.promoted == ("b", "d", "c")
-        committed = await scribe.change_load(Load(active=4, queued=1), promote=5, owner="w1")
-        assert committed.promoted == ("a", "e")
+        await scribe.change_load(Load(active=1, queued=5, tail_id="e"))
+        assert await scribe.release(slots=3) == ("b", "d", "c")
+        assert await scribe.load() == (Load(3, "c", 2, "e"), Token(7, 1))
+        assert await scribe.release("b", slots=9) == ("a", "e")
+        assert await scribe.load() == (Load(4, "e"), Token(7, 2))
 
     async def test_a_promoted_run_has_slot_and_owner(self, scribe: Scribe) -> None:
         """A promoted run has its owner, a new epoch and version, and a slot, and is the load's active run."""
         await scribe.create("r1", status=QUEUED, load_key="")
-        await scribe.change_load(Load(active=1), promote=1, owner="w7")
+        await scribe.change_load(Load(1, "r0", 1, "r1"))
+        assert await scribe.release("r0", owner="w7") == ("r1",)
         head = (await scribe.record()).head
         assert head == RunHead(RUNNING, 2, "w7", 2, "first", 1, None, None, True, 0, 0, NOW)
-        assert await scribe.load() == (Load(active=1, active_id="r1"), Token(7, 0))
+        assert await scribe.load() == (Load(active=1, active_id="r1"), Token(7, 1))
 
     async def test_a_run_promoted_for_nobody_is_ready(self, scribe: Scribe) -> None:
         """Without an owner a promoted run becomes `ready`, for whoever claims it; that is no recovery."""
         await scribe.create("r1", status=QUEUED, load_key="")
-        await scribe.change_load(Load(active=1), promote=1)
+        await scribe.change_load(Load(active=1, queued=1))
+        assert await scribe.release(owner=None) == ("r1",)
         assert (await scribe.record()).head.status is READY
         [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
         assert (claim.recovered, claim.checkpoint.record.head.attempt) == (False, 1)
@@ -643,18 +702,96 @@ class StoreContract:
         """A queued run that was aborted meanwhile is passed over."""
         for run_id in ("a", "b", "c"):
             await scribe.create(run_id, status=QUEUED, load_key="")
-        await scribe.move("a", status=RunStatus.ABORTED)
-        committed = await scribe.change_load(Load(active=1, queued=1), promote=1, owner="w1")
-        assert committed.promoted == ("b",)
+        await scribe.change_load(Load(active=1, queued=3, tail_id="c"))
+        leave = Release("orders", "", "a", True, 1, "w1")
+        await scribe.move("a", status=RunStatus.ABORTED, rest={"releases": (leave,)})
+        assert (await scribe.load())[0] == Load(active=1, queued=2, tail_id="c")
+        assert await scribe.release() == ("b",)
 
     async def test_a_queue_is_that_of_its_key(self, scribe: Scribe) -> None:
         """Promotion in one (workflow, key) leaves the queues of all others alone."""
         await scribe.create("a", status=QUEUED, load_key="x")
         await scribe.create("b", status=QUEUED, load_key="y")
         await scribe.create("c", status=QUEUED, load_key="x", workflow="other")
-        committed = await scribe.change_load(Load(active=1), pair=("orders", "y"), promote=9, owner="w1")
-        assert committed.promoted == ("b",)
+        await scribe.change_load(Load(active=1, queued=1), pair=("orders", "y"))
+        assert await scribe.release(pair=("orders", "y"), slots=9) == ("b",)
         assert [(await scribe.record(run)).head.status for run in ("a", "b", "c")] == [QUEUED, RUNNING, QUEUED]
+
+    async def test_giving_a_slot_back_is_never_refused(self, scribe: Scribe) -> None:
+        """A release applies to the load as it is then, whoever changed it, and moves its token on by one."""
+        await scribe.create("back", load_key="")
+        await scribe.change_load(Load(2, "b"))
+        foreseen = LoadChange("orders", "", Token(7, 0), Load(3, "c"), Token(7, 1))
+        commits = [
+            Changes(moves=(move_of(await scribe.record("back"), slot=True),), now=NOW),  # takes its slot again
+            Changes(releases=(Release("orders", "", "a", False, 2, "w1"),), now=NOW),
+            Changes(loads=(foreseen,), now=NOW),
+            Changes(releases=(Release("orders", "", "back", False, 2, "w1"),), now=NOW),
+        ]
+        _, first, refused, second = await asyncio.gather(*map(scribe.store.commit, commits), return_exceptions=True)
+        assert isinstance(refused, LoadMoved)
+        assert first == second == Committed()
+        assert await scribe.load() == (Load(1), Token(7, 3))
+
+    async def test_releases_and_load_changes_may_be_lined_up(self, scribe: Scribe) -> None:
+        """What a release makes of a load follows from `Load.left`, so changes can be submitted behind it."""
+        load, token = Load(), Token(9, 0)
+        changes: list[Changes] = []
+        for number in range(12):
+            expect = token if changes else None
+            token, load = (token.next() if changes else token), load.started(f"r{number}")
+            changes.append(Changes(loads=(LoadChange("orders", "", expect, load, token),), now=NOW))
+            if number % 3 == 2:
+                token, load = token.next(), load.left(f"r{number}", 9, queued=False)[0]
+                changes.append(Changes(releases=(Release("orders", "", f"r{number}", False, 9, "w1"),), now=NOW))
+        await asyncio.gather(*map(scribe.store.commit, changes))
+        assert await scribe.load() == (load, token) == (Load(8), Token(9, 15))
+
+    async def test_the_last_release_leaves_an_idle_load(self, scribe: Scribe) -> None:
+        """When nobody is active or queued any more the load is gone; another release changes nothing."""
+        await scribe.change_load(Load(1, "r0"))
+        assert await scribe.release("r0") == ()
+        assert await scribe.load() == (Load(), None)
+        assert await scribe.release("r0") == ()
+        assert await scribe.load() == (Load(), None)
+
+    async def test_a_refused_unit_releases_nothing(self, scribe: Scribe) -> None:
+        """A release that comes with a stale move leaves the load and the queue alone."""
+        await scribe.create("r1", load_key="", slot=True)
+        await scribe.create("r2", status=QUEUED, load_key="")
+        await scribe.change_load(Load(1, "r1", 1, "r2"))
+        release = Release("orders", "", "r1", False, 1, "w1")
+        with pytest.raises(StaleVersion):
+            await scribe.move("r1", status=COMPLETED, version=9, rest={"releases": (release,)})
+        assert await scribe.load() == (Load(1, "r1", 1, "r2"), FIRST)
+        assert (await scribe.record("r2")).head.status is QUEUED
+        await scribe.move("r1", status=COMPLETED, owner=None, slot=False, rest={"releases": (release,)})
+        assert (await scribe.record("r2")).head.status is RUNNING
+
+    async def test_slots_that_free_up_together_go_to_the_queue_in_order(self, scribe: Scribe) -> None:
+        """Many releases at once, also of runs that leave the queue, promote each queued run once, in order."""
+        for number in range(20):
+            await scribe.create(f"a{number:02}", load_key="", slot=True)
+            await scribe.create(f"q{number:02}", status=QUEUED, load_key="")
+        await scribe.change_load(Load(20, "a19", 20, "q19"))
+
+        def ends(run_id: str, record: RunRecord, *, queued: bool) -> Changes:
+            status = RunStatus.ABORTED if queued else COMPLETED
+            move = move_of(record, status=status, owner=None, slot=False)
+            return Changes(moves=(move,), releases=(Release("orders", "", run_id, queued, 20, "w1"),), now=NOW)
+
+        units = []
+        for number in range(20):
+            run_id = f"a{number:02}"
+            units.append(ends(run_id, await scribe.record(run_id), queued=False))
+            if number < 10 and number % 2 == 0:
+                run_id = f"q{19 - number // 2:02}"
+                units.append(ends(run_id, await scribe.record(run_id), queued=True))
+        answers = await asyncio.gather(*map(scribe.store.commit, units))
+        promoted = [run_id for answer in answers for run_id in answer.promoted]
+        assert promoted == [f"q{number:02}" for number in range(15)]
+        assert (await scribe.load())[0] == Load(15, "q14", 0, None)
+        assert (await scribe.store.stats())["running"] == 15
 
     async def test_a_run_that_goes_on_takes_its_slot_again(self, scribe: Scribe) -> None:
         """A run without slot that moves on with one counts as active again, beyond its mode's limit if need be."""
@@ -1212,6 +1349,39 @@ class StoreContract:
         assert await scribe.state() == {"second": True}
         assert len(await scribe.store.history("r1")) == 4
 
+    async def test_a_checkpoint_says_how_much_was_folded(self, scribe: Scribe) -> None:
+        """The log's size since the last snapshot, and that snapshot's: who goes on knows when the next one is due."""
+
+        async def sizes() -> tuple[int, int]:
+            checkpoint = await scribe.store.checkpoint("r1")
+            assert checkpoint is not None
+            return checkpoint.log_size, checkpoint.snapshot_size
+
+        first, second, third = log_of(1, {"a": 1}), log_of(2, {"b": "x" * 50}), log_of(3, {"c": 3}, None)
+        await scribe.create(log=first)
+        assert await sizes() == (len(first.text), 0)
+        await scribe.move(log=second, stage="second")
+        assert await sizes() == (len(first.text) + len(second.text), 0)
+        snapshot = dump({"a": 1})
+        await scribe.move(log=third, snapshot=snapshot)
+        assert await sizes() == (0, len(snapshot))
+        fourth = log_of(5, {"d": 4})
+        await scribe.move(log=fourth, status=READY, owner=None)
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 1)
+        assert (claim.checkpoint.log_size, claim.checkpoint.snapshot_size) == (len(fourth.text), len(snapshot))
+
+    async def test_the_end_of_a_history_can_be_read_alone(self, scribe: Scribe) -> None:
+        """The last rows of a log come in order; asking for more than there are gives all."""
+        rows = [log_of(1, {"n": 0})]
+        await scribe.create(log=rows[0])
+        for number in range(1, 6):
+            rows.append(log_of(2 * number, {"n": number}, None))
+            await scribe.move(log=rows[-1])
+        for last in range(1, 9):
+            assert await scribe.store.history("r1", last) == rows[-last:]
+        assert await scribe.store.history("r1") == rows
+        assert await scribe.store.history("nobody", 3) == []
+
     async def test_an_event_is_stored_once(self, scribe: Scribe) -> None:
         """Runs and messages that name one event share it; giving it again under its reference adds nothing."""
         event = event_of("shared", "order.approved")
@@ -1415,7 +1585,8 @@ class StoreContract:
         with pytest.raises(KeysTaken):
             await store.commit(Changes(remember=(Remember("/shop", "e2", "", "f", None, NOW + 9),), now=NOW))
         await scribe.create("q0", status=QUEUED, load_key="")
-        assert (await scribe.change_load(Load(active=3), promote=3, owner="w1")).promoted == ("q9", "q2", "q0")
+        await scribe.change_load(Load(active=1, queued=3, tail_id="q0"))
+        assert await scribe.release(slots=3) == ("q9", "q2", "q0")
         assert await scribe.deliver("e9", ("parked", "approval", 1)) == (Delivered(Fate.RESUMED, 1),)
         assert await store.match_waits(event) != []
         await scribe.end("parked")

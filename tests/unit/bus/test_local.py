@@ -10,6 +10,7 @@ import logging
 import threading
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock.bus import LocalBus
 from poundlock.bus.local import _current
@@ -208,7 +209,8 @@ async def test_failures_are_logged_with_their_traceback(caplog):
     assert record.levelno == logging.ERROR
     assert "bookkeeping" in record.message
     assert "order.placed" in record.message
-    assert "no such account" in str(record.exc_info[1])
+    assert "Traceback" in record.message
+    assert "no such account" in record.message
     assert (bus.statistics().failed, bus.statistics().delivered) == (1, 0)
 
 
@@ -223,7 +225,7 @@ async def test_a_failing_on_error_stops_nobody(caplog):
     bus.subscribe("*", heard.append)
     await bus.publish(Event("a"))
     assert len(heard) == 1
-    assert [record.message for record in caplog.records][-1] == "on_error of the bus failed itself"
+    assert caplog.records[-1].message.startswith("on_error of the bus failed itself")
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -602,7 +604,7 @@ async def test_emit_from_a_thread():
     bus.subscribe("*", lambda event: heard.append((event.type, threading.get_ident())))
 
     def work():
-        return bus.emit_threadsafe(Event("a")).result(timeout=5)
+        return bus.emit_threadsafe(Event("a")).result(LAST_RESORT)
 
     assert await asyncio.to_thread(work) is None
     assert heard == [("a", threading.get_ident())]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from poundlock.cli.app_loading import load_app
@@ -20,10 +22,11 @@ def load(tmp_path):
 
 @pytest.fixture(autouse=True)
 def own_imports(monkeypatch):
-    import sys
-
+    """Forget the apps and where they lie, and nothing else: a module of ours imported twice has each class twice."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    yield
+    for name in [name for name in sys.modules if name.startswith("poundlock_app_") or name == "desk_parts"]:
+        del sys.modules[name]
 
 
 def test_workflows_come_in_the_order_they_are_defined(load):

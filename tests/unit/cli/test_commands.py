@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 
 import pytest
+from support import LAST_RESORT
 
 PLACED = {"type": "order.placed", "payload": {"order": "A-7", "amount": 150}, "id": "1", "source": "/shop"}
 OTHER = {"type": "order.placed", "payload": {"order": "B-8", "amount": 5}, "id": "2", "source": "/shop"}
@@ -116,14 +118,38 @@ def test_run_waits_until_runs_rest(call, feed, tmp_path):
         "@wf.step\ndef second(): pass\n",
         encoding="utf-8",
     )
-    soon = {"type": "go", "payload": {"seconds": 0.05}}
-    said = call("run", app, "--events", feed(soon, soon, {"type": "go", "payload": {"seconds": 3600}}, soon), "--json")
+    soon, far = ({"type": "go", "payload": {"seconds": seconds}} for seconds in (0.05, 3600))
+    patience = ("--timeout", LAST_RESORT)
+    said = call("run", app, "--events", feed(soon, soon, far, soon), "--json", *patience)
     assert said.json["rested"] is True
     runs = {status: number for status, number in said.json["runs"].items() if number}
     assert runs == {"completed": 2, "delayed": 1, "queued": 1}
-    said = call("run", app, "--events", feed({"type": "go", "payload": {"seconds": 0.2}}), "--timeout", "0.01")
+    said = call("run", app, "--events", feed(far), *patience)
     assert said.code == 0
     assert "Runs in the store: 1 delayed." in said.out
+
+
+async def test_waiting_for_rest_ends_when_the_time_is_up(runtime, vclock):
+    """Where a run goes on and on, waiting for rest ends after its time and tells so."""
+    from poundlock import Workflow
+    from poundlock.cli.feeding import come_to_rest
+
+    wf, gate = Workflow("slow"), asyncio.Event()
+
+    @wf.step
+    async def first():
+        await gate.wait()
+
+    rt = await runtime(wf)
+    running = asyncio.create_task(rt.run("slow"))
+    await vclock.run_until_idle()
+    await rt.signal(rt.list_all_runs()[0].run_id, {})  # writes it
+    began = vclock.now()
+    assert await come_to_rest(rt, 5.0) is False
+    assert vclock.now() - began == pytest.approx(5.0)
+    gate.set()
+    await running
+    assert await come_to_rest(rt, 5.0) is True
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poundlock import Delay, Fail, Jump, StateRef, Terminate, Workflow, WorkflowRuntime
-from poundlock.cli.gantt import PAUSE, WORK, duration, gantt, read_chart
+from poundlock.cli.gantt import PAUSE, QUEUE, WORK, Bar, duration, gantt, read_chart
 from poundlock.model.timeline import Timeline, TimelineEntry
 from poundlock.testing import VirtualClock
 
@@ -64,6 +64,26 @@ def test_paused_run_is_drawn_up_to_now():
     assert lines[3].rstrip().endswith("8.0 s")
     assert "░>" in lines[3]
     assert lines[-1] == "review: still waiting"
+
+
+QUEUED = [(0.0, "run:created"), (0.0, "pipeline:start"), (0.0, "run:queued")]
+BEGUN = [(0.02, "stage:start", "main/a"), (1.0, "stage:success", "main/a"), (1.0, "pipeline:success")]
+
+
+def test_only_a_run_that_was_queued_is_drawn_as_queued():
+    """A run that begins late, on a machine that has much to do, was not queued; one that was, however shortly, was."""
+    late = [(0.0, "run:created"), (0.0, "pipeline:start"), (5.0, "stage:start", "main/a"), (6.0, "pipeline:success")]
+    assert [row.label for row in read_chart(timeline(*late), 0.0).rows] == ["a"]
+    queued, work = read_chart(timeline(*QUEUED, *BEGUN), 0.0).rows
+    assert (queued.label, queued.bars, work.label) == ("(queued)", [Bar(QUEUE, 0.0, 0.02)], "a")
+
+
+def test_a_run_that_is_still_queued_is_drawn_up_to_now():
+    """The bar of a run that waits in a queue is open; it ends where the run is aborted in the queue."""
+    [queued] = read_chart(timeline(*QUEUED), 8.0).rows
+    assert queued.bars == [Bar(QUEUE, 0.0, 8.0, open=True)]
+    [ended] = read_chart(timeline(*QUEUED, (3.0, "pipeline:abort", "main", {"reason": "enough"})), 8.0).rows
+    assert ended.bars == [Bar(QUEUE, 0.0, 3.0)]
 
 
 @pytest.mark.parametrize("width", [20, 40, 79, 80, 120, 200])

@@ -39,14 +39,14 @@ def test_idle_means_start(mode):
 @pytest.mark.parametrize("mode", MODES, ids=repr)
 def test_settling_nothing_starts_nothing(mode):
     """With an empty queue a freed slot starts nobody."""
-    assert mode.settled(IDLE) == 0
-    assert mode.settled(ONE) == 0
+    assert IDLE.promoted(mode.slots) == (IDLE, 0)
+    assert ONE.promoted(mode.slots)[1] == 0
 
 
 @pytest.mark.parametrize("mode", MODES, ids=repr)
 def test_a_freed_slot_goes_to_who_waits(mode):
     """With somebody waiting, a slot that becomes free is taken."""
-    assert mode.settled(Load(queued=1, tail_id="q")) == 1
+    assert Load(1, "a", 1, "q").left("a", mode.slots, queued=False) == (Load(1, "q"), 1)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,9 @@ def test_transient(load, decision):
 )
 def test_transient_fills_all_free_slots(load, starts):
     """Settling starts as many as there are free slots; runs that came back from a pause hold new ones back."""
-    assert Transient(concurrency=3).settled(load) == starts
+    after, count = load.promoted(Transient(concurrency=3).slots)
+    assert count == starts
+    assert (after.active, after.queued) == (load.active + starts, load.queued - starts)
 
 
 def test_transient_without_capacity():
@@ -98,8 +100,6 @@ def test_serialized():
     answer = Serialized(capacity=1).accept(ONE_WAITS)
     assert isinstance(answer, Drop)
     assert "capacity of 1" in answer.reason
-    assert Serialized().settled(Load(queued=5)) == 1
-    assert Serialized().settled(Load(active=1, queued=5)) == 0
 
 
 def test_singleton_loop():
@@ -165,3 +165,13 @@ def test_loads_know_when_they_are_idle():
     assert IDLE.idle
     assert not ONE.idle
     assert not Load(queued=1).idle
+
+
+def test_leaving_a_load():
+    """Who gives its slot back makes room; who leaves the queue does not, but takes its name from the end of it."""
+    busy = Load(2, "b", 3, "z")
+    assert busy.left("b", 2, queued=False) == (Load(2, None, 2, "z"), 1)
+    assert busy.left("a", 1, queued=False) == (Load(1, "b", 3, "z"), 0)
+    assert busy.left("z", 2, queued=True) == (Load(2, "b", 2, None), 0)
+    assert Load(1, "a", 2, "z").left("a", 5, queued=False) == (Load(2, "z", 0, None), 2)
+    assert Load(1, "a").left("a", 1, queued=False)[0].idle

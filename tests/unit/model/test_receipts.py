@@ -6,7 +6,6 @@ import pytest
 
 from poundlock.codecs import load
 from poundlock.model.receipts import (
-    REMEMBERED,
     Delivered,
     Delivery,
     Fate,
@@ -58,17 +57,6 @@ def test_rows_hold_the_settled_lines():
         STARTED,
         ReceiptLine(Verdict.RESUMED, "orders", None, "run-2", "1 of 2"),
     ]
-
-
-def test_what_may_be_tried_again_is_not_remembered():
-    """After drop, reject, filter and duplicate the same event id may be tried again; after the others not."""
-    assert {verdict for verdict in Verdict if verdict not in REMEMBERED} == {
-        Verdict.DROPPED,
-        Verdict.REJECTED,
-        Verdict.FILTERED,
-        Verdict.DUPLICATE,
-        Verdict.UNMATCHED,
-    }
 
 
 def test_every_fate_is_a_verdict_or_gone():

@@ -14,7 +14,9 @@ from poundlock.codecs import dump, load, pack
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
-from poundlock.model.waits import arm, event_keys, key_shape, wait_events
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
+from poundlock.model.waits import arm, armed_anew, delivered_fate, event_keys, fate_of, key_shape, wait_events
 
 
 class Word(enum.StrEnum):
@@ -214,3 +216,42 @@ def test_events_of_a_wait():
     """One type or several, a wait always has a tuple of them."""
     assert wait_events(Wait("a")) == ("a",)
     assert wait_events(Wait(["a", "b"])) == ("a", "b")
+
+
+DELIVERY = Delivery("r", (("gate", 3), ("side", 1)), "e", "w", ReceiptLine(Verdict.BUFFERED))
+
+
+@pytest.mark.parametrize("status", [*RunStatus, None], ids=str)
+@pytest.mark.parametrize(
+    ("armed", "parked_at_it"),
+    [
+        ([("gate", 3, True)], True),
+        ([("gate", 3, 1), ("side", 1, 0)], True),  # as a database says it
+        ([("gate", 3, False)], False),
+        ([("other", 9, True), ("side", 1, False)], False),
+    ],
+    ids=str,
+)
+def test_what_a_delivery_comes_to(status, armed, parked_at_it):
+    """Resumed is who is paused at one of the waits the event is for; every other run that lives has it buffered."""
+    if status is None or status.terminal:
+        expected = Fate.GONE
+    else:
+        expected = Fate.RESUMED if status is RunStatus.PAUSED and parked_at_it else Fate.BUFFERED
+    assert delivered_fate(DELIVERY, status, armed) is expected
+
+
+@pytest.mark.parametrize("status", RunStatus)
+def test_a_delivery_to_waits_that_are_gone_comes_to_nothing(status):
+    """No wait of that id, or only one of another epoch: the event is for nobody there."""
+    assert delivered_fate(DELIVERY, status, []) is Fate.GONE
+    assert delivered_fate(DELIVERY, status, [("gate", 4, True), ("other", 1, True)]) is Fate.GONE
+    assert fate_of(status, []) is Fate.GONE
+
+
+def test_armed_anew():
+    """Another epoch of one of its waits makes the sender match again; a wait that is gone does not."""
+    assert armed_anew(DELIVERY, [("gate", 4, False)])
+    assert armed_anew(DELIVERY, [("gate", 3, False), ("side", 2, False)])
+    assert not armed_anew(DELIVERY, [("gate", 3, True), ("other", 9, True)])
+    assert not armed_anew(DELIVERY, [])

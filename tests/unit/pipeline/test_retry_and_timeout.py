@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock import Pipeline, Retry, Stage, Step, Workflow
 
@@ -135,25 +136,23 @@ async def test_a_steps_own_timeout_error_is_its_own(runtime):
 
 async def test_a_late_result_of_a_thread_is_discarded(runtime, vclock):
     """A `def` step is left behind at its timeout, and what it returns later changes nothing."""
-    entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
+    loop, entered, leave, ended = asyncio.get_running_loop(), asyncio.Event(), threading.Event(), threading.Event()
 
     def slow():
-        entered.set()
-        leave.wait(10)
+        loop.call_soon_threadsafe(entered.set)
+        leave.wait(LAST_RESORT)
         ended.set()
         return {"late": True}
 
     vclock.autojump = False
     rt = await runtime(flow(Step("s", slow, timeout=10)))
     running = asyncio.create_task(rt.run("wf"))
-    while vclock.next_at is None:  # noqa: ASYNC110 - nothing tells of it but looking
-        await asyncio.sleep(0)  # noqa: TID251 - lets it begin
-    await asyncio.to_thread(entered.wait, 10)
+    await entered.wait()  # its time runs since before that
     vclock.advance(11)
     result = await running
     assert result.error.code == "STEP_TIMEOUT"
     leave.set()
-    await asyncio.to_thread(ended.wait, 10)
+    assert await asyncio.to_thread(ended.wait, LAST_RESORT)
     assert (await rt.wait(result.run_id)).state == {}
     vclock.autojump = True
 

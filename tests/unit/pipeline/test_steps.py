@@ -7,6 +7,7 @@ import functools
 import threading
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock import DELETE, Pipeline, Retry, Stage, Step, StepContext, Terminate, Workflow
 
@@ -136,7 +137,7 @@ async def test_whatever_a_step_raises_fails_the_run_only(runtime, kind, error, s
     step = Step("bad", on_loop) if kind == "async" else Step("bad", sync, executor=kind)
     rt = await runtime(workflow(Stage("one", [step, *[Step("good", returns(None))][:siblings]])))
     for _ in range(2):
-        result = await asyncio.wait_for(rt.run("wf"), 5)
+        result = await rt.run("wf")
         assert result.status == "failed"
         assert result.error.step == "bad"
 
@@ -196,7 +197,7 @@ async def test_def_steps_run_off_the_loop(runtime):
 
 async def test_def_steps_of_a_stage_run_beside_each_other(runtime):
     """Two `def` steps of one stage can wait for each other: each has a thread of its own."""
-    barrier = threading.Barrier(2, timeout=5)
+    barrier = threading.Barrier(2, timeout=LAST_RESORT)
 
     def meets():
         barrier.wait()
@@ -208,10 +209,11 @@ async def test_def_steps_of_a_stage_run_beside_each_other(runtime):
 
 async def test_an_abandoned_thread_is_in_nobodys_way(runtime, vclock):
     """A `def` step that outlives its timeout keeps its thread; later `def` steps get another one."""
-    leave = threading.Event()
+    loop, entered, leave = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def stuck():
-        leave.wait(10)
+        loop.call_soon_threadsafe(entered.set)
+        leave.wait(LAST_RESORT)
 
     def quick():
         return {"quick": True}
@@ -221,8 +223,8 @@ async def test_an_abandoned_thread_is_in_nobodys_way(runtime, vclock):
     # The clock does not jump while a thread works, so its time is moved by hand.
     for _ in range(3):
         running = asyncio.create_task(rt.run("stuck"))
-        while vclock.next_at is None:  # noqa: ASYNC110 - nothing tells of it but looking
-            await asyncio.sleep(0)  # noqa: TID251 - lets it begin
+        await entered.wait()  # its time runs since before that
+        entered.clear()
         vclock.advance(6)
         result = await running
         assert (result.status, result.error.code) == ("failed", "STEP_TIMEOUT")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
+from support import give_up_hanging
 
 
 @pytest.fixture(autouse=True)
 async def no_test_hangs():
-    """Cancel whatever still runs after 60 real seconds: a promise that is not kept must fail, not hang."""
-    timer = asyncio.get_running_loop().call_later(60, lambda: [task.cancel() for task in asyncio.all_tasks()])
+    """Give up a test that hangs."""
+    timer = give_up_hanging()
     yield
     timer.cancel()

@@ -27,7 +27,7 @@ async def test_event_for_a_run_in_its_first_stage_is_buffered(any_store, gate):
         early = await runtime.emit("answer", n=1, text="yes")
         assert [(line.verdict, line.run_id) for line in early.lines] == [(Verdict.BUFFERED, begun.run_ids[0])]
         gate.open()
-        [result] = await begun.results(5)
+        [result] = await begun.results()
         assert (result.status, result.state["text"]) == (RunStatus.COMPLETED, "yes")
 
 
@@ -43,7 +43,7 @@ async def test_event_for_a_queued_run_is_buffered(any_store, gate):
         assert [(line.verdict, line.run_id) for line in early.lines] == [(Verdict.BUFFERED, queued.run_ids[0])]
         await runtime.emit("answer", n=1, text="go on")
         gate.open()
-        [result] = await queued.results(5)
+        [result] = await queued.results()
         assert (result.status, result.state["text"]) == (RunStatus.COMPLETED, "yes")
 
 
@@ -75,7 +75,7 @@ async def test_event_buffered_in_the_first_stage_survives(any_store, gate):
         await runtime.stop(drain=0)
     async with WorkflowRuntime(waiting_workflow(gate), store=any_store) as runtime:
         gate.open()
-        assert (await runtime.wait(begun.run_ids[0], timeout=5)).status is RunStatus.COMPLETED
+        assert (await runtime.wait(begun.run_ids[0])).status is RunStatus.COMPLETED
 
 
 class Interrupting(MemoryStore):
@@ -108,7 +108,7 @@ async def test_used_event_is_not_used_again_after_a_refused_pause():
     store = Interrupting()
     async with WorkflowRuntime(wf, store=store) as runtime:
         begun = await runtime.emit("begin", n=1)
-        await begun.results(5)
+        await begun.results()
         pausing = asyncio.Event()
 
         async def late():
@@ -122,5 +122,5 @@ async def test_used_event_is_not_used_again_after_a_refused_pause():
         await pausing.wait()
     async with WorkflowRuntime(wf, store=store) as runtime:
         await runtime.emit("answer", n=1, text="c")
-        result = await runtime.wait(begun.run_ids[0], timeout=5)
+        result = await runtime.wait(begun.run_ids[0])
     assert list(result.state["heard"]) == ["a", "b", "c"]

@@ -7,6 +7,7 @@ import contextlib
 import threading
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock import (
     Delay,
@@ -403,20 +404,20 @@ async def test_aborting_a_step_in_a_thread(runtime, any_store):
 
     def work(ctx: StepContext):
         entered.set()
-        leave.wait(10)
+        leave.wait(LAST_RESORT)
         seen.append(ctx.cancelled)
         return {"late": True}
 
     rt = await runtime(one_step(work), store=any_store)
     receipt = await rt.emit("go")
-    await asyncio.to_thread(entered.wait, 10)
+    assert await asyncio.to_thread(entered.wait, LAST_RESORT)
     await rt.abort(receipt.run_ids[0])
     result = await rt.wait(receipt.run_ids[0])
     assert (result.status, dict(result.state)) == ("aborted", {})
     leave.set()
     for thread in threading.enumerate():
         if thread.name.startswith("poundlock-step"):
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, LAST_RESORT)
     assert seen == [True]
     assert dict((await rt.wait(receipt.run_ids[0])).state) == {}
 

@@ -263,10 +263,11 @@ async def test_find_runs_filters_and_pages(runtime, vclock, any_store):
 
 
 async def test_commands_can_be_dispatched(runtime):
-    """`dispatch` carries out a command like the method of its name, and refuses what is none."""
+    """`dispatch` carries out a command and answers once it is accepted; it refuses what is no command."""
     from poundlock.runtime.commands import Create
 
     rt = await runtime(workflow())
-    assert (await rt.dispatch(Create("wf", payload={"n": 1}))).state == {"n": 1, "pipeline": "a"}
+    accepted = await rt.dispatch(Create("wf", payload={"n": 1}))
+    assert (await rt.wait(accepted.run_id)).state == {"n": 1, "pipeline": "a"}
     with pytest.raises(InvalidDefinition):
         await rt.dispatch("nonsense")

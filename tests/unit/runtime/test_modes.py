@@ -280,19 +280,19 @@ async def test_singleton_signal_reaches_the_looping_step(runtime, any_store):
     """With `signal`, an event's patch is merged into the active run; its step sees it at once with `latest()`."""
     wf = Workflow("watcher", mode=SingletonLoop("signal", key="repo"))
     wf.on("status")
-    seen = []
+    seen, looking = [], asyncio.Event()
 
     @wf.step
     async def watch(ctx: StepContext):
         while ctx.latest()["n"] < 5:
             seen.append(ctx.latest()["n"])
+            looking.set()
             await asyncio.sleep(0)  # noqa: TID251 - lets others in
         return {"stopped": True}
 
     rt = await runtime(wf, store=any_store)
     first = await rt.emit("status", n=1, repo="a")
-    while not seen:  # noqa: ASYNC110 - nothing tells of it but looking
-        await asyncio.sleep(0)  # noqa: TID251 - lets the step begin
+    await looking.wait()
     second = await rt.emit("status", n=3, repo="a")
     assert second.lines[0].verdict is Verdict.SIGNALLED
     assert second.run_ids == first.run_ids

@@ -336,8 +336,8 @@ async def test_the_previous_wait_buffers_until_the_next_pause(stores, gate):
     rt = await stores.enter(wf)
     run = await begin(rt)
     assert verdicts(await rt.emit("go", n=1)) == [("resumed", run.run_id)]
-    while not gate.came:
-        await stores.clock.run_until_idle()
+    await stores.clock.run_until_idle()
+    assert gate.came
     assert verdicts(await rt.emit("go", n=2)) == [("buffered", run.run_id)]
     assert verdicts(await rt.emit("else", n=3)) == [("unmatched", None)]
     gate.open()
@@ -370,8 +370,8 @@ async def test_declared_wait_is_armed_once_its_state_is_there_and_anew_when_it_c
     [run_id] = begun.run_ids
 
     async def reach(number):
-        while not gates[number].came:
-            await stores.clock.run_until_idle()
+        await stores.clock.run_until_idle()
+        assert gates[number].came
 
     await reach(0)
     assert verdicts(await rt.emit("go", id=1, n="too early")) == [("unmatched", None)]
@@ -434,8 +434,8 @@ async def test_registered_wait_buffers_until_the_pause(stores, gate):
     rt = await stores.enter(wf)
     begun = await rt.emit("begin")
     [run_id] = begun.run_ids
-    while not gate.came:
-        await stores.clock.run_until_idle()
+    await stores.clock.run_until_idle()
+    assert gate.came
     assert verdicts(await rt.emit("go", id=8)) == [("unmatched", None)]
     assert verdicts(await rt.emit("go", id=7, n=1)) == [("buffered", run_id)]
     gate.open()
@@ -484,13 +484,13 @@ async def test_registered_waits_survive_a_crash(stores, make_gate):
     rt = await stores.enter(workflow())
     begun = await rt.emit("begin")
     [run_id] = begun.run_ids
-    while not gates[0].came:
-        await stores.clock.run_until_idle()
+    await stores.clock.run_until_idle()
+    assert gates[0].came
     await stores.crash(rt)
     gates[0].open()
     rt = await stores.enter(workflow())
-    while not gates[1].came:
-        await stores.clock.run_until_idle()
+    await stores.clock.run_until_idle()
+    assert gates[1].came
     assert verdicts(await rt.emit("go.b", b=1)) == [("buffered", run_id)]
     gates[1].open()
     await stores.clock.run_until_idle()
@@ -524,8 +524,8 @@ async def test_cancelled_registration_buffers_no_more(stores, gate):
 
     rt = await stores.enter(wf)
     await rt.emit("begin")
-    while not gate.came:
-        await stores.clock.run_until_idle()
+    await stores.clock.run_until_idle()
+    assert gate.came
     assert verdicts(await rt.emit("go")) == [("unmatched", None)]
     gate.open()
 
@@ -653,8 +653,8 @@ async def test_a_run_goes_on_after_its_services_are_closed(stores, gate):
 
     rt = await stores.enter(wf)
     [run_id] = (await rt.emit("begin")).run_ids
-    while not gate.came:
-        await stores.clock.run_until_idle()
+    await stores.clock.run_until_idle()
+    assert gate.came
     assert verdicts(await rt.emit("go")) == [("resumed", run_id)]
     await stores.clock.run_until_idle()
     assert log == []

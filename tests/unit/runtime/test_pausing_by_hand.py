@@ -149,8 +149,8 @@ async def test_resuming_early_is_refused(stores, gate):
     [emitted] = (await rt.emit("begin")).run_ids
     async with asyncio.TaskGroup() as group:
         invoked = group.create_task(rt.invoke("w", run_id=None))
-        while len(gate.came) < 2:
-            await stores.clock.run_until_idle()
+        await stores.clock.run_until_idle()
+        assert len(gate.came) == 2
         for info in rt.list_all_runs():
             with pytest.raises(NotPaused):
                 await rt.resume(info.run_id)

@@ -7,7 +7,7 @@ from itertools import permutations
 from typing import Annotated
 
 import pytest
-from support import ends, parks, rests, takes, turns
+from support import ends, parks, rests, takes
 
 from poundlock import (
     Condition,
@@ -124,7 +124,7 @@ async def test_a_signal_is_applied_once(stores, signals):
         [held] = await rt.store.until_held()
         await rt.signal(run_id, {"told": number})
         held.release()
-        await turns(50)
+        await stores.clock.run_until_idle()
     rt.store.hold = None
     for held in list(rt.store.held):
         held.release()
@@ -258,11 +258,11 @@ async def test_a_step_behind_the_gate_may_emit_for_its_own_run(stores):
         [held] = await rt.store.until_held()
         await rt.emit("go", n=number)
         held.release()
-        await turns(100)
+        await stores.clock.run_until_idle()
     [held] = await rt.store.until_held()
     rt.store.hold = None
     third = asyncio.create_task(rt.emit("go", n=3))
-    await turns(100)
+    await stores.clock.run_until_idle()
     held.release()
     await third
     assert (await rt.wait(run_id, 60)).status is COMPLETED
@@ -292,11 +292,11 @@ async def test_the_declared_wait_is_armed_anew_while_an_event_is_on_its_way(stor
     emitting = asyncio.create_task(rt.emit("go", id=2, n=1))
     held = await rt.store.until_held(2)
     boundary.release()  # armed for 1 now
-    await turns(100)
+    await stores.clock.run_until_idle()
     rt.store.hold = None
     for other in held[1:]:
         other.release()
-    await turns(100)
+    await stores.clock.run_until_idle()
     for other in list(rt.store.held):
         other.release()
     receipt = await emitting
@@ -391,7 +391,7 @@ async def test_a_drained_event_is_consumed_also_if_the_next_park_is_refused(stor
     [held] = await rt.store.until_held()
     await rt.signal(run.run_id, {"told": True})
     held.release()
-    await turns(100)
+    await stores.clock.run_until_idle()
     rt.store.hold = None
     for held in list(rt.store.held):
         held.release()
@@ -423,13 +423,13 @@ async def test_writing_an_unwritten_run_and_its_first_boundary_at_once(stores, m
         wf.wait("w", on="go")
         rt = await stores.enter(wf)
         running = asyncio.create_task(rt.run("w"))
-        while not gate.came:
-            await stores.clock.run_until_idle()
+        await stores.clock.run_until_idle()
+        assert gate.came
         setattr(rt.store, "hold" if early else "hold_after", lambda changes: bool(changes.creates))
         emitting = asyncio.create_task(rt.emit("go", n=1))
         [held] = await rt.store.until_held()
         gate.open()
-        await turns(100)
+        await stores.clock.run_until_idle()
         rt.store.hold = rt.store.hold_after = None
         for other in list(rt.store.held):
             other.release()

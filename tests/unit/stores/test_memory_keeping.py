@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poundlock.errors import KeysTaken
-from poundlock.model.changes import WITH_ITS_RUN, Changes, LoadChange, Remember, Token
+from poundlock.model.changes import WITH_ITS_RUN, Changes, LoadChange, Release, Remember, Token
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import RunQuery
@@ -99,8 +99,8 @@ async def test_superseded_runs_leave_the_queue(scribe):
             await scribe.move(f"r{number - 1}", status=RunStatus.ABORTED)
         token = following
     assert len(store._queues["orders", ""]) < 200
-    promote = LoadChange("orders", "", token, Load(active=1), Token(1, 2000), promote=1, owner="w1")
-    assert (await store.commit(Changes(loads=(promote,), now=NOW))).promoted == ("r999",)
+    release = Release("orders", "", "busy", queued=False, slots=1, owner="w1")
+    assert (await store.commit(Changes(releases=(release,), now=NOW))).promoted == ("r999",)
 
 
 async def test_waits_that_were_answered_leave_nothing(scribe):

@@ -92,9 +92,10 @@ async def test_somebody_elses_database_is_no_store(path, mode):
 async def test_a_newer_schema_is_refused(path):
     """A store that a newer Poundlock wrote is `StoreTooNew`, naming both versions."""
     await make_store(path)
-    make_sqlite(path, "PRAGMA user_version = 2")
+    newer = schema.SCHEMA_VERSION + 1
+    make_sqlite(path, f"PRAGMA user_version = {newer}")
     message = await refused(path, StoreTooNew)
-    assert "schema 2, this one reads up to 1" in message
+    assert f"schema {newer}, this one reads up to {schema.SCHEMA_VERSION}" in message
     assert "upgrade Poundlock" in message
     assert "upgrade Poundlock" in await refused(path, StoreTooNew, readonly=True)
 
@@ -178,9 +179,11 @@ async def test_the_file_says_what_it_is(opened, path):
     await opened()
     reader = sqlite3.connect(path)
     assert reader.execute("PRAGMA application_id").fetchone() == (0x504C636B,)
-    assert reader.execute("PRAGMA user_version").fetchone() == (1,)
+    assert reader.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert reader.execute("SELECT name FROM _sqlite_migrations").fetchall() == [("m0001_first",)]
+    applied = [name for (name,) in reader.execute("SELECT name FROM _sqlite_migrations ORDER BY id")]
+    assert applied[0] == "m0001_first"
+    assert len(applied) == schema.SCHEMA_VERSION
     assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     reader.close()
 

@@ -8,10 +8,10 @@ import datetime as dt
 import gc
 import os
 import threading
-import time
 import weakref
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock.clock import Clock, sleep_for, sleep_until, timeout_after
 from poundlock.testing import VirtualClock, run_until_idle
@@ -34,13 +34,12 @@ def run_in_thread(work):
 
 # -- jumping
 async def test_thirty_days_pass_at_once(clock):
-    """A month of daily sleeps takes less than a second, and each wakes at its exact time."""
-    began, woke = time.perf_counter(), []
+    """A month of daily sleeps ends without waiting for any of it, and each wakes at its exact time."""
+    woke = []
     for day in range(30):
         await sleep_until(clock, 1000.0 + (day + 1) * DAY)
         woke.append(clock.now())
     assert woke == [1000.0 + (day + 1) * DAY for day in range(30)]
-    assert time.perf_counter() - began < 1
 
 
 async def test_the_clock_is_a_clock(clock):
@@ -256,7 +255,7 @@ async def test_busy_work_holds_the_clock_and_wakes_it(clock):
     clock.busy(1)
 
     def work():
-        go.wait(5)
+        go.wait(LAST_RESORT)
         before.append(clock.now())
         clock.busy(-1)
         before.append(clock.now())
@@ -268,7 +267,7 @@ async def test_busy_work_holds_the_clock_and_wakes_it(clock):
     await sleeper
     assert before == [1000.0, 1000.0]
     assert clock.now() == 2000.0
-    thread.join(5)
+    thread.join(LAST_RESORT)
 
 
 async def test_a_result_handed_over_before_busy_ends_is_seen_before_any_jump(clock):
@@ -352,7 +351,7 @@ def test_busy_may_end_after_the_loop(clock):
 
     asyncio.run(arm())
     thread = run_in_thread(lambda: clock.busy(-1))
-    thread.join(5)
+    thread.join(LAST_RESORT)
     assert "busy 0" in repr(clock)
 
 

@@ -33,8 +33,7 @@ def ls(
     with reporting(as_json=as_json):
         from poundlock.cli.shapes import run_shape
         from poundlock.codecs import dump
-        from poundlock.runtime.reading import query
-        from poundlock.runtime.views import info_of_record
+        from poundlock.runtime.reading import info_of_record, query
 
         wanted = query(workflow, status or None, key, text, None, None, limit, cursor)
         page = asyncio.run(_find(store, wanted))
@@ -59,7 +58,7 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
     with reporting(as_json=as_json):
         from poundlock.cli import shapes
         from poundlock.codecs import dump
-        from poundlock.runtime.views import info_of_record, outcome_of
+        from poundlock.runtime.reading import info_of_record, outcome_of
 
         checkpoint = asyncio.run(_checkpoint(store, run_id))
         info = info_of_record(checkpoint.record)

@@ -25,7 +25,7 @@ def show(
         from poundlock.cli.shapes import timeline_shape
         from poundlock.codecs import dump
         from poundlock.model.timeline import Timeline, read_entries
-        from poundlock.runtime.views import info_of_record
+        from poundlock.runtime.reading import info_of_record
 
         record, rows = asyncio.run(_read(store, run_id))
         timeline = Timeline(run_id, read_entries(rows))

@@ -46,11 +46,27 @@ class Load(NamedTuple):
         tail_id = None if self.tail_id == run_id else self.tail_id
         return Load(self.active, self.active_id, max(0, self.queued - 1), tail_id)
 
-    def promoted(self, count: int) -> Load:
-        """Return the load after so many queued runs took slots; who they are is known when that is committed."""
+    def promoted(self, slots: int) -> tuple[Load, int]:
+        """Return the load after queued runs took the free ones of `slots` slots, and how many did.
+
+        Who they are is known when that is committed.
+        """
+        count = min(self.queued, slots - self.active)
+        if count <= 0:
+            return self, 0
         emptied = self.queued == count
         active_id, tail_id = (self.tail_id, None) if emptied else (None, self.tail_id)
-        return Load(self.active + count, active_id, self.queued - count, tail_id)
+        return Load(self.active + count, active_id, self.queued - count, tail_id), count
+
+    def left(self, run_id: str, slots: int, *, queued: bool) -> tuple[Load, int]:
+        """Return the load after a run left it and others took the free ones of `slots` slots, and how many did.
+
+        Args:
+            run_id: the run that left.
+            slots: how many runs the mode lets be active at once.
+            queued: whether it left the queue; otherwise it gave its slot back.
+        """
+        return (self.unqueued(run_id) if queued else self.freed(run_id)).promoted(slots)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class Exclusive:
     """
 
     name: ClassVar[str] = "exclusive"
+    slots: ClassVar[int] = 1
     CHOICES: ClassVar[tuple[str, ...]] = ("reject", "queue_single")
 
     on_busy: Literal["reject", "queue_single"] = "reject"
@@ -37,7 +38,3 @@ class Exclusive:
         if self.on_busy == "reject":
             return Reject(f"run {load.active_id} is active")
         return Queue(supersedes=load.tail_id if load.queued else None)
-
-    def settled(self, load: Load) -> int:
-        """Return how many queued runs may start, given the load after a slot was freed."""
-        return 1 if load.queued and not load.active else 0

@@ -20,6 +20,7 @@ class Serialized:
     """
 
     name: ClassVar[str] = "serialized"
+    slots: ClassVar[int] = 1
 
     capacity: int | None = None
     key: str | Callable[..., Any] | None = None
@@ -35,7 +36,3 @@ class Serialized:
         if self.capacity is None or load.queued < self.capacity:
             return Queue()
         return Drop(f"{load.queued} queued: capacity of {self.capacity} reached")
-
-    def settled(self, load: Load) -> int:
-        """Return how many queued runs may start, given the load after a slot was freed."""
-        return 1 if load.queued and not load.active else 0

@@ -21,6 +21,7 @@ class SingletonLoop:
     """
 
     name: ClassVar[str] = "singleton"
+    slots: ClassVar[int] = 1
     CHOICES: ClassVar[tuple[str, ...]] = ("drop", "signal", "replace")
 
     on_busy: Literal["drop", "signal", "replace"] = "drop"
@@ -39,7 +40,3 @@ class SingletonLoop:
         if self.on_busy == "signal":
             return Signal(load.active_id)
         return Replace(load.active_id, load.tail_id if load.queued else None)
-
-    def settled(self, load: Load) -> int:
-        """Return how many queued runs may start, given the load after a slot was freed."""
-        return 1 if load.queued and not load.active else 0

@@ -41,6 +41,7 @@ class Transient:
             return _QUEUE
         return Drop(f"{load.active} running and {load.queued} queued: capacity of {self.capacity} reached")
 
-    def settled(self, load: Load) -> int:
-        """Return how many queued runs may start, given the load after a slot was freed."""
-        return max(0, min(load.queued, self.concurrency - load.active))
+    @property
+    def slots(self) -> int:
+        """How many runs may be active at once."""
+        return self.concurrency

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
+from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
-from poundlock.runtime.commands.execute import start_promoted
-from poundlock.runtime.core import Core, LiveRun, log
-from poundlock.runtime.registration import call_hook, close_container
+from poundlock.pipeline.interrupting import interrupt
+from poundlock.runtime.core import Core, log
+from poundlock.runtime.driver import start_promoted
+from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import ensure_written
-from poundlock.runtime.settle import commit_freeing
-from poundlock.runtime.supersede import ending
-from poundlock.runtime.views import result_of_checkpoint
+from poundlock.runtime.settling import commit_freeing, tell_end
+from poundlock.runtime.transitions import ending
 from poundlock.stores.answers import finished, not_found
 
 
@@ -29,15 +29,15 @@ class Cancel:
 
 
 async def cancel(core: Core, command: Cancel) -> None:
-    """Handle `Cancel`. A run nobody drives is aborted when this returns; a running one has its request durable.
+    """Handle `Cancel`. A run without a task is aborted when this returns; a running one has its request durable.
 
     Raises:
         RunNotFound: no such run.
         RunFinished: it completed or failed. Aborting an aborted run does nothing.
     """
     while True:
-        live = core.live.get(command.run_id)
-        if live is not None:
+        live = core.runs.driven(command.run_id)
+        if live is not None and live.alive:
             await ensure_written(core, live)
         record = await core.store.load(command.run_id)
         if record is None:
@@ -48,13 +48,13 @@ async def cancel(core: Core, command: Cancel) -> None:
         if status.terminal:
             raise finished(command.run_id, status)
         try:
-            if status is RunStatus.RUNNING:
+            if status is RunStatus.RUNNING and not _left_alone(core, record):
                 await _ask(core, command)
                 record = await core.store.load(command.run_id)
                 if record is not None and record.head.status is not RunStatus.RUNNING:
                     continue  # it came to rest before it could hear of the request
             else:
-                await core.to_the_end(_abort_unowned(core, command, record))
+                await core.tasks.to_the_end(_abort_unowned(core, command, record))
         except (StaleVersion, LeaseLost, InboxAhead):
             continue  # it moved between reading and writing: look again
         except RunFinished:
@@ -62,17 +62,27 @@ async def cancel(core: Core, command: Cancel) -> None:
         return
 
 
+def _left_alone(core: Core, record: RunRecord) -> bool:
+    """Whether a running run is this process's own, and no task here drives it or is about to."""
+    if record.head.owner != core.worker:
+        return False
+    run_id = record.identity.run_id
+    live = core.runs.live(run_id)
+    if live is not None:
+        return live.phase is Phase.DRIVING and not live.alive
+    return core.runs.phase(run_id) in (Phase.STRANDED, Phase.ABSENT)
+
+
 async def _ask(core: Core, command: Cancel) -> None:
     """Make the request durable, then interrupt the run."""
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
-    core.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
-    live = core.live.get(command.run_id)
-    if live is not None and live.task is not None and live.task is not asyncio.current_task():
+    core.runs.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
+    live = core.runs.driven(command.run_id)
+    if live is not None and live.task is not None and core.inside != command.run_id:
         # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
-        if live.run.interruptible:
-            live.task.cancel()
+        interrupt(live.run, live.task, Interruption.ABORT)
         _insist_later(core, live, command)
 
 
@@ -82,7 +92,7 @@ def _insist_later(core: Core, live: LiveRun, command: Cancel) -> None:
     assert task is not None  # noqa: S101 - checked by `_ask`
 
     def give_up() -> None:
-        core.spawn(_leave_behind(core, live, command))
+        core.tasks.spawn(_leave_behind(core, live, command))
 
     timer = core.clock.call_later(core.abort_grace, give_up)
     task.add_done_callback(lambda _: timer.cancel())
@@ -90,9 +100,10 @@ def _insist_later(core: Core, live: LiveRun, command: Cancel) -> None:
 
 async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
     record = await core.store.load(command.run_id)
-    if core.live.get(command.run_id) is not live or record is None or record.head.status is not RunStatus.RUNNING:
+    if not core.runs.mine(live) or record is None or record.head.status is not RunStatus.RUNNING:
         return
     log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
+    core.tasks.keep(live.task)
     try:
         await _abort_unowned(core, command, record)
     except (StaleVersion, LeaseLost, InboxAhead):
@@ -115,21 +126,3 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     )
     start_promoted(core, promoted)
     await tell_end(core, identity.run_id)
-
-
-async def tell_end(core: Core, run_id: str) -> None:
-    """Hooks and answers for a run that ended without being driven."""
-    live = core.live.pop(run_id, None) or core.unpark(run_id)
-    checkpoint = await core.store.checkpoint(run_id)
-    if checkpoint is None:
-        return
-    result = result_of_checkpoint(core, checkpoint)
-    core.count(str(RunStatus.ABORTED))
-    core.want(run_id, [])
-    entry = core.entries.get(result.workflow_id)
-    if entry is not None:
-        await call_hook(entry, "on_complete", result)
-        if live is not None:
-            await close_container(live)
-        await call_hook(entry, "on_cleanup")
-    core.waiters.answer(result)

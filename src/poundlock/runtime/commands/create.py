@@ -9,19 +9,19 @@ from typing import Any, Literal
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, NotRegistered, RunExists
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember
 from poundlock.model.events import Event, is_name
-from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
-from poundlock.runtime.commands.execute import start
-from poundlock.runtime.control import rested
-from poundlock.runtime.core import Core, LiveRun
-from poundlock.runtime.registration import Registered
+from poundlock.pipeline.writing import creation_of, take_commit
+from poundlock.runtime.core import Core
+from poundlock.runtime.driver import start
+from poundlock.runtime.entries import Registered
+from poundlock.runtime.results import Accepted
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
-from poundlock.runtime.waiters import Waiter
 
 
 @dataclass(slots=True)
 class Create:
-    """Run a workflow on an event (or a payload) and wait until it rests."""
+    """Run a workflow on an event or a payload."""
 
     workflow_id: str
     trigger_id: str | None = None
@@ -32,8 +32,16 @@ class Create:
     idempotency_key: str | None = None
 
 
-async def create(core: Core, command: Create) -> RunResult:
-    """Handle `Create`. The run goes on even if the caller stops waiting."""
+async def create(core: Core, command: Create) -> Accepted:
+    """Handle `Create`: returns once the run is accepted. It goes on whether anybody waits for it or not.
+
+    A run with an id or key of the caller's is durable by then; another one's creation rides in its first boundary.
+
+    Raises:
+        NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
+        RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
+        NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
+    """
     core.check_accepting()
     entry = core.entry(command.workflow_id)
     if entry.closing:
@@ -66,16 +74,14 @@ async def create(core: Core, command: Create) -> RunResult:
         run_id=run_id,
     )
     if command.run_id is None and command.idempotency_key is None:
-        live = LiveRun(run, entry, new=True)
-        waiter = core.waiters.rest(run.identity.run_id)
-        start(core, live)
-        return await waiter
+        start(core, LiveRun(run, entry, new=True))
+        return Accepted(run.identity.run_id)
     return await _addressed(core, command, entry, run, text)
 
 
-async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> RunResult:
+async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> Accepted:
     """Create a run that others may know by its id or key: its creation is durable before it starts."""
-    changes = run.create()
+    changes = creation_of(run)
     if command.idempotency_key is not None:
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
@@ -87,25 +93,22 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
             # The key speaks first, also where the run's id is taken: checked here, remembered with the creation.
             await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
         except KeysTaken as taken:
-            return await rested(core, _first_call(key, taken))
+            return Accepted(_first_call(key, taken))
         changes.remember = (key,)
     try:
-        waiter = await core.to_the_end(_begin(core, entry, run, changes))
+        await core.tasks.to_the_end(_begin(core, entry, run, changes))
     except KeysTaken as taken:
-        return await rested(core, _first_call(changes.remember[0], taken))
+        return Accepted(_first_call(changes.remember[0], taken))
     except RunExists:
         if command.conflict == "fail":
             raise
-        return await rested(core, run.identity.run_id)
-    return await waiter
+    return Accepted(run.identity.run_id)
 
 
-async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> Waiter:
+async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> None:
     await core.store.commit(changes)
-    run.committed(changes)
-    waiter = core.waiters.rest(run.identity.run_id)
+    take_commit(run, changes)
     start(core, LiveRun(run, entry, new=True))
-    return waiter
 
 
 def _first_call(key: Remember, taken: KeysTaken) -> str:
@@ -114,7 +117,7 @@ def _first_call(key: Remember, taken: KeysTaken) -> str:
     Raises:
         IdempotencyConflict: it asked for something else.
     """
-    [known] = taken.fields["taken"].values()
+    [known] = taken.taken.values()
     if known.fingerprint != key.fingerprint:
         raise IdempotencyConflict(
             f"the idempotency key '{key.event_id}' was used with another request: use a new key", run_id=known.run_id

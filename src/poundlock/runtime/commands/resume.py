@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.errors import LeaseLost, NotPaused, PoundlockError, StaleResume, StaleVersion
+from poundlock.errors import LeaseLost, NotPaused, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
-from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import Checkpoint, Message, RunRecord, RunResult, WaitRow
-from poundlock.pipeline.boundary import check_answer
-from poundlock.runtime.commands.claim import take_up
-from poundlock.runtime.commands.execute import start
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
+from poundlock.pipeline.at_wait import check_answer
+from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.commands.signal import as_patch
-from poundlock.runtime.core import Core, LiveRun
+from poundlock.runtime.core import Core
+from poundlock.runtime.driver import start, take_up
+from poundlock.runtime.results import Accepted
+from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run
-from poundlock.runtime.views import result_of_checkpoint
-from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import finished, not_found
 
 
@@ -28,7 +28,7 @@ class Resume:
 
     Args:
         patch: merged into its state; None merges nothing.
-        wait: id of the wait that is answered; None means the one it stands at as this call enters.
+        wait: id of the wait that is answered; None means the one it is paused at as this call enters.
     """
 
     run_id: str
@@ -36,8 +36,8 @@ class Resume:
     wait: str | None = None
 
 
-async def resume(core: Core, command: Resume) -> RunResult:
-    """Handle `Resume`; returns at the next pause or the end. Where the workflow is unknown, the run is left `ready`.
+async def resume(core: Core, command: Resume) -> Accepted:
+    """Handle `Resume`; returns when the answer is durable. Where the workflow is unknown, the run is left `ready`.
 
     Raises:
         RunNotFound, RunFinished: there is nothing to resume.
@@ -46,45 +46,50 @@ async def resume(core: Core, command: Resume) -> RunResult:
         NotStorable, StateInvalid: the patch does not fit; nothing was changed.
     """
     core.check_accepting()
+    run_id = command.run_id
     patch = None if command.patch is None else as_patch(command.patch)
     epoch = _epoch_now(core, command)
     while True:
-        live = core.unpark(command.run_id)
-        if live is None:
-            checkpoint = await core.store.checkpoint(command.run_id)
-            row = _standing(command, checkpoint, epoch)
+        live = core.runs.live(run_id)
+        if live is None or live.phase is not Phase.PARKED:
+            checkpoint = await core.store.checkpoint(run_id)
+            row = _paused_at(command, checkpoint, epoch)
             assert checkpoint is not None  # noqa: S101 - refused otherwise
             entry = core.entries.get(checkpoint.record.identity.workflow_id)
             if entry is None:
                 try:
-                    return await _leave_ready(core, patch, checkpoint.record)
+                    await _leave_ready(core, patch, checkpoint.record)
                 except (StaleVersion, LeaseLost):
                     continue  # somebody was quicker here as well
+                return Accepted(run_id, here=False)
             live = LiveRun(restored_run(core, entry, checkpoint), entry)
         else:
             row = _parked_row(live)
         epoch = row.epoch if epoch is None else epoch
+        _check_wait(command, row, epoch)
+        if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
+            core.runs.resume(live)
         try:
-            _check_wait(command, row, epoch)
             check_answer(live.run, patch)
-            waiter = await _take(core, live, row, patch)
+            await _take(core, live, patch)
         except (StaleVersion, LeaseLost):
-            continue  # somebody was quicker: see what it stands at now
-        except PoundlockError:
-            core.keep_parked(live)
+            if core.runs.mine(live):
+                core.runs.drop(run_id)
+            continue  # somebody was quicker: see what it waits for now
+        except BaseException:
+            if core.runs.mine(live):
+                core.runs.park(live)
             raise
-        return await waiter
+        return Accepted(run_id)
 
 
 def _epoch_now(core: Core, command: Resume) -> int | None:
-    """Return the epoch of the wait the run stands at as this call enters; None where only the store knows.
+    """Return the epoch of the wait the run is paused at as this call enters; None where only the store knows.
 
     Raises:
-        NotPaused: the run is being driven and stands at no wait.
+        NotPaused: the run is being driven and not paused.
     """
-    if command.run_id in core.resuming:
-        return core.resuming[command.run_id]
-    live = core.held(command.run_id)
+    live = core.runs.live(command.run_id)
     if live is None:
         return None
     row = live.run.parked
@@ -95,36 +100,31 @@ def _epoch_now(core: Core, command: Resume) -> int | None:
 
 def _parked_row(live: LiveRun) -> WaitRow:
     row = live.run.parked
-    assert row is not None  # noqa: S101 - only runs that stand at a wait are kept as parked
+    assert row is not None  # noqa: S101 - only runs that are paused at a wait are kept as parked
     return row
 
 
-async def _take(core: Core, live: LiveRun, row: WaitRow, patch: dict[str, Any] | None) -> Waiter:
+async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None:
     """The winning commit: answer and ownership at once. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.identity.run_id
-    changes = run.changes(RunStatus.RUNNING, slot=run.identity.load_key is not None)
+    changes = changes_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None)
     changes.moves = (changes.moves[0]._replace(new_epoch=run.epoch + 1),)
     body = {"patch": patch}
     changes.posts = (Post(run_id, "resume", body, changes.now),)
-    core.resuming[run_id] = row.epoch
     try:
         committed = await core.store.commit(changes)
     except asyncio.CancelledError:
-        # Whoever resumed went away; the commit goes on, and what it resumes must not be left standing.
+        # Whoever resumed went away; the commit goes on, and what it resumes must have a driver.
         take_up(core, [run_id])
         raise
-    finally:
-        core.resuming.pop(run_id, None)
-    run.committed(changes)
+    take_commit(run, changes)
     run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
-    waiter = core.waiters.rest(run_id)
     start(core, live)
-    return waiter
 
 
-def _standing(command: Resume, checkpoint: Checkpoint | None, epoch: int | None) -> WaitRow:
-    """Return the wait a stored run stands at."""
+def _paused_at(command: Resume, checkpoint: Checkpoint | None, epoch: int | None) -> WaitRow:
+    """Return the wait a stored run is paused at."""
     if checkpoint is None:
         raise not_found(command.run_id)
     record = checkpoint.record
@@ -155,28 +155,9 @@ def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
         )
 
 
-async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord) -> RunResult:
+async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord) -> None:
     """Resume a run whose workflow is unknown here: whoever registers it goes on."""
-    identity, head = record.identity, record.head
-    check_move(head.status, RunStatus.READY)
     now = core.clock.now()
-    move = RunMove(
-        run_id=identity.run_id,
-        version=head.version,
-        epoch=head.epoch,
-        inbox=None,
-        status=RunStatus.READY,
-        owner=None,
-        new_epoch=head.epoch + 1,
-        stage=head.stage,
-        attempt=head.attempt,
-        wake_at=None,
-        outcome=None,
-        slot=head.slot,
-        updated_at=now,
-    )
-    answer = Post(identity.run_id, "resume", {"patch": patch}, now)
+    move = RunMove.of(record, RunStatus.READY, now=now)
+    answer = Post(record.identity.run_id, "resume", {"patch": patch}, now)
     await core.store.commit(Changes(moves=(move,), posts=(answer,), now=now))
-    checkpoint = await core.store.checkpoint(identity.run_id)
-    assert checkpoint is not None  # noqa: S101 - just written
-    return result_of_checkpoint(core, checkpoint)

@@ -30,12 +30,12 @@ async def signal(core: Core, command: Signal) -> None:
         NotStorable, StateInvalid: the patch is no data.
     """
     patch = as_patch(command.patch)
-    live = core.live.get(command.run_id)
+    live = core.runs.driven(command.run_id)
     if live is not None:
         await ensure_written(core, live)
     now = core.clock.now()
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "signal", patch, now),), now=now))
-    core.tell(Message(command.run_id, committed.posted[0], "signal", now, patch, None))
+    core.runs.tell(Message(command.run_id, committed.posted[0], "signal", now, patch, None))
 
 
 def as_patch(patch: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from poundlock.model.changes import (
     Committed,
     LoadChange,
     Post,
+    Release,
     Remember,
     RunCreate,
     RunMove,
@@ -32,7 +33,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate
 from poundlock.model.runs import WaitRow
-from poundlock.model.waits import key_shape
+from poundlock.model.waits import armed_anew, delivered_fate, key_shape
 from poundlock.stores.answers import exists, finished, keys_taken, load_moved, not_found, refusal, wait_moved
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.index import Effects, Pair
@@ -86,16 +87,14 @@ class Transaction:
             refused = self._check_move(move)
             if refused is not None:
                 return refused
-        for change in changes.loads:
-            if not self.stands(change):
-                return load_moved(change.workflow_id)
         taken = self.taken(changes)
         if taken:
             return keys_taken(taken)
+        for change in changes.loads:
+            if not self.stands(change):
+                return load_moved(change.workflow_id)
         for delivery in changes.deliveries:
-            rows = self.execute(sql.WAIT_PHASES, (delivery.run_id,)).fetchall()
-            epochs = {wait_id: epoch for wait_id, epoch, _ in rows}
-            if any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits):
+            if armed_anew(delivery, self.execute(sql.WAIT_PHASES, (delivery.run_id,))):
                 return wait_moved(delivery.run_id)
         for post in changes.posts:
             row = self.execute(sql.RUN_STATUS, (post.run_id,)).fetchone()
@@ -132,7 +131,9 @@ class Transaction:
         if changes.decides_nothing:
             return NOTHING
         now = changes.now
-        promoted = tuple(run_id for change in changes.loads for run_id in self._promote(change, now))
+        for change in changes.loads:
+            self.change_load(change)
+        promoted = tuple(run_id for release in changes.releases for run_id in self.release(release, now))
         delivered = tuple(self._deliver(delivery, now) for delivery in changes.deliveries)
         posted = tuple(self._post(post, body) for post, body in posts)
         for key in changes.remembered(delivered):
@@ -216,18 +217,29 @@ class Transaction:
             self.execute(statement(size), portion)
 
     # ---------------------------------------------------------------------------------------------------- loads
-    def change_load(self, change: LoadChange, promoted: Sequence[str] = ()) -> None:
+    def change_load(self, change: LoadChange) -> None:
         """Set a load."""
-        loaded = change.load._replace(active_id=promoted[-1]) if promoted else change.load
+        loaded = change.load
         self.effects.loads[change.workflow_id, change.load_key] = None if loaded.idle else (loaded, change.token)
 
-    def _promote(self, change: LoadChange, now: float) -> list[str]:
-        """Set a load and let queued runs take its slots."""
-        queue = (change.workflow_id, change.load_key, change.promote)
-        promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, queue)] if change.promote else []
+    def promotes(self, release: Release) -> bool:
+        """Whether queued runs would take slots."""
+        known = self.load_of((release.workflow_id, release.load_key))
+        return known is not None and known[0].left(release.run_id, release.slots, queued=release.queued)[1] > 0
+
+    def release(self, release: Release, now: float) -> list[str]:
+        """Take a run out of its load and let queued runs take the slots that are free then; return which."""
+        pair = (release.workflow_id, release.load_key)
+        known = self.load_of(pair)
+        if known is None:
+            return []  # nobody is active or queued
+        loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
+        promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, free)).fetchall()] if free else []
         for run_id in promoted:
-            self.take(run_id, change.owner, now, slot=True)
-        self.change_load(change, promoted)
+            self.take(run_id, release.owner, now, slot=True)
+        if promoted:
+            loaded = loaded._replace(active_id=promoted[-1])
+        self.effects.loads[pair] = None if loaded.idle else (loaded, known[1].next())
         return promoted
 
     def load_of(self, pair: Pair) -> tuple[Load, Token] | None:
@@ -274,20 +286,18 @@ class Transaction:
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         run_id = delivery.run_id
         row = self.execute(sql.RUN_PHASE, (run_id,)).fetchone()
-        if row is None or status_of(row[0]).terminal:
+        if row is None:
             return Delivered(Fate.GONE, 0)
         status, slot, workflow_id, load_key, inbox_seq = row
-        armed = {(wait_id, epoch): parked for wait_id, epoch, parked in self.execute(sql.WAIT_PHASES, (run_id,))}
-        hit = [armed[key] for key in delivery.waits if key in armed]
-        if not hit:
-            return Delivered(Fate.GONE, 0)
+        fate = delivered_fate(delivery, status_of(status), self.execute(sql.WAIT_PHASES, (run_id,)).fetchall())
+        if fate is Fate.GONE:
+            return Delivered(fate, 0)
         seq = self._append(run_id, inbox_seq + 1, "event", now, None, delivery.event_ref)
-        if status != RunStatus.PAUSED or not any(hit):
-            return Delivered(Fate.BUFFERED, seq)
-        if not slot:
-            self.occupy(run_id, workflow_id, load_key)
-        self.take(run_id, delivery.owner, now, slot=bool(slot) or load_key is not None)
-        return Delivered(Fate.RESUMED, seq)
+        if fate is Fate.RESUMED:
+            if not slot:
+                self.occupy(run_id, workflow_id, load_key)
+            self.take(run_id, delivery.owner, now, slot=bool(slot) or load_key is not None)
+        return Delivered(fate, seq)
 
     def _post(self, post: Post, body: str) -> int:
         inbox_seq = self.execute(sql.RUN_PHASE, (post.run_id,)).fetchone()[4]

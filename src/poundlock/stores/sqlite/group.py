@@ -61,7 +61,10 @@ class Group:
             if create.head.status is RunStatus.QUEUED:
                 return False
         for change in changes.loads:
-            if change.promote or not self._transaction.stands(change):
+            if not self._transaction.stands(change):
+                return False
+        for release in changes.releases:
+            if self._transaction.promotes(release):
                 return False
         return not (changes.remember and self._transaction.taken(changes))
 
@@ -109,6 +112,8 @@ class Group:
             self._add_move(move)
         for change in changes.loads:
             self._transaction.change_load(change)
+        for release in changes.releases:
+            self._transaction.release(release, changes.now)  # promotes nobody, so it only counts
         for key in changes.remembered(()):
             self._keys.add(key[:3])
             self._remember += key
@@ -122,7 +127,12 @@ class Group:
         self._runs.add(run_id)
         status = move.status
         terminal = status.terminal
-        if status is RunStatus.RUNNING and move.new_epoch == move.epoch and move.wake_at is None is move.outcome:
+        if (
+            status is RunStatus.RUNNING
+            and move.new_epoch == move.epoch
+            and move.wake_at is None is move.outcome
+            and move.visits is None
+        ):
             self._boundaries += boundary_row(move)
         else:
             self._moves += move_row(move)

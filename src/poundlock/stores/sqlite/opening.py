@@ -99,8 +99,16 @@ def open_readonly(path: str) -> tuple[str, str]:
         raise StoreUnavailable(f"there is no store '{path}': check the path", store=path)
     try:
         with looking_at(path) as looking:
-            if not schema.inspect(looking, path):
+            version = schema.inspect(looking, path)
+            if not version:
                 raise StoreUnavailable(f"the store '{path}' is empty: run something on it first", store=path)
+            if version < schema.SCHEMA_VERSION:
+                raise StoreUnavailable(
+                    f"the store '{path}' was written by an older Poundlock (schema {version}, this one reads "
+                    f"{schema.SCHEMA_VERSION}): start a runtime on it once, which brings it up to date",
+                    store=path,
+                    version=version,
+                )
             return path, schema.read_meta(looking, path)["store_id"]
     except sqlite3.Error as error:
         raise translate(error, path) from error

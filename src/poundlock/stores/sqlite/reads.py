@@ -14,7 +14,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord, WaitRow
-from poundlock.model.timeline import fold
+from poundlock.model.timeline import fold, size_of
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
 from poundlock.stores.sqlite import sql
@@ -45,11 +45,12 @@ def checkpoint(cursor: sqlite3.Cursor, run_id: str) -> Checkpoint | None:
     if found is None:
         return None
     snapshot = cursor.execute(sql.SNAPSHOT, (run_id,)).fetchone()
-    since, base = (0, None) if snapshot is None else (snapshot[0], load(snapshot[1]))
-    state = fold((LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, since)).fetchall()), base)
+    since, text = (0, "") if snapshot is None else snapshot
+    rows = [LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, since)).fetchall()]
+    state = fold(rows, load(text) if text else None)
     event = read_event(cursor.execute(sql.EVENT, (found.identity.event_ref,)).fetchone()).event
     messages = tuple(inbox(cursor, run_id, 0)) if found.head.inbox_seq else ()
-    return Checkpoint(found, state, event, messages)
+    return Checkpoint(found, state, event, messages, size_of(rows), len(text))
 
 
 def inbox(cursor: sqlite3.Cursor, run_id: str, after: int) -> list[Message]:
@@ -57,8 +58,10 @@ def inbox(cursor: sqlite3.Cursor, run_id: str, after: int) -> list[Message]:
     return [read_message(row) for row in cursor.execute(sql.INBOX, (run_id, after)).fetchall()]
 
 
-def history(cursor: sqlite3.Cursor, run_id: str) -> list[LogRow]:
-    """Return all log rows of a run."""
+def history(cursor: sqlite3.Cursor, run_id: str, last: int | None = None) -> list[LogRow]:
+    """Return all log rows of a run, or the last ones."""
+    if last is not None:
+        return [LogRow(*row) for row in cursor.execute(sql.LOG_END, (run_id, last)).fetchall()][::-1]
     return [LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, 0)).fetchall()]
 
 

@@ -76,30 +76,32 @@ def run_row(create: RunCreate, place: int | None) -> Row:
         head.inbox_seq,
         head.log_seq,
         head.updated_at,
+        head.visits,
         place,
     )
 
 
 def boundary_row(move: RunMove) -> Row:
     """Return what a stage boundary writes into a run's row, and the conditions under which it may."""
-    log = move.log
+    log, slot = move.log, 1 if move.slot else 0
     return (
         move.owner,
         move.stage,
         move.attempt,
-        1 if move.slot else 0,
+        slot,
         move.updated_at,
         None if log is None else log.first_seq + log.size - 1,
         move.run_id,
         move.version,
         move.epoch,
         move.inbox,
+        slot,
     )
 
 
 def move_row(move: RunMove) -> Row:
     """Return what any move writes into a run's row, and its conditions."""
-    log = move.log
+    log, slot = move.log, 1 if move.slot else 0
     return (
         move.status.value,
         move.owner,
@@ -108,13 +110,15 @@ def move_row(move: RunMove) -> Row:
         move.attempt,
         move.wake_at,
         move.outcome,
-        1 if move.slot else 0,
+        slot,
         move.updated_at,
         None if log is None else log.first_seq + log.size - 1,
+        move.visits,
         move.run_id,
         move.version,
         move.epoch,
         move.inbox,
+        slot,
     )
 
 
@@ -131,7 +135,8 @@ def status_of(text: str) -> RunStatus:
 def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
     """Return the record of a run's row."""
     lineage = () if row[9] == "[]" else tuple(load(row[9]))
-    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at = row[12:]
+    head = row[12:]
+    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits = head
     return RunRecord(
         RunIdentity._make((*row[:9], lineage, *row[10:12])),
         RunHead(
@@ -147,6 +152,7 @@ def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
             inbox_seq,
             log_seq,
             updated_at,
+            visits,
         ),
         waits,
     )

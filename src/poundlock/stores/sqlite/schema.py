@@ -17,7 +17,7 @@ from poundlock.errors import StoreTooNew, UnknownCodec
 from poundlock.ids import default_ids
 from poundlock.stores.sqlite.failures import damaged
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x504C636B  # "PLck"
 
 
@@ -81,6 +81,11 @@ def migrate(connection: sqlite3.Connection) -> None:
             [{"name": "codec", "value": CODEC_ID}, {"name": "store_id", "value": default_ids.unique()}]
         )
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    @steps()
+    def m0002_visits(db: Database) -> None:
+        # How often a run entered its stages: NULL while it went straight on from its first stage, see model/visits.py.
+        db.execute("ALTER TABLE runs ADD COLUMN visits TEXT")
 
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -1,7 +1,8 @@
 """The statements of the hot path, each text once.
 
-House rules: values are always bound. A statement for many rows exists in a few sizes only, so that SQLite's prepared
-form of each is found again; `sizes` says which to use.
+House rules: values are always bound, each by a plain `?` in its place: from Python 3.12 on a numbered one (`?1`) counts
+as named, and a warning is given where its values come as a sequence. A statement for many rows exists in a few sizes
+only, so that SQLite's prepared form of each is found again; `sizes` says which to use.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ LARGEST: Final = 64
 RUN_COLUMNS: Final = (
     "run_id, workflow_id, trigger_id, pipeline_id, definition_hash, key, load_key, priority, parent_id, lineage,"
     " created_at, event_ref, status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq,"
-    " log_seq, updated_at"
+    " log_seq, updated_at, visits"
 )
 
 _INSERT_EVENTS: Final = "INSERT OR IGNORE INTO events (ref, type, source, id, time, subject, headers, data) VALUES "
 _INSERT_RUNS: Final = f"INSERT INTO runs ({RUN_COLUMNS}, place) VALUES "  # noqa: S608 - our own column names
 _INSERT_LOGS: Final = "INSERT INTO run_log (run_id, first_seq, size, text) VALUES "
-# A boundary leaves status, wake time and outcome alone, and with them every index: half the work of a move.
+# A boundary leaves status, wake time and outcome alone, and with them every index: half the work of a move. It leaves
+# the visits alone as well, as those of a run that goes straight on.
 CROSS_BOUNDARY: Final = """
 UPDATE runs
-SET version = version + 1, owner = ?1, stage = ?2, attempt = ?3, slot = ?4, updated_at = ?5,
-    log_seq = ifnull(?6, log_seq)
-WHERE run_id = ?7 AND version = ?8 AND epoch = ?9 AND inbox_seq = ifnull(?10, inbox_seq) AND slot >= ?4
+SET version = version + 1, owner = ?, stage = ?, attempt = ?, slot = ?, updated_at = ?, log_seq = ifnull(?, log_seq)
+WHERE run_id = ? AND version = ? AND epoch = ? AND inbox_seq = ifnull(?, inbox_seq) AND slot >= ?
   AND status = 'running' AND wake_at IS NULL AND outcome IS NULL
 """
 _CROSS_BOUNDARIES: Final = """
@@ -36,32 +37,34 @@ SET version = version + 1, owner = new.owner, stage = new.stage, attempt = new.a
     updated_at = new.updated_at, log_seq = ifnull(new.log_seq, runs.log_seq)
 FROM (
     SELECT column1 AS owner, column2 AS stage, column3 AS attempt, column4 AS slot, column5 AS updated_at,
-           column6 AS log_seq, column7 AS run_id, column8 AS from_version, column9 AS epoch, column10 AS from_inbox
+           column6 AS log_seq, column7 AS run_id, column8 AS from_version, column9 AS epoch, column10 AS from_inbox,
+           column11 AS least_slot
     FROM (VALUES {rows})
 ) AS new
 WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoch = new.epoch
-  AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.slot
+  AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.least_slot
   AND runs.status = 'running' AND runs.wake_at IS NULL AND runs.outcome IS NULL
 """
 MOVE_RUN: Final = """
 UPDATE runs
-SET version = version + 1, status = ?1, owner = ?2, epoch = ?3, stage = ?4, attempt = ?5, wake_at = ?6, outcome = ?7,
-    slot = ?8, updated_at = ?9, log_seq = ifnull(?10, log_seq)
-WHERE run_id = ?11 AND version = ?12 AND epoch = ?13 AND inbox_seq = ifnull(?14, inbox_seq) AND slot >= ?8
+SET version = version + 1, status = ?, owner = ?, epoch = ?, stage = ?, attempt = ?, wake_at = ?, outcome = ?,
+    slot = ?, updated_at = ?, log_seq = ifnull(?, log_seq), visits = ifnull(?, visits)
+WHERE run_id = ? AND version = ? AND epoch = ? AND inbox_seq = ifnull(?, inbox_seq) AND slot >= ?
 """
 _MOVE_RUNS: Final = """
 UPDATE runs
 SET version = version + 1, status = new.status, owner = new.owner, epoch = new.epoch, stage = new.stage,
     attempt = new.attempt, wake_at = new.wake_at, outcome = new.outcome, slot = new.slot,
-    updated_at = new.updated_at, log_seq = ifnull(new.log_seq, runs.log_seq)
+    updated_at = new.updated_at, log_seq = ifnull(new.log_seq, runs.log_seq), visits = ifnull(new.visits, runs.visits)
 FROM (
     SELECT column1 AS status, column2 AS owner, column3 AS epoch, column4 AS stage, column5 AS attempt,
            column6 AS wake_at, column7 AS outcome, column8 AS slot, column9 AS updated_at, column10 AS log_seq,
-           column11 AS run_id, column12 AS from_version, column13 AS from_epoch, column14 AS from_inbox
+           column11 AS visits, column12 AS run_id, column13 AS from_version, column14 AS from_epoch,
+           column15 AS from_inbox, column16 AS least_slot
     FROM (VALUES {rows})
 ) AS new
 WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoch = new.from_epoch
-  AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.slot
+  AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.least_slot
 """
 _WAIT_KEYS: Final = "SELECT run_id, keys FROM waits WHERE run_id IN ({rows})"
 _DELETE_WAITS: Final = "DELETE FROM waits WHERE run_id IN ({rows})"
@@ -91,10 +94,10 @@ _INSERT_MESSAGES: Final = "INSERT INTO inbox (run_id, seq, kind, time, body, eve
 _EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run_id IN ({rows})"
 
 EVENT_WIDTH: Final = 8
-RUN_WIDTH: Final = 25
+RUN_WIDTH: Final = 26
 LOG_WIDTH: Final = 4
-BOUNDARY_WIDTH: Final = 10
-MOVE_WIDTH: Final = 14
+BOUNDARY_WIDTH: Final = 11
+MOVE_WIDTH: Final = 16
 WAIT_WIDTH: Final = 13
 KEY_WIDTH: Final = 2
 MESSAGE_WIDTH: Final = 6
@@ -300,6 +303,7 @@ PUT_SNAPSHOT: Final = """
 INSERT OR REPLACE INTO snapshots (run_id, log_seq, text) SELECT run_id, log_seq, ? FROM runs WHERE run_id = ?
 """
 LOG: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? AND first_seq > ? ORDER BY first_seq"
+LOG_END: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? ORDER BY first_seq DESC LIMIT ?"
 
 # The indexes are named because SQLite cannot know that few of the parked runs are due, and would look at all of them.
 # Due runs come in order of time for each priority; the priorities in use are found by stepping down the index.

@@ -215,9 +215,9 @@ class SqliteStore:
         """Return records, newest first."""
         return await self._list(lambda cursor: reads.find(cursor, query))
 
-    async def history(self, run_id: str) -> list[LogRow]:
-        """Return all log rows."""
-        return await self._list(lambda cursor: reads.history(cursor, run_id))
+    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
+        """Return all log rows, or the last ones."""
+        return await self._list(lambda cursor: reads.history(cursor, run_id, last))
 
     async def stats(self) -> dict[str, int]:
         """Return counters; `syncs` counts transactions, each of which is one sync of the disk when durable."""

@@ -15,7 +15,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from poundlock.model.changes import Changes, Committed
 from poundlock.stores.sqlite import sql
@@ -27,10 +27,6 @@ from poundlock.stores.sqlite.group import Group
 from poundlock.stores.sqlite.index import Effects, Index
 from poundlock.stores.sqlite.pruning import PASS_EVERY, Pruner
 from poundlock.stores.sqlite.worker import Job
-
-Operation = Callable[[Transaction], Any]
-"""What else may be done in a transaction of the writer: a claim, giving runs back."""
-
 
 _LOOK_EVERY: Final = 16  # batches
 _PATIENCE: Final = 0.02  # seconds
@@ -225,6 +221,9 @@ def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
             if group.fits(work):
                 group.add(job)
             else:
+                # Who is promoted is read from rows, and a run in the group may be leaving the queue.
+                if work.releases and not group.flush():
+                    raise _Repeat
                 job.answer = transaction.check(work) or transaction.write(work)
         else:
             if not group.flush():

@@ -1,24 +1,20 @@
-"""Waits of a run: arming them, draining what came early, and what it means when time runs out."""
+"""Waits of a run: arming them, and standing at one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from poundlock.codecs import detach, dump, pack
-from poundlock.errors import InvalidDefinition, StateInvalid, StepFailed
+from poundlock.codecs import dump
+from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
-from poundlock.model.events import Event
 from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.validation import wait_faults
 from poundlock.model.waits import arm
-from poundlock.pipeline.active import Resume
-
-if TYPE_CHECKING:
-    from poundlock.pipeline.active import ActiveRun
-    from poundlock.pipeline.plan import DeclaredWait, StagePlan
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.plan import DeclaredWait, StagePlan
 
 
 def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
@@ -140,52 +136,6 @@ def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
         if message.event is not None and row.matches(message.event.event):
             return message
     return None
-
-
-def resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping[str, Any] | None:
-    """Use up a buffered event: the run goes on after the wait. Returns the patch to merge.
-
-    Raises:
-        StepFailed: the wait's patch function gave no mapping.
-    """
-    assert message.event is not None  # noqa: S101 - only event messages are buffered
-    event = message.event.event
-    run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
-    run.consumed.append(message.seq)
-    leave(run, row)
-    run.resume = Resume("event", row.wait_id, _own(event))
-    note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
-    note(run, "pipeline:resume", row, {"reason": "event"})
-    if row.patch == "call":
-        declared = run.plan.waits.get(row.wait_id)
-        if declared is None or not callable(declared.wait.patch):
-            raise StepFailed(
-                f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
-            )
-        patch = declared.wait.patch(_own(event))
-    else:
-        patch = row.patch if row.patch is not None else event.payload
-    if patch is None or (row.patch is None and not isinstance(patch, Mapping)):
-        return None  # a payload that is no mapping has nothing to fold in; routers see it as resume.event
-    if not isinstance(patch, Mapping):
-        raise StepFailed(
-            f"the patch function of wait '{row.wait_id}' returned a {type(patch).__qualname__}: return a mapping",
-            path=row.wait_id,
-        )
-    return pack(patch)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
-
-
-def _own(event: Event) -> Event:
-    """Return an event for user code, with a payload of its own: the store's is shared by all runs it is for."""
-    return Event.trusted(
-        event.type,
-        detach(event.payload),
-        id=event.id,
-        time=event.time or 0.0,
-        source=event.source,
-        key=event.key,
-        headers=event.headers,
-    )
 
 
 def leave(run: ActiveRun, row: WaitRow) -> None:

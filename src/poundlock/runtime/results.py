@@ -1,34 +1,39 @@
-"""Waiting for runs, and the runtime's own comings and goings."""
+"""Waiting for the results of runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 from poundlock.clock import timeout_after
-from poundlock.errors import InvalidEvent
 from poundlock.model.durations import Duration, optional_seconds
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
 from poundlock.runtime.core import Core
-from poundlock.runtime.views import result_of_checkpoint
+from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
 
 
-def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
-    """Return payload and keyword fields as one payload.
+class Accepted(NamedTuple):
+    """What `Create` and `Resume` answer: the run is accepted. What it comes to is a question of its own.
 
-    Raises:
-        InvalidEvent: there are fields, but the payload is no mapping to merge them into.
+    Attributes:
+        run_id: which run.
+        here: whether this process drives it; else it is `ready` for whoever knows its workflow.
     """
-    if not fields:
-        return {} if payload is None else payload
-    if payload is None:
-        return dict(fields)
-    if not isinstance(payload, Mapping):
-        raise InvalidEvent("keywords can only be merged into a payload that is a mapping", path="payload")
-    return {**payload, **fields}
+
+    run_id: str
+    here: bool = True
+
+
+async def rest_of(core: Core, accepted: Accepted) -> RunResult:
+    """Return an accepted run's result at its next pause or its end; as it is now where another process drives it."""
+    if accepted.here:
+        return await rested(core, accepted.run_id)
+    checkpoint = await core.store.checkpoint(accepted.run_id)
+    if checkpoint is None:
+        raise not_found(accepted.run_id)
+    return result_of_checkpoint(core, checkpoint)
 
 
 async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
@@ -56,7 +61,10 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
     limit = timeout_after(core.clock, optional_seconds(timeout))
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
-        if run_id not in core.live:
+        if core.runs.driven(run_id) is None:
+            vacancy = core.runs.vacancy(run_id)
+            if vacancy is not None and vacancy.error is not None:
+                raise vacancy.error  # stranded: nothing drives it on until `recover`
             checkpoint = await core.store.checkpoint(run_id)
             if checkpoint is None:
                 raise not_found(run_id)

@@ -1,0 +1,138 @@
+"""At a wait: a run goes on because of an answer, an event or the time, or is paused there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from poundlock.codecs import detach, dump, pack
+from poundlock.errors import StateInvalid, StepFailed, WaitExpired
+from poundlock.guard import for_the_process, name_of
+from poundlock.model.events import Event
+from poundlock.model.patches import merge
+from poundlock.model.runs import Message, WaitRow
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.inbox import absorb, apply
+from poundlock.pipeline.outcome import Outcome, Paused, aborted, failed, run_error
+from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.states import validate
+from poundlock.pipeline.waits import first_match, leave, note, rearm
+
+
+def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
+    """Decide for a run that stands at a wait: go on by hand, with what was buffered or because time is up, or stand."""
+    try:
+        answer = absorb(run)
+        if run.abort is not None:
+            return aborted(run)
+        if answer is not None and _fits(run, row, answer["patch"]):
+            note(run, "pipeline:resume", row, {"reason": "api"})
+            leave(run, row)
+            run.resume = Resume("api", row.wait_id)
+            return _go_on(run, answer["patch"])
+        message = first_match(run, row)
+        if message is not None:
+            return _go_on(run, _resume_with_event(run, row, message))
+        if row.expires_at is not None and run.clock.now() >= row.expires_at:
+            return _expired(run, row)
+        return Paused(row)
+    except BaseException as error:  # patch functions and validators are user code; they fail the run
+        if for_the_process(error):
+            raise
+        return failed(run, run_error(error, None, None), run.plan.path_json)
+
+
+def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping[str, Any] | None:
+    """Use up a buffered event: the run goes on after the wait. Returns the patch to merge.
+
+    Raises:
+        StepFailed: the wait's patch function gave no mapping.
+    """
+    assert message.event is not None  # noqa: S101 - only event messages are buffered
+    event = message.event.event
+    run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
+    run.consumed.append(message.seq)
+    leave(run, row)
+    run.resume = Resume("event", row.wait_id, _own(event))
+    note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
+    note(run, "pipeline:resume", row, {"reason": "event"})
+    if row.patch == "call":
+        declared = run.plan.waits.get(row.wait_id)
+        if declared is None or not callable(declared.wait.patch):
+            raise StepFailed(
+                f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
+            )
+        patch = declared.wait.patch(_own(event))
+    else:
+        patch = row.patch if row.patch is not None else event.payload
+    if patch is None or (row.patch is None and not isinstance(patch, Mapping)):
+        return None  # a payload that is no mapping has nothing to fold in; routers see it as resume.event
+    if not isinstance(patch, Mapping):
+        raise StepFailed(
+            f"the patch function of wait '{row.wait_id}' returned a {name_of(type(patch))}: return a mapping",
+            path=row.wait_id,
+        )
+    return pack(patch)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
+
+
+def _own(event: Event) -> Event:
+    """Return an event for user code, with a payload of its own: the store's is shared by all runs it is for."""
+    return Event.trusted(
+        event.type,
+        detach(event.payload),
+        id=event.id,
+        time=event.time or 0.0,
+        source=event.source,
+        key=event.key,
+        headers=event.headers,
+    )
+
+
+def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
+    """Check the patch of an answer before it is given.
+
+    Raises:
+        StateInvalid: it does not fit the state's model; nothing was changed.
+    """
+    if patch:
+        validate(run.plan.state_model, merge(run.state, patch))
+
+
+def _fits(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> bool:
+    """Whether an answer fits the state. One given where the workflow was unknown was not checked when it came."""
+    try:
+        check_answer(run, patch)
+    except StateInvalid as error:
+        note(run, "wait:refused", row, {"path": error.path, "message": error.message})
+        return False
+    return True
+
+
+def _go_on(run: ActiveRun, patch: Mapping[str, Any] | None) -> Outcome | None:
+    run.count_anew()
+    _fold(run, patch)
+    if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
+        run.plan.existing(run.stage)
+    return None
+
+
+def _fold(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
+    if patch:
+        apply(run, patch, dump(patch), run.plan.path_json)
+    rearm(run)
+
+
+def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:
+    note(run, "wait:expired", row, {"on_timeout": row.on_timeout})
+    if row.on_timeout == "fail":
+        error = WaitExpired(f"nothing that matches the wait '{row.wait_id}' came in time", path=row.wait_id)
+        return failed(run, run_error(error, None, None), run.plan.path_json)
+    if row.on_timeout == "abort":
+        run.abort = {"reason": f"wait '{row.wait_id}' expired", "by": "timeout"}
+        return aborted(run)
+    note(run, "pipeline:resume", row, {"reason": "timeout"})
+    leave(run, row)
+    run.resume = Resume("timeout", row.wait_id)
+    if row.on_timeout != "resume":
+        run.stage = row.on_timeout
+    return _go_on(run, None)

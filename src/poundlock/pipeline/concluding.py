@@ -1,0 +1,198 @@
+"""Concluding a stage: messages first, then the stage's patch, then its router, and the run stands somewhere new.
+
+Everything proposed here is undone (`ActiveRun.restore`) and concluded again if the commit finds that messages came
+meanwhile; so nothing in here may have an effect outside the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from poundlock.codecs import detach, dump
+from poundlock.errors import StepFailed
+from poundlock.guard import Interrupted, Interruption, repr_of
+from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
+from poundlock.model.durations import seconds
+from poundlock.model.patches import clash, merge
+from poundlock.model.runs import RunError
+from poundlock.pipeline.active import JUMPED, ActiveRun, Position
+from poundlock.pipeline.inbox import abort_request, absorb
+from poundlock.pipeline.interrupting import disturbed, judge
+from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
+from poundlock.pipeline.plan import StagePlan
+from poundlock.pipeline.states import validate
+from poundlock.pipeline.steps import StageDone
+from poundlock.pipeline.waits import first_match, note, park, rearm, stand_at
+
+
+@dataclass(slots=True)
+class Driven:
+    """An outcome, and what is needed to conclude again if its commit finds messages the run has not seen."""
+
+    outcome: Outcome
+    before: Position
+    done: StageDone | None
+
+
+async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyncio.Task[Any]) -> Outcome | None:
+    """Conclude a performed stage; `before` is where the run stands. None: it stands at its next stage and goes on.
+
+    Raises:
+        Interrupted: the run was interrupted; it stands where it stood, with the messages taken in.
+    """
+    stage = done.stage
+    absorbed: Position | None = None
+    try:
+        if run.inbox or run.backlog:
+            absorb(run)
+            if run.abort is not None:
+                return aborted(run)
+            before = run.position()
+        if done.error is not None:
+            return failed(run, done.error, stage.path_json)
+        absorbed = before
+        _apply_steps(run, done)
+        instruction = None
+        if stage.router is not None or len(done.steps) != 1 or done.steps[0].instruction is not None:
+            instruction = await _route(run, done)
+        if run.journal.full:
+            run.journal.put(run.clock.now(), stage.success_entry)
+        outcome = follow(run, stage, instruction)
+        if not disturbed(run, task):
+            return outcome
+        raised = None
+    except BaseException as error:  # noqa: BLE001 - routers, validators and patches are user code; they fail the run
+        raised = error
+    try:
+        raised = await judge(run, task, raised)
+        if raised is None:
+            return outcome
+        if absorbed is not None:
+            run.restore(absorbed, ())  # a failed stage leaves no patch behind
+        return failed(run, run_error(raised, stage.id, None), stage.path_json)
+    except Interrupted:
+        if absorbed is not None:
+            run.restore(absorbed, ())
+        raise
+    finally:
+        del raised  # else the error refers to itself, by its traceback
+
+
+def interrupted(run: ActiveRun, interruption: Interrupted) -> Driven:
+    """Return the outcome of a run that was interrupted to be aborted.
+
+    Raises:
+        Interrupted: for another reason, which is no outcome.
+    """
+    if interruption.interruption is not Interruption.ABORT:
+        raise interruption
+    run.abort = abort_request(run)
+    run.consumed.clear()
+    before = run.position()
+    return Driven(aborted(run), before, None)
+
+
+def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) -> Outcome | None:
+    """Stand where an instruction says. None: at another stage, going on."""
+    run.resume = None
+    if instruction is None or type(instruction) is Advance:
+        run.stage = stage.following
+        # At the end it only matters whether what was announced could be armed.
+        if run.stage is not None or run.registered:
+            rearm(run)
+        return None if run.stage is not None else complete(run, None)
+    if type(instruction) is Jump:
+        run.stage = run.plan.existing(instruction.stage)
+        run.walk = JUMPED
+        rearm(run)
+        return None
+    if type(instruction) is Terminate:
+        return complete(run, instruction.result)
+    if type(instruction) is Fail:
+        error = RunError("Fail", instruction.reason, StepFailed.code, stage.id)
+        return failed(run, error, stage.path_json)
+    if type(instruction) is Delay:
+        return _delay(run, stage, instruction)
+    assert isinstance(instruction, Pause)  # noqa: S101 - the union is closed
+    return _pause(run, stage, instruction)
+
+
+def _apply_steps(run: ActiveRun, done: StageDone) -> None:
+    """Merge the steps' patches in definition order: all of them, or none if the result is not valid."""
+    steps = done.steps
+    if len(steps) > 1:
+        _note_clashes(run, done)
+    state = run.state
+    for step in steps:
+        if step.patch is not None and step.text is not None:
+            state = merge(state, step.patch)
+            run.journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
+    # Only what all of them come to has to be valid: a rule over two fields may need two steps to be met.
+    if state is not run.state:
+        validate(run.plan.state_model, state)
+    run.state = state
+
+
+def _note_clashes(run: ActiveRun, done: StageDone) -> None:
+    written: dict[str, Any] = {}
+    for step in done.steps:
+        if not step.patch:
+            continue
+        path = clash(written, step.patch)
+        if path is not None:
+            if done.stage.conflict_is_error:
+                raise StepFailed(
+                    f"two steps of stage '{done.stage.id}' wrote '{path}': let one write it, or use conflict='last'",
+                    path=path,
+                )
+            payload = dump({"path": path, "winner": step.step.id})
+            run.journal.add(run.clock.now(), "state", "state:conflict", done.stage.path_json, payload)
+        written = merge(written, step.patch)
+
+
+async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
+    routed = [step.instruction for step in done.steps if step.instruction is not None]
+    if len(routed) > 1:
+        raise StepFailed(
+            f"two steps of stage '{done.stage.id}' route the run: let one of them, or a router, decide",
+            path=done.stage.path,
+        )
+    if routed:
+        return routed[0]
+    router = done.stage.router
+    if router is None:
+        return None
+    instruction = await router(run, {step.step.id: detach(step.patch) for step in done.steps})
+    if run.journal.full and not isinstance(instruction, Pause):
+        payload = dump({"instruction": "Advance" if instruction is None else repr_of(instruction)})
+        run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)
+    return instruction
+
+
+def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
+    if (delay.seconds is None) is (delay.until is None):
+        raise StepFailed("a delay needs either seconds or until", path=stage.path)
+    now = run.clock.now()
+    until = now + seconds(delay.seconds) if delay.seconds is not None else float(delay.until or 0.0)
+    run.stage = stage.following
+    rearm(run)
+    if run.stage is None:
+        return complete(run, None)  # nothing comes after the delay, so there is nothing to wait for
+    run.count_anew()
+    run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
+    return Delayed(until)
+
+
+def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
+    if pause.resume_at is not None:
+        run.plan.existing(pause.resume_at)
+    row = park(run, stage, pause)
+    rearm(run, pausing=True)
+    note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)})
+    stand_at(run, row)
+    if first_match(run, row) is not None:
+        return None  # committed as standing here, so that after a crash it goes on for the same reason
+    note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
+    return Paused(row)

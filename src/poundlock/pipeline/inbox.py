@@ -1,0 +1,97 @@
+"""What others say to a run: messages taken in, in order, at a boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from poundlock.codecs import dump
+from poundlock.errors import StateInvalid
+from poundlock.model.patches import merge
+from poundlock.model.runs import Message
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.journal import event_payload
+from poundlock.pipeline.states import validate
+
+
+def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
+    """Take in the messages that came: signals change state, events are buffered, an abort request is noted.
+
+    Returns:
+        The answer somebody gave by hand to the wait the run stands at, if there is one.
+    """
+    answer = None
+    if not run.inbox and not run.backlog:
+        return None
+    for message in _unread(run):
+        if message.kind == "event":
+            run.buffer = (*run.buffer, message)
+            note_event(run, "wait:buffered", message)
+        elif message.kind == "abort":
+            run.abort = message.body
+            run.consumed.append(message.seq)
+        elif message.kind == "resume":
+            answer = message.body
+            run.consumed.append(message.seq)
+        else:
+            run.consumed.append(message.seq)
+            if message.body is not None:
+                _apply_signal(run, message.body)
+    return answer
+
+
+def _unread(run: ActiveRun) -> list[Message]:
+    """Take the messages that have not been absorbed yet, in order.
+
+    Deliveries of this process may arrive out of order; one that would leave a gap stays for later.
+    """
+    messages = list(run.backlog)
+    run.backlog = ()
+    if len(run.inbox) == 1 and run.inbox[0].seq == run.inbox_seen + 1:
+        run.inbox_seen += 1
+        messages.append(run.inbox.pop())
+    elif run.inbox:
+        early: list[Message] = []
+        for message in sorted(run.inbox, key=lambda message: message.seq):
+            if message.seq == run.inbox_seen + 1:
+                run.inbox_seen = message.seq
+                messages.append(message)
+            elif message.seq > run.inbox_seen:
+                early.append(message)
+        run.inbox[:] = early
+    return messages
+
+
+def _apply_signal(run: ActiveRun, patch: Mapping[str, Any]) -> None:
+    """Merge what somebody outside sent; if it does not fit it is noted and left out, as it is not the run's fault."""
+    text = dump(patch)
+    try:
+        apply(run, patch, text, run.plan.path_json, "state:signal")
+    except StateInvalid as error:
+        payload = dump({"message": error.message, "code": error.code, "patch": patch})
+        run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
+
+
+def apply(run: ActiveRun, patch: Mapping[str, Any], text: str, path_json: str, kind: str = "state:patch") -> None:
+    """Merge a patch into the run's state and note it; `text` is its JSON text.
+
+    Raises:
+        StateInvalid: the result does not fit the state's model; nothing was changed.
+    """
+    state = merge(run.state, patch)
+    validate(run.plan.state_model, state)
+    run.state = state
+    run.journal.add(run.clock.now(), "state", kind, path_json, "null", text)
+
+
+def abort_request(run: ActiveRun) -> Mapping[str, Any] | None:
+    """Return the request to end this run, if there is one, taken in or not."""
+    if run.abort is not None:
+        return run.abort
+    return next((message.body for message in (*run.backlog, *run.inbox) if message.kind == "abort"), None)
+
+
+def note_event(run: ActiveRun, kind: str, message: Message) -> None:
+    """Note what became of an event that was for this run."""
+    if run.journal.full and message.event is not None:
+        run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, event_payload(message.event.event))

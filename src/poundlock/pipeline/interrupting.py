@@ -1,0 +1,235 @@
+"""Interrupting a run, and telling afterwards who it was: the runtime, or the code that ran.
+
+House rules:
+
+1. Whoever wants a run to stop says why first, and cancels its task then (`interrupt`). So a cancellation without a
+   reason is the doing of user code.
+2. Every call of user code ends in `judge`, unless nothing happened that needs a judgement (`disturbed`): no error, no
+   cancellation left behind, no interruption. It decides by what was asked for, see `guard`.
+3. A step that somebody else may give up (its stage, because a sibling failed; its time-out) runs in a task of its own,
+   under a `Scope`: only such a task can be left behind when it does not react to its cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from poundlock.guard import Interrupted, Interruption, clear_cancellation, passes
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.inbox import abort_request
+
+log = logging.getLogger("poundlock.pipeline")
+
+
+def interrupt(run: ActiveRun, task: asyncio.Task[Any] | None, why: Interruption) -> None:
+    """Ask a run to stop: its task is cancelled if user code runs in it, else it finds out at its next boundary.
+
+    An abort has to be among the run's messages already. LOST overrules what was asked before, as nothing of the run can
+    be written any more; else the first request counts.
+
+    Args:
+        task: drives the run; None, a task that is done, or the one that calls are not cancelled.
+        why: what the runtime wants.
+    """
+    if run.interruption is None or why is Interruption.LOST:
+        run.interruption = why
+    if run.interruptible and task is not None and task is not asyncio.current_task():
+        task.cancel()
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the current task; whatever runs here runs in one."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - this is only called from coroutines that a task drives
+    return task
+
+
+class Scope:
+    """Around steps that can be given up while their run goes on: those of a stage, or an attempt with a time-out.
+
+    Attributes:
+        over: nobody wants anything of them any more.
+        timed_out: because their time was over.
+        contexts: of the attempts within.
+    """
+
+    __slots__ = ("contexts", "outer", "over", "timed_out")
+
+    def __init__(self, outer: Scope | None = None) -> None:
+        self.outer = outer
+        self.over = False
+        self.timed_out = False
+        self.contexts: list[StepContext] = []
+
+    @property
+    def given_up(self) -> bool:
+        """Whether this, or anything around it, is over."""
+        return self.over or (self.outer is not None and self.outer.given_up)
+
+    def enter(self, context: StepContext) -> None:
+        """Take note of an attempt, here and in what is around."""
+        self.contexts.append(context)
+        if self.outer is not None:
+            self.outer.enter(context)
+
+    def give_up(self) -> None:
+        """Want nothing more: what attempts have noted so far counts, what comes later does not."""
+        self.over = True
+        for context in self.contexts:
+            context.abandon()
+
+
+class Withdrawn(BaseException):
+    """Unwinds a step that was given up. Like Interrupted, it is no failure and passes every `except Exception`."""
+
+
+def asked_for(run: ActiveRun) -> Interruption | None:
+    """Return what the runtime wants of a run, if it wants it to stop."""
+    if run.interruption is not None:
+        return run.interruption
+    if run.supervision.watch.ending:
+        return Interruption.STOP
+    return Interruption.ABORT if abort_request(run) is not None else None
+
+
+def disturbed(run: ActiveRun, task: asyncio.Task[Any]) -> bool:
+    """Whether user code that returned has to be judged all the same."""
+    # `uncancel` leaves a cancellation that was not delivered, before CPython 3.13; it would hit our next await.
+    return task.cancelling() > 0 or task._must_cancel or run.interruption is not None  # type: ignore[attr-defined]  # noqa: SLF001 - see above
+
+
+async def judge(
+    run: ActiveRun, task: asyncio.Task[Any], error: BaseException | None, scope: Scope | None = None
+) -> BaseException | None:
+    """Decide what counts, after user code has raised `error`, or returned and left something behind.
+
+    Cancellations left behind in the task are cleared.
+
+    Args:
+        run: whose code it was.
+        task: the task it ran in, which is the current one.
+        error: what it raised; None if it returned.
+        scope: the innermost scope it ran in; None where only the run itself can be interrupted.
+
+    Returns:
+        The error the code failed with: `error`, or a CancelledError if it returned while cancelling itself; None if
+        what it returned counts.
+
+    Raises:
+        Interrupted: the run was interrupted, so nothing else counts.
+        Withdrawn: the step was given up by what is around it.
+        BaseException: `error` is meant for the process or for the coroutine itself.
+    """
+    if error is not None and passes(error, task):
+        raise error
+    # A cancellation that was asked for and not delivered is what a task that ends so would end with: cancelled.
+    if error is None and task._must_cancel and task.cancelling():  # type: ignore[attr-defined]  # noqa: SLF001 - the loop gives no other way to tell
+        error = asyncio.CancelledError()
+    await clear_cancellation(task)
+    if (why := asked_for(run)) is not None:
+        raise Interrupted(why)
+    if scope is not None and scope.given_up:
+        raise Withdrawn
+    return error
+
+
+async def beside(
+    run: ActiveRun,
+    tasks: Sequence[asyncio.Task[Any]],
+    scope: Scope,
+    seconds: float | None,
+    fails: Callable[[asyncio.Task[Any]], bool] = lambda _: False,
+) -> asyncio.Task[Any] | None:
+    """Wait for steps in tasks of their own. They are given up when one fails, when time is over, or on interruption.
+
+    What is given up is cancelled and has `abort_grace` to end; then it is left behind. An interrupted run waits for as
+    long as the runtime lets it.
+
+    Args:
+        run: whose steps.
+        tasks: they run in these.
+        scope: given up in those cases; its `timed_out` says whether it was for the time.
+        seconds: how long they may take; None for ever.
+        fails: whether one that is done has failed.
+
+    Returns:
+        The first that failed.
+
+    Raises:
+        asyncio.CancelledError: the current task was cancelled meanwhile; to be judged.
+    """
+    loop = asyncio.get_running_loop()
+    clock = run.clock
+    pending = set(tasks)
+    failed: asyncio.Task[Any] | None = None
+    cancelled: asyncio.CancelledError | None = None
+    turn: asyncio.Future[None] = loop.create_future()
+    limited = True
+
+    def wake() -> None:
+        if not turn.done():
+            turn.set_result(None)
+
+    def done(task: asyncio.Task[Any]) -> None:
+        nonlocal failed
+        pending.discard(task)
+        if failed is None and not scope.over and fails(task):
+            failed = task
+            wake()
+        elif not pending:
+            wake()
+
+    def time_over() -> None:
+        if pending and not scope.over:
+            scope.timed_out = True
+            wake()
+
+    for task in tasks:
+        task.add_done_callback(done)
+    timer = None if seconds is None else clock.call_later(seconds, time_over)
+    try:
+        await turn
+    except asyncio.CancelledError as raised:
+        cancelled = raised
+        limited = asked_for(run) is None and not (scope.outer is not None and scope.outer.given_up)
+    finally:
+        if timer is not None:
+            timer.cancel()
+    if pending:
+        scope.give_up()
+        for task in pending:
+            task.cancel()
+        grace = run.supervision.abort_grace
+        turn = loop.create_future()
+        timer = clock.call_later(grace, wake) if limited else None
+        while pending and not turn.done():
+            try:
+                await asyncio.shield(turn)
+            except asyncio.CancelledError as raised:  # once more, or for another reason: pass it on, and go on waiting
+                cancelled = raised
+                for task in pending:
+                    task.cancel()
+        if timer is not None:
+            timer.cancel()
+        for task in pending:
+            task.add_done_callback(_forget)
+            run.supervision.keep(task)
+            log.warning(
+                "%s of run '%s' did not end within %g s of its cancellation: left behind",
+                task.get_name(),
+                run.identity.run_id,
+                grace,
+            )
+    if cancelled is not None:
+        raise cancelled
+    return failed
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Take note of an error that nobody waits for, so that the loop does not complain of it."""
+    if not task.cancelled():
+        task.exception()

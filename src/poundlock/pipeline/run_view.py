@@ -1,0 +1,79 @@
+"""What user code sees of a run. Injection, routing and contexts know this, and nothing else of a run in memory.
+
+So what a step can reach is written down in one place, and none of them depends on how a run is driven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from poundlock.clock import Clock
+from poundlock.guard import Interruption
+from poundlock.model.events import Event
+from poundlock.model.runs import RunIdentity
+from poundlock.pipeline.journal import Journal
+
+if TYPE_CHECKING:  # a run without services never loads the container
+    from poundlock.artifacts import ArtifactContainer
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Why a paused run went on.
+
+    Attributes:
+        reason: "event", "timeout", "api" or "delay"; a stage that is begun again after a crash is not told of a delay.
+        wait: id of the wait; None after a delay.
+        event: the event that matched; None for other reasons.
+    """
+
+    reason: str
+    wait: str | None = None
+    event: Event | None = None
+
+
+class Place(Protocol):
+    """Where in a pipeline user code runs; `path_json` is the JSON text that names it in the timeline."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def stage_id(self) -> str: ...
+
+    @property
+    def path_json(self) -> str: ...
+
+
+class RunView(Protocol):
+    """A run, as far as user code may look into it.
+
+    Attributes:
+        state: the state as of now; replaced at a boundary, never changed in place.
+        entered_at: entries of the timeline before the stage it is in.
+        resume: why the run went on, if it was paused right before this stage.
+        abort: the request to end the run, once it was taken in.
+        interruption: why the runtime wants the run to stop.
+        journal: where notes go.
+    """
+
+    identity: RunIdentity
+    event: Event
+    state: dict[str, Any]
+    clock: Clock
+    entered_at: int
+    resume: Resume | None
+    abort: Mapping[str, Any] | None
+    interruption: Interruption | None
+    journal: Journal
+
+    def view(self, state: dict[str, Any] | None = None) -> Any:
+        """Return a state, default the run's, as users see it."""
+
+    def latest(self) -> Any:
+        """Return the state with the signals that came since the last boundary merged in."""
+
+    def services(self) -> ArtifactContainer:
+        """Return the run's container."""

@@ -1,0 +1,255 @@
+"""What becomes of one event: every trigger and every waiting run that fits decides. Nothing is written here.
+
+House rule: this file imports no command. What it gives is an `AdmissionPlan`, which `commands/admit.py` commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from poundlock.codecs import pack
+from poundlock.model.changes import Changes, Post, Remember, RunCreate, RunMove, Token
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
+from poundlock.model.runs import LOOSE, RunRecord, StoredEvent, WaitRow
+from poundlock.model.waits import fate_of
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import admission_of, creation_of
+from poundlock.runtime.core import Core
+from poundlock.runtime.dispatch import Route, code_of
+from poundlock.runtime.loads import Pair
+from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.runs import as_mapping, ensure_written, new_run
+from poundlock.runtime.transitions import superseding
+
+_RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
+_WAIT_WINDOW = 86_400.0
+
+
+@dataclass(slots=True)
+class Offer:
+    """An accepted event, and who is to decide about it.
+
+    Attributes:
+        event: as it is stored.
+        payload_text: JSON text of its payload.
+        ref: the reference it is stored under if a run begins with it.
+        fingerprint: of type and payload; the same id with another one is a conflict.
+        decided: (workflow, trigger) pairs that were decided elsewhere.
+        waits: whether waiting runs are asked as well.
+        dry: only find out what would happen.
+        known: what the event was found to have done before, by scope; grows from attempt to attempt.
+    """
+
+    event: Event
+    payload_text: str
+    ref: str
+    fingerprint: str
+    decided: frozenset[tuple[str, str]] = frozenset()
+    waits: bool = True
+    dry: bool = False
+    known: dict[str, Remember] = field(default_factory=dict)
+
+
+class AdmissionPlan:
+    """Everything one attempt wants to commit, and what has to be done when it is durable."""
+
+    def __init__(self) -> None:
+        self.lines: list[ReceiptLine] = []
+        self.creates: list[RunCreate] = []
+        self.moves: list[RunMove] = []
+        self.posts: list[Post] = []
+        self.remember: list[Remember] = []
+        self.deliveries: list[Delivery] = []
+        self.loads: dict[Pair, tuple[Load, Token | None]] = {}
+        self.queued: dict[Pair, RunCreate] = {}
+        self.started: list[tuple[ActiveRun, RunCreate, Route]] = []
+        self.replaced: list[tuple[str, str]] = []
+        """(active run, the run that takes its place)"""
+        self.superseded: list[str] = []
+
+
+async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
+    """Return what everybody decided about an event, and the changes that make it so; loads are the committer's."""
+    plan = AdmissionPlan()
+    event = offer.event
+    decided = offer.decided
+    # Looking waits up takes a while. It comes first, so that nothing else of this process gets between reading a load
+    # and submitting what was decided on it.
+    waiting = await waiting_for(core, event, dry=offer.dry) if offer.waits else ()
+    for route in core.index.match(event.type):
+        if not decided or (route.entry.id, route.trigger_id) not in decided:
+            await _decide_route(core, plan, route, offer)
+    # Runs that begin with an event keep it; one that is only delivered is needed as long as a message refers to it.
+    ref = offer.ref if plan.creates else LOOSE + offer.ref
+    _decide_waits(core, plan, offer, ref, waiting)
+    if not plan.lines and not plan.deliveries:
+        plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
+    now = core.clock.now()
+    changes = Changes(
+        creates=tuple(plan.creates),
+        moves=tuple(plan.moves),
+        events=(StoredEvent(ref, event),) if plan.creates or plan.deliveries else (),
+        remember=tuple(plan.remember),
+        deliveries=tuple(plan.deliveries),
+        posts=tuple(plan.posts),
+        receipt=ReceiptRow(event.source, event.id, now, tuple(plan.lines)),
+        now=now,
+    )
+    return plan, changes
+
+
+async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer) -> None:
+    entry, event = route.entry, offer.event
+    line = partial(_add_line, plan, route)
+    if route.scope in offer.known:
+        line(Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before")
+        return
+    try:
+        if not route.wants(event):
+            line(Verdict.FILTERED, None, "`when` does not let it through")
+            return
+        load_key = route.partition(event)
+        initial = route.initial_state(event)
+    except Exception as error:  # noqa: BLE001 - when, key and map are user code; the other lines go on
+        line(Verdict.REJECTED, None, code_of(error))
+        return
+    pair = (entry.id, load_key)
+    if pair not in plan.loads:
+        [plan.loads[pair]] = await core.loads.read([pair])
+    load, token = plan.loads[pair]
+    decision = entry.mode.accept(load)
+    patch: dict[str, Any] = {}
+    try:
+        if isinstance(decision, Signal):  # merged into a state that is whole already, so it need not be one itself
+            patch = pack(as_mapping(initial), "state")[0]
+            run_id = decision.run_id
+        else:
+            run = new_run(
+                core,
+                entry,
+                event,
+                initial,
+                pipeline_id=route.pipeline_id,
+                trigger_id=route.trigger_id,
+                payload_text=offer.payload_text,
+                event_ref=offer.ref,
+                load_key=load_key,
+                priority=route.trigger.priority,
+            )
+            run_id = run.identity.run_id
+    except Exception as error:  # noqa: BLE001 - what the event brings may be no state; the other lines go on
+        line(Verdict.REJECTED, None, code_of(error))
+        return
+    window = route.window
+    match decision:
+        case Start():
+            plan.loads[pair] = (load.started(run_id), token)
+            create = admission_of(run, _RUNNING)
+            plan.creates.append(create)
+            plan.started.append((run, create, route))
+            line(_STARTED, run_id)
+        case Queue(supersedes=old) | Replace(supersedes=old):
+            if old is not None:
+                plan.moves.append(await superseding(core, pair, old, run_id))
+                plan.superseded.append(old)
+            plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
+            plan.queued[pair] = admission_of(run, RunStatus.QUEUED)
+            plan.creates.append(plan.queued[pair])
+            if isinstance(decision, Replace):
+                plan.replaced.append((decision.run_id, run_id))
+                line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
+            else:
+                line(Verdict.QUEUED, run_id, f"supersedes {old}" if old is not None else "")
+        case Signal(run_id=active):
+            plan.posts.append(Post(active, "signal", patch, core.clock.now()))
+            line(Verdict.SIGNALLED, active)
+        case Drop(reason=reason):
+            line(Verdict.DROPPED, None, reason)
+            window = 0.0  # checked, for it may have been taken before; but not remembered
+        case Reject(reason=reason):
+            line(Verdict.REJECTED, None, reason)
+            window = 0.0
+    if route.window is not None:
+        expires = core.clock.now() + (window or 0.0)
+        plan.remember.append(Remember(event.source, event.id, route.scope, offer.fingerprint, run_id, expires))
+
+
+def _add_line(plan: AdmissionPlan, route: Route, verdict: Verdict, run_id: str | None = None, reason: str = "") -> None:
+    plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
+
+
+def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found: Sequence[Waiting]) -> None:
+    event, dry = offer.event, offer.dry
+    for waiting in found:
+        identity = waiting.record.identity
+        line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
+        if not waiting.hit:
+            plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason="the wait's conditions do not match"))
+        elif "" in offer.known:
+            plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
+        else:
+            if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
+                line = replace(line, verdict=Verdict.RESUMED)
+            plan.deliveries.append(_delivery(core, waiting, ref, line))
+    if plan.deliveries:
+        expires = core.clock.now() + _WAIT_WINDOW
+        plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))
+
+
+def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -> Delivery:
+    record: RunRecord = waiting.record
+    owner = core.worker if record.identity.workflow_id in core.entries else None
+    waits = tuple((row.wait_id, row.epoch) for row in waiting.hit)
+    return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)))
+
+
+def _names(waiting: Waiting) -> str:
+    return "wait " + ", ".join(row.wait_id for row in waiting.hit)
+
+
+def foretold(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
+    """Return the lines of a dry run: what is likely, for what a delivery comes to is only known in a commit."""
+    return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A run the event was looked up to, and those of its waits whose conditions match too."""
+
+    record: RunRecord
+    hit: tuple[WaitRow, ...]
+
+
+async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Waiting]:
+    """Return the runs with a wait for this event; `hit` is empty where only its conditions refuse.
+
+    Invoked runs that were not written yet are written first, so that what is for them has a place to go; `dry` only
+    looks.
+    """
+    found = []
+    for live in core.runs.unwritten():
+        if any(row.matches(event) for row in live.run.waits):
+            if dry:
+                found.append(_unwritten(live, event))
+            else:
+                await ensure_written(core, live)
+    for record in await core.store.match_waits(event):
+        live_run = core.runs.driven(record.identity.run_id)
+        if live_run is not None and live_run.gate is not None:
+            await live_run.gate.wait()  # it tries to stop and was refused often: let it stop first
+        found.append(Waiting(record, tuple(row for row in record.waits if row.matches(event))))
+    return found
+
+
+def _unwritten(live: LiveRun, event: Event) -> Waiting:
+    run = live.run
+    [create] = creation_of(run).creates
+    return Waiting(
+        RunRecord(run.identity, create.head, run.waits), tuple(row for row in run.waits if row.matches(event))
+    )

@@ -1,0 +1,343 @@
+"""Driving a run this process owns, from where it is to where it rests.
+
+House rules: what goes wrong here concerns this run only. Whatever ends a task, its run rests, or is given away, or is
+unsure or stranded in the run table, so that `abort`, `recover` and those who wait find it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunNotFound, StageGone, StaleVersion
+from poundlock.guard import Interrupted, Interruption, being_closed, clear_cancellation, for_the_process, log_text
+from poundlock.model.changes import Changes
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import Checkpoint, RunQuery
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.inbox import abort_request
+from poundlock.pipeline.interrupting import interrupt
+from poundlock.pipeline.outcome import Outcome, Paused, Released
+from poundlock.pipeline.prepare import hook_context, prepare
+from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.runner import drive, reconsider, stopped
+from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
+from poundlock.runtime.core import Core, log
+from poundlock.runtime.entries import call_hook
+from poundlock.runtime.equipment import close_container, recall_exports
+from poundlock.runtime.healing import FAULTS, again, tell
+from poundlock.runtime.reading import result_of_checkpoint
+from poundlock.runtime.run_table import LiveRun, Phase
+from poundlock.runtime.runs import restored_run, without_stages
+from poundlock.runtime.settling import finish, settle
+
+_PATIENCE = 2
+"""Refused attempts to stop after which deliveries of this process wait until the run has stopped."""
+
+
+# ---------------------------------------------------------------------------------------------------- beginning
+def start(core: Core, live: LiveRun) -> None:
+    """Drive a run in a task of its own."""
+    before = core.runs.begin(live)
+    if before is not None:
+        core.tasks.keep(before.task)
+    # Named like its run: that helps who debugs, and making a name up takes as long as a step.
+    live.task = asyncio.get_running_loop().create_task(execute(core, live, before), name=live.run.identity.run_id)
+
+
+def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
+    """Drive a run whose checkpoint says that it is this process's own; returns whether it is driven now."""
+    identity = checkpoint.record.identity
+    entry = core.entries.get(identity.workflow_id)
+    if entry is None or checkpoint.record.head.status is not RunStatus.RUNNING:
+        return False
+    try:
+        run = restored_run(core, entry, checkpoint)
+    except StageGone:
+        run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
+        run.waits = ()  # whatever it was paused at leads nowhere: driven, it fails and says why
+    run.recovered = recovered
+    if delayed:
+        run.resume = Resume("delay")
+    # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still to be called.
+    never_began = run.log_seq <= (2 if core.timeline else 1) and run.stage == run.plan.stages[0].id
+    start(core, LiveRun(run, entry, new=never_began))
+    return True
+
+
+def wake(core: Core, run_id: str, now: float) -> None:
+    """Drive a paused run that a commit at `now` made this process's own; it is read if it is not in memory."""
+    live = core.runs.live(run_id)
+    if live is None or live.phase is Phase.DRIVING:
+        start_promoted(core, (run_id,))
+        return
+    take_resumption(live.run, now)
+    start(core, LiveRun(live.run, live.entry))
+
+
+def start_promoted(core: Core, promoted: Iterable[str]) -> None:
+    """Drive runs that a commit made this process's own."""
+    for run_id in promoted:
+        core.runs.load(run_id)
+        core.tasks.spawn(_load_and_start(core, run_id))
+
+
+async def _load_and_start(core: Core, run_id: str) -> None:
+    try:
+        checkpoint = await _read(core, run_id)
+    except PoundlockError as error:
+        log.error("run '%s' cannot be read, so it cannot go on: %s", run_id, error)
+        if core.runs.phase(run_id) is Phase.LOADING:
+            _strand(core, run_id, error)
+        return
+    if core.runs.phase(run_id) is Phase.LOADING and (checkpoint is None or not adopt(core, checkpoint)):
+        core.runs.drop(run_id)
+
+
+async def _read(core: Core, run_id: str) -> Checkpoint | None:
+    try:
+        return await core.store.checkpoint(run_id)
+    except FAULTS as fault:
+        return await again(core, fault, lambda: core.store.checkpoint(run_id), f"reading run '{run_id}'")
+
+
+def take_up(core: Core, run_ids: Iterable[str]) -> None:
+    """Have runs looked up that a commit may have made this process's own, because its answer was lost."""
+    wanted = list(run_ids)
+    for run_id in wanted:
+        core.runs.lose(run_id)
+    core.tasks.spawn(_look_up(core, wanted))
+
+
+async def _look_up(core: Core, run_ids: list[str]) -> None:
+    # What was lost may still be on its way to the disk.
+    try:
+        await core.store.written_behind()
+    except FAULTS as fault:
+        await again(core, fault, core.store.written_behind, "looking for what a commit came to")
+    for run_id in run_ids:
+        checkpoint = await _read(core, run_id)
+        head = None if checkpoint is None else checkpoint.record.head
+        ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
+        live = core.runs.live(run_id)
+        if live is not None:
+            if head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch:
+                continue  # it knows all that the store knows
+            if not ours:
+                core.runs.drop(run_id)  # kept in memory while its row was moved
+        elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
+            continue
+        if checkpoint is not None and ours and adopt(core, checkpoint):
+            continue
+        core.runs.drop(run_id)
+        if checkpoint is not None and not ours:
+            core.waiters.answer(result_of_checkpoint(core, checkpoint))
+
+
+async def _find_promoted(core: Core, workflow_id: str) -> None:
+    """Drive the runs of a workflow that this process owns and knows nothing of.
+
+    Their promotion was part of a commit whose answer was lost.
+    """
+    query = RunQuery(workflow=workflow_id, status=(RunStatus.RUNNING,), limit=500)
+    while True:
+        page = await core.store.find(query)
+        for record in page.items:
+            if record.head.owner == core.worker and core.runs.phase(record.identity.run_id) is Phase.ABSENT:
+                start_promoted(core, [record.identity.run_id])
+        if page.next_cursor is None:
+            return
+        query = RunQuery(workflow=workflow_id, status=(RunStatus.RUNNING,), limit=500, cursor=page.next_cursor)
+
+
+# ------------------------------------------------------------------------------------------------------- driving
+async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> None:
+    """Drive, settle, finish; what goes wrong is told to those who wait for the run.
+
+    `before` drove the run in this process and may not have heard yet that it rests; it lets go first.
+    """
+    run = live.run
+    core.enter_run(run.identity.run_id)
+    boundaries = Boundaries(core, live)
+    live.begun = True
+    try:
+        if before is not None:
+            await _let_finish(before)
+        driven = await _prepared(core, live) if _needs_preparing(live) else None
+        live.new = False
+        if driven is None:
+            driven = await drive(run, boundaries)
+        refused = 0
+        while True:
+            try:
+                promoted = await settle(core, live, driven.outcome)
+                break
+            except InboxAhead:  # messages came in the very last moment
+                refused += 1
+                driven = await _concluded_again(core, live, boundaries, driven, refused)
+    except (asyncio.CancelledError, Interrupted):
+        await _interrupted(core, live)
+    except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted, and is forgotten by now
+        log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
+        await _let_go(core, live, error)
+    except BaseException as error:
+        # A fault of the store that does not pass, or of our own: it must not end the other runs.
+        if for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(live.task)):
+            raise
+        if core.ending or not run.written:
+            await _let_go(core, live, stopped(run) if core.ending else error)
+            return
+        log.error("run '%s' cannot go on; it is as its last commit left it\n%s", run.identity.run_id, log_text(error))
+        live.open_gate()
+        if core.runs.mine(live):
+            _strand(core, run.identity.run_id, error)
+        await close_container(core, live)
+    else:
+        live.open_gate()
+        if promoted:
+            start_promoted(core, promoted)
+        outcome = driven.outcome
+        if isinstance(outcome, Released):
+            await _let_go(core, live, stopped(run))
+        else:
+            _notice_wake(core, live, outcome)
+            await finish(core, live, outcome)
+
+
+async def _let_finish(before: LiveRun) -> None:
+    """Wait for the task that drove the run before: its row rests, or was taken over."""
+    if before.task is None or before.task.done():
+        return
+    if before.run.interruptible:
+        interrupt(before.run, before.task, Interruption.LOST)  # whatever its step comes to is void
+    else:
+        await asyncio.wait([before.task])
+
+
+async def _interrupted(core: Core, live: LiveRun) -> None:
+    """Let go of a run whose task was cancelled; unless nobody asked for that, then find out where it is and go on."""
+    run = live.run
+    if core.ending or run.interruption is not None:
+        await _let_go(core, live, stopped(run))
+        return
+    run_id = run.identity.run_id
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - this is a task's coroutine
+    await clear_cancellation(task)
+    log.warning("the task of run '%s' was cancelled, but not by the runtime: the run goes on in another", run_id)
+    live.open_gate()
+    if core.runs.mine(live):
+        core.runs.drop(run_id)
+        take_up(core, [run_id])
+        if run.identity.load_key is not None:
+            core.tasks.spawn(_find_promoted(core, run.identity.workflow_id))
+    await close_container(core, live)
+
+
+def _strand(core: Core, run_id: str, error: BaseException) -> None:
+    core.runs.strand(run_id, error)
+    core.waiters.fail(run_id, error)
+
+
+async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
+    """Stop driving a run without having brought it to rest."""
+    live.open_gate()
+    if core.runs.mine(live):
+        core.runs.drop(live.run.identity.run_id)
+        core.waiters.fail(live.run.identity.run_id, error)
+    await close_container(core, live)
+
+
+def _needs_preparing(live: LiveRun) -> bool:
+    entry = live.entry
+    return entry.hooks.on_prepare is not None if live.new else entry.services.exports
+
+
+async def _prepared(core: Core, live: LiveRun) -> Driven | None:
+    """Get a run ready to be driven; an outcome if it failed already."""
+    run, hooks = live.run, live.entry.hooks
+    if not live.new:
+        if live.entry.services.exports and run.exported is None:
+            await recall_exports(core, live.entry.services, run)
+        return None
+    refused = None
+    if hooks.on_prepare is not None and abort_request(run) is None:
+        run.interruptible = True
+        try:
+            refused = await prepare(run, hooks.on_prepare, hook_context(run))
+        finally:
+            run.interruptible = False
+    return refused
+
+
+class Boundaries:
+    """Where the boundaries of one run go: the pipeline's Progress port."""
+
+    __slots__ = ("_core", "_live")
+
+    def __init__(self, core: Core, live: LiveRun) -> None:
+        self._core = core
+        self._live = live
+
+    async def boundary(self, run: ActiveRun, changes: Changes) -> None:
+        live = self._live
+        if live.gate is not None:
+            live.open_gate()
+        if live.creation is not None:
+            await asyncio.wait([live.creation])  # whether it succeeded, `written` says
+            changes = changes_of(run, RunStatus.RUNNING)
+        core = self._core
+        try:
+            await core.store.commit(changes)
+        except FAULTS as fault:
+            changes = await self._again(fault, changes)
+        take_commit(run, changes)
+        if changes.creates:
+            core.runs.written(run.identity.run_id)
+
+    async def _again(self, fault: PoundlockError, changes: Changes) -> Changes:
+        core, run = self._core, self._live.run
+
+        async def commit() -> Changes:
+            # Its creation may have been written meanwhile, because somebody had a message for it.
+            now = changes_of(run, RunStatus.RUNNING) if changes.creates and run.written else changes
+            await core.store.commit(now)
+            return now
+
+        return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
+
+    async def resumed(self, run: ActiveRun) -> None:
+        live = self._live
+        live.open_gate()
+        if live.entry.hooks.on_resume is None:
+            return
+        context = hook_context(run)
+        run.interruptible = True
+        try:
+            await call_hook(self._core, live.entry, "on_resume", context)
+        finally:
+            run.interruptible = False
+        context.flush()
+
+
+async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:
+    """Take in the messages for which the end was refused. Who is refused often has deliveries wait for it."""
+    run = live.run
+    if refused >= _PATIENCE and live.gate is None:
+        live.gate = asyncio.Event()
+    messages = await core.store.inbox(run.identity.run_id, driven.before.inbox_seen)
+    return await reconsider(run, driven, messages, boundaries)
+
+
+def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
+    if isinstance(outcome, Paused):
+        if outcome.wait.expires_at is not None:
+            core.wake_at(outcome.wait.expires_at)
+        named = live.entry.subscribed
+        core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
+    elif live.run.status == "delayed":
+        core.wake_at(outcome.until)  # type: ignore[union-attr]  # only Delayed leaves a run delayed
+    else:
+        core.want(live.run.identity.run_id, [])

@@ -1,0 +1,75 @@
+"""Trying again what the store could not do for a moment: another program holds its lock, or the disk is full."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, TypeVar
+
+from poundlock.clock import sleep_for
+from poundlock.errors import PoundlockError, StoreFull, StoreUnavailable
+from poundlock.pipeline.active import ActiveRun
+from poundlock.runtime.core import Core, log
+
+T = TypeVar("T")
+
+FAULTS: Final = (StoreFull, StoreUnavailable)
+"""Faults of a store that may pass by themselves."""
+
+PATIENCE: Final = 30.0
+"""Seconds for which nobody hears of a fault. After that those who wait for the run get it; the attempts go on."""
+
+_FIRST: Final = 0.05
+_LONGEST: Final = 10.0
+
+
+def tell(core: Core, run: ActiveRun, fault: PoundlockError) -> None:
+    """Tell those who wait for a run that the store keeps failing.
+
+    Raises:
+        PoundlockError: the fault, if the run was never written: nothing was promised to anybody, so it is given up.
+    """
+    if not run.written:
+        raise fault
+    core.waiters.fail(run.identity.run_id, fault)
+
+
+def delays() -> Iterator[float]:
+    """Yield how many seconds to wait before each further attempt: doubling, from 0.05 to 10."""
+    delay = _FIRST
+    while True:
+        yield delay
+        delay = min(delay * 2, _LONGEST)
+
+
+async def again(
+    core: Core,
+    fault: PoundlockError,
+    work: Callable[[], Awaitable[T]],
+    what: str,
+    lasting: Callable[[PoundlockError], object] | None = None,
+) -> T:
+    """Repeat what the store just failed at, with back-off, until it succeeds or fails for another reason.
+
+    Args:
+        core: of the runtime; once it is ending, the fault is raised instead.
+        fault: how it failed the first time.
+        work: what to repeat.
+        what: said in the log, once.
+        lasting: called with each fault after `PATIENCE` seconds; what it raises ends the attempts.
+    """
+    log.warning("%s: the store failed, and it is tried again until it works: %s", what, fault)
+    since = core.clock.monotonic()
+    for delay in delays():
+        if core.ending:
+            raise fault
+        await sleep_for(core.clock, delay)
+        try:
+            done = await work()
+        except FAULTS as failed:
+            fault = failed
+            if lasting is not None and core.clock.monotonic() - since >= PATIENCE:
+                lasting(fault)
+        else:
+            log.warning("%s: the store works again", what)
+            return done
+    raise AssertionError("delays never end")

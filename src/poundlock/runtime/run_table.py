@@ -1,0 +1,338 @@
+"""Who drives each run: one phase per run that this process knows of.
+
+House rules:
+
+1. A run this process knows nothing of is absent: it has no entry. Every other phase is an entry of the table, and every
+   change of a phase goes through a method here, which asks `MOVES`.
+2. Only this table says who drives a run. A task that drives one asks `mine` before it changes anything for others.
+3. An entry with a run in memory is a `LiveRun`; one without (it is being read, or has to be looked up) is a `Vacancy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Final
+
+from poundlock.clock import Clock, Timer
+from poundlock.model.runs import Message
+from poundlock.pipeline.active import ActiveRun
+from poundlock.runtime.entries import Registered
+
+
+class Phase(StrEnum):
+    """What this process does with a run. The texts are for people who debug."""
+
+    ABSENT = "absent"
+    LOADING = "loading"
+    DRIVING = "driving"
+    CLOSING = "closing"
+    PARKED = "parked"
+    RESUMING = "resuming"
+    UNSURE = "unsure"
+    STRANDED = "stranded"
+
+
+# from -> {to: why}
+MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
+    Phase.ABSENT: {
+        Phase.LOADING: "promoted or resumed by a commit of this process; its checkpoint is being read",
+        Phase.DRIVING: "new, or claimed together with its checkpoint",
+        Phase.RESUMING: "an answer to a run that is only a row is being committed",
+        Phase.UNSURE: "the answer to a commit that may have made it this process's own was lost",
+    },
+    Phase.LOADING: {
+        Phase.DRIVING: "its checkpoint is there",
+        Phase.STRANDED: "its checkpoint cannot be read",
+        Phase.ABSENT: "somebody else was quicker, or the runtime stops",
+    },
+    Phase.DRIVING: {
+        Phase.CLOSING: "its row rests; hooks and services are finishing",
+        Phase.LOADING: "resumed by an event before its task has heard that its row rests",
+        Phase.DRIVING: "taken over anew before its task has heard that it was given away",
+        Phase.STRANDED: "it cannot go on here; the error is kept",
+        Phase.ABSENT: "given back, taken over by another owner, or ended",
+    },
+    Phase.CLOSING: {
+        Phase.PARKED: "all is closed; its state is kept for the pause window",
+        Phase.DRIVING: "resumed meanwhile",
+        Phase.STRANDED: "its task died meanwhile",
+        Phase.ABSENT: "all is closed",
+    },
+    Phase.PARKED: {
+        Phase.RESUMING: "an answer is being committed",
+        Phase.DRIVING: "resumed by an event, a person or because it is due",
+        Phase.UNSURE: "the answer to a commit that may have resumed it was lost",
+        Phase.ABSENT: "the pause window is over, or its row was moved by somebody else",
+    },
+    Phase.RESUMING: {
+        Phase.DRIVING: "the answer is durable",
+        Phase.PARKED: "the answer was refused",
+        Phase.UNSURE: "whoever resumed it went away before the commit was answered",
+        Phase.ABSENT: "somebody else was quicker",
+    },
+    Phase.UNSURE: {
+        Phase.DRIVING: "the store says it is this process's own",
+        Phase.PARKED: "the store says that nothing was written",
+        Phase.ABSENT: "the store says it is not this process's own",
+    },
+    Phase.STRANDED: {
+        Phase.DRIVING: "taken up again",
+        Phase.ABSENT: "ended, or given back",
+    },
+}
+_LEGAL: Final = {str(source): frozenset(str(target) for target in targets) for source, targets in MOVES.items()}
+_ABSENT, _DRIVING, _CLOSING, _PARKED = Phase.ABSENT, Phase.DRIVING, Phase.CLOSING, Phase.PARKED
+
+
+def check_phase(source: Phase, target: Phase) -> None:
+    """Refuse an illegal move.
+
+    Raises:
+        AssertionError: the table has no such move. That is a bug in Poundlock, not in anybody's workflow.
+    """
+    # By plain text: looking up an enum member calls Enum.__hash__, which is Python code.
+    if target._value_ not in _LEGAL[source._value_]:
+        raise AssertionError(f"illegal phase of a run: {source} -> {target}")
+
+
+class LiveRun:
+    """A run in this process's memory, and the task that drives it.
+
+    Attributes:
+        run: where it is, and what it writes.
+        entry: its workflow.
+        phase: driving, closing, parked or resuming; absent once the table does not hold it any more.
+        new: whether `on_prepare` is still to be called.
+        begun: whether its task has begun; one that is interrupted before was not driven at all.
+        task: drives it, or drove it last.
+        gate: set while deliveries of this process wait until the run has stopped.
+        creation: the run's creation while somebody else writes it; its own boundaries come after that.
+        left: done when the run's task is left behind, if anybody asked.
+    """
+
+    __slots__ = ("begun", "creation", "entry", "gate", "left", "new", "phase", "run", "task")
+
+    def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
+        self.run = run
+        self.entry = entry
+        self.phase = Phase.ABSENT
+        self.new = new
+        self.begun = False
+        self.task: asyncio.Task[None] | None = None
+        self.gate: asyncio.Event | None = None
+        self.creation: asyncio.Task[None] | None = None
+        self.left: asyncio.Future[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a task is at work for it."""
+        return self.task is not None and not self.task.done()
+
+    def open_gate(self) -> None:
+        """Let deliveries in again: the run has stopped, or goes on after all."""
+        gate = self.gate
+        if gate is not None:
+            gate.set()
+            self.gate = None
+
+
+class Vacancy:
+    """A run of this process that is not in its memory: loading, unsure or stranded.
+
+    Attributes:
+        phase: which of them.
+        early: messages that became durable while its checkpoint was being read.
+        error: why it is stranded, for those who wait for it.
+    """
+
+    __slots__ = ("early", "error", "phase")
+
+    def __init__(self, phase: Phase, error: BaseException | None = None) -> None:
+        self.phase = phase
+        self.early: list[Message] = []
+        self.error = error
+
+
+class RunTable:
+    """The runs this process knows of. Everything happens on the event loop, between two awaits.
+
+    Args:
+        clock: measures the pause window.
+        pause_window: seconds a parked run is kept in memory; 0 keeps none.
+    """
+
+    def __init__(self, clock: Clock, pause_window: float) -> None:
+        self._clock = clock
+        self._pause_window = pause_window
+        self._entries: dict[str, LiveRun | Vacancy] = {}
+        self._unwritten: dict[str, LiveRun] = {}
+        self._parked: OrderedDict[str, float] = OrderedDict()
+        self._eviction: Timer | None = None
+
+    # -------------------------------------------------------------------------------------------------- look-ups
+    def phase(self, run_id: str) -> Phase:
+        """Return what this process does with a run."""
+        entry = self._entries.get(run_id)
+        return Phase.ABSENT if entry is None else entry.phase
+
+    def live(self, run_id: str) -> LiveRun | None:
+        """Return a run that is in memory: driving, closing, parked or resuming."""
+        entry = self._entries.get(run_id)
+        return entry if type(entry) is LiveRun else None
+
+    def driven(self, run_id: str) -> LiveRun | None:
+        """Return a run that has a task: driving or closing."""
+        entry = self._entries.get(run_id)
+        if type(entry) is LiveRun and (entry.phase is _DRIVING or entry.phase is _CLOSING):
+            return entry
+        return None
+
+    def vacancy(self, run_id: str) -> Vacancy | None:
+        """Return the entry of a run that is loading, unsure or stranded."""
+        entry = self._entries.get(run_id)
+        return entry if type(entry) is Vacancy else None
+
+    def mine(self, live: LiveRun) -> bool:
+        """Whether this is still the run's entry: it may have been taken over by a newer one."""
+        return self._entries.get(live.run.identity.run_id) is live
+
+    def all_live(self) -> list[LiveRun]:
+        """Return all runs in memory: those with a task first, then parked ones."""
+        held = [entry for entry in self._entries.values() if type(entry) is LiveRun]
+        return [live for live in held if live.phase is not _PARKED] + [live for live in held if live.phase is _PARKED]
+
+    def all_driven(self) -> list[LiveRun]:
+        """Return all runs that have a task."""
+        return [live for live in self.all_live() if live.phase is _DRIVING or live.phase is _CLOSING]
+
+    def vacant(self, phase: Phase) -> list[str]:
+        """Return the ids of runs that are loading, unsure or stranded."""
+        return [run_id for run_id, entry in self._entries.items() if entry.phase is phase]
+
+    def unwritten(self) -> Iterator[LiveRun]:
+        """Yield the invoked runs that the store does not know yet; what is for them is looked up here."""
+        return iter(list(self._unwritten.values()))
+
+    @property
+    def parked_count(self) -> int:
+        """How many runs are parked in memory."""
+        return len(self._parked)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # ---------------------------------------------------------------------------------------------------- moves
+    def begin(self, live: LiveRun) -> LiveRun | None:
+        """Let a run be driven; returns who drove it before and is not done yet."""
+        run_id = live.run.identity.run_id
+        before = self._leave(run_id, _DRIVING)
+        live.phase = _DRIVING
+        self._entries[run_id] = live
+        if not live.run.written:
+            self._unwritten[run_id] = live
+        if type(before) is LiveRun:
+            return before if before is not live and before.alive else None
+        if type(before) is Vacancy and before.early:
+            live.run.inbox += before.early  # a run drops those it has read with its checkpoint
+        return None
+
+    def load(self, run_id: str) -> Vacancy:
+        """Note that a run's checkpoint is being read; whoever drove it before is on its way out."""
+        return self._vacate(run_id, Phase.LOADING)
+
+    def lose(self, run_id: str) -> None:
+        """Note that nobody knows what a commit made of a run. One that has a task, or will have, stays as it is."""
+        if self.phase(run_id) in (_ABSENT, _PARKED, Phase.RESUMING):
+            self._vacate(run_id, Phase.UNSURE)
+
+    def strand(self, run_id: str, error: BaseException) -> None:
+        """Note that a run cannot go on here, and why."""
+        self._vacate(run_id, Phase.STRANDED).error = error
+
+    def rest(self, live: LiveRun) -> None:
+        """Note that a run's row rests: only hooks and services are finishing."""
+        check_phase(live.phase, _CLOSING)
+        live.phase = _CLOSING
+
+    def park(self, live: LiveRun) -> None:
+        """Keep a parked run's state in memory for the pause window."""
+        run_id = live.run.identity.run_id
+        if self._pause_window <= 0:
+            self.drop(run_id)
+            return
+        self._leave(run_id, _PARKED)
+        live.phase = _PARKED
+        self._entries[run_id] = live
+        self._parked[run_id] = self._clock.monotonic() + self._pause_window
+        if self._eviction is None:
+            self._arm_eviction()
+
+    def resume(self, live: LiveRun) -> None:
+        """Note that an answer is being committed to a run that is parked in memory or only a row."""
+        run_id = live.run.identity.run_id
+        self._leave(run_id, Phase.RESUMING)
+        live.phase = Phase.RESUMING
+        self._entries[run_id] = live
+
+    def drop(self, run_id: str) -> LiveRun | Vacancy | None:
+        """Forget a run; returns its entry."""
+        return self._leave(run_id, _ABSENT)
+
+    def written(self, run_id: str) -> None:
+        """Note that the store knows a run from now on."""
+        self._unwritten.pop(run_id, None)
+
+    def tell(self, message: Message) -> None:
+        """Hand a message that is durable to the run, if it is in memory or about to be."""
+        entry = self._entries.get(message.run_id)
+        if type(entry) is LiveRun:
+            entry.run.inbox.append(message)
+        elif type(entry) is Vacancy:
+            entry.early.append(message)
+
+    def _vacate(self, run_id: str, phase: Phase) -> Vacancy:
+        self._leave(run_id, phase)
+        vacancy = self._entries[run_id] = Vacancy(phase)
+        return vacancy
+
+    def _leave(self, run_id: str, target: Phase) -> LiveRun | Vacancy | None:
+        """Take the present entry out, on the way to another phase."""
+        entry = self._entries.get(run_id)
+        if entry is None:
+            if target is not _ABSENT:
+                check_phase(_ABSENT, target)
+            return None
+        check_phase(entry.phase, target)
+        del self._entries[run_id]
+        self._parked.pop(run_id, None)
+        self._unwritten.pop(run_id, None)
+        entry.phase = _ABSENT
+        return entry
+
+    # ------------------------------------------------------------------------------------------------- eviction
+    def _arm_eviction(self) -> None:
+        first = next(iter(self._parked.values()))
+        self._eviction = self._clock.call_later(first - self._clock.monotonic(), self._evict)
+
+    def _evict(self) -> None:
+        self._eviction = None
+        now = self._clock.monotonic()
+        while self._parked:
+            run_id, deadline = next(iter(self._parked.items()))
+            if deadline > now:
+                self._arm_eviction()
+                return
+            self.drop(run_id)
+
+    def close(self) -> None:
+        """Forget everything; the rows stay."""
+        for run_id in list(self._entries):
+            self._entries.pop(run_id).phase = _ABSENT
+        self._parked.clear()
+        self._unwritten.clear()
+        if self._eviction is not None:
+            self._eviction.cancel()
+            self._eviction = None

@@ -1,0 +1,192 @@
+"""The end of a run, and every other way it stops being driven: one commit, then hooks, in the documented order.
+
+(1) one commit with the final status, the freed slot and the promotion of the next run; (2) `on_complete(result)`;
+(3) the container is closed and the registry pruned; (4) `on_cleanup()`; then those who wait are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+from poundlock.codecs import dump
+from poundlock.guard import clear_cancellation
+from poundlock.model.changes import Changes, Release
+from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.model.runs import RunIdentity
+from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
+from poundlock.pipeline.writing import changes_of, take_commit
+from poundlock.runtime.core import Core
+from poundlock.runtime.entries import Registered, call_hook
+from poundlock.runtime.equipment import close_container, note_exports
+from poundlock.runtime.healing import FAULTS, again, tell
+from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
+from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.transitions import outcome_text
+from poundlock.runtime.waiters import own_copy
+
+_RUNNING, _READY, _COMPLETED = RunStatus.RUNNING, RunStatus.READY, RunStatus.COMPLETED
+_PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
+
+
+async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]:
+    """Commit what driving a run came to, and return the runs that this promoted. A fault of the store is waited out.
+
+    Raises:
+        InboxAhead: messages came that the run has not seen; nothing was written.
+        LeaseLost, StaleVersion: the run belongs to somebody else now.
+    """
+    run = live.run
+    if live.creation is not None:
+        await asyncio.wait([live.creation])  # whether it succeeded, `written` says
+    status, wake_at, record = _head_of(outcome)
+    check_move(_RUNNING, status)
+    keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
+    if status is _PAUSED or status is _DELAYED:
+        note_exports(core, live.entry.services, run)
+
+    def changes_now() -> Changes:
+        return changes_of(
+            run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY
+        )
+
+    freed = run.slot and not keeps_slot
+    changes = changes_now()
+    try:
+        promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
+    except FAULTS as fault:
+
+        async def commit() -> tuple[str, ...]:
+            nonlocal changes
+            if changes.creates and run.written:  # written meanwhile, because somebody had a message for it
+                changes = changes_now()
+            return await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
+
+        promoted = await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
+    take_commit(run, changes)
+    if changes.creates:
+        core.runs.written(run.identity.run_id)
+    return promoted
+
+
+async def commit_freeing(
+    core: Core,
+    entry: Registered | None,
+    identity: RunIdentity,
+    changes: Changes,
+    *,
+    freed: bool = False,
+    unqueued: bool = False,
+) -> tuple[str, ...]:
+    """Commit changes that take a run out of its load, promoting whoever may start then.
+
+    An end is never refused because others came or went meanwhile.
+
+    Args:
+        entry: the run's workflow; None if it is not registered here: then nobody is promoted by this process.
+        identity: whose load.
+        changes: what else is committed.
+        freed: the run gives its slot back.
+        unqueued: the run leaves the queue.
+    """
+    if identity.load_key is None or not (freed or unqueued):
+        return (await core.store.commit(changes)).promoted
+    pair = (identity.workflow_id, identity.load_key)
+    run_id = identity.run_id
+    slots = 1 if entry is None else entry.mode.slots
+    # Of a workflow that is being taken out, and by a runtime that stops, nothing is started any more.
+    owner = core.worker if entry is not None and not entry.closing and not core.ending else None
+    changes.releases = (Release(*pair, run_id, unqueued, slots, owner),)
+    # Read only so that those who decide next know what this comes to.
+    [(load, token)] = await core.loads.read([pair])
+    after, _ = load.left(run_id, slots, queued=unqueued)
+    line = core.loads.submitted(pair, after, None if token is None else token.next())
+    applied = False
+    try:
+        promoted = (await core.store.commit(changes)).promoted
+        applied = True
+    finally:
+        core.loads.settled(line, applied=applied)
+    return promoted
+
+
+async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
+    """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract.
+
+    What came of the run is durable. So nothing in here may keep the rest from being done, or the answer from being
+    given: hooks and clean-ups are bounded and may raise anything, and a state may no longer fit its model.
+    """
+    run, hooks = live.run, live.entry.hooks
+    run_id = run.identity.run_id
+    status = run.status
+    core.count(status._value_)
+    if core.runs.mine(live):
+        core.runs.rest(live)
+    ended = status.terminal
+    # As it is now: while hooks are called, or its services closed, the run may be resumed.
+    result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
+    if ended and hooks.on_complete is not None and result is not None:
+        await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
+    if run.container is not None:
+        await _whatever_happens(core, close_container(core, live))
+    mine = core.runs.mine(live)  # it may have been resumed by now, and then it is another one's
+    if mine:
+        if status is _PAUSED or status is _DELAYED:
+            core.runs.park(live)
+        else:
+            core.runs.drop(run_id)
+    if ended and hooks.on_cleanup is not None:
+        core.tasks.keep(live.task)
+        await _whatever_happens(core, call_hook(core, live.entry, "on_cleanup"))
+    if mine or ended:  # who waits for a run that goes on already is answered when it rests again
+        if result is None and core.waiters.anybody(run_id):
+            result = result_of(core, run, status, outcome)
+        if result is not None:
+            core.waiters.answer(result)
+
+
+async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
+    """Do one part of what follows a commit; the others are done also if the task is cancelled in this one."""
+    try:
+        await part
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and not core.watch.ending:  # a loop that ends cancels once; what is left is quick
+            await clear_cancellation(task)
+
+
+async def tell_end(core: Core, run_id: str) -> None:
+    """Hooks and answers for a run that ended without being driven."""
+    checkpoint = await core.store.checkpoint(run_id)
+    entry = core.runs.drop(run_id)
+    if checkpoint is None:
+        return
+    result = result_of_checkpoint(core, checkpoint)
+    core.count(str(RunStatus.ABORTED))
+    core.want(run_id, [])
+    workflow = core.entries.get(result.workflow_id)
+    if workflow is not None:
+        await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))
+        if isinstance(entry, LiveRun):
+            await _whatever_happens(core, close_container(core, entry))
+        await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
+    core.waiters.answer(result)
+
+
+def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
+    """Return the status, wake time and recorded outcome a run gets."""
+    if type(outcome) is Completed:  # mostly; matching patterns takes a while
+        return _COMPLETED, None, None if outcome.result is None else dump({"result": outcome.result})
+    match outcome:
+        case Paused(wait):
+            return _PAUSED, wait.expires_at, None
+        case Delayed(until):
+            return _DELAYED, until, None
+        case Failed(error):
+            return RunStatus.FAILED, None, outcome_text(error)
+        case Aborted(reason, by):
+            return RunStatus.ABORTED, None, outcome_text(aborted_error(reason, by))
+        case _:  # released
+            return _READY, None, None

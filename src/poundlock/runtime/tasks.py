@@ -1,0 +1,63 @@
+"""The tasks a runtime owns: kept alive, their failures logged, ended when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from poundlock.clock import Clock, timeout_after
+from poundlock.guard import log_text
+
+log = logging.getLogger("poundlock.runtime")
+T = TypeVar("T")
+
+
+class Tasks:
+    """Tasks by reference, because the event loop itself does not keep them alive."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
+        """Start a task that is kept until it is done; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.keep(task)
+        return task
+
+    def keep(self, task: asyncio.Task[Any] | None) -> None:
+        """Keep a task until it is done; its failure is logged."""
+        if task is not None and not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do what must not stop half-way: it goes on if the caller is cancelled meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        error = self._answered(task)
+        if error is not None:
+            log.error("a task of the runtime failed\n%s", log_text(error))
+
+    def _answered(self, task: asyncio.Task[Any]) -> BaseException | None:
+        self._tasks.discard(task)
+        return None if task.cancelled() else task.exception()  # asked for, so that nothing warns if nobody listens
+
+    async def join(self, others: Callable[[], Iterable[asyncio.Task[Any]]], *, grace: float) -> None:
+        """Cancel all tasks, and `others`, until none is left; who does not end in `grace` seconds is left behind."""
+        current = asyncio.current_task()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            async with timeout_after(self._clock, grace):
+                while tasks := [task for task in (*self._tasks, *others()) if task is not current]:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.wait(tasks)
+        except TimeoutError:
+            log.warning("%d tasks did not stop within %g s: left behind", len(tasks), grace)

@@ -1,0 +1,69 @@
+"""Moves of runs without an owner: what a command writes for a run that nobody drives."""
+
+from __future__ import annotations
+
+from poundlock.codecs import dump
+from poundlock.errors import LoadMoved
+from poundlock.model.changes import RunMove
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import RunError, RunRecord
+from poundlock.pipeline.journal import Journal, event_payload
+from poundlock.runtime.core import Core
+from poundlock.runtime.loads import Pair
+from poundlock.runtime.reading import aborted_error
+
+
+async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
+    """Return the move that aborts a run nobody drives, on the version and with the inbox that were read."""
+    identity, head = record.identity, record.head
+    now = core.clock.now()
+    journal = Journal(full=core.timeline)
+    path = dump(identity.pipeline_id)
+    for message in await core.store.inbox(identity.run_id, 0) if head.inbox_seq else ():
+        if message.event is not None:
+            journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
+    journal.add(now, "pipeline", "pipeline:abort", path, dump({"reason": reason, "by": by}))
+    return RunMove.of(
+        record,
+        RunStatus.ABORTED,
+        now=now,
+        guard_inbox=True,
+        outcome=outcome_text(aborted_error(reason, by)),
+        log=journal.row(head.log_seq + 1),
+    )
+
+
+async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
+    """Return the move that ends the waiting run `old` because `new` takes its place in the queue of `pair`.
+
+    Raises:
+        LoadMoved: it does not wait any more; the decision has to be made again.
+    """
+    record = core.loads.queued_last(pair, old) or await core.store.load(old)
+    if record is None or record.head.status is not RunStatus.QUEUED:
+        raise LoadMoved(
+            f"run '{old}' does not wait any more: read the load again",
+            workflow_id="" if record is None else record.identity.workflow_id,
+        )
+    return await ending(core, record, reason=f"superseded by run {new}", by="mode")
+
+
+def given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
+    """Return the move that gives a run without a task back; one that was `begun` counts as recovered when claimed."""
+    return RunMove.of(record, RunStatus.READY, now=now, owner=record.head.owner if begun else None)
+
+
+def outcome_text(error: RunError) -> str:
+    """Return an error as a run's head records it."""
+    return dump({"error": _plain(error)})
+
+
+def _plain(error: RunError) -> dict[str, str | None]:
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "stage": error.stage,
+        "step": error.step,
+        "traceback": error.traceback,
+    }

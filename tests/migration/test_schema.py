@@ -1,0 +1,201 @@
+"""Files of earlier schemas: they open, nothing in them is lost, and they are then like new ones.
+
+`schema-N.sql` is what a runtime of schema N wrote while `furnish` ran on it, as `sqlite3 file .dump` prints it, without
+being closed in an orderly way: one run is in the middle of a step. Such a file is never changed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Migrations
+
+from poundlock import Delay, Jump, Serialized, StateRef, Transient, Trigger, Workflow, WorkflowRuntime
+from poundlock.errors import StoreUnavailable
+from poundlock.model.runs import RunQuery
+from poundlock.stores.sqlite import SqliteStore, schema
+
+HERE = Path(__file__).parent
+APPLICATION_ID, OLDEST = schema.APPLICATION_ID, 1
+
+
+def workflows(inside: asyncio.Event, door: asyncio.Event) -> list[Workflow]:
+    """What was running when the file was left: queues, waits, delays, a loop, and a step that waits for the door."""
+    orders = Workflow("orders", mode=Serialized(), triggers={"placed": Trigger("placed")})
+
+    @orders.step
+    def reserve(id):
+        return {"reserved": id}
+
+    orders.wait("approval", on="approved", correlate={"id": StateRef("id")})
+
+    @orders.step
+    def ship(id):
+        return {"shipped": id}
+
+    watch = Workflow("watch", mode=Transient(), triggers={"watched": Trigger("watched")})
+
+    @watch.step
+    def look(n=0):
+        return {"n": n + 1}
+
+    @watch.route(after="look")
+    def later(state):
+        return Delay("1h") if state["n"] % 3 == 0 else Jump("look")
+
+    @watch.step
+    def again(n):
+        return {"rounds": n}
+
+    @watch.route(after="again")
+    def back(state):
+        return Jump("look") if state["n"] < 6 else None
+
+    busy = Workflow("busy", triggers={"begun": Trigger("begun")})
+
+    @busy.step
+    def first():
+        return {"first": True}
+
+    @busy.step
+    async def second():
+        inside.set()
+        await door.wait()
+        return {"second": True}
+
+    quick = Workflow("quick")
+
+    @quick.step
+    def only():
+        return {"only": True}
+
+    return [orders, watch, busy, quick]
+
+
+async def furnish(path: Path, clock) -> None:
+    """Write a file's content, and its dump beside it, in the middle of it all. The clock must not jump."""
+    inside = asyncio.Event()
+    rt = WorkflowRuntime(*workflows(inside, asyncio.Event()), store=SqliteStore(path, clock=clock), clock=clock)
+    await rt.__aenter__()
+    for number in range(3):
+        receipt = await rt.emit("placed", id=number)
+        if number == 0:
+            await receipt.results()
+    await rt.emit("watched")
+    await rt.run("quick", run_id="ended")
+    await rt.emit("begun")
+    await inside.wait()
+    dump = path.with_suffix(".sql")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.isolation_level = None
+        lines = list(connection.iterdump())
+        pragmas = [
+            f"PRAGMA {name} = {connection.execute(f'PRAGMA {name}').fetchone()[0]};"
+            for name in ("application_id", "user_version")
+        ]
+    dump.write_text("\n".join([*pragmas, *lines, ""]), encoding="utf-8")
+
+
+def columns(path: Path) -> dict[str, list[tuple]]:
+    """What tables, columns and indexes a file has, whatever the order they came in."""
+    with closing(sqlite3.connect(path)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type != 'index'")]
+        found = {name: sorted(connection.execute(f"PRAGMA table_xinfo({name})").fetchall()) for name in names}
+        found |= {f"indexes of {name}": sorted(connection.execute(f"PRAGMA index_list({name})")) for name in names}
+        for pragma in ("application_id", "user_version"):
+            found[pragma] = connection.execute(f"PRAGMA {pragma}").fetchall()
+        return found
+
+
+@pytest.fixture(params=range(OLDEST, schema.SCHEMA_VERSION))
+def old(request, tmp_path):
+    """A file of an earlier schema."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((HERE / f"schema-{request.param}.sql").read_text(encoding="utf-8"))
+        assert connection.execute("PRAGMA user_version").fetchone() == (request.param,)
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    return path
+
+
+async def test_every_earlier_schema_has_its_file():
+    """For each schema that was ever released there is a file here."""
+    assert sorted(path.name for path in HERE.glob("schema-*.sql")) == [
+        f"schema-{version}.sql" for version in range(OLDEST, schema.SCHEMA_VERSION)
+    ]
+
+
+async def test_a_migrated_file_is_like_a_new_one(old, tmp_path):
+    """Tables, columns, indexes and views of a migrated file are those of a new one, also when it is opened again."""
+    new = tmp_path / "new.db"
+    for path in (new, old, old):
+        store = SqliteStore(path)
+        await store.open("w1")
+        await store.close()
+    assert columns(old) == columns(new)
+
+
+async def test_nothing_in_an_old_file_is_lost(old, vclock):
+    """Runs that were queued, paused, delayed or in the middle of a step go on, and the order of the queue stays."""
+    inside, door = asyncio.Event(), asyncio.Event()
+    door.set()
+    async with WorkflowRuntime(*workflows(inside, door), store=SqliteStore(old, clock=vclock), clock=vclock) as rt:
+        records = [record.identity for record in (await rt.store.find(RunQuery())).items]
+        orders = [identity.run_id for identity in reversed(records) if identity.workflow_id == "orders"]
+        shipped = []
+        for number, run_id in enumerate(orders):
+            await rt.emit("approved", id=number)
+            result = await rt.wait(run_id)
+            shipped.append(result.state["shipped"])
+        results = [await rt.wait(identity.run_id) for identity in records]
+        assert Counter(str(result.status) for result in results) == {"completed": 6}
+        assert shipped == [0, 1, 2]
+        states = {result.workflow_id: result.state for result in results}
+        assert (states["watch"]["n"], states["busy"]["second"], states["quick"]["only"]) == (6, True, True)
+        assert await rt.store.read_loads([("orders", ""), ("busy", "")]) != []
+
+
+async def test_an_old_file_is_not_read_before_it_is_migrated(old):
+    """Who only looks may not migrate, and is told what does; the file stays as it was."""
+    before = columns(old)
+    store = SqliteStore(old, readonly=True)
+    with pytest.raises(StoreUnavailable, match="start a runtime on it once") as refused:
+        await store.open("looking")
+    assert refused.value.fields["version"] < schema.SCHEMA_VERSION
+    assert columns(old) == before
+
+
+async def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
+    """All steps of a migration are written, or none; the next attempt begins where this one began."""
+    before = columns(old)
+    apply = Migrations.apply
+
+    def fails_at_the_end(*args, **options):
+        apply(*args, **options)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Migrations, "apply", fails_at_the_end)
+        with pytest.raises(StoreUnavailable):
+            await SqliteStore(old).open("w1")
+    assert columns(old) == before
+    store = SqliteStore(old)
+    await store.open("w1")
+    await store.close()
+    assert columns(old)["user_version"] == [(schema.SCHEMA_VERSION,)]
+
+
+def test_the_first_schema_stays_as_it_was():
+    """The script of the first migration makes what files of schema 1 hold: later columns come with later migrations."""
+    question = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '%sqlite%' ORDER BY name"
+    found = []
+    for script in (Path(schema.__file__).with_name("schema.sql"), HERE / "schema-1.sql"):
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.executescript(script.read_text(encoding="utf-8"))
+            found.append([row for row in connection.execute(question) if "migration" not in row[1]])
+    assert found[0] == found[1]
