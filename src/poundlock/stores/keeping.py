@@ -20,58 +20,6 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Expiring(Generic[K, V]):
-    """A mapping whose entries go some time after they have expired. Reading gives them until they are gone.
-
-    Each key has one place in the heap however often it is put again, so the whole is as large as what it holds.
-    """
-
-    __slots__ = ("_entries", "_heap")
-
-    def __init__(self) -> None:
-        self._entries: dict[K, tuple[float, K, V]] = {}
-        self._heap: list[tuple[float, K, V]] = []
-
-    def get(self, key: K) -> V | None:
-        """Return what is kept under a key."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry[2]
-
-    def expiry(self, key: K) -> float:
-        """Return when an entry expires; 0.0 for none."""
-        entry = self._entries.get(key)
-        return 0.0 if entry is None else entry[0]
-
-    def put(self, key: K, value: V, expires_at: float) -> None:
-        """Keep a value until a time; infinity keeps it until it is dropped."""
-        entry = (expires_at, key, value)
-        if key not in self._entries and expires_at != float("inf"):
-            heapq.heappush(self._heap, entry)
-        self._entries[key] = entry
-
-    def drop(self, key: K) -> None:
-        """Let go of an entry; doing it twice does nothing."""
-        self._entries.pop(key, None)
-
-    def prune(self, now: float, at_most: int) -> None:
-        """Let go of up to `at_most` entries that expired more than `GRACE` ago."""
-        now -= GRACE
-        heap, entries = self._heap, self._entries
-        while at_most > 0 and heap and heap[0][0] <= now:
-            at_most -= 1
-            key = heapq.heappop(heap)[1]
-            entry = entries.get(key)
-            if entry is None:
-                continue
-            if entry[0] <= now:
-                del entries[key]
-            elif entry[0] != float("inf"):
-                heapq.heappush(heap, entry)  # it was put again since
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
 class Heap(list[Any]):
     """A heap for heapq whose entries may go out of date; `push` sweeps those out before they are most of all."""
 
@@ -90,3 +38,49 @@ class Heap(list[Any]):
             self[:] = {each for each in self if current(each)}  # an item that is there twice means no more than one
             heapq.heapify(self)
             self._limit = 2 * len(self) + self._SMALL
+
+
+class Expiring(Generic[K, V]):
+    """A mapping whose entries go some time after they have expired. Reading gives them until they are gone."""
+
+    __slots__ = ("_entries", "_heap")
+
+    def __init__(self) -> None:
+        self._entries: dict[K, tuple[float, V]] = {}
+        self._heap = Heap()
+
+    def get(self, key: K) -> V | None:
+        """Return what is kept under a key."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[1]
+
+    def expiry(self, key: K) -> float:
+        """Return when an entry expires; 0.0 for none."""
+        entry = self._entries.get(key)
+        return 0.0 if entry is None else entry[0]
+
+    def put(self, key: K, value: V, expires_at: float) -> None:
+        """Keep a value until a time; infinity keeps it until it is dropped."""
+        self._entries[key] = (expires_at, value)
+        if expires_at != float("inf"):
+            self._heap.push((expires_at, key), self._is_current)
+
+    def _is_current(self, item: tuple[float, K]) -> bool:
+        return self.expiry(item[1]) == item[0]
+
+    def drop(self, key: K) -> None:
+        """Let go of an entry; doing it twice does nothing."""
+        self._entries.pop(key, None)
+
+    def prune(self, now: float, at_most: int) -> None:
+        """Let go of up to `at_most` entries that expired more than `GRACE` ago."""
+        now -= GRACE
+        heap = self._heap
+        while at_most > 0 and heap and heap[0][0] <= now:
+            at_most -= 1
+            item = heapq.heappop(heap)
+            if self._is_current(item):
+                del self._entries[item[1]]
+
+    def __len__(self) -> int:
+        return len(self._entries)

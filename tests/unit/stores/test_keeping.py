@@ -38,11 +38,18 @@ def test_what_is_put_again_has_its_new_time():
 
 
 def test_putting_one_key_for_ever_takes_no_more_room():
-    """However often a key is put, it has one place in the order of expiry."""
+    """However often a key is put, dropped, or kept for ever and then not, what is out of date is swept out."""
     kept = Expiring()
     for number in range(10_000):
         kept.put("same", number, 100.0 + number)
-    assert (len(kept), len(kept._heap)) == (1, 1)
+        kept.put("changing", number, FOR_EVER if number % 2 else 1e6 + number)
+        kept.put("dropped", number, 2e6 + number)
+        kept.drop("dropped")
+    assert (len(kept), kept.get("same")) == (2, 9999)
+    assert len(kept._heap) < 200
+    kept.put("changing", "at last", 3e6)
+    kept.prune(4e6, 999)
+    assert len(kept) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------- heap
