@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
@@ -98,6 +99,10 @@ class GatedStore:
     @property
     def durability(self):
         return self.inner.durability
+
+    @property
+    def size(self):
+        return self.inner.size
 
     async def open(self, worker):
         await self.inner.open(worker)
@@ -265,3 +270,31 @@ async def happens(event, clock=None):
 def give_up_hanging():
     """Cancel all tasks of this loop after the last resort: a promise that is not kept must fail, not hang."""
     return asyncio.get_running_loop().call_later(LAST_RESORT, lambda: [task.cancel() for task in asyncio.all_tasks()])
+
+
+class BrokenCursor:
+    """A writer's cursor that fails at one statement."""
+
+    def __init__(self, cursor, statement, error, after=0):
+        self.cursor = cursor
+        self.statement = statement
+        self.error = error
+        self.after = after
+
+    def execute(self, statement, values=()):
+        if statement.startswith(self.statement):
+            if self.after == 0:
+                raise self.error
+            self.after -= 1
+        return self.cursor.execute(statement, values)
+
+    def __getattr__(self, name):
+        return getattr(self.cursor, name)
+
+
+def sqlite_error(name):
+    """Return an error as SQLite's own looks."""
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    error.sqlite_errorname = name
+    return error

@@ -51,13 +51,22 @@ class Claim(NamedTuple):
 class Store(Protocol):
     """Where everything durable lives. One worker at a time owns an opened store, unless an adapter says otherwise.
 
+    What has served its time goes by and by, beside the commits, a bounded bit with each: remembered keys that have
+    expired, receipts after seven days (or when the event's id is forgotten, if that is later), and events that no run
+    and no inbox refers to. Durable stores keep ended runs; one in memory may forget the oldest, and then answers as if
+    they had never been.
+
     Attributes:
         store_id: identifies the data, not the connection; events published by one store carry it.
         durability: what a returned commit means: "memory", "committed" or "fsynced".
+        size: bytes that it takes on a disk now; 0 where there is none.
     """
 
     store_id: str
     durability: str
+
+    @property
+    def size(self) -> int: ...
 
     async def open(self, worker: str) -> None:
         """Connect, check the schema, and give runs of dead owners back: they become `ready` under a new epoch.
@@ -126,7 +135,10 @@ class Store(Protocol):
         """Return the lines of the last receipt given for an event."""
 
     async def stats(self) -> dict[str, int]:
-        """Return counters: runs per status, waits, events; `commits` and `syncs` since the store was opened."""
+        """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
+
+        And `commits` and `syncs` since the store was opened.
+        """
 
 
 class Publication(NamedTuple):

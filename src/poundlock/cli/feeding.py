@@ -7,7 +7,7 @@ is durable before the next line is read, therefore an interrupted feed can be go
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -120,10 +120,13 @@ async def last_handled(store: Store, feed: Feed) -> int:
 class _Known:
     """What was handled before: everything up to a line of a file; for a stream, what has a receipt from before."""
 
+    LARGEST = 100_000
+    """Events of a stream that are known to be its own; one that is repeated later than that counts as handled."""
+
     def __init__(self, store: Store, until: int) -> None:
         self.until = until
         self._store = store
-        self._own: set[tuple[str, str]] = set()
+        self._own: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def has(self, event: Event) -> bool:
         """Whether an event of a stream has a receipt that was not given while this stream was read."""
@@ -132,7 +135,9 @@ class _Known:
             return False
         known = await self._store.receipt(*key) is not None
         if not known:
-            self._own.add(key)
+            self._own[key] = None
+            if len(self._own) > self.LARGEST:  # a stream may never end
+                self._own.popitem(last=False)
         return known
 
 

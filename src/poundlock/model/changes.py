@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
@@ -164,11 +164,16 @@ class Release(NamedTuple):
     owner: str | None
 
 
+WITH_ITS_RUN: Final = float("inf")
+"""When a key expires that is remembered for as long as the store has its run."""
+
+
 class Remember(NamedTuple):
     """A key that must be absent (`KeysTaken`) and is then remembered until `expires_at`.
 
     `scope` is "workflow/trigger", or "" for the one entry that all waits share; that one is only kept if a delivery of
     the same changes was taken. An expired key counts as absent; one that has expired as it comes is only checked.
+    `expires_at` may be `WITH_ITS_RUN`.
     """
 
     source: str

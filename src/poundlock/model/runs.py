@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from poundlock.model.conditions import Condition, all_match
 from poundlock.model.events import Event
@@ -85,8 +85,18 @@ class WaitRow(NamedTuple):
         )
 
 
+LOOSE: Final = " "
+"""Begins the reference of an event that no run begins with: it may go when no inbox refers to it any more.
+
+An invoked run shares its id with its event, and no id begins with a blank, so that none can be taken for such a one.
+"""
+
+
 class StoredEvent(NamedTuple):
-    """An accepted event under the reference that runs and inboxes share."""
+    """An accepted event under the reference that runs and inboxes share.
+
+    All that refers to it is written by the commit that stores it. See `LOOSE` for one that is only delivered.
+    """
 
     ref: str
     event: Event

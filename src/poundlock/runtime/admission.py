@@ -16,7 +16,7 @@ from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
-from poundlock.model.runs import RunRecord, StoredEvent, WaitRow
+from poundlock.model.runs import LOOSE, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.writing import admission_of, creation_of
@@ -38,7 +38,7 @@ class Offer:
     Attributes:
         event: as it is stored.
         payload_text: JSON text of its payload.
-        ref: the reference it is stored under.
+        ref: the reference it is stored under if a run begins with it.
         fingerprint: of type and payload; the same id with another one is a conflict.
         decided: (workflow, trigger) pairs that were decided elsewhere.
         waits: whether waiting runs are asked as well.
@@ -85,14 +85,16 @@ async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
     for route in core.index.match(event.type):
         if not decided or (route.entry.id, route.trigger_id) not in decided:
             await _decide_route(core, plan, route, offer)
-    _decide_waits(core, plan, offer, waiting)
+    # Runs that begin with an event keep it; one that is only delivered is needed as long as a message refers to it.
+    ref = offer.ref if plan.creates else LOOSE + offer.ref
+    _decide_waits(core, plan, offer, ref, waiting)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
     now = core.clock.now()
     changes = Changes(
         creates=tuple(plan.creates),
         moves=tuple(plan.moves),
-        events=(StoredEvent(offer.ref, event),) if plan.creates or plan.deliveries else (),
+        events=(StoredEvent(ref, event),) if plan.creates or plan.deliveries else (),
         remember=tuple(plan.remember),
         deliveries=tuple(plan.deliveries),
         posts=tuple(plan.posts),
@@ -182,7 +184,7 @@ def _add_line(plan: AdmissionPlan, route: Route, verdict: Verdict, run_id: str |
     plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
 
 
-def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, found: Sequence[Waiting]) -> None:
+def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found: Sequence[Waiting]) -> None:
     event, dry = offer.event, offer.dry
     for waiting in found:
         identity = waiting.record.identity
@@ -194,7 +196,7 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, found: Sequence
         else:
             if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
                 line = replace(line, verdict=Verdict.RESUMED)
-            plan.deliveries.append(_delivery(core, waiting, offer.ref, line))
+            plan.deliveries.append(_delivery(core, waiting, ref, line))
     if plan.deliveries:
         expires = core.clock.now() + _WAIT_WINDOW
         plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))

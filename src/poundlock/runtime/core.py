@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -86,9 +86,11 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Have due runs claimed at a time; set when the runtime starts."""
-        self.want: Callable[[Iterable[str]], None] = _nothing
-        """Listen for event types; set when the runtime starts."""
+        self.want: Callable[[str, list[str]], None] = _nothing
+        """Listen for what a run waits for from now on; set when the runtime starts."""
         self.counters: dict[str, int] = {}
+        self.size_at_start = 0
+        """Bytes that the store took when it was opened."""
 
     # ------------------------------------------------------------------------------------------------ containers
     @property
@@ -162,5 +164,5 @@ class Core:
         self.counters[what] = self.counters.get(what, 0) + 1
 
 
-def _nothing(_what: Any) -> None:
+def _nothing(*_what: Any) -> None:
     """Before the runtime starts there is nothing to wake and nothing to listen with."""

@@ -70,7 +70,7 @@ class DispatchIndex:
     The cache maps an event type to its routes and is dropped whenever a workflow comes or goes.
     """
 
-    CACHED_TYPES = 65_536
+    CACHED_TYPES = 4096
 
     def __init__(self) -> None:
         self._exact: dict[str, list[Route]] = {}

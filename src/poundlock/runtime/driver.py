@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, StageGone, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunNotFound, StageGone, StaleVersion
 from poundlock.guard import Interrupted, Interruption, being_closed, clear_cancellation, for_the_process, log_text
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
@@ -179,7 +179,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
                 driven = await _concluded_again(core, live, boundaries, driven, refused)
     except (asyncio.CancelledError, Interrupted):
         await _interrupted(core, live)
-    except (LeaseLost, StaleVersion) as error:
+    except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted, and is forgotten by now
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
         await _let_go(core, live, error)
     except BaseException as error:
@@ -335,6 +335,9 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
     if isinstance(outcome, Paused):
         if outcome.wait.expires_at is not None:
             core.wake_at(outcome.wait.expires_at)
-        core.want(outcome.wait.events)
+        named = live.entry.subscribed
+        core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
     elif live.run.status == "delayed":
         core.wake_at(outcome.until)  # type: ignore[union-attr]  # only Delayed leaves a run delayed
+    else:
+        core.want(live.run.identity.run_id, [])

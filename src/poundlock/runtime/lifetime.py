@@ -64,9 +64,10 @@ class Lifetime:
         core.loop = asyncio.get_running_loop()
         try:
             await core.store.open(core.worker)
+            core.size_at_start = core.store.size
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
-            core.want = self._want
+            core.want = self.subscriptions.want
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
@@ -195,12 +196,6 @@ class Lifetime:
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)
-
-    def _want(self, events: Iterable[str]) -> None:
-        """Listen for events that a router's wait named; kept until the runtime stops."""
-        for event in events:
-            if not self.subscriptions.holds(event):
-                self.subscriptions.take(event)
 
 
 async def _set(event: asyncio.Event) -> None:

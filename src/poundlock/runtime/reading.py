@@ -128,7 +128,9 @@ def statistics(core: Core) -> Mapping[str, int]:
             "runs:parked": core.runs.parked_count,
         }
     )
-    return {**core.counters, **held}
+    size = core.store.size
+    stored = {"store:bytes": size, "store:bytes:grown": size - core.size_at_start} if size else {}
+    return {**core.counters, **held, **stored}
 
 
 _make: Final = maker_of(RunResult)

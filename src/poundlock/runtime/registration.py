@@ -29,6 +29,8 @@ class Subscriptions:
         self._core = core
         self._handler = handler
         self._held: dict[str, tuple[Subscription, int]] = {}
+        self._wanted: dict[str, list[str]] = {}
+        """What runs wait for that their workflows do not name, by run."""
         self._own: set[Subscription] = set()
 
     def take(self, pattern: str) -> None:
@@ -50,9 +52,18 @@ class Subscriptions:
             held[0].cancel()
             self._own.discard(held[0])
 
-    def holds(self, pattern: str) -> bool:
-        """Whether this runtime listens for exactly this type or pattern."""
-        return pattern in self._held
+    def want(self, run_id: str, events: list[str]) -> None:
+        """Listen for what a run waits for that its workflow does not name, instead of what it waited for before.
+
+        A router may make up a type for each run ("reply.<id>"), so these do not stay until the runtime stops.
+        """
+        before = self._wanted.pop(run_id, ())
+        if events:
+            self._wanted[run_id] = events
+        for event in events:
+            self.take(event)
+        for event in before:
+            self.release(event)
 
     @property
     def own(self) -> Collection[Subscription]:
@@ -64,6 +75,7 @@ class Subscriptions:
         for subscription, _ in self._held.values():
             subscription.cancel()
         self._held.clear()
+        self._wanted.clear()
         self._own.clear()
 
 

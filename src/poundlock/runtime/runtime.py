@@ -326,7 +326,11 @@ class WorkflowRuntime:
         return await handler(core, command)
 
     def statistics(self) -> Mapping[str, int]:
-        """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held."""
+        """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held.
+
+        Of a store on a disk also `store:bytes`, and by how much these have grown since the start. The store's own
+        `stats()` counts its rows.
+        """
         return reading.statistics(self._core)
 
     async def recover(self) -> int:

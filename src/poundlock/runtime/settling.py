@@ -184,6 +184,7 @@ async def tell_end(core: Core, run_id: str) -> None:
         return
     result = result_of_checkpoint(core, checkpoint)
     core.count(str(RunStatus.ABORTED))
+    core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))

@@ -3,14 +3,15 @@
 House rules: every condition is checked before the first write, and nothing between first and last write can fail, so a
 refused change leaves nothing behind. What comes in is detached by the codec already; what goes out is a copy.
 It has no policy: which run to promote, which wait matches, what a timeout means is told to it or asked elsewhere.
+It does not grow for ever: what `docs/reference/stores.md` says is kept, each commit clears away a bit of the rest.
 """
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +20,7 @@ from poundlock.errors import PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
     NOTHING,
+    WITH_ITS_RUN,
     Changes,
     Committed,
     Release,
@@ -56,6 +58,7 @@ from poundlock.stores.answers import (
     wait_moved,
     write_cursor,
 )
+from poundlock.stores.keeping import RECEIPTS_KEPT, Expiring, Heap
 
 _IDLE = Load()
 _RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
@@ -65,7 +68,7 @@ _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
 class _Row:
     """Everything the store knows of one run."""
 
-    __slots__ = ("head", "identity", "inbox", "log", "number", "snapshot", "waits")
+    __slots__ = ("head", "identity", "inbox", "log", "number", "remembered", "snapshot", "waits")
 
     def __init__(self, create: RunCreate, number: int) -> None:
         self.identity: RunIdentity = create.identity
@@ -77,6 +80,8 @@ class _Row:
         self.inbox: tuple[()] | list[Message] = ()
         self.waits: tuple[WaitRow, ...] = ()
         self.snapshot: tuple[int, str] | None = None
+        self.remembered: tuple[str, str, str] | None = None
+        """The key that lives as long as this run."""
 
     def record(self) -> RunRecord:
         return RunRecord(self.identity, _copy(self.head), self.waits)
@@ -86,20 +91,29 @@ class MemoryStore:
     """Keeps everything in this process, for tests and for work that need not outlive it.
 
     It can be opened again by another runtime: runs of the previous owner are then given back, as after a crash.
+
+    Args:
+        keep: how many ended runs can still be read; beyond it the one that ended first is forgotten, as if it had
+            never been. Who waits for a run gets its result all the same.
     """
 
     durability = "memory"
+    size = 0
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: int = 10_000) -> None:
         self.store_id = default_ids.unique()
         self._rows: dict[str, _Row] = {}
+        self._keep = keep
+        self._ended: deque[str] = deque()
         self._events: dict[str, Event] = {}
+        self._uses: dict[str, int] = {}
+        """How many runs and messages refer to each event; one that nobody refers to is forgotten."""
         self._loads: dict[tuple[str, str], tuple[Load, Token]] = {}
-        self._queues: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+        self._queues: dict[tuple[str, str], Heap] = {}
         self._ready: dict[str, None] = {}
-        self._due: list[tuple[float, str]] = []
-        self._remembered: dict[tuple[str, str, str], Remember] = {}
-        self._receipts: dict[tuple[str, str], tuple[ReceiptLine, ...]] = {}
+        self._due = Heap()
+        self._remembered: Expiring[tuple[str, str, str], Remember] = Expiring()
+        self._receipts: Expiring[tuple[str, str], tuple[ReceiptLine, ...]] = Expiring()
         self._waiting: dict[str, dict[str, None]] = {}
         self._shapes: Counter[str] = Counter()
         self._numbers = 0
@@ -135,6 +149,9 @@ class MemoryStore:
         return NOTHING
 
     def _write_runs(self, changes: Changes) -> None:
+        # Before this commit ends one more: whoever has just ended a run can read what became of it.
+        if len(self._ended) > self._keep:
+            self._forget_runs()
         self._commits += 1
         for event in changes.events:
             self._events.setdefault(event.ref, event.event)
@@ -156,12 +173,48 @@ class MemoryStore:
         posted = tuple(
             [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
         )
-        for key in changes.remembered(delivered):
-            self._remembered[key.source, key.event_id, key.scope] = key
-        if changes.receipt is not None:
-            row = changes.receipt
-            self._receipts[row.source, row.event_id] = settle_lines(row.lines, changes.deliveries, delivered)
+        self._remember(changes, delivered)
+        for ref, _ in changes.events:
+            if ref not in self._uses:  # nobody wanted it after all
+                del self._events[ref]
         return Committed(tuple(promoted), delivered, posted)
+
+    def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
+        keys = changes.remembered(delivered)
+        for key in keys:
+            place = (key.source, key.event_id, key.scope)
+            self._remembered.put(place, key, key.expires_at)
+            if key.run_id in self._rows and key.expires_at == WITH_ITS_RUN:
+                self._rows[key.run_id].remembered = place
+        receipt = changes.receipt
+        if receipt is not None:
+            name = (receipt.source, receipt.event_id)
+            until = max(receipt.time + RECEIPTS_KEPT, self._receipts.expiry(name), *(key.expires_at for key in keys))
+            self._receipts.put(name, settle_lines(receipt.lines, changes.deliveries, delivered), until)
+        at_most = 8 + 2 * len(keys)  # more than were added, so that a backlog shrinks
+        self._remembered.prune(changes.now, at_most)
+        self._receipts.prune(changes.now, at_most)
+
+    def _forget_runs(self) -> None:
+        """Let go of what is kept too many of the ended runs, the first to end first."""
+        while len(self._ended) > self._keep:
+            row = self._rows.get(run_id := self._ended.popleft())
+            if row is None or not row.head.status.terminal:
+                continue
+            del self._rows[run_id]
+            self._disuse(row.identity.event_ref)
+            if row.remembered is not None:
+                self._remembered.drop(row.remembered)
+
+    def _use(self, ref: str) -> None:
+        self._uses[ref] = self._uses.get(ref, 0) + 1
+
+    def _disuse(self, ref: str) -> None:
+        left = self._uses[ref] - 1
+        if left:
+            self._uses[ref] = left
+        else:
+            del self._uses[ref], self._events[ref]
 
     def _check(self, changes: Changes) -> None:
         for create in changes.creates:
@@ -209,11 +262,14 @@ class MemoryStore:
         row = _Row(create, self._numbers)
         identity = create.identity
         self._rows[identity.run_id] = row
+        self._use(identity.event_ref)
         if create.log is not None:
             row.log.append(_entries(create.log))
         if create.waits:
             self._set_waits(row, create.waits)
         if row.head.status is not _RUNNING:
+            if row.head.status.terminal:  # it ended before it was written
+                self._ended.append(identity.run_id)
             self._index(row)
 
     def _move(self, move: RunMove) -> None:
@@ -244,6 +300,7 @@ class MemoryStore:
             row.snapshot = (head.log_seq, move.snapshot)
         if move.consumed:
             used = set(move.consumed)
+            self._take_out(message for message in row.inbox if message.seq in used)
             row.inbox = [message for message in row.inbox if message.seq not in used]
         if move.waits is not None:
             self._set_waits(row, move.waits)
@@ -251,22 +308,43 @@ class MemoryStore:
             if before is _READY:
                 self._ready.pop(move.run_id, None)
             if status.terminal:
-                row.inbox = ()
+                self._ended.append(move.run_id)
+                if row.inbox:
+                    self._take_out(row.inbox)
+                    row.inbox = ()
                 if row.waits:
                     self._set_waits(row, ())
             elif status is not _RUNNING:
                 self._index(row)
+
+    def _take_out(self, messages: Iterable[Message]) -> None:
+        """Let go of the events of messages that leave an inbox."""
+        for message in messages:
+            if message.event is not None:
+                self._disuse(message.event.ref)
 
     def _index(self, row: _Row) -> None:
         """Note a run that nobody drives where it is looked for."""
         head, identity = row.head, row.identity
         if head.status is _QUEUED:
             pair = (identity.workflow_id, identity.load_key or "")
-            heapq.heappush(self._queues.setdefault(pair, []), (-identity.priority, row.number, identity.run_id))
+            queue = self._queues.get(pair)
+            if queue is None:
+                queue = self._queues[pair] = Heap()
+            queue.push((-identity.priority, row.number, identity.run_id), self._is_queued)
         elif head.status is _READY:
             self._ready[identity.run_id] = None
         elif head.wake_at is not None and head.status in _DUE:
-            heapq.heappush(self._due, (head.wake_at, identity.run_id))
+            self._due.push((head.wake_at, identity.run_id), self._is_due)
+
+    def _is_queued(self, item: tuple[int, int, str]) -> bool:
+        row = self._rows.get(item[2])
+        return row is not None and row.head.status is _QUEUED
+
+    def _is_due(self, item: tuple[float, str]) -> bool:
+        """Whether this is still the time at which a run wakes up."""
+        row = self._rows.get(item[1])
+        return row is not None and row.head.wake_at == item[0] and row.head.status in _DUE
 
     def _set_waits(self, row: _Row, waits: tuple[WaitRow, ...]) -> None:
         run_id = row.identity.run_id
@@ -275,7 +353,10 @@ class MemoryStore:
                 holders = self._waiting.get(key)
                 if holders is not None and run_id in holders:
                     del holders[run_id]
-                    self._shapes[key_shape(key)] -= 1
+                    shape = key_shape(key)
+                    self._shapes[shape] -= 1
+                    if not self._shapes[shape]:
+                        del self._shapes[shape]
                     if not holders:
                         del self._waiting[key]
         row.waits = waits
@@ -307,8 +388,8 @@ class MemoryStore:
         queue = self._queues.get(pair)
         while queue and len(promoted) < free:
             run_id = heapq.heappop(queue)[2]
-            row = self._rows[run_id]
-            if row.head.status is RunStatus.QUEUED:
+            row = self._rows.get(run_id)
+            if row is not None and row.head.status is RunStatus.QUEUED:
                 promoted.append(run_id)
                 row.head.slot = True
                 self._take(row, release.owner, now)
@@ -352,7 +433,10 @@ class MemoryStore:
 
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:
         row.head.inbox_seq += 1
-        stored = None if event_ref is None else StoredEvent(event_ref, self._events[event_ref])
+        stored = None
+        if event_ref is not None:
+            self._use(event_ref)
+            stored = StoredEvent(event_ref, self._events[event_ref])
         row.inbox = row.inbox or []
         row.inbox.append(Message(row.identity.run_id, row.head.inbox_seq, kind, time, body, stored))
         return row.head.inbox_seq
@@ -399,12 +483,11 @@ class MemoryStore:
         candidates = [self._rows[run_id] for run_id in self._ready]
         passed: list[tuple[float, str]] = []
         while self._due and self._due[0][0] <= now:
-            when, run_id = heapq.heappop(self._due)
-            row = self._rows[run_id]
+            item = heapq.heappop(self._due)
             # A run that was parked until the same time before stands here twice.
-            if row.head.wake_at == when and row.head.status in _DUE and (when, run_id) not in passed[-1:]:
-                candidates.append(row)
-                passed.append((when, run_id))
+            if self._is_due(item) and item not in passed[-1:]:
+                candidates.append(self._rows[item[1]])
+                passed.append(item)
         candidates = [row for row in candidates if row.identity.workflow_id in workflows]
         candidates.sort(key=_urgency)
         claims: list[Claim] = []
@@ -440,10 +523,9 @@ class MemoryStore:
         found = None
         while self._due:
             when, run_id = self._due[0]
-            row = self._rows[run_id]
-            if row.head.wake_at != when or row.head.status not in _DUE:
+            if not self._is_due((when, run_id)):
                 heapq.heappop(self._due)
-            elif row.identity.workflow_id in workflows:
+            elif self._rows[run_id].identity.workflow_id in workflows:
                 found = when
                 break
             else:
@@ -456,8 +538,7 @@ class MemoryStore:
         """Return the runs under the event's keys."""
         if not self._waiting:
             return []
-        shapes = [shape for shape, count in self._shapes.items() if count]
-        found = {run_id for key in event_keys(shapes, event) for run_id in self._waiting.get(key, ())}
+        found = {run_id for key in event_keys(list(self._shapes), event) for run_id in self._waiting.get(key, ())}
         oldest_first = sorted((self._rows[run_id].identity.created_at, run_id) for run_id in found)
         return [self._rows[run_id].record() for _, run_id in oldest_first]
 
@@ -481,7 +562,8 @@ class MemoryStore:
         """Return counters."""
         counts = Counter(str(row.head.status) for row in self._rows.values())
         waits = sum(len(row.waits) for row in self._rows.values())
-        return {**counts, "commits": self._commits, "syncs": 0, "waits": waits, "events": len(self._events)}
+        rows = {"events": len(self._events), "remembered": len(self._remembered), "receipts": len(self._receipts)}
+        return {**counts, "waits": waits, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
 
 
 def _phases(row: _Row) -> list[tuple[str, int, bool]]:

@@ -38,13 +38,24 @@ from poundlock.errors import (
     UnknownCodec,
     WaitMoved,
 )
-from poundlock.model.changes import Changes, Committed, LoadChange, Post, Release, Remember, RunCreate, RunMove, Token
+from poundlock.model.changes import (
+    WITH_ITS_RUN,
+    Changes,
+    Committed,
+    LoadChange,
+    Post,
+    Release,
+    Remember,
+    RunCreate,
+    RunMove,
+    Token,
+)
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
-from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
+from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import wait_keys
 from poundlock.ports import Store
 
@@ -54,6 +65,7 @@ QUEUED, READY, RUNNING = RunStatus.QUEUED, RunStatus.READY, RunStatus.RUNNING
 PAUSED, DELAYED, COMPLETED = RunStatus.PAUSED, RunStatus.DELAYED, RunStatus.COMPLETED
 
 NOW: Final = 1_000.0
+DAY: Final = 86_400.0
 FIRST: Final = Token(7, 0)  # the token of a load that was set once
 
 
@@ -70,7 +82,7 @@ class StoreFactory(Protocol):
 # ------------------------------------------------------------------------------------------- what a runtime writes
 def event_of(ref: str, type: str = "order.placed", payload: Any = None, **fields: Any) -> StoredEvent:
     """Return an accepted event; its id is its reference."""
-    fields = {"id": ref, "time": NOW, "source": "/shop", **fields}
+    fields = {"id": ref.strip(), "time": NOW, "source": "/shop", **fields}
     return StoredEvent(ref, Event(type, {"id": 1} if payload is None else payload, **fields))
 
 
@@ -198,6 +210,11 @@ class Scribe:
         event = event_of(ref, "order.approved")
         return (await self.store.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
+    async def time_passes(self, now: float) -> None:
+        """Let a store that prunes beside its commits have some, at a time."""
+        for _ in range(60):
+            await self.store.commit(Changes(receipt=ReceiptRow("/time", "passes", now, ()), now=now))
+
     async def change_load(self, load: Load, *, pair: tuple[str, str] = ("orders", "")) -> Committed:
         """Set a load, whatever it was, with its next token."""
         [(_, token)] = await self.store.read_loads([pair])
@@ -240,7 +257,8 @@ class Scribe:
         """Return all that can be read through the port, so that two moments can be compared."""
         store = self.store
         records = (await store.find(RunQuery(limit=1_000))).items
-        stats = {name: count for name, count in (await store.stats()).items() if name not in ("commits", "syncs")}
+        passing = ("commits", "syncs", "bytes")
+        stats = {name: count for name, count in (await store.stats()).items() if name not in passing}
         seen: dict[Any, Any] = {"stats": stats, "loads": await store.read_loads(pairs)}
         for record in records:
             run_id = record.identity.run_id
@@ -1007,6 +1025,77 @@ class StoreContract:
             *(scribe.store.commit(Changes(remember=(key,), now=NOW)) for _ in range(50)), return_exceptions=True
         )
         assert sum(isinstance(answer, KeysTaken) for answer in answers) == 49
+
+    async def test_what_has_expired_goes_bit_by_bit(self, scribe: Scribe) -> None:
+        """Expired keys, and receipts after seven days, are cleared away by later commits; what is not due stays."""
+        line = ReceiptLine(Verdict.STARTED, "orders", "placed", "r1")
+        for number in range(200):
+            name = f"e{number}"
+            keys = tuple(Remember("/shop", name, f"orders/{scope}", "f", "r1", NOW + DAY) for scope in "ab")
+            receipt = ReceiptRow("/shop", name, NOW, (line,))
+            await scribe.store.commit(Changes(remember=keys, receipt=receipt, now=NOW))
+        stats = await scribe.store.stats()
+        assert (stats["remembered"], stats["receipts"]) == (400, 200)
+        await scribe.time_passes(NOW + 6 * DAY)
+        stats = await scribe.store.stats()
+        assert (stats["remembered"], stats["receipts"]) == (0, 201)
+        assert await scribe.store.receipt("/shop", "e7") == (line,)
+        await scribe.time_passes(NOW + 8 * DAY)
+        assert (await scribe.store.stats())["receipts"] == 1
+        assert await scribe.store.receipt("/shop", "e7") is None
+
+    async def test_a_receipt_stays_while_its_event_is_remembered(self, scribe: Scribe) -> None:
+        """Where an event's id is remembered for longer than seven days its receipt is there for as long."""
+        line = ReceiptLine(Verdict.STARTED, "orders", "placed", "r1")
+        key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 30 * DAY)
+        await scribe.store.commit(Changes(remember=(key,), receipt=ReceiptRow("/shop", "e1", NOW, (line,)), now=NOW))
+        again = ReceiptLine(Verdict.DUPLICATE, "orders", "placed", "r1")
+        await scribe.store.commit(Changes(receipt=ReceiptRow("/shop", "e1", NOW + DAY, (again,)), now=NOW + DAY))
+        await scribe.time_passes(NOW + 29 * DAY)
+        assert await scribe.store.receipt("/shop", "e1") == (again,)
+        assert (await scribe.store.stats())["remembered"] == 1
+        await scribe.time_passes(NOW + 31 * DAY)
+        assert await scribe.store.receipt("/shop", "e1") is None
+        assert (await scribe.store.stats())["remembered"] == 0
+
+    async def test_a_key_may_live_as_long_as_its_run(self, scribe: Scribe) -> None:
+        """A key that expires with its run is taken as long as the store has the run, ended or not."""
+        key = Remember("/invoke/orders", "k", "/", "f", "r1", WITH_ITS_RUN)
+        await scribe.store.commit(scribe.creation("r1", remember=(key,)))
+        await scribe.end("r1")
+        await scribe.time_passes(NOW + 1000 * DAY)
+        with pytest.raises(KeysTaken) as refused:
+            await scribe.store.commit(Changes(remember=(key,), now=NOW + 1000 * DAY))
+        assert refused.value.fields["taken"] == {"/": key}
+
+    async def test_a_key_that_is_remembered_again_has_its_new_time(self, scribe: Scribe) -> None:
+        """A key that expired and was taken again stays for its new time, also where the old one is cleared away."""
+        key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 10)
+        await scribe.store.commit(Changes(remember=(key,), now=NOW))
+        again = key._replace(expires_at=NOW + 30 * DAY)
+        await scribe.store.commit(Changes(remember=(again,), now=NOW + 20))
+        await scribe.time_passes(NOW + 29 * DAY)
+        with pytest.raises(KeysTaken):
+            await scribe.store.commit(Changes(remember=(key,), now=NOW + 29 * DAY))
+
+    async def test_delivered_events_go_when_no_message_refers_to_them(self, scribe: Scribe) -> None:
+        """An event that no run began with is there as long as it is in an inbox, for every run it was delivered to."""
+        waits = (wait_of(parked=False),)
+        await scribe.create("r1", waits=waits)
+        await scribe.create("r2", waits=waits)
+        await scribe.deliver(f"{LOOSE}used", ("r1", "approval", 1), ("r2", "approval", 1))
+        await scribe.deliver(f"{LOOSE}kept", ("r1", "approval", 1), ("r2", "approval", 1))
+        await scribe.deliver(f"{LOOSE}missed", ("gone", "approval", 1))
+        await scribe.move("r1", consumed=(1,))
+        await scribe.end("r2")
+        await scribe.time_passes(NOW + DAY)
+        [message] = await scribe.store.inbox("r1", 0)
+        assert message.event == event_of(f"{LOOSE}kept", "order.approved")
+        assert (await scribe.store.stats())["events"] == 3  # that one, and those of the runs
+        await scribe.end("r1")
+        await scribe.time_passes(NOW + 2 * DAY)
+        assert (await scribe.store.stats())["events"] == 2
+        assert await scribe.store.checkpoint("r1")
 
     async def test_a_receipt_says_what_its_deliveries_came_to(self, scribe: Scribe) -> None:
         """The stored receipt has the decided lines, then a line per delivery with its verdict; the last one counts."""

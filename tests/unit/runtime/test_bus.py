@@ -6,8 +6,21 @@ import asyncio
 
 import pytest
 
-from poundlock import Event, InvalidEvent, RunFinished, RunNotFound, StepContext, Verdict, Workflow
+from poundlock import (
+    Event,
+    InvalidEvent,
+    Pause,
+    Pipeline,
+    RunFinished,
+    RunNotFound,
+    Stage,
+    StepContext,
+    Verdict,
+    Wait,
+    Workflow,
+)
 from poundlock.bus import LocalBus
+from poundlock.testing import run_until_idle
 
 
 def counting(id="wf", on="go"):
@@ -143,3 +156,39 @@ async def test_subscriptions_go_with_their_workflows(runtime):
     assert not bus.has_subscribers("go")
     await rt.stop()
     assert bus.statistics().subscriptions == 0
+
+
+async def test_a_type_that_one_run_waits_for_is_listened_to_until_it_has_come(runtime):
+    """What only a router names is heard while its run waits, until it waits for something else or ends."""
+    wf = Workflow(
+        "asks",
+        pipelines=[
+            Pipeline(
+                "main",
+                [
+                    Stage("first", router=lambda state: Pause(Wait(f"first.{state['n']}"))),
+                    Stage("second", router=lambda state: Pause(Wait("second"))),
+                ],
+            )
+        ],
+    )
+    bus = LocalBus()
+    rt = await runtime(wf, bus=bus)
+    before = bus.statistics().subscriptions
+    runs = [await rt.run("asks", n=n) for n in range(3)]
+    assert [bus.has_subscribers(f"first.{n}") for n in range(4)] == [True, True, True, False]
+    await bus.publish(Event("first.0"))
+    await run_until_idle(rt)
+    await rt.resume(runs[1].run_id)
+    assert [bus.has_subscribers(type) for type in ("first.0", "first.1", "first.2", "second")] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    await bus.publish(Event("second"))
+    await run_until_idle(rt)
+    assert (await rt.wait(runs[0].run_id)).ok
+    assert not bus.has_subscribers("second")
+    await rt.abort(runs[2].run_id)
+    assert bus.statistics().subscriptions == before

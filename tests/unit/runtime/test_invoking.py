@@ -149,6 +149,17 @@ async def test_an_idempotency_key_runs_once(runtime, any_store):
     assert len((await rt.find_runs()).items) == 1
 
 
+async def test_an_idempotency_key_lives_as_long_as_its_run(runtime, vclock, any_store):
+    """A call that is repeated after a month, with much going on meanwhile, is still the first call."""
+    rt = await runtime(workflow(), store=any_store)
+    first = await rt.invoke("wf", event=Event("x", {"n": 1}), idempotency_key="k")
+    for _ in range(30):
+        vclock.advance(days=1)
+        await rt.emit("noise")
+    again = await rt.invoke("wf", event=Event("x", {"n": 1}), idempotency_key="k")
+    assert (first.run_id, first.state) == (again.run_id, again.state)
+
+
 async def test_key_and_id_together(runtime, any_store):
     """A repeated call with key and run id is the first call again, not a run that exists already."""
     rt = await runtime(workflow(), store=any_store)

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 
 import pytest
+from support import BrokenCursor, sqlite_error
 
 from poundlock.clock import SystemClock
 from poundlock.errors import StaleVersion, StoreCorrupt, StoreFull, StoreUnavailable
@@ -28,34 +29,6 @@ class CountingClock(SystemClock):
         self.level += delta
         self.highest = max(self.highest, self.level)
         assert self.level >= 0
-
-
-class BrokenCursor:
-    """A writer's cursor that fails at one statement."""
-
-    def __init__(self, cursor, statement, error, after=0):
-        self.cursor = cursor
-        self.statement = statement
-        self.error = error
-        self.after = after
-
-    def execute(self, statement, values=()):
-        if statement.startswith(self.statement):
-            if self.after == 0:
-                raise self.error
-            self.after -= 1
-        return self.cursor.execute(statement, values)
-
-    def __getattr__(self, name):
-        return getattr(self.cursor, name)
-
-
-def sqlite_error(name):
-    """Return an error as SQLite's own looks."""
-    error = sqlite3.OperationalError(name)
-    error.sqlite_errorcode = getattr(sqlite3, name)
-    error.sqlite_errorname = name
-    return error
 
 
 async def answers(scribe, changes):

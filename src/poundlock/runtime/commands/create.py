@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, NotRegistered, RunExists
-from poundlock.model.changes import Changes, Remember
+from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.writing import creation_of, take_commit
@@ -16,8 +16,6 @@ from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
-
-_KEY_WINDOW = 86_400.0
 
 
 @dataclass(slots=True)
@@ -94,7 +92,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
         now = core.clock.now()
         key = Remember(
-            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, now + _KEY_WINDOW
+            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, WITH_ITS_RUN
         )
         try:
             # The key speaks first, also where the run's id is taken: checked here, remembered with the creation.

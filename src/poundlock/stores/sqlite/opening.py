@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
+from poundlock.codecs import dump, load
 from poundlock.errors import PoundlockError, StoreUnavailable
 from poundlock.stores.sqlite import reads, schema, sql
 from poundlock.stores.sqlite.connect import (
@@ -22,6 +23,7 @@ from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.rows import read_load
 
+_OPENED = "opened"
 _OLDEST = (3, 37)  # the first with STRICT tables
 
 
@@ -35,6 +37,7 @@ class Opened:
         connection: the one that writes.
         store_id: what the file calls itself.
         index: what is active in it.
+        before: (time, bytes) of the opening before this one; None if this is the first.
     """
 
     path: str
@@ -42,6 +45,7 @@ class Opened:
     connection: sqlite3.Connection
     store_id: str
     index: Index
+    before: tuple[float, int] | None
 
     def abandon(self) -> None:
         """Let go of a file nobody waits for any more."""
@@ -49,8 +53,8 @@ class Opened:
         self.lock.release()
 
 
-def open_owned(path: str, synchronous: Synchronous) -> Opened:
-    """Open the file as its one owner and give the runs of its former owners back.
+def open_owned(path: str, synchronous: Synchronous, now: float) -> Opened:
+    """Open the file as its one owner, give the runs of its former owners back, and note its size at this time.
 
     Raises:
         StoreUnavailable, StoreCorrupt, StoreTooNew, UnknownCodec, StoreFull: nothing was changed.
@@ -69,7 +73,8 @@ def open_owned(path: str, synchronous: Synchronous) -> Opened:
             if version < schema.SCHEMA_VERSION:
                 schema.migrate(connection)
             store_id = schema.read_meta(connection, path)["store_id"]
-            return Opened(path, lock, connection, store_id, _recover(connection))
+            index, before = _recover(connection, (now, size_of(path)))
+            return Opened(path, lock, connection, store_id, index, before)
         except BaseException:
             connection.close()
             raise
@@ -163,8 +168,19 @@ def _real(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _recover(connection: sqlite3.Connection) -> Index:
+def size_of(path: str) -> int:
+    """Return the bytes of the file and its write-ahead log; 0 if there is none."""
+    size = 0
+    for name in (path, f"{path}-wal"):
+        with suppress(OSError):
+            size += os.stat(name).st_size  # noqa: PTH116 - as above
+    return size
+
+
+def _recover(connection: sqlite3.Connection, opening: tuple[float, int]) -> tuple[Index, tuple[float, int] | None]:
     """Give the runs of dead owners back and return what is active: work that grows with the latter only.
+
+    The time and size of this opening are noted; those of the one before are returned.
 
     Whoever owned a run that is running is dead, also if it had the same name: the lock was free.
     """
@@ -173,5 +189,7 @@ def _recover(connection: sqlite3.Connection) -> Index:
     cursor.execute(sql.GIVE_BACK)
     rows = cursor.execute(sql.LOADS).fetchall()
     index = Index((((row[0], row[1]), read_load(row[2:])) for row in rows), reads.shapes(cursor).items())
+    noted = cursor.execute(sql.READ_META, (_OPENED,)).fetchone()
+    cursor.execute(sql.WRITE_META, (_OPENED, dump(list(opening))))
     cursor.execute("COMMIT")
-    return index
+    return index, None if noted is None else tuple(load(noted[0]))

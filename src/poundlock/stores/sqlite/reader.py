@@ -51,6 +51,9 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - one unreadable row must not fail the other reads of the batch
             job.answer = error
 
+    def idle(self) -> None:
+        """Nothing is done unasked."""
+
     def close(self) -> None:
         """Let go of the file."""
         if self._connection is not None:

@@ -114,11 +114,9 @@ def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None
 
 
 def counts(cursor: sqlite3.Cursor) -> dict[str, int]:
-    """Return the numbers of runs per status, of waits and of events."""
+    """Return the numbers of runs per status, and of rows in other tables."""
     figures: dict[str, int] = dict(cursor.execute(sql.COUNTS).fetchall())
-    figures["waits"] = cursor.execute(sql.COUNT_WAITS).fetchone()[0]
-    figures["events"] = cursor.execute(sql.COUNT_EVENTS).fetchone()[0]
-    return figures
+    return figures | {name: cursor.execute(count).fetchone()[0] for name, count in sql.COUNT_ROWS.items()}
 
 
 # ------------------------------------------------------------------------------------------------- lists for people

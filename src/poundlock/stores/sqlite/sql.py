@@ -329,6 +329,12 @@ WHERE priority = ? AND wake_at <= ? AND status IN ('paused', 'delayed')
   AND workflow_id IN (SELECT value FROM json_each(?))
 ORDER BY wake_at, run_id LIMIT ?
 """
+READ_META: Final = "SELECT value FROM meta WHERE name = ?"
+WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
 COUNTS: Final = "SELECT status, count(*) FROM runs GROUP BY status"
-COUNT_WAITS: Final = "SELECT count(*) FROM waits"
-COUNT_EVENTS: Final = "SELECT count(*) FROM events"
+COUNT_ROWS: Final = {
+    "waits": "SELECT count(*) FROM waits",
+    "events": "SELECT count(*) FROM events",
+    "remembered": "SELECT count(*) FROM remembered",
+    "receipts": "SELECT count(*) FROM receipts",
+}

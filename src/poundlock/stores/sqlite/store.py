@@ -7,6 +7,7 @@ threads, or are answered from the index where every emitted event asks.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
@@ -30,12 +31,13 @@ from poundlock.stores.sqlite.connect import Synchronous
 from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
-from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, tidy
+from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, size_of, tidy
 from poundlock.stores.sqlite.reader import Reader
 from poundlock.stores.sqlite.worker import Worker
 from poundlock.stores.sqlite.writer import Writer
 
 _IDLE = Load()
+log = logging.getLogger("poundlock.stores")
 T = TypeVar("T")
 
 
@@ -85,10 +87,13 @@ class SqliteStore:
         else:
             opened = await self._take_over()
             self._file = opened.path
+            _log_size(opened, self._clock.now())
             self._lock = opened.lock
             self.store_id = opened.store_id
             self._index = opened.index
-            self._writer = Writer(opened.connection, opened.index, self._file, gate, opened.index.apply)
+            self._writer = Writer(
+                opened.connection, opened.index, self._file, gate, opened.index.apply, self._clock.now
+            )
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists that people ask for may take long; what runs and events ask for must not wait behind them.
         self._lookups = Worker("poundlock-lookups", Reader(self._file, gate), self._clock)
@@ -96,7 +101,8 @@ class SqliteStore:
         _open_stores.add(self)
 
     async def _take_over(self) -> Opened:
-        opening = asyncio.get_running_loop().run_in_executor(None, open_owned, self.path, self._synchronous)
+        now = self._clock.now()
+        opening = asyncio.get_running_loop().run_in_executor(None, open_owned, self.path, self._synchronous, now)
         self._clock.busy(1)
         try:
             return await asyncio.shield(opening)
@@ -127,6 +133,11 @@ class SqliteStore:
             await asyncio.to_thread(tidy, self._file)
         if interrupted is not None:
             raise interrupted
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file and its write-ahead log. Space that was given up is used again, so it hardly shrinks."""
+        return size_of(self._file)
 
     def _unavailable(self) -> StoreUnavailable:
         return StoreUnavailable(self._refusal, store=self.path)
@@ -213,7 +224,7 @@ class SqliteStore:
         figures = await self._list(reads.counts)
         writer = self._writer
         commits, syncs = (0, 0) if writer is None else (writer.commits, writer.syncs)
-        return {**figures, "commits": commits, "syncs": syncs}
+        return {**figures, "bytes": self.size, "commits": commits, "syncs": syncs}
 
     # ---------------------------------------------------------------------------------------------------- fork
     def _forked(self) -> None:
@@ -225,6 +236,21 @@ class SqliteStore:
         if self._lock is not None:
             self._lock.release()  # a copy of the descriptor would keep the lock alive after its owner's death
             self._lock = None
+
+
+def _log_size(opened: Opened, now: float) -> None:
+    size = size_of(opened.path)
+    if opened.before is None:
+        log.info("the store '%s' is new", opened.path)
+        return
+    time, before = opened.before
+    log.info(
+        "the store '%s' has %.1f MB, %+.1f MB since it was opened %.1f hours ago; ended runs are kept",
+        opened.path,
+        size / 1e6,
+        (size - before) / 1e6,
+        (now - time) / 3600,
+    )
 
 
 def _abandon(opening: asyncio.Future[Opened]) -> None:

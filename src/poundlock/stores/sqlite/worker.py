@@ -11,12 +11,15 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from poundlock.clock import Clock
 
 _STOP: Final = object()
+
+CALM: Final = 5.0
+"""Seconds without a job after which a performer may use its time for something else."""
 
 
 class Job:
@@ -35,6 +38,9 @@ class Performer(Protocol):
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
         """Do a batch, at least one, and set the answers; return what the loop calls before the waiters go on."""
+
+    def idle(self) -> float | None:
+        """Use a moment in which nothing is queued; return after how many such seconds to call it again, None: never."""
 
     def close(self) -> None:
         """Let go of everything; nothing is performed after it."""
@@ -89,8 +95,14 @@ class Worker:
     def _run(self) -> None:
         queue = self._queue
         stop: Job | None = None
+        calm: float | None = CALM
         while stop is None:
-            jobs = [queue.get()]
+            try:
+                jobs = [queue.get(timeout=calm)]
+            except Empty:
+                calm = self._performer.idle()
+                continue
+            calm = CALM
             jobs += [queue.get_nowait() for _ in range(queue.qsize())]
             if jobs[-1].work is _STOP:
                 stop = jobs.pop()

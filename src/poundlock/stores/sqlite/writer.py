@@ -25,10 +25,17 @@ from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
 from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.group import Group
 from poundlock.stores.sqlite.index import Effects, Index
+from poundlock.stores.sqlite.pruning import PASS_EVERY, Pruner
 from poundlock.stores.sqlite.worker import Job
 
 _LOOK_EVERY: Final = 16  # batches
 _PATIENCE: Final = 0.02  # seconds
+_BITE: Final = 50  # rows that a transaction looks at besides its own, and for each change in it:
+_BITE_PER_JOB: Final = 4  # more than it adds, or the pruning would never be done
+_IDLE_BITE: Final = 500  # rows, while nothing else is to be done
+_BETWEEN_BITES: Final = 0.05  # seconds
+_AFTER_TROUBLE: Final = 60.0  # seconds
+_WITHOUT: Final = 1000  # batches without pruning after trouble
 
 
 class _Repeat(Exception):
@@ -44,6 +51,7 @@ class Writer:
         path: of the file.
         gate: passed by all reads of this process.
         acknowledged: called on the event loop with the effects of a batch, before its waiters go on.
+        now: gives the time while nothing is written that says what time it is.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class Writer:
         path: str,
         gate: Gate,
         acknowledged: Callable[[Effects], None],
+        now: Callable[[], float],
     ) -> None:
         self.commits = 0
         self.syncs = 0
@@ -62,6 +71,10 @@ class Writer:
         self._path = path
         self._gate = gate
         self._acknowledged = acknowledged
+        self._now = now
+        self._pruner = Pruner(connection)
+        self._pruned = False
+        self._prune_after = 0
         self._broken: sqlite3.Error | None = None
         self._batches = 0
         self._place: int = connection.execute(sql.LAST_PLACE).fetchone()[0] or 0
@@ -76,12 +89,7 @@ class Writer:
         if not work:
             return None
         try:
-            try:
-                effects = self._transact(work, _together)
-            except Exception as error:  # whatever it was, only the guilty change may hear of it
-                if of_the_store(error):
-                    raise
-                effects = self._transact(work, _one_by_one)
+            effects = self._write(work)
         except sqlite3.Error as error:
             self._fail(work, error)
             return None
@@ -91,14 +99,29 @@ class Writer:
         self._restrain()
         return lambda: self._acknowledged(effects)
 
+    def _write(self, jobs: Sequence[Job]) -> Effects:
+        try:
+            return self._transact(jobs, _together)
+        except Exception as error:  # whatever it was, only the guilty change may hear of it
+            if not of_the_store(error):
+                return self._transact(jobs, _one_by_one)
+            if not self._pruned or poisons(error):
+                raise
+            # What was cleared away beside them may be what the disk has no room for: they are tried without.
+            self._prune_after = self._batches + _WITHOUT
+            return self._write(jobs)
+
     def _transact(self, jobs: Sequence[Job], apply: Callable[[Transaction, Sequence[Job]], None]) -> Effects:
         execute = self._cursor.execute
         before = self._connection.total_changes
+        self._pruned = False
         execute("BEGIN IMMEDIATE")
         try:
             transaction = Transaction(self._cursor, self._place, self._armed, self._index.loads)
             apply(transaction, jobs)
             transaction.finish()
+            if self._connection.total_changes != before:
+                self._prune_beside(jobs)
             execute("COMMIT")
         except BaseException:
             # SQLite has rolled back by itself after some errors.
@@ -112,6 +135,48 @@ class Writer:
         self._place = transaction.place
         self._armed = transaction.armed
         return transaction.effects
+
+    def _prune_beside(self, jobs: Sequence[Job]) -> None:
+        """Clear a bit away in a transaction that is synced anyway."""
+        work = jobs[-1].work
+        if type(work) is Changes and self._pruner.wants(work.now) and work.now and self._batches >= self._prune_after:
+            self._pruned = True
+            self._pruner.bite(self._cursor.execute, work.now, _BITE + _BITE_PER_JOB * len(jobs))
+
+    def idle(self) -> float | None:
+        """Clear away what has expired while nobody wants anything else."""
+        if self._broken is not None:
+            return None
+        now = self._now()
+        if not self._pruner.wants(now):
+            return min(self._pruner.due_in(now), PASS_EVERY)
+        try:
+            wait_for_others(self._connection, 0)
+            self._prune_alone(now)
+            wait_for_others(self._connection, BUSY_SECONDS)
+        except sqlite3.Error as error:
+            if poisons(error):
+                self._broken = error
+                return None
+            with contextlib.suppress(sqlite3.Error):
+                wait_for_others(self._connection, BUSY_SECONDS)
+            return _AFTER_TROUBLE  # another program writes, or the disk is full: nothing is lost by waiting
+        return _BETWEEN_BITES if self._pruner.wants(now) else PASS_EVERY
+
+    def _prune_alone(self, now: float) -> None:
+        execute = self._cursor.execute
+        before = self._connection.total_changes
+        execute("BEGIN IMMEDIATE")
+        try:
+            self._pruner.bite(execute, now, _IDLE_BITE)
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    execute("ROLLBACK")
+            raise
+        if self._connection.total_changes != before:
+            self.syncs += 1
 
     def _restrain(self) -> None:
         """Begin the log anew if reads that never pause have kept SQLite from doing so by itself."""
@@ -140,6 +205,7 @@ class Writer:
         if self._broken is None:
             # Not being able to is no loss: the log is read when the file is opened again.
             with contextlib.suppress(sqlite3.Error):
+                self._pruner.save(self._connection)
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 

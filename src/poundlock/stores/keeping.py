@@ -1,0 +1,86 @@
+"""How long stores keep what nobody needs for ever, and what a store in memory keeps it in.
+
+House rules: nothing is pruned in one go. Whoever adds something also takes a few old things away (`at_most`), so that
+no commit waits for the leftovers of a busy day, and what has gone out of date is never more than a part of the whole.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable
+from typing import Any, Final, Generic, TypeVar
+
+RECEIPTS_KEPT: Final = 7 * 86_400.0
+"""Seconds that receipts are kept; longer if the event's id is remembered for longer."""
+
+GRACE: Final = 3600.0
+"""Seconds for which what has expired is left alone: a clock that was wrong for a moment must cost nothing."""
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Heap(list[Any]):
+    """A heap for heapq whose entries may go out of date; `push` sweeps those out before they are most of all."""
+
+    __slots__ = ("_limit",)
+
+    _SMALL: Final = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = self._SMALL
+
+    def push(self, item: Any, current: Callable[[Any], bool]) -> None:
+        """Add an item. `current` says whether one still means anything."""
+        heapq.heappush(self, item)
+        if len(self) > self._limit:
+            self[:] = {each for each in self if current(each)}  # an item that is there twice means no more than one
+            heapq.heapify(self)
+            self._limit = 2 * len(self) + self._SMALL
+
+
+class Expiring(Generic[K, V]):
+    """A mapping whose entries go some time after they have expired. Reading gives them until they are gone."""
+
+    __slots__ = ("_entries", "_heap")
+
+    def __init__(self) -> None:
+        self._entries: dict[K, tuple[float, V]] = {}
+        self._heap = Heap()
+
+    def get(self, key: K) -> V | None:
+        """Return what is kept under a key."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[1]
+
+    def expiry(self, key: K) -> float:
+        """Return when an entry expires; 0.0 for none."""
+        entry = self._entries.get(key)
+        return 0.0 if entry is None else entry[0]
+
+    def put(self, key: K, value: V, expires_at: float) -> None:
+        """Keep a value until a time; infinity keeps it until it is dropped."""
+        self._entries[key] = (expires_at, value)
+        if expires_at != float("inf"):
+            self._heap.push((expires_at, key), self._is_current)
+
+    def _is_current(self, item: tuple[float, K]) -> bool:
+        return self.expiry(item[1]) == item[0]
+
+    def drop(self, key: K) -> None:
+        """Let go of an entry; doing it twice does nothing."""
+        self._entries.pop(key, None)
+
+    def prune(self, now: float, at_most: int) -> None:
+        """Let go of up to `at_most` entries that expired more than `GRACE` ago."""
+        now -= GRACE
+        heap = self._heap
+        while at_most > 0 and heap and heap[0][0] <= now:
+            at_most -= 1
+            item = heapq.heappop(heap)
+            if self._is_current(item):
+                del self._entries[item[1]]
+
+    def __len__(self) -> int:
+        return len(self._entries)
