@@ -125,6 +125,9 @@ class Store(Protocol):
     async def match_waits(self, event: Event) -> list[RunRecord]:
         """Return the runs with a wait that this event is looked up by, oldest first; a look-up per shape in use."""
 
+    async def unfit(self, workflow: str) -> list[RunRecord]:
+        """Return the paused runs of a workflow that have an error: their state does not fit its model."""
+
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
 

@@ -38,7 +38,8 @@ class RunHead:
     """What moves. `version` grows by one per commit, `epoch` with each new owner.
 
     `stage` is where the run stands: the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON
-    text of `{"result": ...}` or `{"error": {...}}` once ended. `slot`: whether it counts as active in its load.
+    text of `{"result": ...}` or `{"error": {...}}` once ended; a paused run has an error if its state does not fit its
+    model. `slot`: whether it counts as active in its load.
     `visits`: how often it entered its stages, see `visits.py`.
     """
 

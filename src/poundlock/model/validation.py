@@ -182,6 +182,8 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
     if not isinstance(wait, Wait):
         yield path, f"{wait!r:.60} is no Wait"
         return
+    if wait.id is not None and wait.id.startswith("__"):
+        yield f"{path}.id", f"'{wait.id}' is reserved: choose an id that does not begin with two underscores"
     events = wait_events(wait)
     if not events or not all(isinstance(event, str) and event for event in events):
         yield f"{path}.events", "name at least one event type or pattern"

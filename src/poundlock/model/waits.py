@@ -130,24 +130,29 @@ def armed_anew(delivery: Delivery, armed: Iterable[tuple[str, int, bool]]) -> bo
     return any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits)
 
 
-def delivered_fate(delivery: Delivery, status: RunStatus | None, armed: Iterable[tuple[str, int, bool]]) -> Fate:
+def delivered_fate(
+    delivery: Delivery, status: RunStatus | None, armed: Iterable[tuple[str, int, bool]], *, unfit: bool = False
+) -> Fate:
     """Return what a delivery comes to.
 
     Args:
         delivery: what is to be delivered.
         status: the run's; None if there is no such run.
         armed: (wait id, epoch, parked) of the run's waits now.
+        unfit: whether the run is paused with an error, see `fate_of`.
     """
-    return fate_of(status, [parked for wait_id, epoch, parked in armed if (wait_id, epoch) in delivery.waits])
+    hit = [parked for wait_id, epoch, parked in armed if (wait_id, epoch) in delivery.waits]
+    return fate_of(status, hit, unfit=unfit)
 
 
-def fate_of(status: RunStatus | None, hit: Collection[bool]) -> Fate:
+def fate_of(status: RunStatus | None, hit: Collection[bool], *, unfit: bool = False) -> Fate:
     """Return what an event for a run comes to.
 
     Args:
         status: the run's; None if there is no such run.
         hit: for each wait of the run that the event is for, whether the run is parked at it.
+        unfit: whether the run is paused because its state does not fit its model: then no event makes it go on.
     """
     if status is None or status.terminal or not hit:
         return Fate.GONE
-    return Fate.RESUMED if status is RunStatus.PAUSED and any(hit) else Fate.BUFFERED
+    return Fate.RESUMED if status is RunStatus.PAUSED and any(hit) and not unfit else Fate.BUFFERED

@@ -112,6 +112,7 @@ class ActiveRun:
         "recovered",
         "registered",
         "resume",
+        "returning",
         "slot",
         "snapshot_size",
         "stage",
@@ -204,6 +205,8 @@ class ActiveRun:
         self.interruptible = False
         """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
         self.recovered = False
+        self.returning = False
+        """Whether it comes back from a pause, a delay or another owner: its state has to be looked at again."""
 
     # ----------------------------------------------------------------------------------------------- what is seen
     def view(self, state: dict[str, Any] | None = None) -> Any:

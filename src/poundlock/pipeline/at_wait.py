@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import detach, dump, pack
 from poundlock.errors import StateInvalid, StepFailed, WaitExpired
 from poundlock.guard import for_the_process, name_of
 from poundlock.model.events import Event
 from poundlock.model.patches import merge
-from poundlock.model.runs import Message, WaitRow
+from poundlock.model.runs import Message, RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import absorb, apply
-from poundlock.pipeline.outcome import Outcome, Paused, aborted, failed, run_error
+from poundlock.pipeline.outcome import Outcome, Paused, Unfit, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import validate
-from poundlock.pipeline.waits import first_match, leave, note, rearm
+from poundlock.pipeline.waits import first_match, leave, note, rearm, stand_at
+
+log = logging.getLogger("poundlock.pipeline")
 
 
 def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
@@ -26,10 +29,15 @@ def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if run.abort is not None:
             return aborted(run)
         if answer is not None and _fits(run, row, answer["patch"]):
+            run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
-            leave(run, row)
-            run.resume = Resume("api", row.wait_id)
+            _leave(run, row, Resume("api", row.wait_id))
             return _go_on(run, answer["patch"])
+        if run.returning and (error := misfit(run)) is not None:
+            return stay(run, row, error)
+        if row.wait_id in _GOES_ON:
+            _leave(run, row, None)
+            return _go_on(run, None)
         message = first_match(run, row)
         if message is not None:
             return _go_on(run, _resume_with_event(run, row, message))
@@ -40,6 +48,58 @@ def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if for_the_process(error):
             raise
         return failed(run, run_error(error, None, None), run.plan.path_json)
+
+
+# ---------------------------------------------------------------------------- a state that no longer fits its model
+_STATE_WAIT: Final = "__state__"
+_DELAY_WAIT: Final = "__delay__"
+_GOES_ON: Final[Mapping[str, Resume | None]] = {_STATE_WAIT: None, _DELAY_WAIT: Resume("delay")}
+"""Waits of runs that were not paused when their state turned out not to fit, and the reason they go on for then."""
+
+
+def misfit(run: ActiveRun) -> RunError | None:
+    """Return why the state of a run that comes back does not fit its model; None if it does, and it may go on."""
+    try:
+        validate(run.plan.state_model, run.state)
+    except StateInvalid as error:
+        return run_error(error, run.stage, None)
+    run.returning = False
+    return None
+
+
+def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
+    """Leave a run paused at this wait until its state fits: a new deployment may have changed the model."""
+    payload = dump({"message": error.message, "code": error.code})
+    run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
+    log.error("run '%s' stays paused until its state fits its model: %s", run.identity.run_id, error.message)
+    return Unfit(row, error)
+
+
+def wait_for_state(run: ActiveRun) -> WaitRow:
+    """Let a run that is at no wait be paused at one of its own, from which it goes on where it is."""
+    row = WaitRow(
+        wait_id=_DELAY_WAIT if run.resume is not None and run.resume.reason == "delay" else _STATE_WAIT,
+        epoch=run.version + 1,
+        parked=True,
+        events=(),
+        where=(),
+        correlate=(),
+        resume_at=run.stage,
+        on_timeout="resume",
+        expires_at=None,
+        patch=None,
+        keys=(),
+    )
+    stand_at(run, row)
+    return row
+
+
+def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None) -> None:
+    leave(run, row)
+    run.resume = reason
+    if row.wait_id in _GOES_ON:
+        run.resume = _GOES_ON[row.wait_id]
+        run.waits = tuple(other for other in run.waits if other.wait_id != row.wait_id)
 
 
 def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping[str, Any] | None:
@@ -89,13 +149,12 @@ def _own(event: Event) -> Event:
 
 
 def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
-    """Check the patch of an answer before it is given.
+    """Check before an answer is given that the run can go on with it.
 
     Raises:
-        StateInvalid: it does not fit the state's model; nothing was changed.
+        StateInvalid: with its patch the state does not fit the model; nothing was changed.
     """
-    if patch:
-        validate(run.plan.state_model, merge(run.state, patch))
+    validate(run.plan.state_model, merge(run.state, patch) if patch else run.state)
 
 
 def _fits(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> bool:

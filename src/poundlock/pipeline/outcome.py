@@ -53,7 +53,15 @@ class Released:
     """The runtime stops; the run was given back at a boundary and goes on elsewhere or later."""
 
 
-Outcome = Completed | Paused | Delayed | Failed | Aborted | Released
+@dataclass(slots=True)
+class Unfit:
+    """The run's state does not fit its model any more: it stays paused at this wait until it does."""
+
+    wait: WaitRow
+    error: RunError
+
+
+Outcome = Completed | Paused | Delayed | Failed | Aborted | Released | Unfit
 
 
 def complete(run: ActiveRun, result: Any) -> Outcome:

@@ -18,8 +18,9 @@ from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.at_wait import standing
+from poundlock.pipeline.at_wait import misfit, standing, stay, wait_for_state
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
+from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
@@ -60,6 +61,12 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
+        if run.returning and run.parked is None:
+            unfit = _returned(run)
+            if disturbed(run, task):
+                await judge(run, task, None)
+            if unfit is not None:
+                return unfit
         while True:
             if run.inbox or run.backlog or run.interruption is not None:
                 _check_asked(run)
@@ -133,6 +140,18 @@ async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
         raise asyncio.CancelledError
     await clear_cancellation(task)
     return interrupted(run, Interrupted(why))
+
+
+def _returned(run: ActiveRun) -> Driven | None:
+    """Look at the state of a run that comes back from a delay or another owner; an outcome if it does not fit."""
+    before = run.position()
+    error = misfit(run)
+    if error is not None and (run.inbox or run.backlog):
+        absorb(run)  # a signal may have mended it
+        if run.abort is not None:
+            return Driven(aborted(run), before, None)
+        error = misfit(run)
+    return None if error is None else Driven(stay(run, wait_for_state(run), error), before, None)
 
 
 async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:

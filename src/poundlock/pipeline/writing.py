@@ -152,6 +152,7 @@ def take_resumption(run: ActiveRun, now: float) -> None:
     run.status = _RUNNING
     run.slot = run.identity.load_key is not None
     run.wake_at = None
+    run.returning = True
     run.updated_at = now
 
 
@@ -180,7 +181,7 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     """Stand where a checkpoint stands."""
     record = checkpoint.record
     head = record.head
-    run.written = True
+    run.written = run.returning = True
     run.status = head.status
     run.version = head.version
     run.epoch = head.epoch

@@ -14,7 +14,7 @@ from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, Publication
-from poundlock.runtime.commands.claim import give_back
+from poundlock.runtime.commands.claim import give_back, try_unfit
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.entries import Hooks
@@ -82,7 +82,8 @@ class Lifetime:
         core = self._core
         if not core.accepting:
             raise RuntimeStopped("the runtime is not running: register inside `async with runtime:`")
-        await register(core, self.subscriptions, workflow, mode, hooks, self._services)
+        entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
+        await try_unfit(core, entry.id)
         self._poller.wake()
 
     async def stop(self, *, drain: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from poundlock.codecs import load
-from poundlock.errors import InvalidEvent, RunAborted
+from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
@@ -26,7 +26,8 @@ from poundlock.model.runs import (
 from poundlock.model.timeline import Timeline, read_entries
 from poundlock.model.views import StateView
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.outcome import Aborted, Completed, Failed, Outcome, Paused
+from poundlock.pipeline.outcome import Aborted, Completed, Failed, Outcome, Paused, Unfit
+from poundlock.pipeline.states import shown
 from poundlock.ports import Page
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
@@ -186,7 +187,7 @@ def outcome_of(text: str | None) -> tuple[Any, RunError | None]:
 
 
 def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -> RunResult:
-    """Return what driving a run came to, for those who wait for it."""
+    """Return what driving a run came to, for those who wait for it; never raises, whatever the state's model does."""
     result, error = None, None
     waits: tuple[WaitInfo, ...] = ()
     if isinstance(outcome, Completed):
@@ -197,25 +198,20 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         error = aborted_error(outcome.reason, outcome.by)
     elif isinstance(outcome, Paused):
         waits = parked_waits(run.waits)
-    return _make(
-        run.identity.run_id,
-        run.identity.workflow_id,
-        status,
-        run.view(),
-        result,
-        error,
-        waits,
-        metadata(core, run.attempt),
-    )
+    elif isinstance(outcome, Unfit):
+        waits, error = parked_waits(run.waits), outcome.error
+    known = metadata(core, run.attempt)
+    state, known = _state_of(run.plan.state_model, run.state, known)
+    return _make(run.identity.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
-    """Return what a stored run came to."""
+    """Return what a stored run came to; never raises, whatever the state's model does."""
     record = checkpoint.record
     result, error = outcome_of(record.head.outcome)
     entry = core.entries.get(record.identity.workflow_id)
     model = entry.definition.state if entry is not None else None
-    state = StateView(checkpoint.state) if model is None else model.model_validate(checkpoint.state)  # type: ignore[attr-defined]  # a pydantic model, checked at register
+    state, known = _state_of(model, checkpoint.state, metadata(core, record.head.attempt))
     return RunResult(
         run_id=record.identity.run_id,
         workflow_id=record.identity.workflow_id,
@@ -224,8 +220,18 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
         result=result,
         error=error,
         waits=parked_waits(record.waits) if record.head.status is RunStatus.PAUSED else (),
-        metadata=metadata(core, record.head.attempt),
+        metadata=known,
     )
+
+
+def _state_of(model: Any, state: dict[str, Any], known: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Return a state as users see it, and the metadata: a state that does not fit its model is shown as it is."""
+    if model is None:
+        return StateView(state), known
+    try:
+        return shown(model, state), known
+    except StateInvalid as error:
+        return StateView(state), {**known, "state_invalid": error.message}
 
 
 def aborted_error(reason: str, by: str) -> RunError:

@@ -17,7 +17,7 @@ from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunIdentity
-from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused
+from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Unfit
 from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered, call_hook
@@ -152,7 +152,7 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if run.container is not None:
             await _whatever_happens(core, close_container(core, live))
         mine = core.runs.mine(live)  # it may have been resumed by now, and then it is another one's
-    if mine and ended:
+    if mine and (ended or isinstance(outcome, Unfit)):  # one that does not fit is read anew, by whatever mends it
         core.runs.drop(run_id)
     elif mine:
         core.runs.park(live)
@@ -199,6 +199,8 @@ def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
     if type(outcome) is Completed:  # mostly; matching patterns takes a while
         return _COMPLETED, None, None if outcome.result is None else dump({"result": outcome.result})
     match outcome:
+        case Unfit(_, error):
+            return _PAUSED, None, outcome_text(error)
         case Paused(wait):
             return _PAUSED, wait.expires_at, None
         case Delayed(until):

@@ -405,14 +405,14 @@ class MemoryStore:
         head.owner = owner
         head.version += 1
         head.epoch += 1
-        head.wake_at = None
+        head.wake_at = head.outcome = None
         head.updated_at = now
         if owner is None:
             self._ready[row.identity.run_id] = None
 
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         row = self._rows.get(delivery.run_id)
-        fate = Fate.GONE if row is None else delivered_fate(delivery, row.head.status, _phases(row))
+        fate = Fate.GONE if row is None else _fate(delivery, row)
         if row is None or fate is Fate.GONE:
             return Delivered(Fate.GONE, 0)
         seq = self._append(row, "event", None, now, delivery.event_ref)
@@ -542,6 +542,11 @@ class MemoryStore:
         oldest_first = sorted((self._rows[run_id].identity.created_at, run_id) for run_id in found)
         return [self._rows[run_id].record() for _, run_id in oldest_first]
 
+    async def unfit(self, workflow: str) -> list[RunRecord]:
+        """Return paused runs with an error."""
+        rows = (row for row in self._rows.values() if row.head.status is RunStatus.PAUSED and row.head.outcome)
+        return [row.record() for row in rows if row.identity.workflow_id == workflow]
+
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return unconsumed messages."""
         row = self._rows.get(run_id)
@@ -591,6 +596,11 @@ def _copy(head: RunHead) -> RunHead:
         head.updated_at,
         head.visits,
     )
+
+
+def _fate(delivery: Delivery, row: _Row) -> Fate:
+    head = row.head
+    return delivered_fate(delivery, head.status, _phases(row), unfit=head.outcome is not None)
 
 
 def _urgency(row: _Row) -> tuple[int, float, str]:

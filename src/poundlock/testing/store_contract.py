@@ -867,6 +867,21 @@ class StoreContract:
         assert await scribe.deliver("e3", ("r2", "approval", 1)) == (Delivered(Fate.BUFFERED, 1),)
         assert (await scribe.record("r2")).head.status is DELAYED
 
+    async def test_a_run_paused_with_an_error_is_not_woken(self, scribe: Scribe) -> None:
+        """An event for a run whose state does not fit is buffered; whoever makes it `ready` takes the error away."""
+        await scribe.park("r1", outcome='{"error":{"type":"StateInvalid","message":"no"}}')
+        await scribe.park("r2")
+        assert [record.identity.run_id for record in await scribe.store.unfit("orders")] == ["r1"]
+        assert await scribe.store.unfit("others") == []
+        assert await scribe.deliver("e2", ("r1", "approval", 1)) == (Delivered(Fate.BUFFERED, 1),)
+        head = (await scribe.record()).head
+        assert (head.status, head.outcome is None) == (PAUSED, False)
+        await scribe.move(status=READY, owner=None, new_epoch=2, outcome=None)
+        assert await scribe.store.unfit("orders") == []
+        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        assert (claim.recovered, claim.checkpoint.record.head.outcome, len(claim.checkpoint.inbox)) == (False, None, 1)
+        assert [wait.parked for wait in claim.checkpoint.record.waits] == [True]
+
     async def test_what_comes_too_late_is_gone(self, scribe: Scribe) -> None:
         """A delivery to a run that ended, that never was, or that has no such wait any more comes to nothing."""
         await scribe.park()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poundlock.errors import LeaseLost, StaleVersion
-from poundlock.model.changes import Changes
+from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt
@@ -40,6 +41,17 @@ async def claim(core: Core, command: Claim) -> int:
         if len(claims) < _BATCH:
             break
     return taken
+
+
+async def try_unfit(core: Core, workflow_id: str) -> None:
+    """Make the runs of a workflow `ready` that are paused because their state did not fit its model.
+
+    Whoever registers the workflow may have brought a model that it fits; if not, they are paused as before.
+    """
+    now = core.clock.now()
+    for record in await core.store.unfit(workflow_id):
+        with contextlib.suppress(StaleVersion, LeaseLost):  # somebody resumed or aborted it meanwhile
+            await core.store.commit(Changes(moves=(RunMove.of(record, RunStatus.READY, now=now),), now=now))
 
 
 def _without_task(core: Core) -> list[str]:

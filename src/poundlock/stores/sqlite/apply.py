@@ -288,8 +288,9 @@ class Transaction:
         row = self.execute(sql.RUN_PHASE, (run_id,)).fetchone()
         if row is None:
             return Delivered(Fate.GONE, 0)
-        status, slot, workflow_id, load_key, inbox_seq = row
-        fate = delivered_fate(delivery, status_of(status), self.execute(sql.WAIT_PHASES, (run_id,)).fetchall())
+        status, slot, workflow_id, load_key, inbox_seq, unfit = row
+        armed = self.execute(sql.WAIT_PHASES, (run_id,)).fetchall()
+        fate = delivered_fate(delivery, status_of(status), armed, unfit=bool(unfit))
         if fate is Fate.GONE:
             return Delivered(fate, 0)
         seq = self._append(run_id, inbox_seq + 1, "event", now, None, delivery.event_ref)

@@ -88,6 +88,11 @@ def under_keys(cursor: sqlite3.Cursor, keys: Iterable[str]) -> list[RunRecord]:
     return [_record(cursor, row) for row in rows]
 
 
+def unfit(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
+    """Return the paused runs of a workflow that have an error."""
+    return [_record(cursor, row) for row in cursor.execute(sql.UNFIT, (workflow,)).fetchall()]
+
+
 def ready(cursor: sqlite3.Cursor, workflows: Collection[str], limit: int) -> list[tuple[int, float, str]]:
     """Return (priority, 0.0, id) of the most urgent ready runs."""
     return cursor.execute(sql.READY, (dump(list(workflows)), limit)).fetchall()

@@ -241,13 +241,19 @@ def empty_inboxes(count: int) -> str:
 RUN_EXISTS: Final = "SELECT 1 FROM runs WHERE run_id = ?"
 RUN_CONDITIONS: Final = "SELECT version, epoch, inbox_seq, slot, workflow_id, load_key FROM runs WHERE run_id = ?"
 RUN_STATUS: Final = "SELECT status FROM runs WHERE run_id = ?"
-RUN_PHASE: Final = "SELECT status, slot, workflow_id, load_key, inbox_seq FROM runs WHERE run_id = ?"
+RUN_PHASE: Final = """
+SELECT status, slot, workflow_id, load_key, inbox_seq, outcome IS NOT NULL FROM runs WHERE run_id = ?
+"""
+UNFIT: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_unfit
+WHERE workflow_id = ? AND status = 'paused' AND outcome IS NOT NULL ORDER BY run_id
+"""  # noqa: S608 - our own column names
 RUN: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?"  # noqa: S608 - our own column names
 
 TAKE_RUN: Final = """
 UPDATE runs
-SET status = ?, owner = ?, version = version + 1, epoch = epoch + 1, wake_at = NULL, slot = ?, attempt = attempt + ?,
-    updated_at = ?
+SET status = ?, owner = ?, version = version + 1, epoch = epoch + 1, wake_at = NULL, outcome = NULL, slot = ?,
+    attempt = attempt + ?, updated_at = ?
 WHERE run_id = ?
 """
 TAKE_SLOT: Final = "UPDATE runs SET slot = 1 WHERE run_id = ?"

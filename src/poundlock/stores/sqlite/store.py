@@ -198,6 +198,10 @@ class SqliteStore:
         """Return all that is needed to go on with a run."""
         return await self._read(lambda cursor: reads.checkpoint(cursor, run_id))
 
+    async def unfit(self, workflow: str) -> list[RunRecord]:
+        """Return paused runs with an error."""
+        return await self._read(lambda cursor: reads.unfit(cursor, workflow))
+
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return unconsumed messages."""
         return await self._read(lambda cursor: reads.inbox(cursor, run_id, after))
