@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from poundlock.codecs import detach
 from poundlock.errors import InvalidDefinition, StateInvalid
-from poundlock.guard import call_now
+from poundlock.guard import call_now, repr_of
 from poundlock.model.annotations import type_hints
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
@@ -50,7 +50,7 @@ def compile_binding(
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        raise InvalidDefinition(f"{path}: cannot read the parameters of {function!r}", path=path) from None
+        raise InvalidDefinition(f"{path}: cannot read the parameters of {repr_of(function)}", path=path) from None
     hints = type_hints(function)
     positional: list[Getter] = []
     keyword: list[tuple[str, Getter]] = []

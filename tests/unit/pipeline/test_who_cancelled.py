@@ -336,7 +336,8 @@ def shaped(shape, act):
     options = dict(SHAPES[shape])
     beside = options.pop("beside", ())
     steps = [Step("work", act, **options), *(Step("other", other) for other in beside)]
-    stages = [Stage("zero", [Step("first", ok)]), Stage("one", steps)]
+    # On the loop: a runtime that is never stopped would leave the thread of a sync step behind.
+    stages = [Stage("zero", [Step("first", ok_on_the_loop)]), Stage("one", steps)]
     return Workflow("wf", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages)])
 
 
@@ -371,6 +372,36 @@ async def test_a_stop_leaves_the_run_where_its_last_commit_left_it(stores, shape
     assert (result.status, result.state) == ("completed", {"fine": True})
     entries = (await again.timeline("r")).entries
     assert [entry.type for entry in entries if entry.type.endswith("failure")] == []
+
+
+@pytest.mark.parametrize("how", ["abort", "stop"])
+@pytest.mark.parametrize("shape", ["with retry", "with time-out", "one of two"])
+async def test_no_attempt_begins_once_the_run_was_interrupted_between_two(stores, vclock, how, shape):
+    """A run that waits for its next attempt is interrupted there, and does not begin it."""
+    failed, tried = asyncio.Event(), []
+
+    async def work():
+        tried.append(1)
+        failed.set()
+        raise ConnectionError("closed")
+
+    patient = Retry(3, backoff=3600, on=(BaseException,))
+    options = {"timeout": 60} if shape == "with time-out" else {}
+    steps = [Step("work", work, retry=patient, **options)]
+    if shape == "one of two":
+        steps.append(Step("other", ok_on_the_loop))
+    rt = await stores.enter(Workflow("wf", pipelines=[Pipeline("main", [Stage("one", steps)])]))
+    waiting = asyncio.ensure_future(rt.invoke("wf", run_id="r"))
+    await failed.wait()
+    began = vclock.now()
+    if how == "abort":
+        await rt.abort("r")
+        assert (await waiting).status is RunStatus.ABORTED
+    else:
+        await rt.stop(drain=0)
+        await asyncio.wait([waiting])
+        assert waiting.exception() is not None
+    assert (tried, vclock.now()) == ([1], began)
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
