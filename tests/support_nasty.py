@@ -92,6 +92,12 @@ RAISES = {
 }
 """What it may raise, made anew each time."""
 
+
+def throw(name):
+    """Raise one of those."""
+    raise RAISES[name]()  # noqa: RSE102 - the call makes the error
+
+
 CANCELS = {"cancels itself, awaits": _awaits, "cancels itself, returns": _returns, "cancels itself often": _often}
 """How it may cancel the task it runs in."""
 

@@ -131,6 +131,16 @@ def passes(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     return for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(task))
 
 
+def ends(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether what came out of user code ends this task: it passes, or somebody has cancelled the task.
+
+    For tasks that nobody cancels but for their end. Where a run is concerned its Interruption tells that.
+    """
+    return passes(error, task) or (
+        isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    )
+
+
 async def clear_cancellation(task: asyncio.Task[Any], down_to: int = 0) -> None:
     """Take back the cancellations of the current task that user code left behind, delivered or not.
 
@@ -256,7 +266,8 @@ async def call_within(
     keep(task)
     try:
         if await _done_within(task, seconds, clock):
-            return task.result()
+            # Whoever cancels its own task and returns ends that task as cancelled.
+            return Answer(None, asyncio.CancelledError()) if task.cancelled() else task.result()
         task.cancel()
         await _done_within(task, grace, clock)
     except asyncio.CancelledError:

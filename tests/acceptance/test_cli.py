@@ -22,7 +22,7 @@ wf = Workflow("slow")
 @wf.step
 async def first(n):
     if n == 0:
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
 
 wf.wait("answer", on="answer", correlate={"n": StateRef("n")})
 """

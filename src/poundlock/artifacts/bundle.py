@@ -21,7 +21,8 @@ from poundlock.artifacts.make import check_product, publish
 from poundlock.artifacts.node import EMPTY, READY, Node, Slot
 from poundlock.artifacts.recipe import Recipe
 from poundlock.codecs import dump, load
-from poundlock.errors import BundleDamaged, PoundlockError
+from poundlock.errors import BundleDamaged
+from poundlock.guard import describe, for_the_process
 
 VERSION: Final = 1
 
@@ -196,6 +197,9 @@ def _decoded(slot: Slot, recipe: Recipe, item: BundleItem) -> Any:
         data = load(item.data)
         instance = recipe.template.codec.decode(data) if recipe.template.codec is not None else data
         check_product(slot, instance)
-    except (Exception, PoundlockError) as error:
-        raise _damaged(f"'{item.key}' cannot be decoded ({type(error).__name__}: {error})") from error
+    except BaseException as error:  # the codec is the user's
+        if for_the_process(error):
+            raise
+        said = describe(error)
+        raise _damaged(f"'{item.key}' cannot be decoded ({said.type}: {said.message})") from error
     return instance

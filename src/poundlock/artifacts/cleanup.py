@@ -16,7 +16,7 @@ from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
 from poundlock.clock import timeout_after
 from poundlock.errors import ArtifactTimeout
-from poundlock.guard import describe, for_the_process, log_text, passes
+from poundlock.guard import describe, ends, for_the_process, log_text
 
 
 class FinishGenerator:
@@ -137,18 +137,13 @@ class Sweep:
         return task
 
     async def _bounded(self, node: Node, awaitable: Awaitable[Any]) -> None:
-        limit = node.cleanup_timeout
+        limit, task = node.cleanup_timeout, asyncio.current_task()
         scope = timeout_after(node.clock, limit)
         try:
             async with scope:
                 await awaitable
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            self._note(error)
         except BaseException as error:  # isolation is what a sweep is for
-            if passes(error, asyncio.current_task()):
+            if ends(error, task):
                 raise
             late = f"did not end within {limit} s and was given up"
             self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from poundlock.artifacts import explain
 from poundlock.artifacts.node import READY, Node, Slot
 from poundlock.clock import timeout_after
+from poundlock.guard import ends
 
 
 class Health(NamedTuple):
@@ -21,7 +22,7 @@ class Health(NamedTuple):
     """
 
     ok: bool
-    error: Exception | None
+    error: BaseException | None
     seconds: float
 
 
@@ -37,13 +38,15 @@ async def health(node: Node, timeout: float) -> dict[str, Health]:
 
 async def _ping(slot: Slot, timeout: float) -> Health:
     clock, ping = slot.node.clock, slot.recipe.template.health
-    started = clock.monotonic()
-    error: Exception | None = None
+    started, task = clock.monotonic(), asyncio.current_task()
+    error: BaseException | None = None
     well = False
     try:
         async with timeout_after(clock, timeout):
             well = await _asked(ping, slot.instance) is not False
-    except Exception as raised:  # noqa: BLE001 - whatever a ping raises is its answer
+    except BaseException as raised:  # whatever a ping raises is its answer
+        if ends(raised, task):
+            raise
         error = raised
     return Health(well, error, clock.monotonic() - started)
 

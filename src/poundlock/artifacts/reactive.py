@@ -13,7 +13,7 @@ from poundlock.artifacts.announce import announce, tell
 from poundlock.artifacts.cleanup import add_cleanup
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
-from poundlock.guard import log_text
+from poundlock.guard import ends, log_text
 
 
 # --------------------------------------------------------------------------------------------------- selections
@@ -99,7 +99,7 @@ def start_streams(slot: Slot) -> None:
 
 
 async def _produce(slot: Slot, producer: Callable[..., Any]) -> None:
-    generation = slot.builds
+    generation, task = slot.builds, asyncio.current_task()
 
     def emit(value: Any) -> None:
         if slot.builds == generation and slot.status is READY:
@@ -111,7 +111,9 @@ async def _produce(slot: Slot, producer: Callable[..., Any]) -> None:
                 emit(value)
         else:
             await producer(emit)
-    except Exception as error:  # noqa: BLE001 - a producer is the user's; what it raises is logged and told
+    except BaseException as error:  # a producer is the user's; what it raises is logged and told
+        if ends(error, task):
+            raise
         lost = "the artifact is built anew when it is next asked for"
         logger.error("the stream of '%s' failed; %s\n%s", slot.name, lost, log_text(error))
         if slot.builds == generation and slot.status is READY:

@@ -26,7 +26,7 @@ from blinker import NamedSignal
 
 from poundlock.bus.signals import EventSignal, EventSignals
 from poundlock.errors import EmitLoop, InvalidDefinition, InvalidEvent
-from poundlock.guard import for_the_process, log_text, passes, repr_of
+from poundlock.guard import ends, for_the_process, log_text, repr_of
 from poundlock.model.events import Event
 from poundlock.model.patterns import is_pattern, type_matches
 from poundlock.ports import Handler, Publication, PublicationHandler, Subscription
@@ -398,16 +398,12 @@ class LocalBus:
 
     async def _finish(self, receiver: Any, publication: Publication, rest: Awaitable[Any]) -> None:
         """Wait for what a handler left to be awaited."""
+        task = asyncio.current_task()
         try:
             await rest
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # the loop is shutting down
-            self._complain(receiver, publication, error)
         except BaseException as error:  # user code
-            if passes(error, asyncio.current_task()):
-                raise
+            if ends(error, task):
+                raise  # CancelledError: the loop is shutting down
             self._complain(receiver, publication, error)
         else:
             self._delivered += 1

@@ -216,7 +216,6 @@ async def beside(
         if timer is not None:
             timer.cancel()
         for task in pending:
-            task.add_done_callback(_forget)
             run.supervision.keep(task)
             log.warning(
                 "%s of run '%s' did not end within %g s of its cancellation: left behind",
@@ -227,9 +226,3 @@ async def beside(
     if cancelled is not None:
         raise cancelled
     return failed
-
-
-def _forget(task: asyncio.Task[Any]) -> None:
-    """Take note of an error that nobody waits for, so that the loop does not complain of it."""
-    if not task.cancelled():
-        task.exception()

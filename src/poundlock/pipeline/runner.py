@@ -151,9 +151,12 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
             outcome = failed(run, run_error(stray, None, None), run.plan.path_json)
     if outcome is not None:
         return Driven(outcome, before, None)
-    await progress.resumed(run)
+    try:
+        await progress.resumed(run)
+    except asyncio.CancelledError as error:
+        await judge(run, task, error)  # a hook's own cancellation concerns nobody
     if disturbed(run, task):
-        await judge(run, task, None)  # a hook's own cancellation concerns nobody
+        await judge(run, task, None)
     return None
 
 

@@ -58,8 +58,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
     """
     if len(stage.steps) != 1 or stage.timeout is not None:
         return await _perform_together(run, stage, task)
-    done = await _perform_step(run, stage.steps[0], None)
-    return StageDone(stage, error=done) if isinstance(done, RunError) else StageDone(stage, (done,))
+    return _stage_done(stage, [await _perform_step(run, stage.steps[0], None)])
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -82,24 +81,30 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
             path=stage.path,
         )
         return StageDone(stage, error=run_error(late, stage.id, None))
+    if failed is not None and failed.cancelled():  # from outside, before it began: `_perform_step` never raises that
+        return StageDone(stage, error=run_error(asyncio.CancelledError(), stage.id, None))
+    return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
+
+
+def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | None]) -> StageDone:
     done: list[StepDone] = []
-    for each in (failed,) if failed is not None else tasks:
-        result = each.result()
+    for result in results:
         if isinstance(result, RunError):
             return StageDone(stage, error=result)
+        assert result is not None  # noqa: S101 - nothing was given up
         done.append(result)
     return StageDone(stage, done)
 
 
-def _has_failed(task: asyncio.Task[StepDone | RunError]) -> bool:
+def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
     return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
 
 
-async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError:
-    """All attempts of a step: what it came to, or why it failed for good.
+async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError | None:
+    """All attempts of a step: what it came to, or why it failed for good; None if it was given up within `scope`.
 
     Raises:
-        Interrupted, Withdrawn: nobody wants to know.
+        Interrupted: the run was interrupted, and there is no scope.
     """
     journal, task = run.journal, current_task()
 
@@ -123,12 +128,17 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
         journal.add(run.clock.now(), "pipeline", "step:retry", step.path_json, dump(detail))
 
     try:
-        done = await (attempt(1) if step.retry is None else repeat(step.retry, run.clock, attempt, on_retry))
+        try:
+            done = await (attempt(1) if step.retry is None else repeat(step.retry, run.clock, attempt, on_retry))
+        except (Interrupted, Withdrawn):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
+            # Judged again, because its task may have been cancelled between two attempts.
+            return failure_of(run, step, await judge(run, task, error, scope) or error)
     except (Interrupted, Withdrawn):
-        raise
-    except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
-        # Judged again, because its task may have been cancelled between two attempts.
-        return failure_of(run, step, await judge(run, task, error, scope) or error)
+        if scope is None:
+            raise
+        return None  # in a task of its own: whoever gave it up knows
     journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
     return done
 

@@ -24,20 +24,22 @@ Pair = tuple[str, str]
 
 
 class Line:
-    """Changes of one pair that are on their way, and the load after the last of them."""
+    """Changes of one pair that are on their way, and the load after the last of them.
 
-    __slots__ = ("broken", "gone", "in_flight", "load", "pair", "tail", "token")
+    Without slots, because there is one for nearly every run: what rarely changes is its class's.
+    """
+
+    load: Load
+    token: Token | None
+    in_flight: int = 0
+    broken: bool = False
+    gone: asyncio.Future[None] | None = None
+    """Done when nothing of it is on its way any more; made if somebody waits for that."""
+    tail: RunRecord | None = None
+    """The run queued last, which the store may not know yet."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        self.load = Load()
-        self.token: Token | None = None
-        self.in_flight = 0
-        self.broken = False
-        self.gone: asyncio.Future[None] | None = None
-        """Done when nothing of it is on its way any more; made if somebody waits for that."""
-        self.tail: RunRecord | None = None
-        """The run queued last, which the store may not know yet."""
 
 
 class LoadDesk:
@@ -46,6 +48,8 @@ class LoadDesk:
     def __init__(self, store: Store) -> None:
         self.turn = asyncio.Lock()
         """Held by whoever was refused together with others too often, and now decides alone."""
+        self.deciding: dict[tuple[str, str], asyncio.Future[None] | None] = {}
+        """Events that are being decided, by source and id; the future is for other copies of the event, if any came."""
         self._store = store
         self._lines: dict[Pair, Line] = {}
 

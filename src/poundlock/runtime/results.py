@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
 from poundlock.clock import timeout_after
 from poundlock.model.durations import Duration, optional_seconds
@@ -14,25 +13,11 @@ from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
 
 
-class Accepted(NamedTuple):
-    """What `Create` and `Resume` answer: the run is accepted. What it comes to is a question of its own.
-
-    Attributes:
-        run_id: which run.
-        here: whether this process drives it; else it is `ready` for whoever knows its workflow.
-    """
-
-    run_id: str
-    here: bool = True
-
-
-async def rest_of(core: Core, accepted: Accepted) -> RunResult:
-    """Return an accepted run's result at its next pause or its end; as it is now where another process drives it."""
-    if accepted.here:
-        return await rested(core, accepted.run_id)
-    checkpoint = await core.store.checkpoint(accepted.run_id)
+async def as_it_is(core: Core, run_id: str) -> RunResult:
+    """Return the result of a run that another process goes on with, as it is now."""
+    checkpoint = await core.store.checkpoint(run_id)
     if checkpoint is None:
-        raise not_found(accepted.run_id)
+        raise not_found(run_id)
     return result_of_checkpoint(core, checkpoint)
 
 
@@ -48,6 +33,13 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
 
 async def rested(core: Core, run_id: str, timeout: Duration | None = None) -> RunResult:
     """Return a run's result at its next pause or its end; at once if it rests already."""
+    if timeout is None and core.runs.has_task(run_id):  # nearly always: it was accepted a moment ago
+        waiter = core.waiters.rest(run_id)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            core.waiters.forget(run_id, waiter)
+            raise
     return await _wait(core, run_id, timeout, pauses_count=True)
 
 
@@ -61,7 +53,7 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
     limit = timeout_after(core.clock, optional_seconds(timeout))
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
-        if core.runs.driven(run_id) is None:
+        if not core.runs.has_task(run_id):
             vacancy = core.runs.vacancy(run_id)
             if vacancy is not None and vacancy.error is not None:
                 raise vacancy.error  # stranded: nothing drives it on until `recover`

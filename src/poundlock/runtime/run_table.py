@@ -113,18 +113,18 @@ class LiveRun:
         left: done when the run's task is left behind, if anybody asked.
     """
 
-    __slots__ = ("begun", "creation", "entry", "gate", "left", "new", "phase", "run", "task")
+    # Defaults in the class instead of slots: most runs never set most of these.
+    phase = Phase.ABSENT
+    begun = False
+    task: asyncio.Task[None] | None = None
+    gate: asyncio.Event | None = None
+    creation: asyncio.Task[None] | None = None
+    left: asyncio.Future[None] | None = None
 
     def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
         self.run = run
         self.entry = entry
-        self.phase = Phase.ABSENT
         self.new = new
-        self.begun = False
-        self.task: asyncio.Task[None] | None = None
-        self.gate: asyncio.Event | None = None
-        self.creation: asyncio.Task[None] | None = None
-        self.left: asyncio.Future[None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -190,6 +190,11 @@ class RunTable:
             return entry
         return None
 
+    def has_task(self, run_id: str) -> bool:
+        """Whether a run is driving or closing: then its task answers those who wait for it."""
+        entry = self._entries.get(run_id)
+        return entry is not None and (entry.phase is _DRIVING or entry.phase is _CLOSING)
+
     def vacancy(self, run_id: str) -> Vacancy | None:
         """Return the entry of a run that is loading, unsure or stranded."""
         entry = self._entries.get(run_id)
@@ -228,11 +233,13 @@ class RunTable:
     def begin(self, live: LiveRun) -> LiveRun | None:
         """Let a run be driven; returns who drove it before and is not done yet."""
         run_id = live.run.identity.run_id
-        before = self._leave(run_id, _DRIVING)
+        before = self._leave(run_id, _DRIVING) if run_id in self._entries else None  # absent: most runs are new
         live.phase = _DRIVING
         self._entries[run_id] = live
         if not live.run.written:
             self._unwritten[run_id] = live
+        if before is None:
+            return None
         if type(before) is LiveRun:
             return before if before is not live and before.alive else None
         if type(before) is Vacancy and before.early:
@@ -278,8 +285,16 @@ class RunTable:
         self._entries[run_id] = live
 
     def drop(self, run_id: str) -> LiveRun | Vacancy | None:
-        """Forget a run; returns its entry."""
-        return self._leave(run_id, _ABSENT)
+        """Forget a run, whatever its phase; returns its entry."""
+        entry = self._entries.pop(run_id, None)
+        if entry is None:
+            return None
+        if entry.phase is _PARKED:
+            del self._parked[run_id]
+        entry.phase = _ABSENT
+        if self._unwritten:
+            self._unwritten.pop(run_id, None)
+        return entry
 
     def written(self, run_id: str) -> None:
         """Note that the store knows a run from now on."""
@@ -299,18 +314,9 @@ class RunTable:
         return vacancy
 
     def _leave(self, run_id: str, target: Phase) -> LiveRun | Vacancy | None:
-        """Take the present entry out, on the way to another phase."""
-        entry = self._entries.get(run_id)
-        if entry is None:
-            if target is not _ABSENT:
-                check_phase(_ABSENT, target)
-            return None
-        check_phase(entry.phase, target)
-        del self._entries[run_id]
-        self._parked.pop(run_id, None)
-        self._unwritten.pop(run_id, None)
-        entry.phase = _ABSENT
-        return entry
+        """Take the present entry out, on the way to another phase than absent."""
+        check_phase(self.phase(run_id), target)
+        return self.drop(run_id)
 
     # ------------------------------------------------------------------------------------------------- eviction
     def _arm_eviction(self) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from poundlock.codecs import dump
+from poundlock.errors import PoundlockError
 from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
@@ -47,28 +48,45 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
 
-    def changes_now() -> Changes:
-        return changes_of(
-            run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=status is not _READY
-        )
-
     freed = run.slot and not keeps_slot
-    changes = changes_now()
+    guarded = status is not _READY
+    changes = changes_of(run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded)
     try:
-        promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
+        if freed:
+            promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=True)
+        else:
+            promoted = (await core.store.commit(changes)).promoted
     except FAULTS as fault:
-
-        async def commit() -> tuple[str, ...]:
-            nonlocal changes
-            if changes.creates and run.written:  # written meanwhile, because somebody had a message for it
-                changes = changes_now()
-            return await commit_freeing(core, live.entry, run.identity, changes, freed=freed)
-
-        promoted = await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
+        said = (status, wake_at, record)
+        changes, promoted = await _settle_again(core, live, fault, changes, said, freed=freed, slot=keeps_slot)
     take_commit(run, changes)
     if changes.creates:
         core.runs.written(run.identity.run_id)
     return promoted
+
+
+async def _settle_again(
+    core: Core,
+    live: LiveRun,
+    fault: PoundlockError,
+    changes: Changes,
+    said: tuple[RunStatus, float | None, str | None],
+    *,
+    freed: bool,
+    slot: bool,
+) -> tuple[Changes, tuple[str, ...]]:
+    """Repeat a commit that the store could not take; returns what was committed in the end, and who was promoted."""
+    run = live.run
+    status, wake_at, record = said
+
+    async def commit() -> tuple[Changes, tuple[str, ...]]:
+        now = changes
+        if changes.creates and run.written:  # written meanwhile, because somebody had a message for it
+            guarded = status is not _READY
+            now = changes_of(run, status, wake_at=wake_at, outcome=record, slot=slot, guard_inbox=guarded)
+        return now, await commit_freeing(core, live.entry, run.identity, now, freed=freed)
+
+    return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
 
 
 async def commit_freeing(
@@ -102,7 +120,7 @@ async def commit_freeing(
     # Read only so that those who decide next know what this comes to.
     [(load, token)] = await core.loads.read([pair])
     after, _ = load.left(run_id, slots, queued=unqueued)
-    line = core.loads.submitted(pair, after, None if token is None else token.next())
+    line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
     applied = False
     try:
         promoted = (await core.store.commit(changes)).promoted
@@ -122,21 +140,22 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     run_id = run.identity.run_id
     status = run.status
     core.count(status._value_)
-    if core.runs.mine(live):
-        core.runs.rest(live)
     ended = status.terminal
     # As it is now: while hooks are called, or its services closed, the run may be resumed.
     result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
-    if ended and hooks.on_complete is not None and result is not None:
-        await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
-    if run.container is not None:
-        await _whatever_happens(core, close_container(core, live))
-    mine = core.runs.mine(live)  # it may have been resumed by now, and then it is another one's
-    if mine:
-        if status is _PAUSED or status is _DELAYED:
-            core.runs.park(live)
-        else:
-            core.runs.drop(run_id)
+    mine = core.runs.mine(live)
+    if not ended or hooks.on_complete is not None or run.container is not None:
+        if mine:
+            core.runs.rest(live)
+        if ended and hooks.on_complete is not None and result is not None:
+            await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
+        if run.container is not None:
+            await _whatever_happens(core, close_container(core, live))
+        mine = core.runs.mine(live)  # it may have been resumed by now, and then it is another one's
+    if mine and ended:
+        core.runs.drop(run_id)
+    elif mine:
+        core.runs.park(live)
     if ended and hooks.on_cleanup is not None:
         core.tasks.keep(live.task)
         await _whatever_happens(core, call_hook(core, live.entry, "on_cleanup"))

@@ -33,11 +33,11 @@ class Waiters:
         try:
             yield waiter
         finally:
-            waiters = group.get(run_id)
-            if waiters is not None and waiter in waiters:
-                waiters.remove(waiter)
-                if not waiters:
-                    del group[run_id]
+            _remove(group, run_id, waiter)
+
+    def forget(self, run_id: str, waiter: Waiter) -> None:
+        """Let go of a future that `rest` gave: whoever wanted it went away."""
+        _remove(self._rest, run_id, waiter)
 
     def anybody(self, run_id: str) -> bool:
         """Whether anybody waits for a run."""
@@ -72,6 +72,14 @@ def _add(group: dict[str, list[Waiter]], run_id: str) -> Waiter:
     else:
         group[run_id] = [waiter]
     return waiter
+
+
+def _remove(group: dict[str, list[Waiter]], run_id: str, waiter: Waiter) -> None:
+    waiters = group.get(run_id)
+    if waiters is not None and waiter in waiters:
+        waiters.remove(waiter)
+        if not waiters:
+            del group[run_id]
 
 
 def _resolve(waiters: list[Waiter] | tuple[()], result: RunResult) -> None:

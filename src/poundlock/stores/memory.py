@@ -166,7 +166,9 @@ class MemoryStore:
         self._write_runs(changes)
         for change in changes.loads:
             self._set_load((change.workflow_id, change.load_key), change.load, change.token)
-        promoted = tuple(run_id for release in changes.releases for run_id in self._release(release, changes.now))
+        promoted: list[str] = []
+        for release in changes.releases:
+            promoted += self._release(release, changes.now)
         delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
         posted = tuple(
             [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
@@ -176,7 +178,7 @@ class MemoryStore:
         for ref, _ in changes.events:
             if ref not in self._uses:  # nobody wanted it after all
                 del self._events[ref]
-        return Committed(promoted, delivered, posted)
+        return Committed(tuple(promoted), delivered, posted)
 
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
         now = changes.now
@@ -378,12 +380,16 @@ class MemoryStore:
         else:
             self._loads[pair] = (loaded, token)
 
-    def _release(self, release: Release, now: float) -> list[str]:
-        pair = (release.workflow_id, release.load_key)
+    def _release(self, release: Release, now: float) -> Sequence[str]:
+        workflow_id, load_key, run_id, queued, slots, _ = release
+        pair = (workflow_id, load_key)
         known = self._loads.get(pair)
         if known is None:
-            return []  # nobody is active or queued
-        loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
+            return ()  # nobody is active or queued
+        loaded, free = known[0].left(run_id, slots, queued=queued)
+        if loaded.idle:
+            self._set_load(pair, loaded, known[1])
+            return ()
         promoted: list[str] = []
         queue = self._queues.get(pair)
         while queue and len(promoted) < free:
@@ -458,8 +464,8 @@ class MemoryStore:
 
     def _checkpoint(self, row: _Row) -> Checkpoint:
         since, text = row.snapshot or (0, "")
-        first = bisect_right(row.log, since, key=itemgetter(0))
-        rows = [LogRow(*entries) for entries in row.log[first:]]
+        log = row.log[bisect_right(row.log, since, key=itemgetter(0)) :] if since else row.log
+        rows = [LogRow(*entries) for entries in log]
         state = fold(rows, load(text) if text else None)
         event = self._events[row.identity.event_ref]
         return Checkpoint(row.record(), state, event, tuple(row.inbox), size_of(rows), len(text))

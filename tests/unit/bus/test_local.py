@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from support import LAST_RESORT
+from support_nasty import RAISES, throw
 
 from poundlock.bus import LocalBus
 from poundlock.bus.local import _current
@@ -717,3 +718,22 @@ def test_subscriptions_say_what_they_are():
     assert repr(subscription) == "<subscription of print to 'order.*'>"
     subscription.cancel()
     assert repr(subscription).endswith(", cancelled>")
+
+
+@pytest.mark.parametrize("name", RAISES)
+@pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
+async def test_whatever_a_handler_raises_the_others_hear_the_event(name, later, caplog):
+    """SystemExit, odd errors without a text: each is logged as that handler's failure."""
+
+    async def fails_later(_):
+        await asyncio.sleep(0)  # noqa: TID251 - it really waits
+        throw(name)
+
+    bus, heard = LocalBus(), []
+    bus.subscribe("a", fails_later if later else lambda _: throw(name))
+    bus.subscribe("a", heard.append)
+    await bus.publish(Event("a"))
+    await bus.join()
+    assert len(heard) == 1
+    assert bus.statistics().failed == 1
+    assert "failed on event 'a'" in caplog.text

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
 from typing import Annotated
 
 import pytest
 from pydantic import AfterValidator, BaseModel
-from support_nasty import CANCELS, FAILS, RAISES, Own
+from support_nasty import CANCELS, FAILS, RAISES, Own, throw
 
 from poundlock import (
     Pause,
@@ -48,6 +49,10 @@ async def forever():
 
 
 def ok():
+    return {"fine": True}
+
+
+async def ok_on_the_loop():
     return {"fine": True}
 
 
@@ -146,7 +151,7 @@ def sync_of(name):
     if name in RAISES:
 
         def act():
-            raise RAISES[name]()  # noqa: RSE102 - it makes the error
+            throw(name)
     else:
 
         def act():
@@ -181,7 +186,7 @@ async def test_what_a_validator_raises_is_the_failure_of_that_stage(runtime, any
 
     def check(value):
         if broken.pop() if broken else False:
-            raise RAISES[fails]()  # noqa: RSE102 - it makes the error
+            throw(fails)
         return value
 
     class Model(BaseModel):
@@ -323,7 +328,7 @@ SHAPES = {
     "plain": {},
     "with retry": {"retry": EVERYTHING},
     "with time-out": {"retry": EVERYTHING, "timeout": 3600},
-    "one of two": {"retry": EVERYTHING, "beside": [ok]},
+    "one of two": {"retry": EVERYTHING, "beside": [ok_on_the_loop]},
 }
 
 
@@ -331,7 +336,8 @@ def shaped(shape, act):
     options = dict(SHAPES[shape])
     beside = options.pop("beside", ())
     steps = [Step("work", act, **options), *(Step("other", other) for other in beside)]
-    return Workflow("wf", pipelines=[Pipeline("main", [Stage("zero", [Step("first", ok)]), Stage("one", steps)])])
+    stages = [Stage("zero", [Step("first", ok)]), Stage("one", steps)]
+    return Workflow("wf", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages)])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -476,3 +482,54 @@ def test_a_loop_that_ends_is_a_stop(shape, answer):
     asyncio.run(unstopped())
     record = asyncio.run(store.load("r"))
     assert (record.head.status, record.head.stage, tried) == (RunStatus.RUNNING, "one", [1])
+
+
+# -------------------------------------------------------------------------------------------- what is no failure
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_coroutine_that_is_closed_with_its_loop_ends_in_peace(shape):
+    """Where the loop is gone, GeneratorExit is the end of the run's coroutine and no failure: nothing is awaited."""
+    store, told, inside = MemoryStore(), [], asyncio.Event()
+
+    async def work():
+        try:
+            inside.set()
+            await forever()
+        except GeneratorExit:
+            told.append("closed")
+            raise
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: told.append(context["message"].split("!")[0]))
+
+    async def begin():
+        rt = WorkflowRuntime(shaped(shape, work), store=store)
+        await rt.__aenter__()
+        await rt.emit("go")
+        await inside.wait()
+        return rt
+
+    rt = loop.run_until_complete(begin())
+    loop.close()
+    del rt
+    gc.collect()
+    assert "closed" in told
+    assert set(told) <= {"closed", "Task was destroyed but it is pending"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_keyboard_interrupt_on_the_main_thread_is_for_the_process(shape):
+    """Ctrl-C goes on to whoever runs the loop; the run is not failed by it and goes on when the process comes back."""
+    store = MemoryStore()
+
+    async def work():
+        raise KeyboardInterrupt
+
+    async def main():
+        async with WorkflowRuntime(shaped(shape, work), store=store) as rt:
+            await rt.invoke("wf", run_id="r")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    record = asyncio.run(store.load("r"))
+    assert record.head.stage == "one"
+    assert not record.head.status.terminal

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from poundlock import Exclusive, SingletonLoop, StateRef, Transient, Trigger, Verdict, Workflow
+from poundlock import Event, Exclusive, SingletonLoop, StateRef, Transient, Trigger, Verdict, Workflow
 from poundlock.errors import Refused
 from poundlock.stores.sqlite import SqliteStore
 
@@ -141,6 +141,19 @@ async def test_new_events_among_approvals_all_get_their_receipt(runtime, store, 
     assert verdicts[Verdict.RESUMED] == MANY
     assert verdicts[Verdict.STARTED] + verdicts[Verdict.QUEUED] == MANY
     assert await store.syncs() - before < MANY / 2
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+async def test_events_that_come_several_times_at_once_share_their_syncs(runtime, store, vclock, copies):
+    """Of events that come more than once at the same moment one copy each is decided; the others hear so together."""
+    rt = await runtime(approvals(Transient(MANY, capacity=None)), store=store, clock=vclock)
+    events = [Event("placed", {"id": number}, id=f"e{number}") for number in range(MANY)]
+    before, asked = await store.syncs(), store.asked
+    receipts = await asyncio.gather(*(rt.emit(event) for event in events for _ in range(copies)))
+    verdicts = Counter(line.verdict for receipt in receipts for line in receipt.lines)
+    assert verdicts == {Verdict.STARTED: MANY, Verdict.DUPLICATE: (copies - 1) * MANY}
+    assert store.asked - asked < 8 * copies * MANY
+    assert await store.syncs() - before < MANY / 4
 
 
 @pytest.mark.parametrize("mode", [Exclusive("queue_single"), SingletonLoop("replace")], ids=["exclusive", "singleton"])

@@ -267,7 +267,7 @@ async def test_commands_can_be_dispatched(runtime):
     from poundlock.runtime.commands import Create
 
     rt = await runtime(workflow())
-    accepted = await rt.dispatch(Create("wf", payload={"n": 1}))
-    assert (await rt.wait(accepted.run_id)).state == {"n": 1, "pipeline": "a"}
+    run_id = await rt.dispatch(Create("wf", payload={"n": 1}))
+    assert (await rt.wait(run_id)).state == {"n": 1, "pipeline": "a"}
     with pytest.raises(InvalidDefinition):
         await rt.dispatch("nonsense")

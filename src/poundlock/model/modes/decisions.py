@@ -66,7 +66,8 @@ class Load(NamedTuple):
             slots: how many runs the mode lets be active at once.
             queued: whether it left the queue; otherwise it gave its slot back.
         """
-        return (self.unqueued(run_id) if queued else self.freed(run_id)).promoted(slots)
+        after = self.unqueued(run_id) if queued else self.freed(run_id)
+        return after.promoted(slots) if after.queued else (after, 0)
 
 
 @dataclass(frozen=True, slots=True)

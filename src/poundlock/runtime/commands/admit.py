@@ -85,6 +85,28 @@ async def admit(core: Core, command: Admit) -> Admitted:
 
 
 async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
+    """Decide and commit once no other copy of the event is being decided: only then is it known for a duplicate."""
+    event = offer.event
+    name = (event.source, event.id)
+    copies = core.loads.deciding
+    if name in copies:
+        # Lined up behind the other one it would be refused, and with it all who line up behind this one. The copies
+        # wait for the first alone, not for each other: then all of them are refused, and told, at once.
+        waiting = copies[name]
+        if waiting is None:
+            waiting = copies[name] = asyncio.get_running_loop().create_future()
+        await asyncio.shield(waiting)
+        return await _together(core, offer)
+    copies[name] = None
+    try:
+        return await _together(core, offer)
+    finally:
+        waiting = copies.pop(name)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+
+async def _together(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
     """Decide and commit; if somebody was quicker, again with all others who were refused, at last one after another."""
     for _ in range(_TOGETHER):
         done = await _attempt(core, offer)
@@ -92,7 +114,7 @@ async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
             return done
         # What was in the way may still be on its way to the disk: trying before it is there would fail again.
         await core.store.written_behind()
-    # Some are in each other's way again and again, such as many copies of many events: each gets on alone.
+    # Where some are in each other's way again and again, each gets on alone.
     async with core.loads.turn:
         for _ in range(_ATTEMPTS):
             done = await _attempt(core, offer)

@@ -14,7 +14,6 @@ from poundlock.pipeline.writing import creation_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.results import Accepted
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
 
@@ -32,8 +31,8 @@ class Create:
     idempotency_key: str | None = None
 
 
-async def create(core: Core, command: Create) -> Accepted:
-    """Handle `Create`: returns once the run is accepted. It goes on whether anybody waits for it or not.
+async def create(core: Core, command: Create) -> str:
+    """Handle `Create`: returns the run's id once it is accepted. It goes on whether anybody waits for it or not.
 
     A run with an id or key of the caller's is durable by then; another one's creation rides in its first boundary.
 
@@ -48,11 +47,9 @@ async def create(core: Core, command: Create) -> Accepted:
         raise NotRegistered(f"workflow '{entry.id}' is being deregistered: register it again", workflow_id=entry.id)
     if command.conflict not in ("fail", "use_existing"):
         raise InvalidDefinition(f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict")
-    for path, name in (("run_id", command.run_id), ("idempotency_key", command.idempotency_key)):
-        if name is not None and not is_name(name):
-            raise InvalidDefinition(
-                f"{path} is {name!r:.60}: use printable text of 1 to 1024 characters without outer blanks", path=path
-            )
+    addressed = command.run_id is not None or command.idempotency_key is not None
+    if addressed:
+        _check_names(command)
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
     run_id = core.ids.uuid7(core.clock.now()) if command.run_id is None else command.run_id
@@ -73,13 +70,21 @@ async def create(core: Core, command: Create) -> Accepted:
         payload_text=text,
         run_id=run_id,
     )
-    if command.run_id is None and command.idempotency_key is None:
+    if not addressed:
         start(core, LiveRun(run, entry, new=True))
-        return Accepted(run.identity.run_id)
+        return run.identity.run_id
     return await _addressed(core, command, entry, run, text)
 
 
-async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> Accepted:
+def _check_names(command: Create) -> None:
+    for path, name in (("run_id", command.run_id), ("idempotency_key", command.idempotency_key)):
+        if name is not None and not is_name(name):
+            raise InvalidDefinition(
+                f"{path} is {name!r:.60}: use printable text of 1 to 1024 characters without outer blanks", path=path
+            )
+
+
+async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> str:
     """Create a run that others may know by its id or key: its creation is durable before it starts."""
     changes = creation_of(run)
     if command.idempotency_key is not None:
@@ -93,16 +98,16 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
             # The key speaks first, also where the run's id is taken: checked here, remembered with the creation.
             await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
         except KeysTaken as taken:
-            return Accepted(_first_call(key, taken))
+            return _first_call(key, taken)
         changes.remember = (key,)
     try:
         await core.tasks.to_the_end(_begin(core, entry, run, changes))
     except KeysTaken as taken:
-        return Accepted(_first_call(changes.remember[0], taken))
+        return _first_call(changes.remember[0], taken)
     except RunExists:
         if command.conflict == "fail":
             raise
-    return Accepted(run.identity.run_id)
+    return run.identity.run_id
 
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> None:

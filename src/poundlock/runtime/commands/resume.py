@@ -16,7 +16,6 @@ from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up
-from poundlock.runtime.results import Accepted
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run
 from poundlock.stores.answers import finished, not_found
@@ -36,8 +35,11 @@ class Resume:
     wait: str | None = None
 
 
-async def resume(core: Core, command: Resume) -> Accepted:
-    """Handle `Resume`; returns when the answer is durable. Where the workflow is unknown, the run is left `ready`.
+async def resume(core: Core, command: Resume) -> bool:
+    """Handle `Resume`; returns when the answer is durable.
+
+    Returns:
+        Whether this process drives the run on. Where its workflow is unknown it is left `ready`.
 
     Raises:
         RunNotFound, RunFinished: there is nothing to resume.
@@ -61,7 +63,7 @@ async def resume(core: Core, command: Resume) -> Accepted:
                     await _leave_ready(core, patch, checkpoint.record)
                 except (StaleVersion, LeaseLost):
                     continue  # somebody was quicker here as well
-                return Accepted(run_id, here=False)
+                return False
             live = LiveRun(restored_run(core, entry, checkpoint), entry)
         else:
             row = _parked_row(live)
@@ -80,7 +82,7 @@ async def resume(core: Core, command: Resume) -> Accepted:
             if core.runs.mine(live):
                 core.runs.park(live)
             raise
-        return Accepted(run_id)
+        return True
 
 
 def _epoch_now(core: Core, command: Resume) -> int | None:
