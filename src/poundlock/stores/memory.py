@@ -173,27 +173,33 @@ class MemoryStore:
         posted = tuple(
             [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
         )
-        self._remember(changes, delivered)
+        if changes.remember or changes.receipt is not None:
+            self._remember(changes, delivered)
         for ref, _ in changes.events:
             if ref not in self._uses:  # nobody wanted it after all
                 del self._events[ref]
         return Committed(tuple(promoted), delivered, posted)
 
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
-        keys = changes.remembered(delivered)
-        for key in keys:
-            place = (key.source, key.event_id, key.scope)
-            self._remembered.put(place, key, key.expires_at)
-            if key.run_id in self._rows and key.expires_at == WITH_ITS_RUN:
-                self._rows[key.run_id].remembered = place
+        now = changes.now
+        longest = 0.0
+        added = 0
+        for key in changes.remembered(delivered):
+            source, event_id, scope, _, run_id, expires_at = key
+            self._remembered.put((source, event_id, scope), key, expires_at)
+            added += 1
+            if expires_at == WITH_ITS_RUN and run_id in self._rows:
+                self._rows[run_id].remembered = (source, event_id, scope)
+            elif expires_at > longest:
+                longest = expires_at
         receipt = changes.receipt
         if receipt is not None:
             name = (receipt.source, receipt.event_id)
-            until = max(receipt.time + RECEIPTS_KEPT, self._receipts.expiry(name), *(key.expires_at for key in keys))
+            until = max(receipt.time + RECEIPTS_KEPT, longest, self._receipts.expiry(name))
             self._receipts.put(name, settle_lines(receipt.lines, changes.deliveries, delivered), until)
-        at_most = 8 + 2 * len(keys)  # more than were added, so that a backlog shrinks
-        self._remembered.prune(changes.now, at_most)
-        self._receipts.prune(changes.now, at_most)
+        at_most = 8 + 2 * added  # more than were added, so that a backlog shrinks
+        self._remembered.prune(now, at_most)
+        self._receipts.prune(now, at_most)
 
     def _forget_runs(self) -> None:
         """Let go of what is kept too many of the ended runs, the first to end first."""

@@ -16,6 +16,7 @@ from poundlock.errors import RunNotFound
 from poundlock.model.modes import Exclusive
 from poundlock.runtime.dispatch import DispatchIndex
 from poundlock.stores import MemoryStore
+from poundlock.stores.sqlite import SqliteStore
 
 DAY = 86_400.0
 
@@ -88,19 +89,22 @@ def objects():
     return len(gc.get_objects()) + sum(len(each) for each in gc.get_objects() if type(each) in (dict, set, list))
 
 
-async def test_a_process_that_works_for_ever_does_not_grow(vclock, monkeypatch):
-    """After some 6,000 events and runs of every kind a process has no more objects than after half of them."""
-    monkeypatch.setattr(DispatchIndex, "CACHED_TYPES", 100)
-    monkeypatch.setattr(local, "_KNOWN_TYPES", 100)
-    async with WorkflowRuntime(*workflows(), store=MemoryStore(keep=100), clock=vclock) as rt:
-        for number in range(250):
+@pytest.mark.parametrize(("kind", "rounds"), [("memory", 250), ("sqlite", 60)])
+async def test_a_process_that_works_for_ever_does_not_grow(kind, rounds, vclock, tmp_path, monkeypatch):
+    """After thousands of events and runs of every kind a process has no more objects than after half of them."""
+    monkeypatch.setattr(DispatchIndex, "CACHED_TYPES", 50)
+    monkeypatch.setattr(local, "_KNOWN_TYPES", 50)
+    path = tmp_path / "runs.db"
+    store = MemoryStore(keep=100) if kind == "memory" else SqliteStore(path, synchronous="OFF", clock=vclock)
+    async with WorkflowRuntime(*workflows(), store=store, clock=vclock) as rt:
+        for number in range(rounds):
             await one(rt, number)
             vclock.advance(DAY / 20)
         before = objects()
-        for number in range(250, 500):
+        for number in range(rounds, 2 * rounds):
             await one(rt, number)
             vclock.advance(DAY / 20)
-        assert objects() - before < 500
+        assert objects() - before < 300
 
 
 async def test_a_run_that_was_left_behind_may_be_forgotten(runtime, vclock, caplog):

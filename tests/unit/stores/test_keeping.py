@@ -8,47 +8,52 @@ FOR_EVER = float("inf")
 
 
 # ------------------------------------------------------------------------------------------------------ expiring
+HOUR = 3600.0
+
+
 def test_what_has_expired_goes_a_few_at_a_time():
-    """`prune` takes away at most as many as it is told to, those that expired first, and none before its time."""
+    """`prune` takes away at most as many as it is told to, the hours that are over first, and none before its time."""
     kept = Expiring()
     for number in range(10):
-        kept.put(number, f"value {number}", 100.0 + number)
-    kept.prune(100.0 + GRACE - 1, 99)
+        kept.put(number, f"value {number}", number // 5 * HOUR + 100.0)
+    kept.prune(100.0 + GRACE, 99)
     assert len(kept) == 10
-    kept.prune(1_000.0 + GRACE, 3)
-    assert [kept.get(number) is None for number in range(5)] == [True, True, True, False, False]
-    kept.prune(105.0 + GRACE, 99)
-    assert len(kept) == 4
-    assert kept.expiry(9) == 109.0
-    assert kept.expiry(0) == 0.0
+    kept.prune(10 * HOUR + GRACE, 3)
+    assert len(kept) == 7
+    kept.prune(HOUR + GRACE, 99)
+    assert [kept.get(number) for number in (4, 5)] == [None, "value 5"]
+    assert len(kept) == 5
+    kept.prune(2 * HOUR + GRACE, 99)
+    assert len(kept) == 0
+    assert kept.expiry(5) == 0.0
 
 
 def test_what_is_put_again_has_its_new_time():
     """An entry that was put again goes at its new time, be it later or never; dropped, it goes at once."""
     kept = Expiring()
-    for key, again in (("later", 500.0), ("never", FOR_EVER), ("dropped", 500.0)):
-        kept.put(key, "first", 100.0)
+    for key, again in (("later", 20 * HOUR), ("never", FOR_EVER), ("sooner", 2 * HOUR), ("dropped", 20 * HOUR)):
+        kept.put(key, "first", 5 * HOUR)
         kept.put(key, "again", again)
     kept.drop("dropped")
     kept.drop("dropped")
-    kept.prune(200.0 + GRACE, 99)
-    assert [kept.get(key) for key in ("later", "never", "dropped")] == ["again", "again", None]
-    kept.prune(600.0 + GRACE, 99)
+    kept.prune(4 * HOUR + GRACE, 99)
+    assert [kept.get(key) for key in ("later", "never", "sooner", "dropped")] == ["again", "again", None, None]
+    assert kept.expiry("later") == 20 * HOUR
+    kept.prune(30 * HOUR + GRACE, 99)
     assert [kept.get(key) for key in ("later", "never")] == [None, "again"]
 
 
 def test_putting_one_key_for_ever_takes_no_more_room():
-    """However often a key is put, dropped, or kept for ever and then not, what is out of date is swept out."""
+    """However often a key is put, it has one place in each hour in which it was to expire, until that is over."""
     kept = Expiring()
     for number in range(10_000):
-        kept.put("same", number, 100.0 + number)
-        kept.put("changing", number, FOR_EVER if number % 2 else 1e6 + number)
-        kept.put("dropped", number, 2e6 + number)
-        kept.drop("dropped")
-    assert (len(kept), kept.get("same")) == (2, 9999)
-    assert len(kept._heap) < 200
-    kept.put("changing", "at last", 3e6)
-    kept.prune(4e6, 999)
+        kept.put("same", number, HOUR + number / 100)
+        kept.put("moving", number, HOUR * (10 + number // 1000))
+    assert (len(kept), sum(map(len, kept._hours.values()))) == (2, 1 + 10)
+    kept.prune(100 * HOUR + GRACE, 999)
+    assert (len(kept), kept._hours) == (0, {})
+    kept.put("same", "again", 200 * HOUR)
+    kept.prune(300 * HOUR + GRACE, 1)
     assert len(kept) == 0
 
 
