@@ -192,9 +192,10 @@ class LoopWatch:
     async def _watch(self, never: asyncio.Future[None], at_end: Callable[[], Awaitable[None]] | None) -> None:
         try:
             await never
-        finally:
+        except asyncio.CancelledError:
             if self._task is not None and at_end is not None:  # not closed: so it is the loop that ends
                 await at_end()
+            raise
 
     @property
     def ending(self) -> bool:

@@ -1,76 +1,18 @@
-"""The shapes that `--json` prints. They are stable: fields are added, but neither renamed nor removed.
+"""The shape that `poundlock run --json` prints; the others are in `runtime/shapes.py`, where the web finds them too.
 
-Times are seconds since 1970 UTC; what is absent is null. docs/how-to/command-line.md lists them.
+It is stable: fields are added, but neither renamed nor removed.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+from poundlock.runtime.shapes import run_shape
+
+if TYPE_CHECKING:  # for types alone: the command line starts quickly
     from poundlock.cli.feed import Feed
     from poundlock.cli.feeding import Tally
-    from poundlock.model.events import Event
-    from poundlock.model.runs import RunError, RunInfo, WaitInfo
-    from poundlock.model.timeline import Timeline
-    from poundlock.runtime.receipts import Receipt
-
-
-def wait_shape(wait: WaitInfo) -> dict[str, Any]:
-    """Return a wait."""
-    return {
-        "id": wait.id,
-        "events": list(wait.events),
-        "where": [{"field": at.field, "op": at.op, "value": at.value} for at in wait.where],
-        "correlate": dict(wait.correlate),
-        "parked": wait.parked,
-        "expires_at": wait.expires_at,
-        "resume_at": wait.resume_at,
-    }
-
-
-def error_shape(error: RunError | None) -> dict[str, Any] | None:
-    """Return why a run failed; the traceback text is part of `runs show` only."""
-    if error is None:
-        return None
-    return {
-        "type": error.type,
-        "message": error.message,
-        "code": error.code,
-        "stage": error.stage,
-        "step": error.step,
-    }
-
-
-def run_shape(info: RunInfo) -> dict[str, Any]:
-    """Return a run as lists show it."""
-    return {
-        "run_id": info.run_id,
-        "workflow_id": info.workflow_id,
-        "pipeline_id": info.pipeline_id,
-        "trigger_id": info.trigger_id,
-        "status": str(info.status),
-        "stage": info.stage,
-        "key": info.key,
-        "attempt": info.attempt,
-        "created_at": info.created_at,
-        "updated_at": info.updated_at,
-        "wake_at": info.wake_at,
-        "parent_id": info.parent_id,
-        "lineage": list(info.lineage),
-        "waits": [wait_shape(wait) for wait in info.waits],
-        "error": error_shape(info.error),
-    }
-
-
-def event_shape(event: Event) -> dict[str, Any]:
-    """Return an event without its payload."""
-    return {"id": event.id, "type": event.type, "source": event.source, "time": event.time, "key": event.key}
-
-
-def receipt_shape(number: int, receipt: Receipt) -> dict[str, Any]:
-    """Return the receipt of a line of a feed."""
-    return {"line": number, **receipt.to_dict()}
+    from poundlock.model.runs import RunInfo
 
 
 def feed_shape(
@@ -94,8 +36,3 @@ def feed_shape(
         "parked": [run_shape(info) for info in parked],
         "rested": rested,
     }
-
-
-def timeline_shape(timeline: Timeline) -> dict[str, Any]:
-    """Return a timeline."""
-    return {"run_id": timeline.run_id, "entries": [entry.to_dict() for entry in timeline.entries]}

@@ -15,6 +15,8 @@ _RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than c
 def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
     """Return how this run is written with the event that was admitted for it: running, or queued by nobody."""
     now = run.identity.created_at
+    if status is RunStatus.QUEUED:
+        run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
     log = run.journal.row(1)
     running = status is _RUNNING
     owner = run.owner if running else None

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from poundlock.codecs import pack
+from poundlock.guard import for_the_process
 from poundlock.model.changes import Changes, Post, Remember, RunCreate, RunMove, Token
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -21,7 +22,7 @@ from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import Route, code_of
+from poundlock.runtime.dispatch import Route, ask, code_of
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
@@ -110,15 +111,14 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
     if route.scope in offer.known:
         line(Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before")
         return
-    try:
-        if not route.wants(event):
-            line(Verdict.FILTERED, None, "`when` does not let it through")
-            return
-        load_key = route.partition(event)
-        initial = route.initial_state(event)
-    except Exception as error:  # noqa: BLE001 - when, key and map are user code; the other lines go on
-        line(Verdict.REJECTED, None, code_of(error))
+    asked = await ask(route, event)
+    if isinstance(asked, BaseException):
+        line(Verdict.REJECTED, None, code_of(asked))
         return
+    if asked is None:
+        line(Verdict.FILTERED, None, "`when` does not let it through")
+        return
+    load_key, initial = asked
     pair = (entry.id, load_key)
     if pair not in plan.loads:
         [plan.loads[pair]] = await core.loads.read([pair])
@@ -143,7 +143,9 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
                 priority=route.trigger.priority,
             )
             run_id = run.identity.run_id
-    except Exception as error:  # noqa: BLE001 - what the event brings may be no state; the other lines go on
+    except BaseException as error:  # what the event brings may be no state; the other lines go on
+        if for_the_process(error):
+            raise
         line(Verdict.REJECTED, None, code_of(error))
         return
     window = route.window

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from poundlock.codecs import clean
-from poundlock.errors import InvalidEvent, PoundlockError
+from poundlock.errors import InvalidEvent
+from poundlock.guard import call_now, clear_cancellation, describe
 from poundlock.model.conditions import all_match
 from poundlock.model.definitions import Trigger
 from poundlock.model.durations import seconds
@@ -120,8 +121,26 @@ def routes_of(entry: Registered) -> Iterator[Route]:
         yield Route(entry, trigger_id, trigger, trigger.pipeline or next(iter(entry.plans)), window)
 
 
-def code_of(error: Exception) -> str:
+async def ask(route: Route, event: Event) -> tuple[str, Any] | BaseException | None:
+    """Ask a trigger's `when`, `key` and `map` about an event; never raises what they raise.
+
+    Returns:
+        The key value and the initial state; None if `when` does not let it through; or what one of them raised.
+    """
+    caller = asyncio.current_task()
+    before = 0 if caller is None else caller.cancelling()
+    answer = call_now(_asked, route, event)
+    if caller is not None and caller.cancelling() > before:
+        await clear_cancellation(caller, before)  # their own doing: whoever emits was not meant
+        return answer.error or asyncio.CancelledError()
+    return answer.value if answer.error is None else answer.error
+
+
+def _asked(route: Route, event: Event) -> tuple[str, Any] | None:
+    return (route.partition(event), route.initial_state(event)) if route.wants(event) else None
+
+
+def code_of(error: BaseException) -> str:
     """Return an error as the reason of a `rejected` line: its code if it has one, and its text."""
-    if isinstance(error, PoundlockError):
-        return clean(f"{error.code}: {error.message}")
-    return clean(f"{type(error).__name__}: {error}")
+    said = describe(error)
+    return f"{said.code or said.type}: {said.message}"

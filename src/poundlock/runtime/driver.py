@@ -40,6 +40,7 @@ _PATIENCE = 2
 # ---------------------------------------------------------------------------------------------------- beginning
 def start(core: Core, live: LiveRun) -> None:
     """Drive a run in a task of its own."""
+    live.run.interruption = None  # what was asked of an earlier drive
     before = core.runs.begin(live)
     if before is not None:
         core.tasks.keep(before.task)
@@ -62,7 +63,7 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     if delayed:
         run.resume = Resume("delay")
     # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still to be called.
-    never_began = run.log_seq <= (2 if core.timeline else 1) and run.stage == run.plan.stages[0].id
+    never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.stages[0].id
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
@@ -196,14 +197,16 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         await close_container(core, live)
     else:
         live.open_gate()
-        if promoted:
-            start_promoted(core, promoted)
-        outcome = driven.outcome
-        if isinstance(outcome, Released):
+        try:
+            if promoted:
+                start_promoted(core, promoted)
+            _notice_wake(core, live, driven.outcome)
+        except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: what the run came to is durable, and is told
+            log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
+        if isinstance(driven.outcome, Released):
             await _let_go(core, live, stopped(run))
         else:
-            _notice_wake(core, live, outcome)
-            await finish(core, live, outcome)
+            await finish(core, live, driven.outcome)
 
 
 async def _let_finish(before: LiveRun) -> None:

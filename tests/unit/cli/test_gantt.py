@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from poundlock import Delay, Fail, Jump, StateRef, Terminate, Workflow, WorkflowRuntime
+from poundlock import Delay, Fail, Jump, Serialized, StateRef, Terminate, Workflow, WorkflowRuntime
 from poundlock.cli.gantt import PAUSE, QUEUE, WORK, Bar, duration, gantt, read_chart
+from poundlock.clock import sleep_until
 from poundlock.model.timeline import Timeline, TimelineEntry
 from poundlock.testing import VirtualClock
 
@@ -220,3 +221,20 @@ async def test_real_runs_of_every_kind():
     assert tardy["answer"].total == pytest.approx(60, abs=1)
     assert charts["late"].notes == ["answer: time ran out after 1 min"]
     assert charts["failed"].notes == ["failed: Fail: seven"]
+
+
+async def test_a_real_run_that_was_queued(stores):
+    """A run that waited for a slot is drawn as queued for that time, one that had it at once is not."""
+    wf = Workflow("w", mode=Serialized())
+
+    @wf.on("go")
+    @wf.step
+    async def work():
+        await sleep_until(stores.clock, stores.clock.now() + 60)
+
+    rt = await stores.enter(wf)
+    begun, queued = await rt.emit("go"), await rt.emit("go")
+    await queued.results()
+    charts = [read_chart(await rt.timeline(receipt.run_ids[0]), rt.clock.now()).rows[0] for receipt in (begun, queued)]
+    assert [row.label for row in charts] == ["work", "(queued)"]
+    assert charts[1].bars == [Bar(QUEUE, stores.clock.now() - 120, stores.clock.now() - 60)]

@@ -38,8 +38,8 @@ def resume(
     as a runtime that has its workflow opens the store.
     """
     with reporting(as_json=as_json):
-        from poundlock.cli.shapes import error_shape, wait_shape
         from poundlock.codecs import dump
+        from poundlock.runtime.shapes import error_shape, wait_shape
 
         merged = None if patch is None else _patch(patch)
         result = asyncio.run(_resume(run_id, needed(store), merged, wait, app))

@@ -139,8 +139,8 @@ class _Output:
 
     def told(self, line: Line, receipt: Receipt | None, fault: PoundlockError | None) -> None:
         """Show what became of a line."""
-        from poundlock.cli.shapes import receipt_shape
         from poundlock.codecs import dump
+        from poundlock.runtime.shapes import receipt_shape
 
         if fault is not None:
             self._bar.console.print(f"line {line.number}: {sentence(fault)}", markup=False, soft_wrap=True)

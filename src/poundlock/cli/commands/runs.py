@@ -31,9 +31,9 @@ def ls(
 ) -> None:
     """List runs, newest first."""
     with reporting(as_json=as_json):
-        from poundlock.cli.shapes import run_shape
         from poundlock.codecs import dump
         from poundlock.runtime.reading import info_of_record, query
+        from poundlock.runtime.shapes import run_shape
 
         wanted = query(workflow, status or None, key, text, None, None, limit, cursor)
         page = asyncio.run(_find(store, wanted))
@@ -56,8 +56,8 @@ def ls(
 def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show one run: where it stands, what it waits for, its state, its result or error."""
     with reporting(as_json=as_json):
-        from poundlock.cli import shapes
         from poundlock.codecs import dump
+        from poundlock.runtime import shapes
         from poundlock.runtime.reading import info_of_record, outcome_of
 
         checkpoint = asyncio.run(_checkpoint(store, run_id))

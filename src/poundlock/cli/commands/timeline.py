@@ -22,10 +22,10 @@ def show(
 ) -> None:
     """Draw a run's stages, steps and pauses as bars."""
     with reporting(as_json=as_json):
-        from poundlock.cli.shapes import timeline_shape
         from poundlock.codecs import dump
         from poundlock.model.timeline import Timeline, read_entries
         from poundlock.runtime.reading import info_of_record
+        from poundlock.runtime.shapes import timeline_shape
 
         record, rows = asyncio.run(_read(store, run_id))
         timeline = Timeline(run_id, read_entries(rows))

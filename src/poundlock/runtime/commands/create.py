@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from poundlock.errors import IdempotencyConflict, InvalidDefinition, KeysTaken, NotRegistered, RunExists
+from poundlock.errors import IdempotencyConflict, InvalidDefinition, InvalidEvent, KeysTaken, NotRegistered, RunExists
+from poundlock.guard import call_now, describe
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.pipeline.active import ActiveRun
@@ -59,7 +60,13 @@ async def create(core: Core, command: Create) -> str:
         event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload, run_id)
     initial = {} if event.payload is None else event.payload
     if trigger is not None and trigger.map is not None:
-        initial = trigger.map(event.detached())
+        answer = call_now(trigger.map, event.detached())
+        if isinstance(answer.error, Exception) and not isinstance(answer.error, (StopIteration, StopAsyncIteration)):
+            raise answer.error
+        if answer.error is not None:  # what would end a process, or means something to a coroutine
+            said = describe(answer.error)
+            raise InvalidEvent(f"map of trigger '{trigger_id}' raised {said.type}: {said.message}", path="map")
+        initial = answer.value
     run = new_run(
         core,
         entry,
