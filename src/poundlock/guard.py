@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,8 @@ from typing import Any, Final, NamedTuple
 from poundlock.clock import Clock
 from poundlock.codecs import clean
 from poundlock.errors import HookTimeout, PoundlockError
+
+log = logging.getLogger("poundlock.guard")
 
 
 class Interruption(StrEnum):
@@ -219,6 +222,24 @@ class Answer(NamedTuple):
     error: BaseException | None = None
 
 
+BLOCKING: Final = 1.0
+"""Seconds after which a plain function that held up the event loop is named in the log."""
+
+
+def name_blocking(clock: Clock, since: float, function: Callable[..., Any]) -> None:
+    """Name a function in the log if it has held up the event loop since then: nothing else could run meanwhile.
+
+    Args:
+        clock: measures the time.
+        since: when it was called, on the monotonic clock.
+        function: what was called.
+    """
+    seconds = clock.monotonic() - since
+    if seconds >= BLOCKING:
+        name = _quietly(lambda: f"{function.__module__}.{function.__qualname__}", repr_of(function))
+        log.warning("%s blocked the event loop for %.1f s: make it async, or give the work to a thread", name, seconds)
+
+
 def call_now(function: Callable[..., Any], *args: Any) -> Answer:
     """Call a plain function of a user (`when`, `map`, `key`, a validator); never raises."""
     try:
@@ -257,7 +278,9 @@ async def call_within(
     """
     caller = asyncio.current_task()
     before = caller.cancelling() if caller is not None else 0
+    since = clock.monotonic()
     answer = call_now(function, *args)
+    name_blocking(clock, since, function)
     if caller is not None and caller.cancelling() > before:
         await clear_cancellation(caller, before)
     if answer.error is not None or not inspect.isawaitable(answer.value):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from poundlock.codecs import detach, dump, pack
 from poundlock.errors import StateInvalid, StepFailed, WaitExpired
-from poundlock.guard import for_the_process, name_of
+from poundlock.guard import for_the_process, name_blocking, name_of
 from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Message, RunError, WaitRow
@@ -122,7 +122,9 @@ def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mappin
             raise StepFailed(
                 f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
             )
+        since = run.clock.monotonic()
         patch = declared.wait.patch(_own(event))
+        name_blocking(run.clock, since, declared.wait.patch)
     else:
         patch = row.patch if row.patch is not None else event.payload
     if patch is None or (row.patch is None and not isinstance(patch, Mapping)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from poundlock.errors import InvalidDefinition, StepFailed
-from poundlock.guard import repr_of
+from poundlock.guard import name_blocking, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction, Jump
 from poundlock.pipeline.plan import Router
 from poundlock.pipeline.run_view import RunView
@@ -45,7 +45,9 @@ def compile_router(router: Instruction | str | Callable[..., Any] | None, path: 
     sources = _sources(function, path)
 
     async def decide(run: RunView, results: dict[str, Any]) -> Instruction | None:
+        since = run.clock.monotonic()
         answer = function(**{name: source(run, results) for name, source in sources})
+        name_blocking(run.clock, since, function)
         if inspect.isawaitable(answer):
             answer = await answer
         return as_instruction(answer, path)

@@ -57,7 +57,8 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
         asyncio.CancelledError: a commit was cancelled, and the runtime did not ask for it.
         PoundlockError: a commit failed; the run stands where its last commit left it.
     """
-    task = current_task()
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - `current_task` says so too, in a call of its own
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed, StepTimeout
-from poundlock.guard import Interrupted, answer_of, describe, name_of
+from poundlock.guard import Interrupted, answer_of, describe, name_blocking, name_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
@@ -202,7 +202,9 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     if step.in_thread:
         result = await run.threads.call(step.action, tuple(args), kwargs)
     else:
+        since = run.clock.monotonic()
         result = step.action(*args, **kwargs)
+        name_blocking(run.clock, since, step.action)
     # A plain wrapper around an async function does not look async before it is called.
     return await result if asyncio.iscoroutine(result) else result
 

@@ -63,8 +63,10 @@ def changes_of(
         return _creation(run, status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
     log, snapshot = run.journal.row(run.log_seq + 1), None
     # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
-    if log is not None and run.log_size + len(log.text) > run.snapshot_size and not ended:
-        snapshot = dump(run.state)
+    if log is not None:
+        run.log_size += len(log.text)  # counted again if this is refused: then a snapshot only comes earlier
+        if run.log_size > run.snapshot_size and not ended:
+            snapshot = dump(run.state)
     epoch = run.epoch
     move = RunMove(
         run.identity.run_id,
@@ -137,7 +139,6 @@ def take_commit(run: ActiveRun, changes: Changes) -> None:
     run.wake_at = move.wake_at
     if log is not None:
         run.log_seq += log.size
-        run.log_size += len(log.text)
         run.journal.forget(log.size)
         if move.snapshot is not None:
             _snapshot_taken(run, 0, len(move.snapshot))

@@ -111,7 +111,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
     if route.scope in offer.known:
         line(Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before")
         return
-    asked = await ask(route, event)
+    asked = await ask(route, event, core.clock)
     if isinstance(asked, BaseException):
         line(Verdict.REJECTED, None, code_of(asked))
         return

@@ -86,6 +86,8 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Have due runs claimed at a time; set when the runtime starts."""
+        self.wanted: dict[str, list[str]] = {}
+        """By run, the event types of the wait it is paused at that its workflow does not name."""
         self.want: Callable[[str, list[str]], None] = _nothing
         """Listen for what a run waits for from now on; set when the runtime starts."""
         self.counters: dict[str, int] = {}

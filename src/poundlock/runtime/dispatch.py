@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from poundlock.clock import Clock
 from poundlock.errors import InvalidEvent
-from poundlock.guard import call_now, clear_cancellation, describe
+from poundlock.guard import BLOCKING, call_now, clear_cancellation, describe, name_blocking
 from poundlock.model.conditions import all_match
 from poundlock.model.definitions import Trigger
 from poundlock.model.durations import seconds
@@ -121,7 +122,7 @@ def routes_of(entry: Registered) -> Iterator[Route]:
         yield Route(entry, trigger_id, trigger, trigger.pipeline or next(iter(entry.plans)), window)
 
 
-async def ask(route: Route, event: Event) -> tuple[str, Any] | BaseException | None:
+async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | BaseException | None:
     """Ask a trigger's `when`, `key` and `map` about an event; never raises what they raise.
 
     Returns:
@@ -129,7 +130,13 @@ async def ask(route: Route, event: Event) -> tuple[str, Any] | BaseException | N
     """
     caller = asyncio.current_task()
     before = 0 if caller is None else caller.cancelling()
+    since = clock.monotonic()
     answer = call_now(_asked, route, event)
+    trigger = route.trigger
+    named = (trigger.when, trigger.key, trigger.map, route.entry.mode.key)
+    for function in named if clock.monotonic() - since >= BLOCKING else ():
+        if callable(function):
+            name_blocking(clock, since, function)
     if caller is not None and caller.cancelling() > before:
         await clear_cancellation(caller, before)  # their own doing: whoever emits was not meant
         return answer.error or asyncio.CancelledError()

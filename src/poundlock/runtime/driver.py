@@ -19,7 +19,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.outcome import Outcome, Paused, Released
+from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, Unfit
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
@@ -200,7 +200,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         try:
             if promoted:
                 start_promoted(core, promoted)
-            _notice_wake(core, live, driven.outcome)
+            if not run.status.terminal or run.identity.run_id in core.wanted:
+                _notice_wake(core, live, driven.outcome)
         except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: what the run came to is durable, and is told
             log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
         if isinstance(driven.outcome, Released):
@@ -340,7 +341,7 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
             core.wake_at(outcome.wait.expires_at)
         named = live.entry.subscribed
         core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
-    elif live.run.status == "delayed":
-        core.wake_at(outcome.until)  # type: ignore[union-attr]  # only Delayed leaves a run delayed
-    else:
+    elif isinstance(outcome, Delayed):
+        core.wake_at(outcome.until)
+    elif not isinstance(outcome, Unfit):  # one that does not fit goes on buffering what it waits for
         core.want(live.run.identity.run_id, [])

@@ -29,7 +29,6 @@ class Subscriptions:
         self._core = core
         self._handler = handler
         self._held: dict[str, tuple[Subscription, int]] = {}
-        self._wanted: dict[str, list[str]] = {}
         """What runs wait for that their workflows do not name, by run."""
         self._own: set[Subscription] = set()
 
@@ -57,9 +56,9 @@ class Subscriptions:
 
         A router may make up a type for each run ("reply.<id>"), so these do not stay until the runtime stops.
         """
-        before = self._wanted.pop(run_id, ())
+        before = self._core.wanted.pop(run_id, ())
         if events:
-            self._wanted[run_id] = events
+            self._core.wanted[run_id] = events
         for event in events:
             self.take(event)
         for event in before:
@@ -75,7 +74,7 @@ class Subscriptions:
         for subscription, _ in self._held.values():
             subscription.cancel()
         self._held.clear()
-        self._wanted.clear()
+        self._core.wanted.clear()
         self._own.clear()
 
 

@@ -296,6 +296,15 @@ class RunTable:
             self._unwritten.pop(run_id, None)
         return entry
 
+    def drop_mine(self, live: LiveRun) -> bool:
+        """Forget a run that was driven and written, if this is still its entry; returns whether it was."""
+        run_id = live.run.identity.run_id
+        if self._entries.get(run_id) is not live:
+            return False
+        del self._entries[run_id]
+        live.phase = _ABSENT
+        return True
+
     def written(self, run_id: str) -> None:
         """Note that the store knows a run from now on."""
         self._unwritten.pop(run_id, None)

@@ -143,18 +143,17 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     ended = status.terminal
     # As it is now: while hooks are called, or its services closed, the run may be resumed.
     result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
-    mine = core.runs.mine(live)
     if not ended or hooks.on_complete is not None or run.container is not None:
-        if mine:
+        if core.runs.mine(live):
             core.runs.rest(live)
         if ended and hooks.on_complete is not None and result is not None:
             await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
         if run.container is not None:
             await _whatever_happens(core, close_container(core, live))
-        mine = core.runs.mine(live)  # it may have been resumed by now, and then it is another one's
-    if mine and (ended or isinstance(outcome, Unfit)):  # one that does not fit is read anew, by whatever mends it
-        core.runs.drop(run_id)
-    elif mine:
+    # It may have been resumed by now, and then it is another one's.
+    if ended or isinstance(outcome, Unfit):  # one that does not fit is read anew, by whatever mends it
+        mine = core.runs.drop_mine(live)
+    elif mine := core.runs.mine(live):
         core.runs.park(live)
     if ended and hooks.on_cleanup is not None:
         core.tasks.keep(live.task)
@@ -184,7 +183,8 @@ async def tell_end(core: Core, run_id: str) -> None:
         return
     result = result_of_checkpoint(core, checkpoint)
     core.count(str(RunStatus.ABORTED))
-    core.want(run_id, [])
+    if run_id in core.wanted:
+        core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))

@@ -153,8 +153,8 @@ class MemoryStore:
         if len(self._ended) > self._keep:
             self._forget_runs()
         self._commits += 1
-        for event in changes.events:
-            self._events.setdefault(event.ref, event.event)
+        for ref, event in changes.events:
+            self._events.setdefault(ref, event)
         for create in changes.creates:
             self._create(create)
         for move in changes.moves:
@@ -268,7 +268,8 @@ class MemoryStore:
         row = _Row(create, self._numbers)
         identity = create.identity
         self._rows[identity.run_id] = row
-        self._use(identity.event_ref)
+        uses, ref = self._uses, identity.event_ref
+        uses[ref] = uses.get(ref, 0) + 1
         if create.log is not None:
             row.log.append(_entries(create.log))
         if create.waits:

@@ -261,3 +261,63 @@ async def test_a_cancelled_poller_goes_on(stores):
     await stores.clock.run_until_idle()
     await stores.clock.run_for("2h")
     assert (await rt.wait(run.run_id, 60)).status is COMPLETED
+
+
+# ---------------------------------------------------------------------------------------------- blocking the loop
+@pytest.mark.parametrize("place", ["when", "map", "key", "on_complete", "on_dispatch", "step", "router", "patch"])
+async def test_a_plain_function_that_blocks_the_loop_is_named(runtime, vclock, caplog, place):
+    """A `def` that holds the event loop up for seconds is named in the log; a quick one is not."""
+
+    def slowly(*_args, **_kwargs):
+        vclock.advance(3)
+
+    def slow_when(_event):
+        slowly()
+        return True
+
+    def slow_key(_event):
+        slowly()
+        return "key"
+
+    def slow_map(_event):
+        slowly()
+        return {}
+
+    def slow_hook(_about):
+        slowly()
+
+    def slow_step():
+        slowly()
+
+    def slow_router():
+        slowly()
+
+    def slow_patch(_event):
+        slowly()
+        return {}
+
+    functions = {"when": slow_when, "map": slow_map, "key": slow_key}
+    wf = Workflow("w", triggers={"go": Trigger("go", **{name: functions[name] for name in functions if name == place})})
+
+    @wf.step(id="inline", executor="inline")
+    def work():
+        return slow_step() if place == "step" else None
+
+    @wf.route(after="inline")
+    def decide():
+        return slow_router() if place == "router" else None
+
+    wf.wait("ok", on="ok", patch=slow_patch if place == "patch" else None)
+    vclock.autojump = False
+    rt = await runtime()
+    await rt.register(wf, **({place: slow_hook} if place.startswith("on_") else {}))
+    [run_id] = (await rt.emit("go")).run_ids
+    await vclock.run_until_idle()
+    await rt.emit("ok")
+    assert (await rt.wait(run_id)).status is COMPLETED
+    named = {"step": "work", "router": "decide"}.get(place, functions.get(place, slow_hook).__name__)
+    if place == "patch":
+        named = "slow_patch"
+    said = [record.getMessage() for record in caplog.records if "blocked the event loop" in record.getMessage()]
+    assert len(said) == (2 if place == "on_dispatch" else 1)
+    assert all(named in text and "3.0 s" in text for text in said)
