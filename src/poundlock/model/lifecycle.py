@@ -44,7 +44,7 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     RunStatus.RUNNING: {
         RunStatus.RUNNING: "stage boundary",
         RunStatus.READY: "given back: its owner died or stopped",
-        RunStatus.PAUSED: "parked until something it waits for comes",
+        RunStatus.PAUSED: "parked until something it waits for comes, or until its state fits its model",
         RunStatus.DELAYED: "parked until a time",
         RunStatus.COMPLETED: "last stage done, or terminated by a router",
         RunStatus.FAILED: "a step failed for good, or a router said so",
@@ -52,7 +52,7 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     },
     RunStatus.PAUSED: {
         RunStatus.RUNNING: "resumed: event, person or timeout",
-        RunStatus.READY: "resumed where its workflow is unknown",
+        RunStatus.READY: "resumed where its workflow is unknown, or tried again because its state did not fit",
         RunStatus.ABORTED: "aborted while parked",
     },
     RunStatus.DELAYED: {
