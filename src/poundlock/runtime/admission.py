@@ -206,7 +206,8 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
 
 def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -> Delivery:
     record: RunRecord = waiting.record
-    owner = core.worker if record.identity.workflow_id in core.entries else None
+    entry = core.entries.get(record.identity.workflow_id)
+    owner = core.worker if entry is not None and not entry.closing else None
     waits = tuple((row.wait_id, row.epoch) for row in waiting.hit)
     return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)))
 

@@ -32,6 +32,7 @@ from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run, without_stages
 from poundlock.runtime.settling import finish, settle
+from poundlock.runtime.transitions import given_back
 
 _PATIENCE = 2
 """Refused attempts to stop after which deliveries of this process wait until the run has stopped."""
@@ -49,10 +50,14 @@ def start(core: Core, live: LiveRun) -> None:
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
-    """Drive a run whose checkpoint says that it is this process's own; returns whether it is driven now."""
+    """Drive a run whose checkpoint says that it is this process's own.
+
+    Returns:
+        Whether it is driven now; not if its workflow was taken out meanwhile: then it has to be given back.
+    """
     identity = checkpoint.record.identity
     entry = core.entries.get(identity.workflow_id)
-    if entry is None or checkpoint.record.head.status is not RunStatus.RUNNING:
+    if entry is None or entry.closing or checkpoint.record.head.status is not RunStatus.RUNNING:
         return False
     try:
         run = restored_run(core, entry, checkpoint)
@@ -94,6 +99,24 @@ async def _load_and_start(core: Core, run_id: str) -> None:
             _strand(core, run_id, error)
         return
     if core.runs.phase(run_id) is Phase.LOADING and (checkpoint is None or not adopt(core, checkpoint)):
+        await give_back(core, [run_id], begun=False)
+
+
+async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
+    """Make runs that this process owns but does not drive `ready`, under a new epoch, and forget them.
+
+    Args:
+        core: of the runtime.
+        run_ids: which runs; one that is not running, or not owned by this process, is left as it is.
+        begun: whether user code may have run since their last commit: then they count as recovered when claimed.
+    """
+    for run_id in run_ids:
+        record = await core.store.load(run_id)
+        if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
+            try:
+                await core.store.commit(Changes(moves=(given_back(record, core.clock.now(), begun=begun),)))
+            except (StaleVersion, LeaseLost):
+                continue  # it was moved after all
         core.runs.drop(run_id)
 
 
@@ -104,15 +127,21 @@ async def _read(core: Core, run_id: str) -> Checkpoint | None:
         return await again(core, fault, lambda: core.store.checkpoint(run_id), f"reading run '{run_id}'")
 
 
-def take_up(core: Core, run_ids: Iterable[str]) -> None:
-    """Have runs looked up that a commit may have made this process's own, because its answer was lost."""
+def take_up(core: Core, run_ids: Iterable[str], error: BaseException | None = None) -> None:
+    """Have runs looked up that may be this process's own: the answer to a commit was lost, or a commit was refused.
+
+    Args:
+        core: of the runtime.
+        run_ids: which runs.
+        error: for those who wait for one that turns out to be somebody else's.
+    """
     wanted = list(run_ids)
     for run_id in wanted:
         core.runs.lose(run_id)
-    core.tasks.spawn(_look_up(core, wanted))
+    core.tasks.spawn(_look_up(core, wanted, error))
 
 
-async def _look_up(core: Core, run_ids: list[str]) -> None:
+async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) -> None:
     # What was lost may still be on its way to the disk.
     try:
         await core.store.written_behind()
@@ -130,11 +159,15 @@ async def _look_up(core: Core, run_ids: list[str]) -> None:
                 core.runs.drop(run_id)  # kept in memory while its row was moved
         elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
             continue
-        if checkpoint is not None and ours and adopt(core, checkpoint):
+        if checkpoint is not None and ours:
+            if not adopt(core, checkpoint):
+                await give_back(core, [run_id], begun=True)
             continue
         core.runs.drop(run_id)
-        if checkpoint is not None and not ours:
-            core.waiters.answer(result_of_checkpoint(core, checkpoint))
+        if checkpoint is not None:
+            core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it rests by now
+        if error is not None:
+            core.waiters.fail(run_id, error)
 
 
 async def _find_promoted(core: Core, workflow_id: str) -> None:
@@ -182,7 +215,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         await _interrupted(core, live)
     except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted, and is forgotten by now
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
-        await _let_go(core, live, error)
+        live.open_gate()
+        if core.runs.drop_mine(live):
+            take_up(core, [run.identity.run_id], error)  # refused for another reason it would be nobody's
+        await close_container(core, live)
     except BaseException as error:
         # A fault of the store that does not pass, or of our own: it must not end the other runs.
         if for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(live.task)):

@@ -14,8 +14,9 @@ from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, Publication
-from poundlock.runtime.commands.claim import give_back, try_unfit
+from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.core import Core, State, log
+from poundlock.runtime.driver import give_back
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.entries import Hooks
 from poundlock.runtime.poller import Poller

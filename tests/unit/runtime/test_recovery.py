@@ -16,7 +16,6 @@ from poundlock import (
     RunStatus,
     Serialized,
     Stage,
-    StaleVersion,
     Step,
     StoreFull,
     StoreUnavailable,
@@ -169,7 +168,7 @@ async def test_what_is_gone_from_the_definition_fails_clearly(stores, gone):
 
 
 async def test_an_owner_that_was_replaced_can_write_nothing(vclock):
-    """A runtime whose store was opened by another one is fenced: its runs' writes are refused and its waiters told."""
+    """A runtime whose store was opened by another one is fenced: its writes are refused, who waits gets the end."""
     ran, busy = [], Busy("two")
     store = MemoryStore()
     async with WorkflowRuntime(staged(ran, hold=busy), store=store, clock=vclock) as old:
@@ -181,11 +180,56 @@ async def test_an_owner_that_was_replaced_can_write_nothing(vclock):
             assert (await new.wait(run_id, 60)).status is COMPLETED
             before = await new.timeline(run_id)
             busy.free.set()
-            with pytest.raises((LeaseLost, StaleVersion)):
-                await waiting
+            assert (await waiting).status is COMPLETED
             assert (await new.timeline(run_id)).entries == before.entries
             assert Counter(name for _, name in ran) == {"one": 1, "two": 2, "three": 1}
             assert old.list_all_runs() == []
+
+
+async def test_who_waits_for_a_run_that_another_owner_drives_is_told(vclock):
+    """A run that was taken over and is still going on elsewhere: who waits for it here gets LeaseLost, at once."""
+    ran, busy, other = [], Busy("two"), Busy("two")
+    store = MemoryStore()
+    async with WorkflowRuntime(staged(ran, hold=busy), store=store, clock=vclock) as old:
+        [run_id] = (await old.emit("begin")).run_ids
+        await busy.inside.wait()
+        waiting = asyncio.create_task(old.wait(run_id))
+        await vclock.run_until_idle()
+        async with WorkflowRuntime(staged(ran, hold=other), store=store, clock=vclock) as new:
+            await other.inside.wait()
+            busy.free.set()
+            with pytest.raises(LeaseLost):
+                await waiting
+            other.free.set()
+            assert (await new.wait(run_id, 60)).status is COMPLETED
+
+
+async def test_a_run_that_was_promoted_while_its_workflow_was_taken_out_is_given_back(stores):
+    """A run whose checkpoint is read while its workflow is deregistered is `ready` for whoever registers it again."""
+    ran, busy = [], Busy("one")
+    rt = await stores.enter(staged(ran, hold=busy, mode=Serialized()))
+    first = await rt.emit("begin", n=1)
+    second = await rt.emit("begin", n=2)
+    await busy.inside.wait()
+    read, asked, go_on = rt.store.inner.checkpoint, asyncio.Event(), asyncio.Event()
+
+    async def slowly(run_id):
+        if run_id == second.run_ids[0]:
+            asked.set()
+            await go_on.wait()
+        return await read(run_id)
+
+    rt.store.inner.checkpoint = slowly
+    busy.free.set()
+    await asked.wait()
+    assert (await rt.wait(first.run_ids[0], 60)).status is COMPLETED
+    await rt.deregister("w")
+    go_on.set()
+    await stores.clock.run_until_idle()
+    assert (await rt.get_run(second.run_ids[0])).status is RunStatus.READY
+    await rt.register(staged(ran, mode=Serialized()))
+    result = await rt.wait(second.run_ids[0], 60)
+    assert (result.status, result.metadata["attempt"]) == (COMPLETED, 1)
 
 
 # ------------------------------------------------------------------------------------------------- failing stores

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
-from poundlock.runtime.driver import adopt
+from poundlock.runtime.driver import adopt, give_back
 from poundlock.runtime.run_table import Phase
-from poundlock.runtime.transitions import given_back
 
 _BATCH = 100
 
@@ -36,7 +34,8 @@ async def claim(core: Core, command: Claim) -> int:
         workflows = {entry.id for entry in core.entries.values() if not entry.closing}
         claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
         for claimed in claims:
-            adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed)
+            if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
+                await give_back(core, [claimed.checkpoint.record.identity.run_id], begun=claimed.recovered)
         taken += len(claims)
         if len(claims) < _BATCH:
             break
@@ -58,21 +57,3 @@ def _without_task(core: Core) -> list[str]:
     """Return the runs that are stranded, or whose task died without a word."""
     died = [live.run.identity.run_id for live in core.runs.all_driven() if live.task is not None and not live.alive]
     return [*core.runs.vacant(Phase.STRANDED), *died]
-
-
-async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
-    """Make runs that this process owns but does not drive `ready`, under a new epoch, and forget them.
-
-    Args:
-        core: of the runtime.
-        run_ids: which runs; one that is not running, or not owned by this process, is left as it is.
-        begun: whether user code may have run since their last commit: then they count as recovered when claimed.
-    """
-    for run_id in run_ids:
-        record = await core.store.load(run_id)
-        if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
-            try:
-                await core.store.commit(Changes(moves=(given_back(record, core.clock.now(), begun=begun),)))
-            except (StaleVersion, LeaseLost):
-                continue  # it was moved after all
-        core.runs.drop(run_id)

@@ -53,12 +53,12 @@ async def resume(core: Core, command: Resume) -> bool:
     epoch = _epoch_now(core, command)
     while True:
         live = core.runs.live(run_id)
-        if live is None or live.phase is not Phase.PARKED:
+        if live is None or live.phase is not Phase.PARKED or live.entry.closing:
             checkpoint = await core.store.checkpoint(run_id)
             row = _paused_at(command, checkpoint, epoch)
             assert checkpoint is not None  # noqa: S101 - refused otherwise
             entry = core.entries.get(checkpoint.record.identity.workflow_id)
-            if entry is None:
+            if entry is None or entry.closing:
                 try:
                     await _leave_ready(core, patch, checkpoint.record)
                 except (StaleVersion, LeaseLost):
