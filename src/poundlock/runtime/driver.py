@@ -64,6 +64,9 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     except StageGone:
         run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
         run.waits = ()  # whatever it was paused at leads nowhere: driven, it fails and says why
+    except Exception as error:  # noqa: BLE001 - a row that nobody foresaw must not keep others from being taken over
+        _strand(core, identity.run_id, error)
+        return True
     run.recovered = recovered
     if delayed:
         run.resume = Resume("delay")
@@ -93,13 +96,11 @@ def start_promoted(core: Core, promoted: Iterable[str]) -> None:
 async def _load_and_start(core: Core, run_id: str) -> None:
     try:
         checkpoint = await _read(core, run_id)
-    except PoundlockError as error:
-        log.error("run '%s' cannot be read, so it cannot go on: %s", run_id, error)
+        if core.runs.phase(run_id) is Phase.LOADING and (checkpoint is None or not adopt(core, checkpoint)):
+            await give_back(core, [run_id], begun=False)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
         if core.runs.phase(run_id) is Phase.LOADING:
             _strand(core, run_id, error)
-        return
-    if core.runs.phase(run_id) is Phase.LOADING and (checkpoint is None or not adopt(core, checkpoint)):
-        await give_back(core, [run_id], begun=False)
 
 
 async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
@@ -148,26 +149,34 @@ async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) 
     except FAULTS as fault:
         await again(core, fault, core.store.written_behind, "looking for what a commit came to")
     for run_id in run_ids:
-        checkpoint = await _read(core, run_id)
-        head = None if checkpoint is None else checkpoint.record.head
-        ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
-        live = core.runs.live(run_id)
-        if live is not None:
-            if head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch:
-                continue  # it knows all that the store knows
-            if not ours:
-                core.runs.drop(run_id)  # kept in memory while its row was moved
-        elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
-            continue
-        if checkpoint is not None and ours:
-            if not adopt(core, checkpoint):
-                await give_back(core, [run_id], begun=True)
-            continue
-        core.runs.drop(run_id)
-        if checkpoint is not None:
-            core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it rests by now
-        if error is not None:
-            core.waiters.fail(run_id, error)
+        try:
+            await _look_up_one(core, run_id, error)
+        except Exception as failed:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
+            if core.runs.phase(run_id) is Phase.UNSURE:
+                _strand(core, run_id, failed)
+
+
+async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> None:
+    checkpoint = await _read(core, run_id)
+    head = None if checkpoint is None else checkpoint.record.head
+    ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
+    live = core.runs.live(run_id)
+    if live is not None:
+        if head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch:
+            return  # it knows all that the store knows
+        if not ours:
+            core.runs.drop(run_id)  # kept in memory while its row was moved
+    elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
+        return
+    if checkpoint is not None and ours:
+        if not adopt(core, checkpoint):
+            await give_back(core, [run_id], begun=True)
+        return
+    core.runs.drop(run_id)
+    if checkpoint is not None:
+        core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it rests by now
+    if error is not None:
+        core.waiters.fail(run_id, error)
 
 
 async def _find_promoted(core: Core, workflow_id: str) -> None:
@@ -226,7 +235,6 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         if core.ending or not run.written:
             await _let_go(core, live, stopped(run) if core.ending else error)
             return
-        log.error("run '%s' cannot go on; it is as its last commit left it\n%s", run.identity.run_id, log_text(error))
         live.open_gate()
         if core.runs.mine(live):
             _strand(core, run.identity.run_id, error)
@@ -277,6 +285,8 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
 
 
 def _strand(core: Core, run_id: str, error: BaseException) -> None:
+    """Leave a run where `abort` and `recover` find it, and tell those who wait for it."""
+    log.error("run '%s' cannot go on; it is as its last commit left it\n%s", run_id, log_text(error))
     core.runs.strand(run_id, error)
     core.waiters.fail(run_id, error)
 

@@ -42,6 +42,7 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
         Phase.DRIVING: "new, or claimed together with its checkpoint",
         Phase.RESUMING: "an answer to a run that is only a row is being committed",
         Phase.UNSURE: "the answer to a commit that may have made it this process's own was lost",
+        Phase.STRANDED: "its row cannot be restored",
     },
     Phase.LOADING: {
         Phase.DRIVING: "its checkpoint is there",
@@ -76,6 +77,7 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
     Phase.UNSURE: {
         Phase.DRIVING: "the store says it is this process's own",
         Phase.PARKED: "the store says that nothing was written",
+        Phase.STRANDED: "the store cannot say",
         Phase.ABSENT: "the store says it is not this process's own",
     },
     Phase.STRANDED: {

@@ -232,6 +232,32 @@ async def test_a_run_that_was_promoted_while_its_workflow_was_taken_out_is_given
     assert (result.status, result.metadata["attempt"]) == (COMPLETED, 1)
 
 
+@pytest.mark.parametrize("helps", ["abort", "recover"])
+async def test_a_run_whose_checkpoint_cannot_be_read_is_stranded(stores, helps):
+    """A promoted run that cannot be read does not hold its slot for ever: `abort` ends it, `recover` tries it again."""
+    ran = []
+    rt = await stores.enter(staged(ran, mode=Serialized()))
+    read, failures = rt.store.inner.checkpoint, [RuntimeError("an odd row")]
+
+    async def odd(run_id):
+        if failures:
+            raise failures.pop()
+        return await read(run_id)
+
+    await stores.clock.run_until_idle()
+    receipts = [await rt.emit("begin", n=n) for n in range(3)]
+    rt.store.inner.checkpoint = odd
+    with pytest.raises(RuntimeError):
+        await receipts[1].results(60)
+    stranded = receipts[1].run_ids[0]
+    if helps == "abort":
+        await rt.abort(stranded)
+    else:
+        assert await rt.recover() == 1
+    assert (await rt.wait(stranded, 60)).status is (ABORTED if helps == "abort" else COMPLETED)
+    assert (await rt.wait(receipts[2].run_ids[0], 60)).status is COMPLETED
+
+
 # ------------------------------------------------------------------------------------------------- failing stores
 @pytest.mark.parametrize("error", [StoreFull, StoreUnavailable])
 @pytest.mark.parametrize("mended", ["itself", "restart"])
