@@ -235,8 +235,8 @@ async def test_a_run_that_was_promoted_while_its_workflow_was_taken_out_is_given
 @pytest.mark.parametrize("helps", ["abort", "recover"])
 async def test_a_run_whose_checkpoint_cannot_be_read_is_stranded(stores, helps):
     """A promoted run that cannot be read does not hold its slot for ever: `abort` ends it, `recover` tries it again."""
-    ran = []
-    rt = await stores.enter(staged(ran, mode=Serialized()))
+    ran, busy = [], Busy("one")
+    rt = await stores.enter(staged(ran, hold=busy, mode=Serialized()))
     read, failures = rt.store.inner.checkpoint, [RuntimeError("an odd row")]
 
     async def odd(run_id):
@@ -244,12 +244,15 @@ async def test_a_run_whose_checkpoint_cannot_be_read_is_stranded(stores, helps):
             raise failures.pop()
         return await read(run_id)
 
-    await stores.clock.run_until_idle()
     receipts = [await rt.emit("begin", n=n) for n in range(3)]
-    rt.store.inner.checkpoint = odd
-    with pytest.raises(RuntimeError):
-        await receipts[1].results(60)
     stranded = receipts[1].run_ids[0]
+    waiting = asyncio.create_task(rt.wait(stranded, 60))
+    await busy.inside.wait()
+    await stores.clock.run_until_idle()
+    rt.store.inner.checkpoint = odd
+    busy.free.set()
+    with pytest.raises(RuntimeError):
+        await waiting
     if helps == "abort":
         await rt.abort(stranded)
     else:
