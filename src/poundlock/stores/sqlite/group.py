@@ -1,5 +1,9 @@
 """The hot path: what runs write at their boundaries, together.
 
+There are two ways to write Changes: this one, and `apply`, which does all kinds. This one saves a tenth: a run of three
+stages, a hundred at once, takes 732k instructions instead of 816k (cachegrind, files on a RAM disk).
+`tests/properties/test_store_machine.py` holds both to what the memory store does, change by change.
+
 House rule: nothing is checked here by asking first. A statement that writes fewer rows than it should says that a
 condition does not hold somewhere, and the batch is repeated change by change.
 """
