@@ -202,7 +202,8 @@ async def beside(
     if pending:
         scope.give_up()
         for task in pending:
-            task.cancel()
+            if task is not run.spared:
+                task.cancel()
         grace = run.supervision.abort_grace
         turn = loop.create_future()
         timer = clock.call_later(grace, wake) if limited else None
@@ -212,7 +213,8 @@ async def beside(
             except asyncio.CancelledError as raised:  # once more, or for another reason: pass it on, and go on waiting
                 cancelled = raised
                 for task in pending:
-                    task.cancel()
+                    if task is not run.spared:
+                        task.cancel()
         if timer is not None:
             timer.cancel()
         for task in pending:

@@ -62,8 +62,9 @@ class StepThreads:
         self._clock.busy(1)
         try:
             if self._pending > self._threads and self._threads < self._limit:
+                name = f"poundlock-step-{self._threads + 1}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()  # may be refused by the system
                 self._threads += 1
-                threading.Thread(target=self._work, name=f"poundlock-step-{self._threads}", daemon=True).start()
             self._jobs.put(job)
             return await job.answer
         finally:

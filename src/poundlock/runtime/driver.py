@@ -27,7 +27,7 @@ from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
-from poundlock.runtime.healing import FAULTS, again, tell
+from poundlock.runtime.healing import FAULTS, again, patiently, tell
 from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run, without_stages
@@ -377,7 +377,10 @@ async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, dr
     run = live.run
     if refused >= _PATIENCE and live.gate is None:
         live.gate = asyncio.Event()
-    messages = await core.store.inbox(run.identity.run_id, driven.before.inbox_seen)
+    run_id, seen = run.identity.run_id, driven.before.inbox_seen
+    messages = await patiently(
+        core, lambda: core.store.inbox(run_id, seen), f"run '{run_id}'", partial(tell, core, run)
+    )
     return await reconsider(run, driven, messages, boundaries)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.codecs import dump
@@ -15,6 +16,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.waits import AnnouncedWaits
 from poundlock.runtime.core import Core
 from poundlock.runtime.core import log as core_log
+from poundlock.runtime.healing import patiently, tell
 from poundlock.runtime.run_table import LiveRun
 from poundlock.services.install import WorkflowServices
 
@@ -61,9 +63,11 @@ async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun)
     It is in the log's last row, unless the run's owner died since the pause: then it is looked for in ever longer ends
     of the log.
     """
-    last = 1
+    run_id, last = run.identity.run_id, 1
     while services.exports:
-        rows = await core.store.history(run.identity.run_id, last)
+        rows = await patiently(
+            core, partial(core.store.history, run_id, last), f"run '{run_id}'", partial(tell, core, run)
+        )
         for entry in reversed(read_entries(rows)):
             if entry.type == _EXPORTED:
                 run.exported = entry.payload

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from poundlock.clock import sleep_for
 from poundlock.errors import PoundlockError, StoreFull, StoreUnavailable
+from poundlock.model.runs import Checkpoint
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.core import Core, log
 
@@ -39,6 +40,24 @@ def delays() -> Iterator[float]:
     while True:
         yield delay
         delay = min(delay * 2, _LONGEST)
+
+
+async def patiently(
+    core: Core,
+    work: Callable[[], Awaitable[T]],
+    what: str,
+    lasting: Callable[[PoundlockError], object] | None = None,
+) -> T:
+    """Do something with the store, and repeat it while that fails; see `again`."""
+    try:
+        return await work()
+    except FAULTS as fault:
+        return await again(core, fault, work, what, lasting)
+
+
+async def read_checkpoint(core: Core, run_id: str) -> Checkpoint | None:
+    """Read a run, however long the store fails at it."""
+    return await patiently(core, lambda: core.store.checkpoint(run_id), f"reading run '{run_id}'")
 
 
 async def again(

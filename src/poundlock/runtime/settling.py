@@ -22,7 +22,7 @@ from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, note_exports
-from poundlock.runtime.healing import FAULTS, again, tell
+from poundlock.runtime.healing import FAULTS, again, read_checkpoint, tell
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -166,7 +166,10 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
 
 
 async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
-    """Do one part of what follows a commit; the others are done also if the task is cancelled in this one."""
+    """Do one part of what follows a commit; the others are done also if the task is cancelled in this one.
+
+    Only for tasks of the runtime: in somebody else's it would take back a cancellation that was meant for them.
+    """
     try:
         await part
     except asyncio.CancelledError:
@@ -175,21 +178,36 @@ async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
             await clear_cancellation(task)
 
 
-async def tell_end(core: Core, run_id: str) -> None:
-    """Hooks and answers for a run that ended without being driven."""
-    checkpoint = await core.store.checkpoint(run_id)
+def tell_end(core: Core, run_id: str) -> asyncio.Task[None]:
+    """Call hooks and answer for a run that ended without being driven, in a task of the runtime.
+
+    The end is committed, so neither a fault of the store nor the caller's cancellation may keep this from being done,
+    and nothing of it is the caller's failure: whoever wants to wait for the task uses `asyncio.wait`.
+    """
+    return core.tasks.spawn(_tell_end(core, run_id))
+
+
+async def _tell_end(core: Core, run_id: str) -> None:
+    core.enter_run(run_id)
+    try:
+        checkpoint = await read_checkpoint(core, run_id)
+        result = None if checkpoint is None else result_of_checkpoint(core, checkpoint)
+    except Exception as error:
+        core.runs.drop(run_id)
+        core.waiters.fail(run_id, error)
+        raise
     entry = core.runs.drop(run_id)
-    if checkpoint is None:
+    if result is None:
         return
-    result = result_of_checkpoint(core, checkpoint)
     core.count(str(RunStatus.ABORTED))
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))
-        if isinstance(entry, LiveRun):
-            await _whatever_happens(core, close_container(core, entry))
+    if isinstance(entry, LiveRun):
+        await _whatever_happens(core, close_container(core, entry))
+    if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
     core.waiters.answer(result)
 

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from poundlock.codecs import detach
+from poundlock.guard import call_now
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
+from poundlock.model.views import StateView
 
 Waiter = asyncio.Future[RunResult]
 
@@ -91,6 +94,17 @@ def _resolve(waiters: list[Waiter] | tuple[()], result: RunResult) -> None:
 
 
 def own_copy(result: RunResult) -> RunResult:
-    """Return a result that shares nothing mutable with the original."""
-    state = result.state.model_copy(deep=True) if hasattr(result.state, "model_copy") else result.state
-    return replace(result, state=state, result=detach(result.result))
+    """Return a result that shares nothing mutable with the original; never raises, whatever the state's model does."""
+    return replace(result, state=_copied(result.state), result=detach(result.result))
+
+
+def _copied(state: Any) -> Any:
+    """Copy a state as users see it: a model as one, else by validating it anew, else as a plain mapping."""
+    if not hasattr(state, "model_copy"):
+        return state  # a view, which nobody can change
+    for copy in (lambda: state.model_copy(deep=True), lambda: type(state).model_validate(state.model_dump())):
+        answer = call_now(copy)
+        if answer.error is None:
+            return answer.value
+    answer = call_now(lambda: StateView(detach(state.model_dump())))
+    return answer.value if answer.error is None else state

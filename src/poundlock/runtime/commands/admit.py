@@ -33,6 +33,7 @@ from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, take_up, wake
 from poundlock.runtime.entries import call_hook
+from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted
 from poundlock.runtime.settling import tell_end
@@ -199,7 +200,7 @@ async def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, even
         if outcome.fate is not Fate.GONE:
             _delivered(core, delivery, outcome.seq, outcome.fate, event)
     for run_id in plan.superseded:
-        await tell_end(core, run_id)
+        tell_end(core, run_id)  # not waited for: it calls hooks
     for active, successor in plan.replaced:
         core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
 
@@ -214,7 +215,7 @@ def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Even
 
 async def _abort(core: Core, abort: Cancel) -> None:
     try:
-        await cancel(core, abort)
+        await patiently(core, lambda: cancel(core, abort), f"aborting run '{abort.run_id}'")
     except (RunFinished, RunNotFound):
         log.debug("run '%s' had ended before it was replaced", abort.run_id)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.guard import Interruption
@@ -12,6 +14,7 @@ from poundlock.model.runs import Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
+from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import ensure_written
 from poundlock.runtime.settling import commit_freeing, tell_end
@@ -49,7 +52,7 @@ async def cancel(core: Core, command: Cancel) -> None:
             raise finished(command.run_id, status)
         try:
             if status is RunStatus.RUNNING and not _left_alone(core, record):
-                await _ask(core, command)
+                await core.tasks.to_the_end(_ask(core, command, asyncio.current_task()))
                 record = await core.store.load(command.run_id)
                 if record is not None and record.head.status is not RunStatus.RUNNING:
                     continue  # it came to rest before it could hear of the request
@@ -73,17 +76,20 @@ def _left_alone(core: Core, record: RunRecord) -> bool:
     return core.runs.phase(run_id) in (Phase.STRANDED, Phase.ABSENT)
 
 
-async def _ask(core: Core, command: Cancel) -> None:
-    """Make the request durable, then interrupt the run."""
+async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) -> None:
+    """Make the request durable, then interrupt the run; `caller` is the task that asked for it."""
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
     core.runs.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
     live = core.runs.driven(command.run_id)
-    if live is not None and live.task is not None and core.inside != command.run_id:
-        # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
-        interrupt(live.run, live.task, Interruption.ABORT)
-        _insist_later(core, live, command)
+    if live is None or live.task is None or live.task is caller:
+        return  # a step that aborts its own run learns of it at its end
+    # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
+    if core.inside == command.run_id:
+        live.run.spared = caller  # likewise, if it is one of several
+    interrupt(live.run, live.task, Interruption.ABORT)
+    _insist_later(core, live, command)
 
 
 def _insist_later(core: Core, live: LiveRun, command: Cancel) -> None:
@@ -99,17 +105,33 @@ def _insist_later(core: Core, live: LiveRun, command: Cancel) -> None:
 
 
 async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
+    """Write the end of a run whose task does not react; whatever is in the way, who waits for that is told."""
+    what = f"leaving run '{command.run_id}' behind"
+    over = True
+    try:
+        while not await patiently(core, lambda: _left_behind(core, live, command), what):
+            pass  # it moved between reading and writing: look again
+        over = not core.runs.mine(live)  # else its task is on its way out by itself
+    finally:
+        if over and live.left is not None and not live.left.done():
+            live.left.set_result(None)
+
+
+async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
+    """Try to end it; False if it has to be looked at again."""
     record = await core.store.load(command.run_id)
     if not core.runs.mine(live) or record is None or record.head.status is not RunStatus.RUNNING:
-        return
-    log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
+        return True  # it is on its way out after all
     core.tasks.keep(live.task)
+    if record.head.owner != core.worker:
+        core.runs.drop_mine(live)
+        return True
+    log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     try:
         await _abort_unowned(core, command, record)
     except (StaleVersion, LeaseLost, InboxAhead):
-        return  # it reached a boundary after all, where the request waits for it
-    if live.left is not None and not live.left.done():
-        live.left.set_result(None)
+        return False
+    return True
 
 
 async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None:
@@ -125,4 +147,4 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
         unqueued=head.status is RunStatus.QUEUED,
     )
     start_promoted(core, promoted)
-    await tell_end(core, identity.run_id)
+    await asyncio.wait([tell_end(core, identity.run_id)])
