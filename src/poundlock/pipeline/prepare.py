@@ -32,7 +32,7 @@ def hook_context(run: ActiveRun) -> StepContext:
     return StepContext(run, HookPlace(run.plan.path_json), 1)
 
 
-async def prepare(run: ActiveRun, hook: Callable[[Any], Any] | None, context: StepContext) -> Driven | None:
+async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepContext) -> Driven | None:
     """Call the hook and merge the patch it may return. Returns an outcome if the run ended already.
 
     Raises:
@@ -42,7 +42,7 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any] | None, context: St
     before = run.position()
     try:
         try:
-            patch = hook(context) if hook is not None else None
+            patch = hook(context)
             if inspect.isawaitable(patch):
                 patch = await patch
             context.flush()

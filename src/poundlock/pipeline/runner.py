@@ -244,7 +244,9 @@ def _nowhere(run: ActiveRun) -> Driven:
 
 def stopped(run: ActiveRun) -> RuntimeStopped:
     """Return the error for whoever waits for a run that this runtime no longer drives."""
-    return RuntimeStopped(
-        f"the runtime stopped before run '{run.identity.run_id}' ended: start it again and the run goes on",
-        run_id=run.identity.run_id,
-    )
+    run_id = run.identity.run_id
+    if run.written:
+        said = f"the runtime stopped before run '{run_id}' ended: start it again and the run goes on"
+    else:
+        said = f"the runtime stopped before run '{run_id}' ended, and it was not written yet: invoke it again"
+    return RuntimeStopped(said, run_id=run_id)

@@ -28,6 +28,11 @@ class Load(NamedTuple):
         """Whether nothing is left to remember; such a load needs no row."""
         return not self.active and not self.queued
 
+    @property
+    def holder(self) -> str:
+        """Who is active, in words. Who that is gets lost when a resumed run that was active beside it has ended."""
+        return "another run" if self.active_id is None else f"run {self.active_id}"
+
     def started(self, run_id: str) -> Load:
         """Return the load after a run took a slot."""
         return Load(self.active + 1, run_id, self.queued, self.tail_id)
