@@ -19,6 +19,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -41,7 +42,7 @@ class Interruption(StrEnum):
 
 
 class Interrupted(BaseException):
-    """Unwinds a run that was interrupted by STOP or LOST. A BaseException, so that no `except Exception` keeps it."""
+    """Unwinds a run that was interrupted. A BaseException, so that no `except Exception` keeps it."""
 
     def __init__(self, interruption: Interruption) -> None:
         super().__init__(interruption.value)
@@ -257,6 +258,7 @@ async def call_within(
     clock: Clock,
     keep: Callable[[asyncio.Task[Any]], None],
     grace: float = 1.0,
+    context: Context | None = None,
 ) -> Answer:
     """Call a user's function, sync or async, and wait for it at most so long.
 
@@ -269,6 +271,7 @@ async def call_within(
         clock: measures the time.
         keep: is given the task, to keep a reference to it for as long as it runs.
         grace: seconds it has to end once it was cancelled; after that it is left behind.
+        context: what it runs in; default: the current one.
 
     Returns:
         Its value or error; the error is a HookTimeout if it took too long.
@@ -279,14 +282,14 @@ async def call_within(
     caller = asyncio.current_task()
     before = caller.cancelling() if caller is not None else 0
     since = clock.monotonic()
-    answer = call_now(function, *args)
+    answer = call_now(function, *args) if context is None else call_now(context.run, function, *args)
     name_blocking(clock, since, function)
     if caller is not None and caller.cancelling() > before:
         await clear_cancellation(caller, before)
     if answer.error is not None or not inspect.isawaitable(answer.value):
         return answer
     loop = asyncio.get_running_loop()
-    task: asyncio.Task[Answer] = loop.create_task(answer_of(answer.value))
+    task: asyncio.Task[Answer] = loop.create_task(answer_of(answer.value), context=context)
     keep(task)
     try:
         if await _done_within(task, seconds, clock):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,6 +145,18 @@ class Core:
             )
         return self
 
+    def at_work(self) -> Core:
+        """Return the core like `here`, to who writes something or waits for a run.
+
+        Raises:
+            WrongLoop: see `here`.
+            RuntimeStopped: the runtime was not entered yet, or has stopped.
+        """
+        core = self.here()
+        if self.state is State.NEW or self.state is State.STOPPED:
+            raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
+        return core
+
     def check_accepting(self) -> None:
         """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
         if self.state is not State.STARTED:
@@ -155,9 +167,23 @@ class Core:
         """Note that the current task belongs to a run from now on."""
         _inside.set((self.worker, run_id))
 
+    def context_of_hook(self) -> Context | None:
+        """Return the context for a hook that is called for somebody outside of any run; None if this one will do.
+
+        A hook is inside: whoever stops the runtime from there cannot wait for it.
+        """
+        if self.inside is not None:
+            return None
+        context = copy_context()
+        context.run(self.enter_run, "")
+        return context
+
     @property
     def inside(self) -> str | None:
-        """The id of the run of this runtime that the current code belongs to: a step, a hook, or what they started."""
+        """The id of the run of this runtime that the current code belongs to: a step, a hook, or what they started.
+
+        Empty in a hook that belongs to no run.
+        """
         found = _inside.get()
         return found[1] if found is not None and found[0] == self.worker else None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,6 +52,8 @@ class Registered:
     """The trigger and pipeline that an invocation without a trigger means; None if it has to name one."""
     subscribed: list[str] = field(default_factory=list)
     closing: bool = False
+    leaving: asyncio.Task[None] | None = None
+    """Takes it out, once somebody asked for that."""
 
 
 class HookCaller(Protocol):
@@ -58,6 +62,9 @@ class HookCaller(Protocol):
     clock: Clock
     hook_timeout: float
     tasks: Tasks
+
+    def context_of_hook(self) -> Context | None:
+        """Return the context to call a hook in; None for the current one."""
 
 
 async def call_hook(core: HookCaller, entry: Registered, name: str, *args: Any) -> BaseException | None:
@@ -71,7 +78,9 @@ async def call_hook(core: HookCaller, entry: Registered, name: str, *args: Any) 
     hook = getattr(entry.hooks, name)
     if hook is None:
         return None
-    answer = await call_within(core.hook_timeout, hook, *args, clock=core.clock, keep=core.tasks.keep)
+    answer = await call_within(
+        core.hook_timeout, hook, *args, clock=core.clock, keep=core.tasks.keep, context=core.context_of_hook()
+    )
     if answer.error is not None:
         log.error("%s of workflow '%s' raised\n%s", name, entry.id, log_text(answer.error))
     return answer.error

@@ -19,6 +19,7 @@ from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import give_back
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.entries import Hooks
+from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.registration import Subscriptions, register
 from poundlock.runtime.run_table import Phase
@@ -46,6 +47,8 @@ class Lifetime:
         self._workflows = workflows
         self._services = services
         self._poller = Poller(core)
+        self._entered = asyncio.Event()
+        """Set when entering is over, whatever came of it."""
         self._stop: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         """Set when nobody wants to wait for the drain any more."""
@@ -56,6 +59,7 @@ class Lifetime:
 
         Raises:
             AlreadyRegistered: the runtime was started before; a stopped one is not started again.
+            RuntimeStopped: it was stopped before it was entered.
             PoundlockError: the store cannot be opened, or a workflow cannot be registered; nothing is left open.
         """
         core = self._core
@@ -65,6 +69,7 @@ class Lifetime:
         core.loop = asyncio.get_running_loop()
         try:
             await core.store.open(core.worker)
+            core.check_accepting()  # it may have been stopped meanwhile
             core.size_at_start = core.store.size
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
@@ -75,8 +80,10 @@ class Lifetime:
                 await self.register(workflow, None, Hooks())
             core.tasks.spawn(self._poller.run(), "poundlock-poller")
         except BaseException:
+            self._entered.set()
             await self.stop(drain=0.0)
             raise
+        self._entered.set()
 
     async def register(self, workflow: Workflow, mode: Mode | None, hooks: Hooks) -> None:
         """Register a workflow and have its orphaned and due runs claimed."""
@@ -84,22 +91,34 @@ class Lifetime:
         if not core.accepting:
             raise RuntimeStopped("the runtime is not running: register inside `async with runtime:`")
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
-        await try_unfit(core, entry.id)
-        self._poller.wake()
+        # Not waited for: whatever the store does, and whoever goes away, the workflow is registered.
+        core.tasks.spawn(self._claim(entry.id))
+
+    async def _claim(self, workflow_id: str) -> None:
+        """Have the runs of a new workflow claimed, also those whose states did not fit before."""
+        core = self._core
+        try:
+            await try_unfit(core, workflow_id)
+        except FAULTS as fault:
+            self._poller.wake()  # the others need not wait
+            await again(core, fault, lambda: try_unfit(core, workflow_id), f"claiming runs of '{workflow_id}'")
+        finally:
+            self._poller.wake()
 
     async def stop(self, *, drain: float) -> None:
         """Stop, once: whoever calls it while that is under way waits for the same end.
 
-        Called from inside a run (a step, a hook, or what they started) it begins the stop and returns at once: it could
-        not wait for its own run. A caller that is cancelled ends the drain; the stop is completed all the same, and
-        the cancellation goes on after it.
+        Called while the runtime is being entered, it waits for the end of that first: only then there is a store to
+        close. Called from inside (a step, a hook, or what they started) it begins the stop and returns at once: it
+        could not wait for its own run or hook. A caller that is cancelled ends the drain; the stop is completed all the
+        same, and the cancellation goes on after it.
         """
         core = self._core
         if core.state is State.NEW:
             return
         if self._stop is None:
             core.state = State.STOPPING
-            self._stop = core.loop.create_task(self._stopping(drain), name="poundlock-stop")  # type: ignore[union-attr]  # set when it started
+            self._stop = core.loop.create_task(self._stopping_after_entering(drain), name="poundlock-stop")  # type: ignore[union-attr]  # set when it started
         if core.inside is not None:
             return
         interrupted: asyncio.CancelledError | None = None
@@ -114,6 +133,14 @@ class Lifetime:
         if interrupted is not None:
             raise interrupted
         self._stop.result()
+
+    async def _stopping_after_entering(self, drain: float) -> None:
+        while not self._entered.is_set():
+            try:
+                await self._entered.wait()
+            except asyncio.CancelledError:
+                self._hurry.set()  # the loop ends: it has cancelled whoever enters, too
+        await self._stopping(drain)
 
     async def _loop_ends(self) -> None:
         """Stop as well as may be: whoever should have done so is gone, and another runtime may want the store."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Literal
 
-from poundlock.errors import AlreadyRegistered, EnvMissing, RunFinished
+from poundlock.errors import AlreadyRegistered, EnvMissing, PoundlockError, RunFinished, RunNotFound
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_events
@@ -15,9 +14,10 @@ from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.compiling import compile_plans
 from poundlock.ports import Subscription
 from poundlock.runtime.commands.cancel import Cancel, cancel
-from poundlock.runtime.core import Core
+from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Hooks, Registered
 from poundlock.runtime.equipment import close_container, container_for, invoked_by_default
+from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.services.install import WorkflowServices, service_types
 
@@ -29,7 +29,7 @@ class Subscriptions:
         self._core = core
         self._handler = handler
         self._held: dict[str, tuple[Subscription, int]] = {}
-        """What runs wait for that their workflows do not name, by run."""
+        """By type or pattern: the subscription, and how many want it."""
         self._own: set[Subscription] = set()
 
     def take(self, pattern: str) -> None:
@@ -143,35 +143,52 @@ async def deregister(
 
     Called from a hook, it does not wait for the run that the hook belongs to. Queued and parked runs stay in the store.
 
-    If that is under way already it returns at once: two hooks that wait for each other would never end.
+    It is one thing, done once, in a task of the runtime: whoever calls this while it is under way waits for the same
+    end, and it goes on if its callers are cancelled. Called from inside a run or a hook while it is under way, it
+    returns at once: two hooks that wait for each other would never end.
 
     Raises:
         NotRegistered: no such workflow.
     """
     entry = core.entry(workflow_id)
-    if entry.closing:
+    if entry.leaving is None:
+        entry.closing = True
+        core.index.remove(entry)
+        for pattern in entry.subscribed:
+            subscriptions.release(pattern)
+        entry.subscribed.clear()
+        entry.leaving = core.tasks.spawn(_leave(core, entry, core.inside, active))
+    elif core.inside is not None:
         return
-    entry.closing = True
-    core.index.remove(entry)
-    for pattern in entry.subscribed:
-        subscriptions.release(pattern)
-    entry.subscribed.clear()
+    await asyncio.wait([entry.leaving])
+    if not entry.leaving.cancelled():  # else the runtime stopped, and with that it is out
+        entry.leaving.result()
+
+
+async def _leave(core: Core, entry: Registered, inside: str | None, active: Literal["finish", "abort"]) -> None:
+    """Let the active runs of a workflow end, but for the one this is asked from, and dispose its services."""
     mine = [live for live in core.runs.all_driven() if live.entry is entry]
-    others = [live for live in mine if live.run.identity.run_id != core.inside]
+    others = [live for live in mine if live.run.identity.run_id != inside]
     if active == "abort":
         for live in others:
-            with contextlib.suppress(RunFinished):  # it ends by itself at this moment
-                await cancel(
-                    core, Cancel(live.run.identity.run_id, f"workflow '{workflow_id}' deregistered", "deregister")
-                )
+            await _abort(core, Cancel(live.run.identity.run_id, f"workflow '{entry.id}' deregistered", "deregister"))
     await _gone(others)
     for live in mine:
         await close_container(core, live)  # of the run this is called from: its services go before those they use
-    core.entries.pop(workflow_id, None)
+    core.entries.pop(entry.id, None)
     for live in core.runs.all_live():
         if live.entry is entry and live.phase is Phase.PARKED:
             core.runs.drop(live.run.identity.run_id)
     await entry.services.close()
+
+
+async def _abort(core: Core, abort: Cancel) -> None:
+    try:
+        await patiently(core, lambda: cancel(core, abort), f"aborting run '{abort.run_id}'")
+    except (RunFinished, RunNotFound):
+        pass  # it ends by itself at this moment
+    except PoundlockError as error:
+        log.error("run '%s' cannot be aborted; its workflow is taken out when it ends: %s", abort.run_id, error)
 
 
 async def _gone(runs: list[LiveRun]) -> None:

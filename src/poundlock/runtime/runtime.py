@@ -158,10 +158,13 @@ class WorkflowRuntime:
     async def deregister(self, id: str, active: Literal["finish", "abort"] = "finish") -> None:
         """Take a workflow out; its active runs finish or are aborted, parked ones stay in the store.
 
+        It is done once: whoever calls this while it is under way waits for the same end, and it goes on if its callers
+        are cancelled. From a hook it does not wait for the hook's own run; if it is under way it returns at once.
+
         Raises:
             NotRegistered: no such workflow.
         """
-        await deregister(self._core.here(), self._lifetime.subscriptions, id, active)
+        await deregister(self._core.at_work(), self._lifetime.subscriptions, id, active)
 
     def has_workflow(self, id: str) -> bool:
         """Whether a workflow of this id is registered."""
@@ -255,7 +258,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound, RunFinished: there is nobody to tell. NotStorable, StateInvalid: the patch is no data.
         """
-        await signal(self._core.here(), Signal(run_id, patch))
+        await signal(self._core.at_work(), Signal(run_id, patch))
 
     async def abort(self, run_id: str, reason: str = "") -> None:
         """End a run: at once if nobody drives it, else as soon as its step has stopped (`wait` tells).
@@ -263,7 +266,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound: no such run. RunFinished: it completed or failed; aborting an aborted run does nothing.
         """
-        await cancel(self._core.here(), Cancel(run_id, reason))
+        await cancel(self._core.at_work(), Cancel(run_id, reason))
 
     async def wait(self, run_id: str, timeout: Duration | None = None) -> RunResult:
         """Return a run's result once it has ended.
@@ -271,7 +274,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is not touched.
         """
-        return await results.wait_for_end(self._core.here(), run_id, timeout)
+        return await results.wait_for_end(self._core.at_work(), run_id, timeout)
 
     async def get_run(self, run_id: str) -> RunInfo:
         """Return a run as it stands in the store (`RunNotFound` if it does not)."""
@@ -323,7 +326,7 @@ class WorkflowRuntime:
         if handler is None:
             known = ", ".join(kind.__name__ for kind in HANDLERS)
             raise InvalidDefinition(f"{command!r:.60} is no command: use one of {known}", path="command")
-        return await handler(core, command)
+        return await handler(core.at_work(), command)
 
     def statistics(self) -> Mapping[str, int]:
         """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held.
@@ -335,7 +338,7 @@ class WorkflowRuntime:
 
     async def recover(self) -> int:
         """Take over ready, orphaned and due runs now, and those the store failed; returns how many."""
-        return await claim(self._core.here(), Claim(stranded=True))
+        return await claim(self._core.at_work(), Claim(stranded=True))
 
     async def stop(self, drain: Duration = 30.0) -> None:
         """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.

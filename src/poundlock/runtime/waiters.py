@@ -23,16 +23,17 @@ class Waiters:
     def __init__(self) -> None:
         self._rest: dict[str, list[Waiter]] = {}
         self._end: dict[str, list[Waiter]] = {}
+        self._closed: BaseException | None = None
 
     def rest(self, run_id: str) -> Waiter:
         """Return a future of the run's result at its next pause or its end."""
-        return _add(self._rest, run_id)
+        return self._add(self._rest, run_id)
 
     @contextmanager
     def waiting(self, run_id: str, *, pauses_count: bool) -> Iterator[Waiter]:
         """Give a future for as long as the block lasts; left early, nobody waits any more."""
         group = self._rest if pauses_count else self._end
-        waiter = _add(group, run_id)
+        waiter = self._add(group, run_id)
         try:
             yield waiter
         finally:
@@ -63,18 +64,20 @@ class Waiters:
                     waiter.exception()  # one that nobody awaits any more must not leave a warning behind
 
     def close(self, error: BaseException) -> None:
-        """Tell all that nobody will answer."""
+        """Tell all that nobody will answer, also those who come later."""
+        self._closed = error
         for run_id in {*self._rest, *self._end}:
             self.fail(run_id, error)
 
-
-def _add(group: dict[str, list[Waiter]], run_id: str) -> Waiter:
-    waiter: Waiter = asyncio.get_running_loop().create_future()
-    if run_id in group:
-        group[run_id].append(waiter)
-    else:
-        group[run_id] = [waiter]
-    return waiter
+    def _add(self, group: dict[str, list[Waiter]], run_id: str) -> Waiter:
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        if run_id in group:
+            group[run_id].append(waiter)
+        else:
+            group[run_id] = [waiter]
+        if self._closed is not None:
+            self.fail(run_id, self._closed)
+        return waiter
 
 
 def _remove(group: dict[str, list[Waiter]], run_id: str, waiter: Waiter) -> None:

@@ -25,8 +25,11 @@ from poundlock import (
     Use,
     Wait,
     Workflow,
+    WorkflowRuntime,
 )
-from poundlock.errors import StoreUnavailable
+from poundlock.errors import RuntimeStopped, StoreUnavailable
+from poundlock.model.modes.decisions import Load
+from poundlock.runtime.commands import Cancel
 
 
 class FaultyStore(GatedStore):
@@ -420,3 +423,173 @@ async def test_a_thread_that_cannot_be_started_is_not_counted(faulty, monkeypatc
     first = await rt.run("wf")
     assert (first.status, "can't start new thread" in first.error.message) == ("failed", True)
     assert (await rt.run("wf")).state == {"done": True}
+
+
+# -- registering and taking out
+@pytest.mark.parametrize("how", ["fails", "is slow"])
+async def test_registering_does_not_wait_for_runs_that_do_not_fit(faulty, vclock, how):
+    """A fault, or a slow answer, where runs with unfit states are looked for does not undo `register` half-way."""
+    rt = await faulty(waiting("other"))
+    slow = asyncio.Event()
+    if how == "fails":
+        rt.store.faults["unfit"] = 1
+    else:
+        rt.store.slow["unfit"] = slow
+    registering = asyncio.create_task(rt.register(waiting()))
+    await vclock.run_until_idle()
+    assert registering.done()
+    await registering
+    assert rt.has_workflow("wf")
+    slow.set()
+    await idle(vclock)
+    [run_id] = (await rt.emit("go")).run_ids[:1]
+    assert (await rt.get_run(run_id)).status in ("running", "paused")
+    assert not rt.store.faults.get("unfit")
+
+
+async def test_deregistering_goes_on_without_its_caller(faulty, gate, vclock):
+    """A caller that goes away does not leave the workflow half-way out; a second call waits for the same end."""
+    rt = await faulty(one_step(lambda_gate(gate)))
+    await rt.emit("go")
+    await vclock.run_until_idle()
+    first = asyncio.create_task(rt.deregister("wf"))
+    await vclock.run_until_idle()
+    first.cancel()
+    second = asyncio.create_task(rt.deregister("wf"))
+    await vclock.run_until_idle()
+    assert not second.done()
+    gate.open()
+    await second
+    assert not rt.has_workflow("wf")
+    await rt.register(one_step(lambda_gate(gate)))
+    assert (await rt.run("wf")).status == "completed"
+
+
+async def test_deregistering_waits_out_a_fault(faulty, vclock):
+    """A failing read while the runs of a workflow are aborted only delays that."""
+
+    async def forever():
+        await asyncio.get_running_loop().create_future()
+
+    rt = await faulty(one_step(forever))
+    [run_id] = (await rt.emit("go")).run_ids
+    await vclock.run_until_idle()
+    rt.store.faults["load"] = 1
+    await rt.deregister("wf", active="abort")
+    assert (await rt.get_run(run_id)).status == "aborted"
+    assert not rt.has_workflow("wf")
+
+
+async def test_deregistering_from_a_hook_outlives_the_hook(faulty, gate, vclock):
+    """A hook whose time is over while it waits for another run does not end the deregistration that it began."""
+
+    async def work(n: int = 0):
+        if n == 2:
+            await gate()
+
+    async def leave():
+        await rt.deregister("wf")
+
+    rt = await faulty(hook_timeout=5)
+    await rt.register(one_step(work), on_cleanup=leave)
+    await rt.emit("go", n=2)
+    await vclock.run_until_idle()
+    await rt.emit("go", n=1)
+    await vclock.run_for(60)
+    assert rt.has_workflow("wf")
+    gate.open()
+    await vclock.run_until_idle()
+    assert not rt.has_workflow("wf")
+
+
+# -- stopping
+async def test_a_stop_while_entering_closes_the_store(stores):
+    """`stop` while the store is being opened ends the entering; the store is closed after it was opened, not before."""
+    told = []
+
+    class Slow(GatedStore):
+        async def open(self, worker):
+            await opening.wait()
+            await super().open(worker)
+            told.append("open")
+
+        async def close(self):
+            await super().close()
+            told.append("closed")
+
+    opening = asyncio.Event()
+    store = Slow(stores.store().inner, stores.clock)
+    rt = WorkflowRuntime(waiting(), store=store, clock=stores.clock)
+    entering = asyncio.create_task(rt.__aenter__())
+    await stores.clock.run_until_idle()
+    stopping = asyncio.create_task(rt.stop())
+    await stores.clock.run_until_idle()
+    assert not stopping.done()
+    opening.set()
+    await stopping
+    with pytest.raises(RuntimeStopped):
+        await entering
+    assert told == ["open", "closed"]
+
+
+AFTER = {
+    "wait": lambda rt, run_id: rt.wait(run_id),
+    "abort": lambda rt, run_id: rt.abort(run_id),
+    "signal": lambda rt, run_id: rt.signal(run_id, {}),
+    "resume": lambda rt, run_id: rt.resume(run_id),
+    "recover": lambda rt, _: rt.recover(),
+    "deregister": lambda rt, _: rt.deregister("wf"),
+    "dispatch": lambda rt, run_id: rt.dispatch(Cancel(run_id)),
+}
+
+
+@pytest.mark.parametrize("call", AFTER)
+async def test_calls_after_the_stop_are_refused(faulty, vclock, call):
+    """After the stop nothing is written, and nobody waits for what this runtime will not see."""
+    rt = await faulty(waiting())
+    [run_id] = (await rt.emit("go")).run_ids
+    await vclock.run_until_idle()
+    await rt.stop()
+    before = rt.store.commits
+    with pytest.raises(RuntimeStopped):
+        await AFTER[call](rt, run_id)
+    assert rt.store.commits == before
+
+
+async def test_a_hook_that_hears_of_an_event_may_stop(faulty, vclock):
+    """`stop` from `on_dispatch` returns at once and takes no grace, also if an emitter outside of any run called it."""
+    rt = await faulty(abort_grace=9)
+    returned = []
+
+    async def stop(_):
+        await rt.stop(drain=0)
+        returned.append(rt.has_workflow("wf"))
+
+    await rt.register(waiting(), on_dispatch=stop)
+    began = vclock.now()
+    await rt.emit("go")
+    assert returned == [True]
+    await rt.stop()
+    assert vclock.now() == began
+
+
+async def test_who_waits_for_a_run_that_was_not_written_hears_so(faulty, vclock):
+    """A stop tells whoever invoked a run that was never written that it does not go on."""
+
+    async def forever():
+        await asyncio.get_running_loop().create_future()
+
+    rt = await faulty(one_step(forever))
+    running = asyncio.create_task(rt.run("wf"))
+    await vclock.run_until_idle()
+    await rt.stop(drain=0)
+    with pytest.raises(RuntimeStopped, match="was not written"):
+        await running
+
+
+# -- who is active
+def test_a_load_without_a_name_is_put_into_words():
+    """A mode that refuses an event names the active run, or says that it does not know which."""
+    for mode in (SingletonLoop(), Exclusive()):
+        assert mode.accept(Load(1, "r1")).reason == "run r1 is active"
+        assert mode.accept(Load(1)).reason == "another run is active"
