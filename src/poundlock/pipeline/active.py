@@ -203,8 +203,8 @@ class ActiveRun:
         self.stopping = False
         self.interruption: Interruption | None = None
         """Why the runtime wants this run to stop, see `interrupting`."""
-        self.spared: asyncio.Task[Any] | None = None
-        """The step that aborted its own run, if it is one of several: it is not cancelled with the others."""
+        self.spared: tuple[asyncio.Task[Any] | None, ...] = ()
+        """Tasks of its own that asked for its abort: a step among them is not cancelled with the others."""
         self.interruptible = False
         """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
         self.recovered = False

@@ -202,7 +202,7 @@ async def beside(
     if pending:
         scope.give_up()
         for task in pending:
-            if task is not run.spared:
+            if task not in run.spared:
                 task.cancel()
         grace = run.supervision.abort_grace
         turn = loop.create_future()
@@ -213,7 +213,7 @@ async def beside(
             except asyncio.CancelledError as raised:  # once more, or for another reason: pass it on, and go on waiting
                 cancelled = raised
                 for task in pending:
-                    if task is not run.spared:
+                    if task not in run.spared:
                         task.cancel()
         if timer is not None:
             timer.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -101,7 +102,8 @@ class Lifetime:
             await try_unfit(core, workflow_id)
         except FAULTS as fault:
             self._poller.wake()  # the others need not wait
-            await again(core, fault, lambda: try_unfit(core, workflow_id), f"claiming runs of '{workflow_id}'")
+            with contextlib.suppress(*FAULTS):  # it gives up when the runtime stops: who registers it next finds them
+                await again(core, fault, lambda: try_unfit(core, workflow_id), f"claiming runs of '{workflow_id}'")
         finally:
             self._poller.wake()
 

@@ -360,6 +360,23 @@ async def test_a_watchdog_of_a_step_interrupts_it(faulty, vclock):
     assert sorted(map(str, told)) == ["('cancelled', False)", "returned"]
 
 
+@pytest.mark.parametrize("hook", ["on_prepare", "on_resume"])
+async def test_a_hook_may_abort_its_run(faulty, vclock, hook):
+    """A run whose hook aborts it ends aborted, and who waits for it is told so."""
+    rt = await faulty()
+
+    async def leave(ctx):
+        await rt.abort(ctx.run_id, "not today")
+
+    await rt.register(waiting(), **{hook: leave})
+    [run_id] = (await rt.emit("go")).run_ids
+    waiter = asyncio.create_task(rt.wait(run_id))
+    await vclock.run_until_idle()
+    await rt.emit("ok")
+    result = await waiter
+    assert (result.status, "not today" in result.error.message) == ("aborted", True)
+
+
 # -- reading while a run is driven
 async def test_what_a_service_exported_is_read_again(faulty, vclock):
     """One failing read of the log, where a resumed run looks for its services' exports, does not strand it."""

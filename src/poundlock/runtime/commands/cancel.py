@@ -87,7 +87,7 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
         return  # a step that aborts its own run learns of it at its end
     # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
     if core.inside == command.run_id:
-        live.run.spared = caller  # likewise, if it is one of several
+        live.run.spared = (*live.run.spared, caller)  # likewise, if it is one of several
     interrupt(live.run, live.task, Interruption.ABORT)
     _insist_later(core, live, command)
 
@@ -111,8 +111,9 @@ async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
     try:
         while not await patiently(core, lambda: _left_behind(core, live, command), what):
             pass  # it moved between reading and writing: look again
-        over = not core.runs.mine(live)  # else its task is on its way out by itself
+        over = not core.runs.mine(live)  # else its row rests, and its task is on its way out by itself
     finally:
+        core.tasks.keep(live.task)
         if over and live.left is not None and not live.left.done():
             live.left.set_result(None)
 
@@ -122,15 +123,14 @@ async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
     record = await core.store.load(command.run_id)
     if not core.runs.mine(live) or record is None or record.head.status is not RunStatus.RUNNING:
         return True  # it is on its way out after all
-    core.tasks.keep(live.task)
     if record.head.owner != core.worker:
         core.runs.drop_mine(live)
         return True
-    log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     try:
         await _abort_unowned(core, command, record)
     except (StaleVersion, LeaseLost, InboxAhead):
         return False
+    log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     return True
 
 
