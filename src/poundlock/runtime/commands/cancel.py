@@ -126,11 +126,11 @@ async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
     if record.head.owner != core.worker:
         core.runs.drop_mine(live)
         return True
+    log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     try:
         await _abort_unowned(core, command, record)
     except (StaleVersion, LeaseLost, InboxAhead):
         return False
-    log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     return True
 
 
