@@ -59,7 +59,7 @@ def workflow(script, runtime):
             elif message == "event":
                 await rt.emit(Event("go", {"n": number}, id=f"e{number}"))
             elif message == "abort":
-                aborting.append(asyncio.ensure_future(abort(rt, ctx.run_id)))
+                await abort(rt, ctx.run_id)  # from a task beside, how far the run gets would depend on turns
             if isinstance(answer, Exception):
                 raise answer
             return answer
@@ -70,7 +70,6 @@ def workflow(script, runtime):
         with suppress(RunFinished):  # it ends by itself at this moment
             await rt.abort(run_id)
 
-    aborting = []
     stages = [Stage(name, [step(name)]) for name in NAMES[:3]]
     gate = Stage("gate", router=Pause(Wait("go", id="w", timeout=60, on_timeout="resume")))
     last = Stage(NAMES[3], [step(NAMES[3])])
