@@ -204,7 +204,7 @@ class Stores:
         core.state = State.STOPPED
         lifetime._poller.stop()
         lifetime.subscriptions.close()
-        await lifetime._interrupt()
+        await lifetime._end_tasks()
         core.runs.close()
         core.threads.close()
         core.waiters.close(RuntimeError("crashed"))
@@ -218,7 +218,10 @@ class Stores:
             store.failing = lambda _number, _changes: None
             for held in list(store.held):
                 held.release()
-            await runtime.stop(drain=0)
+            if not store.dead:
+                await runtime.stop(drain=0)
+            elif runtime._core.state is not State.STOPPED:
+                await self.crash(runtime)
 
 
 def parks(changes: Changes) -> bool:

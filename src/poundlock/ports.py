@@ -84,7 +84,8 @@ class Store(Protocol):
         """Write all of `changes` atomically and return when durable.
 
         Changes submitted one after another are applied in that order. If the waiting caller is cancelled, its changes
-        are written as a whole or not at all, and nobody else is affected.
+        are written as a whole or not at all, and nobody else is affected; after `written_behind` their `committed` is
+        what they came to, or None if they were not written.
 
         Raises:
             Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken), StaleVersion, LeaseLost, RunExists, RunNotFound,

@@ -11,7 +11,7 @@ House rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from poundlock.model.lifecycle import RunStatus, check_move
@@ -213,6 +213,8 @@ class Changes:
     posts: tuple[Post, ...] = ()
     receipt: ReceiptRow | None = None
     now: float = 0.0
+    committed: Committed | None = field(default=None, init=False, compare=False)
+    """What the commit came to, set by the store once it is durable: for whoever was cancelled while waiting for it."""
 
     @classmethod
     def of_move(cls, move: RunMove, now: float) -> Changes:

@@ -86,6 +86,10 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Have due runs claimed at a time; set when the runtime starts."""
+        self.claiming = asyncio.Lock()
+        """Held from a claim until what it took over is driven."""
+        self.left: set[str] = set()
+        """Runs that were interrupted in the middle of something as this runtime stops."""
         self.wanted: dict[str, list[str]] = {}
         """By run, the event types of the wait it is paused at that its workflow does not name."""
         self.want: Callable[[str, list[str]], None] = _nothing

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 
-from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunNotFound, StageGone, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunAborted, RunNotFound, StageGone, StaleVersion
 from poundlock.guard import Interrupted, Interruption, being_closed, clear_cancellation, for_the_process, log_text
 from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Checkpoint, RunQuery
+from poundlock.model.runs import Checkpoint, RunQuery, RunRecord
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
@@ -42,6 +43,8 @@ _PATIENCE = 2
 def start(core: Core, live: LiveRun) -> None:
     """Drive a run in a task of its own."""
     live.run.interruption = None  # what was asked of an earlier drive
+    if core.ending or live.entry.closing:
+        live.run.stopping = True  # accepted a moment before: it gives itself back before anything of it begins
     before = core.runs.begin(live)
     if before is not None:
         core.tasks.keep(before.task)
@@ -80,7 +83,7 @@ def wake(core: Core, run_id: str, now: float) -> None:
     """Drive a paused run that a commit at `now` made this process's own; it is read if it is not in memory."""
     live = core.runs.live(run_id)
     if live is None or live.phase is Phase.DRIVING:
-        start_promoted(core, (run_id,))
+        _load(core, run_id)
         return
     take_resumption(live.run, now)
     start(core, LiveRun(live.run, live.entry))
@@ -89,8 +92,12 @@ def wake(core: Core, run_id: str, now: float) -> None:
 def start_promoted(core: Core, promoted: Iterable[str]) -> None:
     """Drive runs that a commit made this process's own."""
     for run_id in promoted:
-        core.runs.load(run_id)
-        core.tasks.spawn(_load_and_start(core, run_id))
+        if not core.runs.has_task(run_id):  # one that was looked up meanwhile is driven already
+            _load(core, run_id)
+
+
+def _load(core: Core, run_id: str) -> None:
+    core.runs.load(run_id).task = core.tasks.spawn(_load_and_start(core, run_id))
 
 
 async def _load_and_start(core: Core, run_id: str) -> None:
@@ -137,17 +144,21 @@ def take_up(core: Core, run_ids: Iterable[str], error: BaseException | None = No
         error: for those who wait for one that turns out to be somebody else's.
     """
     wanted = list(run_ids)
+    task = core.tasks.spawn(_look_up(core, wanted, error))
     for run_id in wanted:
-        core.runs.lose(run_id)
-    core.tasks.spawn(_look_up(core, wanted, error))
+        core.runs.lose(run_id, task)
 
 
-async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) -> None:
-    # What was lost may still be on its way to the disk.
+async def written_behind(core: Core) -> None:
+    """Return when what was submitted is durable or refused; a fault of the store is waited out."""
     try:
         await core.store.written_behind()
     except FAULTS as fault:
         await again(core, fault, core.store.written_behind, "looking for what a commit came to")
+
+
+async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) -> None:
+    await written_behind(core)  # what was lost may still be on its way to the disk
     for run_id in run_ids:
         try:
             await _look_up_one(core, run_id, error)
@@ -162,10 +173,11 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
     ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
     live = core.runs.live(run_id)
     if live is not None:
-        if head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch:
+        dead = live.phase is Phase.DRIVING and not live.alive
+        if not dead and (head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch):
             return  # it knows all that the store knows
-        if not ours:
-            core.runs.drop(run_id)  # kept in memory while its row was moved
+        if dead or not ours:
+            core.runs.drop(run_id)  # its task is gone, or its row was moved while it was kept in memory
     elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
         return
     if checkpoint is not None and ours:
@@ -175,8 +187,19 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
     core.runs.drop(run_id)
     if checkpoint is not None:
         core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it rests by now
+        _notice_row(core, checkpoint.record)
     if error is not None:
         core.waiters.fail(run_id, error)
+
+
+def _notice_row(core: Core, record: RunRecord) -> None:
+    """Do for a run that rests what its own task would have done after its commit."""
+    head, entry = record.head, core.entries.get(record.identity.workflow_id)
+    if head.wake_at is not None:
+        core.wake_at(head.wake_at)
+    if entry is not None and head.status is RunStatus.PAUSED:
+        events = [event for row in record.waits if row.parked for event in row.events]
+        core.want(record.identity.run_id, [event for event in events if event not in entry.subscribed])
 
 
 async def _find_promoted(core: Core, workflow_id: str) -> None:
@@ -184,15 +207,29 @@ async def _find_promoted(core: Core, workflow_id: str) -> None:
 
     Their promotion was part of a commit whose answer was lost.
     """
+
+    async def find() -> list[str]:
+        await core.store.written_behind()  # the commit may still be on its way to the disk
+        return await unknown(core, workflow_id)
+
+    try:
+        found = await find()
+    except FAULTS as fault:
+        found = await again(core, fault, find, "looking for promoted runs")
+    take_up(core, found)
+
+
+async def unknown(core: Core, workflow_id: str | None = None) -> list[str]:
+    """Return the runs that the store says are running and this process's own, and that it knows nothing of."""
+    found: list[str] = []
     query = RunQuery(workflow=workflow_id, status=(RunStatus.RUNNING,), limit=500)
     while True:
         page = await core.store.find(query)
-        for record in page.items:
-            if record.head.owner == core.worker and core.runs.phase(record.identity.run_id) is Phase.ABSENT:
-                start_promoted(core, [record.identity.run_id])
+        mine = [record.identity.run_id for record in page.items if record.head.owner == core.worker]
+        found += [run_id for run_id in mine if core.runs.phase(run_id) is Phase.ABSENT and run_id not in core.left]
         if page.next_cursor is None:
-            return
-        query = RunQuery(workflow=workflow_id, status=(RunStatus.RUNNING,), limit=500, cursor=page.next_cursor)
+            return found
+        query = replace(query, cursor=page.next_cursor)
 
 
 # ------------------------------------------------------------------------------------------------------- driving
@@ -208,7 +245,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     try:
         if before is not None:
             await _let_finish(before)
-        driven = await _prepared(core, live) if _needs_preparing(live) else None
+        driven = await _prepared(core, live) if _needs_preparing(live) and not run.stopping else None
         live.new = False
         if driven is None:
             driven = await drive(run, boundaries)
@@ -267,17 +304,20 @@ async def _let_finish(before: LiveRun) -> None:
 async def _interrupted(core: Core, live: LiveRun) -> None:
     """Let go of a run whose task was cancelled; unless nobody asked for that, then find out where it is and go on."""
     run = live.run
+    run_id = run.identity.run_id
     if core.ending or run.interruption is not None:
+        core.left.add(run_id)  # its step may have done something: who goes on with it counts that as an attempt
         await _let_go(core, live, stopped(run))
         return
-    run_id = run.identity.run_id
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task's coroutine
     await clear_cancellation(task)
     log.warning("the task of run '%s' was cancelled, but not by the runtime: the run goes on in another", run_id)
     live.open_gate()
-    if core.runs.mine(live):
-        core.runs.drop(run_id)
+    if not run.written:
+        gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was written: nothing of it is left")
+        await _let_go(core, live, gone)
+    elif core.runs.drop_mine(live):
         take_up(core, [run_id])
         if run.identity.load_key is not None:
             core.tasks.spawn(_find_promoted(core, run.identity.workflow_id))

@@ -17,7 +17,7 @@ from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, Publication
 from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.core import Core, State, log
-from poundlock.runtime.driver import give_back
+from poundlock.runtime.driver import give_back, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.entries import Hooks
 from poundlock.runtime.healing import FAULTS, again
@@ -153,6 +153,7 @@ class Lifetime:
         core = self._core
         self._poller.stop()
         self.subscriptions.close()
+        await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
         await self._part("letting runs reach a boundary", self._drain(drain))
         await self._part("ending tasks", self._interrupt())
         await self._part("giving runs back", self._give_back())
@@ -209,21 +210,34 @@ class Lifetime:
             hurry.cancel()
 
     async def _interrupt(self) -> None:
+        """Interrupt user code, wait for commits that are under way and what follows them, and end what is left."""
         core = self._core
+        for live in core.runs.all_driven():
+            live.run.stopping = True
+            interrupt(live.run, live.task, Interruption.STOP)
+        with contextlib.suppress(TimeoutError):
+            async with timeout_after(core.clock, core.abort_grace):
+                while tasks := self._driving():
+                    await asyncio.wait(tasks)
+        await self._end_tasks()
 
-        def driving() -> list[asyncio.Task[None]]:
-            for live in core.runs.all_driven():
-                interrupt(live.run, None, Interruption.STOP)
-            return [live.task for live in core.runs.all_driven() if live.task is not None and live.alive]
+    async def _end_tasks(self) -> None:
+        core = self._core
+        await core.tasks.join(self._driving, grace=core.abort_grace)
 
-        await core.tasks.join(driving, grace=core.abort_grace)
+    def _driving(self) -> list[asyncio.Task[None]]:
+        for live in self._core.runs.all_driven():
+            interrupt(live.run, None, Interruption.STOP)
+        return [live.task for live in self._core.runs.all_driven() if live.task is not None and live.alive]
 
     async def _give_back(self) -> None:
         """Give back the runs that this process took and never began: they were not interrupted by a crash."""
         core = self._core
-        loading = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
+        await core.store.written_behind()
         idle = [live.run.identity.run_id for live in core.runs.all_driven() if not live.begun]
-        await give_back(core, [*loading, *idle], begun=False)
+        vacant = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
+        for run_id in [*vacant, *idle, *await unknown(core)]:
+            await self._part(f"giving run '{run_id}' back", give_back(core, [run_id], begun=False))
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)

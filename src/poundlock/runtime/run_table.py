@@ -14,7 +14,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from poundlock.clock import Clock, Timer
 from poundlock.model.runs import Message
@@ -41,7 +41,7 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
         Phase.LOADING: "promoted or resumed by a commit of this process; its checkpoint is being read",
         Phase.DRIVING: "new, or claimed together with its checkpoint",
         Phase.RESUMING: "an answer to a run that is only a row is being committed",
-        Phase.UNSURE: "the answer to a commit that may have made it this process's own was lost",
+        Phase.UNSURE: "a commit that makes it this process's own is under way, or its answer was lost",
         Phase.STRANDED: "its row cannot be restored",
     },
     Phase.LOADING: {
@@ -59,7 +59,6 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
     Phase.CLOSING: {
         Phase.PARKED: "all is closed; its state is kept for the pause window",
         Phase.DRIVING: "resumed meanwhile",
-        Phase.STRANDED: "its task died meanwhile",
         Phase.ABSENT: "all is closed",
     },
     Phase.PARKED: {
@@ -75,8 +74,8 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
         Phase.ABSENT: "somebody else was quicker",
     },
     Phase.UNSURE: {
-        Phase.DRIVING: "the store says it is this process's own",
-        Phase.PARKED: "the store says that nothing was written",
+        Phase.DRIVING: "it is this process's own",
+        Phase.LOADING: "resumed or promoted by another commit meanwhile",
         Phase.STRANDED: "the store cannot say",
         Phase.ABSENT: "the store says it is not this process's own",
     },
@@ -148,14 +147,23 @@ class Vacancy:
         phase: which of them.
         early: messages that became durable while its checkpoint was being read.
         error: why it is stranded, for those who wait for it.
+        before: drove the run, and is on its way out.
+        task: reads the checkpoint, or waits for the answer to the commit.
     """
 
-    __slots__ = ("early", "error", "phase")
+    __slots__ = ("before", "early", "error", "phase", "task")
 
-    def __init__(self, phase: Phase, error: BaseException | None = None) -> None:
+    def __init__(self, phase: Phase) -> None:
         self.phase = phase
         self.early: list[Message] = []
-        self.error = error
+        self.error: BaseException | None = None
+        self.before: LiveRun | None = None
+        self.task: asyncio.Task[Any] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether a task is about to drive it, or to find out."""
+        return self.task is not None and not self.task.done()
 
 
 class RunTable:
@@ -195,7 +203,15 @@ class RunTable:
     def has_task(self, run_id: str) -> bool:
         """Whether a run is driving or closing: then its task answers those who wait for it."""
         entry = self._entries.get(run_id)
-        return entry is not None and (entry.phase is _DRIVING or entry.phase is _CLOSING)
+        return entry is not None and (entry.phase is _DRIVING or entry.phase is _CLOSING) and entry.alive
+
+    def without_task(self) -> list[str]:
+        """Return the runs that nothing here drives or is about to: stranded, or their task died without a word."""
+        return [
+            run_id
+            for run_id, entry in self._entries.items()
+            if not entry.alive and entry.phase is not _PARKED and entry.phase is not Phase.RESUMING
+        ]
 
     def vacancy(self, run_id: str) -> Vacancy | None:
         """Return the entry of a run that is loading, unsure or stranded."""
@@ -242,20 +258,33 @@ class RunTable:
             self._unwritten[run_id] = live
         if before is None:
             return None
-        if type(before) is LiveRun:
-            return before if before is not live and before.alive else None
-        if type(before) is Vacancy and before.early:
-            live.run.inbox += before.early  # a run drops those it has read with its checkpoint
-        return None
+        # Messages that came meanwhile; a run drops those that it has read with its checkpoint.
+        if isinstance(before, Vacancy):
+            live.run.inbox += before.early
+            return before.before if before.before is not None and before.before.alive else None
+        if before.run is not live.run:
+            live.run.inbox += before.run.inbox
+        return before if before is not live and before.alive else None
 
     def load(self, run_id: str) -> Vacancy:
         """Note that a run's checkpoint is being read; whoever drove it before is on its way out."""
         return self._vacate(run_id, Phase.LOADING)
 
-    def lose(self, run_id: str) -> None:
-        """Note that nobody knows what a commit made of a run. One that has a task, or will have, stays as it is."""
-        if self.phase(run_id) in (_ABSENT, _PARKED, Phase.RESUMING):
-            self._vacate(run_id, Phase.UNSURE)
+    def expect(self, run_id: str, task: asyncio.Task[Any] | None) -> None:
+        """Note that a commit is under way that makes a new run this process's own; `task` waits for its answer."""
+        self._vacate(run_id, Phase.UNSURE).task = task
+
+    def lose(self, run_id: str, task: asyncio.Task[Any]) -> None:
+        """Note that nobody knows what a commit made of a run. One that has a task, or will have, stays as it is.
+
+        Args:
+            run_id: which run.
+            task: finds out.
+        """
+        entry = self._entries.get(run_id)
+        if entry is None or entry.phase in (_PARKED, Phase.RESUMING, Phase.UNSURE):
+            vacancy = entry if type(entry) is Vacancy else self._vacate(run_id, Phase.UNSURE)
+            vacancy.task = task
 
     def strand(self, run_id: str, error: BaseException) -> None:
         """Note that a run cannot go on here, and why."""
@@ -320,8 +349,12 @@ class RunTable:
             entry.early.append(message)
 
     def _vacate(self, run_id: str, phase: Phase) -> Vacancy:
-        self._leave(run_id, phase)
+        left = self._leave(run_id, phase)
         vacancy = self._entries[run_id] = Vacancy(phase)
+        if isinstance(left, Vacancy):
+            vacancy.early, vacancy.before = left.early, left.before
+        elif left is not None and left.alive:
+            vacancy.before = left
         return vacancy
 
     def _leave(self, run_id: str, target: Phase) -> LiveRun | Vacancy | None:

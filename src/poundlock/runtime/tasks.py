@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from poundlock.clock import Clock, timeout_after
+from poundlock.errors import RuntimeStopped
 from poundlock.guard import log_text
 
 log = logging.getLogger("poundlock.runtime")
@@ -20,6 +21,11 @@ class Tasks:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.admitting = 0
+        """How many events are being admitted, in tasks of their emitters."""
+        self._admitted: asyncio.Future[None] | None = None
+        self._work: set[asyncio.Task[Any]] = set()
+        """What a stop waits for before it cancels anything."""
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Start a task that is kept until it is done; its failure is logged."""
@@ -34,11 +40,45 @@ class Tasks:
             task.add_done_callback(self._done)
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do what must not stop half-way: it goes on if the caller is cancelled meanwhile."""
+        """Do what must not stop half-way: it goes on if the caller is cancelled meanwhile, and `stop` waits for it.
+
+        Raises:
+            RuntimeStopped: it did not end within the time that the stop gives it.
+        """
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._work.add(task)
         task.add_done_callback(self._answered)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # not the caller was
+                raise RuntimeStopped("the runtime stopped before this was done: start it again and ask anew") from None
+            raise
+
+    def admitted(self) -> None:
+        """Note that an event was admitted, or refused, and all that follows was begun."""
+        self.admitting -= 1
+        if not self.admitting and self._admitted is not None and not self._admitted.done():
+            self._admitted.set_result(None)
+
+    def follow_up(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do in the background what belongs to a commit whose caller went away; `stop` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def work_done(self, grace: float) -> None:
+        """Return when nothing of that kind is under way any more, or after `grace` seconds."""
+        try:
+            async with timeout_after(self._clock, grace):
+                if self.admitting:
+                    self._admitted = asyncio.get_running_loop().create_future()
+                    await self._admitted
+                while work := [task for task in self._work if task is not asyncio.current_task()]:
+                    await asyncio.wait(work)
+        except TimeoutError:
+            log.warning("%d commands did not end within %g s of the stop", len(self._work), grace)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         error = self._answered(task)
@@ -47,6 +87,7 @@ class Tasks:
 
     def _answered(self, task: asyncio.Task[Any]) -> BaseException | None:
         self._tasks.discard(task)
+        self._work.discard(task)
         return None if task.cancelled() else task.exception()  # asked for, so that nothing warns if nobody listens
 
     async def join(self, others: Callable[[], Iterable[asyncio.Task[Any]]], *, grace: float) -> None:
@@ -55,7 +96,7 @@ class Tasks:
         tasks: list[asyncio.Task[Any]] = []
         try:
             async with timeout_after(self._clock, grace):
-                while tasks := [task for task in (*self._tasks, *others()) if task is not current]:
+                while tasks := [task for task in (*self._tasks, *self._work, *others()) if task is not current]:
                     for task in tasks:
                         task.cancel()
                     await asyncio.wait(tasks)

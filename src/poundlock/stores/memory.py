@@ -178,7 +178,8 @@ class MemoryStore:
         for ref, _ in changes.events:
             if ref not in self._uses:  # nobody wanted it after all
                 del self._events[ref]
-        return Committed(tuple(promoted), delivered, posted)
+        changes.committed = Committed(tuple(promoted), delivered, posted)
+        return changes.committed
 
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
         now = changes.now

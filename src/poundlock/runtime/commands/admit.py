@@ -31,7 +31,7 @@ from poundlock.pipeline.writing import take_creation
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, foretold
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.driver import start, take_up, wake
+from poundlock.runtime.driver import start, wake, written_behind
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun
@@ -76,11 +76,14 @@ async def admit(core: Core, command: Admit) -> Admitted:
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
     ref = core.ids.sortable(core.clock.now())
     offer = Offer(event, text, ref, fingerprint, command.decided, command.waits, command.dry)
-    plan, committed = await _decided(core, offer)
-    if command.dry:
-        return Admitted(event, foretold(plan))
-    lines = settle_lines(plan.lines, plan.deliveries, committed.delivered)
-    await _carry_out(core, plan, committed, event)
+    core.tasks.admitting += 1  # a stop waits until what is accepted was carried out
+    try:
+        plan, committed = await _decided(core, offer)
+        if command.dry:
+            return Admitted(event, foretold(plan))
+        lines = _carry_out(core, plan, committed, event)
+    finally:
+        core.tasks.admitted()
     await _tell(core, lines)
     return Admitted(event, lines)
 
@@ -133,7 +136,7 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
     """Decide once; None if it has to be done again, with what became known meanwhile."""
     try:
         plan, changes = await decide(core, offer)
-        return plan, await (_check_only(core, changes) if offer.dry else _commit(core, plan, changes))
+        return plan, await (_check_only(core, changes) if offer.dry else _commit(core, plan, changes, offer.event))
     except KeysTaken as taken:
         _check_same(offer.event, offer.fingerprint, taken.taken)
         offer.known |= taken.taken
@@ -162,7 +165,7 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
             )
 
 
-async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committed:
+async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> Committed:
     if core.loads.moved(plan.loads):
         raise LoadMoved("the load changed while this was decided: read it again", workflow_id="")
     loads, lines = [], []
@@ -176,13 +179,21 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committe
         lines.append(core.loads.submitted(pair, load, following, plan.queued.get(pair)))
     changes.loads = tuple(loads)
     applied = False
+    task = asyncio.current_task() if plan.started else None
+    for run, _, _ in plan.started:
+        core.runs.expect(run.identity.run_id, task)
     try:
         committed = await core.store.commit(changes)
         applied = True
     except asyncio.CancelledError:
-        # Whoever emitted went away; the commit goes on. What it starts or resumes must not be left standing.
-        started = [run.identity.run_id for run, _, _ in plan.started]
-        take_up(core, [*started, *(delivery.run_id for delivery in plan.deliveries)])
+        # Whoever emitted went away; the commit goes on, and what belongs to it has to be done.
+        after = core.tasks.follow_up(_after_all(core, plan, changes, event))
+        for run, _, _ in plan.started:
+            core.runs.lose(run.identity.run_id, after)
+        raise
+    except BaseException:
+        for run, _, _ in plan.started:
+            core.runs.drop(run.identity.run_id)
         raise
     finally:
         for line in lines:
@@ -190,7 +201,18 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes) -> Committe
     return committed
 
 
-async def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> None:
+async def _after_all(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> None:
+    """Carry out what became durable after whoever emitted went away."""
+    await written_behind(core)
+    if changes.committed is not None:
+        await _tell(core, _carry_out(core, plan, changes.committed, event))
+        return
+    for run, _, _ in plan.started:
+        core.runs.drop(run.identity.run_id)
+
+
+def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> tuple[ReceiptLine, ...]:
+    """Do at once what follows the commit; returns the receipt's lines."""
     for run, create, route in plan.started:
         take_creation(run, create)
         start(core, LiveRun(run, route.entry, new=True))
@@ -203,6 +225,7 @@ async def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, even
         tell_end(core, run_id)  # not waited for: it calls hooks
     for active, successor in plan.replaced:
         core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
+    return settle_lines(plan.lines, plan.deliveries, committed.delivered)
 
 
 def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Event) -> None:

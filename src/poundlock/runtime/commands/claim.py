@@ -9,8 +9,7 @@ from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
-from poundlock.runtime.driver import adopt, give_back
-from poundlock.runtime.run_table import Phase
+from poundlock.runtime.driver import adopt, give_back, take_up, unknown
 
 _BATCH = 100
 
@@ -26,20 +25,27 @@ class Claim:
 
 
 async def claim(core: Core, command: Claim) -> int:
-    """Handle `Claim`; returns how many runs were taken over."""
-    taken = 0
-    if command.stranded:
-        await give_back(core, _without_task(core), begun=True)
-    while core.accepting and core.entries:
-        workflows = {entry.id for entry in core.entries.values() if not entry.closing}
-        claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
-        for claimed in claims:
-            if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
-                await give_back(core, [claimed.checkpoint.record.identity.run_id], begun=claimed.recovered)
-        taken += len(claims)
-        if len(claims) < _BATCH:
-            break
-    return taken
+    """Handle `Claim`; returns how many runs were taken over. They are driven, also if the caller goes away."""
+    return await core.tasks.to_the_end(_claim(core, command))
+
+
+async def _claim(core: Core, command: Claim) -> int:
+    # One after another: what is claimed and not yet adopted must not be taken for a run that nothing drives.
+    async with core.claiming:
+        taken = 0
+        if command.stranded:
+            take_up(core, await unknown(core))
+            await give_back(core, core.runs.without_task(), begun=True)
+        while core.accepting and core.entries:
+            workflows = {entry.id for entry in core.entries.values() if not entry.closing}
+            claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
+            for claimed in claims:
+                if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
+                    take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow was taken out meanwhile
+            taken += len(claims)
+            if len(claims) < _BATCH:
+                break
+        return taken
 
 
 async def try_unfit(core: Core, workflow_id: str) -> None:
@@ -51,9 +57,3 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
     for record in await core.store.unfit(workflow_id):
         with contextlib.suppress(StaleVersion, LeaseLost):  # somebody resumed or aborted it meanwhile
             await core.store.commit(Changes(moves=(RunMove.of(record, RunStatus.READY, now=now),), now=now))
-
-
-def _without_task(core: Core) -> list[str]:
-    """Return the runs that are stranded, or whose task died without a word."""
-    died = [live.run.identity.run_id for live in core.runs.all_driven() if live.task is not None and not live.alive]
-    return [*core.runs.vacant(Phase.STRANDED), *died]

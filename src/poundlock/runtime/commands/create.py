@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from poundlock.pipeline.writing import creation_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
 
 
@@ -118,7 +119,16 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
 
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> None:
-    await core.store.commit(changes)
+    run_id = run.identity.run_id
+    if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit will say so
+        core.runs.expect(run_id, asyncio.current_task())
+    try:
+        await core.store.commit(changes)
+    except BaseException:
+        vacancy = core.runs.vacancy(run_id)
+        if vacancy is not None and vacancy.task is asyncio.current_task():
+            core.runs.drop(run_id)
+        raise
     take_commit(run, changes)
     start(core, LiveRun(run, entry, new=True))
 

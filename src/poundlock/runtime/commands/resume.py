@@ -15,7 +15,7 @@ from poundlock.pipeline.at_wait import check_answer
 from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
-from poundlock.runtime.driver import start, take_up
+from poundlock.runtime.driver import start, take_up, written_behind
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run
 from poundlock.stores.answers import finished, not_found
@@ -78,6 +78,8 @@ async def resume(core: Core, command: Resume) -> bool:
             if core.runs.mine(live):
                 core.runs.drop(run_id)
             continue  # somebody was quicker: see what it waits for now
+        except asyncio.CancelledError:
+            raise  # the commit may be on its way: what follows it knows
         except BaseException:
             if core.runs.mine(live):
                 core.runs.park(live)
@@ -118,10 +120,24 @@ async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None
         committed = await core.store.commit(changes)
     except asyncio.CancelledError:
         # Whoever resumed went away; the commit goes on, and what it resumes must have a driver.
-        take_up(core, [run_id])
+        core.tasks.follow_up(_after_all(core, live, changes))
         raise
     take_commit(run, changes)
     run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
+    start(core, live)
+
+
+async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
+    """Go on with what became durable after whoever resumed went away."""
+    await written_behind(core)
+    run = live.run
+    run_id = run.identity.run_id
+    if changes.committed is None or not (core.runs.mine(live) or core.runs.phase(run_id) is Phase.ABSENT):
+        take_up(core, [run_id])
+        return
+    take_commit(run, changes)
+    body = changes.posts[0].body
+    run.inbox.append(Message(run_id, changes.committed.posted[0], "resume", changes.now, body, None))
     start(core, live)
 
 

@@ -29,13 +29,16 @@ async def signal(core: Core, command: Signal) -> None:
         RunNotFound, RunFinished: there is nobody to tell.
         NotStorable, StateInvalid: the patch is no data.
     """
-    patch = as_patch(command.patch)
-    live = core.runs.driven(command.run_id)
+    await core.tasks.to_the_end(_post(core, command.run_id, as_patch(command.patch)))
+
+
+async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
+    live = core.runs.driven(run_id)
     if live is not None:
         await ensure_written(core, live)
     now = core.clock.now()
-    committed = await core.store.commit(Changes(posts=(Post(command.run_id, "signal", patch, now),), now=now))
-    core.runs.tell(Message(command.run_id, committed.posted[0], "signal", now, patch, None))
+    committed = await core.store.commit(Changes(posts=(Post(run_id, "signal", patch, now),), now=now))
+    core.runs.tell(Message(run_id, committed.posted[0], "signal", now, patch, None))
 
 
 def as_patch(patch: Any) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Writer:
         for job in work:
             if isinstance(job.answer, Committed):
                 self.commits += 1
+                job.work.committed = job.answer
         self._restrain()
         return lambda: self._acknowledged(effects)
 
