@@ -48,10 +48,12 @@ class Tasks:
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._answered)
+        caller = asyncio.current_task()
+        asked = 0 if caller is None else caller.cancelling()
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():  # not the caller was
+            if task.cancelled() and (caller is None or caller.cancelling() == asked):  # the caller was not
                 raise RuntimeStopped("the runtime stopped before this was done: start it again and ask anew") from None
             raise
 
