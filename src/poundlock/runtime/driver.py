@@ -28,7 +28,7 @@ from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
-from poundlock.runtime.healing import FAULTS, again, patiently, tell
+from poundlock.runtime.healing import FAULTS, again, patiently, read_checkpoint, tell
 from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run, without_stages
@@ -102,7 +102,7 @@ def _load(core: Core, run_id: str) -> None:
 
 async def _load_and_start(core: Core, run_id: str) -> None:
     try:
-        checkpoint = await _read(core, run_id)
+        checkpoint = await read_checkpoint(core, run_id)
         if core.runs.phase(run_id) is Phase.LOADING and (checkpoint is None or not adopt(core, checkpoint)):
             await give_back(core, [run_id], begun=False)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
@@ -126,13 +126,6 @@ async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
             except (StaleVersion, LeaseLost):
                 continue  # it was moved after all
         core.runs.drop(run_id)
-
-
-async def _read(core: Core, run_id: str) -> Checkpoint | None:
-    try:
-        return await core.store.checkpoint(run_id)
-    except FAULTS as fault:
-        return await again(core, fault, lambda: core.store.checkpoint(run_id), f"reading run '{run_id}'")
 
 
 def take_up(core: Core, run_ids: Iterable[str], error: BaseException | None = None) -> None:
@@ -168,7 +161,7 @@ async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) 
 
 
 async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> None:
-    checkpoint = await _read(core, run_id)
+    checkpoint = await read_checkpoint(core, run_id)
     head = None if checkpoint is None else checkpoint.record.head
     ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
     live = core.runs.live(run_id)

@@ -48,6 +48,7 @@ class Lifetime:
         self._workflows = workflows
         self._services = services
         self._poller = Poller(core)
+        self._opened = False
         self._entered = asyncio.Event()
         """Set when entering is over, whatever came of it."""
         self._stop: asyncio.Task[None] | None = None
@@ -70,6 +71,7 @@ class Lifetime:
         core.loop = asyncio.get_running_loop()
         try:
             await core.store.open(core.worker)
+            self._opened = True
             core.check_accepting()  # it may have been stopped meanwhile
             core.size_at_start = core.store.size
             core.watch.start(self._loop_ends)
@@ -233,6 +235,8 @@ class Lifetime:
     async def _give_back(self) -> None:
         """Give back the runs that this process took and never began: they were not interrupted by a crash."""
         core = self._core
+        if not self._opened:
+            return  # nothing can be its own
         await core.store.written_behind()
         idle = [live.run.identity.run_id for live in core.runs.all_driven() if not live.begun]
         vacant = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
