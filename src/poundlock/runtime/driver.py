@@ -299,7 +299,8 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     run = live.run
     run_id = run.identity.run_id
     if core.ending or run.interruption is not None:
-        core.left.add(run_id)  # its step may have done something: who goes on with it counts that as an attempt
+        if core.ending:
+            core.left.add(run_id)  # its step may have done something: who goes on with it counts that as an attempt
         await _let_go(core, live, stopped(run))
         return
     task = asyncio.current_task()
