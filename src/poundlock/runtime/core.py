@@ -38,6 +38,12 @@ class State(Enum):
     STOPPED = "stopped"
 
 
+# Asked for every run: reading a member from its class is a call of Python code before CPython 3.12.
+_NEW: Final = State.NEW
+_STARTED: Final = State.STARTED
+_STOPPED: Final = State.STOPPED
+
+
 _inside: Final[ContextVar[tuple[str, str] | None]] = ContextVar("poundlock_run", default=None)
 """(worker, run id) of the run that the current code belongs to; tasks and threads that a step starts inherit it."""
 
@@ -129,12 +135,12 @@ class Core:
     @property
     def accepting(self) -> bool:
         """Whether work is taken."""
-        return self.state is State.STARTED
+        return self.state is _STARTED
 
     @property
     def ending(self) -> bool:
         """Whether runs are to be left as their last commit left them: the runtime stops, or its loop ends."""
-        return self.state is State.STOPPING or self.state is State.STOPPED or self.watch.ending
+        return (self.state is not _STARTED and self.state is not _NEW) or self.watch.ending
 
     def here(self) -> Core:
         """Return the core to whoever calls from the loop it was started on.
@@ -157,13 +163,13 @@ class Core:
             RuntimeStopped: the runtime was not entered yet, or has stopped.
         """
         core = self.here()
-        if self.state is State.NEW or self.state is State.STOPPED:
+        if self.state is _NEW or self.state is _STOPPED:
             raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
         return core
 
     def check_accepting(self) -> None:
         """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
-        if self.state is not State.STARTED:
+        if self.state is not _STARTED:
             raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
 
     # ------------------------------------------------------------------------------------------ whose code this is

@@ -43,7 +43,7 @@ _PATIENCE = 2
 def start(core: Core, live: LiveRun) -> None:
     """Drive a run in a task of its own."""
     live.run.interruption = None  # what was asked of an earlier drive
-    if core.ending or live.entry.closing:
+    if not core.accepting or live.entry.closing:
         live.run.stopping = True  # accepted a moment before: it gives itself back before anything of it begins
     before = core.runs.begin(live)
     if before is not None:
