@@ -343,7 +343,8 @@ class WorkflowRuntime:
     async def stop(self, drain: Duration = 30.0) -> None:
         """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.
 
-        What was not finished stands in the store and goes on when a runtime is started on it again.
+        What is being committed is waited for, up to `abort_grace`. What was not finished stands in the store and goes
+        on when a runtime is started on it again.
         """
         self._core.here()
         await self._lifetime.stop(drain=seconds(drain))
