@@ -144,10 +144,7 @@ def take_up(core: Core, run_ids: Iterable[str], error: BaseException | None = No
 
 async def written_behind(core: Core) -> None:
     """Return when what was submitted is durable or refused; a fault of the store is waited out."""
-    try:
-        await core.store.written_behind()
-    except FAULTS as fault:
-        await again(core, fault, core.store.written_behind, "looking for what a commit came to")
+    await patiently(core, core.store.written_behind, "looking for what a commit came to")
 
 
 async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) -> None:
@@ -205,11 +202,7 @@ async def _find_promoted(core: Core, workflow_id: str) -> None:
         await core.store.written_behind()  # the commit may still be on its way to the disk
         return await unknown(core, workflow_id)
 
-    try:
-        found = await find()
-    except FAULTS as fault:
-        found = await again(core, fault, find, "looking for promoted runs")
-    take_up(core, found)
+    take_up(core, await patiently(core, find, "looking for promoted runs"))
 
 
 async def unknown(core: Core, workflow_id: str | None = None) -> list[str]:

@@ -54,7 +54,7 @@ class Tasks:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled() and (caller is None or caller.cancelling() == asked):  # the caller was not
-                raise RuntimeStopped("the runtime stopped before this was done: start it again and ask anew") from None
+                raise RuntimeStopped("the runtime stopped before this was done: start it again and call anew") from None
             raise
 
     def admitted(self) -> None:
@@ -71,7 +71,7 @@ class Tasks:
         return task
 
     async def work_done(self, grace: float) -> None:
-        """Return when nothing of that kind is under way any more, or after `grace` seconds."""
+        """Return when nothing that a stop waits for is under way any more, or after `grace` seconds."""
         try:
             async with timeout_after(self._clock, grace):
                 if self.admitting:
