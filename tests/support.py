@@ -201,7 +201,7 @@ class Stores:
         """End a runtime as SIGKILL would: it writes nothing more, and its store is free for the next one."""
         runtime.store.die()
         lifetime, core = runtime._lifetime, runtime._core
-        core.state = State.STOPPED
+        core.move_to(State.STOPPED)
         lifetime._poller.stop()
         lifetime.subscriptions.close()
         await lifetime._end_tasks()

@@ -23,11 +23,12 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     ABORTED = "aborted"
 
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing can happen to the run any more."""
-        # Compared one by one: a set would call Enum.__hash__, which is Python code, on every boundary of every run.
-        return self is _COMPLETED or self is _FAILED or self is _ABORTED
+    terminal: bool
+    """Whether nothing can happen to the run any more."""
+
+    def __init__(self, value: str) -> None:
+        # Set once: a property would be a call, and a set would hash, on every boundary of every run.
+        self.terminal = value in ("completed", "failed", "aborted")
 
 
 # from -> {to: why}. Queued: waits for a slot. Ready: may be claimed by anybody. Running: has an owner.
@@ -68,9 +69,6 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
 
 # The same by plain text: looking up an enum member calls Enum.__hash__, which is Python code.
 _LEGAL: Final = {source._value_: frozenset(target._value_ for target in targets) for source, targets in MOVES.items()}
-_COMPLETED: Final = RunStatus.COMPLETED
-_FAILED: Final = RunStatus.FAILED
-_ABORTED: Final = RunStatus.ABORTED
 
 
 def check_move(source: RunStatus, target: RunStatus) -> None:

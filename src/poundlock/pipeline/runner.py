@@ -182,9 +182,10 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage begins; returns how often it was begun by now."""
-    run.entered_at = run.log_seq + len(run.journal.parts)
-    visits = run.visits[stage.id] = run.visits.get(stage.id, 0) + 1
-    if run.recovered or run.journal.full:
+    journal, counts, stage_id = run.journal, run.visits, stage.id
+    run.entered_at = run.log_seq + len(journal.parts)
+    visits = counts[stage_id] = counts.get(stage_id, 0) + 1
+    if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])
     return visits
 

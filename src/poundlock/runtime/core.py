@@ -78,6 +78,8 @@ class Core:
         self._container: ArtifactContainer | None = None
         self.worker = default_ids.unique()
         self.state = State.NEW
+        self.accepting = False
+        """Whether work is taken: kept beside the state because every run asks."""
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
@@ -132,10 +134,10 @@ class Core:
             )
         return entry
 
-    @property
-    def accepting(self) -> bool:
-        """Whether work is taken."""
-        return self.state is _STARTED
+    def move_to(self, state: State) -> None:
+        """Note where the runtime is from now on."""
+        self.state = state
+        self.accepting = state is _STARTED
 
     @property
     def ending(self) -> bool:
@@ -169,7 +171,7 @@ class Core:
 
     def check_accepting(self) -> None:
         """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
-        if self.state is not _STARTED:
+        if not self.accepting:
             raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
 
     # ------------------------------------------------------------------------------------------ whose code this is

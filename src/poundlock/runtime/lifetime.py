@@ -67,7 +67,7 @@ class Lifetime:
         core = self._core
         if core.state is not State.NEW:
             raise AlreadyRegistered("a runtime is entered once: make a new one to start again")
-        core.state = State.STARTED
+        core.move_to(State.STARTED)
         core.loop = asyncio.get_running_loop()
         try:
             await core.store.open(core.worker)
@@ -121,7 +121,7 @@ class Lifetime:
         if core.state is State.NEW:
             return
         if self._stop is None:
-            core.state = State.STOPPING
+            core.move_to(State.STOPPING)
             self._stop = core.loop.create_task(self._stopping_after_entering(drain), name="poundlock-stop")  # type: ignore[union-attr]  # set when it started
         if core.inside is not None:
             return
@@ -171,7 +171,7 @@ class Lifetime:
         try:
             await core.store.close()
         finally:
-            core.state = State.STOPPED
+            core.move_to(State.STOPPED)
 
     async def _part(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -203,7 +203,9 @@ class RunTable:
     def has_task(self, run_id: str) -> bool:
         """Whether a run is driving or closing: then its task answers those who wait for it."""
         entry = self._entries.get(run_id)
-        return entry is not None and (entry.phase is _DRIVING or entry.phase is _CLOSING) and entry.alive
+        if type(entry) is not LiveRun or (entry.phase is not _DRIVING and entry.phase is not _CLOSING):
+            return False
+        return entry.task is not None and not entry.task.done()
 
     def without_task(self) -> list[str]:
         """Return the runs that nothing here drives or is about to: stranded, or their task died without a word."""

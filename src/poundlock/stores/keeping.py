@@ -71,10 +71,12 @@ class Expiring(Generic[K, V]):
 
     def put(self, key: K, value: V, expires_at: float) -> None:
         """Keep a value until a time; infinity keeps it until it is dropped."""
-        hour = expires_at // self._HOUR if expires_at != _FOR_EVER else _FOR_EVER
         before = self._entries.get(key)
         self._entries[key] = (expires_at, value)
-        if hour == _FOR_EVER or (before is not None and before[0] // self._HOUR == hour):
+        if expires_at == _FOR_EVER:
+            return
+        hour = expires_at // self._HOUR
+        if before is not None and before[0] // self._HOUR == hour:
             return
         keys = self._hours.get(hour)
         if keys is not None:

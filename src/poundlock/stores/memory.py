@@ -70,9 +70,9 @@ class _Row:
 
     __slots__ = ("head", "identity", "inbox", "log", "number", "remembered", "snapshot", "waits")
 
-    def __init__(self, create: RunCreate, number: int) -> None:
-        self.identity: RunIdentity = create.identity
-        self.head: RunHead = _copy(create.head)
+    def __init__(self, identity: RunIdentity, head: RunHead, number: int) -> None:
+        self.identity = identity
+        self.head = _copy(head)
         self.number = number
         # Exact tuples of numbers and texts, and no empty list: the garbage collector need not look at them again, and a
         # store that keeps ten thousand runs is what it would mostly look at.
@@ -149,9 +149,6 @@ class MemoryStore:
         return NOTHING
 
     def _write_runs(self, changes: Changes) -> None:
-        # Before this commit ends one more: whoever has just ended a run can read what became of it.
-        if len(self._ended) > self._keep:
-            self._forget_runs()
         self._commits += 1
         for ref, event in changes.events:
             self._events.setdefault(ref, event)
@@ -202,16 +199,21 @@ class MemoryStore:
         self._remembered.prune(now, at_most)
         self._receipts.prune(now, at_most)
 
-    def _forget_runs(self) -> None:
-        """Let go of what is kept too many of the ended runs, the first to end first."""
-        while len(self._ended) > self._keep:
-            row = self._rows.get(run_id := self._ended.popleft())
+    def _end(self, run_id: str) -> None:
+        """Note that a run ended, and let go of those that are now too many, the first to end first.
+
+        Never of this one: whoever has just ended a run can read what became of it.
+        """
+        while self._ended and len(self._ended) >= self._keep:
+            first = self._ended.popleft()
+            row = self._rows.get(first)
             if row is None or not row.head.status.terminal:
                 continue
-            del self._rows[run_id]
+            del self._rows[first]
             self._disuse(row.identity.event_ref)
             if row.remembered is not None:
                 self._remembered.drop(row.remembered)
+        self._ended.append(run_id)
 
     def _use(self, ref: str) -> None:
         self._uses[ref] = self._uses.get(ref, 0) + 1
@@ -266,57 +268,60 @@ class MemoryStore:
 
     def _create(self, create: RunCreate) -> None:
         self._numbers += 1
-        row = _Row(create, self._numbers)
-        identity = create.identity
+        identity, head, log, waits = create
+        row = _Row(identity, head, self._numbers)
         self._rows[identity.run_id] = row
         uses, ref = self._uses, identity.event_ref
         uses[ref] = uses.get(ref, 0) + 1
-        if create.log is not None:
-            row.log.append(_entries(create.log))
-        if create.waits:
-            self._set_waits(row, create.waits)
+        if log is not None:
+            row.log.append(_entries(log))
+        if waits:
+            self._set_waits(row, waits)
         if row.head.status is not _RUNNING:
             if row.head.status.terminal:  # it ended before it was written
-                self._ended.append(identity.run_id)
+                self._end(identity.run_id)
             self._index(row)
 
     def _move(self, move: RunMove) -> None:
-        row = self._rows[move.run_id]
+        # Unpacked at once: a look-up in a named tuple by name costs as much as five of these.
+        run_id = move.run_id
+        status, owner, epoch, stage, attempt, wake_at, outcome, slot, now, log, waits, consumed, snapshot, visits = (
+            move[4:]
+        )
+        row = self._rows[run_id]
         head = row.head
         before = head.status
-        status = move.status
-        log = move.log
         head.version += 1
-        head.stage = move.stage
-        head.attempt = move.attempt
-        head.updated_at = move.updated_at
-        if move.slot is not head.slot:
-            if move.slot:
+        head.stage = stage
+        head.attempt = attempt
+        head.updated_at = now
+        if slot is not head.slot:
+            if slot:
                 self._occupy(row)
-            head.slot = move.slot
+            head.slot = slot
         head.status = status
-        head.owner = move.owner
-        head.epoch = move.new_epoch
-        head.wake_at = move.wake_at
-        head.outcome = move.outcome
-        if move.visits is not None:
-            head.visits = move.visits
+        head.owner = owner
+        head.epoch = epoch
+        head.wake_at = wake_at
+        head.outcome = outcome
+        if visits is not None:
+            head.visits = visits
         if log is not None:
             row.log.append(_entries(log))
             head.log_seq = log.first_seq + log.size - 1
-        if move.snapshot is not None:
-            row.snapshot = (head.log_seq, move.snapshot)
-        if move.consumed:
-            used = set(move.consumed)
+        if snapshot is not None:
+            row.snapshot = (head.log_seq, snapshot)
+        if consumed:
+            used = set(consumed)
             self._take_out(message for message in row.inbox if message.seq in used)
             row.inbox = [message for message in row.inbox if message.seq not in used]
-        if move.waits is not None:
-            self._set_waits(row, move.waits)
-        if before is not status or move.wake_at is not None:
+        if waits is not None:
+            self._set_waits(row, waits)
+        if before is not status or wake_at is not None:
             if before is _READY:
-                self._ready.pop(move.run_id, None)
+                self._ready.pop(run_id, None)
             if status.terminal:
-                self._ended.append(move.run_id)
+                self._end(run_id)
                 if row.inbox:
                     self._take_out(row.inbox)
                     row.inbox = ()
