@@ -162,69 +162,101 @@ async def beside(
     Raises:
         asyncio.CancelledError: the current task was cancelled meanwhile; to be judged.
     """
-    loop = asyncio.get_running_loop()
-    clock = run.clock
-    pending = set(tasks)
-    failed: asyncio.Task[Any] | None = None
+    group = _Group(run, tasks, scope, fails)
     cancelled: asyncio.CancelledError | None = None
-    turn: asyncio.Future[None] = loop.create_future()
     limited = True
-
-    def wake() -> None:
-        if not turn.done():
-            turn.set_result(None)
-
-    def done(task: asyncio.Task[Any]) -> None:
-        nonlocal failed
-        pending.discard(task)
-        if failed is None and not scope.over and fails(task):
-            failed = task
-            wake()
-        elif not pending:
-            wake()
-
-    def time_over() -> None:
-        if pending and not scope.over:
-            scope.timed_out = True
-            wake()
-
-    for task in tasks:
-        task.add_done_callback(done)
-    timer = None if seconds is None else clock.call_later(seconds, time_over)
     try:
-        await turn
-    except asyncio.CancelledError as raised:
-        cancelled = raised
+        await group.decided(seconds)
+    except asyncio.CancelledError as error:
+        cancelled = error
         limited = asked_for(run) is None and not (scope.outer is not None and scope.outer.given_up)
-    finally:
-        if timer is not None:
-            timer.cancel()
-    if pending:
-        scope.give_up()
-        for task in pending:
-            if task not in run.spared:
-                task.cancel()
-        grace = run.supervision.abort_grace
-        turn = loop.create_future()
-        timer = clock.call_later(grace, wake) if limited else None
-        while pending and not turn.done():
+    if group.pending:
+        cancelled = await group.give_up(run.supervision.abort_grace if limited else None) or cancelled
+    if cancelled is not None:
+        raise cancelled
+    return group.failed
+
+
+class _Group:
+    """Steps of a run in tasks of their own: first all of them are waited for, then those that were given up.
+
+    Attributes:
+        pending: those that have not ended.
+        failed: the first that failed, before anything was given up.
+    """
+
+    def __init__(
+        self,
+        run: ActiveRun,
+        tasks: Sequence[asyncio.Task[Any]],
+        scope: Scope,
+        fails: Callable[[asyncio.Task[Any]], bool],
+    ) -> None:
+        self.pending = set(tasks)
+        self.failed: asyncio.Task[Any] | None = None
+        self._run = run
+        self._scope = scope
+        self._fails = fails
+        self._turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for task in tasks:
+            task.add_done_callback(self._done)
+
+    async def decided(self, seconds: float | None) -> None:
+        """Return when all have ended, one has failed, or after `seconds`."""
+        timer = None if seconds is None else self._run.clock.call_later(seconds, self._time_over)
+        try:
+            await self._turn
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def give_up(self, grace: float | None) -> asyncio.CancelledError | None:
+        """Cancel those that are left, and wait for their end; after `grace` seconds they are left behind.
+
+        Returns:
+            What cancelled the current task meanwhile; it was passed on to them.
+        """
+        self._scope.give_up()
+        self._cancel()
+        cancelled: asyncio.CancelledError | None = None
+        self._turn = asyncio.get_running_loop().create_future()
+        timer = None if grace is None else self._run.clock.call_later(grace, self._wake)
+        while self.pending and not self._turn.done():
             try:
-                await asyncio.shield(turn)
-            except asyncio.CancelledError as raised:  # once more, or for another reason: pass it on, and go on waiting
-                cancelled = raised
-                for task in pending:
-                    if task not in run.spared:
-                        task.cancel()
+                await asyncio.shield(self._turn)
+            except asyncio.CancelledError as error:  # once more, or for another reason: pass it on, and go on waiting
+                cancelled = error
+                self._cancel()
         if timer is not None:
             timer.cancel()
-        for task in pending:
-            run.supervision.keep(task)
+        for task in self.pending:
+            self._run.supervision.keep(task)
             log.warning(
                 "%s of run '%s' did not end within %g s of its cancellation: left behind",
                 task.get_name(),
-                run.identity.run_id,
+                self._run.identity.run_id,
                 grace,
             )
-    if cancelled is not None:
-        raise cancelled
-    return failed
+        return cancelled
+
+    def _cancel(self) -> None:
+        for task in self.pending:
+            if task not in self._run.spared:
+                task.cancel()
+
+    def _wake(self) -> None:
+        if not self._turn.done():
+            self._turn.set_result(None)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self.pending.discard(task)
+        if self.failed is None and not self._scope.over and self._fails(task):
+            self.failed = task
+            self._wake()
+        elif not self.pending:
+            self._wake()
+
+    def _time_over(self) -> None:
+        if self.pending and not self._scope.over:
+            self._scope.timed_out = True
+            self._wake()
