@@ -113,8 +113,8 @@ class Retry:
         factor: growth per attempt.
         max: longest delay in seconds.
         jitter: 0.1 spreads each delay by up to 10 percent.
-        on: exception types that are worth another attempt.
-        not_on: exception types that never are.
+        on: exception types that are worth another attempt. An exception group is, if each error in it is.
+        not_on: exception types that never are, also where one is part of an exception group.
     """
 
     attempts: int = 3
