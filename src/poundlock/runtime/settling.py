@@ -16,10 +16,10 @@ from poundlock.errors import PoundlockError
 from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunIdentity
+from poundlock.model.runs import RunError, RunIdentity
 from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Unfit
 from poundlock.pipeline.writing import changes_of, take_commit
-from poundlock.runtime.core import Core
+from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, note_exports
 from poundlock.runtime.healing import FAULTS, again, read_checkpoint, tell
@@ -128,6 +128,23 @@ async def commit_freeing(
     finally:
         core.loads.settled(line, applied=applied)
     return promoted
+
+
+def log_failure(identity: RunIdentity, error: RunError | None) -> None:
+    """Say in the log that a run has failed, once its end is durable. Everything in here is text, so it never raises."""
+    if error is None:
+        return
+    place = f" in stage '{error.stage}'" if error.stage is not None else ""
+    if error.step is not None:
+        place += f", step '{error.step}'" if error.stage is not None else f" in {error.step}"
+    log.error(
+        "run '%s' of workflow '%s' failed%s: %s%s",
+        identity.run_id,
+        identity.workflow_id,
+        place,
+        error,
+        f"\n{error.traceback.rstrip()}" if error.traceback else "",
+    )
 
 
 async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
