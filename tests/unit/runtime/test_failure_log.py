@@ -104,15 +104,16 @@ async def test_a_failing_on_prepare_is_logged(runtime, failures):
 
 
 async def test_an_aborted_run_and_a_completed_one_are_no_errors(runtime, failures, gate):
-    """What somebody asked for is no fault: aborts, and ends that a wait's timeout asks for, are not logged as errors."""
+    """What somebody asked for is no fault: an abort is not logged as an error."""
+    came = asyncio.Event()
 
     async def step(ctx):
+        came.set()
         await gate(ctx.run_id)
 
     rt = await runtime(flow(step))
     receipt_run = asyncio.ensure_future(rt.run("wf"))
-    while not gate.came:
-        await asyncio.sleep(0)
+    await came.wait()
     await rt.abort(gate.came[0], "enough")
     assert (await receipt_run).status == "aborted"
     gate.open()
@@ -121,7 +122,7 @@ async def test_an_aborted_run_and_a_completed_one_are_no_errors(runtime, failure
 
 
 async def test_an_end_that_is_committed_while_its_task_is_cancelled_is_logged_once(runtime, failures):
-    """Somebody cancels the run's task while the failing commit is on its way: the failure is in the log all the same."""
+    """Other code cancels the run's task while the commit of its failure is on its way: it is logged all the same."""
     store = GatedStore(MemoryStore())
     store.hold_after = ends
     rt = await runtime(flow(raises), store=store)
