@@ -37,7 +37,7 @@ others from `poundlock.errors`.
 GROUPS = {
     "Definitions": {
         "DuplicateKey": "Choose another id. `__env__` and `__pause_service__` are reserved.",
-        "AlreadyRegistered": "Deregister the other first, or give this one its own id. A runtime is entered once.",
+        "AlreadyRegistered": "Deregister the other first, or give this one its own id..",
         "NotRegistered": "Look at the near matches in the message; register the workflow before using it.",
         "InvalidDefinition": "Read `faults`: all of them are listed, each with its path. Nothing was registered.",
         "EnvMissing": "Set the variables named, or pass them with `env=`.",
@@ -91,7 +91,7 @@ GROUPS = {
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",
     },
     "Runtime and command line": {
-        "RuntimeStopped": "Use the runtime inside `async with`. An interrupted run goes on when one is started again.",
+        "RuntimeStopped": "Use the runtime after `start`, or inside `async with`. A stopped one is not started again: make a new one, and interrupted runs go on.",
         "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
         "HookTimeout": "Make the hook or clean-up faster, or raise `hook_timeout`. The run's result is not affected.",
         "FeedInvalid": "Correct the app or the feed that the message names.",

@@ -164,13 +164,17 @@ class Core:
         """
         core = self.here()
         if self.state is _NEW or self.state is _STOPPED:
-            raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
+            raise RuntimeStopped(
+                "the runtime is not running: use it after `await runtime.start()`, or inside `async with runtime:`"
+            )
         return core
 
     def check_accepting(self) -> None:
         """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
         if self.state is not _STARTED:
-            raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
+            raise RuntimeStopped(
+                "the runtime is not running: use it after `await runtime.start()`, or inside `async with runtime:`"
+            )
 
     # ------------------------------------------------------------------------------------------ whose code this is
     def enter_run(self, run_id: str) -> None:
