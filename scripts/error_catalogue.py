@@ -91,7 +91,7 @@ GROUPS = {
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",
     },
     "Runtime and command line": {
-        "RuntimeStopped": "Use the runtime after `start`, or inside `async with`. A stopped one is not started again: make a new one, and interrupted runs go on.",
+        "RuntimeStopped": "Call `start` or use `async with`. After a stop make a new runtime: interrupted runs go on.",
         "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
         "HookTimeout": "Make the hook or clean-up faster, or raise `hook_timeout`. The run's result is not affected.",
         "FeedInvalid": "Correct the app or the feed that the message names.",

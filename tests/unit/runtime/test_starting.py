@@ -71,11 +71,7 @@ async def test_a_stopped_runtime_is_not_started_again(vclock, way):
     async with rt:
         pass
     with pytest.raises(RuntimeStopped, match="make a new one"):
-        if way == "start":
-            await rt.start()
-        else:
-            async with rt:
-                pass
+        await (rt.start() if way == "start" else rt.__aenter__())
 
 
 async def test_starting_while_it_stops_is_refused(vclock, gate):
