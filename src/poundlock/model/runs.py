@@ -236,11 +236,11 @@ class RunResult:
         return self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
 
 
-def wait_info(row: WaitRow) -> WaitInfo:
-    """Return a wait's row as people see it."""
-    return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), row.parked, row.expires_at, row.resume_at)
+def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
+    """Return a wait's row as people see it; `parked`: whether the run is paused at it now."""
+    return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), parked, row.expires_at, row.resume_at)
 
 
 def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
-    """Return the waits a paused run stands at."""
-    return tuple(wait_info(row) for row in waits if row.parked)
+    """Return the waits a paused run is paused at."""
+    return tuple(wait_info(row, parked=True) for row in waits if row.parked)

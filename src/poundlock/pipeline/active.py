@@ -122,6 +122,8 @@ class ActiveRun:
         "status",
         "stopping",
         "stored_event",
+        "stored_outcome",
+        "stored_stage",
         "stored_waits",
         "supervision",
         "threads",
@@ -174,6 +176,9 @@ class ActiveRun:
         self.entered_at = 0
         """Entries of the timeline before the stage it is in: the same however often that stage is begun."""
         self.stored_waits: tuple[WaitRow, ...] = ()
+        self.stored_stage: str | None = None
+        self.stored_outcome: str | None = None
+        """As the last commit left them: what others may see of a run that was written."""
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
         self.log_size = 0

@@ -306,7 +306,7 @@ class WorkflowRuntime:
         return await reading.find_runs(self._core.here(), query)
 
     def watch(self, workflow_id: str, run_id: str) -> RunInfo | None:
-        """Return a run in this process's memory as it is now, or None."""
+        """Return a run in this process's memory, or None. It shows what `get_run` shows, without asking the store."""
         return reading.watch(self._core, workflow_id, run_id)
 
     def list_all_runs(self) -> list[RunInfo]:
