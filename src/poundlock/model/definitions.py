@@ -205,14 +205,15 @@ class Service:
     Args:
         id: name steps ask for; names with two leading and trailing underscores are reserved.
         factory: sync or async callable, generator or context manager; see `poundlock.artifacts`.
-        scope: "workflow", "run" or "transient"; in the runtime's `services=` always global.
+        scope: "workflow", "run", "stage" or "transient"; in the runtime's `services=` always global. One of a stage is
+            made once per visit of a stage and closed before the visit is committed, see docs/how-to/services.md.
         type: what it provides, for injection by annotation; default: the factory's class or return annotation.
         options: further template options (timeout, retry, lazy ...).
     """
 
     id: str
     factory: Callable[..., Any]
-    scope: Literal["workflow", "run", "transient"] = field(default="workflow", kw_only=True)
+    scope: Literal["workflow", "run", "stage", "transient"] = field(default="workflow", kw_only=True)
     type: Any = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 

@@ -219,7 +219,7 @@ class Workflow:
         """Add a function as the factory of a service.
 
         Args:
-            scope: "workflow", "run" or "transient".
+            scope: "workflow", "run", "stage" or "transient".
             id: default: the function's name.
             type: what it provides; default: the factory's return annotation.
             options: see `Service`.

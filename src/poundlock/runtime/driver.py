@@ -257,18 +257,19 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         live.open_gate()
         if core.runs.drop_mine(live):
             take_up(core, [run.identity.run_id], error)  # refused for another reason it would be nobody's
-        await close_container(core, live)
+        await close_container(core, live, error)
     except BaseException as error:
         # A fault of the store that does not pass, or of our own: it must not end the other runs.
         if for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(live.task)):
             raise
         if core.ending or not run.written:
-            await _let_go(core, live, stopped(run) if core.ending else error)
+            gone = stopped(run) if core.ending else error
+            await _let_go(core, live, gone, gone)
             return
         live.open_gate()
         if core.runs.mine(live):
             _strand(core, run.identity.run_id, error)
-        await close_container(core, live)
+        await close_container(core, live, error)
     else:
         live.open_gate()
         if type(driven.outcome) is Failed:
@@ -281,7 +282,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: what the run came to is durable, and is told
             log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
         if isinstance(driven.outcome, Released):
-            await _let_go(core, live, stopped(run))
+            await _let_go(core, live, stopped(run), None)
         else:
             await finish(core, live, driven.outcome)
 
@@ -303,7 +304,8 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     if core.ending or run.interruption is not None:
         if core.ending:
             core.left.add(run_id)  # its step may have done something: who goes on with it counts that as an attempt
-        await _let_go(core, live, stopped(run))
+        left = stopped(run)
+        await _let_go(core, live, left, left)
         return
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task's coroutine
@@ -312,12 +314,12 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     live.open_gate()
     if not run.written:
         gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was written: nothing of it is left")
-        await _let_go(core, live, gone)
+        await _let_go(core, live, gone, gone)
     elif core.runs.drop_mine(live):
         take_up(core, [run_id], ended_here=True)
         if run.identity.load_key is not None:
             core.tasks.spawn(_find_promoted(core, run.identity.workflow_id))
-    await close_container(core, live)
+    await close_container(core, live, asyncio.CancelledError())
 
 
 def _strand(core: Core, run_id: str, error: BaseException) -> None:
@@ -327,13 +329,20 @@ def _strand(core: Core, run_id: str, error: BaseException) -> None:
     core.waiters.fail(run_id, error)
 
 
-async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
-    """Stop driving a run without having brought it to rest."""
+async def _let_go(core: Core, live: LiveRun, error: BaseException, failure: BaseException | None) -> None:
+    """Stop driving a run without having brought it to rest.
+
+    Args:
+        core: of the runtime.
+        live: the run.
+        error: for those who wait for it.
+        failure: what its services see; None if it was let go at a boundary.
+    """
     live.open_gate()
     if core.runs.mine(live):
         core.runs.drop(live.run.identity.run_id)
         core.waiters.fail(live.run.identity.run_id, error)
-    await close_container(core, live)
+    await close_container(core, live, failure)
 
 
 def _needs_preparing(live: LiveRun) -> bool:

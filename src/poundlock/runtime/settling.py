@@ -12,12 +12,21 @@ from functools import partial
 from typing import Any
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError
+from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import RunError, RunIdentity
-from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Unfit
+from poundlock.pipeline.outcome import (
+    Aborted,
+    Completed,
+    Delayed,
+    Failed,
+    Outcome,
+    Paused,
+    Unfit,
+    failure_of_outcome,
+)
 from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
@@ -166,7 +175,8 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if ended and hooks.on_complete is not None and result is not None:
             await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
         if run.container is not None:
-            await _whatever_happens(core, close_container(core, live))
+            await _whatever_happens(core, close_container(core, live, failure_of_outcome(run, outcome)))
+    run.failure = None
     # It may have been resumed by now, and then it is another one's.
     if ended or isinstance(outcome, Unfit):  # one that does not fit is read anew, by whatever mends it
         mine = core.runs.drop_mine(live)
@@ -223,7 +233,8 @@ async def _tell_end(core: Core, run_id: str) -> None:
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))
     if isinstance(entry, LiveRun):
-        await _whatever_happens(core, close_container(core, entry))
+        aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
+        await _whatever_happens(core, close_container(core, entry, aborted))
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
     core.waiters.answer(result)
