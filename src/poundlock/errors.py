@@ -304,6 +304,12 @@ class KeysTaken(Refused):
         self.taken: Mapping[str, Any] = self.fields["taken"]
 
 
+class WouldDeadlock(PoundlockError):
+    """A step or hook waits for a run that cannot go on before the step's own run has ended."""
+
+    code = "WOULD_DEADLOCK"
+
+
 class Contended(PoundlockError):
     """Too many others decided on the same workflow and key at the same moment; nothing was decided."""
 

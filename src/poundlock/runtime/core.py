@@ -21,7 +21,7 @@ from poundlock.runtime.entries import Registered
 from poundlock.runtime.loads import LoadDesk
 from poundlock.runtime.run_table import RunTable
 from poundlock.runtime.tasks import Tasks
-from poundlock.runtime.waiters import Waiters
+from poundlock.runtime.waiters import Waiters, Wanted
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
@@ -89,6 +89,8 @@ class Core:
         self.loads = LoadDesk(store)
         self.runs = RunTable(clock, pause_window)
         self.waiters = Waiters()
+        self.awaited: dict[str, list[Wanted]] = {}
+        """By run: the runs that its steps and hooks are waiting for."""
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Have due runs claimed at a time; set when the runtime starts."""
