@@ -94,7 +94,7 @@ GROUPS = {
     "Runtime and command line": {
         "RuntimeStopped": "Call `start` or use `async with`. After a stop make a new runtime: interrupted runs go on.",
         "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
-        "HookTimeout": "Make the hook or clean-up faster, or raise `hook_timeout`. Only where a stage's service is closed it fails the run.",
+        "HookTimeout": "Make it faster, or raise `hook_timeout`. Only closing a stage's services fails the run.",
         "FeedInvalid": "Correct the app or the feed that the message names.",
         "UsageFault": "Call the command as the message says; nothing was done.",
     },
