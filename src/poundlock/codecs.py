@@ -46,6 +46,8 @@ _to_json: Final[Callable[[Any], bytes]] = SchemaSerializer({"type": "any"}).to_j
 
 
 class _Delete(enum.Enum):
+    """In a patch, the value `DELETE` removes its key. None is a value like any other."""
+
     DELETE = "DELETE"
 
     def __repr__(self) -> str:

@@ -132,7 +132,7 @@ class StepFailed(PoundlockError):
 
 
 class StepTimeout(PoundlockError):
-    """A step attempt, a stage or a run took longer than it may."""
+    """A step attempt or a stage took longer than it may."""
 
     code = "STEP_TIMEOUT"
 

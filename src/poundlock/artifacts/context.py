@@ -13,10 +13,12 @@ from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
 from poundlock.artifacts.recipe import ContextMark
 from poundlock.errors import ArtifactInvalid, ContainerDisposed, PoundlockError
+from poundlock.model.documenting import documented
 
 T = TypeVar("T")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """The answer to `resolve`.

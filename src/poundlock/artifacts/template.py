@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.errors import InvalidDefinition
 from poundlock.model.definitions import Retry
+from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration, optional_seconds
 
 Factory: TypeAlias = Callable[..., Any]
@@ -25,6 +26,7 @@ class Codec(Protocol):
         """Return the instance that `encode` was given, or its equal."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactTemplate:
     """How an artifact is built.

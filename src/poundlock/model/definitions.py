@@ -11,14 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition
+from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
 
+Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
+"""What is merged into the state: a mapping, or a function of the event that gives one, or None for nothing."""
+
 
 # --------------------------------------------------------------------------------------------- instructions
+@documented
 @dataclass(frozen=True, slots=True)
 class Wait:
     """What a paused run waits for.
@@ -45,7 +50,7 @@ class Wait:
     correlate: Mapping[str, Any] | None = None
     timeout: Duration | None = None
     on_timeout: str = "fail"
-    patch: Mapping[str, Any] | Callable[..., Any] | None = None
+    patch: Patch | None = None
     limit: int = 100
     ttl: Duration | None = None
     overflow: Literal["drop_oldest", "drop_newest", "reject"] = "drop_oldest"
@@ -53,11 +58,13 @@ class Wait:
     id: str | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Advance:
     """Go on to the next stage; after the last one the run is complete."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Jump:
     """Go to a stage of this pipeline, forwards or back."""
@@ -65,6 +72,7 @@ class Jump:
     stage: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Terminate:
     """End the run as completed, with this result."""
@@ -72,6 +80,7 @@ class Terminate:
     result: Any = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Fail:
     """End the run as failed, for this reason."""
@@ -79,6 +88,7 @@ class Fail:
     reason: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Delay:
     """Go on to the next stage later: after `seconds`, or at `until` (seconds since 1970)."""
@@ -87,6 +97,7 @@ class Delay:
     until: float | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Wait for the world, then go on at `resume_at` (default: the next stage)."""
@@ -100,6 +111,7 @@ INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
 
 
 # ------------------------------------------------------------------------------------------------ pipelines
+@documented
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and when a failing attempt is repeated.
@@ -126,6 +138,7 @@ class Retry:
     not_on: tuple[type[BaseException], ...] = ()
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Step:
     """One function of a stage. `def` runs in a worker thread, `async def` on the event loop."""
@@ -139,6 +152,7 @@ class Step:
     label: str = field(default="", kw_only=True)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Steps that run together, and what comes after them. Its patches are committed all at once."""
@@ -156,6 +170,7 @@ class Stage:
         object.__setattr__(self, "pipelines", tuple(self.pipelines))
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Stages in order."""
@@ -169,6 +184,7 @@ class Pipeline:
 
 
 # ------------------------------------------------------------------------------------------------- workflows
+@documented
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """Which events start a run, and how the run begins.
@@ -198,6 +214,7 @@ class Trigger:
     priority: int = field(default=0, kw_only=True)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Service:
     """Something a step needs, built by a factory and kept for as long as its scope lives.
@@ -218,6 +235,7 @@ class Service:
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WorkflowDefinition:
     """A validated workflow. `hash` identifies its structure; code is not part of it."""

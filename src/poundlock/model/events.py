@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poundlock.codecs import detach
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
+from poundlock.model.documenting import documented
 from poundlock.model.drafts import maker_of
 from poundlock.model.moments import YEAR_1, YEAR_10000, utc_text
 
@@ -18,6 +19,7 @@ _LONGEST: Final = 1024
 _ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
 
 
+@documented
 @dataclass(frozen=True, slots=True, eq=True)
 class Event:
     """Something that happened.

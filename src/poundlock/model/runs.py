@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from poundlock.codecs import plain
 from poundlock.model.conditions import Condition, all_match
+from poundlock.model.documenting import documented
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
@@ -155,6 +156,7 @@ class LogRow:
     text: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunQuery:
     """What `find` looks for; None and empty mean: any. Newest runs first."""
@@ -169,6 +171,7 @@ class RunQuery:
     cursor: str | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WaitInfo:
     """What a run waits for, for people: `parked` tells the wait it stands at from those it only buffers for."""
@@ -186,6 +189,7 @@ class WaitInfo:
         return plain(wait_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run failed or was aborted."""
@@ -205,6 +209,7 @@ class RunError:
         return plain(error_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as others see it."""
@@ -233,6 +238,7 @@ class RunInfo:
         return plain(run_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run came to, at its end or at a pause. `ok` is True for completed and paused."""
