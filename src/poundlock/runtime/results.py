@@ -37,20 +37,21 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
     return await _wait(core, run_id, timeout, pauses_count=False)
 
 
-async def rested(core: Core, run_id: str, timeout: Duration | None = None) -> RunResult:
+async def rested(core: Core, run_id: str, timeout: Duration | None = None, *, checked: bool = False) -> RunResult:
     """Return a run's result at its next pause or its end; at once if it rests already.
+
+    Args:
+        core: of the runtime.
+        run_id: which run.
+        timeout: how long to wait; None for ever.
+        checked: whether it is known that waiting can end.
 
     Raises:
         WouldDeadlock: the run waits for the one whose code this is.
     """
-    inside = core.inside
-    if inside:
+    if not checked and (inside := core.inside):
         with awaiting(core, inside, await to_wait_for(core, run_id)):
-            return await _rested(core, run_id, timeout)
-    return await _rested(core, run_id, timeout)
-
-
-async def _rested(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
+            return await rested(core, run_id, timeout, checked=True)
     if timeout is None and core.runs.has_task(run_id):  # nearly always: it was accepted a moment ago
         waiter = core.waiters.rest(run_id)
         try:
