@@ -76,7 +76,11 @@ async def dispose(node: Node, failure: BaseException | None = None) -> None:
         node.warm.clear()
         node.closing = node.tasks().start(_close(node, failure), f"dispose {node.name}")
         if not inside:
-            await outlast(node.closing)
+            try:
+                await outlast(node.closing)
+            except asyncio.CancelledError:
+                _log_errors(node.closing)  # there is nobody left to raise them to
+                raise
             node.closing.result()
         else:
             node.closing.add_done_callback(_log_errors)

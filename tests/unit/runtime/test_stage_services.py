@@ -16,6 +16,7 @@ from poundlock import (
     Pause,
     Pipeline,
     Retry,
+    Serialized,
     Service,
     Stage,
     Step,
@@ -572,3 +573,84 @@ async def test_a_stop_at_a_boundary_is_a_normal_exit(vclock, any_store, db, gate
         running.exception()
     assert db.log == ["begin 1", "commit 1 []"]
     await run_until_idle(vclock)
+
+
+# ------------------------------------------------------------------------------------------------ nobody waits for ever
+def clinging(log):
+    """A transaction whose roll-back does not end."""
+
+    async def tx():
+        try:
+            yield Transaction(1)
+        except BaseException:  # noqa: BLE001 - it hangs whatever was the matter
+            log.append("rolling back")
+            await asyncio.get_running_loop().create_future()
+
+    return tx
+
+
+async def test_an_abort_whose_roll_back_hangs_frees_the_slot(runtime, any_store, vclock):
+    """After `abort_grace` the run is aborted and the next in line starts, whatever its clean-up does."""
+    log, ids = [], []
+
+    async def stuck(ctx: StepContext, tx: Tx):
+        ids.append(ctx.run_id)
+        came.set()
+        if len(ids) == 1:
+            await asyncio.get_running_loop().create_future()
+        log.append("next")
+
+    async def end(tx: Tx):
+        return None
+
+    came = asyncio.Event()
+    wf = flow(Stage("one", [Step("a", stuck)]), factory=clinging(log))
+    wf.mode = Serialized()
+    wf.on("go")
+    rt = await runtime(wf, store=any_store, abort_grace=5, hook_timeout=100)
+    first, second = [(await rt.emit("go")).run_ids[0] for _ in range(2)]
+    await came.wait()
+    began = vclock.now()
+    await rt.abort(first)
+    assert (await rt.wait(first)).status == "aborted"
+    assert (await rt.wait(second)).status == "completed"
+    assert vclock.now() - began <= 5
+    assert log == ["rolling back", "next"]
+    await vclock.run_for(200)
+
+
+async def test_a_stop_whose_roll_back_hangs_ends(vclock, any_store):
+    """Stopping takes as long as `abort_grace` allows, not for ever; the run goes on at the next start."""
+    log, came = [], asyncio.Event()
+
+    async def stuck(tx: Tx):
+        came.set()
+        if not log:
+            await asyncio.get_running_loop().create_future()
+
+    wf = flow(Stage("one", [Step("a", stuck)]), factory=clinging(log))
+    async with WorkflowRuntime(wf, store=any_store, clock=vclock, abort_grace=5, hook_timeout=8) as rt:
+        running = asyncio.ensure_future(rt.invoke("wf", run_id="r1"))
+        await came.wait()
+        began = vclock.now()
+        await rt.stop(drain=0)
+        assert vclock.now() - began <= 30
+        await asyncio.wait([running])
+        running.exception()
+    await vclock.run_for(60)
+    async with WorkflowRuntime(wf, store=any_store, clock=vclock) as rt:
+        assert (await rt.wait("r1")).status == "completed"
+
+
+async def test_a_factory_that_hangs_is_given_up_with_its_step(runtime, db, vclock):
+    """The time-out of the step that asked bounds the opening too; the next visit opens another one."""
+    hanging = [True]
+
+    async def slow():
+        if hanging.pop() if hanging else False:
+            await asyncio.get_running_loop().create_future()
+        yield db.begin()
+
+    rt = await runtime(flow(Stage("one", [Step("a", writing("a"), timeout=3)]), factory=slow))
+    assert (await rt.run("wf")).error.code == "STEP_TIMEOUT"
+    assert (await rt.run("wf")).state == {"a": 1}
