@@ -91,7 +91,7 @@ class ArtifactTemplate:
                 (name, "a transient is never kept; use scope='singleton'") for name, on in singular.items() if on
             ]
         if not self.lazy and self.param_key is not None:
-            faults.append(("lazy", "nobody says with which params to build it at the start"))
+            faults.append(("lazy", "it cannot be built at the start: a param_key needs params, and there are none yet"))
         try:
             optional_seconds(self.timeout)
         except ValueError as error:
