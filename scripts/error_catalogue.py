@@ -37,7 +37,7 @@ others from `poundlock.errors`.
 GROUPS = {
     "Definitions": {
         "DuplicateKey": "Choose another id. `__env__` and `__pause_service__` are reserved.",
-        "AlreadyRegistered": "Deregister the other first, or give this one its own id. A runtime is entered once.",
+        "AlreadyRegistered": "Deregister the other first, or give this one its own id..",
         "NotRegistered": "Look at the near matches in the message; register the workflow before using it.",
         "InvalidDefinition": "Read `faults`: all of them are listed, each with its path. Nothing was registered.",
         "EnvMissing": "Set the variables named, or pass them with `env=`.",
@@ -50,6 +50,7 @@ GROUPS = {
         "RunExists": 'Use another `run_id`, or `conflict="use_existing"` to get that run\'s result.',
         "IdempotencyConflict": "Give the new event or request an id or key of its own; one key stands for one content.",
         "RunAborted": "Nothing: somebody asked for it. Who and why stand in the message.",
+        "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',
@@ -91,9 +92,9 @@ GROUPS = {
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",
     },
     "Runtime and command line": {
-        "RuntimeStopped": "Use the runtime inside `async with`. An interrupted run goes on when one is started again.",
+        "RuntimeStopped": "Call `start` or use `async with`. After a stop make a new runtime: interrupted runs go on.",
         "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
-        "HookTimeout": "Make the hook or clean-up faster, or raise `hook_timeout`. The run's result is not affected.",
+        "HookTimeout": "Make it faster, or raise `hook_timeout`. Only closing a stage's services fails the run.",
         "FeedInvalid": "Correct the app or the feed that the message names.",
         "UsageFault": "Call the command as the message says; nothing was done.",
     },

@@ -132,7 +132,7 @@ class StepFailed(PoundlockError):
 
 
 class StepTimeout(PoundlockError):
-    """A step attempt, a stage or a run took longer than it may."""
+    """A step attempt or a stage took longer than it may."""
 
     code = "STEP_TIMEOUT"
 
@@ -302,6 +302,12 @@ class KeysTaken(Refused):
     def __init__(self, message: str, *, taken: Mapping[str, Any], path: str | None = None) -> None:
         super().__init__(message, path=path, taken=dict(taken))
         self.taken: Mapping[str, Any] = self.fields["taken"]
+
+
+class WouldDeadlock(PoundlockError):
+    """A step or hook waits for a run that cannot go on before the step's own run has ended."""
+
+    code = "WOULD_DEADLOCK"
 
 
 class Contended(PoundlockError):

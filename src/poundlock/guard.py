@@ -68,8 +68,34 @@ _EXPLAINED: Final[dict[str, str]] = {
 """What to say of BaseExceptions, whose own text is mostly empty."""
 
 
+_STOPPED: Final = ("coroutine raised StopIteration",)
+
+
+class Carried(RuntimeError):
+    """Carries an error that a future or a coroutine cannot raise as it is; the error itself is its cause."""
+
+    def __init__(self, error: BaseException) -> None:
+        said = describe(error)
+        super().__init__(f"{said.type}: {said.message}")
+        self.__cause__ = error
+
+
+def as_raised(error: BaseException) -> BaseException:
+    """Return the error that user code raised.
+
+    A coroutine cannot raise StopIteration: Python makes it a RuntimeError, with the StopIteration as its cause.
+    """
+    while isinstance(error, Carried) or (type(error) is RuntimeError and error.args == _STOPPED):
+        cause = error.__cause__
+        if cause is None or not (isinstance(error, Carried) or isinstance(cause, StopIteration)):
+            break
+        error = cause
+    return error
+
+
 def describe(error: BaseException) -> Description:
     """Return an error's type, message and code; never raises, whatever the error's own methods do."""
+    error = as_raised(error)
     name = name_of(type(error))
     message = _quietly(lambda: str(error), "(this error cannot be shown: its __str__ raised)")
     code = _quietly(lambda: str(error.code) if isinstance(error, PoundlockError) else "", "")
@@ -94,7 +120,7 @@ def traceback_text(error: BaseException) -> str:
     Formatting runs user code (`__str__`, source loaders), and up to CPython 3.11.7 it may raise SystemError by itself:
     the compiler's depth counter is shared by nested parses.
     """
-    return _quietly(lambda: "".join(traceback.format_exception(error)), "(the traceback cannot be shown)\n")
+    return _quietly(lambda: "".join(traceback.format_exception(as_raised(error))), "(the traceback cannot be shown)\n")
 
 
 def log_text(error: BaseException) -> str:

@@ -19,7 +19,9 @@ import poundlock
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RUFF_FILES = {"pyproject.toml": PYPROJECT["tool"]["ruff"]["lint"]}
-RUFF_FILES["tests/ruff.toml"] = tomllib.loads((ROOT / "tests/ruff.toml").read_text(encoding="utf-8"))["lint"]
+for _folder in ("tests", "typing_tests"):
+    _text = (ROOT / _folder / "ruff.toml").read_text(encoding="utf-8")
+    RUFF_FILES[f"{_folder}/ruff.toml"] = tomllib.loads(_text)["lint"]
 
 
 def locked() -> dict[str, str]:

@@ -23,10 +23,12 @@ from poundlock.artifacts.recipe import Recipe
 from poundlock.codecs import dump, load
 from poundlock.errors import BundleDamaged
 from poundlock.guard import describe, for_the_process
+from poundlock.model.documenting import documented
 
 VERSION: Final = 1
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class BundleItem:
     """One artifact as data.
@@ -46,6 +48,7 @@ class BundleItem:
     dependencies: tuple[str, ...]
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """Artifacts as data: `container.export()`.

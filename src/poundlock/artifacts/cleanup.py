@@ -1,16 +1,17 @@
 """Running clean-ups: all of them, last in first out, whatever one of them does.
 
 House rules: a clean-up that fails is noted and the next one runs; one that hangs is given up after the node's
-`cleanup_timeout`; nobody's cancellation stops a sweep half-way.
+`cleanup_timeout`; nobody's cancellation stops a sweep half-way. A failure that generators are shown stays a failure,
+whatever they make of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from typing import Any, Final
 
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
@@ -18,31 +19,98 @@ from poundlock.clock import timeout_after
 from poundlock.errors import ArtifactTimeout
 from poundlock.guard import describe, ends, for_the_process, log_text
 
+_AGAIN: Final = "a factory must yield once, and this one yielded again"
+
 
 class FinishGenerator:
-    """The clean-up of a generator factory: what follows its yield."""
+    """The clean-up of a generator factory: what follows its yield, or, after a failure, what catches it there."""
 
     __slots__ = ("_generator",)
 
     def __init__(self, generator: Generator[Any, None, None]) -> None:
         self._generator = generator
 
-    def __call__(self) -> None:
-        for _ in self._generator:
+    def __call__(self, failure: BaseException | None = None) -> None:
+        if failure is None:
+            for _ in self._generator:
+                self._generator.close()
+                raise RuntimeError(_AGAIN)
+            return
+        with _passing(failure), suppress(StopIteration):
+            self._generator.throw(failure)
             self._generator.close()
-            raise RuntimeError("a factory must yield once, and this one yielded again")
+            raise RuntimeError(_AGAIN)
+
+
+class FinishAsyncGenerator:
+    """The same for an async generator."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: AsyncGenerator[Any, None]) -> None:
+        self._generator = generator
+
+    async def __call__(self, failure: BaseException | None = None) -> None:
+        if failure is None:
+            async for _ in self._generator:
+                await self._generator.aclose()
+                raise RuntimeError(_AGAIN)
+            return
+        with _passing(failure), suppress(StopAsyncIteration):
+            await self._generator.athrow(failure)
+            await self._generator.aclose()
+            raise RuntimeError(_AGAIN)
 
 
 class ExitManager:
-    """The clean-up of a context manager factory."""
+    """The clean-up of a context manager factory. What `__exit__` returns does not make a failure undone."""
 
     __slots__ = ("_manager",)
 
     def __init__(self, manager: AbstractContextManager[Any]) -> None:
         self._manager = manager
 
-    def __call__(self) -> None:
-        self._manager.__exit__(None, None, None)
+    def __call__(self, failure: BaseException | None = None) -> None:
+        if failure is None:
+            self._manager.__exit__(None, None, None)
+            return
+        with _passing(failure):
+            self._manager.__exit__(type(failure), failure, failure.__traceback__)
+
+
+class ExitAsyncManager:
+    """The same for an async context manager."""
+
+    __slots__ = ("_manager",)
+
+    def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        self._manager = manager
+
+    async def __call__(self, failure: BaseException | None = None) -> None:
+        if failure is None:
+            await self._manager.__aexit__(None, None, None)
+            return
+        with _passing(failure):
+            await self._manager.__aexit__(type(failure), failure, failure.__traceback__)
+
+
+_AT_ONCE: Final = frozenset({FinishGenerator, ExitManager})
+_SEE_FAILURES: Final = frozenset({FinishGenerator, FinishAsyncGenerator, ExitManager, ExitAsyncManager})
+
+
+@contextmanager
+def _passing(failure: BaseException) -> Iterator[None]:
+    """Let a failure that was thrown in come out again; any other error is the clean-up's own."""
+    trace = failure.__traceback__
+    try:
+        yield
+    except BaseException as raised:
+        # A generator makes a RuntimeError of the end of an iterator that passes it.
+        ends_iterators = isinstance(failure, StopIteration | StopAsyncIteration)
+        if raised is not failure and not (ends_iterators and raised.__cause__ is failure):
+            raise
+    finally:
+        failure.__traceback__ = trace  # else it would grow with each that it passed
 
 
 def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
@@ -50,7 +118,7 @@ def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
     if slot.cleanups is None:
         slot.cleanups = []
     slot.cleanups.append(cleanup)
-    if type(cleanup) not in {FinishGenerator, ExitManager}:
+    if type(cleanup) not in _AT_ONCE:
         slot.node.waits_to_close = True
 
 
@@ -62,9 +130,11 @@ class Sweep:
         leaving: slots whose next build has to wait until the sweep is over.
         beneath: slots that those rested on, whose own clean-ups have to wait for it.
         after: clean-ups in other tasks that have to be over first.
+        failure: what generators see at their yield, and context managers at their exit; None: all went well.
+        together: whether a clean-up that fails is a failure for those after it.
     """
 
-    __slots__ = ("_after", "_beneath", "_leaving", "_slot", "_todo", "errors")
+    __slots__ = ("_after", "_beneath", "_failure", "_leaving", "_slot", "_todo", "_together", "errors")
 
     def __init__(
         self,
@@ -72,7 +142,12 @@ class Sweep:
         leaving: Sequence[Slot] = (),
         beneath: Iterable[Slot] = (),
         after: Iterable[asyncio.Task[None]] = (),
+        failure: BaseException | None = None,
+        *,
+        together: bool = False,
     ) -> None:
+        self._failure = failure
+        self._together = together
         self._todo = list(owed)[::-1]
         self._leaving = leaving
         self._beneath = beneath
@@ -89,7 +164,7 @@ class Sweep:
             self._slot, cleanup = self._todo.pop()
             self._slot.node.cleanups_run += 1
             try:
-                given = cleanup()
+                given = cleanup(self._failure) if type(cleanup) in _SEE_FAILURES else cleanup()
             except BaseException as error:  # isolation is what a sweep is for
                 if for_the_process(error):
                     raise
@@ -158,6 +233,8 @@ class Sweep:
             error = RuntimeError(f"a clean-up of {self._at()} raised {said.type}: {said.message}")
         if self._slot is not None:
             error.add_note(f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
+        if self._together and self._failure is None:
+            self._failure = raised
         self.errors.append(error)
 
     def _log(self) -> None:

@@ -256,16 +256,23 @@ class ArtifactContainer(Node):
             made.cleanup_timeout = self.cleanup_timeout
         return made
 
-    async def dispose(self) -> None:
+    async def dispose(self, failure: BaseException | None = None) -> None:
         """Run every clean-up, last in first out, and build nothing any more. Doing it again does nothing.
+
+        Args:
+            failure: why the work that used the artifacts failed. Generator factories see it raised at their yield, and
+                context managers get it at their exit, so that they can roll back; it stays a failure whatever they do.
 
         Raises:
             ExceptionGroup: clean-ups failed; all have run.
         """
-        await dispose.dispose(self)
+        await dispose.dispose(self, failure)
 
-    def dispose_nowait(self) -> bool:
+    def dispose_nowait(self, failure: BaseException | None = None) -> bool:
         """Dispose now if nothing has to be awaited for it.
+
+        Args:
+            failure: see `dispose`.
 
         Returns:
             Whether it is disposed. False has changed nothing: await `dispose()` then.
@@ -273,7 +280,7 @@ class ArtifactContainer(Node):
         Raises:
             ExceptionGroup: clean-ups failed; all have run.
         """
-        return dispose.dispose_now(self)
+        return dispose.dispose_now(self, failure)
 
     async def __aenter__(self) -> Self:
         try:

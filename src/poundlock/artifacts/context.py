@@ -13,10 +13,12 @@ from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
 from poundlock.artifacts.recipe import ContextMark
 from poundlock.errors import ArtifactInvalid, ContainerDisposed, PoundlockError
+from poundlock.model.documenting import documented
 
 T = TypeVar("T")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """The answer to `resolve`.
@@ -189,7 +191,9 @@ class FactoryContext(Dependencies, ContextMark):
         """
         self._check_current("stream")
         if self._slot.key is None:
-            raise ArtifactInvalid(f"'{self.key}' is a transient: nobody could see what it streams; make it a singleton")
+            raise ArtifactInvalid(
+                f"'{self.key}' is a transient, so what it streams could not be seen: make it a singleton"
+            )
         if self._slot.streams is None:
             self._slot.streams = []
         self._slot.streams.append(producer)

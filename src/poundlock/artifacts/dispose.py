@@ -18,8 +18,12 @@ from poundlock.clock import timeout_after
 from poundlock.guard import log_text
 
 
-def dispose_now(node: Node) -> bool:
+def dispose_now(node: Node, failure: BaseException | None = None) -> bool:
     """Dispose of a node without waiting, if nothing it owes may have to be awaited; return whether that was so.
+
+    Args:
+        node: what is disposed of.
+        failure: what generators and context managers see, see `Sweep`.
 
     Raises:
         ExceptionGroup: clean-ups failed; all of them have run.
@@ -43,10 +47,10 @@ def dispose_now(node: Node) -> bool:
     errors: list[Exception] = []
     for scope in reversed(tuple((node.scopes or {}).values())):
         try:
-            dispose_now(scope)
+            dispose_now(scope, failure)
         except ExceptionGroup as group:
             errors += group.exceptions
-    sweep = Sweep(_owed(node))
+    sweep = Sweep(_owed(node), failure=failure, together=node.together)
     sweep.advance()
     errors += sweep.errors
     _let_go(node)
@@ -54,21 +58,29 @@ def dispose_now(node: Node) -> bool:
     return True
 
 
-async def dispose(node: Node) -> None:
+async def dispose(node: Node, failure: BaseException | None = None) -> None:
     """Dispose of a node. Doing it again, or meanwhile, waits for the same end and does nothing else.
+
+    Args:
+        node: what is disposed of.
+        failure: what generators and context managers see, see `Sweep`.
 
     Raises:
         ExceptionGroup: clean-ups failed; all of them have run. Raised to who disposed first.
     """
-    if dispose_now(node):
+    if dispose_now(node, failure):
         return
     inside = _within(node, asyncio.current_task())  # the end waits for its own tasks, so they cannot wait for the end
     if node.closing is None:
         node.closed = True
         node.warm.clear()
-        node.closing = node.tasks().start(_close(node), f"dispose {node.name}")
+        node.closing = node.tasks().start(_close(node, failure), f"dispose {node.name}")
         if not inside:
-            await outlast(node.closing)
+            try:
+                await outlast(node.closing)
+            except asyncio.CancelledError:
+                _log_errors(node.closing)  # there is nobody left to raise them to
+                raise
             node.closing.result()
         else:
             node.closing.add_done_callback(_log_errors)
@@ -82,15 +94,16 @@ def _log_errors(closing: asyncio.Task[None]) -> None:
         logger.error("%s", log_text(error))
 
 
-async def _close(node: Node) -> None:
+async def _close(node: Node, failure: BaseException | None) -> None:
     errors: list[Exception] = []
     await _cancel_builds(node, errors)
     for scope in reversed(tuple((node.scopes or {}).values())):
         try:
-            await dispose(scope)
+            await dispose(scope, failure)
         except ExceptionGroup as group:
             errors += group.exceptions
-    sweep = Sweep(_owed(node), after=[task for slot in node.owing or () for task in slot.held_by or ()])
+    held_by = [task for slot in node.owing or () for task in slot.held_by or ()]
+    sweep = Sweep(_owed(node), after=held_by, failure=failure, together=node.together)
     await sweep.run(node)
     errors += sweep.errors
     for work in node.deferred or ():

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from poundlock.errors import ArtifactInvalid, suggest
 from poundlock.guard import for_the_process, log_text
+from poundlock.model.documenting import documented
 
 logger = logging.getLogger("poundlock.artifacts")
 
@@ -31,6 +32,7 @@ EventName: TypeAlias = Literal[
 EVENT_NAMES: Final[tuple[str, ...]] = get_args(EventName)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactEvent:
     """Something that happened in a container.

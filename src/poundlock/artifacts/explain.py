@@ -117,7 +117,7 @@ def cycle(path: Sequence[str]) -> ArtifactCycle:
 def disposed(node: Node) -> ContainerDisposed:
     """The container is gone."""
     return ContainerDisposed(
-        f"{_called(node)} was disposed and builds nothing any more: make a new one, or ask before it is closed",
+        f"{_called(node)} is closed and builds no artifacts: make a new container, or ask before it is closed",
         container=node.name,
     )
 

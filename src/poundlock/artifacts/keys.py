@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from poundlock.errors import ArtifactInvalid
+from poundlock.model.documenting import documented
 
 Key: TypeAlias = str | type[Any]
 """A string, or a class, which stands for its qualified name."""
@@ -27,6 +28,7 @@ def key_name(key: Key) -> str:
     raise ArtifactInvalid(f"{key!r} cannot name an artifact: use a string that is not empty, or a class")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Use:
     """Asks for an artifact in a signature: `Annotated[Database, Use("db")]`.

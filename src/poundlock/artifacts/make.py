@@ -13,7 +13,15 @@ from typing import Any, Final
 
 from poundlock.artifacts import explain, graph, reactive
 from poundlock.artifacts.announce import announce, tell
-from poundlock.artifacts.cleanup import ExitManager, FinishGenerator, Sweep, add_cleanup, outlast
+from poundlock.artifacts.cleanup import (
+    ExitAsyncManager,
+    ExitManager,
+    FinishAsyncGenerator,
+    FinishGenerator,
+    Sweep,
+    add_cleanup,
+    outlast,
+)
 from poundlock.artifacts.context import FactoryContext
 from poundlock.artifacts.node import EMPTY, READY, Slot
 from poundlock.artifacts.recipe import Kind
@@ -55,19 +63,13 @@ def _first_of(slot: Slot, generator: Generator[Any, None, None]) -> Any:
 
 async def _first_of_async(slot: Slot, generator: AsyncGenerator[Any, None]) -> Any:
     instance = await anext(generator, None)
-
-    async def finish() -> None:
-        async for _ in generator:
-            await generator.aclose()
-            raise RuntimeError("a factory must yield once, and this one yielded again")
-
-    add_cleanup(slot, finish)
+    add_cleanup(slot, FinishAsyncGenerator(generator))
     return instance
 
 
 async def _enter(slot: Slot, manager: Any) -> Any:
     instance = await manager.__aenter__()
-    add_cleanup(slot, lambda: manager.__aexit__(None, None, None))
+    add_cleanup(slot, ExitAsyncManager(manager))
     return instance
 
 

@@ -29,7 +29,8 @@ from poundlock.artifacts.template import ArtifactTemplate
 from poundlock.artifacts.templates import TemplateSet
 from poundlock.clock import Clock, SystemClock
 
-CleanUp: TypeAlias = Callable[[], Any]
+CleanUp: TypeAlias = Callable[..., Any]
+"""Called without arguments; those of `cleanup.py` also take the failure that ends what they clean up."""
 
 
 class StateSource(Protocol):
@@ -210,6 +211,8 @@ class Node:
     allow_select = True
     cleanup_timeout: float | None = 30.0
     owns_templates = False
+    together = False
+    """Its artifacts succeed or fail as one: a clean-up that fails at the end is a failure for those after it."""
     owing: dict[Slot, None] | None = None
     """Slots with clean-ups to run, in order of completion."""
     selects = False

@@ -8,8 +8,10 @@ from typing import Literal
 
 from poundlock.artifacts import graph
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
+from poundlock.model.documenting import documented
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Counters of one container, as of one moment.
@@ -64,6 +66,7 @@ def statistics(node: Node) -> Statistics:
     )
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactInfo:
     """One artifact, as of one moment.
@@ -93,6 +96,7 @@ class ArtifactInfo:
     listeners: int
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class DebugInfo:
     """A container, as of one moment.

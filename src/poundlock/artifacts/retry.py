@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from poundlock.guard import as_raised
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Retry
 from poundlock.model.durations import seconds
 
 
 def worth_another(retry: Retry, error: BaseException) -> bool:
-    """Whether this error is one that another attempt may mend."""
-    return isinstance(error, retry.on) and not isinstance(error, retry.not_on)
+    """Whether this error is one that another attempt may mend.
+
+    A group is, if its own type is listed or each error in it is; it is not, if any error in it never is.
+    """
+    error = as_raised(error)
+    if not isinstance(error, BaseExceptionGroup):
+        return isinstance(error, retry.on) and not isinstance(error, retry.not_on)
+    within = [error, *_within(error)]
+    if any(isinstance(each, retry.not_on) for each in within):
+        return False
+    leaves = [each for each in within if not isinstance(each, BaseExceptionGroup)]
+    return isinstance(error, retry.on) or all(isinstance(each, retry.on) for each in leaves)
+
+
+def _within(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """Yield all errors in a group, and in the groups in it; without recursion, however deep these are."""
+    left = [group]
+    while left:
+        for each in left.pop().exceptions:
+            yield each
+            if isinstance(each, BaseExceptionGroup):
+                left.append(each)
 
 
 def delay_before(retry: Retry, attempt: int) -> float:

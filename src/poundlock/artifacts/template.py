@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.errors import InvalidDefinition
 from poundlock.model.definitions import Retry
+from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration, optional_seconds
 
 Factory: TypeAlias = Callable[..., Any]
@@ -25,6 +26,7 @@ class Codec(Protocol):
         """Return the instance that `encode` was given, or its equal."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactTemplate:
     """How an artifact is built.
@@ -89,7 +91,7 @@ class ArtifactTemplate:
                 (name, "a transient is never kept; use scope='singleton'") for name, on in singular.items() if on
             ]
         if not self.lazy and self.param_key is not None:
-            faults.append(("lazy", "nobody says with which params to build it at the start"))
+            faults.append(("lazy", "it cannot be built at the start: a param_key needs params, and there are none yet"))
         try:
             optional_seconds(self.timeout)
         except ValueError as error:

@@ -61,7 +61,7 @@ def _faults_of_needs(node: Node, place: Node, recipe: Recipe) -> Iterator[Fault]
             yield recipe.name, sentence
         elif not optional:
             known = sorted({name for each in (place, *place.above()) for name in each.known()})
-            yield recipe.name, f"needs '{key_name(key)}', which nobody has: {suggest(key_name(key), known)}"
+            yield recipe.name, f"needs '{key_name(key)}', which is not registered: {suggest(key_name(key), known)}"
 
 
 def _circles(place: Node, recipe: Recipe) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from poundlock.runtime.shapes import run_shape
+from poundlock.model.runs import run_shape
 
 if TYPE_CHECKING:  # for types alone: the command line starts quickly
     from poundlock.cli.feed import Feed

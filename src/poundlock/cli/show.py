@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from poundlock.cli.feeding import Tally, by_workflow, unmatched
 from poundlock.codecs import dump
+from poundlock.model.moments import utc_text
 from poundlock.model.receipts import Verdict
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def moment(seconds: float | None) -> str:
     """Return a time as text; "" where there is none."""
     if seconds is None:
         return ""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return utc_text(seconds, " ", "seconds").removesuffix("+00:00")
 
 
 def heading(text: str) -> Text:

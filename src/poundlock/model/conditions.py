@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from poundlock.errors import InvalidDefinition
+from poundlock.model.documenting import documented
 from poundlock.model.paths import MISSING, get_path
 
 OPERATORS: Final = ("==", "!=", ">", ">=", "<", "<=", "exists")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class StateRef:
     """A value read from the run's state at the moment a wait is armed.
@@ -26,6 +28,7 @@ class StateRef:
     path: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One comparison on an event's payload; several of them are joined by AND.

@@ -11,14 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition
+from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
 
+Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
+"""What is merged into the state: a mapping, or a function of the event that gives one, or None for nothing."""
+
 
 # --------------------------------------------------------------------------------------------- instructions
+@documented
 @dataclass(frozen=True, slots=True)
 class Wait:
     """What a paused run waits for.
@@ -45,7 +50,7 @@ class Wait:
     correlate: Mapping[str, Any] | None = None
     timeout: Duration | None = None
     on_timeout: str = "fail"
-    patch: Mapping[str, Any] | Callable[..., Any] | None = None
+    patch: Patch | None = None
     limit: int = 100
     ttl: Duration | None = None
     overflow: Literal["drop_oldest", "drop_newest", "reject"] = "drop_oldest"
@@ -53,11 +58,13 @@ class Wait:
     id: str | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Advance:
     """Go on to the next stage; after the last one the run is complete."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Jump:
     """Go to a stage of this pipeline, forwards or back."""
@@ -65,6 +72,7 @@ class Jump:
     stage: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Terminate:
     """End the run as completed, with this result."""
@@ -72,6 +80,7 @@ class Terminate:
     result: Any = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Fail:
     """End the run as failed, for this reason."""
@@ -79,6 +88,7 @@ class Fail:
     reason: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Delay:
     """Go on to the next stage later: after `seconds`, or at `until` (seconds since 1970)."""
@@ -87,6 +97,7 @@ class Delay:
     until: float | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Wait for the world, then go on at `resume_at` (default: the next stage)."""
@@ -100,6 +111,7 @@ INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
 
 
 # ------------------------------------------------------------------------------------------------ pipelines
+@documented
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and when a failing attempt is repeated.
@@ -113,8 +125,8 @@ class Retry:
         factor: growth per attempt.
         max: longest delay in seconds.
         jitter: 0.1 spreads each delay by up to 10 percent.
-        on: exception types that are worth another attempt.
-        not_on: exception types that never are.
+        on: exception types that are worth another attempt. An exception group is, if each error in it is.
+        not_on: exception types that never are, also where one is part of an exception group.
     """
 
     attempts: int = 3
@@ -126,6 +138,7 @@ class Retry:
     not_on: tuple[type[BaseException], ...] = ()
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Step:
     """One function of a stage. `def` runs in a worker thread, `async def` on the event loop."""
@@ -139,6 +152,7 @@ class Step:
     label: str = field(default="", kw_only=True)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Steps that run together, and what comes after them. Its patches are committed all at once."""
@@ -156,6 +170,7 @@ class Stage:
         object.__setattr__(self, "pipelines", tuple(self.pipelines))
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Stages in order."""
@@ -169,6 +184,7 @@ class Pipeline:
 
 
 # ------------------------------------------------------------------------------------------------- workflows
+@documented
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """Which events start a run, and how the run begins.
@@ -198,6 +214,7 @@ class Trigger:
     priority: int = field(default=0, kw_only=True)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Service:
     """Something a step needs, built by a factory and kept for as long as its scope lives.
@@ -205,18 +222,20 @@ class Service:
     Args:
         id: name steps ask for; names with two leading and trailing underscores are reserved.
         factory: sync or async callable, generator or context manager; see `poundlock.artifacts`.
-        scope: "workflow", "run" or "transient"; in the runtime's `services=` always global.
+        scope: "workflow", "run", "stage" or "transient"; in the runtime's `services=` always global. One of a stage is
+            made once per visit of a stage and closed before the visit is committed, see docs/how-to/services.md.
         type: what it provides, for injection by annotation; default: the factory's class or return annotation.
         options: further template options (timeout, retry, lazy ...).
     """
 
     id: str
     factory: Callable[..., Any]
-    scope: Literal["workflow", "run", "transient"] = field(default="workflow", kw_only=True)
+    scope: Literal["workflow", "run", "stage", "transient"] = field(default="workflow", kw_only=True)
     type: Any = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WorkflowDefinition:
     """A validated workflow. `hash` identifies its structure; code is not part of it."""

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from poundlock.codecs import detach
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
+from poundlock.model.documenting import documented
 from poundlock.model.drafts import maker_of
+from poundlock.model.moments import YEAR_1, YEAR_10000, utc_text
 
 _LONGEST: Final = 1024
 _ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
-_YEAR_1: Final = -62_135_596_800.0
-_YEAR_10000: Final = 253_402_300_800.0
 
 
+@documented
 @dataclass(frozen=True, slots=True, eq=True)
 class Event:
     """Something that happened.
@@ -107,7 +108,11 @@ class Event:
         )
 
     def to_cloudevent(self) -> dict[str, Any]:
-        """Return the CloudEvents 1.0 JSON form. An empty source, which CloudEvents forbids, is written as "/"."""
+        """Return the CloudEvents 1.0 JSON form. An empty source, which CloudEvents forbids, is written as "/".
+
+        Raises:
+            InvalidEvent: its time is outside of the years 1 to 9999.
+        """
         envelope: dict[str, Any] = {
             "specversion": "1.0",
             "id": self.id,
@@ -115,6 +120,11 @@ class Event:
             "source": self.source or "/",
         }
         if self.time is not None:
+            if not YEAR_1 <= self.time < YEAR_10000:  # accepted by a clock that stands outside of these years
+                raise InvalidEvent(
+                    f"the time of event '{self.id}' is {utc_text(self.time)}: CloudEvents has no text for it",
+                    path="time",
+                )
             envelope["time"] = dt.datetime.fromtimestamp(self.time, dt.UTC).isoformat().replace("+00:00", "Z")
         if self.key is not None:
             envelope["subject"] = self.key
@@ -197,6 +207,6 @@ def _to_seconds(value: Any) -> float:
         except (TypeError, ValueError, OverflowError):
             seconds = None
     # Outside of these years, and for NaN, there is no RFC 3339 text.
-    if seconds is None or not _YEAR_1 <= seconds < _YEAR_10000:
+    if seconds is None or not YEAR_1 <= seconds < YEAR_10000:
         raise InvalidEvent(f"{value!r:.60} is no time: give seconds, a datetime or RFC 3339 text", path="time")
     return float(seconds)

@@ -35,12 +35,12 @@ class RunStatus(StrEnum):
 MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     RunStatus.QUEUED: {
         RunStatus.RUNNING: "promoted by the process that freed the slot",
-        RunStatus.READY: "promoted where nobody can run it yet",
+        RunStatus.READY: "promoted by a process that does not have its workflow",
         RunStatus.ABORTED: "aborted or superseded while waiting for a slot",
     },
     RunStatus.READY: {
         RunStatus.RUNNING: "claimed",
-        RunStatus.ABORTED: "aborted before anybody claimed it",
+        RunStatus.ABORTED: "aborted before it was claimed",
     },
     RunStatus.RUNNING: {
         RunStatus.RUNNING: "stage boundary",

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from poundlock.codecs import encode
+from poundlock.model.documenting import documented
 
 
 class Verdict(StrEnum):
@@ -26,6 +27,7 @@ class Verdict(StrEnum):
     UNMATCHED = "unmatched"
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
     """One line of a receipt.

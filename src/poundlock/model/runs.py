@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from poundlock.codecs import plain
 from poundlock.model.conditions import Condition, all_match
+from poundlock.model.documenting import documented
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
@@ -154,6 +156,7 @@ class LogRow:
     text: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunQuery:
     """What `find` looks for; None and empty mean: any. Newest runs first."""
@@ -168,6 +171,7 @@ class RunQuery:
     cursor: str | None = None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WaitInfo:
     """What a run waits for, for people: `parked` tells the wait it stands at from those it only buffers for."""
@@ -180,7 +184,12 @@ class WaitInfo:
     expires_at: float | None
     resume_at: str | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wait as data that `json.dumps` takes. Each of `where` is `field`, `op` and `value`."""
+        return plain(wait_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
+
+@documented
 @dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run failed or was aborted."""
@@ -195,7 +204,12 @@ class RunError:
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return type, message, code, stage and step as data; the traceback is left out, it is for developers."""
+        return plain(error_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
+
+@documented
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as others see it."""
@@ -216,7 +230,15 @@ class RunInfo:
     trigger_id: str | None = None
     wake_at: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as data that `json.dumps` takes; never raises.
 
+        The keys are the names of the fields; times are seconds since 1970, `waits` a list, `error` an object or None.
+        """
+        return plain(run_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+@documented
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run came to, at its end or at a pause. `ok` is True for completed and paused."""
@@ -235,12 +257,79 @@ class RunResult:
         """Whether nothing went wrong so far: the run is completed or paused."""
         return self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as data that `json.dumps` takes; never raises.
 
-def wait_info(row: WaitRow) -> WaitInfo:
-    """Return a wait's row as people see it."""
-    return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), row.parked, row.expires_at, row.resume_at)
+        The keys are `ok` and the names of the fields; state and result become plain JSON: dates ISO 8601 text,
+        Decimals and UUIDs text, models objects. `error` is an object without the traceback, or None.
+        """
+        shape = {
+            "run_id": self.run_id,
+            "workflow_id": self.workflow_id,
+            "status": str(self.status),
+            "ok": self.ok,
+            "state": self.state,
+            "result": self.result,
+            "error": error_shape(self.error),
+            "waits": [wait_shape(wait) for wait in self.waits],
+            "metadata": self.metadata,
+        }
+        return plain(shape)  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
+    """Return a wait's row as people see it; `parked`: whether the run is paused at it now."""
+    return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), parked, row.expires_at, row.resume_at)
 
 
 def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
-    """Return the waits a paused run stands at."""
-    return tuple(wait_info(row) for row in waits if row.parked)
+    """Return the waits a paused run is paused at."""
+    return tuple(wait_info(row, parked=True) for row in waits if row.parked)
+
+
+# ------------------------------------------------------------------------------------------------- their shapes
+def wait_shape(wait: WaitInfo) -> dict[str, Any]:
+    """Return a wait."""
+    return {
+        "id": wait.id,
+        "events": list(wait.events),
+        "where": [{"field": at.field, "op": at.op, "value": at.value} for at in wait.where],
+        "correlate": dict(wait.correlate),
+        "parked": wait.parked,
+        "expires_at": wait.expires_at,
+        "resume_at": wait.resume_at,
+    }
+
+
+def error_shape(error: RunError | None) -> dict[str, Any] | None:
+    """Return why a run failed; the traceback text is part of `runs show` only."""
+    if error is None:
+        return None
+    return {
+        "type": error.type,
+        "message": error.message,
+        "code": error.code,
+        "stage": error.stage,
+        "step": error.step,
+    }
+
+
+def run_shape(info: RunInfo) -> dict[str, Any]:
+    """Return a run as lists show it."""
+    return {
+        "run_id": info.run_id,
+        "workflow_id": info.workflow_id,
+        "pipeline_id": info.pipeline_id,
+        "trigger_id": info.trigger_id,
+        "status": str(info.status),
+        "stage": info.stage,
+        "key": info.key,
+        "attempt": info.attempt,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "wake_at": info.wake_at,
+        "parent_id": info.parent_id,
+        "lineage": list(info.lineage),
+        "waits": [wait_shape(wait) for wait in info.waits],
+        "error": error_shape(info.error),
+    }

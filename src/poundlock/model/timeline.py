@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import detach, load
+from poundlock.model.documenting import documented
 from poundlock.model.patches import merge
 from poundlock.model.runs import LogRow
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """One thing that happened.

@@ -26,7 +26,7 @@ from poundlock.model.durations import seconds
 from poundlock.model.waits import wait_events
 
 RESERVED_SERVICES: Final = ("__env__", "__pause_service__")
-_SCOPES: Final = ("workflow", "run", "transient")
+_SCOPES: Final = ("workflow", "run", "stage", "transient")
 
 Fault = tuple[str, str]
 
@@ -88,6 +88,8 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         yield from _name(path, service.id)
         if service.scope not in _SCOPES:
             yield f"{path}.scope", f"'{service.scope}' is no scope: use {', '.join(_SCOPES)}"
+        if service.scope == "stage" and service.options.get("serializable"):
+            yield f"{path}.options", "a service of a stage ends before the run pauses: leave out serializable"
         if not callable(cast("object", service.factory)):
             yield f"{path}.factory", "a factory must be callable"
     if definition.state is not None and not hasattr(definition.state, "model_validate"):

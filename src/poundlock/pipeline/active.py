@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from poundlock.clock import Clock
 from poundlock.codecs import dump
@@ -78,6 +78,13 @@ class Position(NamedTuple):
     walk: str | None
 
 
+class StageVisit(Protocol):
+    """A visit of a stage that has services of its own."""
+
+    def services(self, of_run: ArtifactContainer) -> ArtifactContainer:
+        """Return the container of this visit; what it lacks is asked of the run's."""
+
+
 class ActiveRun:
     """One run being driven by this process: the `RunView` of its steps, and what only its owner knows.
 
@@ -97,6 +104,7 @@ class ActiveRun:
         "epoch",
         "event",
         "exported",
+        "failure",
         "identity",
         "inbox",
         "inbox_seen",
@@ -122,11 +130,14 @@ class ActiveRun:
         "status",
         "stopping",
         "stored_event",
+        "stored_outcome",
+        "stored_stage",
         "stored_waits",
         "supervision",
         "threads",
         "updated_at",
         "version",
+        "visit",
         "visits",
         "waits",
         "wake_at",
@@ -174,6 +185,9 @@ class ActiveRun:
         self.entered_at = 0
         """Entries of the timeline before the stage it is in: the same however often that stage is begun."""
         self.stored_waits: tuple[WaitRow, ...] = ()
+        self.stored_stage: str | None = None
+        self.stored_outcome: str | None = None
+        """As the last commit left them: what others may see of a run that was written."""
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
         self.log_size = 0
@@ -208,6 +222,10 @@ class ActiveRun:
         self.interruptible = False
         """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
         self.recovered = False
+        self.visit: StageVisit | None = None
+        """The stage it is in, if the workflow has services that live as long as one."""
+        self.failure: BaseException | None = None
+        """What it failed with, until its services are closed: they see it."""
         self.returning = False
         """Whether it comes back from a pause, a delay or another owner: its state has to be looked at again."""
 
@@ -240,11 +258,14 @@ class ActiveRun:
         return None
 
     def services(self) -> ArtifactContainer:
-        """Return the run's container; it is made at the first use, so a run without services never has one."""
+        """Return the container that user code asks: that of the stage it is in, if there are such services, or its own.
+
+        Both are made at the first use, so a run without services never has one.
+        """
         if self.container is None:
             assert self.make_container is not None  # noqa: S101 - every run of a runtime has a workflow
             self.container = self.make_container(self)
-        return self.container
+        return self.container if self.visit is None else self.visit.services(self.container)
 
     # ------------------------------------------------------------------------------------------------- positions
     def position(self) -> Position:

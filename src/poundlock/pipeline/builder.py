@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from poundlock.codecs import dump
 from poundlock.errors import AlreadyRegistered, InvalidDefinition
@@ -13,6 +13,7 @@ from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
     DEFAULT_VISIT_LIMIT,
     Instruction,
+    Patch,
     Pause,
     Pipeline,
     Retry,
@@ -129,6 +130,7 @@ class Workflow:
         timeout: Duration | None = None,
         executor: str | None = None,
         label: str = "",
+        conflict: Literal["last", "error"] | None = None,
     ) -> Callable[[F], F]: ...
 
     def step(
@@ -142,6 +144,7 @@ class Workflow:
         timeout: Duration | None = None,
         executor: str | None = None,
         label: str = "",
+        conflict: Literal["last", "error"] | None = None,
     ) -> Any:
         """Add a function as a step.
 
@@ -149,13 +152,26 @@ class Workflow:
             stage: steps of one stage name run together; default: a stage of its own, named like the step.
             id: default: the function's name.
             retry, timeout, executor, label: see `Step`.
+            conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
+                fails the stage. One step of the stage says it for all; default: "last".
+
+        Raises:
+            InvalidDefinition: another step of the stage has another `conflict`.
         """
         self._collecting()
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or function.__name__
             step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
-            self._stage(stage or name)["steps"].append(step)
+            parts = self._stage(stage or name)
+            if conflict is not None and parts["conflict"] not in (None, conflict):
+                raise InvalidDefinition(
+                    f"stage '{stage or name}' has conflict='{parts['conflict']}' already, and step '{name}' says "
+                    f"conflict='{conflict}': say it once",
+                    path=f"{stage or name}.conflict",
+                )
+            parts["conflict"] = conflict or parts["conflict"]
+            parts["steps"].append(step)
             return function
 
         return collect if action is None else collect(action)
@@ -186,7 +202,7 @@ class Workflow:
         correlate: Mapping[str, Any] | None = None,
         timeout: Duration | None = None,
         on_timeout: str = "fail",
-        patch: Mapping[str, Any] | Callable[..., Any] | None = None,
+        patch: Patch | None = None,
         resume_at: str | None = None,
         form: Any = None,
     ) -> None:
@@ -219,7 +235,7 @@ class Workflow:
         """Add a function as the factory of a service.
 
         Args:
-            scope: "workflow", "run" or "transient".
+            scope: "workflow", "run", "stage" or "transient".
             id: default: the function's name.
             type: what it provides; default: the factory's return annotation.
             options: see `Service`.
@@ -267,7 +283,7 @@ class Workflow:
         return self._built
 
     def _stage(self, name: str) -> dict[str, Any]:
-        return self._stages.setdefault(name, {"steps": [], "router": None})
+        return self._stages.setdefault(name, {"steps": [], "router": None, "conflict": None})
 
     def _collecting(self) -> None:
         if self._built is not None:
@@ -284,7 +300,7 @@ def _unchanged(function: F) -> F:
 
 
 def _build_stage(name: str, parts: Mapping[str, Any]) -> Stage:
-    return Stage(name, parts["steps"], router=parts["router"])
+    return Stage(name, parts["steps"], router=parts["router"], conflict=parts["conflict"] or "last")
 
 
 def _structure_hash(pipelines: Iterable[Pipeline]) -> str:

@@ -66,7 +66,9 @@ def _compile_stage(
     path = f"{pipeline_id}/{stage.id}"
     steps = tuple(_compile_step(definition, path, stage.id, step, service_types) for step in stage.steps)
     timeout = optional_seconds(stage.timeout)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None else None
+    # The short way knows nothing of services that live as long as a stage.
+    staged = any(service.scope == "stage" for service in definition.services)
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not staged else None
     return StagePlan(
         id=stage.id,
         path=path,

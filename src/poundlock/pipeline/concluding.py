@@ -71,6 +71,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             return outcome
         if absorbed is not None:
             run.restore(absorbed, ())  # a failed stage leaves no patch behind
+        run.failure = raised
         return failed(run, run_error(raised, stage.id, None), stage.path_json)
     except Interrupted:
         if absorbed is not None:

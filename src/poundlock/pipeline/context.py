@@ -99,7 +99,7 @@ class StepContext:
         """
         if self._cancelled:
             raise ContainerDisposed(
-                f"step '{self.step_id}' was given up and gets no services any more: end it when ctx.cancelled is True"
+                f"step '{self.step_id}' was cancelled and gets no more services: end it when ctx.cancelled is True"
             )
         return await self._run.services().use(fn)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import dump, pack
+from poundlock.errors import RunAborted, StepFailed
 from poundlock.guard import describe, traceback_text
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
@@ -90,6 +91,15 @@ def aborted(run: ActiveRun) -> Outcome:
     _expire_buffer(run)
     run.journal.add(run.clock.now(), "pipeline", "pipeline:abort", run.plan.path_json, dump(dict(request)))
     return Aborted(str(request.get("reason", "")), str(request.get("by", "")))
+
+
+def failure_of_outcome(run: ActiveRun, outcome: Outcome | None) -> BaseException | None:
+    """Return what services see when they are closed after this outcome; None where nothing failed."""
+    if isinstance(outcome, Failed):
+        return run.failure or StepFailed(str(outcome.error), path=outcome.error.stage)
+    if isinstance(outcome, Aborted):
+        return RunAborted(f"run '{run.identity.run_id}' was aborted: {outcome.reason or 'no reason given'}")
+    return None
 
 
 def _expire_buffer(run: ActiveRun) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.model.definitions import Instruction, Retry, Wait
@@ -15,6 +15,9 @@ from poundlock.model.paths import get_path
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.journal import entry, patch_head
 from poundlock.pipeline.run_view import RunView
+
+if TYPE_CHECKING:  # a run without services never loads the container
+    from poundlock.artifacts import ArtifactContainer
 
 Getter = Callable[[RunView, StepContext | None], Any]
 """Gives one argument of a user's function."""
@@ -113,6 +116,18 @@ class DeclaredWait:
         return tuple([get_path(state, path) for path in self.refs])
 
 
+class StageServices(Protocol):
+    """How the services of one visit of a stage are opened and closed."""
+
+    def open(self, run: RunView, stage_id: str, of_run: ArtifactContainer) -> ArtifactContainer:
+        """Return a new container for a visit; what it lacks is asked of the run's."""
+
+    async def close(
+        self, container: ArtifactContainer, stage_id: str, failure: BaseException | None
+    ) -> BaseException | None:
+        """Dispose of it; its services see the failure. Returns what that failed with."""
+
+
 @dataclass(slots=True, eq=False)
 class PipelinePlan:
     """One pipeline of one workflow."""
@@ -125,6 +140,8 @@ class PipelinePlan:
     waits: Mapping[str, DeclaredWait]
     state_model: Any
     visit_limit: int
+    stage_services: StageServices | None = None
+    """None where the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
 

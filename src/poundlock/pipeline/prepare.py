@@ -56,6 +56,7 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
         if raised is None:
             return None
         run.restore(before, ())
+        run.failure = raised
         reason = run_error(raised, None, "on_prepare")
     except Interrupted as interruption:
         run.restore(before, ())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
 from poundlock.guard import Interruption
+from poundlock.model.documenting import documented
 from poundlock.model.events import Event
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.journal import Journal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Why a paused run went on.

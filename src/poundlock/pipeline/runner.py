@@ -25,6 +25,7 @@ from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, 
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
+from poundlock.pipeline.stage_services import conclude_again, visit
 from poundlock.pipeline.steps import perform
 from poundlock.pipeline.waits import rearm
 from poundlock.pipeline.writing import changes_of
@@ -115,7 +116,8 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         before = run.position()
         run.interruptible = True
         try:
-            outcome = await conclude(run, driven.done, before, task)
+            concluding = conclude if run.plan.stage_services is None else conclude_again
+            outcome = await concluding(run, driven.done, before, task)
         finally:
             run.interruptible = False
         if outcome is not None:
@@ -202,6 +204,8 @@ async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None
 
 async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> Driven | None:
     """Perform a stage and conclude it; an outcome if the run does not go on behind it."""
+    if run.plan.stage_services is not None:
+        return await visit(run, stage, task)
     done = await perform(run, stage, task)
     before = run.position()
     outcome = await conclude(run, done, before, task)

@@ -71,8 +71,8 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
     try:
         failed = await beside(run, tasks, scope, stage.timeout, _has_failed)
     except asyncio.CancelledError as error:
-        stray = await judge(run, task, error)
-        return StageDone(stage, error=run_error(stray or error, stage.id, None))
+        run.failure = await judge(run, task, error) or error
+        return StageDone(stage, error=run_error(run.failure, stage.id, None))
     if asked_for(run) is not None:  # a step noticed it first
         await judge(run, task, None)
     if scope.timed_out:
@@ -80,9 +80,11 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
             f"stage '{stage.id}' took longer than {stage.timeout:g} s: raise its timeout or make it faster",
             path=stage.path,
         )
+        run.failure = late
         return StageDone(stage, error=run_error(late, stage.id, None))
     if failed is not None and failed.cancelled():  # from outside, before it began: `_perform_step` never raises that
-        return StageDone(stage, error=run_error(asyncio.CancelledError(), stage.id, None))
+        run.failure = asyncio.CancelledError()
+        return StageDone(stage, error=run_error(run.failure, stage.id, None))
     return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
 
 
@@ -233,5 +235,7 @@ def digest(step: StepPlan, result: Any) -> StepDone:
 def failure_of(run: ActiveRun, step: StepPlan, error: BaseException) -> RunError:
     """Note that a step failed for good, and return why its stage does."""
     payload = dump(describe(error)._asdict())
+    if run.failure is None:  # of several steps the first counts
+        run.failure = error
     run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, payload)
     return run_error(error, step.stage_id, step.id)

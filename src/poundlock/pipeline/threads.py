@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from poundlock.clock import Clock
-from poundlock.guard import describe
+from poundlock.guard import Carried
 
 
 class _Job:
@@ -112,7 +112,6 @@ def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | Non
     if error is None:
         answer.set_result(result)
     elif isinstance(error, _MEANT_FOR_THREADS):
-        said = describe(error)
-        answer.set_exception(RuntimeError(f"a step raised {said.type}: {said.message}"))
+        answer.set_exception(Carried(error))
     else:
         answer.set_exception(error)

@@ -197,4 +197,4 @@ class AnnouncedWaits:
 
     def armed(self) -> list[WaitInfo]:
         """Return the waits that are armed."""
-        return [wait_info(row) for row in self._run.waits]
+        return [wait_info(row, parked=row.parked) for row in self._run.waits]

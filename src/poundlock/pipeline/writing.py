@@ -137,6 +137,8 @@ def take_commit(run: ActiveRun, changes: Changes) -> None:
     run.slot = move.slot
     run.updated_at = move.updated_at
     run.wake_at = move.wake_at
+    run.stored_stage = move.stage
+    run.stored_outcome = move.outcome
     if log is not None:
         run.log_seq += log.size
         run.journal.forget(log.size)
@@ -153,6 +155,7 @@ def take_resumption(run: ActiveRun, now: float) -> None:
     run.version += 1
     run.epoch += 1
     run.status = _RUNNING
+    run.stored_outcome = None
     run.slot = run.identity.load_key is not None
     run.wake_at = None
     run.returning = True
@@ -165,6 +168,8 @@ def take_creation(run: ActiveRun, create: RunCreate) -> None:
     run.written = True
     run.version = 1
     run.stored_waits = waits
+    run.stored_stage = head.stage
+    run.stored_outcome = head.outcome
     run.log_seq = head.log_seq
     run.status = head.status
     run.slot = head.slot
@@ -191,7 +196,8 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     run.attempt = head.attempt
     run.slot = head.slot
     run.log_seq = head.log_seq
-    run.stage = head.stage
+    run.stage = run.stored_stage = head.stage
+    run.stored_outcome = head.outcome
     run.visits = read_visits(head.visits, [stage.id for stage in run.plan.stages], head.stage)
     run.walk = JUMPED if head.visits is not None and head.visits.startswith("{") else head.visits
     run.waits = run.stored_waits = record.waits

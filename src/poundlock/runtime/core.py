@@ -21,7 +21,7 @@ from poundlock.runtime.entries import Registered
 from poundlock.runtime.loads import LoadDesk
 from poundlock.runtime.run_table import RunTable
 from poundlock.runtime.tasks import Tasks
-from poundlock.runtime.waiters import Waiters
+from poundlock.runtime.waiters import Waiters, Wanted
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
@@ -91,6 +91,8 @@ class Core:
         self.loads = LoadDesk(store)
         self.runs = RunTable(clock, pause_window)
         self.waiters = Waiters()
+        self.awaited: dict[str, list[Wanted]] = {}
+        """By run: the runs that its steps and hooks are waiting for."""
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Have due runs claimed at a time; set when the runtime starts."""
@@ -166,13 +168,17 @@ class Core:
         """
         core = self.here()
         if self.state is _NEW or self.state is _STOPPED:
-            raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
+            raise RuntimeStopped(
+                "the runtime is not running: use it after `await runtime.start()`, or inside `async with runtime:`"
+            )
         return core
 
     def check_accepting(self) -> None:
         """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
         if not self.accepting:
-            raise RuntimeStopped("the runtime is not running: use it inside `async with runtime:`")
+            raise RuntimeStopped(
+                "the runtime is not running: use it after `await runtime.start()`, or inside `async with runtime:`"
+            )
 
     # ------------------------------------------------------------------------------------------ whose code this is
     def enter_run(self, run_id: str) -> None:

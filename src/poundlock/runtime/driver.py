@@ -20,7 +20,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, Unfit
+from poundlock.pipeline.outcome import Delayed, Failed, Outcome, Paused, Released, Unfit
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
@@ -29,10 +29,10 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, patiently, read_checkpoint, tell
-from poundlock.runtime.reading import result_of_checkpoint
+from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run, without_stages
-from poundlock.runtime.settling import finish, settle
+from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import given_back
 
 _PATIENCE = 2
@@ -128,16 +128,19 @@ async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
         core.runs.drop(run_id)
 
 
-def take_up(core: Core, run_ids: Iterable[str], error: BaseException | None = None) -> None:
+def take_up(
+    core: Core, run_ids: Iterable[str], error: BaseException | None = None, *, ended_here: bool = False
+) -> None:
     """Have runs looked up that may be this process's own: the answer to a commit was lost, or a commit was refused.
 
     Args:
         core: of the runtime.
         run_ids: which runs.
         error: for those who wait for one that turns out to be somebody else's.
+        ended_here: whether a run that has failed did so here: then that is not in the log yet.
     """
     wanted = list(run_ids)
-    task = core.tasks.spawn(_look_up(core, wanted, error))
+    task = core.tasks.spawn(_look_up(core, wanted, error, ended_here=ended_here))
     for run_id in wanted:
         core.runs.lose(run_id, task)
 
@@ -147,17 +150,20 @@ async def written_behind(core: Core) -> None:
     await patiently(core, core.store.written_behind, "looking for what a commit came to")
 
 
-async def _look_up(core: Core, run_ids: list[str], error: BaseException | None) -> None:
+async def _look_up(core: Core, run_ids: list[str], error: BaseException | None, *, ended_here: bool) -> None:
     await written_behind(core)  # what was lost may still be on its way to the disk
     for run_id in run_ids:
         try:
-            await _look_up_one(core, run_id, error)
+            checkpoint = await _look_up_one(core, run_id, error)
+            if ended_here and checkpoint is not None and checkpoint.record.head.status is RunStatus.FAILED:
+                log_failure(checkpoint.record.identity, outcome_of(checkpoint.record.head.outcome)[1])
         except Exception as failed:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
             if core.runs.phase(run_id) is Phase.UNSURE:
                 _strand(core, run_id, failed)
 
 
-async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> None:
+async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> Checkpoint | None:
+    """Look one run up and do what it needs; returns what the store knows of it, unless somebody drives it."""
     checkpoint = await read_checkpoint(core, run_id)
     head = None if checkpoint is None else checkpoint.record.head
     ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
@@ -165,21 +171,22 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
     if live is not None:
         dead = live.phase is Phase.DRIVING and not live.alive
         if not dead and (head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch):
-            return  # it knows all that the store knows
+            return None  # it knows all that the store knows
         if dead or not ours:
             core.runs.drop(run_id)  # its task is gone, or its row was moved while it was kept in memory
     elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
-        return
+        return None
     if checkpoint is not None and ours:
         if not adopt(core, checkpoint):
             await give_back(core, [run_id], begun=True)
-        return
+        return None
     core.runs.drop(run_id)
     if checkpoint is not None:
         core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it rests by now
         _notice_row(core, checkpoint.record)
     if error is not None:
         core.waiters.fail(run_id, error)
+    return checkpoint
 
 
 def _notice_row(core: Core, record: RunRecord) -> None:
@@ -250,20 +257,23 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         live.open_gate()
         if core.runs.drop_mine(live):
             take_up(core, [run.identity.run_id], error)  # refused for another reason it would be nobody's
-        await close_container(core, live)
+        await close_container(core, live, error)
     except BaseException as error:
         # A fault of the store that does not pass, or of our own: it must not end the other runs.
         if for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(live.task)):
             raise
         if core.ending or not run.written:
-            await _let_go(core, live, stopped(run) if core.ending else error)
+            gone = stopped(run) if core.ending else error
+            await _let_go(core, live, gone, gone)
             return
         live.open_gate()
         if core.runs.mine(live):
             _strand(core, run.identity.run_id, error)
-        await close_container(core, live)
+        await close_container(core, live, error)
     else:
         live.open_gate()
+        if type(driven.outcome) is Failed:
+            log_failure(run.identity, driven.outcome.error)
         try:
             if promoted:
                 start_promoted(core, promoted)
@@ -272,7 +282,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: what the run came to is durable, and is told
             log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
         if isinstance(driven.outcome, Released):
-            await _let_go(core, live, stopped(run))
+            await _let_go(core, live, stopped(run), None)
         else:
             await finish(core, live, driven.outcome)
 
@@ -294,7 +304,8 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     if core.ending or run.interruption is not None:
         if core.ending:
             core.left.add(run_id)  # its step may have done something: who goes on with it counts that as an attempt
-        await _let_go(core, live, stopped(run))
+        left = stopped(run)
+        await _let_go(core, live, left, left)
         return
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task's coroutine
@@ -303,12 +314,12 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     live.open_gate()
     if not run.written:
         gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was written: nothing of it is left")
-        await _let_go(core, live, gone)
+        await _let_go(core, live, gone, gone)
     elif core.runs.drop_mine(live):
-        take_up(core, [run_id])
+        take_up(core, [run_id], ended_here=True)
         if run.identity.load_key is not None:
             core.tasks.spawn(_find_promoted(core, run.identity.workflow_id))
-    await close_container(core, live)
+    await close_container(core, live, asyncio.CancelledError())
 
 
 def _strand(core: Core, run_id: str, error: BaseException) -> None:
@@ -318,13 +329,20 @@ def _strand(core: Core, run_id: str, error: BaseException) -> None:
     core.waiters.fail(run_id, error)
 
 
-async def _let_go(core: Core, live: LiveRun, error: BaseException) -> None:
-    """Stop driving a run without having brought it to rest."""
+async def _let_go(core: Core, live: LiveRun, error: BaseException, failure: BaseException | None) -> None:
+    """Stop driving a run without having brought it to rest.
+
+    Args:
+        core: of the runtime.
+        live: the run.
+        error: for those who wait for it.
+        failure: what its services see; None if it was let go at a boundary.
+    """
     live.open_gate()
     if core.runs.mine(live):
         core.runs.drop(live.run.identity.run_id)
         core.waiters.fail(live.run.identity.run_id, error)
-    await close_container(core, live)
+    await close_container(core, live, failure)
 
 
 def _needs_preparing(live: LiveRun) -> bool:

@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError
+from poundlock.errors import HookTimeout, PoundlockError
 from poundlock.guard import call_now, call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.waits import AnnouncedWaits
 from poundlock.runtime.core import Core
 from poundlock.runtime.core import log as core_log
@@ -40,6 +41,28 @@ def container_for(
         )
 
     return make
+
+
+class StageContainers:
+    """How the stages of one workflow get containers of their own: the pipeline's StageServices port."""
+
+    def __init__(self, core: Core, services: WorkflowServices) -> None:
+        self._core = core
+        self._services = services
+
+    def open(self, run: RunView, stage_id: str, of_run: ArtifactContainer) -> ArtifactContainer:
+        name = f"stage '{stage_id}' of run {run.identity.run_id}"
+        return self._services.stage_container(name, of_run, self._core.hook_timeout)
+
+    async def close(
+        self, container: ArtifactContainer, stage_id: str, failure: BaseException | None
+    ) -> BaseException | None:
+        error = await _dispose(self._core, container, failure)
+        if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # what a commit raised says more than that something did
+        if isinstance(error, HookTimeout):
+            error = HookTimeout(f"closing the services of stage '{stage_id}': {error.message}", path=stage_id)
+        return error
 
 
 def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
@@ -88,18 +111,32 @@ def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> 
     return run.state_store
 
 
-async def close_container(core: Core, live: LiveRun) -> None:
-    """Dispose the run's services within `hook_timeout`; a failing clean-up is logged and stops nobody."""
+async def close_container(core: Core, live: LiveRun, failure: BaseException | None = None) -> None:
+    """Dispose the run's services within `hook_timeout`; a failing clean-up is logged and stops nobody.
+
+    Args:
+        core: of the runtime.
+        live: the run.
+        failure: what the run failed with, or why it is left in the middle of something; its services see it.
+    """
     container, live.run.container = live.run.container, None
-    live.run.state_store = None
+    live.run.state_store = live.run.failure = None
     if container is None or container.idle:
         return
-    answer = call_now(container.dispose_nowait)
-    if answer.error is None and not answer.value:
-        answer = await call_within(core.hook_timeout, container.dispose, clock=core.clock, keep=core.tasks.keep)
-    if answer.error is not None:
+    error = await _dispose(core, container, failure)
+    if error is not None:
         run_id = live.run.identity.run_id
-        core_log.error("cleaning up services of run '%s' failed\n%s", run_id, log_text(answer.error))
+        core_log.error("cleaning up services of run '%s' failed\n%s", run_id, log_text(error))
+
+
+async def _dispose(core: Core, container: ArtifactContainer, failure: BaseException | None) -> BaseException | None:
+    """Dispose of a container within `hook_timeout`; returns what that failed with."""
+    answer = call_now(container.dispose_nowait, failure)
+    if answer.error is None and not answer.value:
+        answer = await call_within(
+            core.hook_timeout, container.dispose, failure, clock=core.clock, keep=core.tasks.keep
+        )
+    return answer.error
 
 
 def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:

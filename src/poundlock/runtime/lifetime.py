@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from poundlock.clock import timeout_after
-from poundlock.errors import AlreadyRegistered, RuntimeStopped
+from poundlock.errors import RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
@@ -59,14 +59,19 @@ class Lifetime:
     async def start(self) -> None:
         """Open the store, register the workflows, claim what has no owner.
 
+        Starting it again does nothing; whoever calls it while it starts waits for the same end.
+
         Raises:
-            AlreadyRegistered: the runtime was started before; a stopped one is not started again.
-            RuntimeStopped: it was stopped before it was entered.
+            RuntimeStopped: it has stopped, is stopping, or could not be started.
             PoundlockError: the store cannot be opened, or a workflow cannot be registered; nothing is left open.
         """
         core = self._core
         if core.state is not State.NEW:
-            raise AlreadyRegistered("a runtime is entered once: make a new one to start again")
+            if core.state is State.STARTED:
+                await self._entered.wait()
+            if core.state is not State.STARTED:
+                raise RuntimeStopped("this runtime has stopped and is not started again: make a new one")
+            return
         core.move_to(State.STARTED)
         core.loop = asyncio.get_running_loop()
         try:
@@ -92,7 +97,9 @@ class Lifetime:
         """Register a workflow and have its orphaned and due runs claimed."""
         core = self._core
         if not core.accepting:
-            raise RuntimeStopped("the runtime is not running: register inside `async with runtime:`")
+            raise RuntimeStopped(
+                "the runtime is not running: register after `await runtime.start()`, or inside `async with runtime:`"
+            )
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
         # Not waited for: whatever the store does, and whoever goes away, the workflow is registered.
         core.tasks.spawn(self._claim(entry.id))

@@ -139,34 +139,44 @@ _make: Final = maker_of(RunResult)
 
 def info_of_record(record: RunRecord) -> RunInfo:
     """Return a stored run as others see it."""
-    return _info(record.identity, record.head, record.waits, outcome_of(record.head.outcome)[1])
+    head = record.head
+    return _info(record.identity, head, head.stage, record.waits, outcome_of(head.outcome)[1])
 
 
 def info_of_run(run: ActiveRun) -> RunInfo:
-    """Return a run in this process's memory as others see it."""
-    return _info(run.identity, run, run.waits, None)
+    """Return a run in this process's memory as others see it.
+
+    What it has not committed is nobody else's concern, and may be undone: so this is what the store says as well.
+    """
+    if not run.written:
+        return _info(run.identity, run, run.stage, run.waits, None)
+    return _info(run.identity, run, run.stored_stage, run.stored_waits, outcome_of(run.stored_outcome)[1])
 
 
 class _Head(Protocol):
     """What a stored run's head and a run in memory have in common."""
 
     status: RunStatus
-    stage: str | None
     attempt: int
     updated_at: float
     wake_at: float | None
 
 
-def _info(identity: RunIdentity, head: _Head, waits: tuple[WaitRow, ...], error: RunError | None) -> RunInfo:
+def _info(
+    identity: RunIdentity, head: _Head, stage: str | None, waits: tuple[WaitRow, ...], error: RunError | None
+) -> RunInfo:
+    status = head.status
+    rows = () if status.terminal else waits
     return RunInfo(
         run_id=identity.run_id,
         workflow_id=identity.workflow_id,
         pipeline_id=identity.pipeline_id,
-        status=head.status,
-        stage=head.stage,
+        status=status,
+        stage=stage,
         key=identity.key,
         attempt=head.attempt,
-        waits=tuple(wait_info(row) for row in waits),
+        # A wait that was answered stays marked until the run's next boundary, so that a crash does not lose the answer.
+        waits=tuple(wait_info(row, parked=row.parked and status is RunStatus.PAUSED) for row in rows),
         created_at=identity.created_at,
         updated_at=head.updated_at,
         parent_id=identity.parent_id,

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
@@ -16,6 +17,7 @@ _HAVE_RESULTS = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of an event.

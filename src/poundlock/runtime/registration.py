@@ -16,7 +16,7 @@ from poundlock.ports import Subscription
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Hooks, Registered
-from poundlock.runtime.equipment import close_container, container_for, invoked_by_default
+from poundlock.runtime.equipment import StageContainers, close_container, container_for, invoked_by_default
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.services.install import WorkflowServices, service_types
@@ -109,6 +109,9 @@ async def register(
         )
     plans = compile_plans(definition, service_types(definition.services, global_services))
     services.validate()
+    if services.has_stages:
+        for plan in plans.values():
+            plan.stage_services = StageContainers(core, services)
     entry = Registered(
         definition.id,
         definition,

@@ -8,6 +8,7 @@ from poundlock.clock import timeout_after
 from poundlock.model.durations import Duration, optional_seconds
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
+from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
 from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
@@ -27,12 +28,30 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
     Raises:
         RunNotFound: no such run.
         TimeoutError: it has not ended within `timeout`; the run is not touched.
+        WouldDeadlock: the run waits for the one whose code this is.
     """
+    inside = core.inside
+    if inside:
+        with awaiting(core, inside, await to_wait_for(core, run_id)):
+            return await _wait(core, run_id, timeout, pauses_count=False)
     return await _wait(core, run_id, timeout, pauses_count=False)
 
 
-async def rested(core: Core, run_id: str, timeout: Duration | None = None) -> RunResult:
-    """Return a run's result at its next pause or its end; at once if it rests already."""
+async def rested(core: Core, run_id: str, timeout: Duration | None = None, *, checked: bool = False) -> RunResult:
+    """Return a run's result at its next pause or its end; at once if it rests already.
+
+    Args:
+        core: of the runtime.
+        run_id: which run.
+        timeout: how long to wait; None for ever.
+        checked: whether it is known that waiting can end.
+
+    Raises:
+        WouldDeadlock: the run waits for the one whose code this is.
+    """
+    if not checked and (inside := core.inside):
+        with awaiting(core, inside, await to_wait_for(core, run_id)):
+            return await rested(core, run_id, timeout, checked=True)
     if timeout is None and core.runs.has_task(run_id):  # nearly always: it was accepted a moment ago
         waiter = core.waiters.rest(run_id)
         try:
@@ -47,8 +66,14 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
     """Return the results of several runs in this order, each at its pause or end."""
     if timeout is None and len(run_ids) == 1:  # nearly always; gathering would take a task of its own
         return [await rested(core, run_ids[0])]
-    async with timeout_after(core.clock, optional_seconds(timeout)):
-        return list(await asyncio.gather(*(rested(core, run_id) for run_id in run_ids)))
+    loop = asyncio.get_running_loop()
+    waiting = [loop.create_task(rested(core, run_id)) for run_id in run_ids]
+    try:
+        async with timeout_after(core.clock, optional_seconds(timeout)):
+            return list(await asyncio.gather(*waiting))
+    finally:
+        for each in waiting:
+            each.cancel()  # one was refused: nobody wants the others
 
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:

@@ -45,11 +45,11 @@ from poundlock.stores import open as open_store
 class WorkflowRuntime:
     """Runs workflows: events in, pipelines run, pause, resume, with a timeline of everything.
 
-    Use it as an async context manager; entering opens the store, registers the workflows given and takes over what a
-    crash left behind; leaving stops it.
+    Use it as an async context manager, or call `start` and `stop`, which do the same. Starting opens the store,
+    registers the workflows given and takes over what a crash left behind.
 
     Args:
-        workflows: registered on entering, in their own mode and without hooks; use `register` for more.
+        workflows: registered at the start, in their own mode and without hooks; use `register` for more.
         bus: where events are published and heard; default: a LocalBus of its own.
         store: None keeps everything in memory; "sqlite:///runs.db" or a Store makes it durable.
         services: global services, or a dependency-injector container whose providers become global services.
@@ -98,8 +98,7 @@ class WorkflowRuntime:
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
 
     async def __aenter__(self) -> Self:
-        await self._lifetime.start()
-        return self
+        return await self.start()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -307,7 +306,7 @@ class WorkflowRuntime:
         return await reading.find_runs(self._core.here(), query)
 
     def watch(self, workflow_id: str, run_id: str) -> RunInfo | None:
-        """Return a run in this process's memory as it is now, or None."""
+        """Return a run in this process's memory, or None. It shows what `get_run` shows, without asking the store."""
         return reading.watch(self._core, workflow_id, run_id)
 
     def list_all_runs(self) -> list[RunInfo]:
@@ -319,6 +318,24 @@ class WorkflowRuntime:
         return await reading.timeline(self._core.here(), run_id)
 
     # ----------------------------------------------------------------------------------------------- the runtime
+    async def start(self) -> Self:
+        """Open the store, register the workflows and take over what a crash left behind; the same as entering.
+
+        Starting a runtime that runs does nothing. Whoever starts a runtime this way calls `stop` at the end, also after
+        an error; `async with` does both.
+
+        Returns:
+            The runtime.
+
+        Raises:
+            RuntimeStopped: it was stopped: make a new one.
+            WrongLoop: it runs on another event loop.
+            PoundlockError: the store cannot be opened, or a workflow cannot be registered; nothing is left open.
+        """
+        self._core.here()
+        await self._lifetime.start()
+        return self
+
     async def dispatch(self, command: Any) -> Any:
         """Carry out a command of `poundlock.runtime.commands` and return its handler's answer."""
         core = self._core.here()

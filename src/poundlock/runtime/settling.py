@@ -12,14 +12,23 @@ from functools import partial
 from typing import Any
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError
+from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunIdentity
-from poundlock.pipeline.outcome import Aborted, Completed, Delayed, Failed, Outcome, Paused, Unfit
+from poundlock.model.runs import RunError, RunIdentity
+from poundlock.pipeline.outcome import (
+    Aborted,
+    Completed,
+    Delayed,
+    Failed,
+    Outcome,
+    Paused,
+    Unfit,
+    failure_of_outcome,
+)
 from poundlock.pipeline.writing import changes_of, take_commit
-from poundlock.runtime.core import Core
+from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, note_exports
 from poundlock.runtime.healing import FAULTS, again, read_checkpoint, tell
@@ -130,6 +139,23 @@ async def commit_freeing(
     return promoted
 
 
+def log_failure(identity: RunIdentity, error: RunError | None) -> None:
+    """Say in the log that a run has failed, once its end is durable. Everything in here is text, so it never raises."""
+    if error is None:
+        return
+    place = f" in stage '{error.stage}'" if error.stage is not None else ""
+    if error.step is not None:
+        place += f", step '{error.step}'" if error.stage is not None else f" in {error.step}"
+    log.error(
+        "run '%s' of workflow '%s' failed%s: %s%s",
+        identity.run_id,
+        identity.workflow_id,
+        place,
+        error,
+        f"\n{error.traceback.rstrip()}" if error.traceback else "",
+    )
+
+
 async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract.
 
@@ -149,7 +175,8 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if ended and hooks.on_complete is not None and result is not None:
             await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
         if run.container is not None:
-            await _whatever_happens(core, close_container(core, live))
+            await _whatever_happens(core, close_container(core, live, failure_of_outcome(run, outcome)))
+    run.failure = None
     # It may have been resumed by now, and then it is another one's.
     if ended or isinstance(outcome, Unfit):  # one that does not fit is read anew, by whatever mends it
         mine = core.runs.drop_mine(live)
@@ -206,7 +233,8 @@ async def _tell_end(core: Core, run_id: str) -> None:
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))
     if isinstance(entry, LiveRun):
-        await _whatever_happens(core, close_container(core, entry))
+        aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
+        await _whatever_happens(core, close_container(core, entry, aborted))
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
     core.waiters.answer(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from poundlock.codecs import detach
@@ -15,6 +15,21 @@ from poundlock.model.runs import RunResult
 from poundlock.model.views import StateView
 
 Waiter = asyncio.Future[RunResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that somebody waits for.
+
+    Attributes:
+        run_id: which run.
+        pair: the (workflow, key) whose slot it needs, if it was queued when the wait began.
+        active: how many runs held a slot of that pair then.
+    """
+
+    run_id: str
+    pair: tuple[str, str] | None = None
+    active: int = 0
 
 
 class Waiters:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.clock import Clock
 from poundlock.errors import BundleDamaged
@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # a runtime without services never loads the container
     from poundlock.artifacts import ArtifactContainer, ArtifactTemplate, TemplateSet
 
 log = logging.getLogger("poundlock.services")
+
+_RUN: Final = "run"
+_STAGE: Final = "stage"
 
 
 class Home(Protocol):
@@ -81,8 +84,9 @@ class WorkflowServices:
         self._home = home
         self._definition = definition
         self._container: ArtifactContainer | None = None
-        self._run_templates: TemplateSet | None = None
-        self._exports = any(service.options.get("serializable") for service in self._run_services())
+        self._templates: dict[str, TemplateSet] = {}
+        """Recipes of the containers of runs and of stages, by scope; read when the first of them is made."""
+        self._exports = any(service.options.get("serializable") for service in self._services_of(_RUN))
         self.env = EnvService(definition.env, home.env)
 
     @property
@@ -121,7 +125,7 @@ class WorkflowServices:
             parents=(self.container,),
             state=state,
             clock=self._home.clock,
-            templates=self._templates(),
+            templates=self._templates_of(_RUN),
         )
         container.put("__pause_service__", PauseService(waits))
         if exported is not None:
@@ -129,6 +133,32 @@ class WorkflowServices:
                 container.restore(exported)
             except BundleDamaged as error:
                 log.warning("services of run '%s' are built anew: %s", run_id, error)
+        return container
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether any service lives as long as a visit of a stage."""
+        return bool(self._services_of(_STAGE))
+
+    def stage_container(self, name: str, of_run: ArtifactContainer, cleanup_timeout: float | None) -> ArtifactContainer:
+        """Return a new container for a visit of a stage; it falls back to the run's, whose state it reads.
+
+        Args:
+            name: of the visit, for errors.
+            of_run: the run's container.
+            cleanup_timeout: seconds that one clean-up may take.
+        """
+        from poundlock.artifacts import ArtifactContainer
+
+        container = ArtifactContainer(
+            name,
+            parents=(of_run,),
+            state=of_run.store,
+            clock=self._home.clock,
+            templates=self._templates_of(_STAGE),
+            cleanup_timeout=cleanup_timeout,
+        )
+        container.together = True
         return container
 
     def export(self, container: ArtifactContainer) -> str | None:
@@ -155,37 +185,45 @@ class WorkflowServices:
             with self.container.override(id, replacement):
                 yield
             return
-        before = self._templates()
-        self._run_templates = self._with_replacement(service, replacement)
+        scope = _STAGE if service.scope == _STAGE else _RUN
+        before = self._templates_of(scope)
+        self._templates[scope] = self._with_replacement(scope, service, replacement)
         try:
             yield
         finally:
-            self._run_templates = before
+            self._templates[scope] = before
 
-    def _templates(self) -> TemplateSet:
+    def _templates_of(self, scope: str) -> TemplateSet:
         from poundlock.artifacts import TemplateSet
 
-        if self._run_templates is None:
-            self._run_templates = TemplateSet(template_of(service) for service in self._run_services())
-        return self._run_templates
+        found = self._templates.get(scope)
+        if found is None:
+            found = TemplateSet(template_of(service) for service in self._services_of(scope))
+            self._templates[scope] = found
+        return found
 
-    def _with_replacement(self, replaced: Service, replacement: Any) -> TemplateSet:
+    def _with_replacement(self, scope: str, replaced: Service, replacement: Any) -> TemplateSet:
         from poundlock.artifacts import TemplateSet
 
         factory = replacement if inspect.isroutine(replacement) or inspect.isclass(replacement) else lambda: replacement
         twin = replace(replaced, factory=factory, options={})
-        return TemplateSet(template_of(twin if service is replaced else service) for service in self._run_services())
+        services = self._services_of(scope)
+        return TemplateSet(template_of(twin if service is replaced else service) for service in services)
 
-    def _run_services(self) -> list[Service]:
-        return [service for service in self._definition.services if service.scope != "workflow"]
+    def _services_of(self, scope: str) -> list[Service]:
+        """Return the services that a run's container holds, transients included, or those of a stage's."""
+        held = (_STAGE,) if scope == _STAGE else (_RUN, "transient")
+        return [service for service in self._definition.services if service.scope in held]
 
     def validate(self) -> None:
         """Check the graph of services as far as it can be known, all faults at once (`InvalidDefinition`).
 
-        A run's container sees all of it: its own services, the workflow's, and the global ones.
+        A stage's container sees all of it: its own services, the run's, the workflow's, and the global ones.
         """
-        if self._definition.services:
-            self.run_container("of any run", dict, NoWaits()).validate()
+        if not self._definition.services:
+            return
+        container = self.run_container("of any run", dict, NoWaits())
+        (self.stage_container("stage", container, None) if self.has_stages else container).validate()
 
     async def close(self) -> None:
         """Dispose the workflow's services."""

@@ -21,6 +21,7 @@ from typing import Any
 from poundlock.codecs import pack
 from poundlock.errors import StateInvalid
 from poundlock.guard import for_the_process, log_text
+from poundlock.model.documenting import documented
 from poundlock.model.patches import changed_paths, merge
 from poundlock.model.paths import get_path, touches
 from poundlock.state.views import plain, view
@@ -28,6 +29,7 @@ from poundlock.state.views import plain, view
 logger = logging.getLogger("poundlock.state")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Commit:
     """What a subscriber is told.

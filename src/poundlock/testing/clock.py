@@ -31,6 +31,7 @@ from typing import Any, Final, Self
 from poundlock.clock import sleep_for, sleep_until
 from poundlock.model.durations import Duration
 from poundlock.model.durations import seconds as to_seconds
+from poundlock.model.moments import utc_text
 
 __all__ = ["VirtualClock", "run_until_idle"]
 
@@ -214,8 +215,7 @@ class VirtualClock:
         return len(self._timers) - self._called_off
 
     def __repr__(self) -> str:
-        when = dt.datetime.fromtimestamp(self._now, dt.UTC).isoformat()
-        return f"VirtualClock({when}, {self.pending} pending, busy {self._busy})"
+        return f"VirtualClock({utc_text(self._now)}, {self.pending} pending, busy {self._busy})"
 
     # -- the event loop
     async def __aenter__(self) -> Self:

@@ -220,3 +220,11 @@ def test_events_do_not_change():
     assert event == twin
     assert len({event, twin}) == 1
     assert event != Event("t", {"a": 2}, id="1", headers={"tenant": "t"})
+
+
+def test_a_time_that_cloudevents_has_no_text_for_is_named():
+    """An event accepted by a clock beyond the year 9999 says why it has no CloudEvents form."""
+    event = Event.trusted("a", None, id="1", time=1e12, source="", key=None, headers={})
+    with pytest.raises(InvalidEvent, match="after the year 9999") as raised:
+        event.to_cloudevent()
+    assert raised.value.path == "time"

@@ -9,7 +9,7 @@ import threading
 import pytest
 from support import LAST_RESORT
 
-from poundlock import DELETE, Pipeline, Retry, Stage, Step, StepContext, Terminate, Workflow
+from poundlock import DELETE, InvalidDefinition, Pipeline, Retry, Stage, Step, StepContext, Terminate, Workflow
 
 
 def workflow(*stages, **options):
@@ -60,6 +60,37 @@ async def test_conflicts_may_be_errors(runtime):
     assert result.status == "failed"
     assert "'a.b'" in result.error.message
     assert result.state == {"start": 1}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_a_decorated_step_may_say_what_a_conflict_is(runtime, which):
+    """`conflict=` on either step of a stage holds for the stage; without it the later step wins."""
+
+    def writes(value):
+        async def write():
+            return {"a": value}
+
+        return write
+
+    def made(*conflicts):
+        wf = Workflow("wf")
+        for number, conflict in enumerate(conflicts):
+            wf.step(stage="both", id=f"s{number}", conflict=conflict)(writes(number))
+        return wf
+
+    said = [None, None]
+    said[which] = "error"
+    rt = await runtime(made(*said))
+    result = await rt.run("wf")
+    assert (result.status, "'a'" in result.error.message) == ("failed", True)
+    assert (await (await runtime(made("last", None))).run("wf")).state == {"a": 1}
+    assert (await (await runtime(made("error"))).run("wf")).state == {"a": 0}
+    assert made("error", "error").definition.pipelines["main"].stages[0].conflict == "error"
+    with pytest.raises(InvalidDefinition) as refused:
+        made("error", "last")
+    assert refused.value.path == "both.conflict"
+    with pytest.raises(InvalidDefinition):
+        _ = made("first").definition
 
 
 async def test_patches_are_validated_together(runtime):
@@ -152,7 +183,7 @@ async def test_a_thread_cannot_end_the_process(runtime, error):
     rt = await runtime(workflow(stage("one", leaves)))
     result = await rt.run("wf")
     assert result.status == "failed"
-    assert type(error).__name__ in result.error.message
+    assert type(error).__name__ in str(result.error)
 
 
 async def test_a_step_that_swallows_a_cancellation_ends_as_it_likes(runtime):

@@ -303,6 +303,7 @@ CALLS = {
     "register": lambda rt: rt.register(Workflow("other")),
     "deregister": lambda rt: rt.deregister("busy"),
     "recover": lambda rt: rt.recover(),
+    "start": lambda rt: rt.start(),
     "stop": lambda rt: rt.stop(),
     "dispatch": lambda rt: rt.dispatch("anything"),
 }

@@ -774,3 +774,10 @@ def test_a_finished_loop_is_not_kept_alive():
     loop = asyncio.run(arm())
     gc.collect()
     assert loop() is None
+
+
+def test_a_clock_beyond_all_datetimes_can_be_shown():
+    """A test that jumped over a wait of ten thousand years can still print its clock."""
+    clock = VirtualClock()
+    clock.advance_to(1e12)
+    assert repr(clock).startswith("VirtualClock(after the year 9999")

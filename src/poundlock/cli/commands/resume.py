@@ -39,7 +39,7 @@ def resume(
     """
     with reporting(as_json=as_json):
         from poundlock.codecs import dump
-        from poundlock.runtime.shapes import error_shape, wait_shape
+        from poundlock.model.runs import error_shape, wait_shape
 
         merged = None if patch is None else _patch(patch)
         result = asyncio.run(_resume(run_id, needed(store), merged, wait, app))

@@ -32,8 +32,8 @@ def ls(
     """List runs, newest first."""
     with reporting(as_json=as_json):
         from poundlock.codecs import dump
+        from poundlock.model.runs import run_shape
         from poundlock.runtime.reading import info_of_record, query
-        from poundlock.runtime.shapes import run_shape
 
         wanted = query(workflow, status or None, key, text, None, None, limit, cursor)
         page = asyncio.run(_find(store, wanted))
@@ -57,6 +57,7 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
     """Show one run: where it stands, what it waits for, its state, its result or error."""
     with reporting(as_json=as_json):
         from poundlock.codecs import dump
+        from poundlock.model.runs import run_shape
         from poundlock.runtime import shapes
         from poundlock.runtime.reading import info_of_record, outcome_of
 
@@ -64,7 +65,7 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
         info = info_of_record(checkpoint.record)
         result, error = outcome_of(checkpoint.record.head.outcome)
         if as_json:
-            shape = shapes.run_shape(info) | {
+            shape = run_shape(info) | {
                 "event": shapes.event_shape(checkpoint.event) | {"payload": checkpoint.event.payload},
                 "state": checkpoint.state,
                 "result": result,

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from poundlock.model.documenting import documented
 from poundlock.model.modes.decisions import Decision, Load, Queue, Reject, Start, check_mode
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Exclusive:
     """At most one active run.

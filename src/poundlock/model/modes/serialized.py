@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from poundlock.model.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Serialized:
     """One run at a time, strictly first in, first out.

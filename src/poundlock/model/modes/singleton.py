@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from poundlock.model.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Replace, Signal, Start, check_mode
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SingletonLoop:
     """At most one active run.

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from poundlock.model.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
 
 _START = Start()
 _QUEUE = Queue()
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Transient:
     """Up to `concurrency` runs at once; then a FIFO queue of up to `capacity`; then the event is dropped.

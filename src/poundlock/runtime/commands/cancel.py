@@ -9,6 +9,7 @@ from typing import Any
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post
+from poundlock.model.documenting import documented
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt
@@ -22,6 +23,7 @@ from poundlock.runtime.transitions import ending
 from poundlock.stores.answers import finished, not_found
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """Abort a run. `by` says who asked: "api", "replaced", "deregister" or a name."""

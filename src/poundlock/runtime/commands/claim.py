@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import Changes, RunMove
+from poundlock.model.documenting import documented
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, give_back, take_up, unknown
@@ -14,6 +15,7 @@ from poundlock.runtime.driver import adopt, give_back, take_up, unknown
 _BATCH = 100
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Take over what is ready or due, of the workflows registered here.

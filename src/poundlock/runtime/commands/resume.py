@@ -9,6 +9,7 @@ from typing import Any
 
 from poundlock.errors import LeaseLost, NotPaused, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
+from poundlock.model.documenting import documented
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
 from poundlock.pipeline.at_wait import check_answer
@@ -21,6 +22,7 @@ from poundlock.runtime.runs import restored_run
 from poundlock.stores.answers import finished, not_found
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Go on with a paused run.

@@ -9,11 +9,13 @@ from typing import Any
 from poundlock.codecs import pack
 from poundlock.errors import StateInvalid
 from poundlock.model.changes import Changes, Post
+from poundlock.model.documenting import documented
 from poundlock.model.runs import Message
 from poundlock.runtime.core import Core
 from poundlock.runtime.runs import ensure_written
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Signal:
     """Merge a patch into a run's state at its next boundary; a running step sees it at once with `ctx.latest()`."""

@@ -1,0 +1,131 @@
+"""Which run's code waits for which other run, so that a wait that could never end is refused.
+
+A run is *inside* whatever its steps, routers and hooks call, and in the tasks they start (`Core.inside`). Only runs of
+this process are known here: a run that waits in another process counts as one that goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from poundlock.errors import WouldDeadlock
+from poundlock.model.lifecycle import RunStatus
+from poundlock.runtime.core import Core
+from poundlock.runtime.loads import Pair
+from poundlock.runtime.run_table import Phase
+from poundlock.runtime.waiters import Wanted
+
+
+@contextmanager
+def awaiting(core: Core, inside: str, wanted: Wanted) -> Iterator[None]:
+    """Note for as long as the block lasts that run `inside` waits for another one.
+
+    Raises:
+        WouldDeadlock: that run waits for this one, by itself, through others, or because this one holds its slot.
+    """
+    edges = core.awaited
+    mine = edges.setdefault(inside, [])
+    mine.append(wanted)
+    try:
+        way = _way_back(core, inside, wanted)
+        if way is not None:
+            raise _would_deadlock(inside, way)
+        yield
+    finally:
+        mine.remove(wanted)
+        if not mine and edges.get(inside) is mine:
+            del edges[inside]
+
+
+async def to_wait_for(core: Core, run_id: str) -> Wanted:
+    """Return what is known of a run that somebody inside another run wants to wait for."""
+    if core.runs.phase(run_id) is not Phase.ABSENT:
+        return Wanted(run_id)
+    record = await core.store.load(run_id)
+    if record is None or record.head.status is not RunStatus.QUEUED or record.identity.load_key is None:
+        return Wanted(run_id)
+    pair = (record.identity.workflow_id, record.identity.load_key)
+    [(load, _)] = await core.loads.read([pair])
+    return Wanted(run_id, pair, load.active)
+
+
+def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
+    """Return how `target` waits for the run `inside`, itself first; None if it can go on without it."""
+    if not core.runs.has_task(inside):
+        return None  # what it started goes on without it
+    if target.run_id == inside:
+        return []
+    free = _free(core)
+    if target.run_id in free:
+        return None
+    way, seen = [target], {target.run_id}
+    while (following := _blocker(core, way[-1], free, seen)) is not None:
+        way.append(following)
+        seen.add(following.run_id)
+        if following.run_id == inside:
+            break
+    return [each.run_id for each in way]
+
+
+def _free(core: Core) -> set[str]:
+    """Return the runs among those that wait, are waited for or hold a slot somebody needs, which can go on."""
+    waiting = {run_id: edges for run_id, edges in core.awaited.items() if core.runs.has_task(run_id)}
+    wanted = [each for edges in waiting.values() for each in edges]
+    holders = {each.pair: _holders(core, each.pair) for each in wanted if each.pair is not None}
+    queued = {each.run_id: each for each in wanted if each.pair is not None and _still_queued(core, each)}
+    known = {*waiting, *(each.run_id for each in wanted)}.union(*holders.values())
+    free = {run_id for run_id in known if run_id not in waiting and run_id not in queued}
+    while True:
+        more = {
+            run_id
+            for run_id in known - free
+            if all(each.run_id in free for each in waiting.get(run_id, ()))
+            and (run_id not in queued or _gets_a_slot(queued[run_id], holders, free))
+        }
+        if not more:
+            return free
+        free |= more
+
+
+def _gets_a_slot(run: Wanted, holders: dict[Pair, set[str]], free: set[str]) -> bool:
+    held = holders.get(run.pair, set()) if run.pair is not None else set()
+    # Holders that this process does not know of count as runs that go on.
+    return not held or run.active > len(held) or not held.isdisjoint(free)
+
+
+def _holders(core: Core, pair: Pair) -> set[str]:
+    workflow_id, load_key = pair
+    return {
+        live.run.identity.run_id
+        for live in core.runs.all_live()
+        if live.run.slot and live.run.identity.load_key == load_key and live.run.identity.workflow_id == workflow_id
+    }
+
+
+def _still_queued(core: Core, run: Wanted) -> bool:
+    return core.runs.phase(run.run_id) is Phase.ABSENT
+
+
+def _blocker(core: Core, run: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
+    """Return a run that this one cannot go on without, to tell why."""
+    held = _holders(core, run.pair) if run.pair is not None and _still_queued(core, run) else set()
+    blocking = [*core.awaited.get(run.run_id, ()), *(Wanted(run_id) for run_id in sorted(held))]
+    return next((each for each in blocking if each.run_id not in free and each.run_id not in seen), None)
+
+
+def _would_deadlock(inside: str, way: list[str]) -> WouldDeadlock:
+    if not way:
+        return WouldDeadlock(
+            f"run '{inside}' waits for itself here: it cannot go on before this step or hook has returned. "
+            f"Return first, or wait for the run from outside",
+            run_id=inside,
+            waits_for=[inside],
+        )
+    through = f", through {', '.join(repr(run_id) for run_id in way[1:-1])}," if len(way) > 2 else ""
+    return WouldDeadlock(
+        f"run '{inside}' waits here for run '{way[0]}', which waits{through} for run '{inside}' or for the slot that "
+        f"it holds: neither would ever go on. Do not wait here: wait in on_complete, or from outside",
+        run_id=inside,
+        waits_for=way,
+    )
