@@ -19,8 +19,8 @@ from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import give_back, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
-from poundlock.runtime.entries import Hooks
 from poundlock.runtime.healing import FAULTS, again
+from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.registration import Subscriptions, register
 from poundlock.runtime.run_table import Phase

@@ -35,7 +35,7 @@ from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core
 from poundlock.runtime.emitting import emit, explain, merged
-from poundlock.runtime.entries import Hooks
+from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.registration import deregister
 from poundlock.services.install import global_container
@@ -93,6 +93,7 @@ class WorkflowRuntime:
             abort_grace=seconds(abort_grace),
             hook_timeout=seconds(hook_timeout),
             container=lambda: global_container(self.clock, self.services, parents),
+            has_services=bool(parents or self.services),
             state_registry=state_registry,
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)

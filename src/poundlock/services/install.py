@@ -11,13 +11,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from poundlock.callables import provided_type
 from poundlock.clock import Clock
-from poundlock.errors import BundleDamaged
-from poundlock.model.annotations import provided_type
+from poundlock.errors import BundleDamaged, DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.definitions import Service, WorkflowDefinition
+from poundlock.model.validation import Fault
 from poundlock.services.env import EnvService
 from poundlock.services.pause import NoWaits, PauseService, RunWaits
 
@@ -32,6 +33,10 @@ class Home(Protocol):
 
     clock: Clock
     env: Mapping[str, str]
+
+    @property
+    def has_services(self) -> bool:
+        """Whether there are global services."""
 
     @property
     def container(self) -> ArtifactContainer:
@@ -74,6 +79,24 @@ def global_container(clock: Clock, services: Iterable[Service], parents: Iterabl
     return container
 
 
+def _faults_of(service: Service) -> list[Fault]:
+    """Return what is wrong with a service by itself: its options, or a factory that nothing can call."""
+    from poundlock.artifacts import ArtifactTemplate, TemplateSet
+
+    path = f"services.{service.id}"
+    allowed = {each.name for each in fields(ArtifactTemplate)} - {"key", "factory", "scope", "type"}
+    unknown = [name for name in service.options if name not in allowed]
+    if unknown:
+        return [(f"{path}.{name}", f"is no option of a service: {suggest(name, sorted(allowed))}") for name in unknown]
+    try:
+        TemplateSet([template_of(service)])
+    except InvalidDefinition as error:
+        return [(f"services.{where}", text) for where, text in error.faults] or [
+            (f"services.{error.path}", error.message)
+        ]
+    return []
+
+
 class WorkflowServices:
     """The services of one registered workflow: its container, and the recipes of its runs' containers."""
 
@@ -82,6 +105,8 @@ class WorkflowServices:
         self._definition = definition
         self._container: ArtifactContainer | None = None
         self._run_templates: TemplateSet | None = None
+        self._probe: ArtifactContainer | None = None
+        """A container like that of a run, to look at while the workflow is registered; nothing is built in it."""
         self._exports = any(service.options.get("serializable") for service in self._run_services())
         self.env = EnvService(definition.env, home.env)
 
@@ -179,13 +204,43 @@ class WorkflowServices:
     def _run_services(self) -> list[Service]:
         return [service for service in self._definition.services if service.scope != "workflow"]
 
-    def validate(self) -> None:
-        """Check the graph of services as far as it can be known, all faults at once (`InvalidDefinition`).
+    def faults(self) -> list[Fault]:
+        """Return what is wrong with the graph of services, as far as it can be known.
 
         A run's container sees all of it: its own services, the workflow's, and the global ones.
         """
-        if self._definition.services:
-            self.run_container("of any run", dict, NoWaits()).validate()
+        if not self._definition.services and not self._home.has_services:
+            return []
+        faults = [fault for service in self._definition.services for fault in _faults_of(service)]
+        if faults:
+            return faults
+        try:
+            return [(f"services.{key}", text) for key, text in self._of_any_run().faults()]
+        except DuplicateKey:
+            return []  # told with the definition's own faults
+
+    def fault_of(self, key: str, *, in_run: bool = True) -> str | None:
+        """Return what is wrong with asking for a service; None if it is there.
+
+        Args:
+            key: which service.
+            in_run: whether a run asks; what is called outside of runs sees the workflow's services and the global ones.
+        """
+        try:
+            run = self._of_any_run()
+            if (run if in_run else self.container).find(key) is not None:
+                return None
+            if run.find(key) is not None:
+                return f"service '{key}' lives only as long as a run: ask for one of the workflow or a global one"
+            known = [name for each in (run, *run.above()) for name in each.known()]
+        except (InvalidDefinition, DuplicateKey):
+            return None  # what is wrong with the services is told already
+        return f"there is no service '{key}': {suggest(key, list(dict.fromkeys(known)))}"
+
+    def _of_any_run(self) -> ArtifactContainer:
+        if self._probe is None:
+            self._probe = self.run_container("of any run", dict, NoWaits())
+        return self._probe
 
     async def close(self) -> None:
         """Dispose the workflow's services."""
