@@ -6,7 +6,7 @@ House rule: Protocols only, and no method without a caller.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from poundlock.clock import Clock
 from poundlock.model.changes import Changes, Committed, Token
@@ -19,6 +19,7 @@ __all__ = [
     "Bus",
     "Claim",
     "Clock",
+    "FollowsClock",
     "Handler",
     "Page",
     "Publication",
@@ -142,6 +143,17 @@ class Store(Protocol):
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
 
         And `commits` and `syncs` since the store was opened.
+        """
+
+
+@runtime_checkable
+class FollowsClock(Protocol):
+    """A Store that reads time; one that reads none need not have this."""
+
+    def adopt(self, clock: Clock) -> None:
+        """Read time from this clock from now on, unless the store was given one when it was made.
+
+        The runtime calls it before it opens the store; while the store is open nothing changes.
         """
 
 

@@ -7,14 +7,15 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from poundlock.clock import timeout_after
+from poundlock.callables import is_coroutine_function
+from poundlock.clock import Clock, timeout_after
 from poundlock.errors import AlreadyRegistered, RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.ports import Bus, Publication
+from poundlock.ports import Bus, FollowsClock, Publication, Store
 from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import give_back, unknown
@@ -70,6 +71,7 @@ class Lifetime:
         core.state = State.STARTED
         core.loop = asyncio.get_running_loop()
         try:
+            _follow(core.store, core.clock)
             await core.store.open(core.worker)
             self._opened = True
             core.check_accepting()  # it may have been stopped meanwhile
@@ -245,6 +247,12 @@ class Lifetime:
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)
+
+
+def _follow(store: Store, clock: Clock) -> None:
+    """Let a store read time from this clock, if it reads any; a wrapper whose methods are all async keeps its own."""
+    if isinstance(store, FollowsClock) and not is_coroutine_function(store.adopt):
+        store.adopt(clock)
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -51,7 +51,8 @@ class WorkflowRuntime:
     Args:
         workflows: registered on entering, in their own mode and without hooks; use `register` for more.
         bus: where events are published and heard; default: a LocalBus of its own.
-        store: None keeps everything in memory; "sqlite:///runs.db" or a Store makes it durable.
+        store: None keeps everything in memory; "sqlite:///runs.db", `Path("runs.db")` or a Store makes it durable. A Store
+            follows this runtime's clock, unless it was given one.
         services: global services, or a dependency-injector container whose providers become global services.
         env: variables for `__env__`; default: the process's environment.
         clock: default: the system's.
@@ -66,7 +67,7 @@ class WorkflowRuntime:
         self,
         *workflows: Workflow,
         bus: Bus | None = None,
-        store: str | Store | None = None,
+        store: str | os.PathLike[str] | Store | None = None,
         services: Iterable[Service] | Any = (),
         env: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -78,7 +79,7 @@ class WorkflowRuntime:
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
-        self.store: Store = open_store(store, clock=self.clock) if store is None or isinstance(store, str) else store
+        self.store: Store = open_store(store, clock=self.clock)
         self.bus = bus if bus is not None else lifetime.default_bus()
         parents, self.services = lifetime.split_services(services)
         check_global_services(self.services)
