@@ -43,13 +43,13 @@ def function_behind(function: Any) -> Any:
 
 def is_coroutine_function(function: Any) -> bool:
     """Whether calling it gives a coroutine, as far as it says so."""
-    return any(inspect.iscoroutinefunction(each) for each in (function, function_behind(function)))
+    return any(call_now(inspect.iscoroutinefunction, each).value for each in (function, function_behind(function)))
 
 
 def is_generator_function(function: Any) -> bool:
     """Whether calling it gives a generator, sync or async, so that nothing of its body runs."""
     target = function_behind(function)
-    return inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target)
+    return any(call_now(is_one, target).value for is_one in (inspect.isgeneratorfunction, inspect.isasyncgenfunction))
 
 
 def manages(function: Any) -> Any:
@@ -89,9 +89,14 @@ def parameters_of(function: Any) -> list[_Parameter] | None:
         filled |= behind.keywords.keys()
         behind = behind.func
     found = [each for each in answer.value.parameters.values() if each.name not in filled]
-    if found and tells_nothing(found) and not hasattr(inspect.unwrap(function_behind(function)), "__code__"):
+    if tells_nothing(found) and not _is_python(function):
         return None  # what is compiled often claims to take everything
     return found
+
+
+def _is_python(function: Any) -> bool:
+    unwrapped = call_now(inspect.unwrap, function_behind(function))
+    return call_now(getattr, unwrapped.value, "__code__", None).value is not None
 
 
 def tells_nothing(parameters: list[_Parameter]) -> bool:

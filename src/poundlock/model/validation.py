@@ -298,6 +298,7 @@ def _twice(path: str, names: Iterable[str]) -> Iterator[Fault]:
 
 def _unreachable(stages: Sequence[Stage]) -> Iterator[str]:
     """Yield stages no path leads to. A router that is a function may lead anywhere."""
+    ids = [stage.id for stage in stages]
     places = {stage.id: place for place, stage in enumerate(stages)}
     reached: set[int] = set()
     queue = [0] if stages else []
@@ -307,9 +308,9 @@ def _unreachable(stages: Sequence[Stage]) -> Iterator[str]:
             continue
         reached.add(place)
         targets = _leads_to(stages[place], place)
-        if targets is None:
-            return
-        queue += [target if isinstance(target, int) else places.get(target, len(stages)) for target in targets]
+        if targets is None or not all(isinstance(target, int) or target in ids for target in targets):
+            return  # one that is not there is a fault itself, and may be the one that should lead here
+        queue += [target if isinstance(target, int) else places[target] for target in targets]
     yield from (stage.id for place, stage in enumerate(stages) if place not in reached)
 
 

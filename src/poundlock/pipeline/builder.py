@@ -295,8 +295,8 @@ class Workflow:
         stages = {name: [*parts["steps"]] for name, parts in self._stages.items()}
         pipelines = [each for each in self._pipelines if isinstance(each, Pipeline) and isinstance(each.id, str)]
         faults = [
-            ("pipelines", f"{repr_of(each, 60)} is no Pipeline: Pipeline(id, [stages])")
-            for each in self._pipelines
+            (f"pipelines.{place}", f"{repr_of(each, 60)} is no Pipeline: Pipeline(id, [stages])")
+            for place, each in enumerate(self._pipelines)
             if each not in pipelines
         ]
         if stages:

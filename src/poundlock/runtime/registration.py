@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from poundlock.errors import AlreadyRegistered, EnvMissing, PoundlockError, RunFinished, RunNotFound
@@ -103,7 +104,8 @@ async def register(
             f"a workflow '{definition.id}' is registered already: deregister it first, or give this one another id",
             workflow_id=definition.id,
         )
-    services = WorkflowServices(core, definition)
+    usable = tuple(service for service in definition.services if isinstance(service, Service))
+    services = WorkflowServices(core, replace(definition, services=usable))
     mode = definition.mode if mode is None else mode
     bound, bound_hooks, more = _bound(definition, mode, hooks, services, global_services)
     refuse(definition.id, [*faults, *more])
@@ -140,10 +142,8 @@ def _bound(
     definition: WorkflowDefinition, mode: Mode, hooks: Hooks, services: WorkflowServices, globals_: Sequence[Service]
 ) -> tuple[Bindings, BoundHooks, list[Fault]]:
     """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
-    usable = [service for service in definition.services if isinstance(service, Service)]
-    faults = services.faults() if len(usable) == len(definition.services) else []
-    types = service_types(usable, globals_)
-    injector = Injector(definition.state, types, services.fault_of)
+    faults = services.faults()
+    injector = Injector(definition.state, service_types(services.own, globals_), services.fault_of)
     bound = bind(definition, mode, injector)
     bound_hooks = bind_hooks(hooks, injector, services.fault_of)
     return bound, bound_hooks, [*faults, *injector.faults]

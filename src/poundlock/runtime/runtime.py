@@ -51,8 +51,8 @@ class WorkflowRuntime:
     Args:
         workflows: registered on entering, in their own mode and without hooks; use `register` for more.
         bus: where events are published and heard; default: a LocalBus of its own.
-        store: None keeps everything in memory; "sqlite:///runs.db", `Path("runs.db")` or a Store makes it durable. A Store
-            follows this runtime's clock, unless it was given one.
+        store: None keeps everything in memory; "sqlite:///runs.db", `Path("runs.db")` or a Store makes it durable. A
+            Store follows this runtime's clock, unless it was given one.
         services: global services, or a dependency-injector container whose providers become global services.
         env: variables for `__env__`; default: the process's environment.
         clock: default: the system's.

@@ -91,9 +91,10 @@ def _faults_of(service: Service) -> list[Fault]:
     try:
         TemplateSet([template_of(service)])
     except InvalidDefinition as error:
-        return [(f"services.{where}", text) for where, text in error.faults] or [
-            (f"services.{error.path}", error.message)
-        ]
+        if error.faults:
+            return [(f"services.{where}", text) for where, text in error.faults]
+        inside = (error.path or "").startswith(f"{service.id}.")
+        return [(f"services.{error.path}" if inside else path, error.message)]
     return []
 
 
@@ -109,6 +110,11 @@ class WorkflowServices:
         """A container like that of a run, to look at while the workflow is registered; nothing is built in it."""
         self._exports = any(service.options.get("serializable") for service in self._run_services())
         self.env = EnvService(definition.env, home.env)
+
+    @property
+    def own(self) -> tuple[Service, ...]:
+        """The services of the workflow itself."""
+        return self._definition.services
 
     @property
     def container(self) -> ArtifactContainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ async def test_a_sqlite_store_needs_a_file():
     """A SqliteStore cannot be in memory, and no file of that name is made."""
     with pytest.raises(StoreUnavailable, match="store=None"):
         await SqliteStore(":memory:").open("w1")
-    assert not Path(":memory:").exists()
+    assert ":memory:" not in os.listdir()  # noqa: PTH208 - a name, not a path
 
 
 class Odd:
