@@ -22,11 +22,13 @@ from poundlock.model.definitions import (
     Wait,
     WorkflowDefinition,
 )
-from poundlock.model.durations import moment, seconds
+from poundlock.model.durations import Duration, moment, seconds
 from poundlock.model.waits import wait_events
 
 RESERVED_SERVICES: Final = ("__env__", "__pause_service__")
 _SCOPES: Final = ("workflow", "run", "transient")
+SERVICE_OPTIONS: Final = ("lazy", "timeout", "retry", "param_key", "serializable", "codec", "health", "needs")
+"""What a service may say beyond its own fields; see `poundlock.artifacts.ArtifactTemplate`."""
 _MOST: Final = 2**63 - 1
 """The largest integer that every store can keep."""
 
@@ -68,8 +70,27 @@ def check_reserved(services: Iterable[Service]) -> None:
 
 
 def check_global_services(services: Iterable[Service]) -> None:
-    """Refuse global services that take a reserved id, or one id twice (`DuplicateKey`)."""
+    """Refuse global services.
+
+    Raises:
+        DuplicateKey: one takes a reserved id, or several have one id.
+        InvalidDefinition: something is no service, or has faults; all are listed.
+    """
     services = list(services)
+    faults = [
+        fault
+        for place, service in enumerate(services)
+        for fault in (
+            service_faults(f"services.{service.id}", service)
+            if _is(service, Service)
+            else [(f"services.{place}", f"{service!r:.60} is no Service: Service(id, factory)")]
+        )
+    ]
+    if faults:
+        listed = "; ".join(f"{path}: {text}" for path, text in faults)
+        raise InvalidDefinition(
+            f"the runtime's services have faults: {listed}", path=faults[0][0], faults=tuple(faults)
+        )
     check_reserved(services)
     taken = [name for name, count in Counter(service.id for service in services).items() if count > 1]
     if taken:
@@ -78,6 +99,18 @@ def check_global_services(services: Iterable[Service]) -> None:
             path="services",
             ids=taken,
         )
+
+
+def duration(path: str, value: Duration) -> float:
+    """Return the seconds of a duration that was given as an argument.
+
+    Raises:
+        InvalidDefinition: it is none; `path` names the argument.
+    """
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise InvalidDefinition(f"{path}: {error}", path=path) from None
 
 
 def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
@@ -94,7 +127,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     for place, service in enumerate(definition.services):
         if _is(service, Service):
-            yield from _service(f"services.{service.id}", service)
+            yield from service_faults(f"services.{service.id}", service)
         else:
             yield f"services.{place}", f"{service!r:.60} is no Service: Service(id, factory)"
     if definition.state is not None and not hasattr(definition.state, "model_validate"):
@@ -124,12 +157,18 @@ def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> 
     yield from _whole(f"{path}.priority", trigger.priority, -_MOST, _MOST)
 
 
-def _service(path: str, service: Service) -> Iterator[Fault]:
+def service_faults(path: str, service: Service) -> Iterator[Fault]:
+    """Yield what is wrong with a service by itself."""
     yield from _name(path, service.id)
     if service.scope not in _SCOPES:
         yield f"{path}.scope", f"'{service.scope}' is no scope: use {', '.join(_SCOPES)}"
     if not callable(cast("object", service.factory)):
         yield f"{path}.factory", "a factory must be callable"
+    for name in service.options:
+        if name not in SERVICE_OPTIONS:
+            yield f"{path}.{name}", f"is no option of a service: {suggest(str(name), SERVICE_OPTIONS)}"
+    if service.options.get("retry") is not None:
+        yield from retry_faults(f"{path}.retry", service.options["retry"])
 
 
 def _pipeline(pipeline: Pipeline) -> Iterator[Fault]:
@@ -191,10 +230,11 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     if step.executor not in (None, "thread", "inline"):
         yield f"{path}.executor", f"'{step.executor}' is no executor: use thread or inline"
     if step.retry is not None:
-        yield from _retry(f"{path}.retry", step.retry)
+        yield from retry_faults(f"{path}.retry", step.retry)
 
 
-def _retry(path: str, retry: object) -> Iterator[Fault]:
+def retry_faults(path: str, retry: object) -> Iterator[Fault]:
+    """Yield the faults of a retry rule, of a step or a service."""
     if not isinstance(retry, Retry):
         yield path, f"{retry!r:.60} is no Retry: Retry(attempts)"
         return

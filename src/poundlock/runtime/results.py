@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from poundlock.clock import timeout_after
-from poundlock.model.durations import Duration, optional_seconds
+from poundlock.model.durations import Duration
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
+from poundlock.model.validation import duration
 from poundlock.runtime.core import Core
 from poundlock.runtime.reading import result_of_checkpoint
 from poundlock.stores.answers import not_found
@@ -45,12 +46,12 @@ async def rested(core: Core, run_id: str, timeout: Duration | None = None) -> Ru
 
 async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
     """Return the results of several runs in this order, each at its pause or end."""
-    async with timeout_after(core.clock, optional_seconds(timeout)):
+    async with timeout_after(core.clock, None if timeout is None else duration("timeout", timeout)):
         return list(await asyncio.gather(*(rested(core, run_id) for run_id in run_ids)))
 
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
-    limit = timeout_after(core.clock, optional_seconds(timeout))
+    limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
         if not core.runs.has_task(run_id):

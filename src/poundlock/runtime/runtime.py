@@ -16,14 +16,14 @@ from poundlock.clock import Clock, SystemClock
 from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Service
-from poundlock.model.durations import Duration, seconds
+from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Mode
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_global_services
+from poundlock.model.validation import check_global_services, duration
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, reading, results
@@ -90,9 +90,9 @@ class WorkflowRuntime:
             ids=default_ids,
             env=os.environ if env is None else env,
             timeline=timeline,
-            pause_window=seconds(pause_window),
-            abort_grace=seconds(abort_grace),
-            hook_timeout=seconds(hook_timeout),
+            pause_window=duration("pause_window", pause_window),
+            abort_grace=duration("abort_grace", abort_grace),
+            hook_timeout=duration("hook_timeout", hook_timeout),
             container=lambda: global_container(self.clock, self.services, parents),
             has_services=bool(parents or self.services),
             state_registry=state_registry,
@@ -349,4 +349,4 @@ class WorkflowRuntime:
         on when a runtime is started on it again.
         """
         self._core.here()
-        await self._lifetime.stop(drain=seconds(drain))
+        await self._lifetime.stop(drain=duration("drain", drain))

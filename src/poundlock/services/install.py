@@ -11,14 +11,14 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.callables import provided_type
 from poundlock.clock import Clock
 from poundlock.errors import BundleDamaged, DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.definitions import Service, WorkflowDefinition
-from poundlock.model.validation import Fault
+from poundlock.model.validation import Fault, service_faults
 from poundlock.services.env import EnvService
 from poundlock.services.pause import NoWaits, PauseService, RunWaits
 
@@ -81,13 +81,9 @@ def global_container(clock: Clock, services: Iterable[Service], parents: Iterabl
 
 def _faults_of(service: Service) -> list[Fault]:
     """Return what is wrong with a service by itself: its options, or a factory that nothing can call."""
-    from poundlock.artifacts import ArtifactTemplate, TemplateSet
+    from poundlock.artifacts import TemplateSet
 
     path = f"services.{service.id}"
-    allowed = {each.name for each in fields(ArtifactTemplate)} - {"key", "factory", "scope", "type"}
-    unknown = [name for name in service.options if name not in allowed]
-    if unknown:
-        return [(f"{path}.{name}", f"is no option of a service: {suggest(name, sorted(allowed))}") for name in unknown]
     try:
         TemplateSet([template_of(service)])
     except InvalidDefinition as error:
@@ -106,6 +102,8 @@ class WorkflowServices:
         self._definition = definition
         self._container: ArtifactContainer | None = None
         self._run_templates: TemplateSet | None = None
+        self._sound = True
+        """Whether the services can be looked at together; `faults` finds out."""
         self._probe: ArtifactContainer | None = None
         """A container like that of a run, to look at while the workflow is registered; nothing is built in it."""
         self._exports = any(service.options.get("serializable") for service in self._run_services())
@@ -217,13 +215,23 @@ class WorkflowServices:
         """
         if not self._definition.services and not self._home.has_services:
             return []
-        faults = [fault for service in self._definition.services for fault in _faults_of(service)]
-        if faults:
+        faults: list[Fault] = []
+        for service in self._definition.services:
+            if any(service_faults("", service)):
+                self._sound = False  # told with the definition's own faults
+            else:
+                faults += _faults_of(service)
+        self._sound = self._sound and not faults
+        if not self._sound:
             return faults
         try:
             return [(f"services.{key}", text) for key, text in self._of_any_run().faults()]
         except DuplicateKey:
-            return []  # told with the definition's own faults
+            self._sound = False  # told with the definition's own faults
+            return []
+        except InvalidDefinition as error:  # of a global service
+            self._sound = False
+            return [(f"services.{path}", text) for path, text in error.faults] or [("services", error.message)]
 
     def fault_of(self, key: str, *, in_run: bool = True) -> str | None:
         """Return what is wrong with asking for a service; None if it is there.
@@ -232,15 +240,17 @@ class WorkflowServices:
             key: which service.
             in_run: whether a run asks; what is called outside of runs sees the workflow's services and the global ones.
         """
+        if not self._sound:
+            return None  # what is wrong with the services has to be mended first
         try:
             run = self._of_any_run()
             if (run if in_run else self.container).find(key) is not None:
                 return None
             if run.find(key) is not None:
                 return f"service '{key}' lives only as long as a run: ask for one of the workflow or a global one"
-            known = [name for each in (run, *run.above()) for name in each.known()]
-        except (InvalidDefinition, DuplicateKey):
-            return None  # what is wrong with the services is told already
+        except InvalidDefinition as error:  # several provide the class
+            return error.message
+        known = [name for each in (run, *run.above()) for name in each.known()]
         return f"there is no service '{key}': {suggest(key, list(dict.fromkeys(known)))}"
 
     def _of_any_run(self) -> ArtifactContainer:

@@ -507,3 +507,59 @@ def test_the_definition_alone_tells_what_needs_no_runtime():
     wf.step(id="ask")(nothing)
     with pytest.raises(InvalidDefinition, match="did you mean 'ask'"):
         _ = wf.definition
+
+
+# ------------------------------------------------------------------------------------------------ beside definitions
+def test_the_options_of_a_service_are_those_of_a_template():
+    """What a service may say is what its template takes."""
+    import dataclasses
+
+    from poundlock.artifacts import ArtifactTemplate
+    from poundlock.model.validation import SERVICE_OPTIONS
+
+    names = {field.name for field in dataclasses.fields(ArtifactTemplate)}
+    assert names - {"key", "factory", "scope", "type"} == set(SERVICE_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        (Mail, "services.0"),
+        (Service("mail", 5), "services.mail.factory"),
+        (Service("mail", Mail, options={"tmieout": 5}), "services.mail.tmieout"),
+        (Service("mail", Mail, options={"retry": Retry(0)}), "services.mail.retry.attempts"),
+    ],
+    ids=["no service", "no factory", "no option", "retry"],
+)
+def test_global_services_are_checked_when_the_runtime_is_made(service, path):
+    """What is no service, or has faults, is refused before anything starts."""
+    with pytest.raises(InvalidDefinition) as caught:
+        WorkflowRuntime(services=[service])
+    assert [place for place, _ in caught.value.faults] == [path]
+
+
+async def test_a_faulty_global_service_is_told_with_the_rest():
+    """What only the container finds in a global service comes with the faults of the workflow."""
+    found = await faults(
+        flow(stage(router="two")), [Service("mail", Mail, options={"timeout": "soon"}), Service("b", lambda c: c)]
+    )
+    assert {path.partition(".")[0] for path in found} == {"services", "pipelines"}
+
+
+@pytest.mark.parametrize("name", ["pause_window", "abort_grace", "hook_timeout"])
+@pytest.mark.parametrize("value", [True, -1, "soon", None, float("nan")], ids=repr)
+def test_durations_of_a_runtime_are_checked(name, value):
+    """A duration of the runtime that is none is refused with its name."""
+    with pytest.raises(InvalidDefinition) as caught:
+        WorkflowRuntime(**{name: value})
+    assert caught.value.path == name
+
+
+async def test_durations_of_calls_are_checked(runtime):
+    """`wait`, `results` and `stop` refuse what is no duration, and nothing happens."""
+    rt = await runtime(flow(stage(), triggers={"t": Trigger("go")}))
+    receipt = await rt.emit("go")
+    for call in (rt.wait(receipt.run_ids[0], "soon"), receipt.results("soon"), rt.stop("soon")):
+        with pytest.raises(InvalidDefinition, match="no duration"):
+            await call
+    assert (await rt.wait(receipt.run_ids[0])).ok
