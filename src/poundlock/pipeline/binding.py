@@ -5,13 +5,14 @@ It copes with definitions that have other faults, so that all of them can be tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from poundlock.callables import is_coroutine_function
 from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait, WorkflowDefinition
 from poundlock.model.modes import Mode
+from poundlock.model.waits import wait_refs
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
 from poundlock.pipeline.injection import RESERVED, ROUTER, STEP, Injector
 from poundlock.pipeline.plan import Binding
@@ -79,11 +80,25 @@ def _pipeline(pipeline: Pipeline, injector: Injector, bound: Bindings) -> None:
             if step.executor is not None and is_coroutine_function(step.action):
                 injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
         router = stage.router
-        if isinstance(router, Pause) and isinstance(router.wait, Wait) and callable(router.wait.patch):
-            patch = compile_patch(router.wait.patch, f"{path}.router.wait.patch", injector)
-            bound.patches[pipeline.id, stage.id] = patch
+        if isinstance(router, Pause) and isinstance(router.wait, Wait):
+            _refs(router.wait, f"{path}.router.wait", injector)
+            if callable(router.wait.patch):
+                patch = compile_patch(router.wait.patch, f"{path}.router.wait.patch", injector)
+                bound.patches[pipeline.id, stage.id] = patch
         elif callable(router) and not isinstance(router, INSTRUCTIONS):
             bound.routers[pipeline.id, stage.id] = injector.bind(router, f"{path}.router", ROUTER)
+
+
+def _refs(wait: Wait, path: str, injector: Injector) -> None:
+    """Find references to state that the model has no field for: such a wait could never be armed."""
+    where: object = wait.where
+    correlate: object = wait.correlate
+    if not isinstance(where, Sequence) or not (correlate is None or isinstance(correlate, Mapping)):
+        return  # told already
+    for reference in wait_refs(wait):
+        near = injector.unknown_state(reference)
+        if near is not None:
+            injector.fault(path, f"StateRef('{reference}') is no field of the state: {near}")
 
 
 def _of_kind(parts: Iterable[Any], kind: type[T]) -> Iterator[T]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from types import MethodType
 from typing import Any, TypeVar, overload
 
 from poundlock.callables import called_name
-from poundlock.codecs import dump
 from poundlock.errors import AlreadyRegistered, InvalidDefinition, suggest
-from poundlock.guard import call_now, repr_of
+from poundlock.guard import repr_of
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
     DEFAULT_VISIT_LIMIT,
-    Instruction,
     Pause,
     Pipeline,
     Retry,
@@ -32,6 +26,7 @@ from poundlock.model.definitions import (
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
 from poundlock.model.validation import Fault, faults_of, refuse
+from poundlock.pipeline.assembling import no_steps, structure_hash
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -311,7 +306,7 @@ class Workflow:
                 faults.append((f"route.{after}", f"there is no stage '{after}' to route after: {near}"))
         ids = [pipeline.id for pipeline in pipelines]
         faults += [("pipelines", f"two pipelines are called '{id}'") for id in dict.fromkeys(ids) if ids.count(id) > 1]
-        faults += _no_steps(self._triggered, pipelines)
+        faults += no_steps(self._triggered, pipelines)
         definition = WorkflowDefinition(
             id=self.id,
             label=self.label,
@@ -326,7 +321,7 @@ class Workflow:
             hash="",
         )
         faults = [*faults_of(definition), *faults]
-        return (definition if faults else replace(definition, hash=_structure_hash(pipelines))), faults
+        return (definition if faults else replace(definition, hash=structure_hash(pipelines))), faults
 
     def built(self, definition: WorkflowDefinition) -> None:
         """Take note that this draft is registered: from now on nothing can be added."""
@@ -355,39 +350,3 @@ def _named(function: Any, what: str) -> str:
             path="id",
         )
     return name
-
-
-def _no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
-    """Yield the functions under `on` that are no step, while others are: they would never be called."""
-    stages = [stage for pipeline in pipelines for stage in pipeline.stages if isinstance(stage, Stage)]
-    actions = [step.action for stage in stages for step in stage.steps if isinstance(step, Step)]
-
-    def is_step(function: Any) -> bool:
-        return any(function is each or (isinstance(each, MethodType) and function == each) for each in actions)
-
-    for trigger_id, function in triggered if actions else ():
-        behind = call_now(partial(inspect.unwrap, stop=is_step), function)
-        if behind.error is not None or not is_step(behind.value):
-            name = called_name(function) or repr_of(function, 60)
-            yield (
-                f"triggers.{trigger_id}",
-                (
-                    f"'{name}' is written under `on`, but it is no step, so it would never be called: "
-                    f"put `step` below `on` as well, or write `workflow.on(...)` on a line of its own"
-                ),
-            )
-
-
-def _structure_hash(pipelines: Iterable[Pipeline]) -> str:
-    """Identify the structure a run can stand in: pipelines, stages, steps and where instructions lead. No code."""
-    structure = [
-        [pipeline.id, [[stage.id, [step.id for step in stage.steps], _lead(stage.router)] for stage in pipeline.stages]]
-        for pipeline in pipelines
-    ]
-    return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
-
-
-def _lead(router: Instruction | str | Callable[..., Any] | None) -> str | None:
-    if router is None or isinstance(router, str):
-        return router
-    return type(router).__name__

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from poundlock.callables import (
     annotations_of,
@@ -28,27 +28,30 @@ from poundlock.pipeline.injection import Injector, takes_everything, used_servic
 
 EventFunction = Callable[[Event], Any]
 """Called with an event that is its own: whatever it does to it, nobody else sees."""
-PatchFunction = Callable[[Event, Callable[[], Any]], Any]
-"""The same, and with how to get the run's state."""
-
 _Source = Callable[[Event, Callable[[], Any]], Any]
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN: Final = (bool, str, int, dict, type(None))
 
 
+def _no_state() -> Any:
+    raise AssertionError("only patch functions are given the state")
+
+
+class PatchFunction(Protocol):
+    """The same, also called with how to get the run's state."""
+
+    def __call__(self, event: Event, state: Callable[[], Any] = _no_state) -> Any:
+        """Return what the user's function says."""
+
+
 def compile_event_function(function: Any, path: str, injector: Injector) -> EventFunction:
     """Return `when`, `map` or `key` as a function of the event alone; what nothing can give is noted as a fault."""
-    call = _compile(function, path, injector, {})
-    return lambda event: call(event, _no_state)
+    return _compile(function, path, injector, {})
 
 
 def compile_patch(function: Any, path: str, injector: Injector) -> PatchFunction:
     """Return the patch function of a wait; it may ask for the `state` too."""
     return _compile(function, path, injector, {"state": lambda _, state: state()})
-
-
-def _no_state() -> Any:
-    raise AssertionError("only patch functions are given the state")
 
 
 def _compile(function: Any, path: str, injector: Injector, offered: dict[str, _Source]) -> PatchFunction:
@@ -118,7 +121,15 @@ def _payload(hint: Any, path: str, injector: Injector) -> _Source:
 def _caller(
     function: Any, name: str, positional: tuple[_Source, ...], keyword: tuple[tuple[str, _Source], ...]
 ) -> PatchFunction:
-    def call(event: Event, state: Callable[[], Any]) -> Any:
+    if positional == (_the_event,) and not keyword:  # mostly, and for each event that is emitted
+
+        def call_with_event(event: Event, state: Callable[[], Any] = _no_state) -> Any:  # noqa: ARG001 - it did not ask for it
+            answer = function(event)
+            return answer if type(answer) in _PLAIN else _settled(answer, name)
+
+        return call_with_event
+
+    def call(event: Event, state: Callable[[], Any] = _no_state) -> Any:
         args = [source(event, state) for source in positional]
         answer = function(*args, **{key: source(event, state) for key, source in keyword})
         return answer if type(answer) in _PLAIN else _settled(answer, name)

@@ -103,6 +103,12 @@ class Injector:
         """Note a fault."""
         self.faults.append((path, text))
 
+    def unknown_state(self, path: str) -> str | None:
+        """Return near matches for a path into the state that begins with no field of it; None if it may be there."""
+        if self._open or not path or path in self._fields or path.partition(".")[0] in self._fields:
+            return None
+        return suggest(path, list(self._fields))
+
     def bind(self, function: Any, path: str, kind: Kind) -> Binding:
         """Work out how to call a step or router; what nothing can give is noted as a fault."""
         if is_generator_function(function):

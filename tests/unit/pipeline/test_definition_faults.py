@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from poundlock import (
     Advance,
+    Condition,
     Delay,
     InvalidDefinition,
     Jump,
@@ -20,6 +21,7 @@ from poundlock import (
     Serialized,
     Service,
     Stage,
+    StateRef,
     Step,
     Trigger,
     Use,
@@ -130,6 +132,21 @@ def test_a_stage_has_one_router():
             wf.route(after=name)(lambda: None)
     with pytest.raises(InvalidDefinition, match="has a router already"):
         wf.wait("one", on="go")
+
+
+@pytest.mark.parametrize("place", ["correlate", "where"])
+async def test_references_to_state_that_is_no_field_are_found(runtime, place):
+    """A wait that refers to state the model has no field for could never be armed: that is found."""
+
+    def waiting(path):
+        given = {"correlate": {"id": StateRef(path)}, "where": [Condition("id", "==", StateRef(path))]}[place]
+        return flow(Stage("gate", router=Pause(Wait("go", **{place: given}))), stage("two"), state=Order)
+
+    [(path, text)] = (await faults(waiting("amonut"))).items()
+    assert path == "pipelines.main.gate.router.wait"
+    assert text == "StateRef('amonut') is no field of the state: did you mean 'amount'?"
+    rt = await runtime(waiting("amount"))
+    assert (await rt.run("wf", amount=5)).status == "paused"
 
 
 # --------------------------------------------------------------------------------------------------- what steps ask for
