@@ -136,6 +136,8 @@ def annotations_of(function: Any) -> dict[str, Any]:
     raw = call_now(getattr, target, "__annotations__", None).value
     if not isinstance(raw, dict) or not raw:
         return {}
+    if all(isinstance(hint, type) for hint in raw.values()):
+        return dict(raw)  # often, and then there is nothing to resolve
     whole = call_now(functools.partial(typing.get_type_hints, include_extras=True), target)
     if whole.error is None and isinstance(whole.value, dict):
         return whole.value

@@ -125,7 +125,7 @@ class Step:
     action: Callable[..., Any]
     retry: Retry | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
-    executor: str | None = field(default=None, kw_only=True)
+    executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
 
 

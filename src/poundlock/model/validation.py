@@ -132,8 +132,6 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
             yield f"services.{place}", f"{service!r:.60} is no Service: Service(id, factory)"
     if definition.state is not None and not hasattr(definition.state, "model_validate"):
         yield "state", "must be a pydantic model class"
-    if not hasattr(definition.mode, "accept"):
-        yield "mode", f"{definition.mode!r:.60} is no mode: use Transient, Serialized, SingletonLoop or Exclusive"
     yield from _whole("visit_limit", definition.visit_limit, 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from poundlock.callables import called_name
 from poundlock.errors import AlreadyRegistered, InvalidDefinition, suggest
@@ -73,7 +73,7 @@ class Workflow:
         self.state = state
         self.mode = mode
         self.env = dict(env or {})
-        self.requires_env = tuple(requires_env)
+        self.requires_env = (requires_env,) if isinstance(requires_env, str) else tuple(requires_env)
         self.visit_limit = visit_limit
         self.services = list(services)
         self._triggers: dict[str, Trigger] = dict(triggers or {})
@@ -136,7 +136,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
-        executor: str | None = None,
+        executor: Literal["thread", "inline"] | None = None,
         label: str = "",
     ) -> Callable[[F], F]: ...
 
@@ -149,7 +149,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
-        executor: str | None = None,
+        executor: Literal["thread", "inline"] | None = None,
         label: str = "",
     ) -> Any:
         """Add a function as a step.

@@ -7,7 +7,15 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from poundlock.errors import AlreadyRegistered, EnvMissing, PoundlockError, RunFinished, RunNotFound
+from poundlock.errors import (
+    AlreadyRegistered,
+    EnvMissing,
+    InvalidDefinition,
+    PoundlockError,
+    RunFinished,
+    RunNotFound,
+)
+from poundlock.guard import repr_of
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.validation import Fault, faults_of, refuse
@@ -98,6 +106,8 @@ async def register(
         DuplicateKey, InvalidDefinition: the definition has faults; nothing was registered.
         EnvMissing: required variables are not set; all are named.
     """
+    if not isinstance(workflow, Workflow | WorkflowDefinition):
+        raise InvalidDefinition(f"{repr_of(workflow, 60)} is no Workflow: give workflows one by one", path="workflow")
     definition, faults = workflow.draft() if isinstance(workflow, Workflow) else (workflow, faults_of(workflow))
     if definition.id in core.entries:
         raise AlreadyRegistered(
@@ -143,6 +153,10 @@ def _bound(
 ) -> tuple[Bindings, BoundHooks, list[Fault]]:
     """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
     faults = services.faults()
+    if not hasattr(mode, "accept"):
+        faults.append(
+            ("mode", f"{repr_of(mode, 60)} is no mode: use Transient, Serialized, SingletonLoop or Exclusive")
+        )
     injector = Injector(definition.state, service_types(services.own, globals_), services.fault_of)
     bound = bind(definition, mode, injector)
     bound_hooks = bind_hooks(hooks, injector, services.fault_of)

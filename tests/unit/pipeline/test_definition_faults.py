@@ -580,3 +580,26 @@ async def test_durations_of_calls_are_checked(runtime):
         with pytest.raises(InvalidDefinition, match="no duration"):
             await call
     assert (await rt.wait(receipt.run_ids[0])).ok
+
+
+@pytest.mark.parametrize("what", [5, None, [flow(stage())], nothing], ids=["number", "none", "list", "function"])
+async def test_what_is_no_workflow_is_refused(what):
+    """Something else in a workflow's place is a typed error, when it is registered and when the runtime is entered."""
+    async with WorkflowRuntime() as rt:
+        with pytest.raises(InvalidDefinition, match="no Workflow"):
+            await rt.register(what)
+    with pytest.raises(InvalidDefinition, match="no Workflow"):
+        await WorkflowRuntime(what).__aenter__()
+
+
+async def test_a_mode_that_is_none_is_found_with_the_rest():
+    """A mode given at registration is checked like the workflow's own."""
+    assert set(await faults(flow(stage(router="tow"), stage("two")), mode="serial")) == {
+        "mode",
+        "pipelines.main.one.router",
+    }
+
+
+def test_one_required_variable_may_be_a_text():
+    """A text is one variable, not one per letter."""
+    assert flow(stage(), requires_env="TOKEN").definition.requires_env == ("TOKEN",)
