@@ -6,7 +6,7 @@ House rule: Protocols only, and no method without a caller.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from poundlock.clock import Clock
 from poundlock.model.changes import Changes, Committed, Token
@@ -146,7 +146,6 @@ class Store(Protocol):
         """
 
 
-@runtime_checkable
 class FollowsClock(Protocol):
     """A Store that reads time; one that reads none need not have this."""
 

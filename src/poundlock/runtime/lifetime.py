@@ -249,10 +249,12 @@ class Lifetime:
         await from_bus(self._core, publication)
 
 
-def _follow(store: Store, clock: Clock) -> None:
+def _follow(store: Store | FollowsClock, clock: Clock) -> None:
     """Let a store read time from this clock, if it reads any; a wrapper whose methods are all async keeps its own."""
-    if isinstance(store, FollowsClock) and not is_coroutine_function(store.adopt):
-        store.adopt(clock)
+    # Not `isinstance`: from Python 3.12 on that does not see what a wrapper hands on.
+    adopt = getattr(store, "adopt", None)
+    if callable(adopt) and not is_coroutine_function(adopt):
+        adopt(clock)
 
 
 async def _set(event: asyncio.Event) -> None:
