@@ -225,7 +225,8 @@ def _unreadable(hint: type[Unresolved]) -> Key | None:
     if hint.service is None and "Use(" in hint.text:
         names = ", ".join(hint.missing) or "its names"
         raise InvalidDefinition(
-            f"the annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`",
+            f"the annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`, "
+            f"or define it at the top of its module",
             path=hint.text,
         )
     return hint.service

@@ -330,7 +330,10 @@ def _cannot_be_read(hint: Any) -> str:
     if not is_unresolved(hint):
         return ""
     names = ", ".join(hint.missing) or "what it names"
-    return f"its annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`"
+    return (
+        f"its annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`, "
+        f"or define it at the top of its module"
+    )
 
 
 def _is(hint: Any, kind: type) -> bool:
