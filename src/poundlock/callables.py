@@ -52,6 +52,11 @@ def is_generator_function(function: Any) -> bool:
     return any(call_now(is_one, target).value for is_one in (inspect.isgeneratorfunction, inspect.isasyncgenfunction))
 
 
+def runs_later(function: Any) -> bool:
+    """Whether calling it runs nothing of its body yet: a generator function, or one that makes a context manager."""
+    return is_generator_function(function) or manages(function) is not None
+
+
 def manages(function: Any) -> Any:
     """Return `contextmanager` or `asynccontextmanager` if one of them made this function, else None.
 
@@ -208,6 +213,6 @@ def provided_type(factory: Any) -> Any:
     if isinstance(target, type):
         return target
     hint = annotations_of(factory).get("return")
-    if is_generator_function(factory) or manages(factory) is not None:
+    if runs_later(factory):
         hint = next(iter(typing.get_args(hint)), None)
     return None if hint is type(None) or is_unresolved(hint) else hint

@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 from poundlock.callables import (
     annotations_of,
     is_coroutine_function,
-    is_generator_function,
     is_unresolved,
     parameters_of,
+    runs_later,
     tells_nothing,
 )
 from poundlock.errors import InvalidEvent
@@ -56,7 +56,9 @@ def compile_patch(function: Any, path: str, injector: Injector) -> PatchFunction
 
 def _compile(function: Any, path: str, injector: Injector, offered: dict[str, _Source]) -> PatchFunction:
     name = path.rpartition(".")[2]
-    if is_generator_function(function) or is_coroutine_function(function):
+    if isinstance(function, type):
+        injector.fault(path, "is a class: give a function, or an object of it that can be called")
+    elif runs_later(function) or is_coroutine_function(function):
         injector.fault(path, f"must be a plain function: {name} is asked at once, and nothing is awaited")
     parameters = parameters_of(function)
     if parameters is None:

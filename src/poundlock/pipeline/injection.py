@@ -17,9 +17,9 @@ from typing import Annotated, Any, Final, NamedTuple
 from poundlock.callables import (
     Unresolved,
     annotations_of,
-    is_generator_function,
     is_unresolved,
     parameters_of,
+    runs_later,
     tells_nothing,
 )
 from poundlock.errors import suggest
@@ -111,8 +111,11 @@ class Injector:
 
     def bind(self, function: Any, path: str, kind: Kind) -> Binding:
         """Work out how to call a step or router; what nothing can give is noted as a fault."""
-        if is_generator_function(function):
-            self.fault(path, f"is a generator function, so nothing of it would run: a {kind.what} returns what it has")
+        if runs_later(function):
+            self.fault(
+                path,
+                f"is a generator function or context manager, so nothing of it would run: let the {kind.what} return",
+            )
         parameters = parameters_of(function)
         if parameters is None:
             return self._unreadable(function, path, kind)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from poundlock.callables import annotations_of, is_generator_function, parameters_of
+from poundlock.callables import annotations_of, parameters_of, runs_later
 from poundlock.clock import Clock
 from poundlock.guard import name_blocking
 from poundlock.model.paths import MISSING
@@ -107,8 +107,8 @@ def _bind(name: str, function: Any, injector: Injector, service_fault: _Fault) -
     if not callable(function):
         injector.fault(name, f"{function!r:.60} is no function")
         return BoundHook(function)
-    if is_generator_function(function):
-        injector.fault(name, "is a generator function, so nothing of it would run")
+    if runs_later(function):
+        injector.fault(name, "is a generator function or context manager, so nothing of it would run")
     parameters = parameters_of(function)
     if parameters is None:
         return BoundHook(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 from typing import Annotated, Any
@@ -372,10 +373,12 @@ async def test_generator_functions_are_no_steps():
 
     steps = [
         Step(str(place), action)
-        for place, action in enumerate((generated, asynchronous, Object(), functools.partial(generated)))
+        for place, action in enumerate(
+            (generated, asynchronous, Object(), functools.partial(generated), contextlib.contextmanager(generated))
+        )
     ]
     found = await faults(flow(Stage("one", steps)))
-    assert list(found) == [f"pipelines.main.one.{place}" for place in range(4)]
+    assert list(found) == [f"pipelines.main.one.{place}" for place in range(5)]
     assert all("generator function" in text for text in found.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 from dataclasses import dataclass
@@ -99,11 +100,24 @@ async def test_what_is_no_plain_function_is_refused(runtime, place):
     def hides(*args, **kwargs):
         return False
 
-    for function in (later, generated, both, functools.partial(later)):
+    for function in (later, generated, both, functools.partial(later), contextlib.contextmanager(generated)):
         [(_, text)] = await faults(runtime, place, function)
         assert "must be a plain function" in text
     [(_, text)] = await faults(runtime, place, hides)
     assert "functools.wraps" in text
+
+
+class Check:
+    def __init__(self, event):
+        self.event = event
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", [Check, bool, str, dict])
+async def test_a_class_is_no_function_of_the_event(runtime, place, kind):
+    """An object of a class is nearly always true, so a class in a function's place is refused."""
+    found = await faults(runtime, place, kind)
+    assert any("is a class" in text for _, text in found)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Annotated, Any
 
@@ -284,8 +285,9 @@ def generator(approved: bool):
         (positional, "take the '/' out"),
         (Unreadable(), "cannot be read"),
         (generator, "generator function"),
+        (contextlib.contextmanager(generator), "context manager"),
     ],
-    ids=["wrapper", "args", "kwargs", "positional", "unreadable", "generator"],
+    ids=["wrapper", "args", "kwargs", "positional", "unreadable", "generator", "manager"],
 )
 async def test_routers_that_nothing_can_be_given_are_refused(runtime, router, says):
     """A router whose parameters cannot be read is a fault when its workflow is registered, never a guess."""
