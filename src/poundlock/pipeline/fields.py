@@ -51,7 +51,7 @@ class Field:
         if typed and check is None:
             return lambda run, _: getattr(run.view(), field)
         if typed:
-            return lambda run, _: check(getattr(run.view(), field), path)  # type: ignore[misc]  # looked at above
+            return self._by_instance
         if check is None:
 
             def plain(run: RunView, _: Any) -> Any:
@@ -67,6 +67,18 @@ class Field:
             return self._absent() if value is MISSING else check(detach(value), path)
 
         return checked
+
+    def _by_instance(self, run: RunView, _: Any) -> Any:
+        """Give the model's value where it fits the annotation, else what the state holds: a nested model as a dict."""
+        assert self.check is not None  # noqa: S101 - looked at by `getter`
+        value = getattr(run.view(), self.field)
+        try:
+            return self.check(value, self.parameter)
+        except StateInvalid:
+            held = run.state.get(self.field, MISSING)
+            if held is MISSING or held is value:
+                raise
+            return self.check(detach(held), self.parameter)
 
     def _absent(self) -> Any:
         if self.default is not inspect.Parameter.empty:
@@ -92,7 +104,8 @@ def validator_of(hint: Any) -> Validator | str | None:
     if isinstance(bare, type) and is_registered(bare):
         return _instance_of(bare)
     named = name_of(bare) if isinstance(bare, type) else str(bare)
-    return f"data cannot be checked against {named} ({first_fault(adapter.error).text:.200})"
+    said = first_fault(adapter.error).text.partition(". ")[0]
+    return f"data cannot be checked against {named} ({said:.160})"
 
 
 def exactly(hint: Any) -> type | None:
