@@ -201,9 +201,11 @@ class Injector:
 
     def _looks_like_a_service(self, hint: type[Unresolved], path: str) -> None:
         """Refuse an annotation that is not there at run time and would have named a service, or the state."""
-        for kind in (*self.service_types, self.state_model):
-            if kind is not None and hint.text.rpartition(".")[2] == getattr(kind, "__name__", None):
-                self.fault(path, f"{_cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
+        name = hint.text.rpartition(".")[2]
+        if any(name == getattr(kind, "__name__", None) for kind in self.service_types):
+            self.fault(path, f"{_cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
+        elif name == getattr(self.state_model, "__name__", None):
+            self.fault(path, f"{_cannot_be_read(hint)}, or call the parameter state")
 
     # -------------------------------------------------------------------------------------------------- services
     def service_of(self, name: str, hint: Any, path: str, offered: Mapping[str, Any] = {}) -> str | None:

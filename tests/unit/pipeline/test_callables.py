@@ -426,6 +426,24 @@ async def test_a_service_type_that_is_not_there_is_named(runtime, module):
     assert "annotation 'Pool' cannot be read at run time: import Pool outside `if TYPE_CHECKING:`" in text
 
 
+async def test_a_state_model_that_is_not_there_is_named(runtime, module):
+    """The state's model, imported for type checkers only, is a fault as well: the parameter would get a field."""
+    from pydantic import BaseModel
+
+    made = module(
+        """
+        if TYPE_CHECKING:
+            from tests import Order
+
+        async def step(order: Order): ...
+        """
+    )
+    model = type("Order", (BaseModel,), {"__annotations__": {"order": dict}, "order": {}})
+    text = (await faults(runtime, flow(made.step, state=model)))["pipelines.main.one.s.order"]
+    assert "import Order outside `if TYPE_CHECKING:`" in text
+    assert "call the parameter state" in text
+
+
 async def test_other_types_that_are_not_there_fall_back_to_the_name(runtime, module):
     """A field whose annotation cannot be read is given as it is; where it is missing the error names the annotation."""
     made = module(
