@@ -56,7 +56,6 @@ GROUPS = {
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',
         "VisitLimit": "End the loop in its router, or raise the workflow's `visit_limit`.",
         "StageGone": "Restore the stage or pipeline that the run stands at, or abort the run.",
-        "ReplayDivergence": "Not raised yet; reserved for durable functions.",
     },
     "Services": {
         "ArtifactNotFound": "Register the service; the message names near matches.",

@@ -104,6 +104,10 @@ class GatedStore:
     def size(self):
         return self.inner.size
 
+    def adopt(self, clock):
+        if hasattr(self.inner, "adopt"):
+            self.inner.adopt(clock)
+
     async def open(self, worker):
         await self.inner.open(worker)
 

@@ -60,7 +60,6 @@ _HOMES = {
         "NotRegistered",
         "NotStorable",
         "PoundlockError",
-        "ReplayDivergence",
         "RunAborted",
         "RunExists",
         "RunFinished",

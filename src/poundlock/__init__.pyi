@@ -53,9 +53,6 @@ from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
-    ReplayDivergence as ReplayDivergence,
-)
-from poundlock.errors import (
     RunAborted as RunAborted,
 )
 from poundlock.errors import (
@@ -216,7 +213,6 @@ __all__ = [
     "PoundlockError",
     "Receipt",
     "ReceiptLine",
-    "ReplayDivergence",
     "Retry",
     "RunAborted",
     "RunExists",

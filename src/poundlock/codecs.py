@@ -117,6 +117,11 @@ def register_type(
     _decoders[name] = decode
 
 
+def is_registered(kind: type) -> bool:
+    """Whether values of exactly this type are stored as themselves, besides what JSON has."""
+    return kind in _encoders
+
+
 def pack(value: Any, path: str = "") -> tuple[Any, str]:
     """Encode a value once.
 

@@ -149,12 +149,6 @@ class VisitLimit(PoundlockError):
     code = "VISIT_LIMIT"
 
 
-class ReplayDivergence(PoundlockError):
-    """Replayed code asked for something else than what its history recorded."""
-
-    code = "REPLAY_DIVERGENCE"
-
-
 class StageGone(PoundlockError):
     """A run stands at a stage that its workflow no longer has."""
 

@@ -19,6 +19,7 @@ __all__ = [
     "Bus",
     "Claim",
     "Clock",
+    "FollowsClock",
     "Handler",
     "Page",
     "Publication",
@@ -142,6 +143,16 @@ class Store(Protocol):
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
 
         And `commits` and `syncs` since the store was opened.
+        """
+
+
+class FollowsClock(Protocol):
+    """A Store that reads time; one that reads none need not have this."""
+
+    def adopt(self, clock: Clock) -> None:
+        """Read time from this clock from now on, unless the store was given one when it was made.
+
+        The runtime calls it before it opens the store; while the store is open nothing changes.
         """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poundlock import InvalidDefinition, Pause, Pipeline, Stage, Step, Trigger, Wait, Workflow
+from poundlock import InvalidDefinition, Pipeline, Stage, Step, Trigger, Wait, Workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -87,31 +87,33 @@ def test_each_guarantee_names_a_test_that_exists():
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("kind", "option"),
     [
-        {"trigger": {"cron": "0 6 * * *"}},
-        {"trigger": {"debounce": 1}},
-        {"trigger": {"throttle": 1}},
-        {"trigger": {"batch": 10}},
-        {"trigger": {"delay": 1}},
-        {"step": {"undo": print}},
-        {"step": {"executor": "process"}},
-        {"stage": {"pipelines": [Pipeline("inner", [Stage("s", [Step("s", print)])])]}},
-        {"wait": {"mode": "all"}},
-        {"wait": {"mode": 2}},
-        {"wait": {"limit": 5}},
-        {"wait": {"ttl": "1h"}},
-        {"wait": {"overflow": "reject"}},
+        (Trigger, {"cron": "0 6 * * *"}),
+        (Trigger, {"debounce": 1}),
+        (Trigger, {"throttle": 1}),
+        (Trigger, {"batch": 10}),
+        (Trigger, {"delay": 1}),
+        (Step, {"undo": print}),
+        (Stage, {"pipelines": []}),
+        (Wait, {"mode": "all"}),
+        (Wait, {"limit": 5}),
+        (Wait, {"ttl": "1h"}),
+        (Wait, {"overflow": "reject"}),
+        (Wait, {"form": {}}),
     ],
     ids=str,
 )
-def test_what_is_not_there_yet_is_refused(option):
-    """A definition that asks for something that is not there yet is refused with the place, never ignored."""
-    wait = Pause(Wait("order.approved", **option.get("wait", {})))
-    stage = Stage("work", [Step("work", print, **option.get("step", {}))], router=wait, **option.get("stage", {}))
-    trigger = Trigger("order.placed", **option.get("trigger", {}))
-    workflow = Workflow("orders", triggers={"placed": trigger}, pipelines=[Pipeline("main", [stage])])
+def test_what_is_not_there_yet_cannot_be_written(kind, option):
+    """A definition that asks for something that is not there yet fails where it is written, and names it."""
+    needed = {Step: ("work", print), Stage: ("work",)}.get(kind, ("order.placed",))
+    with pytest.raises(TypeError, match=next(iter(option))):
+        kind(*needed, **option)
+
+
+def test_an_executor_that_is_not_there_yet_is_refused():
+    """A value that means nothing yet is a fault of the definition, with its path."""
+    stage = Stage("work", [Step("work", print, executor="process")])
     with pytest.raises(InvalidDefinition) as refused:
-        _ = workflow.definition
-    [name] = next(iter(option.values()))
-    assert [path.rpartition(".")[2] for path, _ in refused.value.faults] == [name]
+        _ = Workflow("orders", pipelines=[Pipeline("main", [stage])]).definition
+    assert [path for path, _ in refused.value.faults] == ["pipelines.main.work.work.executor"]

@@ -73,7 +73,6 @@ PROMISED = [
     "StoreCorrupt",
     "StoreTooNew",
     "UnknownCodec",
-    "ReplayDivergence",
     "StepTimeout",
     "RunAborted",
 ]
@@ -105,6 +104,33 @@ def test_each_name_can_be_imported_from_where_the_stub_says(name):
 def test_everything_promised_is_offered():
     """The fixed names of the public interface are all there."""
     assert sorted(set(PROMISED) - set(poundlock.__all__)) == []
+
+
+def test_every_error_that_is_offered_is_raised():
+    """A name stands for something that works: each error class is raised somewhere, or is the root of one that is."""
+    from poundlock import errors
+
+    source = Path(poundlock.__file__).parent
+    text = "".join(file.read_text(encoding="utf-8") for file in source.rglob("*.py") if file.name != "errors.py")
+    kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+    idle = [kind.__name__ for kind in kinds if not kind.__subclasses__() and f"{kind.__name__}(" not in text]
+    assert idle == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "absent"),
+    [
+        (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
+        (poundlock.Stage, ["pipelines", "on_failure"]),
+        (poundlock.Step, ["undo"]),
+        (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
+    ],
+)
+def test_what_does_not_work_yet_cannot_be_named(kind, absent):
+    """An option that does nothing yet is no parameter: naming it is a TypeError where it is written."""
+    import inspect
+
+    assert set(absent) & set(inspect.signature(kind).parameters) == set()
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -5,20 +5,27 @@ House rules: pure inspection, done once per factory; nothing is called here, and
 
 from __future__ import annotations
 
-import builtins
 import enum
 import functools
 import inspect
-import sys
 import types
 import typing
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any, NamedTuple, Union
 
 from poundlock.artifacts.keys import Key, Use, key_name
 from poundlock.artifacts.template import ArtifactTemplate, Factory
+from poundlock.callables import (
+    Unresolved,
+    annotations_of,
+    function_behind,
+    is_unresolved,
+    manages,
+    parameters_of,
+    provided_type,
+)
 from poundlock.errors import InvalidDefinition
 
 CONTEXT_NAMES = frozenset({"ctx", "context"})
@@ -103,7 +110,7 @@ class Recipe:
         self.retry = template.retry
         self.param_key = template.param_key
         self.expected = _checkable(template.type or (template.key if isinstance(template.key, type) else None))
-        self.provided_type = template.type or _product_of(template.factory, self.kind)
+        self.provided_type = template.type or _class_or_none(provided_type(template.factory))
         # Whether it can be built without waiting, as far as the factory itself tells.
         self.at_once = self.kind in _AT_ONCE and self.timeout is None and self.retry is None
         self.plain = self.kind in {Kind.FUNCTION, Kind.GENERATOR} and self.context is None and self.params is None
@@ -114,43 +121,17 @@ class Recipe:
 
 def kind_of(factory: Factory) -> Kind:
     """Tell what a factory gives; partials and callable objects are seen through."""
-    function = _function(factory)
+    function = function_behind(factory)
     if inspect.iscoroutinefunction(function):
         return Kind.COROUTINE
     if inspect.isasyncgenfunction(function):
         return Kind.ASYNC_GENERATOR
     if inspect.isgeneratorfunction(function):
         return Kind.GENERATOR
-    # contextlib's decorators give plain functions that share one body each; that body tells them from other decorators.
-    code = getattr(function, "__code__", None)
-    if code is _MANAGER_CODE:
-        return Kind.MANAGER
-    if code is _ASYNC_MANAGER_CODE:
-        return Kind.ASYNC_MANAGER
-    return Kind.FUNCTION
+    return _MANAGED[manages(factory)]
 
 
-@contextmanager
-def _manager() -> Iterator[None]:
-    yield
-
-
-@asynccontextmanager
-async def _async_manager() -> typing.AsyncIterator[None]:
-    yield
-
-
-_MANAGER_CODE = _manager.__code__
-_ASYNC_MANAGER_CODE = _async_manager.__code__
-
-
-def _function(factory: Factory) -> Any:
-    """Return the function behind partials and callable objects."""
-    while isinstance(factory, functools.partial):
-        factory = factory.func
-    if inspect.isroutine(factory) or isinstance(factory, type):
-        return factory
-    return type(factory).__call__
+_MANAGED = {None: Kind.FUNCTION, contextmanager: Kind.MANAGER, asynccontextmanager: Kind.ASYNC_MANAGER}
 
 
 def read_signature(factory: Factory, key: Key) -> Signature:
@@ -213,66 +194,19 @@ def injections(function: Callable[..., Any]) -> Mapping[str, Key]:
 
 
 # ------------------------------------------------------------------------------------------------- annotations
-class Unresolved:
-    """Stands for a name in a string annotation that does not exist where it was written."""
-
-
-def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return a callable's annotations as objects; names that cannot be resolved become subclasses of `Unresolved`."""
-    target = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    if isinstance(target, type):
-        target = inspect.getattr_static(target, "__init__")
-    elif not inspect.isroutine(target):
-        target = type(target).__call__
-    target = inspect.unwrap(target)
-    raw: dict[str, Any] = getattr(target, "__annotations__", None) or {}
-    if not any(isinstance(hint, str) for hint in raw.values()):
-        return raw
-    scope = _Scope(target)
-    return {name: scope.resolve(hint) if isinstance(hint, str) else hint for name, hint in raw.items()}
-
-
-class _Scope(dict[str, Any]):
-    """The names a function sees. One that is missing stands for itself: `Annotated[Missing, Use("db")]` still works."""
-
-    def __init__(self, function: Any) -> None:
-        module = sys.modules.get(getattr(function, "__module__", None) or "", builtins)
-        super().__init__(vars(builtins) | vars(module) | getattr(function, "__globals__", {}))
-        code = getattr(function, "__code__", None)
-        for name, cell in zip(
-            code.co_freevars if code else (), getattr(function, "__closure__", None) or (), strict=False
-        ):
-            try:
-                self[name] = cell.cell_contents
-            except ValueError:
-                continue  # a variable of the enclosing function that has no value yet
-
-    def __missing__(self, name: str) -> Any:
-        return type(name, (Unresolved,), {})
-
-    def resolve(self, hint: str) -> Any:
-        try:
-            return eval(hint, {}, self)  # noqa: S307 - the text of an annotation in the user's own source
-        except Exception:  # noqa: BLE001 - an annotation may be any text at all; then it says nothing to us
-            return None
-
-
 def _parameters(factory: Factory) -> list[inspect.Parameter]:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):
-        return []  # builtins and compiled callables do not tell; they are called with nothing
-    return [each for each in parameters if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
+    # One that does not tell its parameters, as many builtins, is called with nothing.
+    return [each for each in parameters_of(factory) or () if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
 
 
 def _asked_for(hint: Any) -> Key | None:
     """Return the key an annotation asks for, or None."""
+    if is_unresolved(hint):
+        return _unreadable(hint)
     if typing.get_origin(hint) is Annotated:
         for mark in hint.__metadata__:
             if isinstance(mark, Use):
-                if isinstance(mark.key, type) and issubclass(mark.key, Unresolved):
+                if isinstance(mark.key, type) and is_unresolved(mark.key):
                     raise InvalidDefinition(
                         f"Use({mark.key.__name__}) names something that is not defined where it is written: "
                         f"write the key as a literal, or define it at module level",
@@ -283,9 +217,19 @@ def _asked_for(hint: Any) -> Key | None:
     if typing.get_origin(hint) in {Union, types.UnionType}:
         choices = [each for each in typing.get_args(hint) if each is not type(None)]
         return _asked_for(choices[0]) if len(choices) == 1 else None
-    if isinstance(hint, type) and not issubclass(hint, Unresolved) and typing.get_origin(hint) is None:
-        return hint
-    return None
+    return hint if isinstance(hint, type) and typing.get_origin(hint) is None else None
+
+
+def _unreadable(hint: type[Unresolved]) -> Key | None:
+    """Return the key of a `Use` that only the text of an annotation shows."""
+    if hint.service is None and "Use(" in hint.text:
+        names = ", ".join(hint.missing) or "its names"
+        raise InvalidDefinition(
+            f"the annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`, "
+            f"or define it at the top of its module",
+            path=hint.text,
+        )
+    return hint.service
 
 
 def _is_context(hint: Any) -> bool:
@@ -295,14 +239,8 @@ def _is_context(hint: Any) -> bool:
     return issubclass(hint, ContextMark) or (issubclass(hint, Unresolved) and hint.__name__ == "FactoryContext")
 
 
-def _product_of(factory: Factory, kind: Kind) -> type | None:
-    """Return the class a factory says it builds: itself, its return annotation, or what its iterator yields."""
-    if isinstance(factory, type):
-        return factory
-    hint = annotations_of(factory).get("return")
-    if kind not in {Kind.FUNCTION, Kind.COROUTINE}:
-        hint = next(iter(typing.get_args(hint)), None)
-    return hint if isinstance(hint, type) and not issubclass(hint, Unresolved) and hint is not type(None) else None
+def _class_or_none(hint: Any) -> type | None:
+    return hint if isinstance(hint, type) else None
 
 
 def _checkable(expected: type | None) -> type | None:

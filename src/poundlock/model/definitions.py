@@ -6,6 +6,7 @@ Faults are not raised one by one here; `validation.py` collects all of them when
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -30,32 +31,22 @@ class Wait:
 
     Args:
         events: one event type or pattern, or several; any of them resumes.
-        mode: only "any" for now.
         where: conditions on the event's payload, joined by AND; values may be StateRefs.
         correlate: {payload path: StateRef or value}; equality that is also the index the event is looked up by.
         timeout: how long to wait at most; None waits for ever.
         on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
         patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
             part of the definition) a function of the event.
-        limit: how many events are buffered for this wait at most.
-        ttl: how long a buffered event stays usable.
-        overflow: what gives way when the buffer is full.
-        form: JSON schema or pydantic model of the answer a person gives.
         id: name of the wait; default: the stage that pauses.
     """
 
     events: str | Sequence[str]
-    mode: str | int = "any"
-    where: Sequence[Condition] = ()
-    correlate: Mapping[str, Any] | None = None
-    timeout: Duration | None = None
-    on_timeout: str = "fail"
-    patch: Patch | None = None
-    limit: int = 100
-    ttl: Duration | None = None
-    overflow: Literal["drop_oldest", "drop_newest", "reject"] = "drop_oldest"
-    form: Any = None
-    id: str | None = None
+    where: Sequence[Condition] = field(default=(), kw_only=True)
+    correlate: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    timeout: Duration | None = field(default=None, kw_only=True)
+    on_timeout: str = field(default="fail", kw_only=True)
+    patch: Patch | None = field(default=None, kw_only=True)
+    id: str | None = field(default=None, kw_only=True)
 
 
 @documented
@@ -91,10 +82,10 @@ class Fail:
 @documented
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Go on to the next stage later: after `seconds`, or at `until` (seconds since 1970)."""
+    """Go on to the next stage later: after `seconds`, or at `until`: a datetime with a zone, or seconds since 1970."""
 
     seconds: Duration | None = None
-    until: float | None = None
+    until: float | dt.datetime | None = None
 
 
 @documented
@@ -147,8 +138,7 @@ class Step:
     action: Callable[..., Any]
     retry: Retry | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
-    undo: Callable[..., Any] | None = field(default=None, kw_only=True)
-    executor: str | None = field(default=None, kw_only=True)
+    executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
 
 
@@ -159,7 +149,6 @@ class Stage:
 
     id: str
     steps: Sequence[Step] = ()
-    pipelines: Sequence[Pipeline] = field(default=(), kw_only=True)
     router: Instruction | str | Callable[..., Any] | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
@@ -167,7 +156,6 @@ class Stage:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        object.__setattr__(self, "pipelines", tuple(self.pipelines))
 
 
 @documented
@@ -204,13 +192,7 @@ class Trigger:
     when: Sequence[Condition] | Callable[..., Any] = field(default=(), kw_only=True)
     key: str | Callable[..., Any] | None = field(default=None, kw_only=True)
     map: Callable[..., Any] | None = field(default=None, kw_only=True)
-    cron: str | None = field(default=None, kw_only=True)
-    tz: str | None = field(default=None, kw_only=True)
     dedupe: Duration | None = field(default=DEFAULT_DEDUPE, kw_only=True)
-    debounce: Duration | None = field(default=None, kw_only=True)
-    throttle: Duration | None = field(default=None, kw_only=True)
-    batch: Any = field(default=None, kw_only=True)
-    delay: Duration | None = field(default=None, kw_only=True)
     priority: int = field(default=0, kw_only=True)
 
 

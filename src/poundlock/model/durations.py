@@ -41,3 +41,22 @@ def seconds(value: Duration) -> float:
 def optional_seconds(value: Duration | None) -> float | None:
     """Return `seconds(value)`, or None for None."""
     return None if value is None else seconds(value)
+
+
+def moment(value: object) -> float:
+    """Return a moment in seconds since 1970.
+
+    Args:
+        value: such seconds, or a datetime with a zone.
+
+    Raises:
+        ValueError: it is neither; a datetime without a zone means another moment on another machine.
+    """
+    if isinstance(value, dt.datetime):
+        if value.utcoffset() is None:
+            raise ValueError(f"{value!r} has no zone: give one, such as datetime.now(timezone.utc)")
+        return value.timestamp()
+    # Larger ints are no floats.
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+        return float(value)
+    raise ValueError(f"{value!r:.60} is no moment: give seconds since 1970, or a datetime with a zone")

@@ -118,13 +118,13 @@ def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mappin
     note(run, "pipeline:resume", row, {"reason": "event"})
     if row.patch == "call":
         declared = run.plan.waits.get(row.wait_id)
-        if declared is None or not callable(declared.wait.patch):
+        if declared is None or declared.patch is None:
             raise StepFailed(
                 f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
             )
         since = run.clock.monotonic()
-        patch = declared.wait.patch(_own(event))
-        name_blocking(run.clock, since, declared.wait.patch)
+        patch = declared.patch(_own(event), run.view)
+        name_blocking(run.clock, since, declared.wait.patch)  # type: ignore[arg-type]  # it is a function
     else:
         patch = row.patch if row.patch is not None else event.payload
     if patch is None or (row.patch is None and not isinstance(patch, Mapping)):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
-from poundlock.codecs import dump
-from poundlock.errors import AlreadyRegistered, InvalidDefinition
+from poundlock.callables import called_name
+from poundlock.errors import AlreadyRegistered, InvalidDefinition, suggest
+from poundlock.guard import repr_of
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
     DEFAULT_VISIT_LIMIT,
-    Instruction,
     Patch,
     Pause,
     Pipeline,
@@ -26,7 +26,8 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
-from poundlock.model.validation import check, check_reserved
+from poundlock.model.validation import Fault, faults_of, refuse
+from poundlock.pipeline.assembling import no_steps, structure_hash
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,13 +74,16 @@ class Workflow:
         self.state = state
         self.mode = mode
         self.env = dict(env or {})
-        self.requires_env = tuple(requires_env)
+        self.requires_env = (requires_env,) if isinstance(requires_env, str) else tuple(requires_env)
         self.visit_limit = visit_limit
         self.services = list(services)
         self._triggers: dict[str, Trigger] = dict(triggers or {})
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
         self._pipelines: list[Pipeline] = list(given)
         self._stages: dict[str, dict[str, Any]] = {}
+        self._routes: dict[str, Callable[..., Any]] = {}
+        self._triggered: list[tuple[str, Callable[..., Any]]] = []
+        """Functions under `on`, by the trigger's id: each has to be a step as well."""
         self._built: WorkflowDefinition | None = None
 
     # ---------------------------------------------------------------------------------------------- decorators
@@ -114,7 +118,12 @@ class Workflow:
         self._triggers[name] = Trigger(
             event, pipeline=pipeline, when=when, key=key, map=map, dedupe=dedupe, priority=priority
         )
-        return _unchanged
+
+        def note(function: F) -> F:
+            self._triggered.append((name, function))
+            return function
+
+        return note
 
     @overload
     def step(self, action: F, /) -> F: ...
@@ -128,7 +137,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
-        executor: str | None = None,
+        executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
     ) -> Callable[[F], F]: ...
@@ -142,7 +151,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
-        executor: str | None = None,
+        executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
     ) -> Any:
@@ -150,18 +159,19 @@ class Workflow:
 
         Args:
             stage: steps of one stage name run together; default: a stage of its own, named like the step.
-            id: default: the function's name.
+            id: default: the function's name; a callable without one, such as an object, needs it.
             retry, timeout, executor, label: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage says it for all; default: "last".
 
         Raises:
-            InvalidDefinition: another step of the stage has another `conflict`.
+            InvalidDefinition: the callable has no name, and no id was given; or another step of the stage has another
+                `conflict`.
         """
         self._collecting()
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
-            name = id or function.__name__
+            name = id or _named(function, "step")
             step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
             parts = self._stage(stage or name)
             if conflict is not None and parts["conflict"] not in (None, conflict):
@@ -179,16 +189,17 @@ class Workflow:
     def route(self, *, after: str) -> Callable[[F], F]:
         """Let a function decide what comes after the stage `after`; it returns an instruction or a stage id.
 
+        The stage may be written before the router or after it.
+
         Raises:
             InvalidDefinition: that stage has a router already.
         """
         self._collecting()
 
         def collect(function: F) -> F:
-            stage = self._stage(after)
-            if stage["router"] is not None:
+            if after in self._routes or (after in self._stages and self._stages[after]["router"] is not None):
                 raise InvalidDefinition(f"stage '{after}' has a router already: a stage has one", path=after)
-            stage["router"] = function
+            self._routes[after] = function
             return function
 
         return collect
@@ -204,14 +215,13 @@ class Workflow:
         on_timeout: str = "fail",
         patch: Patch | None = None,
         resume_at: str | None = None,
-        form: Any = None,
     ) -> None:
         """Add a stage that pauses until one of the events `on` comes; it stands where it is written.
 
         Args:
             name: id of the stage and of the wait.
             on: event type or pattern, or several.
-            where, correlate, timeout, on_timeout, patch, form: see `Wait`.
+            where, correlate, timeout, on_timeout, patch: see `Wait`.
             resume_at: stage to go on with; default: the next one.
         """
         self._collecting()
@@ -222,32 +232,51 @@ class Workflow:
             timeout=timeout,
             on_timeout=on_timeout,
             patch=patch,
-            form=form,
             id=name,
         )
         if name in self._stages:
             raise InvalidDefinition(f"there is a stage '{name}' already: a wait is a stage of its own", path=name)
+        if name in self._routes:
+            raise InvalidDefinition(f"stage '{name}' has a router already, so it cannot be a wait", path=name)
         self._stage(name)["router"] = Pause(wait, resume_at)
 
+    @overload
+    def service(self, factory: F, /) -> F: ...
+
+    @overload
     def service(
-        self, *, scope: str = "workflow", id: str | None = None, type: Any = None, **options: Any
-    ) -> Callable[[F], F]:
-        """Add a function as the factory of a service.
+        self, /, *, scope: str = "workflow", id: str | None = None, type: Any = None, **options: Any
+    ) -> Callable[[F], F]: ...
+
+    def service(
+        self,
+        factory: Any = None,
+        /,
+        *,
+        scope: str = "workflow",
+        id: str | None = None,
+        type: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Add a function, class or other callable as the factory of a service.
 
         Args:
             scope: "workflow", "run", "stage" or "transient".
-            id: default: the function's name.
+            id: default: the factory's name; a callable without one, such as an object, needs it.
             type: what it provides; default: the factory's return annotation.
             options: see `Service`.
+
+        Raises:
+            InvalidDefinition: the factory has no name, and no id was given.
         """
         self._collecting()
 
         def collect(function: F) -> F:
-            name = id or function.__name__
+            name = id or _named(function, "service")
             self.services.append(Service(name, function, scope=scope, type=type, options=options))  # type: ignore[arg-type]  # checked at register
             return function
 
-        return collect
+        return collect if factory is None else collect(factory)
 
     # ---------------------------------------------------------------------------------------------- definition
     @property
@@ -259,28 +288,55 @@ class Workflow:
             InvalidDefinition: the definition has faults; all are listed.
         """
         if self._built is None:
-            check_reserved(self.services)
-            pipelines = list(self._pipelines)
-            if self._stages:
-                pipelines.append(Pipeline(MAIN, [_build_stage(name, parts) for name, parts in self._stages.items()]))
-            if len({pipeline.id for pipeline in pipelines}) < len(pipelines):
-                raise InvalidDefinition(f"workflow '{self.id}' has two pipelines of one id", path="pipelines")
-            definition = WorkflowDefinition(
-                id=self.id,
-                label=self.label,
-                triggers=dict(self._triggers),
-                pipelines={pipeline.id: pipeline for pipeline in pipelines},
-                services=tuple(self.services),
-                env=dict(self.env),
-                state=self.state,
-                mode=self.mode or Transient(),
-                requires_env=self.requires_env,
-                visit_limit=self.visit_limit,
-                hash=_structure_hash(pipelines),
-            )
-            check(definition)
+            definition, faults = self.draft()
+            refuse(self.id, faults)
             self._built = definition
         return self._built
+
+    def draft(self) -> tuple[WorkflowDefinition, list[Fault]]:
+        """Return the definition as it is now, and what is wrong with it; what functions ask for is not looked at.
+
+        Raises:
+            DuplicateKey: a service has a reserved id.
+        """
+        if self._built is not None:
+            return self._built, []
+        stages = self._stages
+        pipelines = [each for each in self._pipelines if isinstance(each, Pipeline) and isinstance(each.id, str)]
+        faults = [
+            (f"pipelines.{place}", f"{repr_of(each, 60)} is no Pipeline: Pipeline(id, [stages])")
+            for place, each in enumerate(self._pipelines)
+            if each not in pipelines
+        ]
+        if stages:
+            built = [_build_stage(name, parts, self._routes.get(name)) for name, parts in stages.items()]
+            pipelines.append(Pipeline(MAIN, built))
+        for after in self._routes:
+            if after not in stages:
+                near = suggest(str(after), list(stages)) if stages else "decorate a step first"
+                faults.append((f"route.{after}", f"there is no stage '{after}' to route after: {near}"))
+        ids = [pipeline.id for pipeline in pipelines]
+        faults += [("pipelines", f"two pipelines are called '{id}'") for id in dict.fromkeys(ids) if ids.count(id) > 1]
+        faults += no_steps(self._triggered, pipelines)
+        definition = WorkflowDefinition(
+            id=self.id,
+            label=self.label,
+            triggers=dict(self._triggers),
+            pipelines={pipeline.id: pipeline for pipeline in pipelines},
+            services=tuple(self.services),
+            env=dict(self.env),
+            state=self.state,
+            mode=self.mode or Transient(),
+            requires_env=self.requires_env,
+            visit_limit=self.visit_limit,
+            hash="",
+        )
+        faults = [*faults_of(definition), *faults]
+        return (definition if faults else replace(definition, hash=structure_hash(pipelines))), faults
+
+    def built(self, definition: WorkflowDefinition) -> None:
+        """Take note that this draft is registered: from now on nothing can be added."""
+        self._built = definition
 
     def _stage(self, name: str) -> dict[str, Any]:
         return self._stages.setdefault(name, {"steps": [], "router": None, "conflict": None})
@@ -295,24 +351,17 @@ class Workflow:
         return f"Workflow({self.id!r})"
 
 
-def _unchanged(function: F) -> F:
-    return function
+def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
+    return Stage(name, parts["steps"], router=parts["router"] or router, conflict=parts["conflict"] or "last")
 
 
-def _build_stage(name: str, parts: Mapping[str, Any]) -> Stage:
-    return Stage(name, parts["steps"], router=parts["router"], conflict=parts["conflict"] or "last")
-
-
-def _structure_hash(pipelines: Iterable[Pipeline]) -> str:
-    """Identify the structure a run can stand in: pipelines, stages, steps and where instructions lead. No code."""
-    structure = [
-        [pipeline.id, [[stage.id, [step.id for step in stage.steps], _lead(stage.router)] for stage in pipeline.stages]]
-        for pipeline in pipelines
-    ]
-    return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
-
-
-def _lead(router: Instruction | str | Callable[..., Any] | None) -> str | None:
-    if router is None or isinstance(router, str):
-        return router
-    return type(router).__name__
+def _named(function: Any, what: str) -> str:
+    """Return the id of a step or service that was given none."""
+    name = called_name(function)
+    if name is None:
+        raise InvalidDefinition(
+            f"{repr_of(function, 60)} has no name to call the {what} by: give it one, "
+            f"workflow.{what}(id='...')(the callable)",
+            path="id",
+        )
+    return name

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
+from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
-from poundlock.errors import InvalidDefinition
-from poundlock.model.definitions import (
-    Pause,
-    Pipeline,
-    Stage,
-    Step,
-    WorkflowDefinition,
-)
+from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDefinition
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
-from poundlock.pipeline.injection import compile_binding
-from poundlock.pipeline.plan import DeclaredWait, PipelinePlan, StagePlan, StepPlan
+from poundlock.pipeline.binding import Bindings
+from poundlock.pipeline.plan import Binding, DeclaredWait, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
 
-def compile_plans(
-    definition: WorkflowDefinition, service_types: Mapping[Any, tuple[str, ...]]
-) -> dict[str, PipelinePlan]:
-    """Compile every pipeline of a workflow.
-
-    Raises:
-        InvalidDefinition: a step or router has parameters nobody can provide.
-    """
-    return {
-        pipeline.id: _compile_pipeline(definition, pipeline, service_types)
-        for pipeline in definition.pipelines.values()
-    }
+def compile_plans(definition: WorkflowDefinition, bound: Bindings) -> dict[str, PipelinePlan]:
+    """Compile every pipeline of a workflow, whose definition has no faults and whose functions are bound."""
+    return {pipeline.id: _compile_pipeline(definition, pipeline, bound) for pipeline in definition.pipelines.values()}
 
 
-def _compile_pipeline(
-    definition: WorkflowDefinition, pipeline: Pipeline, service_types: Mapping[Any, tuple[str, ...]]
-) -> PipelinePlan:
+def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound: Bindings) -> PipelinePlan:
     stages = []
     for index, stage in enumerate(pipeline.stages):
         following = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
-        stages.append(_compile_stage(definition, pipeline.id, stage, following, service_types))
-    declared = tuple(_declared(pipeline.stages))
+        stages.append(_compile_stage(definition, pipeline.id, stage, following, bound))
+    declared = tuple(_declared(pipeline, bound))
     return PipelinePlan(
         id=pipeline.id,
         path_json=dump(pipeline.id),
@@ -57,14 +38,12 @@ def _compile_pipeline(
 
 
 def _compile_stage(
-    definition: WorkflowDefinition,
-    pipeline_id: str,
-    stage: Stage,
-    following: Stage | None,
-    service_types: Mapping[Any, tuple[str, ...]],
+    definition: WorkflowDefinition, pipeline_id: str, stage: Stage, following: Stage | None, bound: Bindings
 ) -> StagePlan:
     path = f"{pipeline_id}/{stage.id}"
-    steps = tuple(_compile_step(definition, path, stage.id, step, service_types) for step in stage.steps)
+    steps = tuple(
+        _compile_step(path, stage.id, step, bound.steps[pipeline_id, stage.id, step.id]) for step in stage.steps
+    )
     timeout = optional_seconds(stage.timeout)
     # The short way knows nothing of services that live as long as a stage.
     staged = any(service.scope == "stage" for service in definition.services)
@@ -76,7 +55,7 @@ def _compile_stage(
         steps=steps,
         timeout=timeout,
         conflict_is_error=stage.conflict == "error",
-        router=compile_router(stage.router, path),
+        router=compile_router(stage.router, stage.id, path, bound.routers.get((pipeline_id, stage.id))),
         only=alone,
         following=None if following is None else following.id,
         silent=_silent(stage),
@@ -84,17 +63,9 @@ def _compile_stage(
     )
 
 
-def _compile_step(
-    definition: WorkflowDefinition,
-    stage_path: str,
-    stage_id: str,
-    step: Step,
-    service_types: Mapping[Any, tuple[str, ...]],
-) -> StepPlan:
+def _compile_step(stage_path: str, stage_id: str, step: Step, binding: Binding) -> StepPlan:
     path = f"{stage_path}/{step.id}"
-    is_async = _is_async(step.action)
-    if is_async and step.executor is not None:
-        raise InvalidDefinition(f"{path}: an async step runs on the loop: leave out executor", path=path)
+    is_async = is_coroutine_function(step.action)
     return StepPlan(
         id=step.id,
         stage_id=stage_id,
@@ -103,31 +74,21 @@ def _compile_step(
         action=step.action,
         is_async=is_async,
         in_thread=not is_async and step.executor != "inline",
-        binding=compile_binding(
-            step.action,
-            state_model=definition.state,
-            service_types=service_types,
-            path=path,
-        ),
+        binding=binding,
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
     )
 
 
-def _is_async(action: Callable[..., Any]) -> bool:
-    function = getattr(action, "func", action)  # functools.partial
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004 - asks about the method, not about callability
-
-
-def _declared(stages: Sequence[Stage]) -> list[DeclaredWait]:
-    declared = []
+def _declared(pipeline: Pipeline, bound: Bindings) -> Iterator[DeclaredWait]:
+    stages = pipeline.stages
     for index, stage in enumerate(stages):
         if isinstance(stage.router, Pause):
             following = stages[index + 1].id if index + 1 < len(stages) else None
             wait = stage.router.wait
             resume_at = stage.router.resume_at or following
-            declared.append(DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait)))
-    return declared
+            patch = bound.patches.get((pipeline.id, stage.id))
+            yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch)
 
 
 def _silent(stage: Stage) -> bool:

@@ -14,9 +14,9 @@ from poundlock.codecs import detach, dump
 from poundlock.errors import StepFailed
 from poundlock.guard import Interrupted, Interruption, repr_of
 from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
-from poundlock.model.durations import seconds
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
+from poundlock.model.validation import moment_of
 from poundlock.pipeline.active import JUMPED, ActiveRun, Position
 from poundlock.pipeline.inbox import abort_request, absorb
 from poundlock.pipeline.interrupting import disturbed, judge
@@ -173,10 +173,11 @@ async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
 
 
 def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
-    if (delay.seconds is None) is (delay.until is None):
-        raise StepFailed("a delay needs either seconds or until", path=stage.path)
     now = run.clock.now()
-    until = now + seconds(delay.seconds) if delay.seconds is not None else float(delay.until or 0.0)
+    try:
+        until = moment_of(delay, now)
+    except ValueError as error:
+        raise StepFailed(f"the delay after stage '{stage.id}' cannot be read: {error}", path=stage.path) from error
     run.stage = stage.following
     rearm(run)
     if run.stage is None:

@@ -1,196 +1,372 @@
-"""What a function asks for by its parameters, worked out once when its workflow is registered.
+"""What steps and routers are given for their parameters, worked out once when their workflow is registered.
 
 First that fits (the order users rely on): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
 `event` (a pydantic model on a parameter named `event` is the payload's); the workflow's state model or the name
-`state`; a type registered as a service; the state field of that name, validated to the annotation.
+`state`; for routers the names `results` and `resume`; a type registered as a service; the state field of that name,
+validated to the annotation. A lone parameter is no exception. What nothing can give is a fault of the definition.
 """
 
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, NamedTuple
 
-from poundlock.codecs import detach
-from poundlock.errors import InvalidDefinition, StateInvalid
-from poundlock.guard import call_now, repr_of
-from poundlock.model.annotations import type_hints
+from poundlock.callables import (
+    Unresolved,
+    annotations_of,
+    is_unresolved,
+    parameters_of,
+    runs_later,
+    tells_nothing,
+)
+from poundlock.errors import suggest
+from poundlock.guard import repr_of
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
+from poundlock.model.validation import Fault
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.fields import Field, exactly, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
-from poundlock.pipeline.states import first_fault
 
-_EXACT = (str, int, float, bool)
-_NAMES = ("ctx", "event", "state")
-"""Parameters that mean the same whatever their type, unless they name a service."""
+RESERVED: Final = ("ctx", "state", "event", "results", "resume", "job")
+"""Names of the place: what they mean does not depend on the state, so no field of it may have one."""
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def compile_binding(
-    function: Callable[..., Any],
-    *,
-    state_model: type | None,
-    service_types: Mapping[Any, tuple[str, ...]],
-    path: str,
-) -> Binding:
-    """Work out how to call `function` as a step.
+class Deciding(NamedTuple):
+    """What a router is called with beside its run."""
+
+    context: StepContext | None
+    results: dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """A kind of function, and what only this kind is given.
+
+    Attributes:
+        what: what to call it in a fault.
+        offered: names that only this kind knows.
+        context: gives its context.
+        unnamed: what is given where no parameter has a name that counts: to callables that do not tell their
+            parameters, and to positional-only ones; None: that is a fault.
+    """
+
+    what: str
+    offered: Mapping[str, Getter]
+    context: Getter
+    unnamed: Getter | None
+
+
+def _own(_run: RunView, at: Any) -> Any:
+    return at
+
+
+STEP: Final = Kind("step", {}, _own, _own)
+ROUTER: Final = Kind(
+    "router",
+    {"results": lambda _, at: at.results, "resume": lambda run, _: run.resume},
+    lambda _, at: at.context,
+    None,
+)
+
+
+class Injector:
+    """Binds the functions of one workflow, and collects what nothing can give.
 
     Args:
-        function: the step's action.
         state_model: the workflow's state model, if any.
         service_types: type to the ids of the services that provide it.
-        path: where the step stands, for errors.
+        service_fault: tells what is wrong with asking for the service of an id; None if it is there.
+
+    Attributes:
+        faults: what was found so far.
+    """
+
+    def __init__(
+        self,
+        state_model: type | None,
+        service_types: Mapping[Any, tuple[str, ...]],
+        service_fault: Callable[[str], str | None],
+    ) -> None:
+        self.state_model = state_model
+        self.service_types = service_types
+        self.service_fault = service_fault
+        self.faults: list[Fault] = []
+        self._fields = state_fields(state_model)
+        self._open = state_model is None or getattr(state_model, "model_config", {}).get("extra") == "allow"
+
+    def fault(self, path: str, text: str) -> None:
+        """Note a fault."""
+        self.faults.append((path, text))
+
+    def unknown_state(self, path: str) -> str | None:
+        """Return near matches for a path into the state that begins with no field of it; None if it may be there."""
+        if self._open or not path or path in self._fields or path.partition(".")[0] in self._fields:
+            return None
+        return suggest(path, list(self._fields))
+
+    def bind(self, function: Any, path: str, kind: Kind) -> Binding:
+        """Work out how to call a step or router; what nothing can give is noted as a fault."""
+        if runs_later(function):
+            self.fault(
+                path,
+                f"is a generator function or context manager, so nothing of it would run: let the {kind.what} return",
+            )
+        parameters = parameters_of(function)
+        if parameters is None:
+            return self._unreadable(function, path, kind)
+        if tells_nothing(parameters):
+            self.fault(path, takes_everything(function))
+        hints = annotations_of(function)
+        binding = _Collected()
+        for parameter in parameters:
+            if parameter.kind not in _VARIADIC:
+                self._give(parameter, hints.get(parameter.name, MISSING), f"{path}.{parameter.name}", kind, binding)
+        return binding.done()
+
+    def _unreadable(self, function: Any, path: str, kind: Kind) -> Binding:
+        if kind.unnamed is None:
+            self.fault(
+                path,
+                f"the parameters of {repr_of(function, 60)} cannot be read, so it is not known what to give it: "
+                f"write a function around it",
+            )
+            return _Collected().done()
+        return Binding((kind.unnamed,), (), (), wants_context=True)
+
+    def _give(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind, into: _Collected) -> None:
+        name = parameter.name
+        service = self.service_of(name, hint, path, kind.offered)
+        if service is not None:
+            into.service(parameter, service)
+        elif _is(hint, StepContext) or name == "ctx":
+            into.add(parameter, kind.context, wants_context=True)
+        elif (getter := self._getter(parameter, hint, path, kind)) is not None:
+            into.add(parameter, getter, wants_context=getter is kind.unnamed)
+
+    def _getter(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
+        name = parameter.name
+        bare = _bare(hint)
+        if _is(bare, Event) or (name == "event" and not _is_model(bare)):
+            return _event
+        if name == "event":
+            return payload_as(bare)
+        if (self.state_model is not None and bare is self.state_model) or name == "state":
+            return _state
+        if name in kind.offered:
+            return kind.offered[name]
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            return self._positional_only(parameter, path, kind)
+        return self._field(parameter, hint, path)
+
+    def _positional_only(self, parameter: inspect.Parameter, path: str, kind: Kind) -> Getter | None:
+        if kind.unnamed is not None:
+            return kind.unnamed
+        if parameter.default is parameter.empty:
+            self.fault(path, f"a {kind.what} is given its parameters by name: take the '/' out of the signature")
+            return None
+        return _default(parameter.default)
+
+    def _field(self, parameter: inspect.Parameter, hint: Any, path: str) -> Getter | None:
+        """Give the state field of that name: with a model it has to be there, without one only the run knows."""
+        name, empty = parameter.name, parameter.default is parameter.empty
+        field = self._fields.get(name)
+        if field is None and not self._open:
+            if empty:
+                known = [*self._fields, *RESERVED[:3]]
+                said = _cannot_be_read(hint) or suggest(name, known)
+                self.fault(path, f"nothing can give '{name}': it is no state field, service or default: {said}")
+            return None if empty else _default(parameter.default)
+        if is_unresolved(hint):
+            self._looks_like_a_service(hint, path)
+        if field is not None and hint == self._annotation(field):
+            hint = MISSING  # the model has checked it
+        check = validator_of(hint)
+        if isinstance(check, str):
+            if empty:
+                self.fault(path, f"nothing can give '{name}': no service is of its type, and {check}")
+                return None
+            check = None
+        because = _cannot_be_read(hint)
+        found = Field(field or name, name, check, exactly(hint), parameter.default, because)
+        return found.getter(typed=field is not None)
+
+    def _annotation(self, field: str) -> Any:
+        described = getattr(self.state_model, "model_fields", {}).get(field)
+        return MISSING if described is None else described.annotation
+
+    def _looks_like_a_service(self, hint: type[Unresolved], path: str) -> None:
+        """Refuse an annotation that is not there at run time and would have named a service, or the state."""
+        name = hint.text.rpartition(".")[2]
+        if any(name == getattr(kind, "__name__", None) for kind in self.service_types):
+            self.fault(path, f"{_cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
+        elif name == getattr(self.state_model, "__name__", None):
+            self.fault(path, f"{_cannot_be_read(hint)}, or call the parameter state")
+
+    # -------------------------------------------------------------------------------------------------- services
+    def service_of(self, name: str, hint: Any, path: str, offered: Mapping[str, Any] = {}) -> str | None:
+        """Return the id of the service that a parameter asks for, by `Use` or by its type; None if for none.
+
+        Args:
+            name: the parameter's.
+            hint: its annotation.
+            path: where it is, for faults.
+            offered: names that are given, whatever their type.
+        """
+        used = used_service(hint)
+        if isinstance(used, Unresolved):
+            self.fault(path, _cannot_be_read(type(used)))
+            return None
+        if used is not None:
+            fault = self.service_fault(used)
+            if fault is not None:
+                self.fault(path, fault)
+            return used
+        if name in RESERVED[:3] or name in offered or any(_is(hint, kind) for kind in (StepContext, Event)):
+            return None
+        kind = _bare(hint)
+        ids = () if kind is self.state_model else self._providing(kind)
+        if len(ids) > 1:
+            named = getattr(kind, "__qualname__", str(kind))
+            self.fault(
+                path,
+                f"asks for {named}, which {', '.join(ids)} provide: say which with Annotated[{named}, Use('{ids[0]}')]",
+            )
+        for id in ids[:1]:
+            fault = self.service_fault(id)
+            if fault is not None:
+                self.fault(path, fault)
+        return ids[0] if ids else None
+
+    def _providing(self, kind: Any) -> tuple[str, ...]:
+        if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+            choices = [each for each in typing.get_args(kind) if each is not type(None)]
+            kind = choices[0] if len(choices) == 1 else None
+        try:
+            return self.service_types.get(kind, ())
+        except TypeError:  # an unhashable annotation names no service
+            return ()
+
+
+class _Collected:
+    """The parameters of one function, as they are bound one after another."""
+
+    def __init__(self) -> None:
+        self._positional: list[Getter] = []
+        self._keyword: list[tuple[str, Getter]] = []
+        self._services: list[tuple[int | str, str]] = []
+        self._wants_context = False
+
+    def add(self, parameter: inspect.Parameter, getter: Getter, *, wants_context: bool = False) -> None:
+        self._wants_context = self._wants_context or wants_context
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            self._keyword.append((parameter.name, getter))
+        else:
+            self._positional.append(getter)
+
+    def service(self, parameter: inspect.Parameter, service: str) -> None:
+        by_name = parameter.kind is parameter.KEYWORD_ONLY
+        self._services.append((parameter.name if by_name else len(self._positional), service))
+        self.add(parameter, _nothing)
+
+    def done(self) -> Binding:
+        return Binding(tuple(self._positional), tuple(self._keyword), tuple(self._services), self._wants_context)
+
+
+async def arguments(run: RunView, binding: Binding, at: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Return what a bound function is to be called with.
 
     Raises:
-        InvalidDefinition: a parameter cannot be provided: `*args`, a positional-only one after a keyword, or a type
-            that two services provide.
+        StateInvalid: a state field is missing or does not fit its annotation; `path` names it.
+        PoundlockError: a service cannot be built.
     """
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        raise InvalidDefinition(f"{path}: cannot read the parameters of {repr_of(function)}", path=path) from None
-    hints = type_hints(function)
-    positional: list[Getter] = []
-    keyword: list[tuple[str, Getter]] = []
-    services: list[tuple[int | str, str]] = []
-    wants_context = False
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        hint = hints.get(parameter.name, MISSING)
-        place: int | str = parameter.name if parameter.kind is parameter.KEYWORD_ONLY else len(positional)
-        spoken_for = parameter.name in _NAMES or any(hint is kind for kind in (StepContext, Event, state_model))
-        service = _service(parameter.name, hint, {} if spoken_for else service_types, path)
-        getter: Getter
-        if service is not None:
-            services.append((place, service))
-            getter = _nothing
-        elif hint is StepContext or (parameter.name == "ctx" and service is None):
-            wants_context = True
-            getter = _context
-        else:
-            getter = _getter(parameter, hint, state_model)
-        if isinstance(place, str):
-            keyword.append((place, getter))
-        else:
-            positional.append(getter)
-    return Binding(tuple(positional), tuple(keyword), tuple(services), wants_context)
+    args = [getter(run, at) for getter in binding.positional]
+    kwargs = {name: getter(run, at) for name, getter in binding.keyword}
+    if binding.services:
+        services = run.services()
+        for place, key in binding.services:
+            if isinstance(place, int):
+                args[place] = await services.require(key)
+            else:
+                kwargs[place] = await services.require(key)
+    return args, kwargs
 
 
-def _service(name: str, hint: Any, service_types: Mapping[Any, tuple[str, ...]], path: str) -> str | None:
+def used_service(hint: Any) -> str | Unresolved | None:
+    """Return the id in `Annotated[T, Use(id)]`, also where only its text shows it; an Unresolved if it shows none."""
+    if is_unresolved(hint):
+        return hint() if hint.service is None and "Use(" in hint.text else hint.service  # type: ignore[no-any-return]  # a str or None
     if typing.get_origin(hint) is Annotated:
-        from poundlock.artifacts import Use
+        from poundlock.artifacts import Use, key_name
 
         for extra in typing.get_args(hint)[1:]:
             if isinstance(extra, Use):
-                return str(extra.key)
-    try:
-        ids = service_types.get(hint, ())
-    except TypeError:  # an unhashable annotation names no service
-        return None
-    if len(ids) > 1:
-        raise InvalidDefinition(
-            f"{path}: parameter '{name}' asks for {hint.__qualname__}, which {', '.join(ids)} provide: "
-            f"say which with Annotated[{hint.__qualname__}, Use('{ids[0]}')]",
-            path=path,
-        )
-    return ids[0] if ids else None
+                key: Any = extra.key
+                return key() if is_unresolved(key) else key_name(key)
+    return None
 
 
-def _getter(parameter: inspect.Parameter, hint: Any, state_model: type | None) -> Getter:
-    name = parameter.name
-    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    if bare is Event or (name == "event" and not _is_model(bare)):
-        return _event
-    if name == "event":
-        return _payload_as(bare)
-    if (state_model is not None and bare is state_model) or name == "state":
-        return _state
-    default = parameter.default
-    if state_model is not None and name in getattr(state_model, "model_fields", {}):
-        return lambda run, _: getattr(run.view(), name)
-    return _field(name, bare, hint, default)
+def state_fields(model: type | None) -> dict[str, str]:
+    """Return the names that stand for fields of a state model, aliases too, and which field each stands for."""
+    names: dict[str, str] = {}
+    fields = getattr(model, "model_fields", {})
+    for name, field in fields.items():
+        for alias in (field.alias, field.validation_alias):
+            if isinstance(alias, str):
+                names[alias] = name
+    computed = getattr(model, "model_computed_fields", {})
+    return names | {name: name for name in (*fields, *computed)}
 
 
-def _field(name: str, bare: Any, hint: Any, default: Any) -> Getter:
-    """Return a getter for a state field that checks only where a check can change or refuse something."""
-    missing = default is inspect.Parameter.empty
-
-    def absent() -> Any:
-        if missing:
-            raise StateInvalid(
-                f"the state has no field '{name}': write it in an earlier stage, map it from the event, "
-                f"or give the parameter a default",
-                path=name,
-            )
-        return default
-
-    if bare is MISSING or bare is Any:
-
-        def plain(run: RunView, _: StepContext | None) -> Any:
-            value = run.state.get(name, MISSING)
-            return absent() if value is MISSING else detach(value)
-
-        return plain
-    adapter: Any = None
-
-    def checked(run: RunView, _: StepContext | None) -> Any:
-        nonlocal adapter
-        value = run.state.get(name, MISSING)
-        if value is MISSING:
-            return absent()
-        if bare in _EXACT and type(value) is bare:
-            return value
-        if adapter is None:
-            adapter = _adapter(hint)
-        return _validated(adapter, detach(value), name)
-
-    return checked
+def takes_everything(function: Any) -> str:
+    """Say what to do about a function whose parameters are hidden behind a wrapper."""
+    return (
+        f"{repr_of(function, 60)} takes only *args and **kwargs, so it is not known what to give it: "
+        f"use functools.wraps in the decorator that made it, or name its parameters"
+    )
 
 
-def _adapter(hint: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(hint)
-
-
-def _validated(adapter: Any, value: Any, path: str) -> Any:
-    answer = call_now(adapter.validate_python, value)
-    if answer.error is None:
-        return answer.value
-    fault = first_fault(answer.error)
-    raise StateInvalid(f"'{path}' does not fit its annotation: {fault.text}", path=path) from fault.cause
+def _cannot_be_read(hint: Any) -> str:
+    """Say that an annotation cannot be read, and what to import; empty for one that can."""
+    if not is_unresolved(hint):
+        return ""
+    names = ", ".join(hint.missing) or "what it names"
+    return (
+        f"its annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`, "
+        f"or define it at the top of its module"
+    )
 
 
-def _payload_as(model: Any) -> Getter:
-    adapter: Any = None
+def _is(hint: Any, kind: type) -> bool:
+    """Whether an annotation is this class of ours, also where it is imported for type checkers only."""
+    if is_unresolved(hint):
+        return bool(hint.text.rpartition(".")[2] == kind.__name__)
+    return hint is kind
 
-    def payload(run: RunView, _: StepContext | None) -> Any:
-        nonlocal adapter
-        if adapter is None:
-            adapter = _adapter(model)
-        return _validated(adapter, detach(run.event.payload), "event")
 
-    return payload
+def _bare(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def _is_model(hint: Any) -> bool:
     return isinstance(hint, type) and hasattr(hint, "model_validate")
 
 
-def _nothing(_run: RunView, _ctx: StepContext | None) -> Any:
+def _default(value: Any) -> Getter:
+    return lambda _run, _at: value
+
+
+def _nothing(_run: RunView, _at: Any) -> Any:
     return None
 
 
-def _context(_run: RunView, ctx: StepContext | None) -> Any:
-    return ctx
-
-
-def _event(run: RunView, _ctx: StepContext | None) -> Any:
+def _event(run: RunView, _at: Any) -> Any:
     return run.event.detached()
 
 
-def _state(run: RunView, _ctx: StepContext | None) -> Any:
+def _state(run: RunView, _at: Any) -> Any:
     return run.view()

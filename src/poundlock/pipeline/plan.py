@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.model.definitions import Instruction, Retry, Wait
+from poundlock.model.events import Event
 from poundlock.model.paths import get_path
-from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.journal import entry, patch_head
 from poundlock.pipeline.run_view import RunView
 
 if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
 
-Getter = Callable[[RunView, StepContext | None], Any]
-"""Gives one argument of a user's function."""
+Getter = Callable[[RunView, Any], Any]
+"""Gives one argument of a user's function: from its run, and its StepContext (steps) or Deciding (routers)."""
 Router = Callable[[RunView, dict[str, Any]], Awaitable[Instruction | None]]
 """Decides where a run goes, from the run and what the steps of its stage returned."""
 
@@ -110,6 +110,8 @@ class DeclaredWait:
     resume_at: str | None
     refs: tuple[str, ...]
     """The state paths it refers to: as long as they hold the same values, it is armed for the same events."""
+    patch: Callable[[Event, Callable[[], Any]], Any] | None = None
+    """Its patch, where that is a function: called with the event and with how to get the run's state."""
 
     def values(self, state: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return what a state holds at those paths."""

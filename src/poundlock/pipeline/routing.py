@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from poundlock.errors import InvalidDefinition, StepFailed
+from poundlock.codecs import dump
+from poundlock.errors import StepFailed
 from poundlock.guard import name_blocking, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction, Jump
-from poundlock.pipeline.plan import Router
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.injection import Deciding, arguments
+from poundlock.pipeline.plan import Binding, Router
 from poundlock.pipeline.run_view import RunView
 
-_OFFERED: dict[str, Callable[[RunView, dict[str, Any]], Any]] = {
-    "state": lambda run, _: run.view(),
-    "results": lambda _, results: results,
-    "event": lambda run, _: run.event.detached(),
-    "resume": lambda run, _: run.resume,
-}
-_BY_PLACE = ("state", "results")
+
+class RouterPlace(NamedTuple):
+    """The place that a router's context names: its stage, step "router"."""
+
+    stage_id: str
+    path_json: str
+    id: str = "router"
 
 
-def compile_router(router: Instruction | str | Callable[..., Any] | None, path: str) -> Router | None:
+def compile_router(
+    router: Instruction | str | Callable[..., Any] | None, stage_id: str, path: str, binding: Binding | None
+) -> Router | None:
     """Return a router as an async function of (run, results); None where a stage simply advances.
 
-    A function gets `state`, `results`, `event` and `resume` by the names of its parameters; parameters of other names
-    get state and results by their place.
-
-    Raises:
-        InvalidDefinition: a parameter cannot be provided.
+    Args:
+        router: what stands in the definition.
+        stage_id: the stage it is of.
+        path: where that is, in the timeline.
+        binding: what a function is given.
     """
     if router is None:
         return None
@@ -41,15 +46,23 @@ def compile_router(router: Instruction | str | Callable[..., Any] | None, path: 
             return fixed
 
         return always
-    function = router
-    sources = _sources(function, path)
+    assert binding is not None  # noqa: S101 - every function of a definition is bound
+    return _decider(router, binding, RouterPlace(stage_id, dump(path)), path)
 
+
+def _decider(function: Callable[..., Any], binding: Binding, place: RouterPlace, path: str) -> Router:
     async def decide(run: RunView, results: dict[str, Any]) -> Instruction | None:
-        since = run.clock.monotonic()
-        answer = function(**{name: source(run, results) for name, source in sources})
-        name_blocking(run.clock, since, function)
-        if inspect.isawaitable(answer):
-            answer = await answer
+        context = StepContext(run, place, 1) if binding.wants_context else None
+        try:
+            args, kwargs = await arguments(run, binding, Deciding(context, results))
+            since = run.clock.monotonic()
+            answer = function(*args, **kwargs)
+            name_blocking(run.clock, since, function)
+            if inspect.isawaitable(answer):
+                answer = await answer
+        finally:
+            if context is not None:
+                context.flush()
         return as_instruction(answer, path)
 
     return decide
@@ -64,21 +77,3 @@ def as_instruction(answer: Any, path: str) -> Instruction | None:
     raise StepFailed(
         f"the router of {path} returned {repr_of(answer, 60)}: return an instruction, a stage id or None", path=path
     )
-
-
-def _sources(function: Callable[..., Any], path: str) -> list[tuple[str, Callable[[RunView, dict[str, Any]], Any]]]:
-    sources = []
-    unnamed = 0
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        if name in _OFFERED:
-            sources.append((name, _OFFERED[name]))
-        elif parameter.kind is not parameter.POSITIONAL_ONLY and unnamed < len(_BY_PLACE):
-            sources.append((name, _OFFERED[_BY_PLACE[unnamed]]))
-        elif parameter.default is parameter.empty:
-            raise InvalidDefinition(
-                f"the router of {path} asks for '{name}': it may ask for {', '.join(_OFFERED)}", path=path
-            )
-        unnamed += 1
-    return sources

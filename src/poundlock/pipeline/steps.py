@@ -17,6 +17,7 @@ from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.injection import arguments
 from poundlock.pipeline.interrupting import (
     Scope,
     Withdrawn,
@@ -189,16 +190,7 @@ async def _attempt_within(run: ActiveRun, step: StepPlan, context: StepContext, 
 
 
 async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
-    binding = step.binding
-    args = [getter(run, context) for getter in binding.positional]
-    kwargs = {name: getter(run, context) for name, getter in binding.keyword}
-    if binding.services:
-        services = run.services()
-        for place, key in binding.services:
-            if isinstance(place, int):
-                args[place] = await services.require(key)
-            else:
-                kwargs[place] = await services.require(key)
+    args, kwargs = await arguments(run, step.binding, context)
     if step.is_async:
         return await step.action(*args, **kwargs)
     if step.in_thread:

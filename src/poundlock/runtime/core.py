@@ -64,6 +64,7 @@ class Core:
         abort_grace: float,
         hook_timeout: float,
         container: Callable[[], ArtifactContainer],
+        has_services: bool,
         state_registry: Any = None,
     ) -> None:
         self.store = store
@@ -75,6 +76,7 @@ class Core:
         self.abort_grace = abort_grace
         self.hook_timeout = hook_timeout
         self.make_container = container
+        self.has_services = has_services
         self._container: ArtifactContainer | None = None
         self.worker = default_ids.unique()
         self.state = State.NEW

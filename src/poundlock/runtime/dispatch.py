@@ -16,6 +16,7 @@ from poundlock.model.durations import seconds
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import is_pattern, type_matches
+from poundlock.pipeline.binding import TriggerFunctions
 from poundlock.runtime.entries import Registered
 
 
@@ -28,6 +29,7 @@ class Route:
     trigger: Trigger
     pipeline_id: str
     window: float | None
+    functions: TriggerFunctions
     scope: str = field(init=False)
     """What deduplication remembers an event under."""
 
@@ -36,8 +38,8 @@ class Route:
 
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""
-        when = self.trigger.when
-        return bool(when(event.detached())) if callable(when) else all_match(when, event.payload)
+        when = self.functions.when
+        return bool(when(event.detached())) if when is not None else all_match(self.trigger.when, event.payload)  # type: ignore[arg-type]  # conditions, if it is no function
 
     def partition(self, event: Event) -> str:
         """Return the key value the mode's rule holds for: the mode's key, else the trigger's, else "" for all.
@@ -48,7 +50,11 @@ class Route:
         by = self.entry.mode.key or self.trigger.key
         if by is None:
             return ""
-        value = by(event.detached()) if callable(by) else get_path(event.payload, by)
+        if callable(by):
+            function = self.entry.functions.mode_key if self.entry.mode.key else self.functions.key
+            value = None if function is None else function(event.detached())
+        else:
+            value = get_path(event.payload, by)
         if value is MISSING or value is None or isinstance(value, dict | list):
             where = f"'{by}'" if isinstance(by, str) else "the key function"
             raise InvalidEvent(
@@ -61,8 +67,8 @@ class Route:
 
     def initial_state(self, event: Event) -> Any:
         """Return the state a run begins with: `map(event)`, or the payload."""
-        if self.trigger.map is not None:
-            return self.trigger.map(event.detached())
+        if self.functions.map is not None:
+            return self.functions.map(event.detached())
         return {} if event.payload is None else event.payload
 
 
@@ -119,7 +125,8 @@ def routes_of(entry: Registered) -> Iterator[Route]:
     """Yield a workflow's triggers as routes."""
     for trigger_id, trigger in entry.definition.triggers.items():
         window = None if trigger.dedupe is None else seconds(trigger.dedupe)
-        yield Route(entry, trigger_id, trigger, trigger.pipeline or next(iter(entry.plans)), window)
+        pipeline_id = trigger.pipeline or next(iter(entry.plans))
+        yield Route(entry, trigger_id, trigger, pipeline_id, window, entry.functions.triggers[trigger_id])
 
 
 async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | BaseException | None:

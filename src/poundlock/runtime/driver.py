@@ -361,7 +361,8 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
     if hooks.on_prepare is not None and abort_request(run) is None:
         run.interruptible = True
         try:
-            refused = await prepare(run, hooks.on_prepare, hook_context(run))
+            hook = hooks.on_prepare.on(core.clock, run.services)
+            refused = await prepare(run, hook, hook_context(run))
         finally:
             run.interruptible = False
     return refused
@@ -411,7 +412,7 @@ class Boundaries:
         context = hook_context(run)
         run.interruptible = True
         try:
-            await call_hook(self._core, live.entry, "on_resume", context)
+            await call_hook(self._core, live.entry, "on_resume", context, services=run.services)
         finally:
             run.interruptible = False
         context.flush()

@@ -13,10 +13,10 @@ from poundlock.clock import Clock
 from poundlock.guard import call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.modes import Mode
-from poundlock.model.receipts import ReceiptLine
-from poundlock.model.runs import RunResult
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.plan import PipelinePlan
+from poundlock.runtime.hooks import BoundHook, BoundHooks
 from poundlock.runtime.tasks import Tasks
 from poundlock.services.install import WorkflowServices
 
@@ -24,17 +24,6 @@ if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
 
 log = logging.getLogger("poundlock.runtime")
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a workflow's owner wants to be told. Each may be sync or async."""
-
-    on_prepare: Callable[[Any], Any] | None = None
-    on_complete: Callable[[RunResult], Any] | None = None
-    on_resume: Callable[[Any], Any] | None = None
-    on_cleanup: Callable[[], Any] | None = None
-    on_dispatch: Callable[[ReceiptLine], Any] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +34,9 @@ class Registered:
     definition: WorkflowDefinition
     mode: Mode
     plans: dict[str, PipelinePlan]
+    functions: Bindings
     services: WorkflowServices
-    hooks: Hooks
+    hooks: BoundHooks
     make_container: Callable[[ActiveRun], ArtifactContainer]
     invoked: tuple[str | None, str] | None
     """The trigger and pipeline that an invocation without a trigger means; None if it has to name one."""
@@ -67,19 +57,34 @@ class HookCaller(Protocol):
         """Return the context to call a hook in; None for the current one."""
 
 
-async def call_hook(core: HookCaller, entry: Registered, name: str, *args: Any) -> BaseException | None:
+async def call_hook(
+    core: HookCaller,
+    entry: Registered,
+    name: str,
+    *args: Any,
+    services: Callable[[], ArtifactContainer] | None = None,
+) -> BaseException | None:
     """Call a hook if there is one; returns what it raised, after logging it. A hook never stops or holds anybody else.
 
-    One that is async has `hook_timeout` seconds; then it is cancelled, and left behind if it does not end.
+    One that is async, or asks for services, has `hook_timeout` seconds; then it is cancelled, and left behind if it
+    does not end.
+
+    Args:
+        core: the clock and the time it has.
+        entry: whose hook.
+        name: which.
+        args: the documented argument, if it has one.
+        services: gives the container its services come from; default: the workflow's.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled.
     """
-    hook = getattr(entry.hooks, name)
+    hook: BoundHook | None = getattr(entry.hooks, name)
     if hook is None:
         return None
+    function = hook.on(core.clock, services or (lambda: entry.services.container))
     answer = await call_within(
-        core.hook_timeout, hook, *args, clock=core.clock, keep=core.tasks.keep, context=core.context_of_hook()
+        core.hook_timeout, function, *args, clock=core.clock, keep=core.tasks.keep, context=core.context_of_hook()
     )
     if answer.error is not None:
         log.error("%s of workflow '%s' raised\n%s", name, entry.id, log_text(answer.error))

@@ -11,15 +11,18 @@ from poundlock.codecs import dump
 from poundlock.errors import HookTimeout, PoundlockError
 from poundlock.guard import call_now, call_within, log_text
 from poundlock.model.definitions import WorkflowDefinition
+from poundlock.model.runs import Checkpoint
 from poundlock.model.timeline import read_entries
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.waits import AnnouncedWaits
 from poundlock.runtime.core import Core
 from poundlock.runtime.core import log as core_log
+from poundlock.runtime.entries import Registered
 from poundlock.runtime.healing import patiently, tell
 from poundlock.runtime.run_table import LiveRun
 from poundlock.services.install import WorkflowServices
+from poundlock.services.pause import NoWaits
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
@@ -100,15 +103,29 @@ async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun)
         last *= 8
 
 
+def container_of_ended(core: Core, entry: Registered, checkpoint: Checkpoint) -> ArtifactContainer:
+    """Return a container for a hook of a run that nobody drives any more; whoever made it disposes it."""
+    definition = entry.definition
+
+    def state() -> Any:
+        return _registry(core).make(definition.id, checkpoint.state, definition.state)
+
+    return entry.services.run_container(checkpoint.record.identity.run_id, state, NoWaits())
+
+
 def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:
     """Return the store that a run's services select its state from; the run keeps it up to date from now on."""
+    if run.state_store is None:
+        run.state_store = _registry(core).make(definition.id, run.state, definition.state)
+    return run.state_store
+
+
+def _registry(core: Core) -> Any:
     from poundlock.state import StateRegistry
 
     if core.state_registry is None:
         core.state_registry = StateRegistry()
-    if run.state_store is None:
-        run.state_store = core.state_registry.make(definition.id, run.state, definition.state)
-    return run.state_store
+    return core.state_registry
 
 
 async def close_container(core: Core, live: LiveRun, failure: BaseException | None = None) -> None:
@@ -121,11 +138,14 @@ async def close_container(core: Core, live: LiveRun, failure: BaseException | No
     """
     container, live.run.container = live.run.container, None
     live.run.state_store = live.run.failure = None
-    if container is None or container.idle:
-        return
+    if container is not None and not container.idle:
+        await dispose(core, container, live.run.identity.run_id, failure)
+
+
+async def dispose(core: Core, container: ArtifactContainer, run_id: str, failure: BaseException | None = None) -> None:
+    """Dispose services of a run within `hook_timeout`; what a clean-up raises is logged."""
     error = await _dispose(core, container, failure)
     if error is not None:
-        run_id = live.run.identity.run_id
         core_log.error("cleaning up services of run '%s' failed\n%s", run_id, log_text(error))
 
 

@@ -7,20 +7,21 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from poundlock.clock import timeout_after
+from poundlock.callables import is_coroutine_function
+from poundlock.clock import Clock, timeout_after
 from poundlock.errors import RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.ports import Bus, Publication
+from poundlock.ports import Bus, FollowsClock, Publication, Store
 from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import give_back, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
-from poundlock.runtime.entries import Hooks
 from poundlock.runtime.healing import FAULTS, again
+from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.registration import Subscriptions, register
 from poundlock.runtime.run_table import Phase
@@ -75,6 +76,7 @@ class Lifetime:
         core.move_to(State.STARTED)
         core.loop = asyncio.get_running_loop()
         try:
+            _follow(core.store, core.clock)
             await core.store.open(core.worker)
             self._opened = True
             core.check_accepting()  # it may have been stopped meanwhile
@@ -252,6 +254,14 @@ class Lifetime:
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)
+
+
+def _follow(store: Store | FollowsClock, clock: Clock) -> None:
+    """Let a store read time from this clock, if it reads any; a wrapper whose methods are all async keeps its own."""
+    # Not `isinstance`: from Python 3.12 on that does not see what a wrapper hands on.
+    adopt = getattr(store, "adopt", None)
+    if callable(adopt) and not is_coroutine_function(adopt):
+        adopt(clock)
 
 
 async def _set(event: asyncio.Event) -> None:

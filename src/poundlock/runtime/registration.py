@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-from poundlock.errors import AlreadyRegistered, EnvMissing, PoundlockError, RunFinished, RunNotFound
+from poundlock.errors import (
+    AlreadyRegistered,
+    EnvMissing,
+    InvalidDefinition,
+    PoundlockError,
+    RunFinished,
+    RunNotFound,
+)
+from poundlock.guard import repr_of
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
+from poundlock.model.validation import Fault, faults_of, refuse
 from poundlock.model.waits import wait_events
+from poundlock.pipeline.binding import Bindings, bind
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.compiling import compile_plans
+from poundlock.pipeline.injection import Injector
 from poundlock.ports import Subscription
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.entries import Hooks, Registered
+from poundlock.runtime.entries import Registered
 from poundlock.runtime.equipment import StageContainers, close_container, container_for, invoked_by_default
 from poundlock.runtime.healing import patiently
+from poundlock.runtime.hooks import BoundHooks, Hooks, bind_hooks
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.services.install import WorkflowServices, service_types
 
@@ -93,13 +106,19 @@ async def register(
         DuplicateKey, InvalidDefinition: the definition has faults; nothing was registered.
         EnvMissing: required variables are not set; all are named.
     """
-    definition = workflow.definition if isinstance(workflow, Workflow) else workflow
+    if not isinstance(workflow, Workflow | WorkflowDefinition):
+        raise InvalidDefinition(f"{repr_of(workflow, 60)} is no Workflow: give workflows one by one", path="workflow")
+    definition, faults = workflow.draft() if isinstance(workflow, Workflow) else (workflow, faults_of(workflow))
     if definition.id in core.entries:
         raise AlreadyRegistered(
             f"a workflow '{definition.id}' is registered already: deregister it first, or give this one another id",
             workflow_id=definition.id,
         )
-    services = WorkflowServices(core, definition)
+    usable = tuple(service for service in definition.services if isinstance(service, Service))
+    services = WorkflowServices(core, replace(definition, services=usable))
+    mode = definition.mode if mode is None else mode
+    bound, bound_hooks, more = _bound(definition, mode, hooks, services, global_services)
+    refuse(definition.id, [*faults, *more])
     missing = [name for name in definition.requires_env if services.env.get(name) is None]
     if missing:
         raise EnvMissing(
@@ -107,18 +126,20 @@ async def register(
             workflow_id=definition.id,
             missing=missing,
         )
-    plans = compile_plans(definition, service_types(definition.services, global_services))
-    services.validate()
+    if isinstance(workflow, Workflow):
+        workflow.built(definition)
+    plans = compile_plans(definition, bound)
     if services.has_stages:
         for plan in plans.values():
             plan.stage_services = StageContainers(core, services)
     entry = Registered(
         definition.id,
         definition,
-        mode or definition.mode,
+        mode,
         plans,
+        bound,
         services,
-        hooks,
+        bound_hooks,
         container_for(core, services, definition),
         invoked_by_default(definition),
     )
@@ -128,6 +149,21 @@ async def register(
         subscriptions.take(pattern)
         entry.subscribed.append(pattern)
     return entry
+
+
+def _bound(
+    definition: WorkflowDefinition, mode: Mode, hooks: Hooks, services: WorkflowServices, globals_: Sequence[Service]
+) -> tuple[Bindings, BoundHooks, list[Fault]]:
+    """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
+    faults = services.faults()
+    if not hasattr(mode, "accept"):
+        faults.append(
+            ("mode", f"{repr_of(mode, 60)} is no mode: use Transient, Serialized, SingletonLoop or Exclusive")
+        )
+    injector = Injector(definition.state, service_types(services.own, globals_), services.fault_of)
+    bound = bind(definition, mode, injector)
+    bound_hooks = bind_hooks(hooks, injector, services.fault_of)
+    return bound, bound_hooks, [*faults, *injector.faults]
 
 
 def _wanted(entry: Registered) -> list[str]:

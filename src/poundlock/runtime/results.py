@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from poundlock.clock import timeout_after
-from poundlock.model.durations import Duration, optional_seconds
+from poundlock.model.durations import Duration
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
+from poundlock.model.validation import duration
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
 from poundlock.runtime.reading import result_of_checkpoint
@@ -67,9 +68,10 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
     if timeout is None and len(run_ids) == 1:  # nearly always; gathering would take a task of its own
         return [await rested(core, run_ids[0])]
     loop = asyncio.get_running_loop()
+    limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
     waiting = [loop.create_task(rested(core, run_id)) for run_id in run_ids]
     try:
-        async with timeout_after(core.clock, optional_seconds(timeout)):
+        async with limit:
             return list(await asyncio.gather(*waiting))
     finally:
         for each in waiting:
@@ -77,7 +79,7 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
 
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
-    limit = timeout_after(core.clock, optional_seconds(timeout))
+    limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
     # Waiting begins before the store is asked: an end that comes while it answers is heard.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
         if not core.runs.has_task(run_id):

@@ -16,14 +16,14 @@ from poundlock.clock import Clock, SystemClock
 from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Service
-from poundlock.model.durations import Duration, seconds
+from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Mode
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_global_services
+from poundlock.model.validation import check_global_services, duration
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, reading, results
@@ -35,7 +35,7 @@ from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core
 from poundlock.runtime.emitting import emit, explain, merged
-from poundlock.runtime.entries import Hooks
+from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.registration import deregister
 from poundlock.services.install import global_container
@@ -51,7 +51,8 @@ class WorkflowRuntime:
     Args:
         workflows: registered at the start, in their own mode and without hooks; use `register` for more.
         bus: where events are published and heard; default: a LocalBus of its own.
-        store: None keeps everything in memory; "sqlite:///runs.db" or a Store makes it durable.
+        store: None keeps everything in memory; "sqlite:///runs.db", `Path("runs.db")` or a Store makes it durable. A
+            Store follows this runtime's clock, unless it was given one.
         services: global services, or a dependency-injector container whose providers become global services.
         env: variables for `__env__`; default: the process's environment.
         clock: default: the system's.
@@ -66,7 +67,7 @@ class WorkflowRuntime:
         self,
         *workflows: Workflow,
         bus: Bus | None = None,
-        store: str | Store | None = None,
+        store: str | os.PathLike[str] | Store | None = None,
         services: Iterable[Service] | Any = (),
         env: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -78,7 +79,7 @@ class WorkflowRuntime:
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
-        self.store: Store = open_store(store, clock=self.clock) if store is None or isinstance(store, str) else store
+        self.store: Store = open_store(store, clock=self.clock)
         self.bus = bus if bus is not None else lifetime.default_bus()
         parents, self.services = lifetime.split_services(services)
         check_global_services(self.services)
@@ -89,10 +90,11 @@ class WorkflowRuntime:
             ids=default_ids,
             env=os.environ if env is None else env,
             timeline=timeline,
-            pause_window=seconds(pause_window),
-            abort_grace=seconds(abort_grace),
-            hook_timeout=seconds(hook_timeout),
+            pause_window=duration("pause_window", pause_window),
+            abort_grace=duration("abort_grace", abort_grace),
+            hook_timeout=duration("hook_timeout", hook_timeout),
             container=lambda: global_container(self.clock, self.services, parents),
+            has_services=bool(parents or self.services),
             state_registry=state_registry,
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
@@ -364,4 +366,4 @@ class WorkflowRuntime:
         on when a runtime is started on it again.
         """
         self._core.here()
-        await self._lifetime.stop(drain=seconds(drain))
+        await self._lifetime.stop(drain=duration("drain", drain))

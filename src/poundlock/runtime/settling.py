@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
 from poundlock.model.changes import Changes, Release
 from poundlock.model.lifecycle import RunStatus, check_move
-from poundlock.model.runs import RunError, RunIdentity
+from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
 from poundlock.pipeline.outcome import (
     Aborted,
     Completed,
@@ -30,12 +30,15 @@ from poundlock.pipeline.outcome import (
 from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
-from poundlock.runtime.equipment import close_container, note_exports
+from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
 from poundlock.runtime.healing import FAULTS, again, read_checkpoint, tell
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
 from poundlock.runtime.waiters import own_copy
+
+if TYPE_CHECKING:  # heavy, and needed for a type alone
+    from poundlock.artifacts import ArtifactContainer
 
 _RUNNING, _READY, _COMPLETED = RunStatus.RUNNING, RunStatus.READY, RunStatus.COMPLETED
 _PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
@@ -173,7 +176,8 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if core.runs.mine(live):
             core.runs.rest(live)
         if ended and hooks.on_complete is not None and result is not None:
-            await _whatever_happens(core, call_hook(core, live.entry, "on_complete", own_copy(result)))
+            told = call_hook(core, live.entry, "on_complete", own_copy(result), services=run.services)
+            await _whatever_happens(core, told)
         if run.container is not None:
             await _whatever_happens(core, close_container(core, live, failure_of_outcome(run, outcome)))
     run.failure = None
@@ -230,14 +234,33 @@ async def _tell_end(core: Core, run_id: str) -> None:
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
-    if workflow is not None:
-        await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result)))
+    if workflow is not None and workflow.hooks.on_complete is not None and checkpoint is not None:
+        await _told_complete(core, workflow, entry, checkpoint, result)
     if isinstance(entry, LiveRun):
         aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
         await _whatever_happens(core, close_container(core, entry, aborted))
     if workflow is not None:
         await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
     core.waiters.answer(result)
+
+
+async def _told_complete(
+    core: Core, workflow: Registered, entry: object, checkpoint: Checkpoint, result: RunResult
+) -> None:
+    """Call `on_complete` for a run that ended without being driven; its services are made if the hook asks for any."""
+    if isinstance(entry, LiveRun):
+        told = call_hook(core, workflow, "on_complete", own_copy(result), services=entry.run.services)
+        await _whatever_happens(core, told)
+        return
+    made: list[ArtifactContainer] = []
+
+    def services() -> ArtifactContainer:
+        made.append(container_of_ended(core, workflow, checkpoint))
+        return made[0]
+
+    await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result), services=services))
+    for container in made:
+        await _whatever_happens(core, dispose(core, container, result.run_id))
 
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from poundlock.callables import provided_type
 from poundlock.clock import Clock
-from poundlock.errors import BundleDamaged
-from poundlock.model.annotations import provided_type
+from poundlock.errors import BundleDamaged, DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.definitions import Service, WorkflowDefinition
+from poundlock.model.validation import Fault, service_faults
 from poundlock.services.env import EnvService
 from poundlock.services.pause import NoWaits, PauseService, RunWaits
 
@@ -35,6 +36,10 @@ class Home(Protocol):
 
     clock: Clock
     env: Mapping[str, str]
+
+    @property
+    def has_services(self) -> bool:
+        """Whether there are global services."""
 
     @property
     def container(self) -> ArtifactContainer:
@@ -77,6 +82,21 @@ def global_container(clock: Clock, services: Iterable[Service], parents: Iterabl
     return container
 
 
+def _faults_of(service: Service) -> list[Fault]:
+    """Return what is wrong with a service by itself: its options, or a factory that nothing can call."""
+    from poundlock.artifacts import TemplateSet
+
+    path = f"services.{service.id}"
+    try:
+        TemplateSet([template_of(service)])
+    except InvalidDefinition as error:
+        if error.faults:
+            return [(f"services.{where}", text) for where, text in error.faults]
+        inside = (error.path or "").startswith(f"{service.id}.")
+        return [(f"services.{error.path}" if inside else path, error.message)]
+    return []
+
+
 class WorkflowServices:
     """The services of one registered workflow: its container, and the recipes of its runs' containers."""
 
@@ -86,8 +106,17 @@ class WorkflowServices:
         self._container: ArtifactContainer | None = None
         self._templates: dict[str, TemplateSet] = {}
         """Recipes of the containers of runs and of stages, by scope; read when the first of them is made."""
+        self._sound = True
+        """Whether the services can be looked at together; `faults` finds out."""
+        self._probes: tuple[ArtifactContainer, ArtifactContainer] | None = None
+        """Containers like those of a stage and its run, to look at while the workflow is registered."""
         self._exports = any(service.options.get("serializable") for service in self._services_of(_RUN))
         self.env = EnvService(definition.env, home.env)
+
+    @property
+    def own(self) -> tuple[Service, ...]:
+        """The services of the workflow itself."""
+        return self._definition.services
 
     @property
     def container(self) -> ArtifactContainer:
@@ -215,15 +244,60 @@ class WorkflowServices:
         held = (_STAGE,) if scope == _STAGE else (_RUN, "transient")
         return [service for service in self._definition.services if service.scope in held]
 
-    def validate(self) -> None:
-        """Check the graph of services as far as it can be known, all faults at once (`InvalidDefinition`).
+    def faults(self) -> list[Fault]:
+        """Return what is wrong with the graph of services, as far as it can be known.
 
         A stage's container sees all of it: its own services, the run's, the workflow's, and the global ones.
         """
-        if not self._definition.services:
-            return
-        container = self.run_container("of any run", dict, NoWaits())
-        (self.stage_container("stage", container, None) if self.has_stages else container).validate()
+        if not self._definition.services and not self._home.has_services:
+            return []
+        faults: list[Fault] = []
+        for service in self._definition.services:
+            if any(service_faults("", service)):
+                self._sound = False  # told with the definition's own faults
+            else:
+                faults += _faults_of(service)
+        self._sound = self._sound and not faults
+        if not self._sound:
+            return faults
+        try:
+            return [(f"services.{key}", text) for key, text in self._probed()[0].faults()]
+        except DuplicateKey:
+            self._sound = False  # told with the definition's own faults
+            return []
+        except InvalidDefinition as error:  # of a global service
+            self._sound = False
+            return [(f"services.{path}", text) for path, text in error.faults] or [("services", error.message)]
+
+    def fault_of(self, key: str, *, asked_in: Literal["stage", "run", "workflow"] = "stage") -> str | None:
+        """Return what is wrong with asking for a service; None if it is there.
+
+        Args:
+            key: which service.
+            asked_in: who asks. A stage sees its own services, the run's, the workflow's and the global ones; the hooks
+                of a run those from the run's on; what is called outside of runs those from the workflow's on.
+        """
+        if not self._sound:
+            return None  # what is wrong with the services has to be mended first
+        try:
+            stage, run = self._probed()
+            if {"stage": stage, "run": run, "workflow": self.container}[asked_in].find(key) is not None:
+                return None
+            if asked_in == "workflow" and run.find(key) is not None:
+                return f"service '{key}' lives only as long as a run: ask for one of the workflow or a global one"
+            if stage.find(key) is not None:
+                return f"service '{key}' lives only as long as a stage: ask for one that is there outside of stages"
+        except InvalidDefinition as error:  # several provide the class
+            return error.message
+        known = [name for each in (stage, *stage.above()) for name in each.known()]
+        return f"there is no service '{key}': {suggest(key, list(dict.fromkeys(known)))}"
+
+    def _probed(self) -> tuple[ArtifactContainer, ArtifactContainer]:
+        """Return the containers of a stage and its run, to look at; the same if no service lives as long as a stage."""
+        if self._probes is None:
+            run = self.run_container("of any run", dict, NoWaits())
+            self._probes = (self.stage_container("stage", run, None) if self.has_stages else run, run)
+        return self._probes
 
     async def close(self) -> None:
         """Dispose the workflow's services."""

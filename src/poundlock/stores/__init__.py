@@ -1,30 +1,76 @@
-"""Store adapters. They do not know each other; `open` finds the one a URL names."""
+"""Store adapters. They do not know each other; `open` finds the one that is meant."""
 
 from __future__ import annotations
 
+import os
+import warnings
+from typing import Any, Final
+
 from poundlock.clock import Clock
-from poundlock.errors import StoreUnavailable
+from poundlock.errors import InvalidDefinition, StoreUnavailable
+from poundlock.guard import repr_of
 from poundlock.ports import Store
 from poundlock.stores.memory import MemoryStore
 
 __all__ = ["MemoryStore", "open"]
 
+_ACCEPTED: Final = "a URL (sqlite:///runs.db, memory:), a path (pathlib.Path('runs.db')), None, or a Store object"
+_IN_MEMORY: Final = ("sqlite://", "sqlite:///:memory:", ":memory:")
+"""How SQLAlchemy and sqlite3 call a database that is no file: a connection each, which cannot be shared."""
 
-def open(url: str | None, *, clock: Clock | None = None) -> Store:
-    """Return the store a URL names, not yet connected.
+
+def open(what: str | os.PathLike[str] | Store | None, *, clock: Clock | None = None) -> Store:
+    """Return the store that is meant, not yet connected.
 
     Args:
-        url: None or "memory:", or "sqlite:///relative.db" / "sqlite:////absolute.db" (SQLAlchemy's slashes).
-        clock: told while the store works outside the event loop; default: nobody is.
+        what: None or "memory:"; a URL, "sqlite:///relative.db" or "sqlite:////absolute.db" (SQLAlchemy's slashes); the
+            path of a SQLite file as a path-like object; or a Store, which is returned as it is.
+        clock: told while the store works outside the event loop; default: nobody is. A Store object keeps its own.
 
     Raises:
         StoreUnavailable: no adapter for this URL.
+        InvalidDefinition: it is none of these.
     """
-    if url is None or url in ("memory:", "memory://"):
+    if what is None or (isinstance(what, str) and what in ("memory:", "memory://")):
         return MemoryStore()
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        from poundlock.stores.sqlite import SqliteStore
+    if isinstance(what, str):
+        return _by_url(what, clock)
+    if isinstance(what, os.PathLike):
+        path = os.fspath(what)
+        if isinstance(path, str):
+            return _by_path(path, clock)
+    elif _is_store(what):
+        return what
+    raise InvalidDefinition(f"{repr_of(what, 60)} is no store: give {_ACCEPTED}", path="store")
 
-        return SqliteStore(rest[1:], clock=clock)
-    raise StoreUnavailable(f"no store for '{url}': use memory: or sqlite:///path/to/file.db", path="store")
+
+def _by_url(url: str, clock: Clock | None) -> Store:
+    scheme, _, rest = url.partition("://")
+    if url in _IN_MEMORY:
+        return _in_memory(url)
+    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return _by_path(rest[1:], clock)
+    raise StoreUnavailable(f"there is no store for '{url}': give {_ACCEPTED}", path="store")
+
+
+def _by_path(path: str, clock: Clock | None) -> Store:
+    if path in _IN_MEMORY:
+        return _in_memory(path)
+    from poundlock.stores.sqlite import SqliteStore
+
+    return SqliteStore(path, clock=clock)
+
+
+def _in_memory(name: str) -> Store:
+    warnings.warn(
+        f"'{name}' is no file, so the memory store is used: nothing outlives this process. Say store=None to mean it",
+        stacklevel=4,
+    )
+    return MemoryStore()
+
+
+def _is_store(what: Any) -> bool:
+    """Whether it can be a Store; that it keeps the port's promises only its tests can tell."""
+    return not isinstance(what, type) and all(
+        callable(getattr(what, name, None)) for name in ("open", "close", "commit", "claim")
+    )

@@ -147,6 +147,34 @@ async def test_fields_are_validated_to_the_annotation(runtime, annotation, value
     assert seen == [got]
 
 
+async def test_a_nested_model_may_be_asked_for_as_data(runtime):
+    """A field of a model is given as the annotation says: as the model, a base of it, or plain data."""
+
+    class Base(BaseModel):
+        id: int
+
+    class Nested(Base):
+        note: str = "none"
+
+    class Outer(BaseModel):
+        inner: Nested
+        count: int = 0
+
+    seen = []
+
+    async def as_data(inner: dict):
+        seen.append(inner)
+
+    async def as_base(inner):
+        seen.append(inner)
+
+    as_base.__annotations__ = {"inner": Base}
+    for action in (as_data, as_base):
+        await given(runtime, action, {"inner": {"id": 1}}, state=Outer)
+    assert seen == [{"id": 1}, Nested(id=1)]
+    assert type(seen[1]) is Nested
+
+
 @pytest.mark.parametrize(
     ("payload", "says"),
     [({}, "the state has no field 'amount'"), ({"amount": "many"}, "'amount' does not fit its annotation")],

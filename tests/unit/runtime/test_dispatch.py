@@ -138,7 +138,7 @@ class Order(BaseModel):
 async def test_map_gives_the_initial_state(runtime):
     """What `map` returns, a mapping or a model, is what the run's state begins with."""
     rt = await runtime(
-        workflow("dict", map=lambda e: {"n": e.payload["id"]}), workflow("model", map=lambda e: Order(id=4))
+        workflow("dict", map=lambda event: {"n": event.payload["id"]}), workflow("model", map=lambda event: Order(id=4))
     )
     results = await (await rt.emit("order.placed", id=3)).results()
     assert {result.workflow_id: dict(result.state) for result in results} == {
@@ -240,7 +240,7 @@ async def test_keywords_are_merged_into_the_payload(runtime):
 
 async def test_a_payload_that_is_no_mapping_needs_a_map(runtime):
     """A list as payload is fine for a trigger with a map, and rejected by one without."""
-    rt = await runtime(workflow("plain"), workflow("mapped", map=lambda e: {"all": e.payload}))
+    rt = await runtime(workflow("plain"), workflow("mapped", map=lambda event: {"all": event.payload}))
     receipt = await rt.emit("order.placed", [1, 2])
     lines = {line.workflow_id: line for line in receipt.lines}
     assert lines["plain"].verdict is Verdict.REJECTED

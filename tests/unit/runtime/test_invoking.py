@@ -41,7 +41,7 @@ def workflow(id="wf", triggers=None, pipelines=("a",), **options):
 # -- which trigger, which pipeline
 async def test_the_only_trigger_is_meant(runtime):
     """Without a trigger id the only trigger is taken, with its map; `when` and modes do not count."""
-    trigger = Trigger("go", map=lambda e: {"got": e.payload}, when=[Condition("never", "exists")])
+    trigger = Trigger("go", map=lambda event: {"got": event.payload}, when=[Condition("never", "exists")])
     heard = []
     rt = await runtime()
     await rt.register(workflow(triggers={"t": trigger}, mode=Exclusive()), on_dispatch=heard.append)
@@ -58,7 +58,7 @@ async def test_the_only_trigger_is_meant(runtime):
 
 async def test_else_the_only_pipeline(runtime):
     """With several triggers, or none, the only pipeline is taken, without any trigger's map."""
-    triggers = {"x": Trigger("x", map=lambda e: {"mapped": 1}), "y": Trigger("y")}
+    triggers = {"x": Trigger("x", map=lambda event: {"mapped": 1}), "y": Trigger("y")}
     rt = await runtime(workflow(triggers=triggers), workflow("none"))
     for id in ("wf", "none"):
         result = await rt.run(id, n=1)

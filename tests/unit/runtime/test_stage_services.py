@@ -493,7 +493,7 @@ async def test_a_serialisable_one_is_refused(runtime, db):
     rt = await runtime()
     with pytest.raises(InvalidDefinition) as refused:
         await rt.register(wf)
-    assert refused.value.faults[0][0] == "services.tx.options"
+    assert refused.value.faults[0][0] == "services.tx.serializable"
 
 
 # -------------------------------------------------------------------------------------------------- services of runs

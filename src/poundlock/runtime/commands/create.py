@@ -60,8 +60,9 @@ async def create(core: Core, command: Create) -> str:
     else:
         event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload, run_id)
     initial = {} if event.payload is None else event.payload
-    if trigger is not None and trigger.map is not None:
-        answer = call_now(trigger.map, event.detached())
+    mapped = None if trigger_id is None else entry.functions.triggers[trigger_id].map
+    if mapped is not None:
+        answer = call_now(mapped, event.detached())
         if isinstance(answer.error, Exception) and not isinstance(answer.error, (StopIteration, StopAsyncIteration)):
             raise answer.error
         if answer.error is not None:  # what would end a process, or means something to a coroutine

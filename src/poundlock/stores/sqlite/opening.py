@@ -163,6 +163,8 @@ def _real(path: str) -> str:
             f"this Python comes with SQLite {sqlite3.sqlite_version}, and the store needs {needed}: use a newer Python",
             store=path,
         )
+    if path == ":memory:":
+        raise StoreUnavailable("':memory:' is no file: use the memory store, which is store=None", store=path)
     if not path or os.path.isdir(path):  # noqa: PTH112 - as above
         raise StoreUnavailable(f"'{path}' is a directory: give the path of a file in it", store=path)
     return os.path.realpath(path)

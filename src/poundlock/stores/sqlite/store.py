@@ -49,7 +49,7 @@ class SqliteStore:
         synchronous: "FULL": what was acknowledged survives a power cut. "NORMAL": it survives a crash of the process,
             but a power cut may take the last moments. "OFF": a power cut may damage the file.
         readonly: only look, also while a runtime owns the file: no lock, no writes, and nobody's runs are given back.
-        clock: is told while work is under way.
+        clock: is told while work is under way; default: the clock of the runtime that opens it.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class SqliteStore:
         self.readonly = readonly
         self._synchronous: Synchronous = synchronous
         self._clock: Clock = clock or SystemClock()
+        self._has_own_clock = clock is not None
         self._index = Index((), ())
         self._lock: OwnerLock | None = None
         self._writer: Writer | None = None
@@ -76,6 +77,11 @@ class SqliteStore:
         self._refusal = f"the store '{self.path}' is not open: await open() first"
 
     # ------------------------------------------------------------------------------------------------ lifetime
+    def adopt(self, clock: Clock) -> None:
+        """Read time from a runtime's clock, unless this store was given one, or is open."""
+        if not self._has_own_clock and self._lookups is None:
+            self._clock = clock
+
     async def open(self, worker: str) -> None:  # noqa: ARG002 - for stores that several workers share
         """Take the file over, check or make its schema, and give the runs of dead owners back."""
         if self._lookups is not None:

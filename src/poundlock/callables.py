@@ -1,0 +1,218 @@
+"""What callables say of themselves: their name, their parameters, their annotations. The one reader of all of it.
+
+House rule: nothing is called here, and nothing here raises, however odd the callable. What cannot be read is None, or
+an `Unresolved` annotation; what that means is decided by who asks.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+from poundlock.guard import call_now
+
+_Parameter = inspect.Parameter
+_VARIADIC: Final = (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
+
+
+# ------------------------------------------------------------------------------------------------ what it is
+def called_name(function: Any) -> str | None:
+    """Return the name of a callable: its own, or that of the function behind a partial; None if it has none."""
+    name = call_now(getattr, function, "__name__", None).value
+    if isinstance(name, str) and name:
+        return name
+    return called_name(function.func) if isinstance(function, functools.partial) else None
+
+
+def function_behind(function: Any) -> Any:
+    """Return what runs when a callable is called: the function behind partials and callable objects; a class itself."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    return type(function).__call__
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives a coroutine, as far as it says so."""
+    return any(call_now(inspect.iscoroutinefunction, each).value for each in (function, function_behind(function)))
+
+
+def is_generator_function(function: Any) -> bool:
+    """Whether calling it gives a generator, sync or async, so that nothing of its body runs."""
+    target = function_behind(function)
+    return any(call_now(is_one, target).value for is_one in (inspect.isgeneratorfunction, inspect.isasyncgenfunction))
+
+
+def runs_later(function: Any) -> bool:
+    """Whether calling it runs nothing of its body yet: a generator function, or one that makes a context manager."""
+    return is_generator_function(function) or manages(function) is not None
+
+
+def manages(function: Any) -> Any:
+    """Return `contextmanager` or `asynccontextmanager` if one of them made this function, else None.
+
+    They give plain functions that share one body each; that body tells them from other decorators.
+    """
+    code = getattr(function_behind(function), "__code__", None)
+    return _MANAGERS.get(code) if isinstance(code, types.CodeType) else None
+
+
+@contextmanager
+def _manager() -> Iterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _async_manager() -> typing.AsyncIterator[None]:
+    yield
+
+
+_MANAGERS: Final = {_manager.__code__: contextmanager, _async_manager.__code__: asynccontextmanager}
+
+
+# ------------------------------------------------------------------------------------------------ its parameters
+def parameters_of(function: Any) -> list[_Parameter] | None:
+    """Return the parameters of a callable, without those that a partial has filled by name; None if it does not tell.
+
+    Builtins and compiled callables often do not, and a `__signature__` may raise.
+    """
+    answer = call_now(inspect.signature, function)
+    if answer.error is not None:
+        return None
+    filled: set[str] = set()
+    behind = function
+    while isinstance(behind, functools.partial):
+        filled |= behind.keywords.keys()
+        behind = behind.func
+    found = [each for each in answer.value.parameters.values() if each.name not in filled]
+    if tells_nothing(found) and not _is_python(function):
+        return None  # what is compiled often claims to take everything
+    return found
+
+
+def _is_python(function: Any) -> bool:
+    unwrapped = call_now(inspect.unwrap, function_behind(function))
+    return call_now(getattr, unwrapped.value, "__code__", None).value is not None
+
+
+def tells_nothing(parameters: list[_Parameter]) -> bool:
+    """Whether a callable has only `*args` and `**kwargs`, as a wrapper without `functools.wraps` does."""
+    return bool(parameters) and all(each.kind in _VARIADIC for each in parameters)
+
+
+# ------------------------------------------------------------------------------------------------ its annotations
+class Unresolved:
+    """Stands for an annotation, or a name in one, that cannot be read where the function was written.
+
+    Each is a class of its own, so that it can stand where a type stands, in `Annotated[Missing, ...]` for example.
+
+    Attributes:
+        text: what is written.
+        missing: names in it that do not exist there, such as those imported under `if TYPE_CHECKING:`.
+        service: the id of a `Use("id")` in the text, if there is one.
+    """
+
+    text: str = ""
+    missing: tuple[str, ...] = ()
+    service: str | None = None
+
+
+def is_unresolved(hint: Any) -> bool:
+    """Whether an annotation is an `Unresolved`."""
+    return isinstance(hint, type) and issubclass(hint, Unresolved)
+
+
+def annotations_of(function: Any) -> dict[str, Any]:
+    """Return a callable's annotations as objects; what cannot be resolved becomes a subclass of `Unresolved`."""
+    target = function_behind(function)
+    if isinstance(target, type):
+        target = inspect.getattr_static(target, "__init__")
+    unwrapped = call_now(inspect.unwrap, target)
+    target = target if unwrapped.error is not None else unwrapped.value
+    raw = call_now(getattr, target, "__annotations__", None).value
+    if not isinstance(raw, dict) or not raw:
+        return {}
+    if all(isinstance(hint, type) for hint in raw.values()):
+        return dict(raw)  # often, and then there is nothing to resolve
+    whole = call_now(functools.partial(typing.get_type_hints, include_extras=True), target)
+    if whole.error is None and isinstance(whole.value, dict):
+        return whole.value
+    scope = _Scope(target)
+    return {name: scope.resolve(hint) for name, hint in raw.items()}
+
+
+class _Scope(dict[str, Any]):
+    """The names a function sees. One that is missing stands for itself: `Annotated[Missing, Use("db")]` still works."""
+
+    def __init__(self, function: Any) -> None:
+        module = sys.modules.get(getattr(function, "__module__", None) or "", builtins)
+        super().__init__(vars(builtins) | vars(module) | getattr(function, "__globals__", {}))
+        self._missing: list[str] = []
+        code = getattr(function, "__code__", None)
+        for name, cell in zip(
+            code.co_freevars if code else (), getattr(function, "__closure__", None) or (), strict=False
+        ):
+            try:
+                self[name] = cell.cell_contents
+            except ValueError:
+                continue  # a variable of the enclosing function that has no value yet
+
+    def __missing__(self, name: str) -> Any:
+        self._missing.append(name)
+        return _stand_in(name, (name,))
+
+    def resolve(self, hint: Any) -> Any:
+        if not isinstance(hint, str):
+            holder = types.SimpleNamespace(__annotations__={"it": hint})
+            inner = call_now(lambda: typing.get_type_hints(holder, dict(self), include_extras=True)["it"])
+            return hint if inner.error is not None else inner.value
+        self._missing.clear()
+        answer = call_now(lambda: eval(hint, {}, self))  # noqa: S307 - the text of an annotation in the user's own source
+        if answer.error is None and not isinstance(answer.value, str):
+            return answer.value
+        return _stand_in(hint, tuple(dict.fromkeys(self._missing)))
+
+
+def _stand_in(text: str, missing: tuple[str, ...]) -> Any:
+    name = text if text.isidentifier() else "Unresolved"
+    return type(name, (Unresolved,), {"text": text, "missing": missing, "service": _used_in(text)})
+
+
+def _used_in(text: str) -> str | None:
+    """Return the id in `Use("id")`, also where Use itself is imported for type checkers only."""
+    answer = call_now(ast.parse, text.strip())
+    if answer.error is not None:
+        return None
+    for node in ast.walk(answer.value):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "key")]
+        if name == "Use" and len(given) == 1 and isinstance(given[0], ast.Constant) and isinstance(given[0].value, str):
+            return given[0].value
+    return None
+
+
+def provided_type(factory: Any) -> Any:
+    """Return the type a service factory provides: the class itself, or what its return annotation says.
+
+    A generator or context manager provides what it yields: `Iterator[T]`, `Generator[T, ...]` and the like give T.
+    """
+    target = factory
+    while isinstance(target, functools.partial):
+        target = target.func
+    if isinstance(target, type):
+        return target
+    hint = annotations_of(factory).get("return")
+    if runs_later(factory):
+        hint = next(iter(typing.get_args(hint)), None)
+    return None if hint is type(None) or is_unresolved(hint) else hint

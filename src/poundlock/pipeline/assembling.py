@@ -1,0 +1,52 @@
+"""Parts of a workflow's definition as a whole: what identifies its structure, and functions that nothing would call."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import MethodType
+from typing import Any
+
+from poundlock.callables import called_name
+from poundlock.codecs import dump
+from poundlock.guard import call_now, repr_of
+from poundlock.model.definitions import Instruction, Pipeline, Stage, Step
+from poundlock.model.validation import Fault
+
+
+def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
+    """Yield the functions under `on` that are no step, while others are: they would never be called."""
+    stages = [stage for pipeline in pipelines for stage in pipeline.stages if isinstance(stage, Stage)]
+    actions = [step.action for stage in stages for step in stage.steps if isinstance(step, Step)]
+
+    def is_step(function: Any) -> bool:
+        return any(function is each or (isinstance(each, MethodType) and function == each) for each in actions)
+
+    for trigger_id, function in triggered if actions else ():
+        behind = call_now(partial(inspect.unwrap, stop=is_step), function)
+        if behind.error is not None or not is_step(behind.value):
+            name = called_name(function) or repr_of(function, 60)
+            yield (
+                f"triggers.{trigger_id}",
+                (
+                    f"'{name}' is written under `on`, but it is no step, so it would never be called: "
+                    f"put `step` below `on` as well, or write `workflow.on(...)` on a line of its own"
+                ),
+            )
+
+
+def structure_hash(pipelines: Iterable[Pipeline]) -> str:
+    """Identify the structure a run can stand in: pipelines, stages, steps and where instructions lead. No code."""
+    structure = [
+        [pipeline.id, [[stage.id, [step.id for step in stage.steps], _lead(stage.router)] for stage in pipeline.stages]]
+        for pipeline in pipelines
+    ]
+    return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
+
+
+def _lead(router: Instruction | str | Callable[..., Any] | None) -> str | None:
+    if router is None or isinstance(router, str):
+        return router
+    return type(router).__name__

@@ -1,0 +1,106 @@
+"""Every function of a definition, bound: what each is given is worked out once, and all that nothing can give is found.
+
+It copes with definitions that have other faults, so that all of them can be told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from poundlock.callables import is_coroutine_function
+from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait, WorkflowDefinition
+from poundlock.model.modes import Mode
+from poundlock.model.waits import wait_refs
+from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
+from poundlock.pipeline.injection import RESERVED, ROUTER, STEP, Injector
+from poundlock.pipeline.plan import Binding
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerFunctions:
+    """A trigger's functions of the event; None where it has none."""
+
+    when: EventFunction | None = None
+    key: EventFunction | None = None
+    map: EventFunction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """The functions of one workflow by where they are: (pipeline, stage, step), (pipeline, stage), trigger."""
+
+    steps: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
+    routers: dict[tuple[str, str], Binding] = field(default_factory=dict)
+    patches: dict[tuple[str, str], PatchFunction] = field(default_factory=dict)
+    triggers: dict[str, TriggerFunctions] = field(default_factory=dict)
+    mode_key: EventFunction | None = None
+
+
+def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bindings:
+    """Bind the functions of a definition, and of the mode it is registered with; faults go to the injector."""
+    for name in RESERVED:
+        if name in getattr(injector.state_model, "model_fields", {}):
+            injector.fault(
+                f"state.{name}",
+                f"'{name}' is reserved: a parameter of this name gets something else, so no field of the state may "
+                f"have it. Give the field another name",
+            )
+    key = getattr(mode, "key", None)
+    bound = Bindings(mode_key=compile_event_function(key, "mode.key", injector) if callable(key) else None)
+    for name, trigger in definition.triggers.items():
+        if isinstance(trigger, Trigger):
+            bound.triggers[name] = _trigger(f"triggers.{name}", trigger, injector)
+    for pipeline in definition.pipelines.values():
+        _pipeline(pipeline, injector, bound)
+    return bound
+
+
+def _trigger(path: str, trigger: Trigger, injector: Injector) -> TriggerFunctions:
+    functions: Mapping[str, Any] = {"when": trigger.when, "key": trigger.key, "map": trigger.map}
+    compiled = {
+        name: compile_event_function(function, f"{path}.{name}", injector)
+        for name, function in functions.items()
+        if callable(function)
+    }
+    return TriggerFunctions(**compiled)
+
+
+def _pipeline(pipeline: Pipeline, injector: Injector, bound: Bindings) -> None:
+    for stage in _of_kind(pipeline.stages, Stage):
+        path = f"pipelines.{pipeline.id}.{stage.id}"
+        for step in _of_kind(stage.steps, Step):
+            action: object = step.action
+            if not callable(action):
+                continue
+            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", STEP)
+            if step.executor is not None and is_coroutine_function(step.action):
+                injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
+        router = stage.router
+        if isinstance(router, Pause) and isinstance(router.wait, Wait):
+            _refs(router.wait, f"{path}.router.wait", injector)
+            if callable(router.wait.patch):
+                patch = compile_patch(router.wait.patch, f"{path}.router.wait.patch", injector)
+                bound.patches[pipeline.id, stage.id] = patch
+        elif callable(router) and not isinstance(router, INSTRUCTIONS):
+            bound.routers[pipeline.id, stage.id] = injector.bind(router, f"{path}.router", ROUTER)
+
+
+def _refs(wait: Wait, path: str, injector: Injector) -> None:
+    """Find references to state that the model has no field for: such a wait could never be armed."""
+    where: object = wait.where
+    correlate: object = wait.correlate
+    if not isinstance(where, Sequence) or not (correlate is None or isinstance(correlate, Mapping)):
+        return  # told already
+    for reference in wait_refs(wait):
+        near = injector.unknown_state(reference)
+        if near is not None:
+            injector.fault(path, f"StateRef('{reference}') is no field of the state: {near}")
+
+
+def _of_kind(parts: Iterable[Any], kind: type[T]) -> Iterator[T]:
+    """Yield the parts that are what they should be; the others are faults that are told already."""
+    yield from (part for part in parts if isinstance(part, kind) and isinstance(getattr(part, "id", None), str))

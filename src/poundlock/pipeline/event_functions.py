@@ -1,0 +1,163 @@
+"""Functions of an event: `when`, `map`, `key` and `patch`. What they are given is worked out when they are registered.
+
+A parameter named `event`, or annotated `Event`, gets the event; one named `payload`, or annotated with a model, its
+payload; `patch` also knows `state`. Any other name is a fault: a parameter that meant something else would get the
+event all the same, and an event is always true.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from poundlock.callables import (
+    annotations_of,
+    is_coroutine_function,
+    is_unresolved,
+    parameters_of,
+    runs_later,
+    tells_nothing,
+)
+from poundlock.errors import InvalidEvent
+from poundlock.model.events import Event
+from poundlock.model.paths import MISSING
+from poundlock.pipeline.fields import Validator, validator_of
+from poundlock.pipeline.injection import Injector, takes_everything, used_service
+
+EventFunction = Callable[[Event], Any]
+"""Called with an event that is its own: whatever it does to it, nobody else sees."""
+_Source = Callable[[Event, Callable[[], Any]], Any]
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_PLAIN: Final = (bool, str, int, dict, type(None))
+
+
+def _no_state() -> Any:
+    raise AssertionError("only patch functions are given the state")
+
+
+class PatchFunction(Protocol):
+    """The same, also called with how to get the run's state."""
+
+    def __call__(self, event: Event, state: Callable[[], Any] = _no_state) -> Any:
+        """Return what the user's function says."""
+
+
+def compile_event_function(function: Any, path: str, injector: Injector) -> EventFunction:
+    """Return `when`, `map` or `key` as a function of the event alone; what nothing can give is noted as a fault."""
+    return _compile(function, path, injector, {})
+
+
+def compile_patch(function: Any, path: str, injector: Injector) -> PatchFunction:
+    """Return the patch function of a wait; it may ask for the `state` too."""
+    return _compile(function, path, injector, {"state": lambda _, state: state()})
+
+
+def _compile(function: Any, path: str, injector: Injector, offered: dict[str, _Source]) -> PatchFunction:
+    name = path.rpartition(".")[2]
+    if isinstance(function, type):
+        injector.fault(path, "is a class: give a function, or an object of it that can be called")
+    elif runs_later(function) or is_coroutine_function(function):
+        injector.fault(path, f"must be a plain function: {name} is asked at once, and nothing is awaited")
+    parameters = parameters_of(function)
+    if parameters is None:
+        return _caller(function, name, (_the_event,), ())
+    if tells_nothing(parameters):
+        injector.fault(path, takes_everything(function))
+    hints = annotations_of(function)
+    positional: list[_Source] = []
+    keyword: list[tuple[str, _Source]] = []
+    for parameter in parameters:
+        if parameter.kind in _VARIADIC:
+            continue
+        source = _source(parameter, hints.get(parameter.name, MISSING), f"{path}.{parameter.name}", injector, offered)
+        if source is None:
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            keyword.append((parameter.name, source))
+        else:
+            positional.append(source)
+    return _caller(function, name, tuple(positional), tuple(keyword))
+
+
+def _source(
+    parameter: inspect.Parameter, hint: Any, path: str, injector: Injector, offered: dict[str, _Source]
+) -> _Source | None:
+    name = parameter.name.removeprefix("_")  # as linters want one called that is not used
+    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    if used_service(hint) is not None:
+        injector.fault(path, "a function of the event is given no services: let a step ask for it")
+        return None
+    if _is_event(bare) or (name == "event" and not _is_model(bare)):
+        return _the_event
+    if name in offered:
+        return offered[name]
+    if offered and bare is injector.state_model and name != "payload" and bare is not None:
+        injector.fault(path, f"is the state, or a payload of its form? Name it state or payload, not '{name}'")
+        return None
+    if name in ("event", "payload") or _is_model(bare):
+        return _payload(hint, path, injector)
+    if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+        return _the_event
+    if parameter.default is not parameter.empty:
+        default = parameter.default
+        return lambda _event, _state: default
+    also = ", payload or state" if offered else " or payload"
+    injector.fault(
+        path, f"nothing can give '{name}': name it event, or annotate it (a function of the event is given event{also})"
+    )
+    return None
+
+
+def _payload(hint: Any, path: str, injector: Injector) -> _Source:
+    check = validator_of(hint)
+    if isinstance(check, str):
+        injector.fault(path, check)
+    if check is None or isinstance(check, str):
+        return lambda event, _: event.payload
+    known: Validator = check
+    return lambda event, _: known(event.payload, "payload")
+
+
+def _caller(
+    function: Any, name: str, positional: tuple[_Source, ...], keyword: tuple[tuple[str, _Source], ...]
+) -> PatchFunction:
+    if positional == (_the_event,) and not keyword:  # mostly, and for each event that is emitted
+
+        def call_with_event(event: Event, state: Callable[[], Any] = _no_state) -> Any:  # noqa: ARG001 - it did not ask for it
+            answer = function(event)
+            return answer if type(answer) in _PLAIN else _settled(answer, name)
+
+        return call_with_event
+
+    def call(event: Event, state: Callable[[], Any] = _no_state) -> Any:
+        args = [source(event, state) for source in positional]
+        answer = function(*args, **{key: source(event, state) for key, source in keyword})
+        return answer if type(answer) in _PLAIN else _settled(answer, name)
+
+    return call
+
+
+def _settled(answer: Any, name: str) -> Any:
+    """Refuse what is no answer yet: a coroutine or generator is true, and would let everything through."""
+    if not (inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer)):
+        return answer
+    if inspect.iscoroutine(answer):
+        answer.close()
+    raise InvalidEvent(f"{name} returned a {type(answer).__name__}: it must be a plain function", path=name)
+
+
+def _the_event(event: Event, _state: Callable[[], Any]) -> Any:
+    return event
+
+
+def _is_event(hint: Any) -> bool:
+    return hint is Event or (is_unresolved(hint) and hint.text.rpartition(".")[2] == Event.__name__)
+
+
+def _is_model(hint: Any) -> bool:
+    """Whether an annotation is a model of a payload: a pydantic model, dataclass or TypedDict."""
+    if not isinstance(hint, type) or is_unresolved(hint):
+        return False
+    return any(hasattr(hint, mark) for mark in ("model_validate", "__dataclass_fields__", "__required_keys__"))

@@ -1,0 +1,164 @@
+"""State fields and payloads as arguments: read, checked against the parameter's annotation, or refused by name."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from poundlock.callables import is_unresolved
+from poundlock.codecs import detach, is_registered
+from poundlock.errors import StateInvalid
+from poundlock.guard import call_now, name_of
+from poundlock.model.paths import MISSING
+from poundlock.pipeline.plan import Getter
+from poundlock.pipeline.run_view import RunView
+from poundlock.pipeline.states import first_fault
+
+Validator = Callable[[Any, str], Any]
+"""Takes a value and the path it is at; returns it as the annotation wants it, or raises StateInvalid."""
+
+_EXACT: Final = (str, int, float, bool)
+_SAFE: Final = (*_EXACT, dict, list, tuple, set, bytes)
+"""Types whose validators can always be made, so that making them can wait until one is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A state field that a parameter asks for.
+
+    Attributes:
+        field: its name in the state.
+        parameter: the parameter's name, for errors.
+        check: its validator; None where there is nothing to check.
+        exact: the annotation, if it is a plain type whose values need no look.
+        default: the parameter's default, or `inspect.Parameter.empty`.
+        because: why the annotation says nothing, for the error; empty if it does.
+    """
+
+    field: str
+    parameter: str
+    check: Validator | None
+    exact: type | None
+    default: Any
+    because: str
+
+    def getter(self, *, typed: bool) -> Getter:
+        """Return how to get it, from an instance of the state model if the workflow has one (`typed`)."""
+        field, check, path, exact = self.field, self.check, self.parameter, self.exact
+        if typed and check is None:
+            return lambda run, _: getattr(run.view(), field)
+        if typed:
+            return self._by_instance
+        if check is None:
+
+            def plain(run: RunView, _: Any) -> Any:
+                value = run.state.get(field, MISSING)
+                return self._absent() if value is MISSING else detach(value)
+
+            return plain
+
+        def checked(run: RunView, _: Any) -> Any:
+            value = run.state.get(field, MISSING)
+            if type(value) is exact:  # mostly, and then there is nothing to check or to copy
+                return value
+            return self._absent() if value is MISSING else check(detach(value), path)
+
+        return checked
+
+    def _by_instance(self, run: RunView, _: Any) -> Any:
+        """Give the model's value where it fits the annotation, else what the state holds: a nested model as a dict."""
+        assert self.check is not None  # noqa: S101 - looked at by `getter`
+        value = getattr(run.view(), self.field)
+        try:
+            return self.check(value, self.parameter)
+        except StateInvalid:
+            held = run.state.get(self.field, MISSING)
+            if held is MISSING or held is value:
+                raise
+            return self.check(detach(held), self.parameter)
+
+    def _absent(self) -> Any:
+        if self.default is not inspect.Parameter.empty:
+            return self.default
+        more = f". If it is to be a service: {self.because}" if self.because else ""
+        raise StateInvalid(
+            f"the state has no field '{self.parameter}': write it in an earlier stage, map it from the event, "
+            f"or give the parameter a default{more}",
+            path=self.parameter,
+        )
+
+
+def validator_of(hint: Any) -> Validator | str | None:
+    """Return what checks a value against an annotation; None if there is nothing to check, a text if nothing can."""
+    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    if bare is MISSING or bare is Any or bare is object or is_unresolved(bare):
+        return None
+    if any(hint is kind for kind in _SAFE):
+        return _when_needed(hint)
+    adapter = call_now(_adapter, hint)
+    if adapter.error is None:
+        return _checked_by(adapter.value)
+    if isinstance(bare, type) and is_registered(bare):
+        return _instance_of(bare)
+    named = name_of(bare) if isinstance(bare, type) else str(bare)
+    said = first_fault(adapter.error).text.partition(". ")[0]
+    return f"data cannot be checked against {named} ({said:.160})"
+
+
+def exactly(hint: Any) -> type | None:
+    """Return a plain type of values that cannot change; a value of it is given as it is."""
+    return next((kind for kind in _EXACT if hint is kind), None)
+
+
+def _when_needed(hint: Any) -> Validator:
+    check: Validator | None = None
+
+    def validated(value: Any, path: str) -> Any:
+        nonlocal check
+        if check is None:
+            check = _checked_by(_adapter(hint))
+        return check(value, path)
+
+    return validated
+
+
+def _adapter(hint: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(hint)
+
+
+def _checked_by(adapter: Any) -> Validator:
+    def validated(value: Any, path: str) -> Any:
+        answer = call_now(adapter.validate_python, value)
+        if answer.error is None:
+            return answer.value
+        fault = first_fault(answer.error)
+        raise StateInvalid(f"'{path}' does not fit its annotation: {fault.text}", path=path) from fault.cause
+
+    return validated
+
+
+def _instance_of(kind: type) -> Validator:
+    def validated(value: Any, path: str) -> Any:
+        if isinstance(value, kind):
+            return value
+        raise StateInvalid(f"'{path}' does not fit its annotation: it is a {name_of(type(value))}", path=path)
+
+    return validated
+
+
+def payload_as(model: Any) -> Getter:
+    """Return how to get the payload of the run's event as an instance of a model."""
+    check: Validator | None = None
+
+    def payload(run: RunView, _: Any) -> Any:
+        nonlocal check
+        if check is None:
+            check = _checked_by(_adapter(model))
+        return check(detach(run.event.payload), "event")
+
+    return payload
