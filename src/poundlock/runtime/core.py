@@ -134,6 +134,14 @@ class Core:
             )
         return entry
 
+    def workflows_with(self, service_id: str) -> list[str]:
+        """Return the workflows that bring a service of this id."""
+        return [
+            entry.id
+            for entry in self.entries.values()
+            if any(service.id == service_id for service in entry.definition.services)
+        ]
+
     @property
     def accepting(self) -> bool:
         """Whether work is taken."""

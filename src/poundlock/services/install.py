@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.clock import Clock
-from poundlock.errors import BundleDamaged
+from poundlock.errors import ArtifactNotFound, BundleDamaged, suggest
 from poundlock.model.annotations import provided_type
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.services.env import EnvService
@@ -181,6 +181,11 @@ class WorkflowServices:
             ArtifactNotFound: the workflow has no such service; the message names near matches.
         """
         service = next((each for each in self._definition.services if each.id == id), None)
+        if service is None and self.container.key_of(id) is None:
+            known = [each.id for each in self._definition.services]
+            raise ArtifactNotFound(
+                f"workflow '{self._definition.id}' has no service '{id}': {suggest(id, known)}", key=id, known=known
+            )
         if service is None or service.scope == "workflow":
             with self.container.override(id, replacement):
                 yield
