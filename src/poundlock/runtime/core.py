@@ -143,6 +143,14 @@ class Core:
         self.state = state
         self.accepting = state is _STARTED
 
+    def workflows_with(self, service_id: str) -> list[str]:
+        """Return the workflows that bring a service of this id."""
+        return [
+            entry.id
+            for entry in self.entries.values()
+            if any(service.id == service_id for service in entry.definition.services)
+        ]
+
     @property
     def ending(self) -> bool:
         """Whether runs are to be left as their last commit left them: the runtime stops, or its loop ends."""

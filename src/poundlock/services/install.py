@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.callables import provided_type
 from poundlock.clock import Clock
-from poundlock.errors import BundleDamaged, DuplicateKey, InvalidDefinition, suggest
+from poundlock.errors import ArtifactNotFound, BundleDamaged, DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.validation import Fault, service_faults
 from poundlock.services.env import EnvService
@@ -210,6 +210,11 @@ class WorkflowServices:
             ArtifactNotFound: the workflow has no such service; the message names near matches.
         """
         service = next((each for each in self._definition.services if each.id == id), None)
+        if service is None and self.container.key_of(id) is None:
+            known = [each.id for each in self._definition.services]
+            raise ArtifactNotFound(
+                f"workflow '{self._definition.id}' has no service '{id}': {suggest(id, known)}", key=id, known=known
+            )
         if service is None or service.scope == "workflow":
             with self.container.override(id, replacement):
                 yield

@@ -163,3 +163,23 @@ async def test_a_transient_service_selects_too(runtime):
 
     rt = await runtime(wf)
     assert (await rt.run("desk", kind="books")).state["label"] == "BOOKS"
+
+
+async def test_an_override_that_misses_says_what_there_is(runtime):
+    """A service of a workflow needs `workflow=`, and the error says so; a misspelt id is answered with near ones."""
+    wf = Workflow("desk", services=[Service("bank", dict, scope="run"), Service("tx", dict, scope="stage")])
+
+    @wf.step
+    async def first():
+        return {}
+
+    rt = await runtime(wf, services=[Service("mail", dict)])
+    with pytest.raises(ArtifactNotFound, match="workflow='desk'") as refused, rt.override("bank", {}):
+        pass
+    assert refused.value.fields["workflows"] == ["desk"]
+    with pytest.raises(ArtifactNotFound, match="'bank'"), rt.override("bnk", {}, workflow="desk"):
+        pass
+    with pytest.raises(ArtifactNotFound, match="'mail'"), rt.override("mial", {}):
+        pass
+    with rt.override("mail", {}), rt.override("tx", {}, workflow="desk"), rt.override("mail", {}, workflow="desk"):
+        pass
