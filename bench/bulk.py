@@ -132,7 +132,7 @@ async def _loop(kind: str, rounds: int) -> Row:
         """Nothing to do: a delay goes on at the next stage."""
 
     @wf.route(after="again")
-    def back(state: Any) -> Any:  # noqa: ARG001 - a router is given the state
+    def back() -> Any:
         return Jump("look")
 
     with tempfile.TemporaryDirectory() as folder:
