@@ -4,6 +4,9 @@ from poundlock.artifacts import (
 from poundlock.codecs import (
     DELETE as DELETE,
 )
+from poundlock.codecs import (
+    Overwrite as Overwrite,
+)
 from poundlock.errors import (
     AlreadyRegistered as AlreadyRegistered,
 )
@@ -211,6 +214,7 @@ __all__ = [
     "NotPaused",
     "NotRegistered",
     "NotStorable",
+    "Overwrite",
     "Pause",
     "Pipeline",
     "PoundlockError",

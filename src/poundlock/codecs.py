@@ -56,9 +56,22 @@ DELETE: Final = _Delete.DELETE
 """In a patch: remove this key. A sentinel, because None is a value."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Overwrite:
+    """In a patch: put this value in place of what is there, where a mapping would be merged into it.
+
+    Args:
+        value: what the key holds from then on, e.g. `{}` to empty a mapping. It may hold neither `DELETE` nor another
+            `Overwrite`.
+    """
+
+    value: Any
+
+
 # -- the registry: how a type is written, and how it is read back
 _encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {
     _Delete: ("delete", lambda _: None),
+    Overwrite: ("overwrite", lambda mark: mark.value),
     dt.datetime: ("datetime", dt.datetime.isoformat),
     dt.date: ("date", dt.date.isoformat),
     dt.time: ("time", dt.time.isoformat),
@@ -69,6 +82,7 @@ _encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 _decoders: dict[str, Callable[[Any], Any]] = {
     "delete": lambda _: DELETE,
+    "overwrite": Overwrite,
     "datetime": dt.datetime.fromisoformat,
     "date": dt.date.fromisoformat,
     "time": dt.time.fromisoformat,
@@ -104,11 +118,16 @@ def register_type(
         elif dataclasses.is_dataclass(kind):
             encode = _fields
         elif hasattr(kind, "model_dump"):
-            encode = lambda value: value.model_dump(mode="json")  # noqa: E731 - the same
+            encode = lambda value: value.model_dump(mode="json", by_alias=False, exclude_computed_fields=True)  # noqa: E731 - the same
         else:
             raise ValueError(f"{kind.__qualname__} is no enum, dataclass or pydantic model: give encode= and decode=")
     if decode is None:
-        decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
+        if dataclasses.is_dataclass(kind):
+            decode = lambda data: _built(kind, data)  # noqa: E731 - one expression per default reads best here
+        elif hasattr(kind, "model_validate"):
+            decode = lambda data: kind.model_validate(data, by_alias=True, by_name=True)  # noqa: E731 - the same
+        else:
+            decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
     if issubclass(kind, str | int | float | list | dict):
         _lookalikes.add(kind)
     _encoders[kind] = (name, encode)
@@ -139,6 +158,60 @@ def pack(value: Any, path: str = "") -> tuple[Any, str]:
         pass  # the walk below finds the place and says it better
     raw = _to_json(_tagged(value, path, 0))
     return _revive(from_json(raw)), raw.decode()
+
+
+def pack_patch(patch: Any, path: str = "") -> tuple[Any, str]:
+    """Encode a patch, in which DELETE and Overwrite may stand for the value of a key, at any depth.
+
+    Raises:
+        NotStorable: a value in it is unknown to the codec, or a mark stands inside a list or an Overwrite.
+    """
+    decoded, text = pack(patch, path)
+    if _TAG_JSON in text:
+        refuse_marks(decoded, path, spine=True)
+    return decoded, text
+
+
+def pack_data(value: Any, path: str = "") -> tuple[Any, str]:
+    """Encode what is no patch, such as an event's payload: DELETE and Overwrite mean nothing in it.
+
+    Raises:
+        NotStorable: a value in it is unknown to the codec, or is such a mark.
+    """
+    decoded, text = pack(value, path)
+    if _TAG_JSON in text:
+        refuse_marks(decoded, path)
+    return decoded, text
+
+
+def refuse_marks(value: Any, path: str, *, spine: bool = False) -> None:
+    """Refuse DELETE and Overwrite where they mean nothing; they would be stored as if they were data.
+
+    Args:
+        value: decoded data.
+        path: where it stands.
+        spine: whether it is a patch, or a mapping in one: there they may be the values of keys.
+
+    Raises:
+        NotStorable: `path` tells where the mark stands.
+    """
+    if type(value) is dict:
+        for key, item in value.items():
+            if not spine or type(item) is dict:
+                refuse_marks(item, _join(path, key), spine=spine)
+            elif type(item) is Overwrite:
+                refuse_marks(item.value, _join(path, key))
+            elif type(item) is list:
+                refuse_marks(item, _join(path, key))
+    elif type(value) is list:
+        for index, item in enumerate(value):
+            refuse_marks(item, _join(path, index))
+    elif value is DELETE or type(value) is Overwrite:
+        raise NotStorable(
+            f"{_where(path)} is {'DELETE' if value is DELETE else 'an Overwrite'}, which only means something as the "
+            f"value of a key in a patch: write the whole list or value that is to be there",
+            path=path,
+        )
 
 
 def dump(value: Any, path: str = "") -> str:
@@ -177,6 +250,8 @@ def detach(value: Any) -> Any:
         return {key: detach(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
     if type(value) is list:
         return [detach(item) if type(item) in _CONTAINERS else item for item in value]
+    if type(value) is Overwrite:
+        return Overwrite(detach(value.value))
     if isinstance(value, Mapping):
         return {key: detach(item) for key, item in value.items()}
     return value
@@ -195,12 +270,79 @@ def _parse(raw: bytes) -> Any:
     return value
 
 
-_CONTAINERS: Final = frozenset({dict, list})
+_CONTAINERS: Final = frozenset({dict, list, Overwrite})
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
+def stored_name(name: str, field: Any) -> str:
+    """Return the key that a model's field is stored under: its alias, if that is also read; else the field's name.
+
+    Args:
+        name: of the field.
+        field: its pydantic FieldInfo.
+    """
+    reads = field.validation_alias if field.validation_alias is not None else field.alias
+    accepted = (
+        [reads] if isinstance(reads, str) else [each for each in getattr(reads, "choices", ()) if type(each) is str]
+    )
+    writes = field.serialization_alias if field.serialization_alias is not None else field.alias
+    if writes in accepted or not accepted:
+        return writes if accepted else name
+    return accepted[0]
+
+
+def _tagged_model(model: Any, path: str, depth: int) -> Any:
+    """Return a pydantic model as data: whole, also where a field holds a subclass of what it was declared as."""
+    kind = type(model)
+    own = getattr(kind, "__pydantic_decorators__", None)
+    if own is None or own.field_serializers or own.model_serializers or not hasattr(kind, "__pydantic_fields__"):
+        return _tagged(model.model_dump(by_alias=True), path, depth)  # it says itself how it is written
+    if getattr(kind, "__pydantic_root_model__", False):
+        return _tagged(model.root, path, depth)
+    data: dict[str, Any] = {}
+    for name, field in kind.__pydantic_fields__.items():
+        if field.exclude:
+            continue
+        key, value = stored_name(name, field), getattr(model, name)
+        try:
+            data[_key(key, path)] = _tagged(value, _join(path, key), depth + 1)
+        except NotStorable:
+            # Its own class knows how to write it, and has to know how to read it.
+            if not _reads_back(model, name):
+                raise
+            data[key] = _as_json(model, name)
+    return data | _tagged(model.__pydantic_extra__ or {}, path, depth)
+
+
+def _as_json(model: Any, name: str) -> Any:
+    return model.model_dump(mode="json", include={name}, by_alias=False, warnings="none")[name]
+
+
+def _reads_back(model: Any, name: str) -> bool:
+    try:
+        fields = {each: getattr(model, each) for each in type(model).__pydantic_fields__}
+        back = type(model).model_validate(fields | {name: _as_json(model, name)}, by_alias=False, by_name=True)
+        return bool(getattr(back, name) == getattr(model, name))
+    except Exception:  # noqa: BLE001 - validators and serializers are user code
+        return False
+
+
 def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    """Return a dataclass's fields; without those that cannot be given and hold their default anyway."""
+    items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    for field in dataclasses.fields(value):
+        if not field.init and items[field.name] is field.default:
+            del items[field.name]
+    return items
+
+
+def _built(kind: type, data: dict[str, Any]) -> Any:
+    """Return a dataclass made from its fields, also those that its constructor does not take."""
+    late = {field.name for field in dataclasses.fields(kind) if not field.init and field.name in data}
+    built = kind(**{name: item for name, item in data.items() if name not in late})
+    for name in late:
+        object.__setattr__(built, name, data[name])
+    return built
 
 
 def _tagged(value: Any, path: str, depth: int) -> Any:
@@ -223,9 +365,16 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_tagged(item, _join(path, index), depth + 1) for index, item in enumerate(value)]
     if hasattr(kind, "model_dump"):
-        return _tagged(value.model_dump(), path, depth + 1)
+        return _tagged_model(value, path, depth + 1)
     if dataclasses.is_dataclass(kind):
         return _tagged(_fields(value), path, depth + 1)
+    if isinstance(value, enum.Enum):
+        raise NotStorable(
+            f"{_where(path)} is a member of the enum {kind.__qualname__}, and would not read back equal: "
+            f"write its .value, make it a StrEnum or IntEnum, or declare the field in a state model",
+            path=path,
+            type=kind.__qualname__,
+        )
     raise NotStorable(
         f"{_where(path)} is a {kind.__qualname__}, which cannot be stored: return plain data, "
         f"or register the type with poundlock.codecs.register_type",

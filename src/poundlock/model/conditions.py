@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from poundlock.errors import InvalidDefinition
@@ -67,8 +68,8 @@ def _kind(value: Any) -> type:
     """
     if isinstance(value, bool):
         return bool
-    if isinstance(value, int | float):
-        return float
+    if isinstance(value, int | float | Decimal):
+        return float  # Python compares them exactly: no Decimal is rounded to a float's digits, nor the other way
     if isinstance(value, str):
         return str
     if isinstance(value, list | tuple):

@@ -37,7 +37,7 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
     try:
         for getter in binding.positional:
             args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
-        came_to = digest(step, await step.action(*args))
+        came_to = digest(run, step, await step.action(*args))
         # `disturbed`, written out: a call costs more than what it asks.
         if task.cancelling() or task._must_cancel or run.interruption is not None:  # type: ignore[attr-defined]  # noqa: SLF001 - as in `disturbed`
             stray = await judge(run, task, None)

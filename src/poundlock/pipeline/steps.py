@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.codecs import dump, pack
+from poundlock.codecs import TYPE_TAG, dump, pack, refuse_marks
 from poundlock.errors import StepFailed, StepTimeout
 from poundlock.guard import Interrupted, answer_of, describe, name_blocking, name_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
@@ -29,16 +29,21 @@ from poundlock.pipeline.interrupting import (
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.retry import repeat
+from poundlock.pipeline.states import as_result, returned, written
 
 
 @dataclass(slots=True)
 class StepDone:
-    """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run."""
+    """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run.
+
+    `result` is what routers see of a model that was returned, of which the patch holds only what has changed.
+    """
 
     step: StepPlan
     patch: dict[str, Any] | None = None
     text: str | None = None
     instruction: Instruction | None = None
+    result: Any = None
 
 
 @dataclass(slots=True)
@@ -147,7 +152,7 @@ async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: 
     """One attempt; raises what it failed with, Interrupted or Withdrawn."""
     task = current_task()
     try:
-        done = digest(step, await _invoke(run, step, context))
+        done = digest(run, step, await _invoke(run, step, context))
     except BaseException as error:
         await judge(run, task, error, scope)
         raise
@@ -209,10 +214,13 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     return await result if asyncio.iscoroutine(result) else result
 
 
-def digest(step: StepPlan, result: Any) -> StepDone:
+def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
-    if type(result) is dict:  # nearly always; asking whether something is a Mapping costs more than a step
+    model = run.plan.state_model
+    if type(result) is dict and model is None:  # nearly always; a Mapping, or a further call, costs more than a step
         patch, text = pack(result)
+        if TYPE_TAG in text:
+            refuse_marks(patch, "", spine=True)
         return StepDone(step, patch, text)
     if result is None:
         return StepDone(step)
@@ -225,8 +233,9 @@ def digest(step: StepPlan, result: Any) -> StepDone:
                 f"an instruction or None",
                 path=step.path,
             )
-        result = result.model_dump()
-    patch, text = pack(result)
+        patch, text = returned(model, result, run.state)
+        return StepDone(step, patch, text, result=as_result(model, result))
+    patch, text = written(model, result, run.state)
     return StepDone(step, patch, text)
 
 
