@@ -96,7 +96,7 @@ def _patch_of(
             return None  # there is nothing to fold in; routers see it as resume.event
         patch = brought(model, event.payload, state)
     else:
-        given = row.patch
+        given: Any = row.patch
         if row.patch == "call":
             given = _called(row, declared, event, clock) if known is MISSING else known
         if given is None:
