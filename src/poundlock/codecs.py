@@ -154,7 +154,7 @@ def pack(value: Any, path: str = "") -> tuple[Any, str]:
             text = raw.decode()
             if _TAG_JSON not in text:  # in the bytes the search would take five times as long
                 return decoded, text
-    except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+    except (PydanticSerializationError, ValueError, TypeError, ArithmeticError, RecursionError):
         pass  # the walk below finds the place and says it better
     raw = _to_json(_tagged(value, path, 0))
     return _revive(from_json(raw)), raw.decode()
@@ -352,6 +352,8 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
     known = _encoders.get(kind)
     if known is not None:
+        if kind is decimal.Decimal and value.is_nan():
+            raise NotStorable(f"{_where(path)} is {value}, which does not equal itself: use None", path=path)
         name, encode = known
         return {TYPE_TAG: name, "value": _tagged(encode(value), path, depth + 1)}
     if kind in _PLAIN or isinstance(value, str | int | float):

@@ -15,7 +15,7 @@ from poundlock.guard import call_now, name_of
 from poundlock.model.patches import merge
 from poundlock.state.differing import below, difference, field_names
 from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, shape_of
-from poundlock.state.typed import adapter, leaf, read
+from poundlock.state.typed import adapter, check_readable, leaf, read
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
@@ -148,6 +148,8 @@ class _Walk:
             return Overwrite(self.value(value.value, hint, None, path, spine=False))
         if field_names(value) is not None:
             data = leaf(value, hint, rigid=self._rigid)
+            if data is value and isinstance(shape_of(hint), ModelShape):
+                check_readable(value, hint, path)
             return Overwrite(data) if spine and type(data) is dict else data
         shape = shape_of(hint)
         if isinstance(value, Mapping):

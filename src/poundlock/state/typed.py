@@ -79,6 +79,7 @@ def dump(model: Any, instance: Any) -> dict[str, Any]:
 
     Raises:
         NotStorable: a part of it does not read back equal; `path` names it.
+        StateInvalid: it was changed since it was validated, and does not fit any more.
     """
     data = _json(model, instance)
     if data.error is not None or type(data.value) is not dict:
@@ -88,7 +89,9 @@ def dump(model: Any, instance: Any) -> dict[str, Any]:
         names = [name for name in shape.fields if name in instance]
     else:
         names = [name for name in field_names(instance) or () if name not in shape.fields or shape.fields[name].init]
-    return _readable(model, instance, data.value, {}, names)
+    written = _readable(model, instance, data.value, {}, names)
+    validate(model, written)
+    return written
 
 
 def _shape(model: Any, instance: Any) -> ModelShape:
@@ -242,6 +245,17 @@ def leaf(value: Any, hint: Any, *, rigid: bool = False) -> Any:
         return value
     back = call_now(_read, hint, written.value, rigid or None)
     return written.value if back.error is None and difference(value, back.value) is None else value
+
+
+def check_readable(value: Any, hint: Any, path: str) -> None:
+    """Refuse a model that its field would read back as another, such as the base class of what it holds.
+
+    Raises:
+        NotStorable: it would, or cannot be written at all.
+    """
+    back = read(hint, _coded(value, path))
+    if back.error is None and (where := difference(value, back.value, path)) is not None:
+        raise _lossy(where, None)
 
 
 # --------------------------------------------------------------------------------------------------- changing defaults

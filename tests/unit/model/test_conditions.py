@@ -28,7 +28,7 @@ VALUES = [
     "", "a", "b", "1", "true", Word.A, [], [1], [1.0], [True], [2], [1, "a"], ["a", 1], [None], {}, {"a": 1},
     {"a": 1.0}, {"a": True}, {"a": None}, {"a": 1, "b": 2}, (1,), b"a", b"b", dt.date(2026, 1, 1), dt.date(2026, 1, 2),
     dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))),
-    dt.datetime(2026, 1, 1), Decimal(1), Decimal("1.0"), Decimal(2), Decimal("sNaN"),
+    dt.datetime(2026, 1, 1), Decimal(1), Decimal("1.0"), Decimal(2), Decimal("sNaN"),  # noqa: DTZ001 - naive too
     Decimal("NaN"), Decimal("Infinity"), Decimal("-Infinity"), Decimal("0.5"), Decimal("0.1"), 0.1, Decimal(2**53 + 1),
 ]  # fmt: skip
 

@@ -50,9 +50,7 @@ def approval(*, mode=None, timeout="1h", patch=None, entered=None, on_timeout="l
         Stage("late", [Step("late", late)]),
         Stage("finish", [Step("finish", finish)]),
     ]
-    return Workflow(
-        "w", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages)], state=State, mode=mode
-    )
+    return Workflow("w", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages)], state=State, mode=mode)
 
 
 def by_function(event):
