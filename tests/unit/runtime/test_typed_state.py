@@ -167,6 +167,46 @@ async def test_a_run_begins_with_a_model(stores):
     assert (await rt.run("plain", Order(orderId=3))).state == Order(orderId=3)
 
 
+async def test_people_may_write_what_fields_hold(stores):
+    """`resume` and `signal` take members of enums, sets and models where the state's fields do, in memory or not."""
+    gate = workflow(Stage("gate", router=Pause(Wait("go"))), id="gate")
+    for window in (60.0, 0.0):
+        rt = await stores.enter(gate, pause_window=window)
+        paused = await rt.run("gate", orderId=1)
+        await rt.signal(paused.run_id, {"colour": Colour.RED, "by_key": {1: Place(postCode="N")}})
+        run = await rt.resume(paused.run_id, {"tags": {"a"}, "path": Path("/x")})
+        state = run.state
+        assert (state.colour, state.by_key, state.tags, state.path) == (
+            Colour.RED,
+            {1: Place(postCode="N")},
+            {"a"},
+            Path("/x"),
+        )
+        await rt.stop()
+
+
+async def test_what_a_former_model_had_may_be_removed(stores):
+    """A key that the model lacks by now, and the state still has, can be removed by hand: that makes it fit."""
+
+    class Former(BaseModel):
+        n: int = 0
+        old: int = 0
+
+    class Now(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        n: int = 0
+
+    rt = await stores.enter(workflow(Stage("gate", router=Pause(Wait("go"))), state=Former))
+    paused = await rt.run("wf", n=1, old=2)
+    await rt.deregister("wf")
+    await rt.register(workflow(Stage("gate", router=Pause(Wait("go"))), state=Now))
+    with pytest.raises(StateInvalid, match="old"):
+        await rt.resume(paused.run_id)
+    with pytest.raises(StateInvalid, match="no field 'odl'"):
+        await rt.resume(paused.run_id, {"odl": DELETE})
+    assert (await rt.resume(paused.run_id, {"old": DELETE})).state == Now(n=1)
+
+
 class Elsewhere(BaseModel):
     a: int = Field(0, validation_alias="readA", serialization_alias="writeA")
     b: int = Field(0, validation_alias=AliasChoices("b1", AliasPath("deep", "b")))
