@@ -134,12 +134,14 @@ def register_type(
     _decoders[name] = decode
 
 
-def pack(value: Any, path: str = "") -> tuple[Any, str]:
+def pack(value: Any, path: str = "", marks: str | None = None) -> tuple[Any, str]:
     """Encode a value once.
 
     Args:
         value: JSON-like data, or values of registered types.
         path: where the value stands, for the error message.
+        marks: where DELETE and Overwrite may stand: "patch": as the values of keys in a patch; "none": nowhere; None:
+            anywhere, for what was checked before.
 
     Returns:
         The decoded value (detached, equal to what a later read gives) and its JSON text.
@@ -157,7 +159,10 @@ def pack(value: Any, path: str = "") -> tuple[Any, str]:
     except (PydanticSerializationError, ValueError, TypeError, ArithmeticError, RecursionError):
         pass  # the walk below finds the place and says it better
     raw = _to_json(_tagged(value, path, 0))
-    return _revive(from_json(raw)), raw.decode()
+    decoded, text = _revive(from_json(raw)), raw.decode()
+    if marks is not None and _TAG_JSON in text:
+        _refuse_marks(decoded, path, spine=marks == "patch")
+    return decoded, text
 
 
 def pack_patch(patch: Any, path: str = "") -> tuple[Any, str]:
@@ -166,10 +171,7 @@ def pack_patch(patch: Any, path: str = "") -> tuple[Any, str]:
     Raises:
         NotStorable: a value in it is unknown to the codec, or a mark stands inside a list or an Overwrite.
     """
-    decoded, text = pack(patch, path)
-    if _TAG_JSON in text:
-        refuse_marks(decoded, path, spine=True)
-    return decoded, text
+    return pack(patch, path, "patch")
 
 
 def pack_data(value: Any, path: str = "") -> tuple[Any, str]:
@@ -178,13 +180,10 @@ def pack_data(value: Any, path: str = "") -> tuple[Any, str]:
     Raises:
         NotStorable: a value in it is unknown to the codec, or is such a mark.
     """
-    decoded, text = pack(value, path)
-    if _TAG_JSON in text:
-        refuse_marks(decoded, path)
-    return decoded, text
+    return pack(value, path, "none")
 
 
-def refuse_marks(value: Any, path: str, *, spine: bool = False) -> None:
+def _refuse_marks(value: Any, path: str, *, spine: bool = False) -> None:
     """Refuse DELETE and Overwrite where they mean nothing; they would be stored as if they were data.
 
     Args:
@@ -198,14 +197,14 @@ def refuse_marks(value: Any, path: str, *, spine: bool = False) -> None:
     if type(value) is dict:
         for key, item in value.items():
             if not spine or type(item) is dict:
-                refuse_marks(item, _join(path, key), spine=spine)
+                _refuse_marks(item, _join(path, key), spine=spine)
             elif type(item) is Overwrite:
-                refuse_marks(item.value, _join(path, key))
+                _refuse_marks(item.value, _join(path, key))
             elif type(item) is list:
-                refuse_marks(item, _join(path, key))
+                _refuse_marks(item, _join(path, key))
     elif type(value) is list:
         for index, item in enumerate(value):
-            refuse_marks(item, _join(path, index))
+            _refuse_marks(item, _join(path, index))
     elif value is DELETE or type(value) is Overwrite:
         raise NotStorable(
             f"{_where(path)} is {'DELETE' if value is DELETE else 'an Overwrite'}, which only means something as the "
@@ -247,9 +246,9 @@ def load(text: str | bytes) -> Any:
 def detach(value: Any) -> Any:
     """Return a deep copy of already decoded data (mappings, lists and immutable leaves)."""
     if type(value) is dict:
-        return {key: detach(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
+        return {key: detach(item) if type(item) in CONTAINERS else item for key, item in value.items()}
     if type(value) is list:
-        return [detach(item) if type(item) in _CONTAINERS else item for item in value]
+        return [detach(item) if type(item) in CONTAINERS else item for item in value]
     if type(value) is Overwrite:
         return Overwrite(detach(value.value))
     if isinstance(value, Mapping):
@@ -270,7 +269,8 @@ def _parse(raw: bytes) -> Any:
     return value
 
 
-_CONTAINERS: Final = frozenset({dict, list, Overwrite})
+CONTAINERS: Final = frozenset({dict, list, Overwrite})
+"""Types of decoded data that hold other data."""
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, NoReturn
 
-from poundlock.codecs import detach
+from poundlock.codecs import CONTAINERS, detach
 
 
 class StateView(dict[str, Any]):
@@ -19,7 +19,8 @@ class StateView(dict[str, Any]):
     __slots__ = ()
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        super().__init__(detach(data))
+        # What holds no containers is copied by dict itself, without a look at each value in Python.
+        super().__init__(data if CONTAINERS.isdisjoint(map(type, data.values())) else detach(data))
 
     def __getitem__(self, key: str) -> Any:
         return _shown(super().__getitem__(key))

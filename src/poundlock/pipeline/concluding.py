@@ -162,7 +162,7 @@ async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
     router = done.stage.router
     if router is None:
         return None
-    instruction = await router(run, {step.step.id: detach(step.result or step.patch) for step in done.steps})
+    instruction = await router(run, {step.step.id: detach(step.result) for step in done.steps})
     if run.journal.full and not isinstance(instruction, Pause):
         payload = dump({"instruction": "Advance" if instruction is None else repr_of(instruction)})
         run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.codecs import TYPE_TAG, dump, pack, refuse_marks
+from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed, StepTimeout
 from poundlock.guard import Interrupted, answer_of, describe, name_blocking, name_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
@@ -34,16 +34,29 @@ from poundlock.pipeline.states import as_result, returned, written
 
 @dataclass(slots=True)
 class StepDone:
-    """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run.
-
-    `result` is what routers see of a model that was returned, of which the patch holds only what has changed.
-    """
+    """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run."""
 
     step: StepPlan
     patch: dict[str, Any] | None = None
     text: str | None = None
     instruction: Instruction | None = None
-    result: Any = None
+
+    @property
+    def result(self) -> Any:
+        """What routers see of it."""
+        return self.patch
+
+
+@dataclass(slots=True)
+class ModelDone(StepDone):
+    """A step that returned a model; the patch holds only what it changed."""
+
+    whole: Any = None
+
+    @property
+    def result(self) -> Any:
+        """All of it."""
+        return self.whole
 
 
 @dataclass(slots=True)
@@ -216,16 +229,14 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
 
 def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
-    model = run.plan.state_model
-    if type(result) is dict and model is None:  # nearly always; a Mapping, or a further call, costs more than a step
-        patch, text = pack(result)
-        if TYPE_TAG in text:
-            refuse_marks(patch, "", spine=True)
+    if type(result) is dict and run.plan.state_model is None:  # nearly always; asking for a Mapping costs more
+        patch, text = pack(result, "", "patch")
         return StepDone(step, patch, text)
     if result is None:
         return StepDone(step)
     if isinstance(result, INSTRUCTIONS):
         return StepDone(step, instruction=result)
+    model = run.plan.state_model
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
             raise StepFailed(
@@ -234,7 +245,7 @@ def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
                 path=step.path,
             )
         patch, text = returned(model, result, run.state)
-        return StepDone(step, patch, text, result=as_result(model, result))
+        return ModelDone(step, patch, text, whole=as_result(model, result))
     patch, text = written(model, result, run.state)
     return StepDone(step, patch, text)
 

@@ -27,7 +27,7 @@ def accepted(core: Core, event: Event) -> tuple[Event, str]:
     Raises:
         NotStorable: the payload or a header is no data; `path` names it.
     """
-    payload, text = pack_data(event.payload, "payload") if event.payload is not None else (None, "null")
+    payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
     headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
     time = core.clock.now() if event.time is None else event.time
     stored = Event.trusted(
@@ -42,7 +42,7 @@ def invocation(core: Core, type: str, payload: Any, run_id: str) -> tuple[Event,
     Raises:
         NotStorable: the payload is no data; `path` names it.
     """
-    decoded, text = pack_data(payload, "payload")
+    decoded, text = pack(payload, "payload", "none")
     event = Event.trusted(type, decoded, id=run_id, time=core.clock.now(), source="/invoke", key=None, headers={})
     return event, text
 

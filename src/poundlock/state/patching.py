@@ -90,6 +90,9 @@ class _Walk:
                     self._check_known(shape, key, value, held, where)
                     out[key] = value
                 continue
+            if value is DELETE and key != own.stored and own.stored in patch:
+                out[key] = DELETE  # walked before: what was stored before the field got its alias
+                continue
             if not own.init and self._strict:
                 _check_init(shape, own, value, where)
                 continue
