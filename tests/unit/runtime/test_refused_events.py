@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from support import parks, takes
 
 from poundlock import (
+    DELETE,
     Event,
     Pause,
     Pipeline,
@@ -99,6 +100,26 @@ async def test_a_malformed_event_is_rejected_and_the_run_waits_on(stores, bad, w
     assert await gate_of(rt, run_id) == before
     assert told(await rt.emit("ok", by="Ada")) == [("resumed", run_id)]
     assert (await rt.wait(run_id)).state.by == "Ada"
+
+
+@pytest.mark.parametrize("gives", ["a coroutine", "a list", "DELETE in a list", "an unknown key"])
+async def test_what_no_patch_can_be_is_refused(stores, gives):
+    """A patch function that gives no mapping, or one that cannot be written: the event is rejected with the reason."""
+
+    async def later():
+        return {}
+
+    given = {"a list": [1], "DELETE in a list": {"by": [DELETE]}, "an unknown key": {"bye": 1}}
+
+    def patch(event):
+        return later() if gives == "a coroutine" else given[gives]
+
+    rt, run_id = await paused(stores, approval(patch=patch))
+    line = (await rt.emit("ok", by="Ada")).lines[0]
+    said = {"DELETE in a list": "by.0", "an unknown key": "did you mean 'by'"}.get(gives, "return a mapping")
+    assert (line.verdict, line.run_id) == (Verdict.REJECTED, run_id)
+    assert said in line.reason
+    assert (await rt.get_run(run_id)).status is PAUSED
 
 
 async def test_a_rejected_event_may_be_sent_again(stores):

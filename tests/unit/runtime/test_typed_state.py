@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import enum
@@ -526,3 +527,25 @@ async def test_a_strict_model_reads_what_it_wrote(stores):
 
     state = await both_ways(stores, workflow(stage("one", work), stage("two", patches), state=Strict))
     assert state == Strict(at=NOW + dt.timedelta(1), n=1)
+
+
+class Uncopied(BaseModel):
+    n: int = Field(0, alias="theN")
+    twice: list[int] = []
+
+    def __deepcopy__(self, memo=None):
+        raise TypeError("no")
+
+
+async def test_each_who_waits_gets_an_instance_of_the_model(stores):
+    """A model that cannot be copied is read anew for the second one who waits, by the same rule."""
+    gate = workflow(Stage("gate", router=Pause(Wait("go"))), state=Uncopied, id="gate")
+    rt = await stores.enter(gate)
+    paused = await rt.run("gate", theN=3)
+    waiting = [asyncio.create_task(rt.wait(paused.run_id)) for _ in range(2)]
+    await stores.clock.run_until_idle()
+    await rt.resume(paused.run_id, {"twice": [1]})
+    first, second = [(await task).state for task in waiting]
+    assert (first.n, second.n, first.twice, second.twice) == (3, 3, [1], [1])
+    assert type(second) is Uncopied
+    assert first.twice is not second.twice
