@@ -81,15 +81,12 @@ def dump(model: Any, instance: Any) -> dict[str, Any]:
         NotStorable: a part of it does not read back equal; `path` names it.
         StateInvalid: it was changed since it was validated, and does not fit any more.
     """
-    data = _json(model, instance)
-    if data.error is not None or type(data.value) is not dict:
-        data = Answer({})  # field by field, the one that cannot be written is found
     shape = _shape(model, instance)
     if isinstance(instance, dict):
         names = [name for name in shape.fields if name in instance]
     else:
         names = [name for name in field_names(instance) or () if name not in shape.fields or shape.fields[name].init]
-    written = _readable(model, instance, data.value, {}, names)
+    written = _readable(model, instance, {}, names)
     validate(model, written)
     return written
 
@@ -114,8 +111,7 @@ def changes(model: Any, instance: Any, state: dict[str, Any]) -> dict[str, Any]:
         if base is None or difference(getattr(base, name, _ABSENT), getattr(instance, name, _ABSENT)) is not None
     ]
     shape = _shape(model, instance)
-    json = _json(model, instance)
-    written = _readable(model, instance, json.value if json.error is None else {}, state, names)
+    written = _readable(model, instance, state, names)
     patch: dict[str, Any] = {}
     for name in names:
         key = _key_of(shape, name)
@@ -144,11 +140,10 @@ def _overwriting(data: Any, old: Any, new: Any, held: Any) -> Any:
     return patch
 
 
-def _readable(
-    model: Any, instance: Any, data: dict[str, Any], state: dict[str, Any], names: list[str]
-) -> dict[str, Any]:
+def _readable(model: Any, instance: Any, state: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Return the data of these fields, as JSON or else as the codec writes it, such that it reads back equal."""
     shape = _shape(model, instance)
+    data = _json_of_fields(model, instance, names)
     written = {}
     for name in names:
         key = _key_of(shape, name)
@@ -200,13 +195,28 @@ def as_json(model: Any, instance: Any) -> Any:
     return written.value if written.error is None else {}
 
 
+def _json_of_fields(model: Any, instance: Any, names: list[str]) -> dict[str, Any]:
+    """Return the fields that pydantic can write as JSON: all at once, or those of them that it can."""
+    whole = _json(model, instance)
+    if whole.error is None and type(whole.value) is dict:
+        return whole.value
+    found: dict[str, Any] = {}
+    for name in names:
+        alone = call_now(_dumped, model, instance, {name})
+        if alone.error is None:
+            found.update(alone.value)
+    return found
+
+
 def _json(hint: Any, value: Any) -> Answer:
     """Return a value as pydantic writes it as JSON, under its stored keys."""
     return call_now(_dumped, hint, value)
 
 
-def _dumped(hint: Any, value: Any) -> Any:
-    data = adapter(hint).dump_python(value, mode="json", by_alias=False, exclude_computed_fields=True, warnings="none")
+def _dumped(hint: Any, value: Any, only: set[str] | None = None) -> Any:
+    data = adapter(hint).dump_python(
+        value, mode="json", include=only, by_alias=False, exclude_computed_fields=True, warnings="none"
+    )
     return _renamed(data, hint, value)
 
 

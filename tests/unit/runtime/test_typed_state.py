@@ -529,6 +529,20 @@ async def test_a_strict_model_reads_what_it_wrote(stores):
     assert state == Strict(at=NOW + dt.timedelta(1), n=1)
 
 
+async def test_the_path_is_of_what_cannot_be_written(stores):
+    """Beside a field that pydantic cannot write, others that only pydantic can are not blamed."""
+
+    async def work(state: Order):
+        state.colour = Colour.RED
+        state.calls["x"] = object()
+        return state
+
+    rt = await stores.enter(workflow(stage("one", work)))
+    run = await rt.run("wf", orderId=1)
+    assert run.error.code == "NOT_STORABLE"
+    assert run.error.message.startswith("'calls.x' ")
+
+
 class Uncopied(BaseModel):
     n: int = Field(0, alias="theN")
     twice: list[int] = []
