@@ -206,13 +206,13 @@ class BundleDamaged(PoundlockError):
 
 # ------------------------------------------------------------------------------------------- data and events
 class StateInvalid(PoundlockError):
-    """A patch does not fit the state's model; `path` is the field."""
+    """A patch or state does not fit the state's model, or has a key that it lacks; `path` is the field."""
 
     code = "STATE_INVALID"
 
 
 class NotStorable(PoundlockError):
-    """A value cannot be written as data; `path` tells where it stands."""
+    """A value cannot be written as data, or would not read back equal; `path` tells where it stands."""
 
     code = "NOT_STORABLE"
 

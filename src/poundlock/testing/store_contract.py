@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-from poundlock.codecs import DELETE, dump
+from poundlock.codecs import dump
 from poundlock.errors import (
     InboxAhead,
     InvalidEvent,
@@ -38,6 +38,7 @@ from poundlock.errors import (
     UnknownCodec,
     WaitMoved,
 )
+from poundlock.marks import DELETE
 from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
