@@ -20,7 +20,7 @@ class StateView(dict[str, Any]):
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         # What holds no containers is copied by dict itself, without a look at each value in Python.
-        super().__init__(data if CONTAINERS.isdisjoint(map(type, data.values())) else detach(data))
+        dict.__init__(self, data if CONTAINERS.isdisjoint(map(type, data.values())) else detach(data))
 
     def __getitem__(self, key: str) -> Any:
         return _shown(super().__getitem__(key))

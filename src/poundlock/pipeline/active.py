@@ -14,6 +14,7 @@ from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
 from poundlock.model.definitions import Wait
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunIdentity, WaitRow
@@ -270,20 +271,23 @@ class ActiveRun:
     # ------------------------------------------------------------------------------------------------- positions
     def position(self) -> Position:
         """Return where the run stands, for `restore`."""
-        return Position(
-            self.state,
-            self.stage,
-            self.waits,
-            self.buffer,
-            self.backlog,
-            self.inbox_seen,
-            tuple(self.consumed),
-            self.registered,
-            self.abort,
-            self.resume,
-            self.journal.mark,
-            self.visits,
-            self.walk,
+        return new_tuple(
+            Position,
+            (
+                self.state,
+                self.stage,
+                self.waits,
+                self.buffer,
+                self.backlog,
+                self.inbox_seen,
+                tuple(self.consumed),
+                self.registered,
+                self.abort,
+                self.resume,
+                self.journal.mark,
+                self.visits,
+                self.walk,
+            ),
         )
 
     def restore(self, position: Position, messages: Sequence[Message]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_data, pack_patch
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
@@ -86,19 +87,22 @@ def new_run(
     now = core.clock.now()
     if run_id is None:
         run_id = core.ids.uuid7(now)
-    identity = RunIdentity(
-        run_id,
-        entry.id,
-        trigger_id,
-        pipeline_id,
-        entry.definition.hash,
-        load_key or event.key,
-        load_key,
-        priority,
-        None,
-        (),
-        now,
-        event_ref or run_id,
+    identity = new_tuple(
+        RunIdentity,
+        (
+            run_id,
+            entry.id,
+            trigger_id,
+            pipeline_id,
+            entry.definition.hash,
+            load_key or event.key,
+            load_key,
+            priority,
+            None,
+            (),
+            now,
+            event_ref or run_id,
+        ),
     )
     run = ActiveRun(
         identity=identity,
