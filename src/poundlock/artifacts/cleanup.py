@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import Any, Final
 
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
 from poundlock.clock import timeout_after
 from poundlock.errors import ArtifactTimeout
-from poundlock.guard import describe, ends, for_the_process, log_text
+from poundlock.guard import add_note, describe, ends, for_the_process, log_text
 
 _AGAIN: Final = "a factory must yield once, and this one yielded again"
 
@@ -98,19 +98,25 @@ _AT_ONCE: Final = frozenset({FinishGenerator, ExitManager})
 _SEE_FAILURES: Final = frozenset({FinishGenerator, FinishAsyncGenerator, ExitManager, ExitAsyncManager})
 
 
-@contextmanager
-def _passing(failure: BaseException) -> Iterator[None]:
+class _passing:  # noqa: N801 - used like a function; one of contextlib's cannot pass an error that refuses attributes
     """Let a failure that was thrown in come out again; any other error is the clean-up's own."""
-    trace = failure.__traceback__
-    try:
-        yield
-    except BaseException as raised:
+
+    __slots__ = ("_failure", "_trace")
+
+    def __init__(self, failure: BaseException) -> None:
+        self._failure = failure
+        self._trace = failure.__traceback__
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> bool:
+        failure = self._failure
+        # Else it would grow with each that it passed. Not by assignment: a frozen dataclass refuses that.
+        BaseException.with_traceback(failure, self._trace)
         # A generator makes a RuntimeError of the end of an iterator that passes it.
         ends_iterators = isinstance(failure, StopIteration | StopAsyncIteration)
-        if raised is not failure and not (ends_iterators and raised.__cause__ is failure):
-            raise
-    finally:
-        failure.__traceback__ = trace  # else it would grow with each that it passed
+        return raised is failure or (ends_iterators and raised is not None and raised.__cause__ is failure)
 
 
 def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
@@ -232,7 +238,7 @@ class Sweep:
             said = describe(error)
             error = RuntimeError(f"a clean-up of {self._at()} raised {said.type}: {said.message}")
         if self._slot is not None:
-            error.add_note(f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
+            add_note(error, f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
         if self._together and self._failure is None:
             self._failure = raised
         self.errors.append(error)
