@@ -27,7 +27,7 @@ from poundlock import (
     Workflow,
     WorkflowRuntime,
 )
-from poundlock.errors import InvalidDefinition, RuntimeStopped
+from poundlock.errors import ContainerDisposed, InvalidDefinition, RuntimeStopped
 from poundlock.stores import MemoryStore
 from poundlock.testing import run_until_idle
 
@@ -566,7 +566,7 @@ async def test_a_stop_at_a_boundary_is_a_normal_exit(vclock, any_store, db, gate
         running = asyncio.ensure_future(rt.invoke("wf", run_id="r1"))
         await came.wait()
         stopping = asyncio.ensure_future(rt.stop())
-        await asyncio.sleep(0)  # noqa: TID251 - lets the stop begin in its own task
+        await run_until_idle(vclock)  # the stop waits for the run by now
         gate.open()
         await stopping
         await asyncio.wait([running])
@@ -654,3 +654,65 @@ async def test_a_factory_that_hangs_is_given_up_with_its_step(runtime, db, vcloc
     rt = await runtime(flow(Stage("one", [Step("a", writing("a"), timeout=3)]), factory=slow))
     assert (await rt.run("wf")).error.code == "STEP_TIMEOUT"
     assert (await rt.run("wf")).state == {"a": 1}
+
+
+# ------------------------------------------------------------------------------------------- what a step leaves behind
+@pytest.mark.parametrize("scope", ["stage", "run"])
+@pytest.mark.parametrize("when", ["while it closes", "in the next stage", "after the end"])
+@pytest.mark.parametrize("place", ["step", "step with a retry", "router"])
+async def test_what_a_step_started_gets_no_services_after_it(runtime, db, scope, when, place):
+    """A task that outlives its step, or its router, is refused: it would open what nobody closes, or another's."""
+    go, answered = asyncio.Event(), asyncio.Event()
+    got, tasks = [], []
+
+    async def late(ctx):
+        await go.wait()
+        try:
+            got.append(await ctx.use(lambda deps: deps.require("tx")))
+        except ContainerDisposed as error:
+            got.append(type(error))
+        answered.set()
+
+    async def starts(ctx, tx: Tx):
+        tasks.append(asyncio.create_task(late(ctx)))
+
+    async def closing():
+        db.begin()
+        yield 1
+        if when == "while it closes" and not go.is_set():
+            go.set()
+            await answered.wait()
+
+    async def second():
+        if when == "in the next stage":
+            go.set()
+            await answered.wait()
+
+    if place == "router":
+        first = Stage("one", [Step("a", lambda: None)], router=starts)
+    else:
+        first = Stage("one", [Step("a", starts, retry=Retry(2) if place == "step with a retry" else None)])
+    rt = await runtime(flow(first, Stage("two", [Step("b", second)]), factory=closing, scope=scope))
+    assert (await rt.run("wf")).ok
+    go.set()
+    await asyncio.gather(*tasks)
+    assert (got, db.opened) == ([ContainerDisposed], 1)
+
+
+@pytest.mark.parametrize("hook", ["on_prepare", "on_resume"])
+async def test_what_a_hook_started_gets_no_services_after_it(runtime, db, hook):
+    """The same for the context of a hook."""
+    kept = []
+
+    async def keeps(ctx):
+        kept.append(ctx)
+
+    rt = await runtime()
+    wf = flow(Stage("wait", router=Pause(Wait("never"))), Stage("one", ROUTED), factory=db.transaction, scope="run")
+    await rt.register(wf, **{hook: keeps})
+    paused = await rt.run("wf")
+    assert (await rt.resume(paused.run_id)).ok
+    opened = db.opened
+    with pytest.raises(ContainerDisposed):
+        await kept[0].use(lambda deps: deps.require("tx"))
+    assert db.opened == opened
