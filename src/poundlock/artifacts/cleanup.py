@@ -137,10 +137,10 @@ class Sweep:
         beneath: slots that those rested on, whose own clean-ups have to wait for it.
         after: clean-ups in other tasks that have to be over first.
         failure: what generators see at their yield, and context managers at their exit; None: all went well.
-        together: whether a clean-up that fails is a failure for those after it.
+        together: whether a clean-up that fails is a failure for those after it, and all have one time to succeed.
     """
 
-    __slots__ = ("_after", "_beneath", "_failure", "_leaving", "_slot", "_todo", "_together", "errors")
+    __slots__ = ("_after", "_beneath", "_failure", "_leaving", "_slot", "_todo", "_together", "_until", "errors")
 
     def __init__(
         self,
@@ -159,6 +159,7 @@ class Sweep:
         self._beneath = beneath
         self._after = {task for task in after if not task.done()}
         self._slot: Slot | None = None
+        self._until: float | None = None
         self.errors: list[Exception] = []
 
     def advance(self) -> Awaitable[Any] | None:
@@ -218,7 +219,7 @@ class Sweep:
         return task
 
     async def _bounded(self, node: Node, awaitable: Awaitable[Any]) -> None:
-        limit, task = node.cleanup_timeout, asyncio.current_task()
+        limit, task = self._limit(node), asyncio.current_task()
         scope = timeout_after(node.clock, limit)
         try:
             async with scope:
@@ -226,8 +227,22 @@ class Sweep:
         except BaseException as error:  # isolation is what a sweep is for
             if ends(error, task):
                 raise
-            late = f"did not end within {limit} s and was given up"
+            late = f"did not end within {node.cleanup_timeout} s and was given up"
             self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)
+
+    def _limit(self, node: Node) -> float | None:
+        """Return how long the next clean-up may take.
+
+        Those that fail together share the time until one has failed: whoever waits for them gives up then, and none may
+        succeed later. To roll back each has it for itself.
+        """
+        limit = node.cleanup_timeout
+        if limit is None or not self._together or self._failure is not None:
+            return limit
+        now = node.clock.monotonic()
+        if self._until is None:
+            self._until = now + limit
+        return max(0.0, self._until - now)
 
     def _at(self) -> str:
         return "what rested on it" if self._slot is None else f"'{self._slot.name}'"

@@ -27,6 +27,7 @@ from poundlock import (
     Workflow,
     WorkflowRuntime,
 )
+from poundlock.clock import sleep_for
 from poundlock.errors import ContainerDisposed, InvalidDefinition, RuntimeStopped
 from poundlock.stores import MemoryStore
 from poundlock.testing import run_until_idle
@@ -309,6 +310,55 @@ async def test_one_that_hangs_while_it_closes_is_given_up(runtime, db, vclock):
     assert vclock.now() - began == 5
     db.hanging = False
     assert (await rt.run("wf")).ok
+
+
+async def test_several_that_are_slow_are_given_up_together(runtime, vclock):
+    """`hook_timeout` is for all of them: when the stage has failed for it, none commits any more."""
+    log = []
+
+    def slow(name):
+        async def factory():
+            try:
+                yield name
+                await sleep_for(vclock, 4)
+            except BaseException as error:
+                await sleep_for(vclock, 4)  # rolling back has time of its own
+                log.append(f"roll back {name}: {type(error).__name__}")
+                raise
+            log.append(f"commit {name}")
+
+        return factory
+
+    async def step(a: Annotated[str, Use("a")], b: Annotated[str, Use("b")], tx: Tx):
+        return {"a": 1}
+
+    services = [Service(name, slow(name), scope="stage") for name in "ab"]
+    rt = await runtime(flow(Stage("one", [Step("s", step)]), factory=slow("tx"), services=services), hook_timeout=5)
+    result = await rt.run("wf")
+    assert (result.status, result.error.code, dict(result.state)) == ("failed", "HOOK_TIMEOUT", {})
+    await sleep_for(vclock, 60)
+    assert log == ["commit tx", "roll back b: CancelledError", "roll back a: ArtifactTimeout"]
+
+
+@pytest.mark.parametrize("error", [StopIteration(1), SystemExit(1), GeneratorExit(), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("scope", ["stage", "run"])
+async def test_the_error_that_a_thread_raised_is_seen_as_it_is(runtime, db, error, scope):
+    """Not what carries it out of the thread."""
+
+    def step(tx: Tx):
+        raise error
+
+    rt = await runtime(flow(Stage("one", [Step("a", step)]), factory=db.transaction, scope=scope))
+    assert (await rt.run("wf")).status == "failed"
+    assert db.failures == [error]
+
+
+async def test_the_end_of_an_iterator_is_seen_as_it_is(runtime, db):
+    """A coroutine makes a RuntimeError of a StopIteration; the service sees what the step raised."""
+    error = StopIteration(1)
+    rt = await runtime(flow(Stage("one", [Step("a", writing("a", error))]), factory=db.transaction))
+    assert (await rt.run("wf")).status == "failed"
+    assert db.failures == [error]
 
 
 async def test_an_abort_rolls_back(runtime, any_store, db):
