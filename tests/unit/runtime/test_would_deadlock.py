@@ -396,7 +396,7 @@ async def test_a_run_that_went_on_does_not_wait(runtime, tried, gate):
         gate_is_there.set()
         await gate()
         waiting = asyncio.ensure_future(tried(rt.wait(ids["caller"])))
-        await asyncio.sleep(0)  # noqa: TID251 - lets it begin to wait
+        await run_until_idle(rt.clock)  # until it waits
         later.set()
         await waiting
 
