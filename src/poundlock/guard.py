@@ -128,6 +128,15 @@ def log_text(error: BaseException) -> str:
     return traceback_text(error).rstrip() or describe(error).message
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a line to what an error shows; never raises. One that refuses attributes, as frozen ones do, goes without."""
+    try:
+        error.add_note(note)
+    except BaseException as raised:
+        if for_the_process(raised):
+            raise
+
+
 def _quietly(make: Callable[[], str], fallback: str) -> str:
     """Return a text made by user code, cleaned; whatever that raises, and however odd a text it makes, is contained."""
     try:

@@ -25,6 +25,7 @@ from poundlock.artifacts.node import BUILDING, EMPTY, READY, Node, Slot, Value
 from poundlock.artifacts.passing import build_in_passing
 from poundlock.artifacts.recipe import Kind, Need, Recipe
 from poundlock.errors import PoundlockError
+from poundlock.guard import add_note
 
 _GIVES_AWAITABLE = "is built by a function that gives an awaitable"
 
@@ -346,7 +347,7 @@ async def start(node: Node) -> None:
         try:
             await obtain(node, name, None, node)
         except PoundlockError as error:
-            error.add_note(f"'{name}' is eager (lazy=False), so container '{node.name}' did not start")
+            add_note(error, f"'{name}' is eager (lazy=False), so container '{node.name}' did not start")
             raise
 
 
