@@ -1,4 +1,4 @@
-"""Claiming: taking over runs that are ready or due, inside a transaction of the writer."""
+"""Claim runs that are ready or due, inside a transaction of the writer."""
 
 from __future__ import annotations
 
