@@ -16,7 +16,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "poundlock.codecs": ("DELETE",),
+    "poundlock.marks": ("DELETE", "Overwrite"),
     "poundlock.artifacts": ("Use",),
     "poundlock.model.conditions": ("Condition", "StateRef"),
     "poundlock.model.definitions": (

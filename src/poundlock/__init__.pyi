@@ -1,9 +1,6 @@
 from poundlock.artifacts import (
     Use as Use,
 )
-from poundlock.codecs import (
-    DELETE as DELETE,
-)
 from poundlock.errors import (
     AlreadyRegistered as AlreadyRegistered,
 )
@@ -93,6 +90,12 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     UnknownCodec as UnknownCodec,
+)
+from poundlock.marks import (
+    DELETE as DELETE,
+)
+from poundlock.marks import (
+    Overwrite as Overwrite,
 )
 from poundlock.model.conditions import (
     Condition as Condition,
@@ -208,6 +211,7 @@ __all__ = [
     "NotPaused",
     "NotRegistered",
     "NotStorable",
+    "Overwrite",
     "Pause",
     "Pipeline",
     "PoundlockError",

@@ -27,6 +27,7 @@ from typing import Any, Final
 from pydantic_core import PydanticSerializationError, SchemaSerializer, from_json
 
 from poundlock.errors import NotStorable, UnknownCodec
+from poundlock.marks import DELETE, Delete, Overwrite
 
 CODEC_ID: Final = "json/1"
 """Stands in every store; a store with another id is refused instead of guessed at."""
@@ -45,22 +46,10 @@ _MAX_INT_BITS: Final = 14_284  # 4300 decimal digits, beyond which the parser re
 _to_json: Final[Callable[[Any], bytes]] = SchemaSerializer({"type": "any"}).to_json
 
 
-class _Delete(enum.Enum):
-    """In a patch, the value `DELETE` removes its key. None is a value like any other."""
-
-    DELETE = "DELETE"
-
-    def __repr__(self) -> str:
-        return "DELETE"
-
-
-DELETE: Final = _Delete.DELETE
-"""In a patch: remove this key. A sentinel, because None is a value."""
-
-
 # -- the registry: how a type is written, and how it is read back
 _encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    _Delete: ("delete", lambda _: None),
+    Delete: ("delete", lambda _: None),
+    Overwrite: ("overwrite", lambda mark: mark.value),
     dt.datetime: ("datetime", dt.datetime.isoformat),
     dt.date: ("date", dt.date.isoformat),
     dt.time: ("time", dt.time.isoformat),
@@ -71,6 +60,7 @@ _encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 _decoders: dict[str, Callable[[Any], Any]] = {
     "delete": lambda _: DELETE,
+    "overwrite": Overwrite,
     "datetime": dt.datetime.fromisoformat,
     "date": dt.date.fromisoformat,
     "time": dt.time.fromisoformat,
@@ -106,11 +96,16 @@ def register_type(
         elif dataclasses.is_dataclass(kind):
             encode = _fields
         elif hasattr(kind, "model_dump"):
-            encode = lambda value: value.model_dump(mode="json")  # noqa: E731 - the same
+            encode = lambda value: value.model_dump(mode="json", by_alias=False, exclude_computed_fields=True)  # noqa: E731 - the same
         else:
             raise ValueError(f"{kind.__qualname__} is no enum, dataclass or pydantic model: give encode= and decode=")
     if decode is None:
-        decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
+        if dataclasses.is_dataclass(kind):
+            decode = lambda data: _built(kind, data)  # noqa: E731 - one expression per default reads best here
+        elif hasattr(kind, "model_validate"):
+            decode = lambda data: kind.model_validate(data, by_alias=True, by_name=True)  # noqa: E731 - the same
+        else:
+            decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
     if issubclass(kind, str | int | float | list | dict):
         _lookalikes.add(kind)
     _encoders[kind] = (name, encode)
@@ -122,12 +117,14 @@ def is_registered(kind: type) -> bool:
     return kind in _encoders
 
 
-def pack(value: Any, path: str = "") -> tuple[Any, str]:
+def pack(value: Any, path: str = "", marks: str | None = None) -> tuple[Any, str]:
     """Encode a value once.
 
     Args:
         value: JSON-like data, or values of registered types.
         path: where the value stands, for the error message.
+        marks: where DELETE and Overwrite may stand: "patch": as the values of keys in a patch; "none": nowhere; None:
+            anywhere, for what was checked before.
 
     Returns:
         The decoded value (detached, equal to what a later read gives) and its JSON text.
@@ -142,10 +139,61 @@ def pack(value: Any, path: str = "") -> tuple[Any, str]:
             text = raw.decode()
             if _TAG_JSON not in text:  # in the bytes the search would take five times as long
                 return decoded, text
-    except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+    except (PydanticSerializationError, ValueError, TypeError, ArithmeticError, RecursionError):
         pass  # the walk below finds the place and says it better
     raw = _to_json(_tagged(value, path, 0))
-    return _revive(from_json(raw)), raw.decode()
+    decoded, text = _revive(from_json(raw)), raw.decode()
+    if marks is not None and _TAG_JSON in text:
+        _refuse_marks(decoded, path, spine=marks == "patch")
+    return decoded, text
+
+
+def pack_patch(patch: Any, path: str = "") -> tuple[Any, str]:
+    """Encode a patch, in which DELETE and Overwrite may stand for the value of a key, at any depth.
+
+    Raises:
+        NotStorable: a value in it is unknown to the codec, or a mark stands inside a list or an Overwrite.
+    """
+    return pack(patch, path, "patch")
+
+
+def pack_data(value: Any, path: str = "") -> tuple[Any, str]:
+    """Encode what is no patch, such as an event's payload: DELETE and Overwrite mean nothing in it.
+
+    Raises:
+        NotStorable: a value in it is unknown to the codec, or is such a mark.
+    """
+    return pack(value, path, "none")
+
+
+def _refuse_marks(value: Any, path: str, *, spine: bool = False) -> None:
+    """Refuse DELETE and Overwrite where they mean nothing; they would be stored as if they were data.
+
+    Args:
+        value: decoded data.
+        path: where it stands.
+        spine: whether it is a patch, or a mapping in one: there they may be the values of keys.
+
+    Raises:
+        NotStorable: `path` tells where the mark stands.
+    """
+    if type(value) is dict:
+        for key, item in value.items():
+            if not spine or type(item) is dict:
+                _refuse_marks(item, _join(path, key), spine=spine)
+            elif type(item) is Overwrite:
+                _refuse_marks(item.value, _join(path, key))
+            elif type(item) is list:
+                _refuse_marks(item, _join(path, key))
+    elif type(value) is list:
+        for index, item in enumerate(value):
+            _refuse_marks(item, _join(path, index))
+    elif value is DELETE or type(value) is Overwrite:
+        raise NotStorable(
+            f"{_where(path)} is {'DELETE' if value is DELETE else 'an Overwrite'}, which only means something as the "
+            f"value of a key in a patch: write the whole list or value that is to be there",
+            path=path,
+        )
 
 
 def dump(value: Any, path: str = "") -> str:
@@ -181,9 +229,11 @@ def load(text: str | bytes) -> Any:
 def detach(value: Any) -> Any:
     """Return a deep copy of already decoded data (mappings, lists and immutable leaves)."""
     if type(value) is dict:
-        return {key: detach(item) if type(item) in _CONTAINERS else item for key, item in value.items()}
+        return {key: detach(item) if type(item) in CONTAINERS else item for key, item in value.items()}
     if type(value) is list:
-        return [detach(item) if type(item) in _CONTAINERS else item for item in value]
+        return [detach(item) if type(item) in CONTAINERS else item for item in value]
+    if type(value) is Overwrite:
+        return Overwrite(detach(value.value))
     if isinstance(value, Mapping):
         return {key: detach(item) for key, item in value.items()}
     return value
@@ -202,12 +252,80 @@ def _parse(raw: bytes) -> Any:
     return value
 
 
-_CONTAINERS: Final = frozenset({dict, list})
+CONTAINERS: Final = frozenset({dict, list, Overwrite})
+"""Types of decoded data that hold other data."""
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
+def stored_name(name: str, field: Any) -> str:
+    """Return the key that a model's field is stored under: its alias, if that is also read; else the field's name.
+
+    Args:
+        name: of the field.
+        field: its pydantic FieldInfo.
+    """
+    reads = field.validation_alias if field.validation_alias is not None else field.alias
+    accepted = (
+        [reads] if isinstance(reads, str) else [each for each in getattr(reads, "choices", ()) if type(each) is str]
+    )
+    writes = field.serialization_alias if field.serialization_alias is not None else field.alias
+    if writes in accepted or not accepted:
+        return writes if accepted else name
+    return accepted[0]
+
+
+def _tagged_model(model: Any, path: str, depth: int) -> Any:
+    """Return a pydantic model as data: whole, also where a field holds a subclass of what it was declared as."""
+    kind = type(model)
+    own = getattr(kind, "__pydantic_decorators__", None)
+    if own is None or own.field_serializers or own.model_serializers or not hasattr(kind, "__pydantic_fields__"):
+        return _tagged(model.model_dump(by_alias=True), path, depth)  # it says itself how it is written
+    if getattr(kind, "__pydantic_root_model__", False):
+        return _tagged(model.root, path, depth)
+    data: dict[str, Any] = {}
+    for name, field in kind.__pydantic_fields__.items():
+        if field.exclude:
+            continue
+        key, value = stored_name(name, field), getattr(model, name)
+        try:
+            data[_key(key, path)] = _tagged(value, _join(path, key), depth + 1)
+        except NotStorable:
+            # Its own class knows how to write it, and has to know how to read it.
+            if not _reads_back(model, name):
+                raise
+            data[key] = _as_json(model, name)
+    return data | _tagged(model.__pydantic_extra__ or {}, path, depth)
+
+
+def _as_json(model: Any, name: str) -> Any:
+    return model.model_dump(mode="json", include={name}, by_alias=False, warnings="none")[name]
+
+
+def _reads_back(model: Any, name: str) -> bool:
+    try:
+        fields = {each: getattr(model, each) for each in type(model).__pydantic_fields__}
+        back = type(model).model_validate(fields | {name: _as_json(model, name)}, by_alias=False, by_name=True)
+        return bool(getattr(back, name) == getattr(model, name))
+    except Exception:  # noqa: BLE001 - validators and serializers are user code
+        return False
+
+
 def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    """Return a dataclass's fields; without those that cannot be given and hold their default anyway."""
+    items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    for field in dataclasses.fields(value):
+        if not field.init and items[field.name] is field.default:
+            del items[field.name]
+    return items
+
+
+def _built(kind: type, data: dict[str, Any]) -> Any:
+    """Return a dataclass made from its fields, also those that its constructor does not take."""
+    late = {field.name for field in dataclasses.fields(kind) if not field.init and field.name in data}
+    built = kind(**{name: item for name, item in data.items() if name not in late})
+    for name in late:
+        object.__setattr__(built, name, data[name])
+    return built
 
 
 def _tagged(value: Any, path: str, depth: int) -> Any:
@@ -217,6 +335,8 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     kind = type(value)
     known = _encoders.get(kind)
     if known is not None:
+        if kind is decimal.Decimal and value.is_nan():
+            raise NotStorable(f"{_where(path)} is {value}, which does not equal itself: use None", path=path)
         name, encode = known
         return {TYPE_TAG: name, "value": _tagged(encode(value), path, depth + 1)}
     if kind in _PLAIN or isinstance(value, str | int | float):
@@ -230,9 +350,16 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, list | tuple):
         return [_tagged(item, _join(path, index), depth + 1) for index, item in enumerate(value)]
     if hasattr(kind, "model_dump"):
-        return _tagged(value.model_dump(), path, depth + 1)
+        return _tagged_model(value, path, depth + 1)
     if dataclasses.is_dataclass(kind):
         return _tagged(_fields(value), path, depth + 1)
+    if isinstance(value, enum.Enum):
+        raise NotStorable(
+            f"{_where(path)} is a member of the enum {kind.__qualname__}, and would not read back equal: "
+            f"write its .value, make it a StrEnum or IntEnum, or declare the field in a state model",
+            path=path,
+            type=kind.__qualname__,
+        )
     raise NotStorable(
         f"{_where(path)} is a {kind.__qualname__}, which cannot be stored: return plain data, "
         f"or register the type with poundlock.codecs.register_type",
@@ -290,7 +417,7 @@ def _where(path: str) -> str:
 # ------------------------------------------------------------------------------------- for showing, not for storing
 _SHOWN: Final[dict[type, Callable[[Any], Any]]] = {
     dt.timedelta: dt.timedelta.total_seconds,
-    _Delete: lambda _: "DELETE",
+    Delete: lambda _: "DELETE",
 }
 
 
@@ -317,7 +444,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 def _plainly(value: Any, depth: int) -> Any:
     kind = type(value)
-    if isinstance(value, enum.Enum) and kind is not _Delete:
+    if isinstance(value, enum.Enum) and kind is not Delete:
         return _plain(value.value, depth + 1)
     if isinstance(value, str):
         return clean(str.__str__(value))

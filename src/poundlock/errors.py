@@ -206,13 +206,13 @@ class BundleDamaged(PoundlockError):
 
 # ------------------------------------------------------------------------------------------- data and events
 class StateInvalid(PoundlockError):
-    """A patch does not match the state's model; `path` is the field."""
+    """A patch or state does not match the state's model, or has a key that the model lacks; `path` is the field."""
 
     code = "STATE_INVALID"
 
 
 class NotStorable(PoundlockError):
-    """A value cannot be written as data; `path` is its place."""
+    """A value cannot be written as data, or would not be read back equal; `path` is its place."""
 
     code = "NOT_STORABLE"
 

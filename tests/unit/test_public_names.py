@@ -33,6 +33,7 @@ PROMISED = [
     "Pause",
     "Wait",
     "DELETE",
+    "Overwrite",
     "Transient",
     "Serialized",
     "SingletonLoop",

@@ -21,9 +21,9 @@ from poundlock.artifacts.make import check_product, publish
 from poundlock.artifacts.node import EMPTY, READY, Node, Slot
 from poundlock.artifacts.recipe import Recipe
 from poundlock.codecs import dump, load
+from poundlock.documenting import documented
 from poundlock.errors import BundleDamaged
 from poundlock.guard import describe, for_the_process
-from poundlock.model.documenting import documented
 
 VERSION: Final = 1
 

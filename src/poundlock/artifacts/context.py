@@ -12,8 +12,8 @@ from poundlock.artifacts.cleanup import add_cleanup
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
 from poundlock.artifacts.recipe import ContextMark
+from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid, ContainerDisposed, PoundlockError
-from poundlock.model.documenting import documented
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
+from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid, suggest
 from poundlock.guard import for_the_process, log_text
-from poundlock.model.documenting import documented
 
 logger = logging.getLogger("poundlock.artifacts")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid
-from poundlock.model.documenting import documented
 
 Key: TypeAlias = str | type[Any]
 """A string, or a class; a class means its qualified name."""

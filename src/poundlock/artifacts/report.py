@@ -8,7 +8,7 @@ from typing import Literal
 
 from poundlock.artifacts import graph
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
-from poundlock.model.documenting import documented
+from poundlock.documenting import documented
 
 
 @documented

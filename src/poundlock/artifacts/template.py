@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from poundlock.artifacts.keys import Key, key_name
+from poundlock.documenting import documented
 from poundlock.errors import InvalidDefinition
 from poundlock.model.definitions import Retry
-from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration, optional_seconds
 
 Factory: TypeAlias = Callable[..., Any]

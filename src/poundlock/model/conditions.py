@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
+from poundlock.documenting import documented
 from poundlock.errors import InvalidDefinition
-from poundlock.model.documenting import documented
 from poundlock.model.paths import MISSING, get_path
 
 OPERATORS: Final = ("==", "!=", ">", ">=", "<", "<=", "exists")
@@ -70,8 +71,8 @@ def _kind(value: Any) -> type:
     """
     if isinstance(value, bool):
         return bool
-    if isinstance(value, int | float):
-        return float
+    if isinstance(value, int | float | Decimal):
+        return float  # Python compares them exactly: no Decimal is rounded to a float's digits, nor the other way
     if isinstance(value, str):
         return str
     if isinstance(value, list | tuple):

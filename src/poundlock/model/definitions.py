@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from poundlock.documenting import documented
 from poundlock.model.conditions import Condition
-from poundlock.model.documenting import documented
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.codecs import detach
+from poundlock.documenting import documented
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
-from poundlock.model.documenting import documented
 from poundlock.model.drafts import maker_of
 from poundlock.model.moments import YEAR_1, YEAR_10000, utc_text
 

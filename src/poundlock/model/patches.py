@@ -1,6 +1,7 @@
 """Patches: the only way state changes.
 
-RFC 7396 (JSON merge patch) with one difference: None is a value, and `DELETE` removes a key.
+RFC 7396 (JSON merge patch) with two differences: None is a value, and `DELETE` removes a key; `Overwrite(value)` puts a
+value in place of what is there, also where it is a mapping.
 Nothing here mutates what it is given: a merge shares the unchanged parts, so an old state stays valid.
 """
 
@@ -9,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from poundlock.codecs import DELETE
+from poundlock.marks import DELETE, Overwrite
 
-__all__ = ["DELETE", "changed_paths", "clash", "merge"]
+__all__ = ["DELETE", "Overwrite", "changed_paths", "clash", "delta", "merge"]
 
 
 def merge(state: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `state` with `patch` merged in: mappings merge, everything else replaces, DELETE removes."""
+    """Return `state` with `patch` merged in: mappings merge, everything else and Overwrite replace, DELETE removes."""
     merged = dict(state)
     for key, value in patch.items():
         if type(value) is dict:
@@ -23,6 +24,8 @@ def merge(state: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
             merged[key] = merge(below if type(below) is dict else {}, value)
         elif value is DELETE:
             merged.pop(key, None)
+        elif type(value) is Overwrite:
+            merged[key] = value.value
         else:
             merged[key] = value
     return merged
@@ -36,6 +39,22 @@ def changed_paths(patch: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
             yield from changed_paths(value, path)
         else:
             yield path
+
+
+def delta(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a patch that leads from one state to another."""
+    patch: dict[str, Any] = {key: DELETE for key in before if key not in after}
+    for key, value in after.items():
+        old = before.get(key, DELETE)
+        if old is value:
+            continue
+        if type(old) is dict and type(value) is dict:
+            below = delta(old, value)
+            if below:
+                patch[key] = below
+        elif type(old) is not type(value) or old != value:
+            patch[key] = value
+    return patch
 
 
 def clash(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from poundlock.codecs import encode
-from poundlock.model.documenting import documented
+from poundlock.documenting import documented
 
 
 class Verdict(StrEnum):

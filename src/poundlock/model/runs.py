@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from poundlock.codecs import plain
+from poundlock.documenting import documented
 from poundlock.model.conditions import Condition, all_match
-from poundlock.model.documenting import documented
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches

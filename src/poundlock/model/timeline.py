@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import detach, load
-from poundlock.model.documenting import documented
+from poundlock.documenting import documented
 from poundlock.model.patches import merge
 from poundlock.model.runs import LogRow
 

@@ -2,50 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
+from typing import Any, NoReturn
 
-from poundlock.codecs import detach
+from poundlock.codecs import CONTAINERS, detach
 
 
-class StateView(Mapping[str, Any]):
-    """A read-only mapping over a state.
+class StateView(dict[str, Any]):
+    """A read-only dict that shows a state as it was at one moment.
 
-    Mappings inside come as views of their own, lists as copies. It compares equal to the plain dict it stands for, and
-    `dict(view)` or `view.copy()` give plain data to work with. The state below it is never mutated, so a view keeps
-    showing the moment it was made.
+    A real dict, so that `json.dumps` and whatever else asks for one takes it; it holds a copy of its own, as code in C
+    reads a dict without asking its class. Mappings inside come as views, lists as copies. It compares equal to the
+    plain dict it stands for, and `dict(view)` or `view.copy()` give data to work with.
     """
 
-    __slots__ = ("_data",)
+    __slots__ = ()
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self._data = data
+        # What holds no containers is copied by dict itself, without a look at each value in Python.
+        dict.__init__(self, data if CONTAINERS.isdisjoint(map(type, data.values())) else detach(data))
 
     def __getitem__(self, key: str) -> Any:
-        value = self._data[key]
-        if type(value) is dict:
-            return StateView(value)
-        return detach(value) if type(value) is list else value
+        return _shown(super().__getitem__(key))
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return what stands at a key, or `default`."""
+        return _shown(super().__getitem__(key)) if key in self else default
+
+    # Overridden, so that `dict(view)` and `{**view}` ask the view instead of copying what is behind it.
     def __iter__(self) -> Iterator[str]:
-        return iter(self._data)
+        return super().__iter__()
 
-    def __len__(self) -> int:
-        return len(self._data)
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # a view as well, but not dict's own
+        """Return keys and values."""
+        return ItemsView(self)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._data
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, StateView):
-            return self._data == other._data
-        return self._data == other
-
-    __hash__ = None  # type: ignore[assignment]  # equal to a dict, so as unhashable as one
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # the same
+        """Return values."""
+        return ValuesView(self)
 
     def copy(self) -> dict[str, Any]:
         """Return a detached plain dict."""
-        return detach(self._data)  # type: ignore[no-any-return]  # a mapping in, a dict out
+        return {key: detach(value) for key, value in super().items()}
+
+    __hash__ = None
+
+    def __copy__(self) -> StateView:
+        return self
+
+    def __deepcopy__(self, memo: object) -> StateView:
+        return self
+
+    def __reduce__(self) -> Any:
+        return StateView, (self.copy(),)
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> Any:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
 
     def __repr__(self) -> str:
-        return f"StateView({self._data!r})"
+        return f"StateView({super().__repr__()})"
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a state is read-only: return a patch from the step, or change a copy of it (state.copy())")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+
+def _shown(value: Any) -> Any:
+    """Return a part of a view: what is inside belongs to the view, so that a mapping need not be copied deep again."""
+    kind = type(value)
+    if kind is dict:
+        part = StateView.__new__(StateView)
+        dict.__init__(part, value)
+        return part
+    return detach(value) if kind is list else value

@@ -23,6 +23,8 @@ from poundlock.model.receipts import Delivery, Fate
 from poundlock.model.runs import WaitRow
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LONGEST_INT: Final = 4000  # digits, as far as an integer can be stored
+_LONGEST_FLOAT: Final = 300  # digits before the point, all of which a float can have
 _SEPARATOR = "\x1f"  # ASCII unit separator: cannot stand in an event type (printable) and is escaped in JSON
 
 
@@ -41,7 +43,7 @@ def wait_refs(wait: Wait) -> tuple[str, ...]:
 def wait_keys(events: Iterable[str], correlate: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
     """Return the index keys of a wait: one per event type or pattern."""
     paths = _SEPARATOR.join(path for path, _ in correlate)
-    values = dump([_canonical(value) for _, value in correlate])
+    values = dump([canonical(value) for _, value in correlate])
     return tuple(f"{event}{_SEPARATOR}{paths}{_SEPARATOR}{_SEPARATOR}{values}" for event in events)
 
 
@@ -59,21 +61,25 @@ def event_keys(shapes: Iterable[str], event: Event) -> list[str]:
             continue
         values = [get_path(event.payload, path) for path in joined.split(_SEPARATOR)] if joined else []
         if not any(value is MISSING for value in values):
-            keys.append(f"{shape}{_SEPARATOR}{_SEPARATOR}{dump([_canonical(value) for value in values])}")
+            keys.append(f"{shape}{_SEPARATOR}{_SEPARATOR}{dump([canonical(value) for value in values])}")
     return keys
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """Return one form for all values that are equal to a condition (2 and 2.0), so that they are one key."""
     if type(value) is str:
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
+        return [canonical(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _canonical(value[key]) for key in sorted(value)}
+        return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, Decimal) and value.is_finite():
+        if value.adjusted() <= _LONGEST_INT and value == (whole := value.to_integral_value()):
+            return int(whole)
+        if value.adjusted() < _LONGEST_FLOAT and (near := float(value)) == value:
+            return near
         sign, digits, exponent = value.as_tuple()
         text = "".join(map(str, digits)).rstrip("0")  # `normalize` would round to the context's precision
         return f"{'-' * sign}{text}e{int(exponent) + len(digits) - len(text)}" if text else "0"

@@ -14,14 +14,15 @@ from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
 from poundlock.model.definitions import Wait
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.patches import merge
 from poundlock.model.runs import Message, RunIdentity, WaitRow
+from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.states import fits, shown
+from poundlock.pipeline.states import shown, told
 from poundlock.pipeline.threads import StepThreads
 
 if TYPE_CHECKING:  # a run without services never loads the container
@@ -44,17 +45,19 @@ def _keep(task: asyncio.Task[Any]) -> None:
 
 
 class Supervision(NamedTuple):
-    """What the runs of one runtime share for being interrupted.
+    """What the runs of one runtime share.
 
     Attributes:
         watch: tells whether the event loop is ending.
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
+        answers: what patch functions gave for events that were judged.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
+    answers: Answers = Answers()  # of runs without a runtime
 
 
 _ALONE = Supervision()
@@ -244,9 +247,7 @@ class ActiveRun:
         model = self.plan.state_model
         for message in (*self.backlog, *self.inbox):
             if message.kind == "signal" and message.body is not None:
-                told = merge(state, message.body)
-                if fits(model, told):
-                    state = told
+                state = told(model, state, message.body)
         return shown(model, state)
 
     @property
@@ -270,20 +271,23 @@ class ActiveRun:
     # ------------------------------------------------------------------------------------------------- positions
     def position(self) -> Position:
         """Return where the run stands, for `restore`."""
-        return Position(
-            self.state,
-            self.stage,
-            self.waits,
-            self.buffer,
-            self.backlog,
-            self.inbox_seen,
-            tuple(self.consumed),
-            self.registered,
-            self.abort,
-            self.resume,
-            self.journal.mark,
-            self.visits,
-            self.walk,
+        return new_tuple(
+            Position,
+            (
+                self.state,
+                self.stage,
+                self.waits,
+                self.buffer,
+                self.backlog,
+                self.inbox_seen,
+                tuple(self.consumed),
+                self.registered,
+                self.abort,
+                self.resume,
+                self.journal.mark,
+                self.visits,
+                self.walk,
+            ),
         )
 
     def restore(self, position: Position, messages: Sequence[Message]) -> None:

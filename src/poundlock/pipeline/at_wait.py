@@ -6,45 +6,57 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from poundlock.codecs import detach, dump, pack
-from poundlock.errors import StateInvalid, StepFailed, WaitExpired
-from poundlock.guard import for_the_process, name_blocking, name_of
-from poundlock.model.events import Event
+from poundlock.codecs import dump
+from poundlock.errors import NotStorable, StateInvalid, WaitExpired
+from poundlock.guard import Interrupted, describe, for_the_process
 from poundlock.model.patches import merge
 from poundlock.model.runs import Message, RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.inbox import absorb, apply
+from poundlock.pipeline.answers import own_event, patch_of_event
+from poundlock.pipeline.inbox import absorb, apply, settled
+from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.outcome import Outcome, Paused, Unfit, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.states import validate
+from poundlock.pipeline.states import Written, validate, written
 from poundlock.pipeline.waits import first_match, leave, note, rearm, stand_at
 
 log = logging.getLogger("poundlock.pipeline")
 
 
-def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
-    """Decide for a run that stands at a wait: go on by hand, with what was buffered or because time is up, or stand."""
+async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
+    """Decide for a run that stands at a wait: go on by hand, with what was buffered or because time is up, or stand.
+
+    Raises:
+        Interrupted: the run was interrupted while a patch function ran.
+    """
     try:
         answer = absorb(run)
         if run.abort is not None:
             return aborted(run)
-        if answer is not None and _fits(run, row, answer["patch"]):
+        if answer is not None and (patch := _answered(run, row, answer["patch"])) is not None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
             _leave(run, row, Resume("api", row.wait_id))
-            return _go_on(run, answer["patch"])
-        if run.returning and (error := misfit(run)) is not None:
+            return _go_on(run, patch)
+        came_back = run.returning
+        if came_back and (error := misfit(run)) is not None:
             return stay(run, row, error)
         if row.wait_id in _GOES_ON:
             _leave(run, row, None)
             return _go_on(run, None)
-        message = first_match(run, row)
-        if message is not None:
-            return _go_on(run, _resume_with_event(run, row, message))
+        refused = False
+        while (message := first_match(run, row)) is not None:
+            if await _resume_with_event(run, row, message):
+                return None
+            refused = True
         if row.expires_at is not None and run.clock.now() >= row.expires_at:
             return _expired(run, row)
+        if refused and not came_back:  # it has not been paused yet: what matched was there before
+            note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
         return Paused(row)
-    except BaseException as error:  # patch functions and validators are user code; they fail the run
+    except Interrupted:
+        raise
+    except BaseException as error:
         if for_the_process(error):
             raise
         return failed(run, run_error(error, None, None), run.plan.path_json)
@@ -60,8 +72,8 @@ _GOES_ON: Final[Mapping[str, Resume | None]] = {_STATE_WAIT: None, _DELAY_WAIT: 
 def misfit(run: ActiveRun) -> RunError | None:
     """Return why the state of a run that comes back does not fit its model; None if it does, and it may go on."""
     try:
-        validate(run.plan.state_model, run.state)
-    except StateInvalid as error:
+        run.state = settled(run, run.state, run.plan.path_json)
+    except (StateInvalid, NotStorable) as error:
         return run_error(error, run.stage, None)
     run.returning = False
     return None
@@ -102,52 +114,40 @@ def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None) -> None:
         run.waits = tuple(other for other in run.waits if other.wait_id != row.wait_id)
 
 
-def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> Mapping[str, Any] | None:
-    """Use up a buffered event: the run goes on after the wait. Returns the patch to merge.
+async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> bool:
+    """Use a buffered event up: the run goes on after the wait, or the event is refused and the run stays.
+
+    Whoever sent it may be anybody, so what cannot be applied is not the run's failure.
+
+    Returns:
+        Whether the run goes on.
 
     Raises:
-        StepFailed: the wait's patch function gave no mapping.
+        Interrupted: the run was interrupted meanwhile.
     """
     assert message.event is not None  # noqa: S101 - only event messages are buffered
-    event = message.event.event
+    event, task = message.event.event, current_task()
     run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
     run.consumed.append(message.seq)
+    declared, answers, run_id = run.plan.waits.get(row.wait_id), run.supervision.answers, run.identity.run_id
+    known = answers.get(run_id, row, event, run.state)
+    answer = patch_of_event(row, declared, event, run.plan.state_model, run.state, run.clock, known)
+    answers.forget(run_id, row, event)
+    error = answer.error
+    if disturbed(run, task):
+        error = await judge(run, task, error)
+    if error is not None:
+        said = describe(error)
+        reason = {"message": said.message, "code": said.code, "type": said.type}
+        named = {"id": event.id, "type": event.type, "source": event.source}
+        note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason})
+        return False
     leave(run, row)
-    run.resume = Resume("event", row.wait_id, _own(event))
+    run.resume = Resume("event", row.wait_id, own_event(event))
     note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
     note(run, "pipeline:resume", row, {"reason": "event"})
-    if row.patch == "call":
-        declared = run.plan.waits.get(row.wait_id)
-        if declared is None or declared.patch is None:
-            raise StepFailed(
-                f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
-            )
-        since = run.clock.monotonic()
-        patch = declared.patch(_own(event), run.view)
-        name_blocking(run.clock, since, declared.wait.patch)  # type: ignore[arg-type]  # it is a function
-    else:
-        patch = row.patch if row.patch is not None else event.payload
-    if patch is None or (row.patch is None and not isinstance(patch, Mapping)):
-        return None  # a payload that is no mapping has nothing to fold in; routers see it as resume.event
-    if not isinstance(patch, Mapping):
-        raise StepFailed(
-            f"the patch function of wait '{row.wait_id}' returned a {name_of(type(patch))}: return a mapping",
-            path=row.wait_id,
-        )
-    return pack(patch)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
-
-
-def _own(event: Event) -> Event:
-    """Return an event for user code, with a payload of its own: the store's is shared by all runs it is for."""
-    return Event.trusted(
-        event.type,
-        detach(event.payload),
-        id=event.id,
-        time=event.time or 0.0,
-        source=event.source,
-        key=event.key,
-        headers=event.headers,
-    )
+    _go_on(run, answer.value)
+    return True
 
 
 def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
@@ -155,32 +155,31 @@ def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
 
     Raises:
         StateInvalid: with its patch the state does not fit the model; nothing was changed.
+        NotStorable: a value in it does not read back equal; nothing was changed.
     """
-    validate(run.plan.state_model, merge(run.state, patch) if patch else run.state)
+    model = run.plan.state_model
+    state = merge(run.state, written(model, patch, run.state, "patch").patch) if patch else run.state
+    validate(model, state)
 
 
-def _fits(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> bool:
-    """Whether an answer fits the state. One given where the workflow was unknown was not checked when it came."""
+def _answered(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> Written | None:
+    """Return an answer as it is stored; None if it does not fit: one given where the workflow is unknown may not."""
     try:
         check_answer(run, patch)
-    except StateInvalid as error:
+        return written(run.plan.state_model, patch or {}, run.state)
+    except (StateInvalid, NotStorable) as error:
         note(run, "wait:refused", row, {"path": error.path, "message": error.message})
-        return False
-    return True
+        return None
 
 
-def _go_on(run: ActiveRun, patch: Mapping[str, Any] | None) -> Outcome | None:
+def _go_on(run: ActiveRun, patch: Written | None) -> Outcome | None:
     run.count_anew()
-    _fold(run, patch)
+    if patch is not None and patch.patch:
+        apply(run, patch, run.plan.path_json)
+    rearm(run)
     if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
         run.plan.existing(run.stage)
     return None
-
-
-def _fold(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
-    if patch:
-        apply(run, patch, dump(patch), run.plan.path_json)
-    rearm(run)
 
 
 def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:

@@ -18,11 +18,10 @@ from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
 from poundlock.pipeline.active import JUMPED, ActiveRun, Position
-from poundlock.pipeline.inbox import abort_request, absorb
+from poundlock.pipeline.inbox import abort_request, absorb, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
-from poundlock.pipeline.states import validate
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import first_match, note, park, rearm, stand_at
 
@@ -132,16 +131,16 @@ def _apply_steps(run: ActiveRun, done: StageDone) -> None:
             run.journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
     # Only what all of them come to has to be valid: a rule over two fields may need two steps to be met.
     if state is not run.state:
-        validate(run.plan.state_model, state)
-    run.state = state
+        run.state = state if run.plan.state_model is None else settled(run, state, done.stage.path_json)
 
 
 def _note_clashes(run: ActiveRun, done: StageDone) -> None:
-    written: dict[str, Any] = {}
-    for step in done.steps:
-        if not step.patch:
+    for place, step in enumerate(done.steps):
+        patch = step.patch
+        if not patch:
             continue
-        path = clash(written, step.patch)
+        paths = (clash(before.patch, patch) for before in done.steps[:place] if before.patch)
+        path = next((path for path in paths if path is not None), None)
         if path is not None:
             if done.stage.conflict_is_error:
                 raise StepFailed(
@@ -150,7 +149,6 @@ def _note_clashes(run: ActiveRun, done: StageDone) -> None:
                 )
             payload = dump({"path": path, "winner": step.step.id})
             run.journal.add(run.clock.now(), "state", "state:conflict", done.stage.path_json, payload)
-        written = merge(written, step.patch)
 
 
 async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
@@ -165,7 +163,7 @@ async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
     router = done.stage.router
     if router is None:
         return None
-    instruction = await router(run, {step.step.id: detach(step.patch) for step in done.steps})
+    instruction = await router(run, {step.step.id: detach(step.result) for step in done.steps})
     if run.journal.full and not isinstance(instruction, Pause):
         payload = dump({"instruction": "Advance" if instruction is None else repr_of(instruction)})
         run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)

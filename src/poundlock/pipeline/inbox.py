@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from poundlock.codecs import dump
-from poundlock.errors import StateInvalid
-from poundlock.model.patches import merge
+from poundlock.errors import NotStorable, StateInvalid
+from poundlock.model.patches import delta, merge
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.journal import event_payload
-from poundlock.pipeline.states import validate
+from poundlock.pipeline.states import Written, settle, written
 
 
 def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
@@ -64,24 +64,43 @@ def _unread(run: ActiveRun) -> list[Message]:
 
 def _apply_signal(run: ActiveRun, patch: Mapping[str, Any]) -> None:
     """Merge what somebody outside sent; if it does not fit it is noted and left out, as it is not the run's fault."""
-    text = dump(patch)
     try:
-        apply(run, patch, text, run.plan.path_json, "state:signal")
-    except StateInvalid as error:
+        apply(run, written(run.plan.state_model, patch, run.state), run.plan.path_json, "state:signal")
+    except (StateInvalid, NotStorable) as error:
         payload = dump({"message": error.message, "code": error.code, "patch": patch})
         run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
 
 
-def apply(run: ActiveRun, patch: Mapping[str, Any], text: str, path_json: str, kind: str = "state:patch") -> None:
-    """Merge a patch into the run's state and note it; `text` is its JSON text.
+def apply(run: ActiveRun, change: Written, path_json: str, kind: str = "state:patch", payload: str = "null") -> None:
+    """Merge a patch into the run's state and note it.
 
     Raises:
         StateInvalid: the result does not fit the state's model; nothing was changed.
+        NotStorable: a default of the model cannot be stored; nothing was changed.
     """
+    patch, text = change
     state = merge(run.state, patch)
-    validate(run.plan.state_model, state)
-    run.state = state
-    run.journal.add(run.clock.now(), "state", kind, path_json, "null", text)
+    whole = settle(run.plan.state_model, state)
+    run.journal.add(run.clock.now(), "state", kind, path_json, payload, text)
+    _note_defaults(run, state, whole, path_json)
+    run.state = whole
+
+
+def settled(run: ActiveRun, state: dict[str, Any], path_json: str) -> dict[str, Any]:
+    """Return a state that noted patches led to, validated, with the defaults that have to be stored now noted as well.
+
+    Raises:
+        StateInvalid: it does not fit the state's model.
+        NotStorable: a default of the model cannot be stored.
+    """
+    whole = settle(run.plan.state_model, state)
+    _note_defaults(run, state, whole, path_json)
+    return whole
+
+
+def _note_defaults(run: ActiveRun, state: dict[str, Any], whole: dict[str, Any], path_json: str) -> None:
+    if whole is not state:
+        run.journal.add(run.clock.now(), "state", "state:defaults", path_json, "null", dump(delta(state, whole)))
 
 
 def abort_request(run: ActiveRun) -> Mapping[str, Any] | None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from poundlock.codecs import dump, pack
-from poundlock.guard import Interrupted
-from poundlock.model.patches import merge
+from poundlock.codecs import dump
+from poundlock.errors import StateInvalid
+from poundlock.guard import Interrupted, name_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven, interrupted
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.inbox import apply
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.outcome import failed, run_error
-from poundlock.pipeline.states import validate
+from poundlock.pipeline.states import returned, written
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import rearm
 
@@ -70,9 +71,14 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
 def _merge(run: ActiveRun, patch: Any) -> None:
     if patch is None:
         return
-    decoded, text = pack(patch)
-    state = merge(run.state, decoded)
-    validate(run.plan.state_model, state)
-    run.state = state
-    run.journal.add(run.clock.now(), "state", "state:patch", run.plan.path_json, dump({"hook": "on_prepare"}), text)
+    model = run.plan.state_model
+    if hasattr(type(patch), "model_dump"):
+        change = returned(model, patch, run.state)
+    elif isinstance(patch, Mapping):
+        change = written(model, patch, run.state)
+    else:
+        raise StateInvalid(
+            f"on_prepare returned a {name_of(type(patch))}: return a mapping, a model or None", path="on_prepare"
+        )
+    apply(run, change, run.plan.path_json, payload=dump({"hook": "on_prepare"}))
     rearm(run)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
+from poundlock.documenting import documented
 from poundlock.guard import Interruption
-from poundlock.model.documenting import documented
 from poundlock.model.events import Event
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.journal import Journal

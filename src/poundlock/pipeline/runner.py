@@ -160,7 +160,11 @@ def _returned(run: ActiveRun) -> Driven | None:
 async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
     """Leave the wait the run stands at; an outcome if it has to stay there, or ends."""
     before, came = run.position(), tuple(run.inbox)
-    outcome = standing(run, row)
+    try:
+        outcome = await standing(run, row)
+    except Interrupted:
+        run.restore(before, [message for message in came if message not in run.inbox])
+        raise
     if disturbed(run, task):
         taken_in = [message for message in came if message not in run.inbox]
         try:

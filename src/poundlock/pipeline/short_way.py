@@ -42,10 +42,10 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
             args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
         result = await step.action(*args)
         # A dict is nearly always what a step returns; what `digest` does with one, without a value around it.
-        if type(result) is dict:
-            patch, text = pack(result)
+        if stage.plain and type(result) is dict:
+            patch, text = pack(result, "", "patch")
         else:
-            came_to = digest(step, result)
+            came_to = digest(run, step, result)
         # `disturbed`, written out: a call costs more than what it asks.
         if task.cancelling() or task._must_cancel or run.interruption is not None:  # type: ignore[attr-defined]  # noqa: SLF001 - as in `disturbed`
             stray = await judge(run, task, None)
@@ -63,7 +63,7 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
         if journal.full:
             journal.put(run.clock.now(), step.success_entry)
         # Nothing has to be decided: the step gave a patch, no router or model judges it, and nobody said anything.
-        if patch is not None and stage.plain and not (run.inbox or run.backlog or run.registered):
+        if patch is not None and not (run.inbox or run.backlog or run.registered):
             before = run.position() if stage.following is None else None
             # As `conclude` does. Flat patches are merged by a dict at once; what nests or deletes holds a second brace.
             run.state = merge(run.state, patch) if text.find("{", 1) > 0 else {**run.state, **patch}

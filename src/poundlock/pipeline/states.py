@@ -1,15 +1,164 @@
-"""States and the workflow's model of them: whether one fits, and how users see it."""
+"""The one door for a run's state: what events bring, what code and people write, and how users see it.
+
+- events (the start of a run, an event that answers a wait, a mode's signal): `begun`, `brought`, `signalled`. Keys that
+  the model lacks are what its own `extra` setting says.
+- code and people (steps, patch functions, hooks, `signal`, `resume`): `written`, `returned`. Such keys are refused.
+
+Each gives the patch as it is stored; `settle` then judges the state it leads to. Without a model everything fits, and
+nothing of this costs anything. What models are is known to `poundlock.state`, imported when there is one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from poundlock.codecs import detach
-from poundlock.errors import StateInvalid
-from poundlock.guard import call_now, describe, name_of
+from poundlock.codecs import detach, pack, pack_patch
+from poundlock.errors import NotStorable, StateInvalid
+from poundlock.guard import call_now, describe
+from poundlock.model.patches import merge
 from poundlock.model.views import StateView
 
 
+class Written(NamedTuple):
+    """A patch as everyone sees it from now on, and its JSON text."""
+
+    patch: dict[str, Any]
+    text: str
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+def written(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any], path: str = "") -> Written:
+    """Return what code or people wrote, as it is stored.
+
+    Args:
+        model: of the state; None without one.
+        patch: keys are names of fields or aliases.
+        state: what it is going to be merged into.
+        path: of the patch itself, for errors about values that cannot be stored.
+
+    Raises:
+        StateInvalid: the model has no such key; near matches are named.
+        NotStorable: a value in it is no data, or does not read back equal.
+    """
+    if model is not None:
+        from poundlock.state.patching import stored_patch
+
+        patch = stored_patch(model, patch, state, strict=True)
+    return Written(*pack_patch(patch, path))
+
+
+def brought(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any]) -> Written:
+    """Return what an event brings, as it is stored: keys that the model does not have are not refused here.
+
+    Raises:
+        NotStorable: a value in it is no data.
+    """
+    if model is not None:
+        from poundlock.state.patching import stored_patch
+
+        patch = stored_patch(model, patch, state, strict=False)
+    return Written(*pack(patch))
+
+
+def signalled(model: Any, patch: Mapping[str, Any], path: str = "") -> Written:
+    """Return what a mode sends to its active run, as it is stored: a patch of the keys that the model has.
+
+    In the run's inbox it cannot be told from what people write, so what the model would leave out is left out here.
+
+    Raises:
+        StateInvalid: the model forbids a key.
+        NotStorable: a value in it is no data.
+    """
+    if model is None:
+        return Written(*pack_patch(patch, path))
+    from poundlock.state.patching import known_keys, stored_patch
+
+    return Written(*pack_patch(stored_patch(model, known_keys(model, patch), {}, strict=True), path))
+
+
+def returned(model: Any, result: Any, state: dict[str, Any]) -> Written:
+    """Return the patch that a model returned by a step stands for.
+
+    An instance of the state's model overwrites the fields it changed; any other model is a patch of all its fields.
+
+    Raises:
+        StateInvalid: the state's model has no such key.
+        NotStorable: a changed field does not read back equal.
+    """
+    if model is not None and isinstance(result, model):
+        from poundlock.state.typed import changes
+
+        return Written(*pack_patch(changes(model, result, state)))
+    data = pack(result)[0]
+    return written(model, data, state)
+
+
+def as_result(model: Any, result: Any) -> Any:
+    """Return a model that a step returned as routers see it: whole, as plain data."""
+    if model is None or not isinstance(result, model):
+        return pack(result)[0]
+    from poundlock.state.typed import as_json
+
+    return as_json(model, result)
+
+
+def begun(model: Any, state: dict[str, Any], text: str) -> Written:
+    """Return what a run's state begins with, as it is stored, defaults included that would change; it is validated.
+
+    Args:
+        model: of the state; None without one.
+        state: data, detached.
+        text: its JSON text.
+
+    Raises:
+        StateInvalid: it does not fit the model.
+        NotStorable: a default of the model does not read back equal.
+    """
+    if model is None:
+        return Written(state, text)
+    stored = brought(model, state, {})
+    whole = settle(model, stored.patch)
+    return stored if whole is stored.patch else Written(*pack(whole))
+
+
+def as_data(model: Any, initial: Any) -> Any:
+    """Return an instance of the state's model as data; anything else as it is.
+
+    Raises:
+        NotStorable: a field of it does not read back equal.
+    """
+    if model is None or not isinstance(initial, model):
+        return initial
+    from poundlock.state.typed import dump
+
+    return dump(model, initial)
+
+
+def settle(model: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Validate a state that patches led to; return it, completed by defaults that would change with each reading.
+
+    Raises:
+        StateInvalid: it does not fit the model; `path` is the field.
+        NotStorable: such a default does not read back equal.
+    """
+    if model is None:
+        return state
+    value = _checked(model, state)
+    if not _changing_defaults(model):
+        return state
+    from poundlock.state.typed import complete
+
+    return complete(model, state, value)  # type: ignore[no-any-return]  # a mapping in, a dict out
+
+
+def _changing_defaults(model: Any) -> bool:
+    from poundlock.state.shapes import has_factories
+
+    return has_factories(model)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
 def shown(model: Any, state: dict[str, Any]) -> Any:
     """Return a state as users see it: a detached instance of the state model, or a read-only mapping without one.
 
@@ -30,11 +179,21 @@ def validate(model: Any, state: dict[str, Any]) -> None:
 
 
 def _checked(model: Any, state: dict[str, Any]) -> Any:
-    answer = call_now(model.model_validate, state)
-    if answer.error is None:
-        return answer.value
-    path, text, cause = first_fault(answer.error)
-    raise StateInvalid(f"the state does not fit {name_of(model)}: {text}", path=path) from cause
+    from poundlock.state.typed import validate as read
+
+    return read(model, state)
+
+
+def told(model: Any, state: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state with a signal merged in; the state itself if the signal does not fit."""
+    if model is None:
+        return merge(state, patch)
+    try:
+        merged = merge(state, written(model, patch, state).patch)
+        validate(model, merged)
+    except (StateInvalid, NotStorable):
+        return state
+    return merged
 
 
 def fits(model: Any, state: dict[str, Any]) -> bool:

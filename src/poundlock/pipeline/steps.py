@@ -30,6 +30,7 @@ from poundlock.pipeline.interrupting import (
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.retry import repeat
+from poundlock.pipeline.states import as_result, returned, written
 
 
 @dataclass(slots=True)
@@ -40,6 +41,23 @@ class StepDone:
     patch: dict[str, Any] | None = None
     text: str | None = None
     instruction: Instruction | None = None
+
+    @property
+    def result(self) -> Any:
+        """What routers see of it."""
+        return self.patch
+
+
+@dataclass(slots=True)
+class ModelDone(StepDone):
+    """A step that returned a model; the patch holds only what it changed."""
+
+    whole: Any = None
+
+    @property
+    def result(self) -> Any:
+        """All of it."""
+        return self.whole
 
 
 @dataclass(slots=True)
@@ -150,7 +168,7 @@ async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: 
     """One attempt; raises what it failed with, Interrupted or Withdrawn."""
     task = current_task()
     try:
-        done = digest(step, await _invoke(run, step, context))
+        done = digest(run, step, await _invoke(run, step, context))
     except BaseException as error:
         await judge(run, task, error, scope)
         raise
@@ -203,15 +221,16 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
     return await result if asyncio.iscoroutine(result) else result
 
 
-def digest(step: StepPlan, result: Any) -> StepDone:
+def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
     """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
-    if type(result) is dict:  # nearly always; asking whether something is a Mapping costs more than a step
-        patch, text = pack(result)
+    if type(result) is dict and run.plan.state_model is None:  # nearly always; asking for a Mapping costs more
+        patch, text = pack(result, "", "patch")
         return StepDone(step, patch, text)
     if result is None:
         return StepDone(step)
     if isinstance(result, INSTRUCTIONS):
         return StepDone(step, instruction=result)
+    model = run.plan.state_model
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
             raise StepFailed(
@@ -219,8 +238,9 @@ def digest(step: StepPlan, result: Any) -> StepDone:
                 f"an instruction or None",
                 path=step.path,
             )
-        result = result.model_dump()
-    patch, text = pack(result)
+        patch, text = returned(model, result, run.state)
+        return ModelDone(step, patch, text, whole=as_result(model, result))
+    patch, text = written(model, result, run.state)
     return StepDone(step, patch, text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from poundlock.codecs import dump
 from poundlock.model.changes import Changes, RunCreate, RunMove
+from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, LogRow, RunHead, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
@@ -68,25 +69,28 @@ def changes_of(
         if run.log_size > run.snapshot_size and not ended:
             snapshot = dump(run.state)
     epoch = run.epoch
-    move = RunMove(
-        run.identity.run_id,
-        run.version,
-        epoch,
-        run.inbox_seen if guard_inbox else None,
-        status,
-        run.owner if status is _RUNNING else None,
-        epoch,
-        run.stage,
-        run.attempt,
-        wake_at,
-        outcome,
-        slot,
-        now,
-        log,
-        None if ended or waits is run.stored_waits else waits,
-        tuple(run.consumed) if run.consumed else (),
-        snapshot,
-        run.walk if run.walk != JUMPED else dump(run.visits),
+    move = new_tuple(
+        RunMove,
+        (
+            run.identity.run_id,
+            run.version,
+            epoch,
+            run.inbox_seen if guard_inbox else None,
+            status,
+            run.owner if status is _RUNNING else None,
+            epoch,
+            run.stage,
+            run.attempt,
+            wake_at,
+            outcome,
+            slot,
+            now,
+            log,
+            None if ended or waits is run.stored_waits else waits,
+            tuple(run.consumed) if run.consumed else (),
+            snapshot,
+            run.walk if run.walk != JUMPED else dump(run.visits),
+        ),
     )
     return Changes.of_move(move, now)
 

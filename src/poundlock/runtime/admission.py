@@ -10,19 +10,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from poundlock.codecs import pack
 from poundlock.guard import for_the_process
 from poundlock.model.changes import Changes, Post, Remember, RunCreate, RunMove, Token
+from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
+from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
-from poundlock.model.runs import LOOSE, RunRecord, StoredEvent, WaitRow
+from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
 from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import Route, ask, code_of
+from poundlock.runtime.dispatch import Route, ask, code_of, unmet
+from poundlock.runtime.judging import Waiting, judged
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
@@ -116,7 +119,9 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
         line(Verdict.REJECTED, None, code_of(asked))
         return
     if asked is None:
-        line(Verdict.FILTERED, None, "`when` does not let it through")
+        when = route.trigger.when
+        why = "`when` does not let it through" if callable(when) else unmet(when, event.payload)
+        line(Verdict.FILTERED, None, why)
         return
     load_key, initial = asked
     pair = (entry.id, load_key)
@@ -127,7 +132,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
     patch: dict[str, Any] = {}
     try:
         if isinstance(decision, Signal):  # merged into a state that is whole already, so it need not be one itself
-            patch = pack(as_mapping(initial), "state")[0]
+            patch = signalled(entry.definition.state, as_mapping(initial), "state").patch
             run_id = decision.run_id
         else:
             run = new_run(
@@ -192,9 +197,11 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
         identity = waiting.record.identity
         line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
         if not waiting.hit:
-            plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason="the wait's conditions do not match"))
+            plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason=_unmet(waiting, event)))
         elif "" in offer.known:
             plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
+        elif waiting.refused:
+            plan.lines.append(replace(line, verdict=Verdict.REJECTED, reason=waiting.refused))
         else:
             if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
                 line = replace(line, verdict=Verdict.RESUMED)
@@ -212,6 +219,17 @@ def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -
     return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)))
 
 
+def _unmet(waiting: Waiting, event: Event) -> str:
+    """Say which condition of a wait refuses an event that it was looked up for."""
+    for row in waiting.record.waits:
+        correlated = all(Condition(path, "==", value).matches(event.payload) for path, value in row.correlate)
+        if correlated and any(type_matches(pattern, event.type) for pattern in row.events):
+            found = unmet(row.where, event.payload)
+            if found:
+                return f"wait {row.wait_id}: {found}"
+    return "the wait's conditions do not match"
+
+
 def _names(waiting: Waiting) -> str:
     return "wait " + ", ".join(row.wait_id for row in waiting.hit)
 
@@ -221,19 +239,11 @@ def foretold(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A run the event was looked up to, and those of its waits whose conditions match too."""
-
-    record: RunRecord
-    hit: tuple[WaitRow, ...]
-
-
 async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Waiting]:
     """Return the runs with a wait for this event; `hit` is empty where only its conditions refuse.
 
     Invoked runs that were not written yet are written first, so that what is for them has a place to go; `dry` only
-    looks.
+    looks. Paused runs whose workflow is known here are asked whether they could go on with it.
     """
     found = []
     for live in core.runs.unwritten():
@@ -246,7 +256,8 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
         live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
             await live_run.gate.wait()  # it tries to stop and was refused often: let it stop first
-        found.append(Waiting(record, tuple(row for row in record.waits if row.matches(event))))
+        waiting = Waiting(record, tuple(row for row in record.waits if row.matches(event)))
+        found.append(await judged(core, event, waiting) if waiting.hit else waiting)
     return found
 
 

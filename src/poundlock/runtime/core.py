@@ -14,6 +14,7 @@ from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
 from poundlock.pipeline.active import Supervision
+from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.threads import StepThreads
 from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
@@ -85,7 +86,7 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
-        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep)
+        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers())
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 from poundlock.clock import Clock
 from poundlock.errors import InvalidEvent
-from poundlock.guard import BLOCKING, call_now, clear_cancellation, describe, name_blocking
-from poundlock.model.conditions import all_match
+from poundlock.guard import BLOCKING, call_now, clear_cancellation, describe, name_blocking, repr_of
+from poundlock.model.conditions import Condition, all_match
 from poundlock.model.definitions import Trigger
 from poundlock.model.durations import seconds
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import is_pattern, type_matches
+from poundlock.model.waits import canonical
 from poundlock.pipeline.binding import TriggerFunctions
 from poundlock.runtime.entries import Registered
 
@@ -61,8 +63,9 @@ class Route:
                 f"{where} gives no key for event '{event.id}': send the field, or change the workflow's key",
                 path=by if isinstance(by, str) else "key",
             )
-        if type(value) is float and value.is_integer():
-            value = int(value)  # 2 and 2.0 are equal to a condition, and JSON's writers choose between them freely
+        if isinstance(value, float | Decimal):
+            # 2 and 2.0 are equal to a condition, and JSON's writers choose between them freely.
+            value = canonical(value)
         return str(value)
 
     def initial_state(self, event: Event) -> Any:
@@ -152,6 +155,37 @@ async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | Bas
 
 def _asked(route: Route, event: Event) -> tuple[str, Any] | None:
     return (route.partition(event), route.initial_state(event)) if route.wants(event) else None
+
+
+_LONGEST: Final = 60
+"""Characters of a value that a reason shows: it is stored, and values may be of any size."""
+
+
+def unmet(conditions: Sequence[Condition], payload: Any) -> str:
+    """Say which condition a payload does not meet, and what it has there; "" if it meets all. Never raises."""
+    for condition in conditions:
+        if not condition.matches(payload):
+            found = get_path(payload, condition.field)
+            field = condition.field[:_LONGEST]
+            asked = condition.op if condition.op == "exists" else f"{condition.op} {_brief(condition.value)}"
+            if condition.op == "exists" and condition.value is False:
+                asked = "exists is False"
+            saw = f"the payload has no '{field}'" if found is MISSING else f"it is {_brief(found)}"
+            return f"{field} {asked} does not hold: {saw}"
+    return ""
+
+
+def _brief(value: Any) -> str:
+    """Return a value in a few characters, without looking at all of it."""
+    if isinstance(value, Mapping):
+        return f"a mapping of {len(value)} keys"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, str | bytes) and len(value) > _LONGEST:
+        return f"{repr_of(value[:_LONGEST])} and {len(value) - _LONGEST} more"
+    if isinstance(value, int) and value.bit_length() > 4 * _LONGEST:
+        return f"an integer of {value.bit_length()} bits"
+    return repr_of(value, _LONGEST)
 
 
 def code_of(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from poundlock.model.documenting import documented
+from poundlock.documenting import documented
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict

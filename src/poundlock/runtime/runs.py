@@ -6,15 +6,16 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from poundlock.codecs import TYPE_TAG, dump, encode, pack
+from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_data, pack_patch
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
-from poundlock.pipeline.states import validate
+from poundlock.pipeline.states import as_data, begun
 from poundlock.pipeline.writing import creation_of, take_checkpoint, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
@@ -27,8 +28,8 @@ def accepted(core: Core, event: Event) -> tuple[Event, str]:
     Raises:
         NotStorable: the payload or a header is no data; `path` names it.
     """
-    payload, text = pack(event.payload, "payload") if event.payload is not None else (None, "null")
-    headers = pack(event.headers, "headers")[0] if event.headers else event.headers
+    payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
+    headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
     time = core.clock.now() if event.time is None else event.time
     stored = Event.trusted(
         event.type, payload, id=event.id, time=time, source=event.source, key=event.key, headers=headers
@@ -42,7 +43,7 @@ def invocation(core: Core, type: str, payload: Any, run_id: str) -> tuple[Event,
     Raises:
         NotStorable: the payload is no data; `path` names it.
     """
-    decoded, text = pack(payload, "payload")
+    decoded, text = pack(payload, "payload", "none")
     event = Event.trusted(type, decoded, id=run_id, time=core.clock.now(), source="/invoke", key=None, headers={})
     return event, text
 
@@ -72,34 +73,40 @@ def new_run(
         InvalidEvent: `initial` is no mapping.
         NotStorable, StateInvalid: it is no data, or does not fit the state's model.
     """
+    plan = entry.plans[pipeline_id]
     if not isinstance(initial, dict):
-        initial = as_mapping(initial)
+        initial = as_mapping(as_data(plan.state_model, initial))
     if initial is event.payload:
         state, text = initial, payload_text
     else:
-        state, text = pack(initial, "state")
-    if TYPE_TAG in text:
-        state = merge({}, state)  # a patch onto nothing: what it deletes was never there
+        state, text = pack_patch(initial, "state")
+        if TYPE_TAG in text:
+            state = merge({}, state)  # a patch onto nothing: what it deletes was never there
+    if plan.state_model is not None:
+        state, text = begun(plan.state_model, state, text)
     now = core.clock.now()
     if run_id is None:
         run_id = core.ids.uuid7(now)
-    identity = RunIdentity(
-        run_id,
-        entry.id,
-        trigger_id,
-        pipeline_id,
-        entry.definition.hash,
-        load_key or event.key,
-        load_key,
-        priority,
-        None,
-        (),
-        now,
-        event_ref or run_id,
+    identity = new_tuple(
+        RunIdentity,
+        (
+            run_id,
+            entry.id,
+            trigger_id,
+            pipeline_id,
+            entry.definition.hash,
+            load_key or event.key,
+            load_key,
+            priority,
+            None,
+            (),
+            now,
+            event_ref or run_id,
+        ),
     )
     run = ActiveRun(
         identity=identity,
-        plan=entry.plans[pipeline_id],
+        plan=plan,
         event=event,
         state=state,
         owner=core.worker,
@@ -109,8 +116,6 @@ def new_run(
         make_container=entry.make_container,
         supervision=core.supervision,
     )
-    if run.plan.state_model is not None:
-        validate(run.plan.state_model, state)
     payload = "null"
     if core.timeline:
         payload = _created(event, trigger_id)
@@ -136,7 +141,9 @@ def as_mapping(initial: Any) -> dict[str, Any]:
     if isinstance(initial, Mapping):
         return dict(initial)
     if hasattr(type(initial), "model_dump"):
-        return dict(initial.model_dump())
+        data = pack(initial, "state")[0]
+        if isinstance(data, dict):
+            return data
     raise InvalidEvent(
         f"a run's state begins with a mapping, not with a {type(initial).__qualname__}: give the trigger a map=",
         path="payload",

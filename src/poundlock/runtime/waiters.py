@@ -116,11 +116,16 @@ def own_copy(result: RunResult) -> RunResult:
     return replace(result, state=_copied(result.state), result=detach(result.result))
 
 
+def _read_back(state: Any) -> Any:
+    data = state.model_dump(by_alias=False, exclude_computed_fields=True)
+    return type(state).model_validate(data, by_alias=True, by_name=True)
+
+
 def _copied(state: Any) -> Any:
     """Copy a state as users see it: a model as one, else by validating it anew, else as a plain mapping."""
     if not hasattr(state, "model_copy"):
         return state  # a view, which nobody can change
-    for copy in (lambda: state.model_copy(deep=True), lambda: type(state).model_validate(state.model_dump())):
+    for copy in (lambda: state.model_copy(deep=True), lambda: _read_back(state)):
         answer = call_now(copy)
         if answer.error is None:
             return answer.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poundlock.model.patches import DELETE
+from poundlock.marks import DELETE, Overwrite
 from poundlock.state.registry import StateFactory, StateRegistry
 from poundlock.state.store import Commit, StateStore, Transaction
 from poundlock.state.views import ListView, MappingView, plain, view
@@ -12,6 +12,7 @@ __all__ = [
     "Commit",
     "ListView",
     "MappingView",
+    "Overwrite",
     "StateFactory",
     "StateRegistry",
     "StateStore",

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.codecs import pack
+from poundlock.codecs import pack_data, pack_patch
+from poundlock.documenting import documented
 from poundlock.errors import StateInvalid
 from poundlock.guard import for_the_process, log_text
-from poundlock.model.documenting import documented
 from poundlock.model.patches import changed_paths, merge
 from poundlock.model.paths import get_path, touches
 from poundlock.state.views import plain, view
@@ -123,14 +123,16 @@ class StateStore:
     def patch(self, patch: Mapping[str, Any]) -> int:
         """Merge a patch in: mappings merge, lists and scalars replace, DELETE removes, None is a value.
 
+        Overwrite(value) replaces a mapping. Of a model, keys are the names of fields or their aliases.
+
         Returns:
             The version it has made.
 
         Raises:
-            StateInvalid: the result does not fit the model; nothing was changed.
-            NotStorable: a value in it is no data; nothing was changed.
+            StateInvalid: the model has no such key, or the result does not fit it; nothing was changed.
+            NotStorable: a value in it is no data, or does not read back equal; nothing was changed.
         """
-        return self._commit([_as_patch(patch)])
+        return self._commit([_as_patch(patch, self._model, self._data)])
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -142,7 +144,7 @@ class StateStore:
         Raises:
             StateInvalid: the result does not fit the model; nothing was changed.
         """
-        transaction = Transaction(self._data)
+        transaction = Transaction(self._data, self._model)
         yield transaction
         if transaction.patches:
             self._commit(transaction.patches)
@@ -229,10 +231,11 @@ class Transaction:
         patches: what was patched so far, in order.
     """
 
-    __slots__ = ("_data", "patches")
+    __slots__ = ("_data", "_model", "patches")
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: dict[str, Any], model: Any = None) -> None:
         self._data = data
+        self._model = model
         self.patches: list[dict[str, Any]] = []
 
     def patch(self, patch: Mapping[str, Any]) -> None:
@@ -240,8 +243,9 @@ class Transaction:
 
         Raises:
             NotStorable: a value in it is no data; it was not added.
+            StateInvalid: the state's model has no such key; it was not added.
         """
-        data = _as_patch(patch)
+        data = _as_patch(patch, self._model, self._data)
         self._data = merge(self._data, data)
         self.patches.append(data)
 
@@ -256,21 +260,29 @@ class Transaction:
 
 def _as_data(initial: Any, model: Any) -> dict[str, Any]:
     if isinstance(initial, Mapping):
-        data = pack(plain(initial), "")[0]
-    else:
-        from poundlock.state.typed import dump
+        given = plain(initial)
+        if model is not None:
+            from poundlock.state.patching import stored_patch
 
-        data = dump(model, initial)
-    if type(data) is not dict:
+            given = stored_patch(model, given, {}, strict=False)
+        return pack_data(given)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
+    from poundlock.state.shapes import ModelShape, shape_of
+    from poundlock.state.typed import dump
+
+    if not isinstance(shape_of(type(initial)), ModelShape):
         raise StateInvalid(f"a state is a mapping, and this is a {type(initial).__qualname__}: wrap it in one", path="")
-    return data
+    return dump(model, initial)
 
 
-def _as_patch(patch: Mapping[str, Any]) -> dict[str, Any]:
+def _as_patch(patch: Mapping[str, Any], model: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(patch, Mapping):
         raise StateInvalid(f"a patch is a mapping, and this is a {type(patch).__qualname__}: {{'key': value}}", path="")
-    data: dict[str, Any] = pack(plain(patch), "")[0]
-    return data
+    data = plain(patch)
+    if model is not None:
+        from poundlock.state.patching import stored_patch
+
+        data = stored_patch(model, data, state, strict=True)
+    return pack_patch(data)[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
 
 
 def _call(subscriber: _Subscriber, commit: Commit) -> None:

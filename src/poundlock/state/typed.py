@@ -1,53 +1,312 @@
-"""State of a type: validated on every commit, handed out as instances.
+"""State of a type: the one place that reads models from stored data, and writes them.
 
-pydantic is imported here, when the first typed state is made.
+House rules:
+
+1. What is stored is JSON-like data under the key a field is read by: its alias, if it has one that is also read
+   (`stored_name`), else its name. Patches may use either.
+2. What is written must read back equal. What does not is refused with its path; nothing is cut.
+3. pydantic is imported here, when the first typed state is made. Validators, serializers and `__eq__` are user code:
+   they are called through the guard.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from poundlock.errors import StateInvalid
+from poundlock.codecs import pack
+from poundlock.errors import NotStorable, StateInvalid
+from poundlock.guard import Answer, call_now, describe, name_of
+from poundlock.marks import DELETE, Overwrite
+from poundlock.state.differing import below, difference, field_names
+from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, shape_of
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
+
+_ABSENT: Final = object()
 
 
 @functools.cache
 def adapter(model: Any) -> TypeAdapter[Any]:
-    """Return the validator of a model: a pydantic model, dataclass or TypedDict; built once, as that costs 0.1 ms."""
+    """Return the validator of a model or annotation; built once, as that costs 0.1 ms."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(model)
 
 
-def validate(model: Any, data: Mapping[str, Any]) -> Any:
-    """Return an instance of `model` made from data.
+# ------------------------------------------------------------------------------------------------------------ reading
+def validate(model: Any, data: Any) -> Any:
+    """Return an instance of `model` made from data, whose keys may be names of fields or aliases.
 
     Raises:
         StateInvalid: the data does not fit; `path` is the first field at fault, `fields["faults"]` has all.
     """
-    from pydantic import ValidationError
+    answer = read(model, data)
+    if answer.error is None:
+        return answer.value
+    faults = call_now(_faults_of, answer.error)
+    if faults.error is not None:  # no ValidationError, or one that holds an error which cannot be shown
+        said = describe(answer.error)
+        raise StateInvalid(f"the state does not fit {name_of(model)}: {said.type}: {said.message}", path="") from (
+            answer.error
+        )
+    listed = "; ".join(f"{path}: {sentence}" if path else sentence for path, sentence in faults.value)
+    raise StateInvalid(
+        f"the state does not fit {name_of(model)}: {listed}",
+        path=faults.value[0][0],
+        faults=[list(fault) for fault in faults.value],
+    ) from None
 
-    try:
-        return adapter(model).validate_python(data, by_alias=True, by_name=True)
-    except ValidationError as error:
-        raise _invalid(model, error) from error
+
+def read(hint: Any, data: Any) -> Answer:
+    """Return what reading data as a type comes to; never raises."""
+    return call_now(_read, hint, data)
 
 
+def _read(hint: Any, data: Any, strict: bool | None = None) -> Any:
+    return adapter(hint).validate_python(data, strict=strict, by_alias=True, by_name=True)
+
+
+def _faults_of(error: Any) -> list[tuple[str, str]]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [(".".join(str(part) for part in fault["loc"]), str(fault["msg"])) for fault in found]
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
 def dump(model: Any, instance: Any) -> dict[str, Any]:
-    """Return an instance as JSON-like data, keyed by field name."""
-    data: dict[str, Any] = adapter(model).dump_python(instance, mode="json")
+    """Return an instance as JSON-like data under its stored keys.
+
+    Raises:
+        NotStorable: a part of it does not read back equal; `path` names it.
+        StateInvalid: it was changed since it was validated, and does not fit any more.
+    """
+    shape = _shape(model, instance)
+    if isinstance(instance, dict):
+        names = [name for name in shape.fields if name in instance]
+    else:
+        names = [name for name in field_names(instance) or () if name not in shape.fields or shape.fields[name].init]
+    written = _readable(model, instance, {}, names)
+    validate(model, written)
+    return written
+
+
+def _shape(model: Any, instance: Any) -> ModelShape:
+    shape = shape_of(model if isinstance(instance, dict) else type(instance))
+    assert isinstance(shape, ModelShape)  # noqa: S101 - a state is a model, dataclass or TypedDict
+    return shape
+
+
+def changes(model: Any, instance: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the patch that makes a state what a changed instance of its model says: only of the fields that differ.
+
+    Raises:
+        NotStorable: a changed field does not read back equal; `path` names it.
+    """
+    before = read(model, state)
+    base = before.value if before.error is None else None
+    names = [
+        name
+        for name in field_names(instance) or ()
+        if base is None or difference(getattr(base, name, _ABSENT), getattr(instance, name, _ABSENT)) is not None
+    ]
+    shape = _shape(model, instance)
+    written = _readable(model, instance, state, names)
+    patch: dict[str, Any] = {}
+    for name in names:
+        key = _key_of(shape, name)
+        old, new = getattr(base, name, None), getattr(instance, name)
+        patch[key] = _overwriting(written[key], old, new, state.get(key))
+    for name in set(field_names(base) or ()) - set(field_names(instance) or ()):  # an extra that was taken out
+        patch[name] = DELETE
+    return patch
+
+
+def _overwriting(data: Any, old: Any, new: Any, held: Any) -> Any:
+    """Return what to write for a changed value: of a model held in a field again only what has changed in it."""
+    if type(data) is not dict:
+        return data
+    names = field_names(new)
+    shape = shape_of(type(new))
+    if names is None or type(old) is not type(new) or type(held) is not dict or not isinstance(shape, ModelShape):
+        return Overwrite(data)
+    if field_names(old) != names:
+        return Overwrite(data)
+    patch = {}
+    for name in names:
+        key = _key_of(shape, name)
+        if key in data and difference(getattr(old, name), getattr(new, name)) is not None:
+            patch[key] = _overwriting(data[key], getattr(old, name), getattr(new, name), held.get(key))
+    return patch
+
+
+def _readable(model: Any, instance: Any, state: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return the data of these fields, as JSON or else as the codec writes it, such that it reads back equal."""
+    shape = _shape(model, instance)
+    data = _json_of_fields(model, instance, names)
+    written = {}
+    for name in names:
+        key = _key_of(shape, name)
+        written[key] = data[key] if key in data else _coded(_get(instance, name), name)
+    back = read(model, {**state, **written})
+    for name in names:
+        key = _key_of(shape, name)
+        value = _get(instance, name)
+        if back.error is None and difference(value, _get(back.value, name)) is None:
+            continue
+        coded = call_now(_coded, value, name)
+        if coded.error is None and coded.value != written[key]:
+            again = read(model, {**state, **written, key: coded.value})
+            if again.error is None and difference(value, _get(again.value, name)) is None:
+                written[key], back = coded.value, again
+                continue
+        if back.error is None:
+            where = difference(value, _get(back.value, name), name) or name
+            raise _lossy(where, coded.error)
+    return written
+
+
+def _lossy(path: str, cause: BaseException | None) -> NotStorable:
+    if isinstance(cause, NotStorable):
+        return NotStorable(cause.message, path=cause.path)
+    return NotStorable(
+        f"'{path}' would not read back as it is: declare the field as what it holds (a subclass in a field loses what "
+        f"the declared class does not have), or hold plain data in it",
+        path=path,
+    )
+
+
+def _get(instance: Any, name: str) -> Any:
+    return instance.get(name) if isinstance(instance, dict) else getattr(instance, name, None)
+
+
+def _key_of(shape: ModelShape, name: str) -> str:
+    own = shape.fields.get(name)
+    return name if own is None else own.stored
+
+
+def _coded(value: Any, path: str) -> Any:
+    return pack(value, path)[0]
+
+
+def as_json(model: Any, instance: Any) -> Any:
+    """Return an instance as JSON-like data under its stored keys; what has no such form is left out, or is text."""
+    written = _json(model, instance)
+    return written.value if written.error is None else {}
+
+
+def _json_of_fields(model: Any, instance: Any, names: list[str]) -> dict[str, Any]:
+    """Return the fields that pydantic can write as JSON: all at once, or those of them that it can."""
+    whole = _json(model, instance)
+    if whole.error is None and type(whole.value) is dict:
+        return whole.value
+    found: dict[str, Any] = {}
+    for name in names:
+        alone = call_now(_dumped, model, instance, {name})
+        if alone.error is None:
+            found.update(alone.value)
+    return found
+
+
+def _json(hint: Any, value: Any) -> Answer:
+    """Return a value as pydantic writes it as JSON, under its stored keys."""
+    return call_now(_dumped, hint, value)
+
+
+def _dumped(hint: Any, value: Any, only: set[str] | None = None) -> Any:
+    data = adapter(hint).dump_python(
+        value, mode="json", include=only, by_alias=False, exclude_computed_fields=True, warnings="none"
+    )
+    return _renamed(data, hint, value)
+
+
+def _renamed(data: Any, hint: Any, value: Any) -> Any:
+    """Return dumped data with stored keys instead of names; the value tells which of several models it is."""
+    shape = shape_of(type(value)) if field_names(value) is not None else shape_of(hint)
+    if isinstance(shape, ModelShape) and type(data) is dict:
+        renamed = {}
+        for key, item in data.items():
+            own = shape.fields.get(key)
+            if own is None:
+                renamed[key] = item
+            elif own.init:
+                renamed[own.stored] = _renamed(item, own.hint, _get(value, key))
+        return renamed
+    if isinstance(shape, MappingShape) and type(data) is dict and isinstance(value, Mapping):
+        return {
+            key: _renamed(item, shape.value, held)
+            for (key, item), held in zip(data.items(), value.values(), strict=True)
+        }
+    if isinstance(shape, ListShape) and type(data) is list and hasattr(value, "__iter__"):
+        return [_renamed(item, shape.item, held) for item, held in zip(data, value, strict=True)]
     return data
 
 
-def _invalid(model: Any, error: ValidationError) -> StateInvalid:
-    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
-    listed = "; ".join(f"'{path}': {sentence}" if path else sentence for path, sentence in faults)
-    return StateInvalid(
-        f"the state does not fit {getattr(model, '__qualname__', model)}: {listed}; nothing was changed",
-        path=faults[0][0],
-        faults=[list(fault) for fault in faults],
-    )
+def leaf(value: Any, hint: Any, *, rigid: bool = False) -> Any:
+    """Return a value as JSON if it reads back equal as its annotation, else as it is: then the codec decides.
+
+    Args:
+        value: no JSON yet.
+        hint: its annotation.
+        rigid: whether it is read in strict mode.
+    """
+    written = _json(hint, value)
+    if written.error is not None:
+        return value
+    back = call_now(_read, hint, written.value, rigid or None)
+    return written.value if back.error is None and difference(value, back.value) is None else value
+
+
+def check_readable(value: Any, hint: Any, path: str) -> None:
+    """Refuse a model that its field would read back as another, such as the base class of what it holds.
+
+    Raises:
+        NotStorable: it would, or cannot be written at all.
+    """
+    back = read(hint, _coded(value, path))
+    if back.error is None and (where := difference(value, back.value, path)) is not None:
+        raise _lossy(where, None)
+
+
+# --------------------------------------------------------------------------------------------------- changing defaults
+def complete(hint: Any, data: Any, value: Any, path: str = "") -> Any:
+    """Return data with the defaults that a factory made for `value`: read again, they would be others.
+
+    Args:
+        hint: the annotation of the data.
+        data: JSON-like, as it is stored; it is not changed.
+        value: what reading the data gave.
+        path: where it stands.
+
+    Raises:
+        NotStorable: such a default does not read back equal.
+    """
+    shape = shape_of(type(value)) if field_names(value) is not None else shape_of(hint)
+    if isinstance(shape, ModelShape) and type(data) is dict:
+        filled = {}
+        for own in shape.fields.values():
+            held = _get(value, own.name)
+            key = next((key for key in (own.stored, *_others(shape, own)) if key in data), None)
+            if key is not None:
+                item = complete(own.hint, data[key], held, below(path, own.name))
+                if item is not data[key]:
+                    filled[key] = item
+            elif own.factory is not None and own.init:
+                filled[own.stored] = _coded(leaf(held, own.hint, rigid=shape.rigid), below(path, own.name))
+        return {**data, **filled} if filled else data
+    if type(data) not in (dict, list) or not hasattr(value, "__len__") or len(value) != len(data):
+        return data
+    if isinstance(shape, MappingShape) and isinstance(data, dict) and isinstance(value, Mapping):
+        pairs = zip(data.items(), value.values(), strict=True)
+        mapping = {key: complete(shape.value, item, held, below(path, key)) for (key, item), held in pairs}
+        return mapping if any(mapping[key] is not data[key] for key in data) else data
+    if isinstance(shape, ListShape) and isinstance(data, list) and isinstance(value, list | tuple):
+        both = enumerate(zip(data, value, strict=True))
+        items = [complete(shape.item, item, held, below(path, index)) for index, (item, held) in both]
+        return items if any(one is not other for one, other in zip(items, data, strict=True)) else data
+    return data
+
+
+def _others(shape: ModelShape, own: FieldShape) -> list[str]:
+    return [key for key, of_key in shape.keys.items() if of_key is own and key != own.stored]

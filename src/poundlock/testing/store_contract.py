@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-from poundlock.codecs import DELETE, dump
+from poundlock.codecs import dump
 from poundlock.errors import (
     InboxAhead,
     InvalidEvent,
@@ -38,6 +38,7 @@ from poundlock.errors import (
     UnknownCodec,
     WaitMoved,
 )
+from poundlock.marks import DELETE
 from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
@@ -1474,7 +1475,7 @@ class StoreContract:
         ids=str,
     )
     async def test_lists_can_be_narrowed(self, scribe: Scribe, query: dict[str, Any], expected: list[str]) -> None:
-        """Workflow, status, key match exactly; `since` is inclusive, `until` exclusive; text ignores case."""
+        """Workflow, status, key are exact, `since` inclusive, `until` exclusive; text matches anywhere, in any case."""
         await scribe.create("a", key="K1", created_at=NOW)
         await scribe.create("b", key="ärger", created_at=NOW + 1)
         await scribe.park("b")

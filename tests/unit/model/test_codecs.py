@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
 from poundlock import codecs
-from poundlock.codecs import DELETE, detach, dump, load, pack, register_type
+from poundlock.codecs import detach, dump, load, pack, register_type
 from poundlock.errors import NotStorable, UnknownCodec
+from poundlock.marks import DELETE
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
 leaves = (

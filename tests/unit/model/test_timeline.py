@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poundlock.codecs import DELETE, dump
+from poundlock.codecs import dump
+from poundlock.marks import DELETE
 from poundlock.model.patches import merge
 from poundlock.model.runs import LogRow
 from poundlock.model.timeline import Timeline, fold, read_entries

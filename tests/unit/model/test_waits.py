@@ -32,6 +32,10 @@ EQUALS = [
     ((1, (2,)), [1, [2]]),
     (Word.A, "a"),
     (Decimal("2.50"), Decimal("2.5")),
+    (Decimal("2.50"), 2.5),
+    (Decimal("2.0"), 2),
+    (Decimal("1e300"), 10**300),
+    (Decimal("-0.0"), 0.0),
     (Decimal(100), Decimal("1e2")),
     (Decimal("-0"), Decimal("0.00")),
     (Decimal("1." + "1" * 60 + "0"), Decimal("1." + "1" * 60)),
@@ -47,7 +51,7 @@ EQUALS = [
 UNEQUAL = [
     (1, True), (0, False), (0, None), ("1", 1), ("", None), ([1], [True]), ([], {}), ([1, 2], [2, 1]),
     ({"a": 1}, {"a": "1"}),
-    (2**53, 2**53 + 1), (0.1, 0.2), ("a", "A"), (b"a", "a"), (Decimal(2), 2), (Decimal(1), Decimal(-1)),
+    (2**53, 2**53 + 1), (0.1, 0.2), ("a", "A"), (b"a", "a"), (Decimal("0.1"), 0.1), (Decimal(1), Decimal(-1)),
     (dt.date(2026, 1, 1), "2026-01-01"), (Decimal("1." + "1" * 60), Decimal("1." + "1" * 59 + "2")),
 ]  # fmt: skip
 

@@ -160,22 +160,37 @@ def sync_of(name):
     return act
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["paused", "buffered"])
 @pytest.mark.parametrize("fails", [*RAISES, "cancels itself, returns"])
-async def test_what_a_patch_function_does_is_the_failure_of_its_run(runtime, any_store, fails):
-    """A wait's patch function may raise or cancel what it wants: the run ends failed, and nobody waits for ever."""
+async def test_what_a_patch_function_does_is_the_fault_of_its_event(runtime, any_store, fails, early):
+    """A wait's patch function may raise or cancel what it wants: the event is refused, and the run goes on waiting."""
     act = sync_of(fails)
 
-    def patch(_event):
-        act()
+    def patch(event):
+        if event.payload["bad"]:
+            act()
         return {}
 
-    gate = Stage("gate", router=Pause(Wait("go", patch=patch)))
+    reached = asyncio.Event()
+
+    async def work():
+        await reached.wait()
+
+    gate = Stage("gate", [Step("work", work)], router=Pause(Wait("go", patch=patch)))
     wf = Workflow("wf", pipelines=[Pipeline("main", [gate, Stage("one", [Step("work", ok)])])])
+    wf.on("begin")
     rt = await runtime(wf, store=any_store)
-    paused = await rt.run("wf")
-    await rt.emit("go")
-    result = await rt.wait(paused.run_id)
-    assert result.status is RunStatus.FAILED
+    receipt = await rt.emit("begin")
+    if early:
+        assert (await rt.emit("go", bad=True)).verdicts == ["buffered"]
+    reached.set()
+    [paused] = await receipt.results()
+    if not early:
+        assert (await rt.emit("go", bad=True)).verdicts == ["rejected"]
+    assert (await rt.get_run(paused.run_id)).status is RunStatus.PAUSED
+    assert ("wait:refused" in (await rt.timeline(paused.run_id)).types()) is early
+    assert (await rt.emit("go", bad=False)).verdicts == ["resumed"]
+    assert (await rt.wait(paused.run_id)).status is RunStatus.COMPLETED
 
 
 @pytest.mark.parametrize("fails", RAISES)

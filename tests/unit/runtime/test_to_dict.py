@@ -14,7 +14,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_serializer
 
 from poundlock import Condition, Jump, RunInfo, RunResult, StateRef, Terminate, Workflow
-from poundlock.codecs import DELETE, plain
+from poundlock.codecs import plain
+from poundlock.marks import DELETE
 from poundlock.model.runs import RunError
 from poundlock.model.views import StateView
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 from poundlock.errors import ArtifactInvalid, DuplicateKey, NotStorable, StateInvalid
-from poundlock.state import DELETE, StateRegistry, StateStore, plain
+from poundlock.state import DELETE, Overwrite, StateRegistry, StateStore, plain
 
 
 @pytest.fixture
@@ -296,6 +296,27 @@ def test_what_a_validator_changes_is_told():
     store.patch({"items": [1, 2]})
     assert store.select("total") == 3
     assert len(heard) == 1
+
+
+class Aliased(BaseModel):
+    order_id: int = Field(0, alias="orderId")
+    calls: dict[str, int] = {}
+
+
+def test_models_are_written_by_one_rule():
+    """Names and aliases are one key, Overwrite replaces, and a key the model lacks is refused with near matches."""
+    store = StateStore({"order_id": 1}, model=Aliased)
+    with store.transaction() as tx:
+        tx.patch({"order_id": 2, "calls": {"a": 1}})
+        tx.patch({"orderId": 3})
+    assert (store.get().order_id, store.select("orderId")) == (3, 3)
+    store.patch({"calls": Overwrite({})})
+    assert store.get() == Aliased(orderId=3)
+    with pytest.raises(StateInvalid, match="did you mean 'calls'"):
+        store.patch({"call": {}})
+    with pytest.raises(NotStorable):
+        store.patch({"calls": [DELETE]})
+    assert store.get() == Aliased(orderId=3)
 
 
 # --------------------------------------------------------------------------------------------------- subscribing

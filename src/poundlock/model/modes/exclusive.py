@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from poundlock.model.documenting import documented
+from poundlock.documenting import documented
 from poundlock.model.modes.decisions import Decision, Load, Queue, Reject, Start, check_mode
 
 

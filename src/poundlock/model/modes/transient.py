@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from poundlock.model.documenting import documented
+from poundlock.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
 
 _START = Start()

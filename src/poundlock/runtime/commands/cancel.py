@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from poundlock.documenting import documented
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post
-from poundlock.model.documenting import documented
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from poundlock.documenting import documented
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import Changes, RunMove
-from poundlock.model.documenting import documented
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, give_back, take_up, unknown

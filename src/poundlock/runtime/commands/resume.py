@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.errors import LeaseLost, NotPaused, StaleResume, StaleVersion
+from poundlock.documenting import documented
+from poundlock.errors import LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
-from poundlock.model.documenting import documented
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
 from poundlock.pipeline.at_wait import check_answer
@@ -51,7 +51,7 @@ async def resume(core: Core, command: Resume) -> bool:
     """
     core.check_accepting()
     run_id = command.run_id
-    patch = None if command.patch is None else as_patch(command.patch)
+    given = _taken(command.patch)
     epoch = _epoch_now(core, command)
     while True:
         live = core.runs.live(run_id)
@@ -62,7 +62,7 @@ async def resume(core: Core, command: Resume) -> bool:
             entry = core.entries.get(checkpoint.record.identity.workflow_id)
             if entry is None or entry.closing:
                 try:
-                    await _leave_ready(core, patch, checkpoint.record)
+                    await _leave_ready(core, None if given is None else as_patch(given), checkpoint.record)
                 except (StaleVersion, LeaseLost):
                     continue  # somebody was quicker here as well
                 return False
@@ -74,7 +74,9 @@ async def resume(core: Core, command: Resume) -> bool:
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
-            check_answer(live.run, patch)
+            run = live.run
+            patch = None if given is None else as_patch(given, run.plan.state_model, run.state)
+            check_answer(run, patch)
             await _take(core, live, patch)
         except (StaleVersion, LeaseLost):
             if core.runs.mine(live):
@@ -87,6 +89,18 @@ async def resume(core: Core, command: Resume) -> bool:
                 core.runs.park(live)
             raise
         return True
+
+
+def _taken(patch: Any) -> Any:
+    """Return a patch that its caller cannot change any more, as far as it is data without a state model's help.
+
+    Raises:
+        StateInvalid: it is no mapping.
+    """
+    try:
+        return None if patch is None else as_patch(patch)
+    except NotStorable:
+        return dict(patch)  # fields of a model may know how to write what is in it; else it is refused then
 
 
 def _epoch_now(core: Core, command: Resume) -> int | None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from poundlock.codecs import pack
+from poundlock.documenting import documented
 from poundlock.errors import StateInvalid
 from poundlock.model.changes import Changes, Post
-from poundlock.model.documenting import documented
 from poundlock.model.runs import Message
+from poundlock.pipeline.states import written
 from poundlock.runtime.core import Core
 from poundlock.runtime.runs import ensure_written
 
@@ -29,9 +29,25 @@ async def signal(core: Core, command: Signal) -> None:
 
     Raises:
         RunNotFound, RunFinished: there is nobody to tell.
-        NotStorable, StateInvalid: the patch is no data.
+        NotStorable: the patch is no data.
+        StateInvalid: it is no mapping, or has a key that the state's model lacks.
     """
-    await core.tasks.to_the_end(_post(core, command.run_id, as_patch(command.patch)))
+    model, state = await _typed_state(core, command.run_id)
+    await core.tasks.to_the_end(_post(core, command.run_id, as_patch(command.patch, model, state)))
+
+
+async def _typed_state(core: Core, run_id: str) -> tuple[Any, Mapping[str, Any]]:
+    """Return the model of a run's state, and the state; no model where the workflow is unknown: then the run judges."""
+    live = core.runs.live(run_id)
+    if live is not None:
+        return live.run.plan.state_model, live.run.state
+    if all(entry.definition.state is None for entry in core.entries.values()):
+        return None, {}
+    checkpoint = await core.store.checkpoint(run_id)
+    entry = None if checkpoint is None else core.entries.get(checkpoint.record.identity.workflow_id)
+    if checkpoint is None or entry is None:
+        return None, {}
+    return entry.definition.state, checkpoint.state
 
 
 async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
@@ -43,13 +59,18 @@ async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
     core.runs.tell(Message(run_id, committed.posted[0], "signal", now, patch, None))
 
 
-def as_patch(patch: Any) -> dict[str, Any]:
-    """Return a patch detached.
+def as_patch(patch: Any, model: Any = None, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return a patch that people wrote as it is stored, detached.
+
+    Args:
+        patch: what was given.
+        model: of the run's state, if it is known here.
+        state: which the patch is going to be merged into.
 
     Raises:
-        StateInvalid: it is no mapping.
+        StateInvalid: it is no mapping, or has a key that the model lacks.
         NotStorable: a value in it is no data; `path` names it.
     """
     if not isinstance(patch, Mapping):
         raise StateInvalid(f"a patch is a mapping, not a {type(patch).__qualname__}", path="patch")
-    return pack(patch, "patch")[0]  # type: ignore[no-any-return]  # a mapping in, a dict out
+    return written(model, patch, state or {}, "patch").patch

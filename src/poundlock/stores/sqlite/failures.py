@@ -31,13 +31,17 @@ _STORE = {
 }
 
 
+class FileGone(sqlite3.OperationalError):
+    """The path no longer leads to the opened file. Not an error of SQLite, but handled like one."""
+
+
 def _code(error: BaseException) -> int:
     return getattr(error, "sqlite_errorcode", 0) or 0
 
 
 def of_the_store(error: BaseException) -> bool:
     """Whether the store failed, and not one statement with its values."""
-    return isinstance(error, sqlite3.Error) and _code(error) & 0xFF in _STORE
+    return isinstance(error, FileGone) or (isinstance(error, sqlite3.Error) and _code(error) & 0xFF in _STORE)
 
 
 def poisons(error: BaseException) -> bool:
@@ -45,12 +49,20 @@ def poisons(error: BaseException) -> bool:
 
     A failed sync may have dropped the pages it failed on, and a later sync then succeeds without them.
     """
+    if isinstance(error, FileGone):
+        return True
     code = _code(error)
     return code not in _FULL and code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def translate(error: sqlite3.Error, path: str) -> PoundlockError:
     """Return the port's error for an error of SQLite; a new object each time, because each waiter raises its own."""
+    if isinstance(error, FileGone):
+        return StoreUnavailable(
+            f"{error} while the store was open: further writes would be lost, so no commit is acknowledged any more; "
+            f"stop this runtime, put the file back (with its -wal) or restore a backup, and start again",
+            store=path,
+        )
     code, name = _code(error), getattr(error, "sqlite_errorname", None) or type(error).__name__
     if code in _FULL:
         return StoreFull(

@@ -10,6 +10,7 @@ from typing import Any
 from poundlock.stores.sqlite.connect import connect_reader
 from poundlock.stores.sqlite.failures import translate
 from poundlock.stores.sqlite.gate import Gate
+from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.worker import Job
 
 Read = Callable[[sqlite3.Cursor], Any]
@@ -21,11 +22,13 @@ class Reader:
     Args:
         path: the file; connected at the first read, because many programs never list anything.
         gate: pauses reads for the writer.
+        watched: checks that this is still the file that was opened first.
     """
 
-    def __init__(self, path: str, gate: Gate) -> None:
+    def __init__(self, path: str, gate: Gate, watched: Watched) -> None:
         self._path = path
         self._gate = gate
+        self._watched = watched
         self._connection: sqlite3.Connection | None = None
 
     def perform(self, jobs: Sequence[Job]) -> None:
@@ -37,6 +40,7 @@ class Reader:
     def _perform(self, job: Job) -> None:
         read: Read = job.work
         try:
+            self._watched.check()
             if self._connection is None:
                 self._connection = connect_reader(self._path)
             cursor = self._connection.cursor()

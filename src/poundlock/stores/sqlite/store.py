@@ -29,6 +29,7 @@ from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.claims import claim
 from poundlock.stores.sqlite.connect import Synchronous
 from poundlock.stores.sqlite.gate import Gate
+from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, size_of, tidy
@@ -89,6 +90,7 @@ class SqliteStore:
         gate = Gate()
         if self.readonly:
             self._file, self.store_id = await asyncio.to_thread(open_readonly, self.path)
+            watched = Watched(self._file, log=False)
             self._refusal = f"the store '{self.path}' was opened to be read: ask the runtime that owns it"
         else:
             opened = await self._take_over()
@@ -97,13 +99,14 @@ class SqliteStore:
             self._lock = opened.lock
             self.store_id = opened.store_id
             self._index = opened.index
+            watched = Watched(self._file)
             self._writer = Writer(
-                opened.connection, opened.index, self._file, gate, opened.index.apply, self._clock.now
+                opened.connection, opened.index, self._file, gate, opened.index.apply, self._clock.now, watched
             )
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists for people may take long; reads for runs and events must not wait behind them.
-        self._lookups = Worker("poundlock-lookups", Reader(self._file, gate), self._clock)
-        self._lists = Worker("poundlock-lists", Reader(self._file, gate), self._clock)
+        self._lookups = Worker("poundlock-lookups", Reader(self._file, gate, watched), self._clock)
+        self._lists = Worker("poundlock-lists", Reader(self._file, gate, watched), self._clock)
         _open_stores.add(self)
 
     async def _take_over(self) -> Opened:

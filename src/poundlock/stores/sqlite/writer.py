@@ -2,7 +2,7 @@
 
 House rules:
 
-1. Nothing is acknowledged before COMMIT has returned.
+1. Nothing is acknowledged before COMMIT has returned, and only if the path still leads to the file that was written.
 2. A batch is written as a whole. If a statement fails unexpectedly, the batch is rolled back and repeated with a
    savepoint per change, so that only the faulty one fails. Savepoints cost a fifth of the speed, so this is the
    exception.
@@ -25,6 +25,7 @@ from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_ot
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
 from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.group import Group
+from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.index import Effects, Index
 from poundlock.stores.sqlite.pruning import PASS_EVERY, Pruner
 from poundlock.stores.sqlite.worker import Job
@@ -53,6 +54,7 @@ class Writer:
         gate: all reads of this process pass it.
         acknowledged: called on the event loop with the effects of a batch, before its waiters continue.
         now: returns the time when no written change has one.
+        watched: checks that the path still leads to the file.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Writer:
         gate: Gate,
         acknowledged: Callable[[Effects], None],
         now: Callable[[], float],
+        watched: Watched,
     ) -> None:
         self.commits = 0
         self.syncs = 0
@@ -70,6 +73,7 @@ class Writer:
         self._cursor = connection.cursor()
         self._index = Index(index.loads.items(), index.shapes.items())
         self._path = path
+        self._watched = watched
         self._gate = gate
         self._acknowledged = acknowledged
         self._now = now
@@ -91,6 +95,7 @@ class Writer:
             return None
         try:
             effects = self._write(work)
+            self._watched.check()
         except sqlite3.Error as error:
             self._fail(work, error)
             return None
@@ -153,6 +158,7 @@ class Writer:
         if not self._pruner.wants(now):
             return min(self._pruner.due_in(now), PASS_EVERY)
         try:
+            self._watched.check()
             wait_for_others(self._connection, 0)
             self._prune_alone(now)
             wait_for_others(self._connection, BUSY_SECONDS)

@@ -1,0 +1,141 @@
+"""What an event comes to that answers a wait: the patch of the run's state, or why it cannot be applied.
+
+Asked twice: when the event is admitted, of a run that is paused, and when the run uses it. So a malformed event is
+refused where it came from, and one that was buffered before the run got there cannot end the run either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from poundlock.clock import Clock
+from poundlock.errors import StepFailed
+from poundlock.guard import Answer, call_now, name_blocking, name_of
+from poundlock.model.events import Event
+from poundlock.model.patches import merge
+from poundlock.model.paths import MISSING
+from poundlock.model.runs import WaitRow
+from poundlock.pipeline.plan import DeclaredWait
+from poundlock.pipeline.states import Written, brought, settle, shown, written
+
+
+class Answers:
+    """What patch functions gave for events that were judged and not used yet, so that they are called once.
+
+    Bounded: beyond it the oldest are forgotten, and such a function is called again.
+    """
+
+    LIMIT: Final = 4096
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[str, ...], tuple[dict[str, Any], Mapping[str, Any] | None]] = {}
+
+    def keep(
+        self, run_id: str, row: WaitRow, event: Event, state: dict[str, Any], given: Mapping[str, Any] | None
+    ) -> None:
+        """Keep what a function gave for an event and a state; detached data, or None for nothing to merge."""
+        self._given[_named(run_id, row, event)] = (state, given)
+        if len(self._given) > self.LIMIT:
+            del self._given[next(iter(self._given))]
+
+    def get(self, run_id: str, row: WaitRow, event: Event, state: dict[str, Any]) -> Any:
+        """Return what was kept for the event and this state, or MISSING."""
+        kept = self._given.get(_named(run_id, row, event)) if self._given else None
+        if kept is None:
+            return MISSING
+        before, given = kept
+        # Guarded, because comparing a signalling NaN raises.
+        return given if before is state or call_now(lambda: before == state).value is True else MISSING
+
+    def forget(self, run_id: str, row: WaitRow, event: Event) -> None:
+        """Forget it: the event was used."""
+        self._given.pop(_named(run_id, row, event), None)
+
+
+def _named(run_id: str, row: WaitRow, event: Event) -> tuple[str, ...]:
+    return (run_id, row.wait_id, event.source, event.id)
+
+
+def can_be_refused(row: WaitRow, model: Any) -> bool:
+    """Whether there may be events that match a wait and cannot be applied: without code and model all can."""
+    return model is not None or row.patch == "call"
+
+
+def patch_of_event(
+    row: WaitRow,
+    declared: DeclaredWait | None,
+    event: Event,
+    model: Any,
+    state: dict[str, Any],
+    clock: Clock,
+    known: Any = MISSING,
+) -> Answer:
+    """Return the patch (`Written`) that an event is for a run at a wait; None if it changes nothing.
+
+    Args:
+        row: the wait the run is paused at.
+        declared: the wait as the workflow declares it, if it does.
+        event: what matches.
+        model: of the state, or None.
+        state: which the patch is going to be merged into.
+        clock: tells whether the patch function held up the event loop.
+        known: what the patch function gave before, if it was asked already.
+
+    Returns:
+        The patch; or the error: what the patch function raised, or why the state would not fit its model.
+    """
+    return call_now(_patch_of, row, declared, event, model, state, clock, known)
+
+
+def _patch_of(
+    row: WaitRow,
+    declared: DeclaredWait | None,
+    event: Event,
+    model: Any,
+    state: dict[str, Any],
+    clock: Clock,
+    known: Any,
+) -> Written | None:
+    if row.patch is None:
+        if not isinstance(event.payload, Mapping):
+            return None  # there is nothing to fold in; routers see it as resume.event
+        patch = brought(model, event.payload, state)
+    else:
+        given: Any = row.patch
+        if row.patch == "call":
+            given = _called(row, declared, event, model, state, clock) if known is MISSING else known
+        if given is None:
+            return None
+        if not isinstance(given, Mapping):
+            raise StepFailed(
+                f"the patch function of wait '{row.wait_id}' returned a {name_of(type(given))}: return a mapping",
+                path=row.wait_id,
+            )
+        patch = written(model, given, state)
+    settle(model, merge(state, patch.patch))
+    return patch
+
+
+def _called(
+    row: WaitRow, declared: DeclaredWait | None, event: Event, model: Any, state: dict[str, Any], clock: Clock
+) -> Any:
+    if declared is None or declared.patch is None:
+        raise StepFailed(
+            f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
+        )
+    since = clock.monotonic()
+    try:
+        return declared.patch(own_event(event), lambda: shown(model, state))
+    finally:
+        name_blocking(clock, since, declared.wait.patch)  # type: ignore[arg-type]  # it is a function
+
+
+def own_event(event: Event) -> Event:
+    """Return an event for user code, with a payload of its own: the store's is shared by all runs it is for."""
+    own = event.detached()
+    if event.time is not None:
+        return own
+    return Event.trusted(
+        own.type, own.payload, id=own.id, time=0.0, source=own.source, key=own.key, headers=own.headers
+    )

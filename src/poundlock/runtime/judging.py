@@ -1,0 +1,106 @@
+"""Whether a run that is paused at a wait could go on with an event: asked before the event is delivered.
+
+What is malformed is refused where it came from, and the run goes on waiting. Only runs whose workflow is known here can
+be asked; the others judge when they use the event, see `pipeline/at_wait.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from poundlock.guard import clear_cancellation
+from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import Message, RunRecord, WaitRow
+from poundlock.pipeline.answers import can_be_refused, patch_of_event
+from poundlock.pipeline.plan import PipelinePlan
+from poundlock.pipeline.states import fits, told
+from poundlock.runtime.core import Core
+from poundlock.runtime.dispatch import code_of
+from poundlock.runtime.run_table import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A run the event was looked up to, and those of its waits whose conditions match too.
+
+    Attributes:
+        record: the run as it was read.
+        hit: its waits that the event is for; empty where only their conditions refuse.
+        refused: why the run could not go on with the event; "" where it can, or was not asked.
+    """
+
+    record: RunRecord
+    hit: tuple[WaitRow, ...]
+    refused: str = ""
+
+
+async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
+    """Return what waits, judged: as it was found, or as it is by now if that had to be read anew."""
+    row = _paused_at(waiting)
+    plan = _plan_of(core, waiting.record)
+    if row is None or plan is None or not can_be_refused(row, plan.state_model):
+        return waiting
+    identity = waiting.record.identity
+    live = core.runs.live(identity.run_id)
+    if live is not None and live.phase is Phase.PARKED and live.run.version == waiting.record.head.version:
+        return await _judged(core, event, waiting, plan, live.run.state, (*live.run.backlog, *live.run.inbox))
+    checkpoint = await core.store.checkpoint(identity.run_id)
+    if checkpoint is None:
+        return waiting  # it is gone, which its delivery will tell
+    # What is judged has to be what is delivered to, or the receipt would speak of two moments of the run.
+    record = checkpoint.record
+    now = Waiting(record, tuple(row for row in record.waits if row.matches(event)))
+    if not now.hit:
+        return waiting  # it has moved on, which its delivery will tell
+    return await _judged(core, event, now, plan, checkpoint.state, checkpoint.inbox)
+
+
+def _paused_at(waiting: Waiting) -> WaitRow | None:
+    """Return the wait that the event would let a run go on from; None if it would only be buffered."""
+    head = waiting.record.head
+    if head.status is not RunStatus.PAUSED or head.outcome is not None:
+        return None
+    return next((row for row in waiting.hit if row.parked), None)
+
+
+def _plan_of(core: Core, record: RunRecord) -> PipelinePlan | None:
+    entry = core.entries.get(record.identity.workflow_id)
+    return None if entry is None or entry.closing else entry.plans.get(record.identity.pipeline_id)
+
+
+async def _judged(
+    core: Core,
+    event: Event,
+    waiting: Waiting,
+    plan: PipelinePlan,
+    state: dict[str, Any],
+    messages: Sequence[Message],
+) -> Waiting:
+    row = _paused_at(waiting)
+    if row is None:
+        return waiting
+    model = plan.state_model
+    for message in messages:
+        if message.kind == "signal" and message.body is not None:
+            state = told(model, state, message.body)
+    if not fits(model, state):
+        return waiting  # the event is not to blame: it is buffered until the state fits
+    caller = asyncio.current_task()
+    before = 0 if caller is None else caller.cancelling()
+    declared = plan.waits.get(row.wait_id)
+    answers, run_id = core.supervision.answers, waiting.record.identity.run_id
+    known = answers.get(run_id, row, event, state)
+    answer = patch_of_event(row, declared, event, model, state, core.clock, known)
+    error = answer.error
+    if caller is not None and caller.cancelling() > before:
+        await clear_cancellation(caller, before)  # the function's own doing: whoever emits was not meant
+        error = error or asyncio.CancelledError()
+    if error is None:
+        if row.patch == "call":
+            answers.keep(run_id, row, event, state, None if answer.value is None else answer.value.patch)
+        return waiting
+    return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error)}")

@@ -1,0 +1,219 @@
+"""Patches of typed state: under which keys they write, and which keys they may not have.
+
+A patch is walked along the shape of the state's model. Keys become the stored ones; what is no JSON is written as its
+field's annotation says; a key that the model lacks is refused where code or people wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from poundlock.errors import StateInvalid, suggest
+from poundlock.guard import call_now, name_of
+from poundlock.marks import DELETE, Overwrite
+from poundlock.model.patches import merge
+from poundlock.state.differing import below, difference, field_names
+from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, shape_of
+from poundlock.state.typed import adapter, check_readable, leaf, read
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def stored_patch(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    """Return a patch as it is stored. It is not validated: that is for the state it leads to.
+
+    Args:
+        model: of the state.
+        patch: whose keys are names of fields or aliases; it is not changed.
+        state: what it is going to be merged into.
+        strict: refuse keys that the model lacks; else they are left for the model's own `extra` setting to judge.
+
+    Raises:
+        StateInvalid: a key is unknown, given twice, or cannot be set; `path` names it.
+    """
+    shape = shape_of(model)
+    if not isinstance(shape, ModelShape):
+        return dict(patch)
+    return _Walk(strict).model(shape, patch, state, "")
+
+
+def known_keys(model: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a patch without the keys that a model leaves out, at any depth; one that forbids them keeps them."""
+    shape = shape_of(model)
+    return _known(shape, patch) if isinstance(shape, ModelShape) else dict(patch)
+
+
+def _known(shape: ModelShape, patch: Mapping[str, Any]) -> dict[str, Any]:
+    tops = {place.path[0] for own in shape.fields.values() for place in own.paths}
+    known = {}
+    for key, value in patch.items():
+        own = shape.keys.get(key)
+        if own is None:
+            if shape.extras or shape.forbids or key in tops:
+                known[key] = value
+            continue
+        inner = shape_of(own.hint)
+        known[key] = _known(inner, value) if isinstance(inner, ModelShape) and isinstance(value, Mapping) else value
+    return known
+
+
+class _Walk:
+    """One patch on its way through its model."""
+
+    __slots__ = ("_rigid", "_strict")
+
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._rigid = False
+
+    def model(self, shape: ModelShape, patch: Mapping[str, Any], held: Any, path: str) -> dict[str, Any]:
+        """Return a patch of a model, or a whole one."""
+        outside, self._rigid = self._rigid, shape.rigid
+        try:
+            return self._model(shape, patch, held, path)
+        finally:
+            self._rigid = outside
+
+    def _model(self, shape: ModelShape, patch: Mapping[str, Any], held: Any, path: str) -> dict[str, Any]:
+        held = held if isinstance(held, Mapping) else {}
+        out: dict[str, Any] = {}
+        said: dict[str, str] = {}
+        taken = self._by_path(shape, patch, held, path, out)
+        for key, value in patch.items():
+            own = shape.keys.get(key) if isinstance(key, str) else None
+            where = below(path, key)
+            if own is None:
+                if key in shape.computed and self._strict and not shape.extras:
+                    _check_computed(shape, key, patch, held, where)
+                elif key not in taken:
+                    self._check_known(shape, key, value, held, where)
+                    out[key] = value
+                continue
+            if value is DELETE and key != own.stored and own.stored in patch:
+                out[key] = DELETE  # walked before: what was stored before the field got its alias
+                continue
+            if not own.init and self._strict:
+                _check_init(shape, own, value, where)
+                continue
+            if own.stored in said:
+                if self._strict and difference(patch[said[own.stored]], value) is not None:
+                    raise StateInvalid(
+                        f"'{where}' and '{below(path, said[own.stored])}' are one field: give it once", path=where
+                    )
+                if key == own.name:
+                    continue  # as pydantic has it, the alias counts
+            said[own.stored] = key
+            out[own.stored] = self.value(value, own.hint, held.get(own.stored), where, spine=True)
+            for other in (own.name, *(name for name, of_name in shape.keys.items() if of_name is own)):
+                if other != own.stored and other in held:
+                    out[other] = DELETE  # stored before the field got its alias
+        return out
+
+    def _by_path(
+        self, shape: ModelShape, patch: Mapping[str, Any], held: Any, path: str, out: dict[str, Any]
+    ) -> set[Any]:
+        """Take the values that fields read from inside of others (`AliasPath`); return the keys they stand under."""
+        taken: set[Any] = set()
+        for own in shape.fields.values():
+            for place in own.paths:
+                found = place.search_dict_for_path(patch)
+                if type(found) is not type(_undefined()):
+                    out[own.stored] = self.value(
+                        found, own.hint, held.get(own.stored), below(path, own.name), spine=True
+                    )
+                    taken.add(place.path[0])
+                    break
+        return taken
+
+    def _check_known(self, shape: ModelShape, key: Any, value: Any, held: Any, where: str) -> None:
+        if not self._strict or shape.extras or not isinstance(key, str):
+            return  # a key that is no text is refused by the codec
+        if value is DELETE and key in held:
+            return  # a former deployment's
+        names = " or ".join(name_of(kind) for kind in shape.kinds)
+        raise StateInvalid(f"{names} has no field '{where}': {suggest(key, list(shape.keys))}", path=where)
+
+    def value(self, value: Any, hint: Any, held: Any, path: str, *, spine: bool) -> Any:
+        """Return a value as it is stored.
+
+        Args:
+            value: as it was given.
+            hint: its annotation.
+            held: what is stored there now.
+            path: where it stands.
+            spine: whether a mapping is merged there; else it is all there is going to be.
+        """
+        kind = type(value)
+        if kind in _PLAIN or value is DELETE:
+            return value
+        if kind is Overwrite:
+            return Overwrite(self.value(value.value, hint, None, path, spine=False))
+        if field_names(value) is not None:
+            data = leaf(value, hint, rigid=self._rigid)
+            if data is value and isinstance(shape_of(hint), ModelShape):
+                check_readable(value, hint, path)
+            return Overwrite(data) if spine and type(data) is dict else data
+        shape = shape_of(hint)
+        if isinstance(value, Mapping):
+            held = held if spine and isinstance(held, Mapping) else {}
+            if isinstance(shape, ModelShape):
+                return self.model(shape, value, held, path)
+            if isinstance(shape, MappingShape):
+                items = ((_key(key, shape.key), key, item) for key, item in value.items())
+                return {
+                    name: self.value(item, shape.value, held.get(name), below(path, key), spine=spine)
+                    for name, key, item in items
+                }
+            return value
+        if isinstance(value, list | tuple):
+            if not isinstance(shape, ListShape):
+                return value
+            return [
+                self.value(item, shape.item, None, below(path, index), spine=False) for index, item in enumerate(value)
+            ]
+        return leaf(value, hint, rigid=self._rigid)
+
+
+def _key(key: Any, hint: Any) -> Any:
+    """Return a mapping's key as text, if it reads back equal; else as it is, which the codec refuses."""
+    if type(key) is str:
+        return key
+    mapping = dict[hint, Any]
+    data = leaf({key: None}, mapping)
+    return next(iter(data))
+
+
+def _undefined() -> Any:
+    from pydantic_core import PydanticUndefined
+
+    return PydanticUndefined
+
+
+def _check_computed(shape: ModelShape, key: str, patch: Mapping[str, Any], held: Any, where: str) -> None:
+    """Let a computed field pass that says what the model computes: `{**state.model_dump(), ...}` holds all of them."""
+    rest = {name: value for name, value in patch.items() if name not in shape.computed}
+    for data in (held, merge(held, rest)):
+        back = read(shape.kinds[0], data)
+        for mode in ("json", "python") if back.error is None else ():
+            said = call_now(_computed, shape.kinds[0], back.value, mode)
+            if said.error is None and key in said.value and difference(said.value[key], patch[key]) is None:
+                return
+    raise StateInvalid(
+        f"'{where}' is computed by {name_of(shape.kinds[0])}: write the fields it follows from", path=where
+    )
+
+
+def _computed(kind: Any, instance: Any, mode: Any) -> dict[str, Any]:
+    """Return what a model says of itself, under its names and aliases."""
+    dump = adapter(kind).dump_python
+    names = dump(instance, mode=mode, by_alias=False, warnings="none")
+    return {**names, **dump(instance, mode=mode, by_alias=True, warnings="none")}
+
+
+def _check_init(shape: ModelShape, own: FieldShape, value: Any, where: str) -> None:
+    """Let a field pass that cannot be given if it holds what it would hold anyway."""
+    if difference(own.default, value) is not None:
+        raise StateInvalid(
+            f"'{where}' cannot be set: {name_of(shape.kinds[0])} declares it with init=False", path=where
+        )

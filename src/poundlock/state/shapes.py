@@ -1,0 +1,223 @@
+"""The shape of a type: which keys its data may have, and under which key each field is stored.
+
+Worked out from the annotations, once per type, when data of that type is written first. A type that is no model,
+dataclass, TypedDict, mapping or list has no shape: what it holds is pydantic's business alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, TypeAlias, Union
+
+from poundlock.codecs import stored_name
+
+_STEADY: Final = (list, dict, set, frozenset, tuple, str, int, float, bool, bytes)
+"""Default factories that give the same each time."""
+
+
+@dataclass(slots=True)
+class FieldShape:
+    """One field of a model.
+
+    Attributes:
+        name: as code reads it.
+        stored: the key its value is stored under.
+        hint: its annotation, with what validates and serializes it.
+        paths: further places in the data that it is read from (`AliasPath`).
+        factory: what makes its default, if that may differ from time to time.
+        init: whether it can be given at all; a dataclass field with `init=False` cannot.
+        default: what it holds then.
+    """
+
+    name: str
+    stored: str
+    hint: Any
+    paths: tuple[Any, ...] = ()
+    factory: Any = None
+    init: bool = True
+    default: Any = None
+
+    @property
+    def shape(self) -> Shape | None:
+        """The shape of its values."""
+        return shape_of(self.hint)
+
+
+@dataclass(slots=True)
+class ModelShape:
+    """A model, dataclass or TypedDict; where several are possible, all of them together.
+
+    Attributes:
+        kinds: the classes.
+        fields: by name.
+        keys: by each key that is read: names and aliases.
+        extras: whether further keys are kept as well.
+        forbids: whether further keys are a fault, also where an event brings them.
+        computed: names and aliases of computed fields.
+        rigid: whether it takes no text for a time, a number and so on (pydantic's strict mode).
+    """
+
+    kinds: tuple[type, ...]
+    fields: dict[str, FieldShape] = field(default_factory=dict)
+    keys: dict[str, FieldShape] = field(default_factory=dict)
+    extras: bool = False
+    forbids: bool = False
+    computed: frozenset[str] = frozenset()
+    rigid: bool = False
+
+
+@dataclass(slots=True)
+class MappingShape:
+    """A mapping of any keys."""
+
+    key: Any
+    value: Any
+
+
+@dataclass(slots=True)
+class ListShape:
+    """A list, tuple or set."""
+
+    item: Any
+
+
+Shape: TypeAlias = ModelShape | MappingShape | ListShape
+
+
+def shape_of(hint: Any) -> Shape | None:
+    """Return the shape of an annotation's values; None for one that has no inside or may be of any kind."""
+    try:
+        return _shape_of(hint)
+    except TypeError:  # an annotation that cannot be hashed
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape_of(hint: Any) -> Shape | None:
+    origin = typing.get_origin(hint)
+    if origin is Annotated:
+        return shape_of(typing.get_args(hint)[0])
+    if origin is Union or origin is types.UnionType:
+        return _of_union([each for each in typing.get_args(hint) if each is not type(None)])
+    kind = origin if isinstance(origin, type) else hint
+    if not isinstance(kind, type):
+        return None
+    args = typing.get_args(hint)
+    if hasattr(hint, "__pydantic_fields__") or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
+        return _of_model(hint if isinstance(hint, type) else kind)
+    if issubclass(kind, Mapping):
+        return MappingShape(args[0], args[1]) if len(args) == 2 else MappingShape(Any, Any)
+    if issubclass(kind, Sequence | AbstractSet) and not issubclass(kind, str | bytes | bytearray | memoryview):
+        items = tuple(each for each in args if each is not Ellipsis)
+        return ListShape(Union[items] if items else Any)  # noqa: UP007 - made of a tuple
+    return None
+
+
+def _of_union(hints: list[Any]) -> Shape | None:
+    """Return the shape of one of several types: only models can be told apart, or rather be taken together."""
+    shapes = [shape for shape in map(shape_of, hints) if shape is not None]
+    if len(shapes) <= 1:
+        return shapes[0] if shapes else None
+    models = [shape for shape in shapes if isinstance(shape, ModelShape)]
+    if len(models) < len(shapes):
+        return None
+    together = ModelShape(tuple(kind for shape in models for kind in shape.kinds))
+    for shape in models:
+        together.extras = together.extras or shape.extras
+        together.forbids = together.forbids or shape.forbids
+        together.rigid = together.rigid or shape.rigid
+        together.computed |= shape.computed
+        for key, of_key in shape.keys.items():
+            known = together.keys.get(key)
+            if known is None:
+                together.keys[key] = of_key
+            elif (known.stored, known.hint) != (of_key.stored, of_key.hint):
+                together.keys[key] = FieldShape(key, key, Any)  # which of them it is, is not known yet
+    return together
+
+
+def _of_model(kind: type) -> ModelShape | None:
+    config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
+    extra = config.get("extra")
+    shape = ModelShape((kind,), extras=extra == "allow", forbids=extra == "forbid", rigid=bool(config.get("strict")))
+    infos = getattr(kind, "__pydantic_fields__", None)
+    if getattr(kind, "__pydantic_root_model__", False):
+        return None
+    if infos is not None:
+        for name, info in infos.items():
+            hint = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+            own = FieldShape(name, stored_name(name, info), hint, _paths(info), _unsteady(info.default_factory))
+            own.init, own.default = info.init is not False, info.default
+            shape.fields[name] = own
+            shape.keys.update(dict.fromkeys(_accepted(info), own))
+        computed = getattr(kind, "__pydantic_decorators__").computed_fields  # noqa: B009 - every such class has them
+        shape.computed = frozenset({*computed, *(each.info.alias for each in computed.values() if each.info.alias)})
+    else:
+        _of_plain(kind, shape)
+    for name, own in shape.fields.items():
+        shape.keys.setdefault(name, own)  # an alias of another field comes first, as pydantic has it
+    return shape
+
+
+def _of_plain(kind: type, shape: ModelShape) -> None:
+    """Take in the fields of a dataclass of the standard library, or of a TypedDict."""
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # noqa: BLE001 - names that exist only for type checkers; pydantic says so better
+        hints = {}
+    if typing.is_typeddict(kind):
+        for name in kind.__annotations__:
+            shape.fields[name] = FieldShape(name, name, _bare(hints.get(name, Any)))
+        return
+    for each in dataclasses.fields(kind):
+        factory = None if each.default_factory is dataclasses.MISSING else _unsteady(each.default_factory)
+        shape.fields[each.name] = FieldShape(each.name, each.name, hints.get(each.name, Any), (), factory, each.init)
+        shape.fields[each.name].default = each.default
+
+
+def _bare(hint: Any) -> Any:
+    """Return a TypedDict's annotation without Required and its like."""
+    while typing.get_origin(hint) in (typing.Required, typing.NotRequired):
+        hint = typing.get_args(hint)[0]
+    return hint
+
+
+def _accepted(info: Any) -> list[str]:
+    reads = info.validation_alias if info.validation_alias is not None else info.alias
+    choices = (reads,) if reads is not None and not hasattr(reads, "choices") else getattr(reads, "choices", ())
+    return [each for each in choices if isinstance(each, str)]
+
+
+def _paths(info: Any) -> tuple[Any, ...]:
+    reads = info.validation_alias
+    choices = (reads,) if not hasattr(reads, "choices") else reads.choices
+    return tuple(each for each in choices if hasattr(each, "search_dict_for_path"))
+
+
+def _unsteady(factory: Any) -> Any:
+    return None if factory is None or any(factory is steady for steady in _STEADY) else factory
+
+
+@functools.lru_cache(maxsize=1024)
+def has_factories(hint: Any) -> bool:
+    """Whether a default somewhere inside may differ from time to time."""
+    seen: set[int] = set()
+
+    def look(shape: Shape | None) -> bool:
+        if shape is None or id(shape) in seen:
+            return False
+        seen.add(id(shape))
+        if isinstance(shape, MappingShape):
+            return look(shape_of(shape.value))
+        if isinstance(shape, ListShape):
+            return look(shape_of(shape.item))
+        fields = {id(own): own for own in (*shape.fields.values(), *shape.keys.values())}
+        return any(own.factory is not None or look(own.shape) for own in fields.values())
+
+    return look(shape_of(hint))
