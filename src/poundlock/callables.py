@@ -60,7 +60,7 @@ def runs_later(function: Any) -> bool:
 def manages(function: Any) -> Any:
     """Return `contextmanager` or `asynccontextmanager` if one of them made this function, else None.
 
-    The functions that each of them makes share one code object; it tells them from other decorators.
+    All functions that one of them makes share a code object, which identifies them.
     """
     code = getattr(function_behind(function), "__code__", None)
     return _MANAGERS.get(code) if isinstance(code, types.CodeType) else None
@@ -168,7 +168,7 @@ class _Scope(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         self._missing.append(name)
-        return _stand_in(name, (name,))
+        return _placeholder(name, (name,))
 
     def resolve(self, hint: Any) -> Any:
         if not isinstance(hint, str):
@@ -179,10 +179,10 @@ class _Scope(dict[str, Any]):
         answer = call_now(lambda: eval(hint, {}, self))  # noqa: S307 - the text of an annotation in the user's own source
         if answer.error is None and not isinstance(answer.value, str):
             return answer.value
-        return _stand_in(hint, tuple(dict.fromkeys(self._missing)))
+        return _placeholder(hint, tuple(dict.fromkeys(self._missing)))
 
 
-def _stand_in(text: str, missing: tuple[str, ...]) -> Any:
+def _placeholder(text: str, missing: tuple[str, ...]) -> Any:
     name = text if text.isidentifier() else "Unresolved"
     return type(name, (Unresolved,), {"text": text, "missing": missing, "service": _used_in(text)})
 

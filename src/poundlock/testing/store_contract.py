@@ -1133,7 +1133,7 @@ class StoreContract:
             started,
             ReceiptLine(Verdict.RESUMED, "orders", None, "r1", "wait"),
             ReceiptLine(Verdict.BUFFERED, "orders", None, "r2", "wait"),
-            ReceiptLine(Verdict.FILTERED, "orders", None, "gone", "the run went on meanwhile"),
+            ReceiptLine(Verdict.FILTERED, "orders", None, "gone", "the run has continued meanwhile"),
         )
         assert await scribe.store.receipt("/other", "e2") is None
         line = ReceiptLine(Verdict.DUPLICATE, "orders", "placed", "r9", "again")

@@ -66,7 +66,7 @@ def test_made_id_is_the_same_each_time():
         (b'{"type": "a", "key": "x", "subject": "y"}', "both key and subject"),
         (b'{"specversion": "0.3", "type": "a"}', "only CloudEvents 1.0"),
         (b'{"specversion": "1.0", "type": "a"}', "'id' is missing"),
-        (b'{"type": "a", "time": "yesterday"}', "is no time"),
+        (b'{"type": "a", "time": "yesterday"}', "is not a time"),
     ],
 )
 def test_malformed_line_says_what_is_wrong(line, told):

@@ -91,7 +91,7 @@ class Transaction:
         if taken:
             return keys_taken(taken)
         for change in changes.loads:
-            if not self.stands(change):
+            if not self.is_current(change):
                 return load_moved(change.workflow_id)
         for delivery in changes.deliveries:
             if armed_anew(delivery, self.execute(sql.WAIT_PHASES, (delivery.run_id,))):
@@ -249,7 +249,7 @@ class Transaction:
                 return effects.loads[pair]
         return self._loads.get(pair)
 
-    def stands(self, change: LoadChange) -> bool:
+    def is_current(self, change: LoadChange) -> bool:
         """Whether the load is unchanged since it was read."""
         found = self.load_of((change.workflow_id, change.load_key))
         return (None if found is None else found[1]) == change.expect

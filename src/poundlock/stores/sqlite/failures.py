@@ -92,6 +92,6 @@ def translate(error: sqlite3.Error, path: str) -> PoundlockError:
 def damaged(path: str, why: str) -> StoreCorrupt:
     """Return the error for a file that is damaged or not a store."""
     return StoreCorrupt(
-        f"'{path}' is damaged or is no Poundlock store ({why}): restore it from a backup, or give another path",
+        f"'{path}' is damaged or is not a Poundlock store ({why}): restore it from a backup, or give another path",
         store=path,
     )

@@ -65,7 +65,7 @@ class Group:
             if create.head.status is RunStatus.QUEUED:
                 return False
         for change in changes.loads:
-            if not self._transaction.stands(change):
+            if not self._transaction.is_current(change):
                 return False
         for release in changes.releases:
             if self._transaction.promotes(release):

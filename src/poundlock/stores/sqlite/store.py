@@ -74,7 +74,7 @@ class SqliteStore:
         self._writing: Worker | None = None
         self._lookups: Worker | None = None
         self._lists: Worker | None = None
-        self._file = self.path  # in the end the real one, whatever name it was given
+        self._file = self.path  # the real path after opening
         self._refusal = f"the store '{self.path}' is not open: await open() first"
 
     # ------------------------------------------------------------------------------------------------ lifetime
