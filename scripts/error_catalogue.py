@@ -1,7 +1,7 @@
 """Print the error catalogue, `docs/reference/errors.md`: `error_catalogue.py > docs/reference/errors.md`.
 
-Codes and meanings come from the classes; what to do about each stands here. A test compares the page with what this
-prints, and fails for a class without advice.
+Codes and meanings come from the classes; the advice for each is in this file. A test compares the page with the output,
+and fails for a class without advice.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Every error that Poundlock raises on purpose is a `poundlock.PoundlockError`. It
 - `code`: stable, never used for another cause; what programs match on,
 - `message`: one sentence that ends with what to do next,
 - `path`: the field at fault inside a definition, event, patch or state, or None,
-- `fields`: the ids and names the sentence was built from,
+- `fields`: the ids and names in the message,
 - `to_dict()`: all four as plain data.
 
-Raising one has changed nothing: no row was written, no slot taken, no state merged. `wait` and `results` raise the
-built-in `TimeoutError`, which changes nothing either.
+An operation that raises one has changed nothing: no row was written, no slot taken, no state merged. `wait` and
+`results` raise the built-in `TimeoutError`, which changes nothing either.
 
 The error of a failed run is data, not an exception: `result.error` has `type`, `message`, `code`, `stage`, `step` and
 `traceback`, and its `code` is one of these or None where a step raised an exception of its own.
@@ -37,63 +37,63 @@ others from `poundlock.errors`.
 GROUPS = {
     "Definitions": {
         "DuplicateKey": "Choose another id. `__env__` and `__pause_service__` are reserved.",
-        "AlreadyRegistered": "Deregister the other first, or give this one its own id..",
+        "AlreadyRegistered": "Deregister the other first, or give this one its own id.",
         "NotRegistered": "Look at the near matches in the message; register the workflow before using it.",
         "InvalidDefinition": "Read `faults`: all of them are listed, each with its path. Nothing was registered.",
         "EnvMissing": "Set the variables named, or pass them with `env=`.",
     },
     "Runs": {
-        "RunNotFound": "Check the id and the store: a run in memory is gone with its process.",
+        "RunNotFound": "Check the id and the store: a run in memory ends with its process.",
         "NotPaused": "Wait until the run pauses, or send it a signal. If several resumed at once, another one won.",
-        "StaleResume": "Look at the run again: it waits for something else now, which this answer was not meant for.",
+        "StaleResume": "Read the run again: it now waits for something else.",
         "RunFinished": "Nothing: the run has ended. Start a new one if there is more to do.",
         "RunExists": 'Use another `run_id`, or `conflict="use_existing"` to get that run\'s result.',
-        "IdempotencyConflict": "Give the new event or request an id or key of its own; one key stands for one content.",
-        "RunAborted": "Nothing: somebody asked for it. Who and why stand in the message.",
+        "IdempotencyConflict": "Give the new event or request its own id or key; one key belongs to one content.",
+        "RunAborted": "Nothing: the abort was requested. The message says by whom and why.",
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',
         "VisitLimit": "End the loop in its router, or raise the workflow's `visit_limit`.",
-        "StageGone": "Restore the stage or pipeline that the run stands at, or abort the run.",
+        "StageGone": "Restore the stage or pipeline that the run is at, or abort the run.",
     },
     "Services": {
         "ArtifactNotFound": "Register the service; the message names near matches.",
-        "ArtifactCycle": "Break the circle that the message draws.",
-        "ArtifactTimeout": "Raise the template's timeout, or find out what the factory waits for.",
-        "ArtifactFailed": "See `__cause__` for what the factory raised. The next request builds it again.",
-        "ArtifactInvalid": "Read the message: it names the template and what does not fit.",
-        "ScopeViolation": "Give the service a longer-lived scope, or the one who asks a shorter one.",
-        "ContainerDisposed": "Ask earlier, or ask a container that is still open.",
+        "ArtifactCycle": "Break the cycle that the message shows.",
+        "ArtifactTimeout": "Increase the template's timeout, or find out what the factory waits for.",
+        "ArtifactFailed": "See `__cause__` for the error of the factory. The next request builds it again.",
+        "ArtifactInvalid": "Read the message: it names the template and the fault.",
+        "ScopeViolation": "Give the requested service a longer scope, or the requester a shorter one.",
+        "ContainerDisposed": "Make the request earlier, or use a container that is still open.",
         "BundleDamaged": "Export the bundle again, or open it with the version that wrote it.",
     },
     "Data and events": {
         "StateInvalid": "Correct the field that `path` names, or the state's model.",
         "NotStorable": "Convert the value at `path` to plain data, or name its type: `poundlock.codecs.register_type`.",
         "InvalidEvent": "Correct the field that `path` names.",
-        "EmitLoop": "Break the circle of publishing handlers that `chain` names.",
+        "EmitLoop": "Break the loop of publishing handlers that `chain` names.",
         "UnknownCodec": "Open the store with the Poundlock version that wrote it.",
     },
     "Stores": {
         "Contended": "Emit the event again. Nothing was decided, so nothing can happen twice.",
         "StoreFull": "Make room, then `await runtime.recover()`: runs go on from their last commit. Nothing was lost.",
         "StoreUnavailable": "Check the path and its permissions, or stop the process that has the file open.",
-        "StoreCorrupt": "Restore the file from a backup, or give another path.",
-        "StoreTooNew": "Upgrade Poundlock, or give another path.",
+        "StoreCorrupt": "Restore the file from a backup, or use another path.",
+        "StoreTooNew": "Upgrade Poundlock, or use another path.",
     },
     "Between a runtime and its store": {
         "StaleVersion": "Internal: the runtime reads again and repeats. Raised by stores.",
         "LeaseLost": "Internal: the run belongs to another owner; this one stops driving it. Raised by stores.",
         "Refused": "Internal: the root of the four below. Raised by stores.",
-        "InboxAhead": "Internal: the run takes the messages in and concludes again. Raised by stores.",
+        "InboxAhead": "Internal: the run reads the messages and concludes the stage again. Raised by stores.",
         "LoadMoved": "Internal: the decision is made again on the new load. Raised by stores.",
         "WaitMoved": "Internal: the event is matched again. Raised by stores.",
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",
     },
     "Runtime and command line": {
-        "RuntimeStopped": "Call `start` or use `async with`. After a stop make a new runtime: interrupted runs go on.",
-        "WrongLoop": "Call the runtime on its own loop, or hand the call over with `asyncio.run_coroutine_threadsafe`.",
-        "HookTimeout": "Make it faster, or raise `hook_timeout`. Only closing a stage's services fails the run.",
+        "RuntimeStopped": "Call `start` or use `async with`. After a stop, a new runtime continues the runs.",
+        "WrongLoop": "Call the runtime on its own loop, or use `asyncio.run_coroutine_threadsafe`.",
+        "HookTimeout": "Make it faster, or increase `hook_timeout`. Only closing a stage's services fails the run.",
         "FeedInvalid": "Correct the app or the feed that the message names.",
         "UsageFault": "Call the command as the message says; nothing was done.",
     },

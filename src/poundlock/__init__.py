@@ -1,11 +1,11 @@
 """Poundlock: an event-bus driven pipeline runtime with dependency-injection containers.
 
 How the package is layered, from the bottom: `errors`, `ids`, `clock`; `codecs`; `guard` (calls user code); `model`
-(frozen data, pure functions); `ports`; the rooms `artifacts`, `bus`, `state`; then `pipeline`, `services`, `stores`;
+(frozen data, pure functions); `ports`; the packages `artifacts`, `bus`, `state`; then `pipeline`, `services`, `stores`;
 then `runtime`; on top `cli` and `testing`. Imports go down only, and a linter checks it.
 
-The names below are loaded when first used (PEP 562), so that `import poundlock` costs next to nothing; the types are
-told to checkers by `__init__.pyi`.
+The names below are loaded when first used (PEP 562), so that `import poundlock` costs almost nothing; type checkers
+read `__init__.pyi`.
 """
 
 from __future__ import annotations

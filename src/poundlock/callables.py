@@ -1,7 +1,7 @@
-"""What callables say of themselves: their name, their parameters, their annotations. The one reader of all of it.
+"""Inspect callables: name, parameters, annotations. The only module that does.
 
-House rule: nothing is called here, and nothing here raises, however odd the callable. What cannot be read is None, or
-an `Unresolved` annotation; what that means is decided by who asks.
+House rule: this file calls no user code and never raises, even for odd callables. What cannot be read is None, or an
+`Unresolved` annotation; the caller decides what that means.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def called_name(function: Any) -> str | None:
 
 
 def function_behind(function: Any) -> Any:
-    """Return what runs when a callable is called: the function behind partials and callable objects; a class itself."""
+    """Return the function that a call runs: the one behind partials and callable objects; a class itself."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function) or isinstance(function, type):
@@ -42,25 +42,25 @@ def function_behind(function: Any) -> Any:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives a coroutine, as far as it says so."""
+    """Whether a call returns a coroutine, as far as its declaration shows."""
     return any(call_now(inspect.iscoroutinefunction, each).value for each in (function, function_behind(function)))
 
 
 def is_generator_function(function: Any) -> bool:
-    """Whether calling it gives a generator, sync or async, so that nothing of its body runs."""
+    """Whether a call returns a generator, sync or async, so that its body does not run."""
     target = function_behind(function)
     return any(call_now(is_one, target).value for is_one in (inspect.isgeneratorfunction, inspect.isasyncgenfunction))
 
 
 def runs_later(function: Any) -> bool:
-    """Whether calling it runs nothing of its body yet: a generator function, or one that makes a context manager."""
+    """Whether a call does not run the body yet: a generator function, or one that makes a context manager."""
     return is_generator_function(function) or manages(function) is not None
 
 
 def manages(function: Any) -> Any:
     """Return `contextmanager` or `asynccontextmanager` if one of them made this function, else None.
 
-    They give plain functions that share one body each; that body tells them from other decorators.
+    All functions that one of them makes share a code object, which identifies them.
     """
     code = getattr(function_behind(function), "__code__", None)
     return _MANAGERS.get(code) if isinstance(code, types.CodeType) else None
@@ -81,9 +81,9 @@ _MANAGERS: Final = {_manager.__code__: contextmanager, _async_manager.__code__: 
 
 # ------------------------------------------------------------------------------------------------ its parameters
 def parameters_of(function: Any) -> list[_Parameter] | None:
-    """Return the parameters of a callable, without those that a partial has filled by name; None if it does not tell.
+    """Return the parameters of a callable, without those that a partial has bound by name; None if unknown.
 
-    Builtins and compiled callables often do not, and a `__signature__` may raise.
+    Builtins and compiled callables often have no signature, and a `__signature__` may raise.
     """
     answer = call_now(inspect.signature, function)
     if answer.error is not None:
@@ -95,7 +95,7 @@ def parameters_of(function: Any) -> list[_Parameter] | None:
         behind = behind.func
     found = [each for each in answer.value.parameters.values() if each.name not in filled]
     if tells_nothing(found) and not _is_python(function):
-        return None  # what is compiled often claims to take everything
+        return None  # compiled callables often claim to accept everything
     return found
 
 
@@ -111,13 +111,13 @@ def tells_nothing(parameters: list[_Parameter]) -> bool:
 
 # ------------------------------------------------------------------------------------------------ its annotations
 class Unresolved:
-    """Stands for an annotation, or a name in one, that cannot be read where the function was written.
+    """Placeholder for an annotation, or a name in one, that cannot be evaluated.
 
-    Each is a class of its own, so that it can stand where a type stands, in `Annotated[Missing, ...]` for example.
+    Each is a class of its own, so that it can be used where a type is expected, such as `Annotated[Missing, ...]`.
 
     Attributes:
-        text: what is written.
-        missing: names in it that do not exist there, such as those imported under `if TYPE_CHECKING:`.
+        text: the source text.
+        missing: names in it that are not defined, such as those imported under `if TYPE_CHECKING:`.
         service: the id of a `Use("id")` in the text, if there is one.
     """
 
@@ -142,7 +142,7 @@ def annotations_of(function: Any) -> dict[str, Any]:
     if not isinstance(raw, dict) or not raw:
         return {}
     if all(isinstance(hint, type) for hint in raw.values()):
-        return dict(raw)  # often, and then there is nothing to resolve
+        return dict(raw)  # the common case: nothing to resolve
     whole = call_now(functools.partial(typing.get_type_hints, include_extras=True), target)
     if whole.error is None and isinstance(whole.value, dict):
         return whole.value
@@ -151,7 +151,7 @@ def annotations_of(function: Any) -> dict[str, Any]:
 
 
 class _Scope(dict[str, Any]):
-    """The names a function sees. One that is missing stands for itself: `Annotated[Missing, Use("db")]` still works."""
+    """The names a function sees. A missing one gets a placeholder, so that `Annotated[Missing, Use("db")]` works."""
 
     def __init__(self, function: Any) -> None:
         module = sys.modules.get(getattr(function, "__module__", None) or "", builtins)
@@ -164,11 +164,11 @@ class _Scope(dict[str, Any]):
             try:
                 self[name] = cell.cell_contents
             except ValueError:
-                continue  # a variable of the enclosing function that has no value yet
+                continue  # a variable of the enclosing function without a value yet
 
     def __missing__(self, name: str) -> Any:
         self._missing.append(name)
-        return _stand_in(name, (name,))
+        return _placeholder(name, (name,))
 
     def resolve(self, hint: Any) -> Any:
         if not isinstance(hint, str):
@@ -179,16 +179,16 @@ class _Scope(dict[str, Any]):
         answer = call_now(lambda: eval(hint, {}, self))  # noqa: S307 - the text of an annotation in the user's own source
         if answer.error is None and not isinstance(answer.value, str):
             return answer.value
-        return _stand_in(hint, tuple(dict.fromkeys(self._missing)))
+        return _placeholder(hint, tuple(dict.fromkeys(self._missing)))
 
 
-def _stand_in(text: str, missing: tuple[str, ...]) -> Any:
+def _placeholder(text: str, missing: tuple[str, ...]) -> Any:
     name = text if text.isidentifier() else "Unresolved"
     return type(name, (Unresolved,), {"text": text, "missing": missing, "service": _used_in(text)})
 
 
 def _used_in(text: str) -> str | None:
-    """Return the id in `Use("id")`, also where Use itself is imported for type checkers only."""
+    """Return the id in `Use("id")`, even if Use itself is imported for type checkers only."""
     answer = call_now(ast.parse, text.strip())
     if answer.error is not None:
         return None
@@ -203,9 +203,9 @@ def _used_in(text: str) -> str | None:
 
 
 def provided_type(factory: Any) -> Any:
-    """Return the type a service factory provides: the class itself, or what its return annotation says.
+    """Return the type a service factory provides: the class itself, or its return annotation.
 
-    A generator or context manager provides what it yields: `Iterator[T]`, `Generator[T, ...]` and the like give T.
+    A generator or context manager provides what it yields: T for `Iterator[T]`, `Generator[T, ...]` and the like.
     """
     target = factory
     while isinstance(target, functools.partial):

@@ -1,12 +1,12 @@
-"""The only reader of time.
+"""The only module that reads the time.
 
 House rules:
 
 1. Nothing else in the package calls `time`, `datetime.now` or the event loop's clock; a linter checks it.
-2. A stretch of time (time-out, back-off, drain) is measured on the monotonic clock: `call_later`, `sleep_for`,
-   `timeout_after`. An appointment (a wait's deadline, a delay's end, whatever a row keeps) is a wall-clock time:
-   `call_at`, `sleep_until`. Setting the wall clock moves appointments, never a stretch.
-3. Everything that waits goes through the `Clock` port, so that a test clock can jump.
+2. A duration (timeout, back-off, drain) is measured on the monotonic clock: `call_later`, `sleep_for`, `timeout_after`.
+   A point in time (a wait's deadline, the end of a delay, every stored time) is a wall-clock time: `call_at`,
+   `sleep_until`. Setting the wall clock moves points in time, never a duration.
+3. Everything that waits uses the `Clock` port, so that a test clock can jump.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from typing import Protocol, Self
 
 
 class Timer(Protocol):
-    """A call that is due later and can be called off."""
+    """A scheduled call that can be cancelled."""
 
     def cancel(self) -> None:
-        """Call it off; calling it off twice, or after it ran, does nothing."""
+        """Cancel the call; a second time, or after the call, this does nothing."""
 
 
 class Clock(Protocol):
-    """What the rest of the package knows of time, in seconds, as floats. Callbacks run on the running event loop."""
+    """The port for time: seconds, as floats. Callbacks run on the running event loop."""
 
     def now(self) -> float:
         """Return the wall-clock time in seconds since 1970-01-01 UTC; it may be set back or forward."""
 
     def monotonic(self) -> float:
-        """Return the seconds since some fixed moment: they never go back, whoever sets the wall clock."""
+        """Return the seconds since a fixed moment; setting the wall clock does not change them, they never go back."""
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` once `now()` has reached `when`; soon, if it has already."""
+        """Call `callback` when `now()` has reached `when`; soon, if that has passed."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` once `monotonic()` has grown by `delay`; soon, if that is zero or less."""
+        """Call `callback` when `monotonic()` has grown by `delay`; soon, if that is zero or less."""
 
     def busy(self, delta: int) -> None:
-        """Tell that work outside the event loop began (+1) or ended (-1); a real clock does not care."""
+        """Report that work outside the event loop began (+1) or ended (-1); a real clock ignores this."""
 
 
 class SystemClock:
-    """The machine's clock.
+    """The system clock.
 
-    `call_at` re-reads the wall clock at least once a minute, so a jump of the system time (or a suspended laptop)
-    delays a timer by a minute at most and never loses one. `call_later` is the event loop's own.
+    `call_at` reads the wall clock again at least once a minute, so a jump of the system time (or a suspended laptop)
+    delays a timer by at most a minute and never loses it. `call_later` is the event loop's own.
     """
 
     LONGEST_NAP = 60.0
@@ -95,7 +95,7 @@ async def sleep_until(clock: Clock, when: float) -> None:
 
 
 async def sleep_for(clock: Clock, delay: float) -> None:
-    """Wait for `delay` seconds, whoever sets the wall clock; zero or less yields to the loop once."""
+    """Wait for `delay` seconds on the monotonic clock; zero or less yields to the loop once."""
     await _called(partial(clock.call_later, delay))
 
 
@@ -116,8 +116,8 @@ async def _called(arm: Callable[[Callable[[], None]], Timer]) -> None:
 class timeout_after:  # noqa: N801 - reads as the statement it is, like asyncio.timeout
     """`async with timeout_after(clock, delay)`: cancel the body after `delay` seconds and raise TimeoutError.
 
-    The seconds count from the making of this object, as in `asyncio.timeout`; None never expires. Built on
-    `asyncio.timeout`, whose deadline is pulled in when the clock says so.
+    The seconds count from the creation of this object, as in `asyncio.timeout`; None never expires. Built on
+    `asyncio.timeout`: when the clock calls back, its deadline is set to now.
     """
 
     __slots__ = ("_clock", "_delay", "_made", "_scope", "_timer")
@@ -141,7 +141,7 @@ class timeout_after:  # noqa: N801 - reads as the statement it is, like asyncio.
 
     @property
     def expired(self) -> bool:
-        """Whether this time-out, and not somebody's cancellation, ended the body."""
+        """Whether this timeout, and not a cancellation from outside, ended the body."""
         return self._scope.expired()
 
     async def __aexit__(

@@ -5,7 +5,7 @@ House rules:
 1. What was written is what is read. A value the codec does not know is refused with its path; it never becomes a
    string, a null or something close.
 2. `pack` gives the decoded value back with the text. That detached copy is what everyone uses from then on, so a run
-   in memory and the same run after a crash see equal values, and nobody shares a mutable object.
+   in memory and the same run after a crash see equal values, and no mutable object is shared.
 3. No pickle, no import by name: types are revived only from the registry below.
 
 pydantic_core does the JSON itself. It is fast but changes NaN, non-string keys, dates, enums, bytes and sets without a
@@ -30,7 +30,7 @@ from poundlock.errors import NotStorable, UnknownCodec
 from poundlock.marks import DELETE, Delete, Overwrite
 
 CODEC_ID: Final = "json/1"
-"""Stands in every store; a store with another id is refused instead of guessed at."""
+"""Written into every store; a store with another id is refused."""
 
 TYPE_TAG: Final = "$type"
 """The key that marks a value of a registered type in stored JSON."""
@@ -81,7 +81,7 @@ def register_type(
 
     Args:
         kind: the class; subclasses are not covered.
-        name: stands in the stored data; must stay the same for as long as such data exists.
+        name: its name in stored data; must not change as long as such data exists.
         encode: value to JSON-like data. Default: an enum's value, a dataclass's fields, `model_dump(mode="json")`.
         decode: the way back. Default: `kind(data)` for enums, `kind(**data)` otherwise.
 
@@ -98,7 +98,9 @@ def register_type(
         elif hasattr(kind, "model_dump"):
             encode = lambda value: value.model_dump(mode="json", by_alias=False, exclude_computed_fields=True)  # noqa: E731 - the same
         else:
-            raise ValueError(f"{kind.__qualname__} is no enum, dataclass or pydantic model: give encode= and decode=")
+            raise ValueError(
+                f"{kind.__qualname__} is not an enum, dataclass or pydantic model: give encode= and decode="
+            )
     if decode is None:
         if dataclasses.is_dataclass(kind):
             decode = lambda data: _built(kind, data)  # noqa: E731 - one expression per default reads best here
@@ -122,8 +124,8 @@ def pack(value: Any, path: str = "", marks: str | None = None) -> tuple[Any, str
 
     Args:
         value: JSON-like data, or values of registered types.
-        path: where the value stands, for the error message.
-        marks: where DELETE and Overwrite may stand: "patch": as the values of keys in a patch; "none": nowhere; None:
+        path: the path of the value, for the error message.
+        marks: where DELETE and Overwrite are allowed: "patch": as the values of keys in a patch; "none": nowhere; None:
             anywhere, for what was checked before.
 
     Returns:
@@ -149,16 +151,16 @@ def pack(value: Any, path: str = "", marks: str | None = None) -> tuple[Any, str
 
 
 def pack_patch(patch: Any, path: str = "") -> tuple[Any, str]:
-    """Encode a patch, in which DELETE and Overwrite may stand for the value of a key, at any depth.
+    """Encode a patch, in which DELETE and Overwrite may be the value of a key, at any depth.
 
     Raises:
-        NotStorable: a value in it is unknown to the codec, or a mark stands inside a list or an Overwrite.
+        NotStorable: a value in it is unknown to the codec, or a mark is inside a list or an Overwrite.
     """
     return pack(patch, path, "patch")
 
 
 def pack_data(value: Any, path: str = "") -> tuple[Any, str]:
-    """Encode what is no patch, such as an event's payload: DELETE and Overwrite mean nothing in it.
+    """Encode what is not a patch, such as an event's payload: DELETE and Overwrite mean nothing in it.
 
     Raises:
         NotStorable: a value in it is unknown to the codec, or is such a mark.
@@ -171,11 +173,11 @@ def _refuse_marks(value: Any, path: str, *, spine: bool = False) -> None:
 
     Args:
         value: decoded data.
-        path: where it stands.
+        path: its path.
         spine: whether it is a patch, or a mapping in one: there they may be the values of keys.
 
     Raises:
-        NotStorable: `path` tells where the mark stands.
+        NotStorable: `path` is the place of the mark.
     """
     if type(value) is dict:
         for key, item in value.items():
@@ -422,10 +424,10 @@ _SHOWN: Final[dict[type, Callable[[Any], Any]]] = {
 
 
 def plain(value: Any) -> Any:
-    """Return a value as data that `json.dumps` takes; never raises, whatever the value's own methods do.
+    """Return a value as data that `json.dumps` takes; never raises, even if the value's own methods do.
 
     Dates and times become ISO 8601 text, durations seconds, Decimals and UUIDs text, bytes base64, enums their value,
-    sets and tuples lists, models and dataclasses objects. Whatever else there is becomes its `repr`. This is the form
+    sets and tuples lists, models and dataclasses objects. Any other value becomes its `repr`. This is the form
     for logs, answers and exports; it is not read back.
     """
     return _plain(value, 0)

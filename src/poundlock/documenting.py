@@ -1,4 +1,4 @@
-"""What `help()` says of the methods that `dataclass` makes."""
+"""Texts of `help()` for the methods that `dataclass` generates."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 def documented(cls: type[T]) -> type[T]:
-    """Give the generated methods of a frozen dataclass with slots texts of ours; stands above `@dataclass`.
+    """Set our docstrings on the generated methods of a frozen dataclass with slots; written above `@dataclass`.
 
-    Without one of its own a method shows the text of its builtin base, and the methods for pickling show remarks of the
-    standard library's authors to themselves.
+    Without a docstring a method shows the text of its builtin base, and the methods for pickling show internal comments
+    of the standard library.
     """
     for name, text in _TEXTS.items():
         method = cls.__dict__.get(name)
@@ -31,7 +31,7 @@ def _getstate(self: Any) -> list[Any]:
 
 
 def _setstate(self: Any, state: list[Any]) -> None:
-    """Take the fields' values over, in a copy."""
+    """Set the fields' values, in a copy."""
     for field, value in zip(fields(self), state, strict=True):
         object.__setattr__(self, field.name, value)
 
@@ -40,10 +40,10 @@ _getstate.__name__ = _getstate.__qualname__ = "__getstate__"
 _setstate.__name__ = _setstate.__qualname__ = "__setstate__"
 _FOR_COPIES: Final = {"__getstate__": _getstate, "__setstate__": _setstate}
 _TEXTS: Final = {
-    "__init__": "Make one. The arguments are its fields.",
+    "__init__": "Create an instance. The arguments are its fields.",
     "__eq__": "Whether the other is of the same class and all fields are equal.",
     "__hash__": "Return a hash of the fields; they must be hashable.",
-    "__repr__": "Return class and fields as code shows them.",
-    "__setattr__": "Raise FrozenInstanceError: it is not changed, `dataclasses.replace` makes a changed copy.",
-    "__delattr__": "Raise FrozenInstanceError: it is not changed.",
+    "__repr__": "Return class and fields as text.",
+    "__setattr__": "Raise FrozenInstanceError: instances cannot change, `dataclasses.replace` makes a changed copy.",
+    "__delattr__": "Raise FrozenInstanceError: instances cannot change.",
 }

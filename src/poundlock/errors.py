@@ -2,12 +2,12 @@
 
 House rules of this file:
 
-1. One root, one class per cause. `code` is stable and never reused; it is what machines match on.
-2. An error carries fields (ids, paths, near matches) and builds its sentence from them. The sentence ends with
-   the next action: what the reader can do now.
-3. Raising one of these has changed nothing: no row written, no slot taken, no state merged.
+1. One root, one class per cause. `code` is stable and never reused; programs match on it.
+2. An error has fields (ids, paths, near matches) and builds its message from them. The message ends with the next
+   action: what the reader can do now.
+3. An operation that raises one of these has changed nothing: no row written, no slot taken, no state merged.
 
-Nothing is imported here but the standard library, so that every room may raise.
+This file imports only the standard library, so that every package may raise these errors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class PoundlockError(Exception):
 
     Attributes:
         code: stable identifier of the cause, in capitals.
-        fields: the values the sentence was built from (ids, names, near matches), JSON-like.
+        fields: the values in the message (ids, names, near matches), JSON-like.
         path: dotted path of the field at fault inside a definition, event, patch or state; None where there is none.
     """
 
@@ -47,7 +47,7 @@ def _rebuild(kind: type[PoundlockError], message: str, path: str | None, fields:
 
 # ----------------------------------------------------------------------------------------------- definitions
 class DuplicateKey(PoundlockError):
-    """An id is taken already, or is reserved for Poundlock itself."""
+    """An id is used already, or is reserved for Poundlock itself."""
 
     code = "DUPLICATE_KEY"
 
@@ -59,7 +59,7 @@ class AlreadyRegistered(PoundlockError):
 
 
 class NotRegistered(PoundlockError):
-    """No workflow, trigger, pipeline or stage of this id is known here."""
+    """No workflow, trigger, pipeline or stage of this id is registered here."""
 
     code = "NOT_REGISTERED"
 
@@ -96,7 +96,7 @@ class NotPaused(PoundlockError):
 
 
 class StaleResume(PoundlockError):
-    """The wait this resume was meant for has been answered already."""
+    """The wait that this resume names is already over."""
 
     code = "STALE_RESUME"
 
@@ -120,7 +120,7 @@ class IdempotencyConflict(PoundlockError):
 
 
 class RunAborted(PoundlockError):
-    """The run was aborted; carries who and why."""
+    """The run was aborted; the message says by whom and why."""
 
     code = "RUN_ABORTED"
 
@@ -132,13 +132,13 @@ class StepFailed(PoundlockError):
 
 
 class StepTimeout(PoundlockError):
-    """A step attempt or a stage took longer than it may."""
+    """A step attempt or a stage took longer than its timeout."""
 
     code = "STEP_TIMEOUT"
 
 
 class WaitExpired(PoundlockError):
-    """A wait's time ran out before anything that matches came."""
+    """A wait's timeout passed before a matching event came."""
 
     code = "WAIT_EXPIRED"
 
@@ -150,7 +150,7 @@ class VisitLimit(PoundlockError):
 
 
 class StageGone(PoundlockError):
-    """A run stands at a stage that its workflow no longer has."""
+    """A run is at a stage that its workflow no longer has."""
 
     code = "STAGE_GONE"
 
@@ -163,7 +163,7 @@ class ArtifactNotFound(PoundlockError):
 
 
 class ArtifactCycle(PoundlockError):
-    """Artifacts need each other in a circle; the path is drawn in the message."""
+    """Artifacts need each other in a cycle; the message shows the path."""
 
     code = "ARTIFACT_CYCLE"
 
@@ -175,25 +175,25 @@ class ArtifactTimeout(PoundlockError):
 
 
 class ArtifactFailed(PoundlockError):
-    """A factory raised; what it raised is the `__cause__`."""
+    """A factory raised an error, which is the `__cause__`."""
 
     code = "ARTIFACT_FAILED"
 
 
 class ArtifactInvalid(PoundlockError):
-    """A factory built something its template does not allow, or cannot be used in the way asked for."""
+    """A factory built something its template does not allow, or an artifact cannot be used in the requested way."""
 
     code = "ARTIFACT_INVALID"
 
 
 class ScopeViolation(PoundlockError):
-    """Something long-lived asked for something that lives shorter."""
+    """An artifact requested one of a shorter scope."""
 
     code = "SCOPE_VIOLATION"
 
 
 class ContainerDisposed(PoundlockError):
-    """The container was disposed and builds nothing any more."""
+    """The container is disposed and builds no more artifacts."""
 
     code = "CONTAINER_DISPOSED"
 
@@ -206,19 +206,19 @@ class BundleDamaged(PoundlockError):
 
 # ------------------------------------------------------------------------------------------- data and events
 class StateInvalid(PoundlockError):
-    """A patch or state does not fit the state's model, or has a key that it lacks; `path` is the field."""
+    """A patch or state does not match the state's model, or has a key that the model lacks; `path` is the field."""
 
     code = "STATE_INVALID"
 
 
 class NotStorable(PoundlockError):
-    """A value cannot be written as data, or would not read back equal; `path` tells where it stands."""
+    """A value cannot be written as data, or would not be read back equal; `path` is its place."""
 
     code = "NOT_STORABLE"
 
 
 class InvalidEvent(PoundlockError):
-    """Something is not an event; `path` is the field."""
+    """A value is not a valid event; `path` is the field."""
 
     code = "INVALID_EVENT"
 
@@ -237,28 +237,28 @@ class UnknownCodec(PoundlockError):
 
 # ---------------------------------------------------------------------------------------------------- stores
 class StaleVersion(PoundlockError):
-    """The record moved on since it was read."""
+    """The record has changed since it was read."""
 
     code = "STALE_VERSION"
 
 
 class LeaseLost(PoundlockError):
-    """Another owner took the run over; what this one did since is void."""
+    """The run has another owner now; changes of the previous owner are refused."""
 
     code = "LEASE_LOST"
 
 
 class Refused(PoundlockError):
-    """A condition of a commit does not hold any more. Internal: whoever commits looks again and decides again.
+    """A condition of a commit does not hold any more. Internal: the caller reads again and decides again.
 
-    Its subclasses are how a store talks to the runtime, so what they say is typed; no user of the runtime sees them.
+    A store answers the runtime with its subclasses, so their fields are typed; users of the runtime do not see them.
     """
 
     code = "REFUSED"
 
 
 class InboxAhead(Refused):
-    """The run's inbox holds messages its owner has not seen, so it may not stop yet."""
+    """The run's inbox holds messages that its owner has not read, so the run may not stop yet."""
 
     code = "INBOX_AHEAD"
 
@@ -269,7 +269,7 @@ class InboxAhead(Refused):
 
 
 class LoadMoved(Refused):
-    """The load a decision was made on has changed meanwhile."""
+    """The load on which a decision was based has changed."""
 
     code = "LOAD_MOVED"
 
@@ -279,7 +279,7 @@ class LoadMoved(Refused):
 
 
 class WaitMoved(Refused):
-    """A wait an event was matched against was armed anew meanwhile."""
+    """A wait that an event was matched against has been armed again since."""
 
     code = "WAIT_MOVED"
 
@@ -289,7 +289,7 @@ class WaitMoved(Refused):
 
 
 class KeysTaken(Refused):
-    """Keys that had to be absent are present; `taken` maps each to what is remembered under it."""
+    """Keys that had to be absent are present; `taken` maps each to the value stored under it."""
 
     code = "KEYS_TAKEN"
 
@@ -299,13 +299,13 @@ class KeysTaken(Refused):
 
 
 class WouldDeadlock(PoundlockError):
-    """A step or hook waits for a run that cannot go on before the step's own run has ended."""
+    """A step or hook waits for a run that cannot continue before the step's own run has ended."""
 
     code = "WOULD_DEADLOCK"
 
 
 class Contended(PoundlockError):
-    """Too many others decided on the same workflow and key at the same moment; nothing was decided."""
+    """Too many concurrent decisions on the same workflow and key; nothing was decided."""
 
     code = "CONTENDED"
 
@@ -323,7 +323,7 @@ class StoreUnavailable(PoundlockError):
 
 
 class StoreCorrupt(PoundlockError):
-    """The store's file is damaged or is no Poundlock store."""
+    """The store's file is damaged or is not a Poundlock store."""
 
     code = "STORE_CORRUPT"
 
@@ -348,7 +348,7 @@ class WrongLoop(PoundlockError):
 
 
 class HookTimeout(PoundlockError):
-    """A hook or clean-up took longer than it may, and was cancelled."""
+    """A hook or clean-up took longer than its limit, and was cancelled."""
 
     code = "HOOK_TIMEOUT"
 
@@ -366,7 +366,7 @@ class FeedInvalid(PoundlockError):
 
 
 def suggest(unknown: str, known: list[str] | tuple[str, ...]) -> str:
-    """Return a clause naming near matches of `unknown` among `known`, or listing what exists.
+    """Return a clause that names near matches of `unknown` in `known`, or lists what exists.
 
     Similarity is difflib's ratio (Ratcliff/Obershelp) with its default cutoff of 0.6.
     """

@@ -1,13 +1,13 @@
-"""The one place that knows how to call user code.
+"""The only module that calls user code.
 
 House rules:
 
-1. The runtime decides by what it asked for, never by what came out of user code. It asks by an `Interruption`. Whatever
-   a step, router or hook raises or returns after that, the interruption is what counts.
-2. Where nothing was asked for, everything that user code raises is that code's failure: also a CancelledError, a
-   GeneratorExit or a SystemExit. Only a KeyboardInterrupt in the main thread goes on to the process.
-3. A cancellation that user code left behind in a task is cleared before our own code awaits anything: otherwise it
-   would hit a commit.
+1. The runtime decides by what it requested, never by what user code raised or returned. It requests an `Interruption`;
+   after that the interruption counts, not the result of the step, router or hook.
+2. Without such a request, everything that user code raises is a failure of that code: also a CancelledError, a
+   GeneratorExit or a SystemExit. Only a KeyboardInterrupt in the main thread is passed on to the process.
+3. A cancellation that user code left in a task is cleared before our own code awaits anything: otherwise it would
+   interrupt a commit.
 4. Describing an error never raises.
 """
 
@@ -31,18 +31,18 @@ log = logging.getLogger("poundlock.guard")
 
 
 class Interruption(StrEnum):
-    """Why the runtime interrupts a run. Kept on the run, so that its task can tell this from a stray cancellation."""
+    """Why the runtime interrupts a run. Set on the run, so that its task can tell it from a stray cancellation."""
 
     ABORT = "abort"
-    """Somebody asked for the run's end; the request is durable."""
+    """An abort was requested; the request is durable."""
     STOP = "stop"
-    """The runtime stops, or its event loop ends: the run stays as its last commit left it."""
+    """The runtime stops, or its event loop ends: the run keeps the state of its last commit."""
     LOST = "lost"
-    """Another owner drives the run now."""
+    """The run has another owner now."""
 
 
 class Interrupted(BaseException):
-    """Unwinds a run that was interrupted. A BaseException, so that no `except Exception` keeps it."""
+    """Ends a run that was interrupted. A BaseException, so that no `except Exception` catches it."""
 
     def __init__(self, interruption: Interruption) -> None:
         super().__init__(interruption.value)
@@ -65,14 +65,14 @@ _EXPLAINED: Final[dict[str, str]] = {
     "SystemExit": "it tried to end the process",
     "KeyboardInterrupt": "it raised KeyboardInterrupt outside the main thread",
 }
-"""What to say of BaseExceptions, whose own text is mostly empty."""
+"""Messages for BaseExceptions, whose own text is mostly empty."""
 
 
 _STOPPED: Final = ("coroutine raised StopIteration",)
 
 
 class Carried(RuntimeError):
-    """Carries an error that a future or a coroutine cannot raise as it is; the error itself is its cause."""
+    """Wraps an error that a future or a coroutine cannot raise; the error itself is the cause."""
 
     def __init__(self, error: BaseException) -> None:
         said = describe(error)
@@ -83,7 +83,7 @@ class Carried(RuntimeError):
 def as_raised(error: BaseException) -> BaseException:
     """Return the error that user code raised.
 
-    A coroutine cannot raise StopIteration: Python makes it a RuntimeError, with the StopIteration as its cause.
+    A coroutine cannot raise StopIteration: Python turns it into a RuntimeError whose cause is the StopIteration.
     """
     while isinstance(error, Carried) or (type(error) is RuntimeError and error.args == _STOPPED):
         cause = error.__cause__
@@ -94,7 +94,7 @@ def as_raised(error: BaseException) -> BaseException:
 
 
 def describe(error: BaseException) -> Description:
-    """Return an error's type, message and code; never raises, whatever the error's own methods do."""
+    """Return an error's type, message and code; never raises, even if the error's own methods do."""
     error = as_raised(error)
     name = name_of(type(error))
     message = _quietly(lambda: str(error), "(this error cannot be shown: its __str__ raised)")
@@ -105,26 +105,26 @@ def describe(error: BaseException) -> Description:
 
 
 def name_of(kind: type) -> str:
-    """Return the name of a class; never raises, whatever its metaclass does."""
+    """Return the name of a class; never raises, even if its metaclass does."""
     return _quietly(lambda: kind.__name__, "a class without a name")
 
 
 def repr_of(value: Any, limit: int = 200) -> str:
-    """Return a value as code shows it, cut to `limit` characters; never raises, whatever its `__repr__` does."""
+    """Return the `repr` of a value, cut to `limit` characters; never raises, even if its `__repr__` does."""
     return _quietly(lambda: repr(value), f"(a {name_of(type(value))} that cannot be shown)")[:limit]
 
 
 def traceback_text(error: BaseException) -> str:
     """Return an error's traceback; never raises.
 
-    Formatting runs user code (`__str__`, source loaders), and up to CPython 3.11.7 it may raise SystemError by itself:
-    the compiler's depth counter is shared by nested parses.
+    Formatting runs user code (`__str__`, source loaders). Up to CPython 3.11.7 it may also raise SystemError, because
+    nested parses share the compiler's depth counter.
     """
     return _quietly(lambda: "".join(traceback.format_exception(as_raised(error))), "(the traceback cannot be shown)\n")
 
 
 def log_text(error: BaseException) -> str:
-    """Return an error for a log record; use it instead of `exc_info`, whose formatting could raise inside the call."""
+    """Return an error for a log record; use it instead of `exc_info`, whose formatting could raise in the logger."""
     return traceback_text(error).rstrip() or describe(error).message
 
 
@@ -138,7 +138,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def _quietly(make: Callable[[], str], fallback: str) -> str:
-    """Return a text made by user code, cleaned; whatever that raises, and however odd a text it makes, is contained."""
+    """Return a text made by user code, cleaned; the fallback if that raises or gives no usable text."""
     try:
         text = make()
         return clean(text if type(text) is str else str.__str__(text))
@@ -157,7 +157,7 @@ def for_the_process(error: BaseException) -> bool:
 def being_closed(task: asyncio.Task[Any] | None) -> bool:
     """Whether a GeneratorExit came because this task's coroutine is closed from outside, after its loop has ended.
 
-    Then nothing may be awaited any more, so it has to go on.
+    Then nothing may be awaited any more, so the error has to be raised on.
     """
     try:
         return asyncio.current_task() is not task
@@ -166,14 +166,14 @@ def being_closed(task: asyncio.Task[Any] | None) -> bool:
 
 
 def passes(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether what user code raised in this task is no failure of it: meant for the process, or the end of the task."""
+    """Whether an error in this task is not a failure of user code: it is for the process, or it closes the task."""
     return for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(task))
 
 
 def ends(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether what came out of user code ends this task: it passes, or somebody has cancelled the task.
+    """Whether an error from user code ends this task: it passes, or the task was cancelled from outside.
 
-    For tasks that nobody cancels but for their end. Where a run is concerned its Interruption tells that.
+    For tasks that are cancelled only to end them. For the task of a run, check its Interruption instead.
     """
     return passes(error, task) or (
         isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
@@ -181,25 +181,26 @@ def ends(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
 
 
 async def clear_cancellation(task: asyncio.Task[Any], down_to: int = 0) -> None:
-    """Take back the cancellations of the current task that user code left behind, delivered or not.
+    """Undo the cancellations of the current task that user code left, delivered or not.
 
-    Before CPython 3.13 `uncancel` leaves one that was not delivered yet; it comes at the next await, which is here.
+    Before CPython 3.13 `uncancel` does not remove one that was not delivered yet; it is delivered at the next await,
+    which is the one here.
 
     Args:
         task: the current task.
-        down_to: how many cancellations were asked for before user code was called; those stay.
+        down_to: number of cancellations requested before user code was called; those are kept.
     """
     while task.cancelling() > down_to:
         task.uncancel()
     try:
         await _turn()
     except asyncio.CancelledError:
-        while task.cancelling() > down_to:  # in a run's task: asked for meanwhile, which its Interruption tells
+        while task.cancelling() > down_to:  # a run's task cancelled meanwhile is safe: its Interruption records that
             task.uncancel()
 
 
 class _turn:  # noqa: N801 - awaited like a function
-    """One turn of the loop, without a timer: no time passes."""
+    """One iteration of the loop, without a timer: no time passes."""
 
     __slots__ = ()
 
@@ -208,10 +209,10 @@ class _turn:  # noqa: N801 - awaited like a function
 
 
 class LoopWatch:
-    """Tells whether the event loop itself is ending.
+    """Detects that the event loop itself is ending.
 
     `asyncio.run` cancels every task when its main coroutine has returned, also those of a runtime that was not stopped.
-    A task that waits for ever and that nobody else knows is cancelled then, and only then.
+    A private task that waits for ever is cancelled then, and only then.
     """
 
     __slots__ = ("_task",)
@@ -220,7 +221,7 @@ class LoopWatch:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, at_end: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Begin to watch the running loop.
+        """Start to watch the running loop.
 
         Args:
             at_end: called when the loop ends; the loop waits for it.
@@ -232,18 +233,18 @@ class LoopWatch:
         try:
             await never
         except asyncio.CancelledError:
-            if self._task is not None and at_end is not None:  # not closed: so it is the loop that ends
+            if self._task is not None and at_end is not None:  # not closed by us, so the loop is ending
                 await at_end()
             raise
 
     @property
     def ending(self) -> bool:
-        """Whether the loop cancels all its tasks."""
+        """Whether the loop is cancelling all its tasks."""
         task = self._task
         return task is not None and (task.done() or task.cancelling() > 0)
 
     def close(self) -> None:
-        """Stop watching: a loop that ends is no concern any more."""
+        """Stop watching."""
         if not self.ending:
             task, self._task = self._task, None
             if task is not None:
@@ -252,28 +253,28 @@ class LoopWatch:
 
 # ------------------------------------------------------------------------------------- hooks, clean-ups and the like
 class Answer(NamedTuple):
-    """What a call of user code came to: its value, or the error it raised."""
+    """The result of a call of user code: its value, or the error it raised."""
 
     value: Any = None
     error: BaseException | None = None
 
 
 BLOCKING: Final = 1.0
-"""Seconds after which a plain function that held up the event loop is named in the log."""
+"""A plain function that blocks the event loop for this many seconds is named in the log."""
 
 
 def name_blocking(clock: Clock, since: float, function: Callable[..., Any]) -> None:
-    """Name a function in the log if it has held up the event loop since then: nothing else could run meanwhile.
+    """Log a function that has blocked the event loop too long.
 
     Args:
         clock: measures the time.
-        since: when it was called, on the monotonic clock.
-        function: what was called.
+        since: when the function was called, on the monotonic clock.
+        function: the called function.
     """
     seconds = clock.monotonic() - since
     if seconds >= BLOCKING:
         name = _quietly(lambda: f"{function.__module__}.{function.__qualname__}", repr_of(function))
-        log.warning("%s blocked the event loop for %.1f s: make it async, or give the work to a thread", name, seconds)
+        log.warning("%s blocked the event loop for %.1f s: make it async, or move the work to a thread", name, seconds)
 
 
 def call_now(function: Callable[..., Any], *args: Any) -> Answer:
@@ -295,18 +296,18 @@ async def call_within(
     grace: float = 1.0,
     context: Context | None = None,
 ) -> Answer:
-    """Call a user's function, sync or async, and wait for it at most so long.
+    """Call a user's function, sync or async, with a time limit.
 
-    What has to be awaited runs in a task of its own: only such a task can be left behind when it does not react to its
-    cancellation. If the caller is cancelled, the task is cancelled as well and left to end by itself.
+    An awaitable result runs in its own task: only such a task can be left behind when it ignores its cancellation. If
+    the caller is cancelled, the task is cancelled as well; the caller does not wait for its end.
 
     Args:
-        seconds: how long it may take, on the monotonic clock; None for ever.
-        function: called with `args` on the loop; what it returns is awaited if that is possible.
+        seconds: the limit, on the monotonic clock; None means no limit.
+        function: called with `args` on the loop; its result is awaited if it is awaitable.
         clock: measures the time.
-        keep: is given the task, to keep a reference to it for as long as it runs.
-        grace: seconds it has to end once it was cancelled; after that it is left behind.
-        context: what it runs in; default: the current one.
+        keep: called with the task, to keep a reference to it while it runs.
+        grace: seconds the task has to end after its cancellation; after that it is left behind.
+        context: the context it runs in; default: the current one.
 
     Returns:
         Its value or error; the error is a HookTimeout if it took too long.
@@ -328,18 +329,18 @@ async def call_within(
     keep(task)
     try:
         if await _done_within(task, seconds, clock):
-            # Whoever cancels its own task and returns ends that task as cancelled.
+            # A function that cancels its own task and returns ends that task as cancelled.
             return Answer(None, asyncio.CancelledError()) if task.cancelled() else task.result()
         task.cancel()
         await _done_within(task, grace, clock)
     except asyncio.CancelledError:
         task.cancel()
         raise
-    return Answer(None, HookTimeout(f"it took longer than {seconds:g} s and was cancelled: raise hook_timeout"))
+    return Answer(None, HookTimeout(f"it took longer than {seconds:g} s and was cancelled: increase hook_timeout"))
 
 
 async def answer_of(awaitable: Awaitable[Any]) -> Answer:
-    """Wait for what user code gave, in a task of its own: a SystemExit that left a task would end the loop."""
+    """Await the result of user code in its own task; catches all, because a SystemExit in a task would end the loop."""
     task = asyncio.current_task()
     try:
         return Answer(await awaitable)
@@ -350,7 +351,7 @@ async def answer_of(awaitable: Awaitable[Any]) -> Answer:
 
 
 async def _done_within(task: asyncio.Task[Any], seconds: float | None, clock: Clock) -> bool:
-    """Wait for a task without cancelling it; False if the time is over before."""
+    """Wait for a task without cancelling it; False if the time is over first."""
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(_: Any = None) -> None:

@@ -14,10 +14,10 @@ _VARIANT = 0b10 << 62
 
 
 class Ids:
-    """A maker of ids. Seeded, it repeats itself: a simulation can then be replayed from its seed.
+    """A generator of ids. With a seed its sequence is repeatable, so that a simulation can be replayed.
 
     Args:
-        seed: None draws from the operating system; a number makes the sequence repeatable.
+        seed: a number makes the sequence repeatable; None seeds it from the operating system.
     """
 
     __slots__ = ("_counter", "_last_ms", "_random")
@@ -30,10 +30,10 @@ class Ids:
         self._counter = 0
 
     def uuid7(self, now: float) -> str:
-        """Return a UUIDv7 (RFC 9562) for the time `now` (seconds since 1970), increasing within this maker.
+        """Return a UUIDv7 (RFC 9562) for the time `now` (seconds since 1970), increasing within this generator.
 
-        The 12 bits after the version are a counter within the millisecond (RFC 9562, 6.2, method 1), so ids made
-        one after another sort in that order.
+        The 12 bits after the version are a counter within the millisecond (RFC 9562, 6.2, method 1), so ids sort in
+        the order of their creation.
         """
         ms = int(now * 1000)
         if ms > self._last_ms:
@@ -46,22 +46,22 @@ class Ids:
                 self._counter = 0
             ms = self._last_ms
         value = (ms << 80) | _VERSION_7 | (self._counter << 64) | _VARIANT | self._random.getrandbits(62)
-        text = value.to_bytes(16).hex()  # in two steps it is a third faster than formatting
+        text = value.to_bytes(16).hex()  # a third faster than formatting in one step
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def unique(self) -> str:
-        """Return 128 random bits as 32 hex digits: an id that need not sort by time."""
+        """Return 128 random bits as 32 hex digits: an id that does not sort by time."""
         return f"{self._random.getrandbits(128):032x}"
 
     def sortable(self, now: float) -> str:
         """Return 128 bits as 32 hex digits that sort by time from 1970 on: the milliseconds, and 80 random bits.
 
-        Rows that are written one after another then lie side by side in a B-tree, instead of a page for each.
+        Rows written one after another are then neighbours in a B-tree, instead of each touching its own page.
         """
         return (max(0, int(now * 1000)) << 80 | self._random.getrandbits(80)).to_bytes(16).hex()
 
     def token(self) -> int:
-        """Return a random 62-bit number that is never used twice, for practical purposes."""
+        """Return a random 62-bit number that is unique for practical purposes."""
         return self._random.getrandbits(62)
 
     def fraction(self) -> float:
@@ -73,7 +73,7 @@ default_ids = Ids()
 
 
 def _after_fork() -> None:
-    """Give a forked child a sequence of its own; without this parent and child would make the same ids."""
+    """Give a forked child its own sequence; otherwise parent and child would create the same ids."""
     default_ids.__init__()  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""Marks in a patch: what merging alone cannot say."""
+"""Marks in a patch: delete a key, overwrite a value."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DELETE: Final = Delete.DELETE
 @documented
 @dataclass(frozen=True, slots=True)
 class Overwrite:
-    """In a patch: put this value in place of what is there, where a mapping would be merged into it.
+    """In a patch: replace the current value, where a mapping would be merged into it.
 
     Args:
-        value: what the key holds from then on, e.g. `{}` to empty a mapping. It may hold neither `DELETE` nor another
+        value: the new value of the key, e.g. `{}` to empty a mapping. It must contain neither `DELETE` nor another
             `Overwrite`.
     """
 

@@ -1,4 +1,4 @@
-"""All ports on one page. Plain data in and out; "atomic" is said where it is promised.
+"""All ports in one file. Plain data in and out; a method is atomic where its docstring says so.
 
 House rule: Protocols only, and no method without a caller.
 """
@@ -33,34 +33,34 @@ T = TypeVar("T")
 
 
 class Page(NamedTuple, Generic[T]):
-    """Some items, and the cursor that gives the next ones; None at the end."""
+    """Some items, and the cursor for the next page; None at the end."""
 
     items: list[T]
     next_cursor: str | None
 
 
 class Claim(NamedTuple):
-    """A run taken over by `claim`, with all that is needed to go on with it."""
+    """A run claimed by this worker, with all data needed to continue it."""
 
     checkpoint: Checkpoint
     recovered: bool
     """True if its last owner died or stopped while the run was running."""
     delayed: bool = False
-    """True if it was delayed, and is due now."""
+    """True if it was delayed and is due."""
 
 
 class Store(Protocol):
-    """Where everything durable lives. One worker at a time owns an opened store, unless an adapter says otherwise.
+    """The durable data. One worker at a time owns an open store, unless an adapter says otherwise.
 
-    What has served its time goes by and by, beside the commits, a bounded bit with each: remembered keys that have
-    expired, receipts after seven days (or when the event's id is forgotten, if that is later), and events that no run
-    and no inbox refers to. Durable stores keep ended runs; one in memory may forget the oldest, and then answers as if
-    they had never been.
+    Expired data is deleted in small steps, a bounded amount with each commit: idempotency keys that have expired,
+    receipts after seven days (or when the key of the event expires, if that is later), and events that no run and no
+    inbox refers to. Durable stores keep ended runs; a store in memory may delete the oldest, and then answers as if
+    they had never existed.
 
     Attributes:
         store_id: identifies the data, not the connection; events published by one store carry it.
         durability: what a returned commit means: "memory", "committed" or "fsynced".
-        size: bytes that it takes on a disk now; 0 where there is none.
+        size: its current size on disk in bytes; 0 without a disk.
     """
 
     store_id: str
@@ -70,42 +70,43 @@ class Store(Protocol):
     def size(self) -> int: ...
 
     async def open(self, worker: str) -> None:
-        """Connect, check the schema, and give runs of dead owners back: they become `ready` under a new epoch.
+        """Connect, check the schema, and release runs of dead owners: they become `ready` under a new epoch.
 
-        Where one worker owns the store, every run that is running then has a dead owner, also one of the same name.
+        If one worker owns the store, every run that is `running` now has a dead owner, even one of the same name.
 
         Raises:
             StoreUnavailable, StoreCorrupt, StoreTooNew: with the next action; nothing was changed.
         """
 
     async def close(self) -> None:
-        """Finish what was submitted and let go. Closing twice does nothing."""
+        """Finish what was submitted and disconnect. A second call does nothing."""
 
     async def commit(self, changes: Changes) -> Committed:
         """Write all of `changes` atomically and return when durable.
 
-        Changes submitted one after another are applied in that order. If the waiting caller is cancelled, its changes
-        are written as a whole or not at all, and nobody else is affected; after `written_behind` their `committed` is
-        what they came to, or None if they were not written.
+        Changes are applied in the order they were submitted. If the waiting caller is cancelled, its changes are
+        written completely or not at all, and no other caller is affected; after `written_behind` their `committed` is
+        the result, or None if they were not written.
 
         Raises:
             Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken), StaleVersion, LeaseLost, RunExists, RunNotFound,
                 RunFinished: a condition does not hold; nothing was written.
             StoreFull: there is no space; nothing was written.
-            StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says nobody knows.
+            StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says that it is
+                unknown.
         """
 
     async def written_behind(self) -> None:
         """Return when everything submitted before this call is durable."""
 
     async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
-        """Return the load and token of each (workflow, key); O(1) each. An idle pair has token None."""
+        """Return the load and token of each (workflow, key); O(1) each. The token of an idle pair is None."""
 
     async def load(self, run_id: str) -> RunRecord | None:
         """Return a run's record."""
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
-        """Return a run's record, state, event and inbox as of one moment."""
+        """Return a run's record, state, event and inbox, read atomically."""
 
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first; keyset pagination, stable while others write."""
@@ -113,53 +114,54 @@ class Store(Protocol):
     async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
         """Atomically take ownership of up to `limit` runs that are `ready`, or paused or delayed and due at `now`.
 
-        Order: priority, then due time (a ready run is due at once), then id. Only runs of these workflows. A claim
-        counts as an attempt of a recovered run; a run that had given its slot back counts as active again. A due paused
-        run stays at its parked wait: the claimer decides what its timeout means.
+        Order: priority, then due time (a ready run is always due), then id. Only runs of these workflows. A claim
+        counts as an attempt of a recovered run; a run that had released its slot counts as active again. A due paused
+        run keeps its wait: the claimer decides what the timeout means.
 
         Raises:
-            UnknownCodec: a run's state cannot be read, and there is no other to claim; it is left as it is.
+            UnknownCodec: a run's state cannot be read, and there is no other run to claim; that run is unchanged.
         """
 
     async def next_due(self, workflows: Collection[str]) -> float | None:
         """Return the earliest wake time among paused and delayed runs of these workflows."""
 
     async def match_waits(self, event: Event) -> list[RunRecord]:
-        """Return the runs with a wait that this event is looked up by, oldest first; a look-up per shape in use."""
+        """Return the runs with a wait that this event may match, oldest first; one look-up per shape in use."""
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
-        """Return the paused runs of a workflow that have an error: their state does not fit its model."""
+        """Return the paused runs of a workflow that have an error: their state does not match its model."""
 
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
 
     async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
-        """Return all log rows of a run, in order; only the last `last` (at least 1) of them if that is given."""
+        """Return all log rows of a run in order; with `last` (at least 1) only that many from the end."""
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
-        """Return the lines of the last receipt given for an event."""
+        """Return the lines of the last receipt for an event."""
 
     async def stats(self) -> dict[str, int]:
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
 
-        And `commits` and `syncs` since the store was opened.
+        Also `commits` and `syncs` since the store was opened.
         """
 
 
 class FollowsClock(Protocol):
-    """A Store that reads time; one that reads none need not have this."""
+    """A Store that reads the time; other stores do not need this method."""
 
     def adopt(self, clock: Clock) -> None:
-        """Read time from this clock from now on, unless the store was given one when it was made.
+        """Use this clock from now on, unless the store was created with one.
 
-        The runtime calls it before it opens the store; while the store is open nothing changes.
+        The runtime calls it before it opens the store; on an open store it does nothing.
         """
 
 
 class Publication(NamedTuple):
-    """An event on a bus, with what its emitter decided already.
+    """An event on a bus, with what its emitter has already decided.
 
-    `store_id` and `decided` (workflow, trigger) pairs let a subscription on the same store decide only the others.
+    With `store_id` and the `decided` (workflow, trigger) pairs, a subscription on the same store decides only the
+    others.
     """
 
     event: Event
@@ -168,36 +170,36 @@ class Publication(NamedTuple):
 
 
 Handler = Callable[[Event], Awaitable[Any] | Any]
-"""What users subscribe: a plain function, or an async one."""
+"""A handler of a user: a plain or an async function."""
 
 PublicationHandler = Callable[[Publication], Awaitable[Any] | Any]
-"""What a runtime subscribes: it also wants to know what was decided already."""
+"""A handler of a runtime: it also needs what was already decided."""
 
 
 class Subscription(Protocol):
-    """A handler's place on a bus."""
+    """A handler's subscription on a bus."""
 
     def cancel(self) -> None:
-        """Take the handler off: it is not started again. Doing it twice does nothing."""
+        """End the subscription: the handler is not started again. A second call does nothing."""
 
 
 class Bus(Protocol):
-    """Carries events between publishers and subscribers."""
+    """Delivers events from publishers to subscribers."""
 
     async def publish(self, event: Event | Publication) -> None:
-        """Hand an event to every subscriber whose pattern fits; returns when all of them have accepted it.
+        """Deliver an event to every subscriber whose pattern matches; returns when all of them have accepted it.
 
-        A failing handler is the bus's business, not the publisher's.
+        The bus handles the errors of handlers; the publisher does not get them.
 
         Raises:
-            EmitLoop: handlers publish in a circle.
+            EmitLoop: handlers publish in an endless loop.
         """
 
     def subscribe(self, pattern: str, handler: Handler) -> Subscription:
-        """Call `handler` for every event whose type fits `pattern`: an exact type or a dotted pattern."""
+        """Call `handler` for every event whose type matches `pattern`: an exact type or a dotted pattern."""
 
     def subscribe_publications(self, pattern: str, handler: PublicationHandler) -> Subscription:
-        """Like `subscribe`, for handlers that want the whole Publication."""
+        """Like `subscribe`, for handlers that need the whole Publication."""
 
     def has_subscribers(self, event_type: str, ignoring: Collection[Subscription] = ()) -> bool:
-        """Whether anybody but `ignoring` would hear of an event of this type; a guess towards True is allowed."""
+        """Whether an event of this type has a subscriber that is not in `ignoring`; a guess towards True is allowed."""

@@ -121,7 +121,7 @@ def test_interrupted_feed_is_gone_on_with(start, poundlock, app, tmp_path, numbe
     process.send_signal(number)
     assert process.wait(timeout=LAST_RESORT) == code
     told = process.stderr.read()
-    assert "goes on from here" in told
+    assert "continues from here" in told
     assert "Traceback" not in told
     done = poundlock("run", app, "--events", "-", "--store", "sqlite:///runs.db", "--json", input=lines(go(1), go(2)))
     assert (json.loads(done.stdout)["already_handled"], json.loads(done.stdout)["emitted"]) == (1, 1)
@@ -164,7 +164,13 @@ def test_demo(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LAST_RESORT, check=True)
         assert (tmp_path / "demo-runs" / f"desk-{number}.db").is_file()
         assert done.stderr == ""
-        for shown in ("Receipts by verdict", "Parked", "completed, #2 may be merged, says you", "░ paused", "Try next"):
+        for shown in (
+            "Receipts by verdict",
+            "Paused runs",
+            "completed, #2 may be merged, says you",
+            "░ paused",
+            "Try next",
+        ):
             assert shown in done.stdout
     assert (tmp_path / "demo-runs" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 

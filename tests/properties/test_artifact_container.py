@@ -1,7 +1,7 @@
 """The container against a simple model: random graphs, scopes, invalidations, cancellations and failures.
 
-The model knows what is built, what each instance was built from, and what is owed. The rules act on both; the
-invariants compare them after every step.
+The model knows what is built, what each instance was built from, and which clean-ups are pending. The rules act on
+both; the invariants compare them after every step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Telling listeners and observers of a node what happened. Costs nothing where nobody listens."""
+"""Notify the listeners and observers of a node. Costs nothing without listeners."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from poundlock.artifacts.node import Node, Slot
 def announce(
     node: Node, event: EventName, key: str, *, duration: float | None = None, error: BaseException | None = None
 ) -> None:
-    """Tell the listeners of an event."""
+    """Notify the listeners of an event."""
     if node.listeners is None:
         return
     happened = ArtifactEvent(event, key, node.name, duration, error)
@@ -19,13 +19,13 @@ def announce(
         call_safely(listener, happened)
 
 
-def tell(
+def notify(
     slot: Slot,
     kind: Literal["built", "replaced", "error", "invalidated"],
     instance: Any = None,
     error: BaseException | None = None,
 ) -> None:
-    """Tell the observers of an artifact."""
+    """Notify the observer of an artifact."""
     observers = slot.node.observers
     observer = observers.get(slot.key) if observers is not None and slot.key is not None else None
     if observer is not None:

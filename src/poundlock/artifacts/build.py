@@ -2,9 +2,9 @@
 
 House rules:
 
-1. Three ways lead there, each with fewer assumptions than the one before. *In passing* (`passing.py`): plain singletons
-   of one set, in a container where nobody looks on. *Now*: whatever is synchronous all the way down. *In flight*
-   (`flight.py`): everything else, in a task.
+1. There are three ways, each with fewer assumptions than the one before. *The fast path* (`fast_path.py`): plain
+   singletons of one set, in a container without listeners and overrides. *Now*: artifacts that are synchronous with all
+   that they need. *In flight* (`flight.py`): everything else, in a task.
 2. The order of checks is the same in all: disposed, known, right loop, built, being built.
 """
 
@@ -18,20 +18,20 @@ from typing import Any
 from poundlock.artifacts import explain, graph
 from poundlock.artifacts.announce import announce
 from poundlock.artifacts.events import Observer
-from poundlock.artifacts.flight import build_alone, circle, current_flight, flight_of, join, take_off
+from poundlock.artifacts.fast_path import build_fast
+from poundlock.artifacts.flight import build_alone, current_flight, cycle_error, flight_of, join, start_build
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.make import STALE_LIMIT, call, check_product, discard_soon, fail, publish
 from poundlock.artifacts.node import BUILDING, EMPTY, READY, Node, Slot, Value
-from poundlock.artifacts.passing import build_in_passing
 from poundlock.artifacts.recipe import Kind, Need, Recipe
 from poundlock.errors import PoundlockError
 from poundlock.guard import add_note
 
-_GIVES_AWAITABLE = "is built by a function that gives an awaitable"
+_GIVES_AWAITABLE = "is built by a function that returns an awaitable"
 
 
 class _MustAwait(Exception):
-    """A signal inside this file: a factory that looked synchronous gave an awaitable."""
+    """A signal inside this file: a factory that looked synchronous returned an awaitable."""
 
     def __init__(self, slot: Slot, awaitable: Awaitable[Any]) -> None:
         self.slot = slot
@@ -39,83 +39,83 @@ class _MustAwait(Exception):
 
 
 # ------------------------------------------------------------------------------------------------------ asking
-async def obtain(node: Node, key: Key, params: Any, asker: Slot | Node) -> Any:
+async def obtain(node: Node, key: Key, params: Any, requester: Slot | Node) -> Any:
     """Return the instance of a key, building it if need be.
 
     Raises:
-        PoundlockError: whatever stood in the way, with the chain of who asked for whom.
+        PoundlockError: it cannot be built; the error has the chain of requesters.
     """
-    if asker is node:
-        flight = current_flight()  # a factory may ask the container directly, past its context
-        asker = node if flight is None else flight.slot
-    if params is None and asker is node:
-        instance = in_passing(node, key)
+    if requester is node:
+        flight = current_flight()  # a factory may call the container directly, not through its context
+        requester = node if flight is None else flight.slot
+    if params is None and requester is node:
+        instance = fast_path(node, key)
         if instance is not None:
             return instance
-    owner, recipe = _locate(node, key, asker)
-    if params is None and asker is node and recipe.name in owner.warm:
+    owner, recipe = _locate(node, key, requester)
+    if params is None and requester is node and recipe.name in owner.warm:
         return owner.warm[recipe.name]
     slot = _place(owner, recipe, params)
     while True:
         if slot.status is READY:
-            return _handed_to(asker, slot, slot.instance)
+            return _handed_to(requester, slot, slot.instance)
         if slot.status is EMPTY:
             if _buildable_now(slot):
                 try:
-                    return _handed_to(asker, slot, build_now(slot, asker))
+                    return _handed_to(requester, slot, build_now(slot, requester))
                 except _MustAwait as found:
                     if found.slot is slot and recipe.transient:
-                        return _handed_to(asker, slot, await build_alone(slot, asker, found.awaitable))
+                        return _handed_to(requester, slot, await build_alone(slot, requester, found.awaitable))
                     _continue_in_flight(found)
                     continue
             if recipe.transient:
-                return _handed_to(asker, slot, await build_alone(slot, asker))
-            take_off(slot, asker)
+                return _handed_to(requester, slot, await build_alone(slot, requester))
+            start_build(slot, requester)
         elif slot.awaitable is not None:
-            take_off(slot, asker, slot.awaitable)
-        await join(slot, asker)
+            start_build(slot, requester, slot.awaitable)
+        await join(slot, requester)
 
 
-def in_passing(node: Node, key: Key) -> Any:
-    """Return a plain artifact, built with next to no work, or None if it takes the long way."""
+def fast_path(node: Node, key: Key) -> Any:
+    """Return a plain artifact, built on the fast path, or None if the general path has to build it."""
     if not node.calm:
         return None
     known = node.templates.plain
     if known is None:
         known = node.templates.index_plain()
     plain = known.get(key)
-    return None if plain is None else build_in_passing(node, plain)
+    return None if plain is None else build_fast(node, plain)
 
 
-def obtain_now(node: Node, key: Key, params: Any, asker: Slot | Node) -> Any:
-    """Return the instance of a key without waiting, building it if nothing in its way is asynchronous.
+def obtain_now(node: Node, key: Key, params: Any, requester: Slot | Node) -> Any:
+    """Return the instance of a key without waiting; builds it if all that it needs is synchronous.
 
     Raises:
         ArtifactInvalid: something would have to be awaited.
-        PoundlockError: whatever else stood in the way.
+        PoundlockError: it cannot be built for another reason.
     """
     try:
-        owner, recipe = _locate(node, key, asker)
-        if params is None and asker is node and recipe.name in owner.warm:
+        owner, recipe = _locate(node, key, requester)
+        if params is None and requester is node and recipe.name in owner.warm:
             return owner.warm[recipe.name]
         slot = _place(owner, recipe, params)
         if slot.status is READY:
-            return _handed_to(asker, slot, slot.instance)
+            return _handed_to(requester, slot, slot.instance)
         if slot.status is BUILDING or not _buildable_now(slot):
-            _check_nothing_blocks(slot, asker)
-        return _handed_to(asker, slot, build_now(slot, asker))
+            _check_nothing_blocks(slot, requester)
+        return _handed_to(requester, slot, build_now(slot, requester))
     except _MustAwait as found:
         found.slot.status = EMPTY
         _drop(found.awaitable)
         raise explain.must_await(recipe.name, found.slot.name, _GIVES_AWAITABLE) from None
 
 
-def _locate(node: Node, key: Key, asker: Slot | Node) -> tuple[Node, Recipe]:
+def _locate(node: Node, key: Key, requester: Slot | Node) -> tuple[Node, Recipe]:
     if node.closed:
         raise explain.disposed(node)
     found = node.find(key)
     if found is None:
-        raise explain.unknown(node, key, asker)
+        raise explain.unknown(node, key, requester)
     _check_usable(found[0])
     return found
 
@@ -131,7 +131,7 @@ def _check_usable(owner: Node) -> None:
 
 
 def _place(owner: Node, recipe: Recipe, params: Any) -> Slot:
-    """Return the slot of a singleton, made on first use, or a slot of its own for a transient."""
+    """Return the slot of a singleton, created on first use, or a new slot for a transient."""
     if recipe.transient:
         return Slot(owner, recipe, None, params)
     if params is None:
@@ -145,39 +145,39 @@ def _place(owner: Node, recipe: Recipe, params: Any) -> Slot:
     return slot
 
 
-def _handed_to(asker: Slot | Node, slot: Slot, instance: Any) -> Any:
-    """Note that `asker` rests on `slot` now. A transient's clean-ups, edges and selections pass to who asked for it."""
+def _handed_to(requester: Slot | Node, slot: Slot, instance: Any) -> Any:
+    """Record that `requester` depends on `slot`; it takes over a transient's clean-ups, edges and selections."""
     if slot.key is None:
-        _adopt(asker, slot)
-    elif isinstance(asker, Slot):
-        graph.depend(asker, slot)
+        _adopt(requester, slot)
+    elif isinstance(requester, Slot):
+        graph.depend(requester, slot)
     return instance
 
 
-def _adopt(asker: Slot | Node, transient: Slot) -> None:
-    owes = transient.cleanups is not None or transient.disposals is not None
-    node = asker if isinstance(asker, Node) else asker.node
-    node.waits_to_close = node.waits_to_close or (owes and transient.node.waits_to_close)
-    if isinstance(asker, Node):
+def _adopt(requester: Slot | Node, transient: Slot) -> None:
+    has_cleanups = transient.cleanups is not None or transient.disposals is not None
+    node = requester if isinstance(requester, Node) else requester.node
+    node.waits_to_close = node.waits_to_close or (has_cleanups and transient.node.waits_to_close)
+    if isinstance(requester, Node):
         transient.unwatch()
-        if owes:
-            node.owe(transient)
+        if has_cleanups:
+            node.add_pending(transient)
         return
     for dependency in graph.dependencies(transient):
-        graph.depend(asker, dependency)
-    asker.take_over_selections(transient)
-    if owes:
-        asker.cleanups = [*(asker.cleanups or ()), *(transient.disposals or ()), *(transient.cleanups or ())]
-        if asker.status is READY and asker.key is not None:
-            node.owe(asker)
+        graph.depend(requester, dependency)
+    requester.take_over_selections(transient)
+    if has_cleanups:
+        requester.cleanups = [*(requester.cleanups or ()), *(transient.disposals or ()), *(transient.cleanups or ())]
+        if requester.status is READY and requester.key is not None:
+            node.add_pending(requester)
 
 
 # ------------------------------------------------------------------------------------------------ building now
-def build_now(slot: Slot, asker: Slot | Node) -> Any:
-    """Build right here. The caller has made sure that nothing on the way has to be awaited."""
+def build_now(slot: Slot, requester: Slot | Node) -> Any:
+    """Build synchronously. The caller has checked that nothing has to be awaited, as far as that is known."""
     node = slot.node
     slot.status = BUILDING
-    slot.asker = asker
+    slot.requester = requester
     started = node.clock.monotonic()
     if not node.calm:
         announce(node, "build:start", slot.name)
@@ -218,7 +218,7 @@ def _arguments_now(slot: Slot) -> dict[str, Any]:
 
 
 def _need_now(slot: Slot, need: Need) -> Any:
-    """Return what a parameter asks for; None if nobody has it and the parameter has a default."""
+    """Return what a parameter requests; None if no container has it and the parameter has a default."""
     node = slot.node
     found = node.find(need.key)
     if found is None:
@@ -232,7 +232,7 @@ def _need_now(slot: Slot, need: Need) -> Any:
     if inner.status is READY:
         instance = inner.instance
     elif inner.status is BUILDING:
-        raise circle(inner, slot)
+        raise cycle_error(inner, slot)
     else:
         instance = build_now(inner, slot)
     if recipe.transient:
@@ -243,9 +243,9 @@ def _need_now(slot: Slot, need: Need) -> Any:
 
 
 def _buildable_now(slot: Slot) -> bool:
-    """Whether `build_now` can do it, as far as that can be told without walking through every need."""
+    """Whether `build_now` can build it, as far as this is known without visiting every dependency."""
     node = slot.node
-    if not slot.recipe.at_once or node.overrides is not None or node.flights or slot.is_leaving:
+    if not slot.recipe.at_once or node.overrides is not None or node.flights or slot.is_being_cleaned:
         return False
     plan = node.templates.plan(slot.recipe)
     return plan.at_once and all(_is_built(node, need) for need in plan.outside)
@@ -259,8 +259,8 @@ def _is_built(node: Node, need: Need) -> bool:
     return recipe.name in owner.warm
 
 
-def _check_nothing_blocks(slot: Slot, asker: Slot | Node) -> None:
-    """Raise, naming it, if something on the way to `slot` has to be awaited, or leads back to it."""
+def _check_nothing_blocks(slot: Slot, requester: Slot | Node) -> None:
+    """Raise if something that `slot` needs has to be awaited, or needs `slot`. The error names it."""
     cleared: set[tuple[Node, Recipe]] = set()
 
     def look(inner: Slot, way: tuple[Slot, ...]) -> None:
@@ -270,7 +270,7 @@ def _check_nothing_blocks(slot: Slot, asker: Slot | Node) -> None:
         for index, outer in enumerate(way):
             if (outer.node, outer.recipe) == place:
                 raise explain.cycle([each.name for each in (*way[index:], inner)])
-        reason = _reason_to_wait(inner, asker, way)
+        reason = _reason_to_wait(inner, requester, way)
         if reason is not None:
             raise explain.must_await(slot.name, inner.name, reason)
         for need in inner.recipe.needs:
@@ -282,41 +282,43 @@ def _check_nothing_blocks(slot: Slot, asker: Slot | Node) -> None:
     look(slot, ())
 
 
-def _reason_to_wait(slot: Slot, asker: Slot | Node, way: tuple[Slot, ...]) -> str | None:
+def _reason_to_wait(slot: Slot, requester: Slot | Node, way: tuple[Slot, ...]) -> str | None:
     if slot.status is BUILDING:
         if slot.awaitable is not None:
             _drop(slot.awaitable)
             slot.awaitable, slot.status = None, EMPTY
             return _GIVES_AWAITABLE
-        own = flight_of(asker) or (current_flight() if _get_running_loop() is not None else None)
+        own = flight_of(requester) or (current_flight() if _get_running_loop() is not None else None)
         if slot.flight is None or slot.flight is own:
-            raise circle(slot, asker if isinstance(asker, Slot) or own is None else own.slot, way)
+            raise cycle_error(slot, requester if isinstance(requester, Slot) or own is None else own.slot, way)
         return "is being built"
-    if slot.is_leaving:
+    if slot.is_being_cleaned:
         return "is still being cleaned up"
     if slot.recipe.at_once:
         return None
     kind = slot.recipe.kind
-    return "may take time or be repeated" if kind is Kind.FUNCTION else f"is built by an {kind.value} function"
+    if kind is Kind.FUNCTION:
+        return "may take time or be repeated"
+    return f"is built by {'an' if kind.value.startswith('async') else 'a'} {kind.value} function"
 
 
 def _continue_in_flight(found: _MustAwait) -> None:
-    """Let a task wait for what a seemingly synchronous factory gave."""
+    """Let a task await what a seemingly synchronous factory returned."""
     if found.slot.key is None:
-        _drop(found.awaitable)  # a transient of somebody who starts again, and then asks for a new one
+        _drop(found.awaitable)  # a transient: its requester restarts and requests a new one
     else:
-        take_off(found.slot, found.slot.asker or found.slot.node, found.awaitable)
+        start_build(found.slot, found.slot.requester or found.slot.node, found.awaitable)
 
 
 def _drop(awaitable: Awaitable[Any]) -> None:
-    """Get rid of an awaitable that nobody will await, without a warning."""
+    """Discard an awaitable without a "never awaited" warning."""
     if asyncio.iscoroutine(awaitable):
         awaitable.close()
     elif isinstance(awaitable, asyncio.Future):
         awaitable.cancel()
 
 
-# ------------------------------------------------------------------------------------- small verbs of the container
+# ------------------------------------------------------------------------------------- small methods of the container
 def peek(node: Node, key: Key) -> Any:
     """Return the instance of a key if it is built, here or above, else None."""
     if node.closed:
@@ -326,7 +328,7 @@ def peek(node: Node, key: Key) -> Any:
 
 
 def put(node: Node, key: Key, instance: Any) -> None:
-    """Put a value in as a built artifact."""
+    """Add a value as a built artifact."""
     if node.closed:
         raise explain.disposed(node)
     name = key_name(key)
@@ -342,7 +344,7 @@ def put(node: Node, key: Key, instance: Any) -> None:
 
 
 async def start(node: Node) -> None:
-    """Build the eager artifacts; the error of one that fails names it."""
+    """Build the eager artifacts; an error names the artifact that failed."""
     for name in node.templates.eager:
         try:
             await obtain(node, name, None, node)
@@ -352,7 +354,7 @@ async def start(node: Node) -> None:
 
 
 def observer(node: Node, key: Key) -> Observer:
-    """Return the observer of an artifact, kept by the container that has its recipe."""
+    """Return the observer of an artifact; the container that has its recipe keeps it."""
     owner, recipe = _locate(node, key, node)
     owner.calm = False
     if owner.observers is None:

@@ -1,11 +1,11 @@
-"""Built artifacts as data, and back.
+"""Export built artifacts as data, and restore them.
 
 House rules:
 
-1. Only what opted in (`serializable=True`) goes out, as data of its codec; never by pickle.
-2. An artifact comes back only if what it was built from still is: the values at every path that it, or anything it
-   rests on, has read from state, compared by hash. Otherwise it stays unbuilt until it is asked for.
-3. A bundle is read completely before anything is put back; a damaged one changes nothing.
+1. Only artifacts that opted in (`serializable=True`) are exported, as data of their codec; never by pickle.
+2. An artifact is restored only if its input is unchanged: the values at every path that it, or anything it depends on,
+   has read from state, compared by hash. Otherwise it is built on the next request.
+3. A bundle is read completely before anything is restored; a damaged one changes nothing.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class BundleItem:
     Attributes:
         key: of the artifact.
         data: what its codec made of it, as JSON text.
-        paths: the paths of state it was built from, its dependencies' included.
-        state_hash: hash of what stood there.
-        dependencies: keys in the same container that it rests on.
+        paths: the paths of state it was built from, including those of its dependencies.
+        state_hash: hash of the values at these paths.
+        dependencies: keys in the same container that it depends on.
     """
 
     key: str
@@ -82,17 +82,17 @@ class Bundle:
             raw = json.loads(text)
             version, checksum, body = raw["version"], raw["checksum"], raw["items"]
         except (ValueError, TypeError, KeyError) as error:
-            raise _damaged(f"it is no bundle ({type(error).__name__}: {error})") from error
+            raise _damaged(f"it is not a bundle ({type(error).__name__}: {error})") from error
         if version != VERSION:
             raise _damaged(f"it has version {version!r}, and this code reads version {VERSION}")
         if _checksum(body) != checksum:
-            raise _damaged("its checksum does not fit what it holds")
+            raise _damaged("its checksum does not match its content")
         return Bundle(tuple(BundleItem(key, data, tuple(at), hash_, tuple(on)) for key, data, at, hash_, on in body))
 
 
 def _damaged(why: str) -> BundleDamaged:
     return BundleDamaged(
-        f"the bundle cannot be used: {why}; nothing was restored: leave the bundle out, and everything is built anew"
+        f"the bundle cannot be used: {why}; nothing was restored: without the bundle, everything is built again"
     )
 
 
@@ -105,8 +105,8 @@ def export(node: Node) -> Bundle:
     """Return the built artifacts that opted in.
 
     Raises:
-        ContainerDisposed: it is too late.
-        NotStorable: a codec gave something that is no data; the path begins with the key.
+        ContainerDisposed: the container is closed.
+        NotStorable: a codec returned something that is not JSON-like; the path begins with the key.
     """
     if node.closed:
         raise explain.disposed(node)
@@ -133,7 +133,7 @@ def _item(slot: Slot) -> BundleItem:
 
 
 def _read_paths(slot: Slot) -> set[str]:
-    """Return the paths of state that a slot, or anything it rests on, has read from the same store."""
+    """Return the paths of state that a slot, or anything it depends on, has read from the same store."""
     store, paths, seen, todo = slot.node.store(), set[str](), {slot}, [slot]
     while todo:
         at = todo.pop()
@@ -167,11 +167,11 @@ def _plain(value: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------------ restore
 def restore(node: Node, bundle: Bundle) -> list[str]:
-    """Put back what is still valid, and return the keys of it.
+    """Restore what is still valid, and return its keys.
 
     Raises:
         BundleDamaged: an artifact cannot be decoded; nothing was restored.
-        ContainerDisposed: it is too late.
+        ContainerDisposed: the container is closed.
     """
     if node.closed:
         raise explain.disposed(node)
@@ -179,7 +179,7 @@ def restore(node: Node, bundle: Bundle) -> list[str]:
     for item in bundle.items:
         recipe = node.own(item.key)
         if recipe is None or not recipe.template.serializable:
-            continue  # the code has moved on since
+            continue  # the code has changed since the export
         slot = node.slot(recipe)
         if slot.status is EMPTY and _state_hash(node, item.paths) == item.state_hash:
             ready.append((slot, item, _decoded(slot, recipe, item)))

@@ -1,8 +1,8 @@
-"""Running clean-ups: all of them, last in first out, whatever one of them does.
+"""Run clean-ups: all of them, last in, first out, even if some fail.
 
-House rules: a clean-up that fails is noted and the next one runs; one that hangs is given up after the node's
-`cleanup_timeout`; nobody's cancellation stops a sweep half-way. A failure that generators are shown stays a failure,
-whatever they make of it.
+House rules: a failed clean-up is recorded and the next one runs; one that hangs is abandoned after the node's
+`cleanup_timeout`; the cancellation of a caller never stops a sweep. A failure that is thrown into a generator stays a
+failure, even if the generator catches it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AGAIN: Final = "a factory must yield once, and this one yielded again"
 
 
 class FinishGenerator:
-    """The clean-up of a generator factory: what follows its yield, or, after a failure, what catches it there."""
+    """The clean-up of a generator factory: the code after its yield, or, after a failure, the code that handles it."""
 
     __slots__ = ("_generator",)
 
@@ -36,7 +36,7 @@ class FinishGenerator:
                 self._generator.close()
                 raise RuntimeError(_AGAIN)
             return
-        with _passing(failure), suppress(StopIteration):
+        with _passing_through(failure), suppress(StopIteration):
             self._generator.throw(failure)
             self._generator.close()
             raise RuntimeError(_AGAIN)
@@ -56,14 +56,14 @@ class FinishAsyncGenerator:
                 await self._generator.aclose()
                 raise RuntimeError(_AGAIN)
             return
-        with _passing(failure), suppress(StopAsyncIteration):
+        with _passing_through(failure), suppress(StopAsyncIteration):
             await self._generator.athrow(failure)
             await self._generator.aclose()
             raise RuntimeError(_AGAIN)
 
 
 class ExitManager:
-    """The clean-up of a context manager factory. What `__exit__` returns does not make a failure undone."""
+    """The clean-up of a context manager factory. `__exit__` cannot suppress the failure."""
 
     __slots__ = ("_manager",)
 
@@ -74,7 +74,7 @@ class ExitManager:
         if failure is None:
             self._manager.__exit__(None, None, None)
             return
-        with _passing(failure):
+        with _passing_through(failure):
             self._manager.__exit__(type(failure), failure, failure.__traceback__)
 
 
@@ -90,7 +90,7 @@ class ExitAsyncManager:
         if failure is None:
             await self._manager.__aexit__(None, None, None)
             return
-        with _passing(failure):
+        with _passing_through(failure):
             await self._manager.__aexit__(type(failure), failure, failure.__traceback__)
 
 
@@ -98,8 +98,8 @@ _AT_ONCE: Final = frozenset({FinishGenerator, ExitManager})
 _SEE_FAILURES: Final = frozenset({FinishGenerator, FinishAsyncGenerator, ExitManager, ExitAsyncManager})
 
 
-class _passing:  # noqa: N801 - used like a function; one of contextlib's cannot pass an error that refuses attributes
-    """Let a failure that was thrown in come out again; any other error is the clean-up's own."""
+class _passing_through:  # noqa: N801 - used like a function; one of contextlib's cannot pass an error that refuses attributes
+    """Suppress the failure if it comes out again; any other error is the clean-up's own."""
 
     __slots__ = ("_failure", "_trace")
 
@@ -112,15 +112,15 @@ class _passing:  # noqa: N801 - used like a function; one of contextlib's cannot
 
     def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> bool:
         failure = self._failure
-        # Else it would grow with each that it passed. Not by assignment: a frozen dataclass refuses that.
+        # Else it would grow with every clean-up. Not by assignment: a frozen dataclass refuses that.
         BaseException.with_traceback(failure, self._trace)
-        # A generator makes a RuntimeError of the end of an iterator that passes it.
+        # A StopIteration that leaves a generator becomes a RuntimeError.
         ends_iterators = isinstance(failure, StopIteration | StopAsyncIteration)
         return raised is failure or (ends_iterators and raised is not None and raised.__cause__ is failure)
 
 
 def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
-    """Owe a clean-up when this instance goes."""
+    """Register a clean-up for the current instance."""
     if slot.cleanups is None:
         slot.cleanups = []
     slot.cleanups.append(cleanup)
@@ -129,23 +129,23 @@ def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
 
 
 class Sweep:
-    """Clean-ups on their way: run at once as far as that goes, the rest in a task.
+    """One pass of clean-ups: synchronous ones run directly, from the first awaitable on they run in a task.
 
     Args:
-        owed: (slot, clean-up) pairs in the order they are to be run.
-        leaving: slots whose next build has to wait until the sweep is over.
-        beneath: slots that those rested on, whose own clean-ups have to wait for it.
-        after: clean-ups in other tasks that have to be over first.
-        failure: what generators see at their yield, and context managers at their exit; None: all went well.
-        together: whether a clean-up that fails is a failure for those after it, and all have one time to succeed.
+        pending: (slot, clean-up) pairs, in the order of execution.
+        cleaning: slots whose next build has to wait for this sweep.
+        beneath: slots that those depended on; their clean-ups have to wait for this sweep.
+        after: clean-ups in other tasks that have to end first.
+        failure: what generators see at their yield, and context managers at their exit; None means success.
+        together: whether a failed clean-up is a failure for those after it, and all share one time to succeed.
     """
 
-    __slots__ = ("_after", "_beneath", "_failure", "_leaving", "_slot", "_todo", "_together", "_until", "errors")
+    __slots__ = ("_after", "_beneath", "_cleaning", "_failure", "_slot", "_todo", "_together", "_until", "errors")
 
     def __init__(
         self,
-        owed: Iterable[tuple[Slot, CleanUp]],
-        leaving: Sequence[Slot] = (),
+        pending: Iterable[tuple[Slot, CleanUp]],
+        cleaning: Sequence[Slot] = (),
         beneath: Iterable[Slot] = (),
         after: Iterable[asyncio.Task[None]] = (),
         failure: BaseException | None = None,
@@ -154,8 +154,8 @@ class Sweep:
     ) -> None:
         self._failure = failure
         self._together = together
-        self._todo = list(owed)[::-1]
-        self._leaving = leaving
+        self._todo = list(pending)[::-1]
+        self._cleaning = cleaning
         self._beneath = beneath
         self._after = {task for task in after if not task.done()}
         self._slot: Slot | None = None
@@ -163,7 +163,7 @@ class Sweep:
         self.errors: list[Exception] = []
 
     def advance(self) -> Awaitable[Any] | None:
-        """Run clean-ups up to the first that gives something to be awaited, and return that; None if all are done."""
+        """Run clean-ups up to the first that returns an awaitable, and return that; None if all are done."""
         if self._after and self._todo:
             after, self._after = self._after, set()
             return asyncio.wait(after)
@@ -182,7 +182,7 @@ class Sweep:
         return None
 
     async def run(self, node: Node, awaitable: Awaitable[Any] | None = None) -> None:
-        """Run all, beginning with what `advance` returned, each within the time that `node` allows."""
+        """Run all, beginning with what `advance` returned, each within the node's `cleanup_timeout`."""
         if awaitable is None:
             awaitable = self.advance()
         while awaitable is not None:
@@ -190,9 +190,9 @@ class Sweep:
             awaitable = self.advance()
 
     def start(self, node: Node) -> asyncio.Task[None] | None:
-        """Run what can be run now, and the rest in a task of `node`, which is returned.
+        """Run what is synchronous now, and the others in a task of `node`, which is returned.
 
-        Without a running event loop the rest waits for `dispose()`.
+        Without a running event loop the others wait for `dispose()`.
         """
         awaitable = self.advance()
         if awaitable is None:
@@ -203,14 +203,14 @@ class Sweep:
             node.waits_to_close = True
             return None
         task: asyncio.Task[None] = node.tasks().start(work, "clean up")
-        for slot in self._leaving:
-            slot.leaving = task
+        for slot in self._cleaning:
+            slot.cleaning = task
         for slot in self._beneath:
             slot.held_by = {each for each in slot.held_by or () if not each.done()} | {task}
         return task
 
     def soon(self, node: Node) -> asyncio.Task[None] | None:
-        """Start, with nobody there to raise errors to: they are logged."""
+        """Start without a caller that could get the errors: they are logged."""
         task = self.start(node)
         if task is None:
             self._log()
@@ -227,7 +227,7 @@ class Sweep:
         except BaseException as error:  # isolation is what a sweep is for
             if ends(error, task):
                 raise
-            late = f"did not end within {node.cleanup_timeout} s and was given up"
+            late = f"did not end within {node.cleanup_timeout} s and was abandoned"
             self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)
 
     def _limit(self, node: Node) -> float | None:
@@ -245,11 +245,11 @@ class Sweep:
         return max(0.0, self._until - now)
 
     def _at(self) -> str:
-        return "what rested on it" if self._slot is None else f"'{self._slot.name}'"
+        return "what depended on it" if self._slot is None else f"'{self._slot.name}'"
 
     def _note(self, raised: BaseException) -> None:
         error = raised
-        if not isinstance(error, Exception):  # a group of errors to raise holds no others
+        if not isinstance(error, Exception):  # an ExceptionGroup holds no BaseException
             said = describe(error)
             error = RuntimeError(f"a clean-up of {self._at()} raised {said.type}: {said.message}")
         if self._slot is not None:
@@ -264,7 +264,7 @@ class Sweep:
 
 
 async def outlast(task: asyncio.Task[Any]) -> None:
-    """Wait until `task` is done, whatever happens to the caller; a cancellation is raised afterwards."""
+    """Wait until `task` is done, even if the caller is cancelled; the cancellation is raised afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

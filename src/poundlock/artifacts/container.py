@@ -1,4 +1,4 @@
-"""The map of the container: each public method is one call into the file that does the work.
+"""The map of the container: each public method calls the file that does the work.
 
 | to read about | open |
 |---|---|
@@ -42,19 +42,19 @@ T = TypeVar("T")
 
 
 class ArtifactContainer(Node):
-    """A hierarchical, reactive container: it holds what factories have built, and knows whom to ask for the rest.
+    """A hierarchical, reactive container: it keeps what factories have built, and asks its parents for unknown keys.
 
-    Making one costs about a microsecond and building nothing costs nothing more, so there can be one per run.
+    Creating one costs about a microsecond, so there can be one per run.
 
     Args:
         name: shown in errors and events.
         parents: containers that unknown keys fall back to, in this order; a dependency-injector container may be one.
-        state: where factories select from: a store with get, select and subscribe, or a function that makes one when
-            somebody first selects.
-        clock: where time comes from; default the machine's clock.
-        templates: recipes read beforehand, shared with other containers; registering here leaves the set untouched.
-        allow_select: False for a container that outlives the states it could be asked to read.
-        cleanup_timeout: seconds after which a clean-up that hangs is given up; None waits for ever.
+        state: where factories select from: a store with get, select and subscribe, or a function that creates one at
+            the first selection.
+        clock: the source of time; default the system clock.
+        templates: recipes read before, shared with other containers; registering here does not change that set.
+        allow_select: False for a container that outlives the states it could read.
+        cleanup_timeout: seconds after which a clean-up that hangs is abandoned; None means no limit.
     """
 
     # ---------------------------------------------------------------------------------------------- recipes
@@ -72,8 +72,8 @@ class ArtifactContainer(Node):
 
         Raises:
             DuplicateKey: the key is registered here already.
-            InvalidDefinition: the template, or a parameter of its factory, makes no sense.
-            ContainerDisposed: it is too late.
+            InvalidDefinition: the template, or a parameter of its factory, is invalid.
+            ContainerDisposed: the container is closed.
         """
         if self.closed:
             raise explain.disposed(self)
@@ -91,12 +91,12 @@ class ArtifactContainer(Node):
         return template
 
     def put(self, key: Key, instance: Any) -> None:
-        """Put a value in as a built artifact; it has no factory and no clean-up.
+        """Add a value as a built artifact; it has no factory and no clean-up.
 
         Raises:
-            DuplicateKey: the key is taken here.
+            DuplicateKey: the key is registered here already.
             ArtifactInvalid: the value is None.
-            ContainerDisposed: it is too late.
+            ContainerDisposed: the container is closed.
         """
         build.put(self, key, instance)
 
@@ -122,11 +122,11 @@ class ArtifactContainer(Node):
             params: passed on to the factory; a singleton needs a `param_key` to take any.
 
         Raises:
-            ArtifactNotFound: nobody has the key.
+            ArtifactNotFound: no container has the key.
             ArtifactFailed, ArtifactTimeout, ArtifactInvalid: it could not be built; the next call tries again.
             ArtifactCycle: it needs itself.
-            ScopeViolation: on the way, something asks for what lives shorter than itself.
-            ContainerDisposed: it is too late.
+            ScopeViolation: it, or something it needs, requests an artifact of a shorter scope.
+            ContainerDisposed: the container is closed.
         """
         if params is None:
             instance = self.warm.get(key)
@@ -142,7 +142,7 @@ class ArtifactContainer(Node):
         """Return the instance of a key without waiting: built already, or synchronous with all that it needs.
 
         Raises:
-            ArtifactInvalid: something on the way has to be awaited; it is named.
+            ArtifactInvalid: it, or something it needs, has to be awaited; the error names it.
             PoundlockError: everything that `require` raises.
         """
         if params is None:
@@ -152,16 +152,16 @@ class ArtifactContainer(Node):
                 if loop is self.loop or loop is None:
                     return instance
             if self.calm:
-                instance = build.in_passing(self, key)
+                instance = build.fast_path(self, key)
                 if instance is not None:
                     return instance
         return build.obtain_now(self, key, params, self)
 
     async def resolve(self, key: Key, params: Any = None) -> Resolved:
-        """Return the instance, or why there is none, as a value.
+        """Return the instance or the error as a value.
 
         Raises:
-            ContainerDisposed: it is too late.
+            ContainerDisposed: the container is closed.
         """
         return await context.resolve(self, key, params, self)
 
@@ -169,13 +169,13 @@ class ArtifactContainer(Node):
         """Return the instance of a key if it is built already, here or above, else None. Never builds, never waits.
 
         Raises:
-            ContainerDisposed: it is too late.
+            ContainerDisposed: the container is closed.
         """
         instance = self.warm.get(key)
         return instance if instance is not None else build.peek(self, key)
 
     async def use(self, fn: Callable[[Dependencies], Awaitable[T] | T]) -> T:
-        """Run `fn(deps)`, where deps has require, resolve and select, and return what it gives, awaited if need be."""
+        """Run `fn(deps)`, where deps has require, resolve and select; return its result, awaited if it is awaitable."""
         given: Any = fn(Dependencies(self))
         return await given if hasattr(given, "__await__") else given  # type: ignore[no-any-return]
 
@@ -187,44 +187,44 @@ class ArtifactContainer(Node):
         name = parent.__name__ if isinstance(parent, type) else type(parent).__name__
         return ArtifactContainer(name, templates=provider_set(parent))
 
-    async def obtain(self, key: Key, params: Any, asker: Slot | Node) -> Any:
-        return await build.obtain(self, key, params, asker)
+    async def obtain(self, key: Key, params: Any, requester: Slot | Node) -> Any:
+        return await build.obtain(self, key, params, requester)
 
-    def obtain_now(self, key: Key, params: Any, asker: Slot | Node) -> Any:
-        return build.obtain_now(self, key, params, asker)
+    def obtain_now(self, key: Key, params: Any, requester: Slot | Node) -> Any:
+        return build.obtain_now(self, key, params, requester)
 
     # ------------------------------------------------------------------------------------------- life cycle
     @property
     def idle(self) -> bool:
-        """Whether nothing was ever built or started here, so that there is nothing to dispose of."""
-        return not (self.slots or self.owing or self.scopes or self.background)
+        """Whether nothing was built or started here, so that there is nothing to dispose."""
+        return not (self.slots or self.pending_cleanups or self.scopes or self.background)
 
     async def start(self) -> None:
-        """Build the eager artifacts (`lazy=False`), one after another in the order they were registered.
+        """Build the eager artifacts (`lazy=False`), one after another in registration order.
 
         Raises:
-            PoundlockError: the first that fails; it names the key. What was built stays until `dispose`.
+            PoundlockError: the first failure; it names the key. What was built stays until `dispose`.
         """
         await build.start(self)
 
     async def invalidate(self, key: Key, rebuild: bool = False) -> None:
         """Drop the instance of a key, with everything that depends on it, and run their clean-ups.
 
-        Dependents go first, each once; the dropping itself is done before the first await.
+        Dependents are dropped first, each once; all are dropped before the first await.
 
         Args:
             key: a string or a class; with params, all its instances.
-            rebuild: build what was dropped again at once, dependencies first.
+            rebuild: build what was dropped again immediately, dependencies first.
 
         Raises:
-            ArtifactNotFound: nobody has the key.
-            ExceptionGroup: clean-ups failed; all have run.
-            PoundlockError: what a rebuild raises.
+            ArtifactNotFound: no container has the key.
+            ExceptionGroup: clean-ups failed; all have run, and nothing was rebuilt.
+            PoundlockError: a rebuild failed.
         """
         await invalidate.invalidate(self, key, rebuild)
 
     def extend(self, parent: Any) -> None:
-        """Add a parent that unknown keys fall back to, after those it has.
+        """Add a parent that unknown keys fall back to, after the existing ones.
 
         Args:
             parent: a container, or a dependency-injector container.
@@ -238,12 +238,12 @@ class ArtifactContainer(Node):
         self.parents = (*self.parents, container)
 
     def scope(self, name: str) -> ArtifactContainer:
-        """Return the scope of a name, made on first use: a child whose keys do not collide with those here.
+        """Return the scope of a name, created on first use: a child whose keys do not collide with those here.
 
-        Unknown keys fall back to this container, whose state it shares; it is disposed with this container.
+        Unknown keys fall back to this container. The scope shares its state, and is disposed with it.
 
         Raises:
-            ContainerDisposed: it is too late.
+            ContainerDisposed: the container is closed.
         """
         if self.closed:
             raise explain.disposed(self)
@@ -257,11 +257,11 @@ class ArtifactContainer(Node):
         return made
 
     async def dispose(self, failure: BaseException | None = None) -> None:
-        """Run every clean-up, last in first out, and build nothing any more. Doing it again does nothing.
+        """Close the container and run every clean-up, last in, first out. A second call does nothing.
 
         Args:
-            failure: why the work that used the artifacts failed. Generator factories see it raised at their yield, and
-                context managers get it at their exit, so that they can roll back; it stays a failure whatever they do.
+            failure: why the work that used the artifacts failed. It is raised at the yield of generator factories and
+                passed to the exit of context managers, so that they can roll back. They cannot suppress it.
 
         Raises:
             ExceptionGroup: clean-ups failed; all have run.
@@ -275,7 +275,7 @@ class ArtifactContainer(Node):
             failure: see `dispose`.
 
         Returns:
-            Whether it is disposed. False has changed nothing: await `dispose()` then.
+            Whether it is disposed. False means that nothing has changed: await `dispose()` then.
 
         Raises:
             ExceptionGroup: clean-ups failed; all have run.
@@ -295,38 +295,38 @@ class ArtifactContainer(Node):
 
     # ------------------------------------------------------------------------------- replacing, and other libraries
     def override(self, key: Key, replacement: Any) -> Override:
-        """Put a replacement in an artifact's place for a while: `with container.override("db", fake): ...`.
+        """Replace an artifact for a while: `with container.override("db", fake): ...`.
 
-        This container and those below see it; what rests on the artifact is dropped on entry and on exit. The original
-        instance waits aside. `async with` also waits for the clean-ups. Override where the artifact is registered if
-        its neighbours there are to see the replacement.
+        This container and those below see the replacement; what depends on the artifact is dropped on entry and on
+        exit. The original instance is kept. `async with` also waits for the clean-ups. To let other artifacts of a
+        parent see the replacement, override in that parent.
 
         Args:
             key: what to replace.
             replacement: a factory (function, method, class, partial or dependency-injector provider), or any other
-                object, which then is the instance.
+                object, which is used as the instance.
 
         Raises:
-            ArtifactNotFound: nobody has the key.
+            ArtifactNotFound: no container has the key.
         """
         from poundlock.artifacts.interop import Override
 
         return Override(self, key, replacement)
 
     def provider(self, key: Key) -> Artifact:
-        """Return an artifact as a dependency-injector provider: to be injected, wired, overridden.
+        """Return an artifact as a dependency-injector provider that can be injected, wired and overridden.
 
         Raises:
-            ArtifactNotFound: nobody has the key.
+            ArtifactNotFound: no container has the key.
         """
         from poundlock.artifacts.interop import provider_of
 
         return provider_of(self, key)
 
     def as_dependency_injector(self) -> DynamicContainer:
-        """Return a dependency-injector container of this container's artifacts, for example to `wire` modules with.
+        """Return a dependency-injector container of this container's artifacts, for example to `wire` modules.
 
-        Keys that cannot be an attribute of such a container are left out; `provider(key)` gives them.
+        Keys that cannot be an attribute of such a container are left out; `provider(key)` returns them.
         """
         from poundlock.artifacts.interop import as_dynamic_container
 
@@ -334,11 +334,11 @@ class ArtifactContainer(Node):
 
     # ---------------------------------------------------------------------------------------------- watching
     def watch(self, key: Key) -> Observer:
-        """Return the observer of an artifact: its current instance, and all that comes.
+        """Return the observer of an artifact: its current instance, and all later ones.
 
         Raises:
-            ArtifactNotFound: nobody has the key.
-            ContainerDisposed: it is too late.
+            ArtifactNotFound: no container has the key.
+            ContainerDisposed: the container is closed.
         """
         return build.observer(self, key)
 
@@ -347,10 +347,10 @@ class ArtifactContainer(Node):
     @overload
     def on(self, event: EventName) -> Callable[[Listener], Listener]: ...
     def on(self, event: EventName, fn: Listener | None = None) -> Any:
-        """Call `fn(event)` whenever an event happens in this container: `on(name, fn)`, or as a decorator `@on(name)`.
+        """Call `fn(event)` on each event of this container: `on(name, fn)`, or as a decorator `@on(name)`.
 
         Returns:
-            What ends the listening (any number of times); as a decorator, the function.
+            A function that removes the listener (may be called again); as a decorator, the function itself.
 
         Raises:
             ArtifactInvalid: there is no event of this name.
@@ -376,20 +376,20 @@ class ArtifactContainer(Node):
 
     # --------------------------------------------------------------------------------------------- reporting
     def validate(self) -> None:
-        """Check all that can be known before anything is built, here and above.
+        """Check all that is known before anything is built, here and in the parents.
 
         Raises:
-            InvalidDefinition: keys are missing, artifacts need each other in a circle, or something needs what lives
-                shorter than itself; `faults` lists all of it.
+            InvalidDefinition: keys are missing, artifacts need each other in a cycle, or an artifact needs one of a
+                shorter scope; `faults` lists all faults.
         """
         validate.validate(self)
 
     def faults(self) -> tuple[tuple[str, str], ...]:
-        """Return what `validate` would raise, as (key, sentence) pairs."""
+        """Return what `validate` would raise, as (key, message) pairs."""
         return validate.faults(self)
 
     def debug_info(self) -> DebugInfo:
-        """Return a snapshot of the artifacts here and above; `render()` draws it as a tree or as Mermaid."""
+        """Return a snapshot of the artifacts here and in the parents; `render()` draws it as a tree or as Mermaid."""
         return report.debug_info(self)
 
     def statistics(self) -> Statistics:
@@ -397,13 +397,13 @@ class ArtifactContainer(Node):
         return report.statistics(self)
 
     async def health(self, timeout: float = 5.0) -> dict[str, Health]:
-        """Ping everything that is built here and has a ping, all at once; never builds.
+        """Ping all built artifacts that have a ping, concurrently. Never builds.
 
         Args:
-            timeout: seconds each of them has.
+            timeout: seconds for each ping.
 
         Raises:
-            ContainerDisposed: it is too late.
+            ContainerDisposed: the container is closed.
         """
         return await health.health(self, timeout)
 
@@ -412,23 +412,23 @@ class ArtifactContainer(Node):
         """Return the built artifacts that opted in (`serializable=True`) as data.
 
         Raises:
-            NotStorable: a codec gave something that is no data.
-            ContainerDisposed: it is too late.
+            NotStorable: a codec returned something that is not JSON-like.
+            ContainerDisposed: the container is closed.
         """
         return bundle.export(self)
 
     def restore(self, exported: Bundle | str | bytes) -> list[str]:
-        """Put artifacts of a bundle back, as far as the state they were built from is still the same.
+        """Restore the artifacts of a bundle whose input state is unchanged.
 
         Args:
             exported: a bundle, or its JSON.
 
         Returns:
-            The keys put back; the others are built when asked for.
+            The restored keys; the others are built when requested.
 
         Raises:
-            BundleDamaged: nothing was restored.
-            ContainerDisposed: it is too late.
+            BundleDamaged: the bundle cannot be used; nothing was restored.
+            ContainerDisposed: the container is closed.
         """
         return bundle.restore(self, exported if isinstance(exported, Bundle) else Bundle.from_json(exported))
 
@@ -440,12 +440,12 @@ class ArtifactContainer(Node):
         templates: TemplateSet | Iterable[ArtifactTemplate],
         **options: Any,
     ) -> Self:
-        """Return a new container over `store` with the artifacts of a bundle put back.
+        """Return a new container over `store` with the artifacts of a bundle restored.
 
         Args:
             store: the state it selects from; artifacts built from another state are left out.
             exported: a bundle, or its JSON.
-            templates: what it can build.
+            templates: the templates of the new container.
             **options: further arguments of `ArtifactContainer`.
 
         Raises:

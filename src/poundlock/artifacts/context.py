@@ -1,4 +1,4 @@
-"""What a factory is given to ask with."""
+"""The objects through which factories and `use` functions request artifacts and state."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 @documented
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The answer to `resolve`.
+    """The result of `resolve`.
 
     Attributes:
         ok: whether there is an instance.
         instance: the instance, or None.
         error: why there is none, or None.
-        key: what was asked for.
-        scope: name of the container that was asked.
+        key: the requested key.
+        scope: name of the container.
     """
 
     ok: bool
@@ -38,10 +38,10 @@ class Resolved:
     scope: str
 
 
-async def resolve(node: Node, key: Key, params: Any, asker: Slot | Node) -> Resolved:
-    """Obtain a key and put what comes of it into a value; only use after disposal raises."""
+async def resolve(node: Node, key: Key, params: Any, requester: Slot | Node) -> Resolved:
+    """Obtain a key and return the instance or the error as a value; only a closed container raises."""
     try:
-        return Resolved(True, await node.obtain(key, params, asker), None, key_name(key), node.name)
+        return Resolved(True, await node.obtain(key, params, requester), None, key_name(key), node.name)
     except ContainerDisposed:
         raise
     except PoundlockError as error:
@@ -49,11 +49,11 @@ async def resolve(node: Node, key: Key, params: Any, asker: Slot | Node) -> Reso
 
 
 class Dependencies:
-    """What a function passed to `use` may ask for.
+    """What a function passed to `use` gets.
 
     Args:
-        node: the container that is asked.
-        slot: the artifact on whose behalf; what it asks for becomes its tracked dependency. None tracks nothing.
+        node: the container.
+        slot: the artifact that makes the requests; each one becomes its tracked dependency. None tracks nothing.
     """
 
     __slots__ = ("_node", "_slot")
@@ -89,11 +89,11 @@ class Dependencies:
             selector: a dotted path, or a function of the state whose reads are recorded.
 
         Returns:
-            What stands there. When a commit touches a path that was read and the value really differs, the artifact is
+            The current value. When a commit touches a path that was read and the value differs, the artifact is
             invalidated.
 
         Raises:
-            ScopeViolation: the container has no state, or outlives the runs whose state it would be.
+            ScopeViolation: the container has no state, or outlives single runs and so cannot read a run's state.
         """
         if self._slot is not None:
             return reactive.select(self._slot, selector)
@@ -101,7 +101,7 @@ class Dependencies:
 
 
 class FactoryContext(Dependencies, ContextMark):
-    """The one argument of a factory that wants more than services by annotation."""
+    """The argument of a factory that needs more than injected services."""
 
     __slots__ = ("_builds",)
     _slot: Slot
@@ -117,7 +117,7 @@ class FactoryContext(Dependencies, ContextMark):
 
     @property
     def scope(self) -> str:
-        """The name of the container it is built in."""
+        """The name of the container that builds it."""
         return self._node.name
 
     @property
@@ -132,33 +132,33 @@ class FactoryContext(Dependencies, ContextMark):
 
     @property
     def cancelled(self) -> asyncio.Event:
-        """Set when the build is no longer wanted: nobody waits for it, or what it has read has changed."""
+        """Set when the build is no longer needed: it has no waiters left, or what it has read has changed."""
         if self._slot.cancelled is None:
             self._slot.cancelled = asyncio.Event()
         return self._slot.cancelled
 
     async def use(self, fn: Callable[[Dependencies], Awaitable[T] | T]) -> T:
-        """Run `fn(deps)` and return what it gives, awaited if it is awaitable; what it touches is tracked."""
+        """Run `fn(deps)` and return its result, awaited if it is awaitable; its requests are tracked."""
         given: Any = fn(self)
         return await given if hasattr(given, "__await__") else given  # type: ignore[no-any-return]
 
     def use_nowait(self, fn: Callable[[Dependencies], T]) -> T:
-        """Run `fn(deps)` and return what it gives, for a factory that is a plain function.
+        """Run `fn(deps)` and return its result, for a factory that is a plain function.
 
         Raises:
-            ArtifactInvalid: it gave an awaitable.
+            ArtifactInvalid: it returned an awaitable.
         """
         given = fn(self)
         if asyncio.iscoroutine(given):
             given.close()
-            raise explain.must_await(self.key, self.key, "asks in use_nowait for something that has to be awaited")
+            raise explain.must_await(self.key, self.key, "requests something in use_nowait that has to be awaited")
         return given
 
     def state(self) -> Any:
         """Return the current state of the scope's store, read-only or detached; not tracked.
 
         Raises:
-            ScopeViolation: the container has no state, or outlives the runs whose state it would be.
+            ScopeViolation: the container has no state, or outlives single runs and so cannot read a run's state.
         """
         self._slot.reads_all = True
         return reactive.read(self._slot, self._node, "")[0]
@@ -168,10 +168,10 @@ class FactoryContext(Dependencies, ContextMark):
         self._check_current("on_cleanup")
         add_cleanup(self._slot, fn)
         if self._slot.status is READY and self._slot.key is not None:
-            self._node.owe(self._slot)
+            self._node.add_pending(self._slot)
 
     def on_dispose(self, fn: Callable[[], Any]) -> None:
-        """Call `fn`, sync or async, when the artifact is gone for good; an invalidation does not count.
+        """Call `fn`, sync or async, when the container is disposed; not at an invalidation.
 
         Registering an equal function again, in a later build, changes nothing.
         """
@@ -183,7 +183,7 @@ class FactoryContext(Dependencies, ContextMark):
         self._node.waits_to_close = True
 
     def stream(self, producer: Callable[..., Any]) -> None:
-        """Start a long-lived producer of new values once this build is done; it is stopped before the clean-ups run.
+        """Start a long-lived producer of new values after this build; it is stopped before the clean-ups run.
 
         Args:
             producer: an async generator function, each of whose values replaces the instance; or a coroutine function
@@ -192,7 +192,7 @@ class FactoryContext(Dependencies, ContextMark):
         self._check_current("stream")
         if self._slot.key is None:
             raise ArtifactInvalid(
-                f"'{self.key}' is a transient, so what it streams could not be seen: make it a singleton"
+                f"'{self.key}' is a transient, so nothing could receive its stream: make it a singleton"
             )
         if self._slot.streams is None:
             self._slot.streams = []
@@ -203,6 +203,6 @@ class FactoryContext(Dependencies, ContextMark):
         current = slot.builds == self._builds + (slot.status is READY)
         if not current or (slot.status is not BUILDING and slot.status is not READY):
             raise ArtifactInvalid(
-                f"{what} was called for an instance of '{self.key}' that is gone: call it while the factory runs",
+                f"{what} was called for an instance of '{self.key}' that no longer exists: call it in the factory",
                 key=self.key,
             )

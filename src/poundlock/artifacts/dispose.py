@@ -1,8 +1,8 @@
-"""The end of a container.
+"""Disposal of a container.
 
-House rules: nobody builds any more from the first moment on; builds under way are cancelled and their waiters told;
-scopes go before what they were made in; then every clean-up runs, last in first out. Errors are collected and raised
-together, and nothing is left undone because of them.
+House rules, in this order: no new builds; builds in progress are cancelled, and their waiters get an error; scopes are
+disposed before the container they belong to; then every clean-up runs, last in, first out. Errors are collected and
+raised together at the end; they stop nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from poundlock.guard import log_text
 
 
 def dispose_now(node: Node, failure: BaseException | None = None) -> bool:
-    """Dispose of a node without waiting, if nothing it owes may have to be awaited; return whether that was so.
+    """Dispose a node without waiting, if no clean-up may have to be awaited; return whether it is disposed.
 
     Args:
-        node: what is disposed of.
+        node: the node to dispose.
         failure: what generators and context managers see, see `Sweep`.
 
     Raises:
@@ -31,7 +31,7 @@ def dispose_now(node: Node, failure: BaseException | None = None) -> bool:
     if node.closed:
         return node.closing is None or node.closing.done()
     if node.calm and not (
-        node.owing or node.background or node.scopes or node.lenders or node.deferred or node.selects
+        node.pending_cleanups or node.background or node.scopes or node.lenders or node.deferred or node.selects
     ):
         node.closed = True
         node.calm = False
@@ -41,8 +41,8 @@ def dispose_now(node: Node, failure: BaseException | None = None) -> bool:
     if not _closes_at_once(node):
         return False
     node.closed = True
-    if not node.scopes and not node.owing:
-        _let_go(node)
+    if not node.scopes and not node.pending_cleanups:
+        _release(node)
         return True
     errors: list[Exception] = []
     for scope in reversed(tuple((node.scopes or {}).values())):
@@ -50,27 +50,27 @@ def dispose_now(node: Node, failure: BaseException | None = None) -> bool:
             dispose_now(scope, failure)
         except ExceptionGroup as group:
             errors += group.exceptions
-    sweep = Sweep(_owed(node), failure=failure, together=node.together)
+    sweep = Sweep(_pending(node), failure=failure, together=node.together)
     sweep.advance()
     errors += sweep.errors
-    _let_go(node)
+    _release(node)
     _raise_together(node, errors)
     return True
 
 
 async def dispose(node: Node, failure: BaseException | None = None) -> None:
-    """Dispose of a node. Doing it again, or meanwhile, waits for the same end and does nothing else.
+    """Dispose a node. A second call only waits until the first has ended.
 
     Args:
-        node: what is disposed of.
+        node: the node to dispose.
         failure: what generators and context managers see, see `Sweep`.
 
     Raises:
-        ExceptionGroup: clean-ups failed; all of them have run. Raised to who disposed first.
+        ExceptionGroup: clean-ups failed; all of them have run. Only the first caller gets it.
     """
     if dispose_now(node, failure):
         return
-    inside = _within(node, asyncio.current_task())  # the end waits for its own tasks, so they cannot wait for the end
+    inside = _within(node, asyncio.current_task())  # disposal waits for these tasks, so they cannot wait for it
     if node.closing is None:
         node.closed = True
         node.warm.clear()
@@ -79,7 +79,7 @@ async def dispose(node: Node, failure: BaseException | None = None) -> None:
             try:
                 await outlast(node.closing)
             except asyncio.CancelledError:
-                _log_errors(node.closing)  # there is nobody left to raise them to
+                _log_errors(node.closing)  # no caller is left to raise them to
                 raise
             node.closing.result()
         else:
@@ -102,14 +102,14 @@ async def _close(node: Node, failure: BaseException | None) -> None:
             await dispose(scope, failure)
         except ExceptionGroup as group:
             errors += group.exceptions
-    held_by = [task for slot in node.owing or () for task in slot.held_by or ()]
-    sweep = Sweep(_owed(node), after=held_by, failure=failure, together=node.together)
+    held_by = [task for slot in node.pending_cleanups or () for task in slot.held_by or ()]
+    sweep = Sweep(_pending(node), after=held_by, failure=failure, together=node.together)
     await sweep.run(node)
     errors += sweep.errors
     for work in node.deferred or ():
         await work
     await _end_tasks(node)
-    _let_go(node)
+    _release(node)
     _raise_together(node, errors)
 
 
@@ -123,14 +123,14 @@ async def _cancel_builds(node: Node, errors: list[Exception]) -> None:
     if tasks:
         await _bounded_wait(node, tasks)
     errors += (
-        TimeoutError(f"the factory of '{flight.slot.name}' did not end when it was cancelled and was left behind")
+        TimeoutError(f"the factory of '{flight.slot.name}' did not end when it was cancelled and was abandoned")
         for flight in flights
         if not flight.task.done()
     )
 
 
 async def _end_tasks(node: Node) -> None:
-    """Wait for clean-ups of earlier invalidations; whatever else still runs is cancelled."""
+    """Wait for clean-ups of earlier invalidations, then cancel all that still runs."""
     tasks = _running(node)
     if tasks:
         await _bounded_wait(node, tasks)
@@ -144,11 +144,11 @@ async def _bounded_wait(node: Node, tasks: set[asyncio.Task[None]]) -> None:
         async with timeout_after(node.clock, limit):
             await asyncio.wait(tasks)
     except TimeoutError:
-        pass  # the caller sees which are not done
+        pass  # the caller checks which tasks are not done
 
 
-def _owed(node: Node) -> Iterable[tuple[Slot, CleanUp]]:
-    for slot in reversed(tuple(node.owing or ())):
+def _pending(node: Node) -> Iterable[tuple[Slot, CleanUp]]:
+    for slot in reversed(tuple(node.pending_cleanups or ())):
         if node.listeners is not None:
             announce(node, "artifact:disposed", slot.name)
         for cleanup in reversed(slot.cleanups or ()):
@@ -157,8 +157,8 @@ def _owed(node: Node) -> Iterable[tuple[Slot, CleanUp]]:
             yield slot, disposal
 
 
-def _let_go(node: Node) -> None:
-    """Drop every reference, so that a disposed node is freed at once and nobody above remembers it."""
+def _release(node: Node) -> None:
+    """Drop every reference, so that a disposed node is freed at once; parents do not keep it either."""
     if not node.calm:
         announce(node, "container:dispose", "")
         for observer in (node.observers or {}).values():
@@ -174,7 +174,7 @@ def _let_go(node: Node) -> None:
     node.calm = False
     node.warm.clear()
     node.slots.clear()
-    node.owing = node.lenders = node.index = node.scopes = node.observers = None
+    node.pending_cleanups = node.lenders = node.index = node.scopes = node.observers = None
 
 
 def _raise_together(node: Node, errors: list[Exception]) -> None:
@@ -187,13 +187,15 @@ def _raise_together(node: Node, errors: list[Exception]) -> None:
 def _closes_at_once(node: Node) -> bool:
     if node.waits_to_close or node.flights or (node.background is not None and _running(node)):
         return False
-    if node.owing is not None and any(not task.done() for slot in node.owing for task in slot.held_by or ()):
+    if node.pending_cleanups is not None and any(
+        not task.done() for slot in node.pending_cleanups for task in slot.held_by or ()
+    ):
         return False
     return node.scopes is None or all(_closes_at_once(scope) for scope in node.scopes.values())
 
 
 def _running(node: Node) -> set[asyncio.Task[None]]:
-    """Return the node's unfinished tasks, without the one that asks."""
+    """Return the node's unfinished tasks, without the calling one."""
     if node.background is None or not node.background.running:
         return set()
     return {task for task in node.background.running if task is not node.closing and task is not asyncio.current_task()}

@@ -1,7 +1,7 @@
-"""What a container tells its listeners and observers.
+"""The events of a container, its listeners and its observers.
 
-House rules: a listener that raises is logged and harms nobody; nothing here is built before somebody listens; plain
-listener lists, in registration order.
+House rules: an error of a listener is logged and has no other effect; nothing is created before the first listener;
+listeners are plain lists, in registration order.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class ArtifactEvent:
         event: its name, one of `EVENT_NAMES`.
         key: the artifact; empty for `container:dispose`.
         scope: the container's name.
-        duration: seconds the build or clean-up took, where there was one.
-        error: what went wrong, if something did.
+        duration: seconds the build or clean-up took; None for other events.
+        error: the error, if there was one.
     """
 
     event: str
@@ -56,7 +56,7 @@ Listener: TypeAlias = Callable[[ArtifactEvent], Any]
 
 
 class Change(NamedTuple):
-    """What an observer of one artifact is told."""
+    """A change of one artifact, as its observer gets it."""
 
     kind: Literal["built", "replaced", "error", "invalidated"]
     key: str
@@ -65,13 +65,13 @@ class Change(NamedTuple):
 
 
 def check_event(name: str) -> None:
-    """Raise ArtifactInvalid for a name that is no event."""
+    """Raise ArtifactInvalid unless there is an event of this name."""
     if name not in EVENT_NAMES:
         raise ArtifactInvalid(f"there is no event '{name}': {suggest(name, EVENT_NAMES)}", event=name)
 
 
 def call_safely(listener: Callable[[Any], Any], value: Any) -> None:
-    """Call a listener; what it raises is logged, because the artifact is not to blame for who watches it."""
+    """Call a listener; its errors are logged, because they must not fail the artifact."""
     try:
         listener(value)
     except BaseException as error:
@@ -93,13 +93,13 @@ class Observer:
         self.key = key
         self._peek = peek
         self._listeners: list[Callable[[Change], Any]] = []
-        # Weak, so that leaving the `async for` ends the listening at once.
+        # Weak, so that leaving the `async for` stops listening at once.
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._over = False
 
     @property
     def count(self) -> int:
-        """How many listen: subscribers and running `async for` loops."""
+        """The number of listeners: subscribers and running `async for` loops."""
         return len(self._listeners) + len(self._readers)
 
     def get(self) -> Any:
@@ -110,7 +110,7 @@ class Observer:
         """Call `fn(change)` on build, replacement, error and invalidation.
 
         Returns:
-            What ends that; calling it again does nothing.
+            A function that ends the subscription; calling it again does nothing.
         """
         self._listeners.append(fn)
 
@@ -128,7 +128,7 @@ class Observer:
         return reader
 
     def notify(self, change: Change) -> None:
-        """Tell everybody; the container calls this."""
+        """Notify all listeners; the container calls this."""
         for listener in tuple(self._listeners):
             call_safely(listener, change)
         if change.kind in {"built", "replaced"}:
@@ -144,12 +144,12 @@ class Observer:
 
 
 class _Reader:
-    """One `async for` loop: a mailbox that holds the newest value only."""
+    """One `async for` loop: holds the newest value only."""
 
     __slots__ = ("__weakref__", "_fresh", "_observer", "_over", "_value")
 
     def __init__(self, observer: Observer) -> None:
-        self._observer = observer  # keeps the observer alive for as long as somebody loops over it
+        self._observer = observer  # keeps the observer alive while the loop runs
         self._fresh = asyncio.Event()
         self._value: Any = None
         self._over = False

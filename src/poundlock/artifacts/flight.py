@@ -1,11 +1,11 @@
-"""Builds that take time: one task per singleton under construction, joined by whoever wants it.
+"""Builds in flight: one task per singleton being built, shared by all callers that request it (single flight).
 
 House rules:
 
-1. The task belongs to the container, not to who asked first. A waiter that is cancelled only leaves; when the last one
-   has left, the build is cancelled.
-2. A build that waits for another build says so first (`Flight.waits`); if that closes a circle, it raises instead. This
-   one test covers a factory that asks for itself, circles across parents, and circles between tasks.
+1. The task belongs to the container, not to the first requester. A cancelled waiter only stops waiting; when none is
+   left, the build is cancelled.
+2. A build that waits for another build records it first (`Flight.waits`); if that closes a cycle, it raises instead.
+   This one check covers a factory that requests itself, cycles across parents, and cycles between tasks.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ from poundlock.clock import sleep_for, timeout_after
 from poundlock.errors import ArtifactCycle
 from poundlock.model.durations import seconds
 
-_landing: ContextVar[Flight | None] = ContextVar("poundlock_flight", default=None)
-"""The flight whose task this is; set in the clean context of that task."""
+_current: ContextVar[Flight | None] = ContextVar("poundlock_flight", default=None)
+"""The flight that the current task runs; set in the clean context of that task."""
 
 
-def take_off(slot: Slot, asker: Slot | Node, awaitable: Awaitable[Any] | None = None) -> None:
+def start_build(slot: Slot, requester: Slot | Node, awaitable: Awaitable[Any] | None = None) -> None:
     """Start the build of a singleton in a task.
 
     Args:
-        slot: where to.
-        asker: who asked first.
-        awaitable: what the factory gave already, if it has been called.
+        slot: gets the instance.
+        requester: the first requester.
+        awaitable: the result of the factory, if it has been called already.
     """
     node = slot.node
     slot.status = BUILDING
-    slot.asker = asker
+    slot.requester = requester
     slot.awaitable = None
     slot.flight = flight = Flight(slot)
     if node.flights is None:
         node.flights = {}
         node.calm = False
     node.flights[slot] = flight
-    flight.task = node.tasks().start(_fly(flight, awaitable), f"build {slot.name}")
+    flight.task = node.tasks().start(_run_build(flight, awaitable), f"build {slot.name}")
 
 
-async def join(slot: Slot, asker: Slot | Node) -> None:
+async def join(slot: Slot, requester: Slot | Node) -> None:
     """Wait until the build of `slot` has ended.
 
     Raises:
-        ArtifactCycle: that build waits, perhaps through others, for the one that asks.
+        ArtifactCycle: that build waits for the requester, directly or through other builds.
         PoundlockError: the build failed; every waiter gets the same error.
     """
     flight = slot.flight
     if flight is None:
-        raise circle(slot, asker)
-    waiting, through = _standing_still(asker)
+        raise cycle_error(slot, requester)
+    waiting, through = _waiting_build(requester)
     if waiting is not None:
-        if _way(flight, waiting):
-            raise circle(slot, asker)
+        if _wait_path(flight, waiting):
+            raise cycle_error(slot, requester)
         waiting.waits.setdefault(flight, []).append(through)
     waiter = asyncio.get_running_loop().create_future()
     flight.waiters.add(waiter)
@@ -77,7 +77,7 @@ async def join(slot: Slot, asker: Slot | Node) -> None:
         if not flight.waiters and slot.flight is flight:
             _abandon(flight)
     if flight.error is not None:
-        # One error for all waiters: without this its traceback would grow with each of them.
+        # All waiters get one error object; its traceback must not grow with each of them.
         raise flight.error.with_traceback(None)
 
 
@@ -88,27 +88,27 @@ def _abandon(flight: Flight) -> None:
     flight.task.cancel()
 
 
-async def _fly(flight: Flight, awaitable: Awaitable[Any] | None) -> None:
-    """The task of one build: build, and tell whoever waits."""
+async def _run_build(flight: Flight, awaitable: Awaitable[Any] | None) -> None:
+    """The task of one build: build, then wake the waiters."""
     slot = flight.slot
     node, started = slot.node, slot.node.clock.monotonic()
-    _landing.set(flight)
+    _current.set(flight)
     announce(node, "build:start", slot.name)
     while True:
         error: BaseException | None = None
         try:
             instance = await _build(slot, awaitable)
-        except BaseException as raised:  # noqa: BLE001 - the waiters get it; a task of ours does not die of user code
+        except BaseException as raised:  # noqa: BLE001 - the waiters get it; user code must not end this task
             error = raised
         if node.closed:
             error = explain.disposed(node)
         if error is None:
             publish(slot, instance, started)
             break
-        with suppress(asyncio.CancelledError):  # this task ends right below, whatever more is thrown at it
+        with suppress(asyncio.CancelledError):  # this task ends right below in any case
             await discard(slot)
         if flight.abandoned and not node.closed:
-            if flight.waiters:  # somebody asked again while the cancelled build was ending
+            if flight.waiters:  # a new request came while the cancelled build was ending
                 flight.abandoned = False
                 flight.task.uncancel()
                 awaitable = None
@@ -117,12 +117,12 @@ async def _fly(flight: Flight, awaitable: Awaitable[Any] | None) -> None:
             break
         flight.error = fail(slot, error, started)
         break
-    _land(flight)
+    _finish(flight)
 
 
-def _land(flight: Flight) -> None:
+def _finish(flight: Flight) -> None:
     slot = flight.slot
-    slot.flight = slot.asker = None
+    slot.flight = slot.requester = None
     if slot.node.flights is not None:
         del slot.node.flights[slot]
     for waiter in flight.waiters:
@@ -130,12 +130,12 @@ def _land(flight: Flight) -> None:
             waiter.set_result(None)
 
 
-async def build_alone(slot: Slot, asker: Slot | Node, awaitable: Awaitable[Any] | None = None) -> Any:
-    """Build a transient in the task of who asked: nobody shares it."""
+async def build_alone(slot: Slot, requester: Slot | Node, awaitable: Awaitable[Any] | None = None) -> Any:
+    """Build a transient in the task of its requester, because it is not shared."""
     node, started = slot.node, slot.node.clock.monotonic()
-    _check_not_within(slot, asker)
+    _check_not_within(slot, requester)
     slot.status = BUILDING
-    slot.asker = asker
+    slot.requester = requester
     announce(node, "build:start", slot.name)
     try:
         instance = await _build(slot, awaitable)
@@ -151,13 +151,13 @@ async def build_alone(slot: Slot, asker: Slot | Node, awaitable: Awaitable[Any] 
 
 # ---------------------------------------------------------------------------------------------------- attempts
 async def _build(slot: Slot, awaitable: Awaitable[Any] | None) -> Any:
-    """Build until what was read is still what is; the newest state wins, with one build per change at most."""
-    await graph.wait_until_left(slot)
+    """Build until the state that was read is current at the end. Restarts at most once per change."""
+    await graph.wait_until_cleaned(slot)
     for _ in range(STALE_LIMIT):
         try:
             instance = await _build_with_retries(slot, awaitable)
         except Exception:
-            if not slot.stale:  # else what it was built from is gone, and its failure says nothing about what is now
+            if not slot.stale:  # a failure on outdated state says nothing about the current state
                 raise
         else:
             if not slot.stale:
@@ -214,30 +214,30 @@ async def _make(slot: Slot, arguments: dict[str, Any], awaitable: Awaitable[Any]
     return instance
 
 
-# ----------------------------------------------------------------------------------------------------- circles
+# ----------------------------------------------------------------------------------------------------- cycles
 def current_flight() -> Flight | None:
-    """Return the build whose own task is running right now; a task it has started does not count."""
-    flight = _landing.get()
+    """Return the build that runs in the current task; a task started by a factory does not count."""
+    flight = _current.get()
     return flight if flight is not None and asyncio.current_task() is flight.task else None
 
 
-def flight_of(asker: Slot | Node | None) -> Flight | None:
-    """Return the build that stands still while `asker` waits."""
-    return _standing_still(asker)[0]
+def flight_of(requester: Slot | Node | None) -> Flight | None:
+    """Return the build in flight that is blocked while `requester` waits."""
+    return _waiting_build(requester)[0]
 
 
-def _standing_still(asker: Slot | Node | None) -> tuple[Flight | None, tuple[Slot, ...]]:
-    """Return that build, and the transients that lead from it to `asker`."""
+def _waiting_build(requester: Slot | Node | None) -> tuple[Flight | None, tuple[Slot, ...]]:
+    """Return that build, and the transients that lead from it to `requester`."""
     through: list[Slot] = []
-    for each in explain.askers(asker):
+    for each in explain.requesters(requester):
         if each.flight is not None:
             return each.flight, tuple(through[::-1])
         through.append(each)
     return None, ()
 
 
-def _way(start: Flight, goal: Flight) -> list[Slot]:
-    """Return how waiting builds lead from `start` to `goal`, both included, or nothing."""
+def _wait_path(start: Flight, goal: Flight) -> list[Slot]:
+    """Return the path of waiting builds from `start` to `goal`, both included; empty if there is none."""
     came_from: dict[Flight, Flight] = {}
     todo = [start]
     while todo:
@@ -256,30 +256,30 @@ def _way(start: Flight, goal: Flight) -> list[Slot]:
     return []
 
 
-def circle(slot: Slot, asker: Slot | Node | None, through: Sequence[Slot] = ()) -> ArtifactCycle:
-    """Return the error for `asker` wanting `slot`, which waits for `asker`; the path begins and ends with `slot`.
+def cycle_error(slot: Slot, requester: Slot | Node | None, through: Sequence[Slot] = ()) -> ArtifactCycle:
+    """Return the error for a request for `slot`, which waits for `requester`; the path begins and ends with `slot`.
 
     Args:
-        slot: what is wanted.
-        asker: who wants it.
-        through: what leads from `asker` to `slot`, if it is not `asker` itself that needs it.
+        slot: the requested artifact.
+        requester: the artifact or container that requests it.
+        through: the artifacts between `requester` and `slot`, if `requester` does not need it directly.
     """
     between: list[Slot] = []
-    for each in explain.askers(asker):
+    for each in explain.requesters(requester):
         if each is slot:
             break
         between.insert(0, each)
         if slot.flight is not None and each.flight is not None:
             # From here on builds wait for each other, perhaps across tasks.
-            between[:1] = _way(slot.flight, each.flight)[1:]
+            between[:1] = _wait_path(slot.flight, each.flight)[1:]
             break
     return explain.cycle([each.name for each in (slot, *between, *through, slot)])
 
 
-def _check_not_within(slot: Slot, asker: Slot | Node | None) -> None:
-    """Raise if a transient is built for itself: no slot is shared there, so nobody else would notice."""
+def _check_not_within(slot: Slot, requester: Slot | Node | None) -> None:
+    """Raise if a transient needs itself. Transients share no slot, so no other check finds this."""
     names = [slot.name]
-    for each in explain.askers(asker):
+    for each in explain.requesters(requester):
         names.append(each.name)
         if each.recipe is slot.recipe and each.node is slot.node:
             raise explain.cycle(names[::-1])

@@ -1,10 +1,10 @@
-"""Who depends on whom, and what has to go when one of them does.
+"""The graph of dependencies, and what has to be dropped with an artifact.
 
 House rules:
 
-1. A slot knows what it depends on: from its recipe, and from what its factory asked for. The other direction is an
-   index per node, built at the first invalidation and kept up from then on; a node that never invalidates never pays.
-2. Dependents go first, each once: an instance is cleaned up while everything it rests on is still there.
+1. A slot knows its dependencies: from its recipe, and from what its factory requested. The other direction is an index
+   per node, built at the first invalidation and maintained from then on. A node without invalidations has no such cost.
+2. Dependents are dropped first, each once: an instance is cleaned up while everything it depends on still exists.
 3. Dropping is one synchronous step over all of them; only the clean-ups may take time.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from poundlock.artifacts.announce import announce, tell
+from poundlock.artifacts.announce import announce, notify
 from poundlock.artifacts.cleanup import Sweep
 from poundlock.artifacts.node import BUILDING, EMPTY, READY, CleanUp, Node, Slot
 from poundlock.artifacts.recipe import Recipe
@@ -21,7 +21,7 @@ from poundlock.artifacts.recipe import Recipe
 
 # ------------------------------------------------------------------------------------------------------- edges
 def dependencies(slot: Slot) -> Iterator[Slot]:
-    """Yield the singletons a slot rests on; what a transient between them asks for counts as the slot's own."""
+    """Yield the singletons a slot depends on; the dependencies of a transient between them count as the slot's own."""
     yield from _by_signature(slot.node, slot.recipe, ())
     yield from tuple(slot.dependencies or ())
 
@@ -38,19 +38,19 @@ def _by_signature(node: Node, recipe: Recipe, within: tuple[Recipe, ...]) -> Ite
             yield from _by_signature(owner, inner, (*within, inner))
 
 
-def depend(asker: Slot, slot: Slot) -> None:
-    """Note that `asker` has asked for `slot` in its factory's body or by signature."""
-    if asker.dependencies is None:
-        asker.dependencies = {}
-    asker.dependencies[slot] = None
-    if asker.node is not slot.node:
-        asker.node.borrow(slot.node)
-    if asker.node.index is not None and asker.key is not None:
-        asker.node.index.setdefault(slot, {})[asker] = None
+def depend(requester: Slot, slot: Slot) -> None:
+    """Record that `requester` depends on `slot`."""
+    if requester.dependencies is None:
+        requester.dependencies = {}
+    requester.dependencies[slot] = None
+    if requester.node is not slot.node:
+        requester.node.borrow(slot.node)
+    if requester.node.index is not None and requester.key is not None:
+        requester.node.index.setdefault(slot, {})[requester] = None
 
 
 def enter(slot: Slot) -> None:
-    """Put a slot's edges into its node's index."""
+    """Add a slot's edges to its node's index."""
     index = slot.node.index
     if index is not None:
         for dependency in dependencies(slot):
@@ -58,22 +58,22 @@ def enter(slot: Slot) -> None:
 
 
 def forget(slot: Slot) -> list[Slot]:
-    """Take a slot's edges out of the index, because its instance is gone, and return what it rested on."""
-    rested_on = list(dependencies(slot))
+    """Remove a dropped slot's edges from the index, and return what it depended on."""
+    depended_on = list(dependencies(slot))
     index = slot.node.index
     if index is not None:
-        for dependency in rested_on:
+        for dependency in depended_on:
             entered = index.get(dependency)
             if entered is not None:
                 entered.pop(slot, None)
                 if not entered:
                     del index[dependency]
     slot.dependencies = None
-    return rested_on
+    return depended_on
 
 
 def dependents(slot: Slot) -> list[Slot]:
-    """Return who rests directly on a slot, in its own node and in the nodes below."""
+    """Return the direct dependents of a slot, in its own node and in the nodes below."""
     found = list(_index(slot.node).get(slot, ()))
     for reference in tuple(slot.node.borrowers or ()):
         borrower = reference()
@@ -94,7 +94,7 @@ def _index(node: Node) -> dict[Slot, dict[Slot, None]]:
 
 # ------------------------------------------------------------------------------------------------ invalidation
 def affected(slots: Sequence[Slot]) -> list[Slot]:
-    """Return these slots and all that rests on them, dependents before what they rest on, each once."""
+    """Return these slots and all their dependents, each once; a dependent comes before what it depends on."""
     order: list[Slot] = []
     seen: set[Slot] = set()
     for start in slots:
@@ -118,9 +118,9 @@ def affected(slots: Sequence[Slot]) -> list[Slot]:
 def drop(slots: Sequence[Slot]) -> Sweep:
     """Empty these slots in one step and return the sweep of their clean-ups, in the same order.
 
-    A build under way is not stopped: its result has become stale, and it starts again by itself.
+    A build in progress is not stopped: it is marked as stale, and restarts by itself.
     """
-    owed: list[tuple[Slot, CleanUp]] = []
+    pending: list[tuple[Slot, CleanUp]] = []
     ready = [slot for slot in slots if slot.status is READY]
     beneath: dict[Slot, None] = {}
     after: set[asyncio.Task[None]] = set()
@@ -128,14 +128,14 @@ def drop(slots: Sequence[Slot]) -> Sweep:
         if slot.status is BUILDING:
             mark_stale(slot)
         elif slot.status is READY:
-            owed += ((slot, cleanup) for cleanup in reversed(slot.cleanups or ()))
+            pending += ((slot, cleanup) for cleanup in reversed(slot.cleanups or ()))
             after.update(slot.held_by or ())
             beneath.update(dict.fromkeys(_empty(slot)))
-    return Sweep(owed, ready, beneath, after)
+    return Sweep(pending, ready, beneath, after)
 
 
 def _empty(slot: Slot) -> list[Slot]:
-    """Empty a slot and return what it rested on."""
+    """Empty a slot and return what it depended on."""
     node = slot.node
     slot.status = EMPTY
     slot.previous = slot.instance if slot.recipe.context is not None else None
@@ -144,31 +144,31 @@ def _empty(slot: Slot) -> list[Slot]:
     if node.slots.get(slot.key) is slot:
         node.warm.pop(slot.key, None)
         node.warm.pop(slot.recipe.template.key, None)
-    if node.owing is not None and slot.disposals is None:
-        node.owing.pop(slot, None)
-    rested_on = forget(slot)
+    if node.pending_cleanups is not None and slot.disposals is None:
+        node.pending_cleanups.pop(slot, None)
+    depended_on = forget(slot)
     slot.unwatch()
     node.invalidations += 1
     if node.listeners is not None or node.observers is not None:
         announce(node, "artifact:invalidated", slot.name)
-        tell(slot, "invalidated")
-    return rested_on
+        notify(slot, "invalidated")
+    return depended_on
 
 
 def mark_stale(slot: Slot) -> None:
-    """What a build has read is no longer so; tell it, and let it start again when it is done."""
+    """What a build has read has changed: set its `cancelled` event, and let it restart when it is done."""
     slot.stale = True
     if slot.cancelled is not None:
         slot.cancelled.set()
 
 
 def invalidate_soon(slot: Slot) -> None:
-    """Drop a slot and what rests on it; clean-ups that take waiting run in a task of the slot's node."""
+    """Drop a slot and its dependents; clean-ups that have to be awaited run in a task of the slot's node."""
     drop(affected([slot])).soon(slot.node)
 
 
-async def wait_until_left(slot: Slot) -> None:
-    """Wait for the clean-ups of the instance before."""
-    if slot.leaving is not None:
-        await asyncio.wait({slot.leaving})
-        slot.leaving = None
+async def wait_until_cleaned(slot: Slot) -> None:
+    """Wait for the clean-ups of the previous instance."""
+    if slot.cleaning is not None:
+        await asyncio.wait({slot.cleaning})
+        slot.cleaning = None

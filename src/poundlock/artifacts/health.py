@@ -1,4 +1,4 @@
-"""Asking what was built whether it is well."""
+"""Health checks of built artifacts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from poundlock.guard import ends
 
 
 class Health(NamedTuple):
-    """What a ping gave.
+    """The result of a ping.
 
     Attributes:
-        ok: whether the artifact is well.
-        error: what the ping raised; TimeoutError if it did not answer in time; None if it only said no.
+        ok: whether the artifact is healthy.
+        error: what the ping raised; TimeoutError if it did not answer in time; None if it returned False.
         seconds: how long it took.
     """
 
@@ -27,7 +27,7 @@ class Health(NamedTuple):
 
 
 async def health(node: Node, timeout: float) -> dict[str, Health]:
-    """Ping everything that is built here and has a ping, all at once; never builds."""
+    """Ping all built artifacts of this node that have a ping, concurrently. Never builds."""
     if node.closed:
         raise explain.disposed(node)
     asked = [slot for slot in node.all_slots() if slot.status is READY and slot.recipe.template.health is not None]
@@ -43,14 +43,14 @@ async def _ping(slot: Slot, timeout: float) -> Health:
     well = False
     try:
         async with timeout_after(clock, timeout):
-            well = await _asked(ping, slot.instance) is not False
-    except BaseException as raised:  # whatever a ping raises is its answer
+            well = await _requested(ping, slot.instance) is not False
+    except BaseException as raised:  # an error of the ping is its result
         if ends(raised, task):
             raise
         error = raised
     return Health(well, error, clock.monotonic() - started)
 
 
-async def _asked(ping: Callable[[Any], Any] | None, instance: Any) -> Any:
+async def _requested(ping: Callable[[Any], Any] | None, instance: Any) -> Any:
     answer: Any = ping(instance) if ping is not None else None
     return await answer if hasattr(answer, "__await__") else answer

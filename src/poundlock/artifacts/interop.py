@@ -1,12 +1,12 @@
-"""Both ways between this container and dependency-injector.
+"""Conversion between this container and dependency-injector, in both directions.
 
 House rules:
 
-1. This is the only file that imports dependency-injector, and it is imported when somebody first needs it.
-2. Its pitfalls stay on its side: a shared future is never awaited unshielded, async mode is set and not guessed, ids
-   are checked before they become attributes, and no run's container is ever linked into a provider.
+1. This is the only file that imports dependency-injector, and it is imported on first use.
+2. It avoids that library's pitfalls: a shared future is never awaited unshielded, async mode is set and not guessed,
+   ids are checked before they become attributes, and a run's container is never linked into a provider.
 3. The stack of overrides of an artifact is that of its provider, so `container.override(...)` and
-   `container.provider(key).override(...)` are one and the same thing.
+   `container.provider(key).override(...)` do the same.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from poundlock.errors import ArtifactInvalid
 
 # ------------------------------------------------------------------------------------- our artifacts, as providers
 class Artifact(providers.Provider[Any]):
-    """A dependency-injector provider that gives an artifact of a container.
+    """A dependency-injector provider that returns an artifact of a container.
 
-    It can be injected into factories, wired with `@inject`, put into declarative containers and overridden. Where the
-    artifact, or something it needs by annotation, is asynchronous, it gives awaitables, always.
+    It can be injected into factories, wired with `@inject`, put into declarative containers and overridden. If the
+    artifact, or something it needs by annotation, is asynchronous, it always returns an awaitable.
     """
 
     def __init__(self, node: Node, name: str) -> None:
@@ -51,7 +51,7 @@ class Artifact(providers.Provider[Any]):
         return self.provide(args, kwargs)
 
     def provide(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the artifact as the container has it, overridden or not."""
+        """Return the artifact of the container, overridden or not."""
         if args or kwargs:
             raise ArtifactInvalid(f"'{self.name}' takes no arguments here: use require(key, params=...)", key=self.name)
         if not self.is_async_mode_enabled():
@@ -62,32 +62,32 @@ class Artifact(providers.Provider[Any]):
         return self._node.tasks().start(self._node.obtain(self.name, None, self._node), f"provide {self.name}")
 
     def __deepcopy__(self, memo: dict[Any, Any] | None) -> Artifact:
-        """Return itself: the artifact lives in its container, whichever dependency-injector container refers to it."""
+        """Return itself: the artifact belongs to its container, also if that library copies its own container."""
         return self
 
     @property
     def related(self) -> Iterator[providers.Provider[Any]]:
-        """Yield the providers of what the artifact asks for by annotation."""
+        """Yield the providers of what the artifact requests by annotation."""
         yield from self.overridden
         found = self._node.find(self.name)
         for need in found[1].needs if found is not None else ():
             if self._node.find(need.key) is not None:
                 yield provider_of(self._node, need.key)
 
-    # Each of these changes the stack; the node follows.
+    # Each of these changes the stack; `_follow` applies the change to the node.
     def override(self, provider: Any) -> Any:
-        """Put a provider, or a value, in the artifact's place."""
+        """Replace the artifact by a provider or a value."""
         context: Any = super().override(provider)
         self._follow()
         return context
 
     def reset_last_overriding(self) -> None:
-        """Take the last replacement away."""
+        """Remove the last replacement."""
         super().reset_last_overriding()
         self._follow()
 
     def reset_override(self) -> None:
-        """Take all replacements away."""
+        """Remove all replacements."""
         super().reset_override()
         self._follow()
 
@@ -101,13 +101,13 @@ class Artifact(providers.Provider[Any]):
         self._pending = place_override(self._node, self.name, recipe)
 
     async def settled(self) -> None:
-        """Wait for the clean-ups that the last change of the stack has caused."""
+        """Wait for the clean-ups caused by the last change of the stack."""
         if self._pending is not None:
             await asyncio.wait({self._pending})
 
 
 class Replacement(providers.Provider[Any]):
-    """Stands in an artifact's stack of overrides for a factory or value of the user's."""
+    """A factory or value of the user, as an entry in an artifact's stack of overrides."""
 
     def __init__(self, artifact: Artifact, recipe: Recipe) -> None:
         super().__init__()
@@ -122,10 +122,10 @@ class Replacement(providers.Provider[Any]):
 
 
 def provider_of(node: Node, key: Key) -> Artifact:
-    """Return the provider of a key as this node sees it; always the same one.
+    """Return the provider of a key for this node; always the same object.
 
     Raises:
-        ArtifactNotFound: nobody has the key.
+        ArtifactNotFound: no container has the key.
     """
     found = node.find(key)
     if found is None:
@@ -140,7 +140,7 @@ def provider_of(node: Node, key: Key) -> Artifact:
 
 
 def as_dynamic_container(node: Node) -> containers.DynamicContainer:
-    """Return a dependency-injector container with a provider per key, here and above, that can name an attribute."""
+    """Return a dependency-injector container with one provider per key, here and above, that is a valid attribute."""
     made = containers.DynamicContainer()
     taken = set(dir(made))
     for place in (node, *node.above()):
@@ -190,7 +190,7 @@ def _as_provider(artifact: Artifact, node: Node, replacement: Any) -> providers.
 
 
 def is_factory(replacement: Any) -> bool:
-    """Whether a replacement is a factory: a function, method, class or partial. A mock, though callable, is a value."""
+    """Whether a replacement is a factory: a function, method, class or partial. A mock is callable, but a value."""
     return inspect.isroutine(replacement) or isinstance(replacement, type | functools.partial)
 
 
@@ -204,10 +204,10 @@ def _takes_waiting(node: Node, key: Key, seen: set[Recipe]) -> bool:
 
 # ------------------------------------------------------------------------------------- their providers, as artifacts
 class ProviderSet(TemplateSet):
-    """The providers of a dependency-injector container as recipes, looked up anew each time.
+    """The providers of a dependency-injector container as recipes, looked up on every request.
 
-    The providers keep their own lifetimes, so each is a transient here: it is called on every resolution. A nested
-    container's providers are found by a dotted key ("gateways.database").
+    The providers manage their own lifetimes, so each is a transient here: it is called on every resolution. The
+    providers of a nested container have a dotted key ("gateways.database").
     """
 
     __slots__ = ("_container", "_known")
@@ -258,20 +258,21 @@ def provider_set(container: Any) -> ProviderSet:
     """Return a dependency-injector container, or its class, as a set of recipes.
 
     Raises:
-        ArtifactInvalid: it is no such container.
+        ArtifactInvalid: it is not such a container.
     """
     is_class = isinstance(container, type) and issubclass(container, containers.DeclarativeContainer)
     if not is_class and not isinstance(container, containers.Container | containers.DynamicContainer):
         raise ArtifactInvalid(
-            f"{container!r} cannot be a parent: give an ArtifactContainer or a dependency-injector container"
+            f"{container!r} cannot be a parent: pass an ArtifactContainer or a dependency-injector container"
         )
     return ProviderSet(container)
 
 
 def from_provider(provider: providers.Provider[Any]) -> Factory:
-    """Return a factory that asks a provider.
+    """Return a factory that calls a provider.
 
-    An asynchronous Singleton gives everybody the same future, and who cancels it cancels it for all: so it is shielded.
+    An asynchronous Singleton returns the same future to all callers. It is shielded, because one cancelled caller would
+    cancel it for all.
     """
 
     def ask() -> Any:

@@ -1,4 +1,4 @@
-"""Invalidating on purpose: drop, clean up, and build again if asked to."""
+"""Explicit invalidation: drop, clean up, and rebuild if requested."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from poundlock.artifacts.node import READY, Node, Slot
 
 
 async def invalidate(node: Node, key: Key, rebuild: bool) -> None:
-    """Drop a key and what rests on it, wait for the clean-ups, and build again if asked to.
+    """Drop a key and what depends on it, wait for the clean-ups, and rebuild if requested.
 
     Raises:
-        ArtifactNotFound: nobody has the key.
+        ArtifactNotFound: no container has the key.
         ExceptionGroup: clean-ups failed; all have run, and nothing was rebuilt.
     """
     if node.closed:

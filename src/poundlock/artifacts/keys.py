@@ -1,6 +1,6 @@
-"""What names an artifact, and how a parameter asks for one.
+"""Keys of artifacts, and how a parameter asks for one.
 
-House rule: a key is a string or a class; everywhere inside this room it is the string.
+House rule: users pass a string or a class; inside this package a key is always the string.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid
 
 Key: TypeAlias = str | type[Any]
-"""A string, or a class, which stands for its qualified name."""
+"""A string, or a class; a class means its qualified name."""
 
 
 def key_name(key: Key) -> str:
-    """Return the name a key stands for: itself, or a class's module and qualified name.
+    """Return a key as a string: itself, or a class's module and qualified name.
 
     Raises:
-        ArtifactInvalid: it is neither a string with something in it nor a class.
+        ArtifactInvalid: it is neither a non-empty string nor a class.
     """
     if isinstance(key, str) and key:
         return key
     if isinstance(key, type):
         return f"{key.__module__}.{key.__qualname__}"
-    raise ArtifactInvalid(f"{key!r} cannot name an artifact: use a string that is not empty, or a class")
+    raise ArtifactInvalid(f"{key!r} cannot name an artifact: use a non-empty string or a class")
 
 
 @documented

@@ -1,7 +1,7 @@
-"""Calling a factory, and noting how it ended.
+"""Call a factory, and record the result.
 
-House rule: nothing is written to a slot before its factory has succeeded, but for its status and who asked. A failed
-build leaves the slot empty, with its clean-ups run: an error is never cached.
+House rule: before its factory has succeeded, a slot gets only a status and a requester. A failed build leaves the slot
+empty, with its clean-ups run: an error is never cached.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from poundlock.artifacts import explain, graph, reactive
-from poundlock.artifacts.announce import announce, tell
+from poundlock.artifacts.announce import announce, notify
 from poundlock.artifacts.cleanup import (
     ExitAsyncManager,
     ExitManager,
@@ -29,17 +29,17 @@ from poundlock.errors import PoundlockError
 from poundlock.guard import for_the_process
 
 STALE_LIMIT: Final = 10
-"""How often one build starts again because what it read has changed meanwhile."""
+"""How often one build restarts because the state it read has changed."""
 
 
 def call(slot: Slot, arguments: dict[str, Any]) -> Any:
-    """Call the factory; gives the instance, or an awaitable of it."""
+    """Call the factory and return the instance, or an awaitable of it."""
     recipe = slot.recipe
     if recipe.context is not None:
         arguments[recipe.context] = FactoryContext(slot)
     if recipe.params is not None:
         arguments[recipe.params] = slot.params
-    # What is built for others, and outlives who asked, must not see the asker's context variables.
+    # A singleton is shared and outlives its requester, so it must not see the requester's context variables.
     made = recipe.factory(**arguments) if slot.key is None else Context().run(recipe.factory, **arguments)
     kind = recipe.kind
     if kind is Kind.FUNCTION or kind is Kind.COROUTINE:
@@ -74,14 +74,14 @@ async def _enter(slot: Slot, manager: Any) -> Any:
 
 
 def check_product(slot: Slot, instance: Any) -> None:
-    """Raise ArtifactInvalid unless this is what the template promises; None never is."""
+    """Raise ArtifactInvalid if the instance is None or not of the template's type."""
     if instance is None or (slot.recipe.expected is not None and not isinstance(instance, slot.recipe.expected)):
         raise explain.wrong_product(slot, instance)
 
 
-# ------------------------------------------------------------------------------------------------- how it ended
+# -------------------------------------------------------------------------------------------------- the result
 def publish(slot: Slot, instance: Any, started: float) -> None:
-    """Put an instance into its slot, and tell."""
+    """Put an instance into its slot, and notify."""
     node, key = slot.node, slot.key
     replaced = slot.builds > 0
     slot.instance = instance
@@ -89,7 +89,7 @@ def publish(slot: Slot, instance: Any, started: float) -> None:
     slot.builds += 1
     node.builds += 1
     slot.seconds = node.clock.monotonic() - started
-    slot.asker = slot.error = slot.previous = None
+    slot.requester = slot.error = slot.previous = None
     if key is None:
         return
     if node.slots.get(key) is slot and type(key) is str:
@@ -97,18 +97,18 @@ def publish(slot: Slot, instance: Any, started: float) -> None:
         if slot.recipe.template.key is not key:
             node.warm[slot.recipe.template.key] = instance
     if slot.cleanups is not None or slot.disposals is not None:
-        node.owe(slot)
+        node.add_pending(slot)
     if node.index is not None:
         graph.enter(slot)
     if not node.calm:
         announce(node, "build:complete", slot.name, duration=slot.seconds)
-        tell(slot, "replaced" if replaced else "built", instance=instance)
+        notify(slot, "replaced" if replaced else "built", instance=instance)
     if slot.streams is not None:
         reactive.start_streams(slot)
 
 
 def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
-    """Mark a slot as not built, tell, and return the error to raise: a Poundlock error as it is, any other wrapped."""
+    """Mark a slot as not built, notify, and return the error to raise: a Poundlock error unchanged, others wrapped."""
     failure: BaseException = error
     if not isinstance(error, PoundlockError) and not for_the_process(error):
         failure = explain.failed(slot, error)
@@ -116,28 +116,28 @@ def fail(slot: Slot, error: BaseException, started: float) -> BaseException:
     node = slot.node
     slot.status = EMPTY
     slot.error = failure
-    slot.asker = None
+    slot.requester = None
     node.failures += 1
     if not node.calm:
         announce(node, "build:error", slot.name, duration=node.clock.monotonic() - started, error=failure)
-        tell(slot, "error", error=failure)
+        notify(slot, "error", error=failure)
     return failure
 
 
 async def discard(slot: Slot) -> None:
-    """Undo what one attempt left behind."""
+    """Undo one attempt: run its clean-ups, drop its edges and subscriptions."""
     task = discard_soon(slot)
     if task is not None:
         await outlast(task)
 
 
 def discard_soon(slot: Slot) -> asyncio.Task[None] | None:
-    """Undo what one attempt left behind; what takes waiting goes on in the task that is returned."""
+    """The same without waiting: clean-ups that have to be awaited run in the returned task."""
     left = [*(slot.disposals or ()), *(slot.cleanups or ())]
     slot.cleanups = slot.disposals = slot.streams = slot.cancelled = None
     slot.stale = False
-    rested_on = graph.forget(slot)
+    depended_on = graph.forget(slot)
     slot.unwatch()
     if not left:
         return None
-    return Sweep(((slot, cleanup) for cleanup in reversed(left)), [slot], rested_on).soon(slot.node)
+    return Sweep(((slot, cleanup) for cleanup in reversed(left)), [slot], depended_on).soon(slot.node)

@@ -1,15 +1,14 @@
-"""What a container holds. Data only; the verbs are in the files named after them.
+"""The data of a container; the operations are in the files named after them.
 
 House rules:
 
-1. A node that builds nothing owns nothing but a few dictionaries. Whatever only some containers need stands as a class
-   attribute that means "none yet" and becomes an instance attribute on first use: a container per run costs a
-   microsecond.
-2. `warm` is the fast path: key -> instance of every built singleton without params, and nothing else. Whoever drops an
-   instance takes it out of `warm` in the same breath.
-3. A slot is the place of one artifact in one node, for as long as the node lives; instances come and go in it.
-   Dependencies are edges between slots. A transient gets a slot of its own that no dictionary knows.
-4. Attributes without underscore are this room's business, not the users': they go through `ArtifactContainer`.
+1. A node that builds nothing owns only a few dictionaries. What only some containers need is a class attribute that
+   means "none yet", and becomes an instance attribute on first use: a container per run costs a microsecond.
+2. `warm` is a cache: key -> instance of every built singleton without params, and nothing else. Code that drops an
+   instance removes it from `warm` in the same step, without an await between.
+3. A slot is the place of one artifact in one node, as long as the node exists; its instances change. Dependencies are
+   edges between slots. A transient gets a slot of its own that is in no dictionary.
+4. Attributes without underscore are internal to this package; users go through `ArtifactContainer`.
 """
 
 from __future__ import annotations
@@ -30,31 +29,31 @@ from poundlock.artifacts.templates import TemplateSet
 from poundlock.clock import Clock, SystemClock
 
 CleanUp: TypeAlias = Callable[..., Any]
-"""Called without arguments; those of `cleanup.py` also take the failure that ends what they clean up."""
+"""Called without arguments; those of `cleanup.py` also take the failure of the work that used the artifact."""
 
 
 class StateSource(Protocol):
-    """What a container asks of a state store; `poundlock.state.StateStore` is one."""
+    """What a container needs from a state store; `poundlock.state.StateStore` is one."""
 
     def get(self) -> Any:
         """Return the current state, read-only or detached."""
 
     def select(self, selector: Any) -> Any:
-        """Return what a dotted path, or a function of the state, gives."""
+        """Return the value at a dotted path, or of a function of the state."""
 
     def subscribe(self, paths: Any, fn: Callable[[Any], Any]) -> Callable[[], None]:
-        """Call `fn` after each commit that touches one of the paths; returns what ends that."""
+        """Call `fn` after each commit that touches one of the paths; returns a function that ends this."""
 
 
 class Status(enum.Enum):
-    """Where an artifact stands."""
+    """The status of a slot."""
 
     EMPTY = "empty"
     BUILDING = "building"
     READY = "ready"
 
 
-# Reading a member of an enum class costs a look-up in its metaclass each time; these are read on every build.
+# Reading an enum member costs a look-up in the metaclass; these are read on every build.
 EMPTY, BUILDING, READY = Status.EMPTY, Status.BUILDING, Status.READY
 
 
@@ -62,10 +61,10 @@ class Slot:
     """The place of one artifact in one node."""
 
     __slots__ = (
-        "asker",
         "awaitable",
         "builds",
         "cancelled",
+        "cleaning",
         "cleanups",
         "dependencies",
         "disposals",
@@ -74,12 +73,12 @@ class Slot:
         "held_by",
         "instance",
         "key",
-        "leaving",
         "node",
         "params",
         "previous",
         "reads_all",
         "recipe",
+        "requester",
         "seconds",
         "selections",
         "stale",
@@ -91,30 +90,30 @@ class Slot:
         self.node = node
         self.recipe = recipe
         self.key = key
-        """Where it stands in `node.slots`; None for a transient."""
+        """Its key in `node.slots`; None for a transient."""
         self.params = params
         self.status = EMPTY
         self.instance: Any = None
-        self.asker: Slot | Node | None = None
-        """While building: who asked first, an artifact or a container. These links are the chain of an error."""
+        self.requester: Slot | Node | None = None
+        """While building: the first requester, an artifact or a container. These links form the chain of an error."""
         self.awaitable: Awaitable[Any] | None = None
-        """While building: what the factory has given already, where that has to be awaited."""
+        """While building: the awaitable that the factory returned, if it has been called already."""
         self.flight: Flight | None = None
-        """While building in a task: that build, which others can join."""
+        """While building in a task: that build, which other callers can join."""
         self.dependencies: dict[Slot, None] | None = None
-        """What the factory asked for in its body; what its parameters ask for is known from the recipe."""
+        """What the factory requested in its body; what its parameters request is known from the recipe."""
         self.cleanups: list[CleanUp] | None = None
         self.disposals: list[CleanUp] | None = None
         self.selections: list[Any] | None = None
         self.reads_all = False
-        """The factory has looked at the whole state; kept for the bundle's hash."""
+        """The factory has read the whole state; needed for the bundle's hash."""
         self.streams: list[Any] | None = None
-        self.leaving: asyncio.Task[None] | None = None
-        """Runs the clean-ups of the instance before; the next build waits for it."""
+        self.cleaning: asyncio.Task[None] | None = None
+        """Runs the clean-ups of the previous instance; the next build waits for it."""
         self.held_by: set[asyncio.Task[None]] | None = None
-        """Run clean-ups of what rested on this instance; its own come after them."""
+        """Tasks that run clean-ups of former dependents of this instance; its own clean-ups run after them."""
         self.stale = False
-        """Something this build has read has changed since; its result will be thrown away."""
+        """What this build has read has changed since; its result will be discarded."""
         self.cancelled: asyncio.Event | None = None
         self.previous: Any = None
         self.builds = 0
@@ -123,16 +122,16 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """The key, with the cache key of its params if it has some."""
+        """The key, with the cache key of its params if it has any."""
         return f"{self.recipe.name}[{self.key[1]!r}]" if isinstance(self.key, tuple) else self.recipe.name
 
     @property
-    def is_leaving(self) -> bool:
-        """Whether the instance before is still being cleaned up."""
-        return self.leaving is not None and not self.leaving.done()
+    def is_being_cleaned(self) -> bool:
+        """Whether clean-ups of the previous instance still run."""
+        return self.cleaning is not None and not self.cleaning.done()
 
     def take_over_selections(self, transient: Slot) -> None:
-        """Let this artifact be invalidated by what a transient made for it has read."""
+        """Take over the selections of a transient that was made for this artifact."""
         for selection in transient.selections or ():
             selection.slot = self
         self.selections = [*(self.selections or ()), *(transient.selections or ())] or None
@@ -150,18 +149,18 @@ class Slot:
 
 
 class Value(NamedTuple):
-    """Something put in ready-made."""
+    """A value that was added ready-made."""
 
     key: Key
     instance: Any
 
     def recipe(self) -> Recipe:
-        """Return the recipe that gives it, for the rare case that somebody asks."""
+        """Return a recipe that returns it; rarely needed."""
         return Recipe(ArtifactTemplate(self.key, lambda: self.instance, type=type(self.instance)))
 
 
 class Flight:
-    """A build that runs in a task of its own, so that no single waiter's cancellation ends it."""
+    """A build that runs in its own task, so that the cancellation of one waiter does not end it."""
 
     __slots__ = ("abandoned", "error", "slot", "task", "waiters", "waits")
 
@@ -170,18 +169,18 @@ class Flight:
         self.task: asyncio.Task[None]
         self.waiters: set[asyncio.Future[None]] = set()
         self.waits: dict[Flight, list[tuple[Slot, ...]]] = {}
-        """Other builds that this one waits for; a path back to itself would be a circle.
+        """Other builds that this one waits for; a path back to itself would be a cycle.
 
-        For each wait, the transients through which this one asks: they have no build of their own, and belong into the
-        path of a circle all the same. Noted here because a transient forgets who asked for it when it ends.
+        For each wait, the transients between the two builds: they have no flight of their own, but belong to the path
+        of a cycle. Recorded here because a transient loses its requester when it ends.
         """
         self.error: BaseException | None = None
         self.abandoned = False
-        """The last waiter left, so it was cancelled."""
+        """It was cancelled because no waiter was left."""
 
 
 class Tasks:
-    """The tasks a node has started: strong references, and one place to wait for them."""
+    """The tasks of a node: strong references, and one place to wait for them."""
 
     __slots__ = ("running",)
 
@@ -189,7 +188,7 @@ class Tasks:
         self.running: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run `work` in a task, in a clean context: what it builds outlives whoever asked for it."""
+        """Run `work` in a task, in a clean context, because what it builds outlives the requester."""
         task = asyncio.get_running_loop().create_task(work, name=name, context=Context())
         self.running.add(task)
         task.add_done_callback(self.running.discard)
@@ -200,37 +199,37 @@ _NO_TEMPLATES = TemplateSet()
 
 
 class Node:
-    """What a container holds; see the rules at the top of this file."""
+    """The data of a container; see the rules at the top of this file."""
 
     clock: Clock = SystemClock()
     closed = False
     calm = True
-    """Nobody listens, overrides, invalidates or waits here, so plain singletons may be built in passing."""
+    """No listeners, overrides, invalidations or waiters here, so the fast path may build plain singletons."""
     loop: asyncio.AbstractEventLoop | None = None
-    """The event loop it was first used on; another one is refused."""
+    """The event loop of the first use; calls from another one are refused."""
     allow_select = True
     cleanup_timeout: float | None = 30.0
     owns_templates = False
     together = False
-    """Its artifacts succeed or fail as one: a clean-up that fails at the end is a failure for those after it."""
-    owing: dict[Slot, None] | None = None
+    """Its artifacts succeed or fail together: a clean-up that fails at the end is a failure for those after it."""
+    pending_cleanups: dict[Slot, None] | None = None
     """Slots with clean-ups to run, in order of completion."""
     selects = False
-    """An artifact here has selected state, so that something has to be unsubscribed at the end."""
+    """An artifact here has selected state, so that disposal has to unsubscribe it."""
     waits_to_close = False
     """A clean-up may have to be awaited."""
     flights: dict[Slot, Flight] | None = None
     index: dict[Slot, dict[Slot, None]] | None = None
-    """Who in this node depends on a slot; kept from the first invalidation on."""
+    """The dependents of a slot in this node; maintained from the first invalidation on."""
     borrowers: set[weakref.ref[Node]] | None = None
     """Nodes below with artifacts that depend on artifacts here."""
     lenders: dict[Node, weakref.ref[Node]] | None = None
     """Nodes above whose `borrowers` this node is among."""
     overrides: dict[str, Recipe] | None = None
     shelf: dict[str, dict[Hashable, Slot]] | None = None
-    """What overrides have set aside."""
+    """The original slots that overrides have set aside."""
     providers: dict[str, Any] | None = None
-    """dependency-injector providers of artifacts here, as far as somebody asked for one."""
+    """dependency-injector providers of artifacts here, created on request."""
     values: dict[str, Value | Recipe] | None = None
     listeners: dict[str, list[Listener]] | None = None
     observers: dict[Hashable, Observer] | None = None
@@ -261,7 +260,7 @@ class Node:
         self.source = state
         self.warm: dict[Any, Any] = {}
         self.slots: dict[Hashable, Slot | None] = {}
-        """None stands for an artifact built in passing; `slot` and `all_slots` give it a slot."""
+        """None means an artifact built on the fast path; `slot` and `all_slots` create its slot."""
         if clock is not None:
             self.clock = clock
         if not allow_select:
@@ -271,7 +270,7 @@ class Node:
 
     # ------------------------------------------------------------------------------------------------ look-ups
     def own(self, key: Key) -> Recipe | None:
-        """Return the recipe this node itself has for a key: an override, a value put in, or a template."""
+        """Return this node's own recipe for a key: of an override, of an added value, or of a template."""
         if self.overrides is None and self.values is None:
             return self.templates.get(key) if type(key) is str else self.templates.find(key)
         name = key_name(key)
@@ -286,7 +285,7 @@ class Node:
         return recipe if recipe is None or self.overrides is None else self.overrides.get(recipe.name, recipe)
 
     def find(self, key: Key) -> tuple[Node, Recipe] | None:
-        """Return who has the recipe of a key, and the recipe: this node, else its parents in their order."""
+        """Return the node that has a key, and its recipe: this node, else the parents in their order."""
         recipe = self.own(key)
         if recipe is not None:
             return self, recipe
@@ -297,7 +296,7 @@ class Node:
         return None
 
     def slot(self, recipe: Recipe) -> Slot:
-        """Return the slot of a singleton without params, made on first use."""
+        """Return the slot of a singleton without params, created on first use."""
         name = recipe.name
         slot = self.slots.get(name)
         if slot is not None:
@@ -312,11 +311,11 @@ class Node:
             slot.builds = 1
             self.builds += 1
         else:
-            slot.status = BUILDING  # in passing, further up on this very stack
+            slot.status = BUILDING  # on the fast path, further up on this call stack
         return slot
 
     def slots_of(self, recipe: Recipe) -> list[Slot]:
-        """Return the slots that a recipe has here: one, or with `param_key` one per key."""
+        """Return the slots of a recipe here: one, or with `param_key` one per key."""
         if recipe.param_key is None:
             return [self.slot(recipe)] if recipe.name in self.slots else []
         return [slot for slot in self.all_slots() if slot.recipe is recipe]
@@ -333,17 +332,17 @@ class Node:
         return slots
 
     def known(self) -> list[str]:
-        """Return the keys of this very node."""
+        """Return the keys of this node itself."""
         return [*self.templates.names(), *(self.values or ())]
 
     def above(self) -> Iterator[Node]:
-        """Yield the nodes that keys fall back to, in the order they are asked; one reachable twice comes twice."""
+        """Yield all parents, direct and indirect, in the order of look-up; one reachable twice comes twice."""
         for parent in self.parents:
             yield parent
             yield from parent.above()
 
     def store(self) -> Any:
-        """Return the state store, made on first use if a maker was given; None if there is none."""
+        """Return the state store; if a function was given, it is called on first use. None if there is none."""
         if callable(self.source):
             self.source = self.source()
         return self.source
@@ -355,14 +354,14 @@ class Node:
             self.background = Tasks()
         return self.background
 
-    def owe(self, slot: Slot) -> None:
-        """Remember that `slot` has clean-ups, as the newest."""
-        if self.owing is None:
-            self.owing = {}
-        self.owing[slot] = None
+    def add_pending(self, slot: Slot) -> None:
+        """Record that `slot` has clean-ups, as the newest."""
+        if self.pending_cleanups is None:
+            self.pending_cleanups = {}
+        self.pending_cleanups[slot] = None
 
     def borrow(self, lender: Node) -> None:
-        """Let a node above know that artifacts here depend on its artifacts."""
+        """Record in a parent that artifacts here depend on its artifacts."""
         if self.lenders is None:
             self.lenders = {}
         if lender not in self.lenders:
@@ -374,21 +373,21 @@ class Node:
 
     # ------------------------------------------------------------------------------- what the container adds
     def as_parent(self, parent: Any) -> Node:
-        """Return a parent as a node; dependency-injector is imported only for what is none of ours."""
+        """Return a parent as a node; dependency-injector is imported only for a container of that library."""
         raise NotImplementedError
 
-    async def obtain(self, key: Key, params: Any, asker: Slot | Node) -> Any:
-        """Return an instance, built if need be, on behalf of `asker`."""
+    async def obtain(self, key: Key, params: Any, requester: Slot | Node) -> Any:
+        """Return an instance, built if need be, on behalf of `requester`."""
         raise NotImplementedError
 
-    def obtain_now(self, key: Key, params: Any, asker: Slot | Node) -> Any:
-        """Return an instance without waiting, on behalf of `asker`."""
+    def obtain_now(self, key: Key, params: Any, requester: Slot | Node) -> Any:
+        """Return an instance without waiting, on behalf of `requester`."""
         raise NotImplementedError
 
     def __del__(self) -> None:
-        if self.owing and not self.closed:
+        if self.pending_cleanups and not self.closed:
             warnings.warn(
-                f"container '{self.name}' was collected without dispose() while it owed clean-ups: "
+                f"container '{self.name}' was collected without dispose() with clean-ups still to run: "
                 f"use `async with`, or await dispose()",
                 ResourceWarning,
                 stacklevel=2,

@@ -1,4 +1,4 @@
-"""What makes an artifact move by itself: selections of state, and streams of new values."""
+"""What changes an artifact from outside: selections of state, and streams of new values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from poundlock.artifacts import explain, graph
-from poundlock.artifacts.announce import announce, tell
+from poundlock.artifacts.announce import announce, notify
 from poundlock.artifacts.cleanup import add_cleanup
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
@@ -18,13 +18,13 @@ from poundlock.guard import ends, log_text
 
 # --------------------------------------------------------------------------------------------------- selections
 class Selection:
-    """Something an artifact has read from state, watched for as long as the instance lives.
+    """A value an artifact has read from state, watched for as long as the instance exists.
 
     Attributes:
-        slot: whose it is; a transient hands it over to the artifact it was made for.
+        slot: its owner; a transient passes it on to the artifact it was made for.
         selector: a dotted path, or a function of the state.
         paths: what it reads; the empty path is the whole state.
-        value: what it gave.
+        value: the last result.
     """
 
     __slots__ = ("_end", "paths", "selector", "slot", "value")
@@ -41,7 +41,7 @@ class Selection:
             return
         try:
             value, paths = read(self.slot, self.slot.node, self.selector)
-        except Exception:  # noqa: BLE001 - what can no longer be selected has changed
+        except Exception:  # noqa: BLE001 - a selector that fails now means a change
             self._moved()
             return
         if value != self.value:
@@ -63,7 +63,7 @@ class Selection:
 
 
 def read(slot: Slot | None, node: Node, selector: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return what a selector gives, and the paths it has read.
+    """Return the value of a selector, and the paths it has read.
 
     Raises:
         ScopeViolation: there is no state to read here.
@@ -74,7 +74,7 @@ def read(slot: Slot | None, node: Node, selector: Any) -> tuple[Any, tuple[str, 
     if isinstance(selector, str):
         return store.select(selector), (selector,)
     trace = getattr(store, "trace", None)
-    # A store that cannot tell what a function reads is asked again after every commit.
+    # A store that does not report what a function reads is read again after every commit.
     return trace(selector) if trace is not None else (store.select(selector), ("",))
 
 
@@ -90,12 +90,12 @@ def select(slot: Slot, selector: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------------ streams
 def start_streams(slot: Slot) -> None:
-    """Start the producers that a factory has left with its context."""
+    """Start the producers that a factory has registered."""
     for producer in slot.streams or ():
         task = slot.node.tasks().start(_produce(slot, producer), f"stream {slot.name}")
         add_cleanup(slot, functools.partial(_stop, task))
     slot.streams = None
-    slot.node.owe(slot)
+    slot.node.add_pending(slot)
 
 
 async def _produce(slot: Slot, producer: Callable[..., Any]) -> None:
@@ -111,14 +111,14 @@ async def _produce(slot: Slot, producer: Callable[..., Any]) -> None:
                 emit(value)
         else:
             await producer(emit)
-    except BaseException as error:  # a producer is the user's; what it raises is logged and told
+    except BaseException as error:  # user code; its error is logged, and observers are notified
         if ends(error, task):
             raise
-        lost = "the artifact is built anew when it is next asked for"
+        lost = "the artifact is rebuilt when it is requested next"
         logger.error("the stream of '%s' failed; %s\n%s", slot.name, lost, log_text(error))
         if slot.builds == generation and slot.status is READY:
             slot.error = error
-            tell(slot, "error", error=error)
+            notify(slot, "error", error=error)
             graph.invalidate_soon(slot)
 
 
@@ -129,7 +129,7 @@ async def _stop(task: asyncio.Task[None]) -> None:
 
 
 def replace(slot: Slot, value: Any) -> None:
-    """Put a new instance into a built slot; what rests on the old one is dropped."""
+    """Replace the instance of a built slot; what depends on the old one is dropped."""
     if value is None or (slot.recipe.expected is not None and not isinstance(value, slot.recipe.expected)):
         raise explain.wrong_product(slot, value)
     gone = [each for each in graph.affected([slot]) if each is not slot]
@@ -141,4 +141,4 @@ def replace(slot: Slot, value: Any) -> None:
             node.warm[slot.recipe.template.key] = value
     graph.drop(gone).soon(node)
     announce(node, "stream:emit", slot.name)
-    tell(slot, "replaced", instance=value)
+    notify(slot, "replaced", instance=value)

@@ -1,6 +1,6 @@
-"""Reading a factory: what it takes, what kind of thing it is, what it should build.
+"""Inspect a factory: its parameters, its kind, the type it builds.
 
-House rules: pure inspection, done once per factory; nothing is called here, and nothing is looked up in a container.
+House rules: pure inspection, once per factory; this file calls no factory and looks nothing up in a container.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from poundlock.callables import (
 from poundlock.errors import InvalidDefinition
 
 CONTEXT_NAMES = frozenset({"ctx", "context"})
-"""Parameters of these names take the factory context without an annotation."""
+"""Parameters with these names get the factory context without an annotation."""
 
 PARAMS_NAME = "params"
-"""A parameter of this name takes what was passed to `resolve(key, params=...)`."""
+"""A parameter with this name gets what was passed to `resolve(key, params=...)`."""
 
 
 class ContextMark:
-    """Base of the factory context; a parameter annotated with a subclass takes the context."""
+    """Base of the factory context; a parameter annotated with a subclass gets the context."""
 
 
 class Kind(enum.Enum):
-    """How a factory gives its artifact, and so what is its clean-up."""
+    """How a factory provides its artifact, which also determines the clean-up."""
 
     FUNCTION = "function"
     COROUTINE = "coroutine"
@@ -54,29 +54,29 @@ _AT_ONCE = frozenset({Kind.FUNCTION, Kind.GENERATOR, Kind.MANAGER})
 
 
 class Need(NamedTuple):
-    """An artifact that a factory's parameter asks for."""
+    """An artifact that a parameter of a factory requests."""
 
     param: str
     key: Key
     """A string from `Use`, or the class the parameter is annotated with."""
     optional: bool
-    """The parameter has a default, which stands in where nobody registered the key."""
+    """The parameter has a default, used where the key is not registered."""
 
 
 class Signature(NamedTuple):
-    """What a factory takes."""
+    """The parameters of a factory."""
 
     context: str | None
-    """The parameter that takes the factory context."""
+    """The parameter that gets the factory context."""
     params: str | None
-    """The parameter that takes the resolution's params."""
+    """The parameter that gets the params of the request."""
     needs: tuple[Need, ...]
     positional: tuple[str, ...]
     """Parameters that cannot be passed by name."""
 
 
 class Recipe:
-    """A template, read: all that a build needs to know about it. Shared by every container that uses the template."""
+    """An inspected template: all that a build needs. Shared by every container that uses the template."""
 
     __slots__ = (
         "at_once",
@@ -111,7 +111,7 @@ class Recipe:
         self.param_key = template.param_key
         self.expected = _checkable(template.type or (template.key if isinstance(template.key, type) else None))
         self.provided_type = template.type or _class_or_none(provided_type(template.factory))
-        # Whether it can be built without waiting, as far as the factory itself tells.
+        # Whether it can be built without waiting, as far as its own signature shows.
         self.at_once = self.kind in _AT_ONCE and self.timeout is None and self.retry is None
         self.plain = self.kind in {Kind.FUNCTION, Kind.GENERATOR} and self.context is None and self.params is None
 
@@ -120,7 +120,7 @@ class Recipe:
 
 
 def kind_of(factory: Factory) -> Kind:
-    """Tell what a factory gives; partials and callable objects are seen through."""
+    """Return the kind of a factory; partials and callable objects are unwrapped."""
     function = function_behind(factory)
     if inspect.iscoroutinefunction(function):
         return Kind.COROUTINE
@@ -135,7 +135,7 @@ _MANAGED = {None: Kind.FUNCTION, contextmanager: Kind.MANAGER, asynccontextmanag
 
 
 def read_signature(factory: Factory, key: Key) -> Signature:
-    """Read what a factory takes.
+    """Read the parameters of a factory.
 
     Raises:
         InvalidDefinition: a parameter without default is neither the context, nor params, nor annotated.
@@ -157,8 +157,8 @@ def read_signature(factory: Factory, key: Key) -> Signature:
             needs.append(Need(name, asked, parameter.default is not parameter.empty))
         elif parameter.default is parameter.empty:
             raise InvalidDefinition(
-                f"the factory of '{key_name(key)}' has a parameter '{name}' that nothing can fill: name it ctx for the "
-                f'factory context, annotate it with a class or Annotated[T, Use("key")], or give it a default',
+                f"the factory of '{key_name(key)}' has a parameter '{name}' that cannot be injected: name it ctx for "
+                f'the factory context, annotate it with a class or Annotated[T, Use("key")], or give it a default',
                 path=f"{key_name(key)}.{name}",
             )
     return Signature(context, params, tuple(needs), tuple(positional))
@@ -168,15 +168,15 @@ _injections: weakref.WeakKeyDictionary[Any, Mapping[str, Key]] = weakref.WeakKey
 
 
 def injections(function: Callable[..., Any]) -> Mapping[str, Key]:
-    """Return which artifact each parameter of a function asks for.
+    """Return which artifact each parameter of a function requests.
 
     Args:
         function: any callable; it is inspected once and not called.
 
     Returns:
         parameter name -> the key from `Annotated[T, Use(key)]`, as a string; or the class the parameter is annotated
-        with, which is an artifact only if one is registered for it (`ArtifactContainer.key_of` tells). Parameters that
-        ask for nothing are left out. String annotations that cannot be resolved count as no annotation.
+        with, which is an artifact only if one is registered for it (see `ArtifactContainer.key_of`). Parameters that
+        request nothing are left out. String annotations that cannot be resolved count as no annotation.
 
     Raises:
         InvalidDefinition: a `Use(...)` names something that is not defined.
@@ -195,12 +195,12 @@ def injections(function: Callable[..., Any]) -> Mapping[str, Key]:
 
 # ------------------------------------------------------------------------------------------------- annotations
 def _parameters(factory: Factory) -> list[inspect.Parameter]:
-    # One that does not tell its parameters, as many builtins, is called with nothing.
+    # A callable without a readable signature, such as many builtins, is called without arguments.
     return [each for each in parameters_of(factory) or () if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
 
 
 def _asked_for(hint: Any) -> Key | None:
-    """Return the key an annotation asks for, or None."""
+    """Return the key that an annotation requests, or None."""
     if is_unresolved(hint):
         return _unreadable(hint)
     if typing.get_origin(hint) is Annotated:
@@ -221,7 +221,7 @@ def _asked_for(hint: Any) -> Key | None:
 
 
 def _unreadable(hint: type[Unresolved]) -> Key | None:
-    """Return the key of a `Use` that only the text of an annotation shows."""
+    """Return the key of a `Use` in an annotation that cannot be evaluated, from its text."""
     if hint.service is None and "Use(" in hint.text:
         names = ", ".join(hint.missing) or "its names"
         raise InvalidDefinition(
@@ -235,7 +235,7 @@ def _unreadable(hint: type[Unresolved]) -> Key | None:
 def _is_context(hint: Any) -> bool:
     if not isinstance(hint, type):
         return False
-    # Imported for type checkers only, the class is known by its name alone.
+    # If the class is imported for type checkers only, just its name is known.
     return issubclass(hint, ContextMark) or (issubclass(hint, Unresolved) and hint.__name__ == "FactoryContext")
 
 
@@ -244,7 +244,7 @@ def _class_or_none(hint: Any) -> type | None:
 
 
 def _checkable(expected: type | None) -> type | None:
-    """Return a class that `isinstance` can be asked about; a Protocol that is not runtime-checkable cannot."""
+    """Return the class if `isinstance` accepts it, else None: a Protocol may not be runtime-checkable."""
     if expected is None:
         return None
     try:

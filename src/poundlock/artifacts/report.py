@@ -1,4 +1,4 @@
-"""What a container tells about itself: snapshots, never live objects, and never an instance or its values."""
+"""Reports of a container: snapshots, never live objects, and never an instance or its values."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Statistics:
     """Counters of one container, as of one moment.
 
     Attributes:
-        templates: recipes and values it has itself.
-        live: built artifacts it holds.
-        building: builds in a task under way.
-        waiters: who waits for those.
+        templates: its own recipes and values.
+        live: built artifacts.
+        building: builds in flight, each in a task.
+        waiters: callers that wait for those.
         builds: builds that succeeded.
         failures: builds that failed; a repeated attempt is not counted.
         invalidations: instances dropped.
         cleanups: clean-ups run.
-        owing: artifacts with clean-ups still to run.
+        pending_cleanups: artifacts with clean-ups still to run.
         listeners: of events and of artifacts.
-        scopes: children made by `scope`.
+        scopes: children created by `scope`.
         disposed: whether it is closed.
     """
 
@@ -39,7 +39,7 @@ class Statistics:
     failures: int
     invalidations: int
     cleanups: int
-    owing: int
+    pending_cleanups: int
     listeners: int
     scopes: int
     disposed: bool
@@ -59,7 +59,7 @@ def statistics(node: Node) -> Statistics:
         failures=node.failures,
         invalidations=node.invalidations,
         cleanups=node.cleanups_run,
-        owing=len(node.owing or ()),
+        pending_cleanups=len(node.pending_cleanups or ()),
         listeners=listeners + sum(observer.count for observer in (node.observers or {}).values()),
         scopes=len(node.scopes or ()),
         disposed=node.closed,
@@ -72,16 +72,16 @@ class ArtifactInfo:
     """One artifact, as of one moment.
 
     Attributes:
-        key: with the cache key of its params, if it has some.
+        key: with the cache key of its params, if it has any.
         scope: "singleton" or "transient".
         status: "empty", "building" or "ready"; a transient is always empty.
-        container: where it lives.
-        dependencies: keys it rests on, those of other containers as "container/key".
-        dependents: keys of artifacts built that rest on it.
+        container: name of its container.
+        dependencies: keys it depends on, those of other containers as "container/key".
+        dependents: keys of built artifacts that depend on it.
         builds: how often it was built.
-        seconds: how long the last build took; 0.0 where that was not measured because it was built in passing.
-        error: what the last build failed with; empty if it did not.
-        listeners: how many watch it.
+        seconds: how long the last build took; 0.0 where the fast path built it, which does not measure.
+        error: the error of the last build; empty if it succeeded.
+        listeners: number of listeners.
     """
 
     key: str
@@ -102,8 +102,8 @@ class DebugInfo:
     """A container, as of one moment.
 
     Attributes:
-        name: of the container.
-        artifacts: its own, in the order they were registered.
+        name: name of the container.
+        artifacts: its own artifacts, in registration order.
         parents: the containers it falls back to.
     """
 
@@ -112,12 +112,12 @@ class DebugInfo:
     parents: tuple[DebugInfo, ...]
 
     def render(self, form: Literal["tree", "mermaid"] = "tree") -> str:
-        """Draw the container with all above it, as a text tree or as the source of a Mermaid diagram."""
+        """Draw the container and its parents, as a text tree or as the source of a Mermaid diagram."""
         return "\n".join(_tree(self, "") if form == "tree" else _mermaid(self))
 
 
 def debug_info(node: Node) -> DebugInfo:
-    """Return a snapshot of a node and those above it."""
+    """Return a snapshot of a node and its parents."""
     upwards = _dependents(node)
     infos = []
     for name in node.known():
@@ -150,7 +150,7 @@ def _named(slot: Slot, seen_from: Node) -> str:
 
 
 def _dependents(node: Node) -> dict[Slot, list[str]]:
-    """Return who rests on what, here and below, without building the index that invalidation keeps."""
+    """Return the dependents of each slot, here and below, without building the index that invalidation uses."""
     below = [borrower for reference in node.borrowers or () if (borrower := reference()) is not None]
     found: dict[Slot, list[str]] = {}
     for place in (node, *below):

@@ -1,4 +1,4 @@
-"""When a failed attempt is repeated. The arithmetic is tenacity's; the waiting is done on the container's clock."""
+"""When a failed attempt is repeated. tenacity computes the delay; the wait uses the container's clock."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from poundlock.model.durations import seconds
 
 
 def worth_another(retry: Retry, error: BaseException) -> bool:
-    """Whether this error is one that another attempt may mend.
+    """Whether this error is retried.
 
-    A group is, if its own type is listed or each error in it is; it is not, if any error in it never is.
+    A group is retried if its own type or every error in it is listed in `on`, and no error in it is in `not_on`.
     """
     error = as_raised(error)
     if not isinstance(error, BaseExceptionGroup):
@@ -28,7 +28,7 @@ def worth_another(retry: Retry, error: BaseException) -> bool:
 
 
 def _within(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield all errors in a group, and in the groups in it; without recursion, however deep these are."""
+    """Yield all errors in a group and in nested groups. Iterative, so that depth has no limit."""
     left = [group]
     while left:
         for each in left.pop().exceptions:
@@ -42,6 +42,6 @@ def delay_before(retry: Retry, attempt: int) -> float:
     from tenacity.wait import wait_exponential
 
     grows = wait_exponential(multiplier=seconds(retry.backoff), exp_base=retry.factor, max=seconds(retry.max))
-    state: Any = SimpleNamespace(attempt_number=attempt)  # all that the wait looks at
+    state: Any = SimpleNamespace(attempt_number=attempt)  # the only attribute the wait reads
     spread = retry.jitter * (2 * default_ids.fraction() - 1) if retry.jitter else 0.0
     return max(0.0, grows(state) * (1 + spread))

@@ -1,4 +1,4 @@
-"""What a user says about an artifact. Frozen, plain, checked when it is made."""
+"""The definition of an artifact: frozen, plain data, checked when it is created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Codec(Protocol):
         """Return JSON-like data."""
 
     def decode(self, data: Any) -> Any:
-        """Return the instance that `encode` was given, or its equal."""
+        """Return an instance equal to the one that `encode` was given."""
 
 
 @documented
@@ -32,26 +32,26 @@ class ArtifactTemplate:
     """How an artifact is built.
 
     Args:
-        key: a string, or a class, which stands for its qualified name. Unique in one container.
+        key: a string, or a class, which means its qualified name. Unique in one container.
         factory: builds the artifact: a function, coroutine function, (async) generator function, function decorated
             with `@contextmanager` or `@asynccontextmanager`, class, or dependency-injector provider. What follows a
             yield is the clean-up. A `def` runs on the event loop and should not block it.
-        scope: "singleton", one per container, or "transient", new on every resolution. A transient belongs to who
-            asked for it: it is cleaned up with the artifact, or the container, that it was made for.
+        scope: "singleton", one per container, or "transient", new on every resolution. A transient belongs to its
+            requester: it is cleaned up with the artifact, or the container, that it was made for.
         lazy: False builds it when the container starts.
-        timeout: limit of one attempt of the factory, as seconds, timedelta or text ("500ms"); None is no limit. A
+        timeout: limit of one attempt of the factory, as seconds, timedelta or text ("500ms"); None means no limit. A
             factory that never awaits cannot be interrupted.
-        retry: how often and when a failing attempt is repeated; None is never.
+        retry: how often and when a failed attempt is repeated; None means never.
         param_key: maps the params of a resolution to a cache key: one singleton per key.
         serializable: whether `export` includes it.
         codec: how an instance becomes data; None if it is JSON-like data already.
-        health: a ping, sync or async, given the instance; raising, or returning False, means unwell.
-        type: the class the instance must belong to, and by which parameters may ask for it. Default: a class given as
+        health: a ping, sync or async, called with the instance; raising or returning False means unhealthy.
+        type: the class the instance must belong to, and by which parameters may request it. Default: a class given as
             key; for parameters, also the factory's class or return annotation.
-        needs: keys that the factory asks for in its body, declared so that `validate` can see them.
+        needs: keys that the factory requests in its body, declared so that `validate` can see them.
 
     Raises:
-        InvalidDefinition: an option makes no sense; all faults are named at once.
+        InvalidDefinition: an option is invalid; the error names all faults.
     """
 
     key: Key

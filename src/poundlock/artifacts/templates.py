@@ -1,6 +1,6 @@
 """A set of recipes: read once, shared by any number of containers.
 
-House rule: a set knows only itself. What parents and overrides add is found by the container that asks.
+House rule: a set knows only its own recipes. The container adds parents and overrides.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from poundlock.errors import DuplicateKey, InvalidDefinition
 
 
 class Plan(NamedTuple):
-    """What can be known of building a recipe from its set alone."""
+    """How a recipe can be built, as far as its set alone determines it."""
 
     at_once: bool
-    """The recipe, and all in the set that it needs by annotation, build without waiting and in no circle."""
+    """The recipe, and all in the set that it needs by annotation, build without waiting and without a cycle."""
     outside: tuple[Need, ...]
-    """What has to come from parents, directly or through others of the set."""
+    """What has to come from parents, for this recipe or for one it needs."""
 
 
 class Plain(NamedTuple):
-    """An artifact with nothing special about it, ready to be built in passing (see `passing.py`)."""
+    """A plain artifact, prepared for the fast path (see `fast_path.py`)."""
 
     name: str
     factory: Factory
     needs: tuple[tuple[str, Plain | None, Key, bool], ...]
-    """Parameter, what it takes (None: something from above), under which key, and whether it has a default."""
+    """Parameter, its plain artifact (None: it comes from a parent), its key, and whether it has a default."""
     expected: type | None
     kept: bool
-    """A singleton, which stays in its container."""
+    """A singleton, which its container keeps."""
     may_await: bool
-    """The factory is a function, so nobody knows before whether it gives an awaitable."""
+    """The factory is a function, so it is unknown before the call whether it returns an awaitable."""
     yields: bool
     """The factory is a generator function."""
     key: Key
@@ -47,10 +47,10 @@ _WAITS = Plan(False, ())
 class TemplateSet:
     """Templates, read and indexed.
 
-    Make one per scope of a workflow and pass it to every run's container: the factories are inspected once.
+    Create one per scope of a workflow and pass it to every run's container: the factories are inspected once.
 
     Args:
-        templates: what to begin with.
+        templates: the first templates.
 
     Raises:
         DuplicateKey: two templates have the same key.
@@ -61,10 +61,10 @@ class TemplateSet:
     def __init__(self, templates: Iterable[ArtifactTemplate] = ()) -> None:
         self._recipes: dict[str, Recipe] = {}
         self._by_type: dict[type, list[str]] = {}
-        self.get = self._recipes.get  # bound once: the hottest line of a cold resolution
+        self.get = self._recipes.get  # bound once: the hottest line of a first resolution
         self._plans: dict[str, Plan] = {}
         self.plain: dict[Key, Plain] | None = None
-        """What can be built in passing, by name and by class; None until somebody asks (`index_plain`)."""
+        """What the fast path can build, by name and by class; None until it is first needed (`index_plain`)."""
         self.eager: tuple[str, ...] = ()
         for template in templates:
             self.add(template)
@@ -73,13 +73,13 @@ class TemplateSet:
         """Read a template into the set.
 
         Raises:
-            DuplicateKey: its key is taken.
-            InvalidDefinition: its factory has a parameter that nothing can fill.
+            DuplicateKey: its key is registered already.
+            InvalidDefinition: its factory has a parameter that cannot be injected.
         """
         return self.insert(Recipe(template))
 
     def insert(self, recipe: Recipe) -> Recipe:
-        """Add a recipe that was read before; raises like `add`."""
+        """Add a recipe that was read before; raises the same errors as `add`."""
         if recipe.name in self._recipes:
             raise DuplicateKey(
                 f"the key '{recipe.name}' is registered already: choose another key, or use override() in a test",
@@ -94,7 +94,7 @@ class TemplateSet:
         return recipe
 
     def copy(self) -> TemplateSet:
-        """Return a set of the same recipes that can grow on its own."""
+        """Return an independent set of the same recipes."""
         twin = TemplateSet()
         for recipe in self:
             twin.insert(recipe)
@@ -119,7 +119,7 @@ class TemplateSet:
         return list(self._recipes)
 
     def plan(self, recipe: Recipe) -> Plan:
-        """Return how far a recipe of this set can be built without waiting; computed once."""
+        """Return whether, and with what from outside, a recipe can be built without waiting. Cached."""
         known = self._plans.get(recipe.name)
         return known if known is not None else self._plan(recipe, set())
 
@@ -127,9 +127,8 @@ class TemplateSet:
         known = self._plans.get(recipe.name)
         if known is not None:
             return known
-        at_once = (
-            recipe.at_once and recipe.name not in open_
-        )  # a circle is reported by who walks into it, with the path
+        # A cycle is reported by the build that meets it, with the path.
+        at_once = recipe.at_once and recipe.name not in open_
         open_.add(recipe.name)
         outside: dict[Need, None] = {}
         for need in recipe.needs if at_once else ():
@@ -144,7 +143,7 @@ class TemplateSet:
         return plan
 
     def replan(self) -> None:
-        """Forget what was computed from the recipes: one was added, or has turned out to be other than it looked."""
+        """Clear the caches: a recipe was added, or a factory turned out to return awaitables."""
         self._plans.clear()
         self.plain = None
 
@@ -191,7 +190,7 @@ def ambiguous(kind: type, names: Sequence[str]) -> InvalidDefinition:
     """Return the error for a class that several artifacts provide."""
     listed = " and ".join(f"'{name}'" for name in names)
     return InvalidDefinition(
-        f"{listed} both provide {kind.__qualname__}: say which with Annotated[{kind.__qualname__}, Use(...)]",
+        f"{listed} both provide {kind.__qualname__}: select one with Annotated[{kind.__qualname__}, Use(...)]",
         path=key_name(kind),
         candidates=list(names),
     )

@@ -1,7 +1,7 @@
-"""Checking a whole graph before anything is built.
+"""Check a whole graph before anything is built.
 
-House rule: all faults are found in one go, and nothing is called to find them. What a factory asks for in its body is
-seen only as far as its template declares it (`needs=`).
+House rule: one check finds all faults, and calls no user code. What a factory requests in its body is known only if its
+template declares it (`needs=`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from poundlock.artifacts.recipe import Recipe
 from poundlock.errors import InvalidDefinition, suggest
 
 Fault = tuple[str, str]
-"""Path (the artifact's key) and sentence."""
+"""Path (the artifact's key) and message."""
 
 
 def validate(node: Node) -> None:
-    """Raise InvalidDefinition with all faults of a node and those above it, if there are any."""
+    """Raise InvalidDefinition with all faults of a node and of its parents, if there are any."""
     found = faults(node)
     if found:
         listed = "; ".join(f"{path}: {sentence}" for path, sentence in found)
@@ -29,23 +29,23 @@ def validate(node: Node) -> None:
 
 
 def faults(node: Node) -> tuple[Fault, ...]:
-    """Return all faults of a node and those above it: missing keys, circles, and needs that live too short."""
+    """Return all faults of a node and of its parents: missing keys, cycles, and dependencies of a shorter scope."""
     found: dict[Fault, None] = {}
     for place in dict.fromkeys((node, *node.above())):
         for recipe in place.templates:
-            for fault in (*_faults_of_needs(node, place, recipe), *_circles(place, recipe)):
+            for fault in (*_faults_of_needs(node, place, recipe), *_cycles(place, recipe)):
                 found[fault] = None
     return tuple(found)
 
 
-def _asked(recipe: Recipe) -> Iterator[tuple[Key, bool]]:
-    """Yield what a recipe is known to ask for, and whether it can do without."""
+def _requested(recipe: Recipe) -> Iterator[tuple[Key, bool]]:
+    """Yield each declared dependency of a recipe, and whether it is optional."""
     yield from ((need.key, need.optional) for need in recipe.needs)
     yield from ((key, False) for key in recipe.template.needs)
 
 
 def _faults_of_needs(node: Node, place: Node, recipe: Recipe) -> Iterator[Fault]:
-    for key, optional in _asked(recipe):
+    for key, optional in _requested(recipe):
         try:
             if place.find(key) is not None:
                 continue
@@ -64,15 +64,15 @@ def _faults_of_needs(node: Node, place: Node, recipe: Recipe) -> Iterator[Fault]
             yield recipe.name, f"needs '{key_name(key)}', which is not registered: {suggest(key_name(key), known)}"
 
 
-def _circles(place: Node, recipe: Recipe) -> Iterator[Fault]:
-    """Yield the circle that begins with this recipe, once per circle: at its alphabetically first member."""
+def _cycles(place: Node, recipe: Recipe) -> Iterator[Fault]:
+    """Yield the cycle that begins with this recipe. Each cycle is reported once, at its alphabetically first member."""
     way: list[tuple[Node, Recipe]] = []
     done: set[tuple[Node, Recipe]] = set()
 
     def walk(at: tuple[Node, Recipe]) -> list[str] | None:
         way.append(at)
         done.add(at)
-        for key, _ in _asked(at[1]):
+        for key, _ in _requested(at[1]):
             try:
                 below = at[0].find(key)
             except InvalidDefinition:
@@ -80,12 +80,12 @@ def _circles(place: Node, recipe: Recipe) -> Iterator[Fault]:
             if below == (place, recipe):
                 return [each.name for _, each in way]
             if below is not None and below not in done:
-                circle = walk(below)
-                if circle is not None:
-                    return circle
+                cycle = walk(below)
+                if cycle is not None:
+                    return cycle
         way.pop()
         return None
 
-    circle = walk((place, recipe))
-    if circle is not None and recipe.name == min(circle):
-        yield recipe.name, f"needs itself: {drawn([*circle, recipe.name])}"
+    cycle = walk((place, recipe))
+    if cycle is not None and recipe.name == min(cycle):
+        yield recipe.name, f"needs itself: {drawn([*cycle, recipe.name])}"

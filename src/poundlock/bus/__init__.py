@@ -1,4 +1,4 @@
-"""Carrying events between publishers and subscribers; usable without the rest of Poundlock."""
+"""A bus delivers events from publishers to subscribers; usable without the rest of Poundlock."""
 
 from poundlock.bus.local import BusStatistics, LocalBus
 from poundlock.ports import Bus, Publication, Subscription

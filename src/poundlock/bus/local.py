@@ -2,12 +2,12 @@
 
 House rules:
 
-1. Everything happens on one event loop; other threads come in through `emit_threadsafe`.
-2. A publication is handed to all its handlers or to none: between the first and the last of them nothing is awaited.
-   From then on it belongs to the bus. Cancelling the publisher only ends its waiting.
-3. A handler cannot harm anyone else: not by raising, not by being slow, not by never returning.
-4. Nothing is dropped. When too much is in flight, publishers wait, first come first served. Only a handler that
-   publishes does not wait, as what it would wait for waits for it; `max_depth` bounds that.
+1. Everything happens on one event loop; other threads use `emit_threadsafe`.
+2. A publication goes to all its handlers or to none: nothing is awaited between the first and the last. From then on it
+   belongs to the bus. Cancelling the publisher only ends its wait.
+3. A handler cannot affect others: not by raising, not by being slow, not by never returning.
+4. Nothing is dropped. At capacity, publishers wait in FIFO order. Only a handler that publishes does not wait, because
+   the publication it would wait for waits for this handler; `max_depth` bounds that.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _log = logging.getLogger("poundlock.bus")
 
 OnError = Callable[[Publication, Callable[..., Any], BaseException], Any]
 
-_KNOWN_TYPES: Final = 4096  # event types may come from outside; what is remembered of them is bounded
-_SHOWN: Final = 8  # types of a chain that an error message names
+_KNOWN_TYPES: Final = 4096  # event types may come from outside, so the cache is bounded
+_SHOWN: Final = 8  # number of types that an error message shows of a chain
 
 
 @dataclass(frozen=True, slots=True)
 class BusStatistics:
-    """A bus at one moment.
+    """The counters of a bus at one moment.
 
     Attributes:
-        published: events published since the bus was made.
-        delivered: handlers that returned.
-        failed: handlers that raised.
-        in_flight: publications that some handler has not returned from.
-        waiting: publishers that wait for room.
-        subscriptions: handlers on the bus.
+        published: events published since the bus was created.
+        delivered: calls of handlers that returned.
+        failed: calls of handlers that raised.
+        in_flight: publications with a handler that has not returned yet.
+        waiting: publishers that wait for capacity.
+        subscriptions: subscribed handlers.
     """
 
     published: int
@@ -63,18 +63,18 @@ class BusStatistics:
 
 
 class _Flight:
-    """One publication on its way, and (by `parent`) the one whose handler published it."""
+    """One publication in flight; `parent` is the one whose handler published it."""
 
-    __slots__ = ("depth", "event_type", "landed", "open", "parent")
+    __slots__ = ("depth", "ended", "event_type", "open", "parent")
 
     def __init__(self, event_type: str, parent: _Flight | None) -> None:
-        # Not the event itself: tasks that a handler starts may keep their context, and this in it, for days.
+        # Not the event itself: a task that a handler starts keeps its context, and so this object, maybe for days.
         self.event_type = event_type
         self.parent = parent
         self.depth: int = 1 if parent is None else parent.depth + 1
         self.open = 1
-        """Handlers that have not returned, and one while they are being started."""
-        self.landed: asyncio.Future[None] | None = None
+        """Number of handlers that have not returned, plus one while handlers are being started."""
+        self.ended: asyncio.Future[None] | None = None
 
     def chain(self) -> list[str]:
         """Return the event types from the outermost publication to this one."""
@@ -86,12 +86,12 @@ class _Flight:
         return types[::-1]
 
 
-# The publication whose handler is running. A task that a handler starts inherits it; `open` tells if it still counts.
+# The publication whose handler is running. A task that a handler starts inherits it; it counts while `open` is not 0.
 _current: ContextVar[_Flight | None] = ContextVar("poundlock_flight", default=None)
 
 
 class _Subscriber:
-    """A handler on the bus; what blinker knows as the receiver, and the user as the subscription."""
+    """A subscribed handler: the receiver for blinker, and the subscription for the user."""
 
     __slots__ = ("__weakref__", "_bus", "active", "handler", "number", "pattern", "whole")
 
@@ -107,7 +107,7 @@ class _Subscriber:
     def cancel(self) -> None:
         if self.active:
             self.active = False
-            self._bus._take_off(self)  # noqa: SLF001 - of this file
+            self._bus._remove(self)  # noqa: SLF001 - of this file
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("send to subscribers of a bus with bus.publish(event), not with the signal's send()")
@@ -117,17 +117,17 @@ class _Subscriber:
 
 
 class LocalBus:
-    """Carries events inside one process; satisfies the Bus port.
+    """Delivers events inside one process; implements the Bus port.
 
-    Handlers are started in the order of their subscription. Plain functions run where `publish` is called and should
-    be quick; async ones run beside each other, so that a slow one delays nobody but the publisher. Handlers are held
-    strongly; those connected to a `signal` through blinker as blinker holds them.
+    Handlers are started in the order of their subscription. Plain functions run inside `publish` and should be quick;
+    async ones run concurrently, so that a slow one delays only the publisher. The bus holds strong references to
+    handlers; blinker decides for receivers connected to a `signal`.
 
     Args:
-        capacity: publications that may be in flight; beyond it publishers wait.
+        capacity: publications that may be in flight; at this limit publishers wait.
         max_depth: how deep handlers may publish inside handlers before it counts as an endless loop.
         history: how many events `history()` keeps.
-        on_error: called with (publication, handler, error) when a handler raises; the error is logged in any case.
+        on_error: called with (publication, handler, error) when a handler raises; the error is always logged too.
     """
 
     def __init__(
@@ -139,13 +139,13 @@ class LocalBus:
         on_error: OnError | None = None,
     ) -> None:
         if capacity < 1 or max_depth < 1 or history < 0:
-            raise InvalidDefinition("a bus needs capacity and max_depth of at least 1, and no negative history")
+            raise InvalidDefinition("a bus needs capacity and max_depth of at least 1, and history of at least 0")
         self.on_error = on_error
         self._capacity = capacity
         self._max_depth = max_depth
         self._history: deque[Event] = deque(maxlen=history)
         self._signals = EventSignals()
-        self._handed_out: set[str] = set()
+        self._exposed: set[str] = set()
         self._routes: dict[str, tuple[EventSignal, ...]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,29 +160,30 @@ class LocalBus:
 
     # -- publishing
     async def publish(self, event: Event | Publication) -> None:
-        """Hand an event to everybody whose pattern fits; returns when all of them have returned.
+        """Call every handler whose pattern matches the event; returns when all of them have returned.
 
-        Cancelled while waiting for room, nobody hears of the event. Cancelled later, everybody does, to the end.
+        If the caller is cancelled while it waits for capacity, no handler is called. If it is cancelled later, all
+        handlers still run to their end.
 
         Raises:
-            EmitLoop: handlers publish in a circle; `chain` names the event types.
-            InvalidEvent: it is no Event.
+            EmitLoop: handlers publish in an endless loop; `chain` names the event types.
+            InvalidEvent: it is not an Event.
         """
         bare = event.event if type(event) is Publication else event
         if not isinstance(bare, Event):
-            raise InvalidEvent(f"publish takes an Event, not {bare!r:.60}: build one with Event(type, payload)")
+            raise InvalidEvent(f"publish takes an Event, not {bare!r:.60}: create one with Event(type, payload)")
         event_type = bare.type
         route = self._routes.get(event_type)
         for signal in self._route(event_type) if route is None else route:
             if signal.receivers:
                 break
-        else:  # nobody listens, which should cost nothing
+        else:  # no subscriber; this case should cost nothing
             self._note(bare)
             return
         publication = event if type(event) is Publication else Publication(bare)
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._settle_on(loop)
+            self._bind_to(loop)
         parent = _current.get()
         if parent is None or not parent.open:
             parent = None
@@ -193,17 +194,17 @@ class LocalBus:
             self._in_flight += 1
         self._note(bare)
         flight = _Flight(event_type, parent)
-        # In a context of its own: what plain handlers set there must not reach the publisher.
+        # In a copy of the context: variables set by plain handlers must not reach the publisher.
         copy_context().run(self._start, flight, publication, loop)
         if flight.open:
-            flight.landed = loop.create_future()
-            await flight.landed
+            flight.ended = loop.create_future()
+            await flight.ended
 
     def emit_threadsafe(self, event: Event | Publication) -> concurrent.futures.Future[None]:
         """Publish from another thread.
 
         Returns:
-            A future that is done when all handlers have returned. Waiting for it on the bus's own thread never ends.
+            A future that is done when all handlers have returned. Do not wait for it on the bus's own thread: deadlock.
 
         Raises:
             RuntimeError: the bus has not seen its event loop yet, or the loop is closed.
@@ -219,7 +220,7 @@ class LocalBus:
             except asyncio.CancelledError:
                 outcome.set_exception(concurrent.futures.CancelledError())
                 raise  # the loop is shutting down
-            except Exception as error:  # noqa: BLE001 - handed over to the thread that waits
+            except Exception as error:  # noqa: BLE001 - the waiting thread gets it
                 outcome.set_exception(error)
             else:
                 outcome.set_result(None)
@@ -232,7 +233,7 @@ class LocalBus:
         return outcome
 
     async def join(self) -> None:
-        """Return when nothing is in flight and no publisher waits for room."""
+        """Return when nothing is in flight and no publisher waits for capacity."""
         while self._in_flight:
             idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
@@ -240,9 +241,9 @@ class LocalBus:
 
     # -- subscribing
     def subscribe(self, pattern: str, handler: Handler) -> Subscription:
-        """Call `handler` with every event whose type fits: an exact type, or `order.*`, `order.**`, `*`.
+        """Call `handler` with every event whose type matches: an exact type, or `order.*`, `order.**`, `*`.
 
-        A handler subscribed twice is called twice.
+        A handler that is subscribed twice is called twice.
 
         Returns:
             The subscription; after its `cancel()` the handler is not started again.
@@ -250,18 +251,18 @@ class LocalBus:
         return self._add(pattern, handler, whole=False)
 
     def subscribe_publications(self, pattern: str, handler: PublicationHandler) -> Subscription:
-        """Call `handler` with the whole Publication: the event, and what its emitter decided already."""
+        """Call `handler` with the whole Publication: the event, and what its emitter has already decided."""
         return self._add(pattern, handler, whole=True)
 
     def has_subscribers(self, event_type: str, ignoring: Collection[Any] = ()) -> bool:
-        """Whether anybody but `ignoring` (subscriptions) would hear of an event of this type."""
+        """Whether an event of this type has a subscriber that is not in `ignoring` (subscriptions)."""
         for signal in self._route(event_type):
             if signal.receivers and not signal.is_muted:
                 if not ignoring:
                     return True
-                # As they are kept, without asking whether each is still alive and wants to hear from this bus.
+                # Without the check whether each is still alive: a guess towards True is allowed, and this is cheaper.
                 for receiver in signal.receivers.values():
-                    # A receiver of somebody else need not be hashable.
+                    # A receiver connected through blinker need not be hashable.
                     if type(receiver) is not _Subscriber or receiver not in ignoring:
                         return True
         return False
@@ -269,16 +270,16 @@ class LocalBus:
     def signal(self, pattern: str) -> NamedSignal:
         """Return the blinker signal of an event type or pattern.
 
-        Any blinker receiver can connect to it and is called as `receiver(bus, event=event)`, sync or async, after the
-        bus's own subscribers. Send through `publish`, not through the signal.
+        Any blinker receiver can connect to it. It is called as `receiver(bus, event=event)`, sync or async, after the
+        bus's own subscribers. Send with `publish`, not with the signal.
         """
         _check(pattern)
-        self._handed_out.add(pattern)
+        self._exposed.add(pattern)
         return self._signal(pattern)
 
-    # -- looking at it
+    # -- inspection
     def history(self, n: int | None = None) -> list[Event]:
-        """Return the last events published, oldest first; for debugging.
+        """Return the last published events, oldest first; for debugging.
 
         Args:
             n: how many to keep from now on; 0 keeps none, None changes nothing.
@@ -288,7 +289,7 @@ class LocalBus:
         return list(self._history)
 
     def statistics(self) -> BusStatistics:
-        """Return the bus's counters as of now."""
+        """Return the current counters of the bus."""
         return BusStatistics(
             published=self._published,
             delivered=self._delivered,
@@ -301,7 +302,7 @@ class LocalBus:
     def __repr__(self) -> str:
         return f"LocalBus({self._subscriptions} subscriptions, {self._in_flight} in flight)"
 
-    # -- who hears what
+    # -- routing
     def _add(self, pattern: str, handler: Callable[..., Any], *, whole: bool) -> _Subscriber:
         _check(pattern)
         if not callable(handler):
@@ -314,12 +315,12 @@ class LocalBus:
         self._subscriptions += 1
         return subscriber
 
-    def _take_off(self, subscriber: _Subscriber) -> None:
+    def _remove(self, subscriber: _Subscriber) -> None:
         signal = self._signal(subscriber.pattern)
         signal.disconnect(subscriber)
         self._subscriptions -= 1
-        if not signal.receivers and subscriber.pattern not in self._handed_out:
-            # Types made for one answer only ("reply.<id>") would pile up otherwise.
+        if not signal.receivers and subscriber.pattern not in self._exposed:
+            # Otherwise signals of single-use types ("reply.<id>") would accumulate.
             del self._signals[subscriber.pattern]
             self._forget_routes(subscriber.pattern)
 
@@ -352,7 +353,7 @@ class LocalBus:
             for receiver in signal.receivers_for(self)
         ]
         if len(found) > 1:
-            found.sort(key=_place)
+            found.sort(key=_order_of)
         return found
 
     # -- delivering
@@ -362,73 +363,73 @@ class LocalBus:
             self._history.append(event)
 
     def _start(self, flight: _Flight, publication: Publication, loop: asyncio.AbstractEventLoop) -> None:
-        """Start every handler, in order. Plain ones run here and now, until the first that has to be awaited."""
+        """Start every handler, in order. Up to the first that has to be awaited they run right here."""
         _current.set(flight)
         receivers = self._receivers(publication.event.type)
         try:
-            for place, receiver in enumerate(receivers):
-                rest = self._call(receiver, publication)
-                if rest is not None:
-                    self._hand(flight, self._finish(receiver, publication, rest), loop)
-                    for later in receivers[place + 1 :]:
-                        self._hand(flight, self._deliver(later, publication), loop)
+            for index, receiver in enumerate(receivers):
+                pending = self._call(receiver, publication)
+                if pending is not None:
+                    self._run_in_task(flight, self._finish(receiver, publication, pending), loop)
+                    for later in receivers[index + 1 :]:
+                        self._run_in_task(flight, self._deliver(later, publication), loop)
                     break
         finally:
-            self._land(flight)
+            self._end_part(flight)
 
     def _call(self, receiver: Any, publication: Publication) -> Any:
-        """Call one handler; return what is still to be awaited, if anything."""
+        """Call one handler; return an awaitable if its result has to be awaited, else None."""
         try:
             if type(receiver) is not _Subscriber:
-                rest = receiver(self, event=publication.event)
+                pending = receiver(self, event=publication.event)
             elif receiver.active:
-                rest = receiver.handler(publication if receiver.whole else publication.event)
+                pending = receiver.handler(publication if receiver.whole else publication.event)
             else:
-                return None  # cancelled by a handler before it
-        # CancelledError too: nothing was awaited here, so it is the handler's own and not the publisher's.
+                return None  # cancelled by an earlier handler
+        # CancelledError too: nothing was awaited here, so the handler raised it; the publisher was not cancelled.
         except BaseException as error:  # user code
             if for_the_process(error):
                 raise
-            self._complain(receiver, publication, error)
+            self._report_failure(receiver, publication, error)
             return None
-        if rest is not None and inspect.isawaitable(rest):
-            return rest
+        if pending is not None and inspect.isawaitable(pending):
+            return pending
         self._delivered += 1
         return None
 
-    async def _finish(self, receiver: Any, publication: Publication, rest: Awaitable[Any]) -> None:
-        """Wait for what a handler left to be awaited."""
+    async def _finish(self, receiver: Any, publication: Publication, pending: Awaitable[Any]) -> None:
+        """Await the result of a handler."""
         task = asyncio.current_task()
         try:
-            await rest
+            await pending
         except BaseException as error:  # user code
             if ends(error, task):
                 raise  # CancelledError: the loop is shutting down
-            self._complain(receiver, publication, error)
+            self._report_failure(receiver, publication, error)
         else:
             self._delivered += 1
 
     async def _deliver(self, receiver: Any, publication: Publication) -> None:
-        rest = self._call(receiver, publication)
-        if rest is not None:
-            await self._finish(receiver, publication, rest)
+        pending = self._call(receiver, publication)
+        if pending is not None:
+            await self._finish(receiver, publication, pending)
 
-    def _hand(self, flight: _Flight, work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
-        """Do the work in a task that the bus owns, as a part of this flight."""
+    def _run_in_task(self, flight: _Flight, work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+        """Run the work in a task that the bus owns, as a part of this flight."""
         flight.open += 1
-        self._own(loop, work).add_done_callback(lambda _: self._land(flight))
+        self._own(loop, work).add_done_callback(lambda _: self._end_part(flight))
 
-    def _land(self, flight: _Flight) -> None:
-        """Note that one part of a flight is done; with the last one it gives its place to the next publisher."""
+    def _end_part(self, flight: _Flight) -> None:
+        """One part of a flight is done; the last one passes the flight's place to the next publisher."""
         flight.open -= 1
         if flight.open:
             return
         flight.parent = None
-        if flight.landed is not None and not flight.landed.done():
-            flight.landed.set_result(None)
+        if flight.ended is not None and not flight.ended.done():
+            flight.ended.set_result(None)
         self._leave()
 
-    def _complain(self, receiver: Any, publication: Publication, error: BaseException) -> None:
+    def _report_failure(self, receiver: Any, publication: Publication, error: BaseException) -> None:
         self._failed += 1
         handler = receiver.handler if type(receiver) is _Subscriber else receiver
         _log.error("handler %s failed on event '%s'\n%s", _name(handler), publication.event.type, log_text(error))
@@ -439,11 +440,11 @@ class LocalBus:
         except BaseException as failure:  # user code
             if for_the_process(failure):
                 raise
-            _log.error("on_error of the bus failed itself\n%s", log_text(failure))
+            _log.error("on_error of the bus failed\n%s", log_text(failure))
 
-    # -- room and tasks
+    # -- capacity and tasks
     async def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a place in flight, waiting in line while there is none."""
+        """Take a place; wait in the queue while the bus is at capacity."""
         if self._in_flight < self._capacity:
             self._in_flight += 1
             return
@@ -453,11 +454,11 @@ class LocalBus:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._leave()  # the place was given to it already
+                self._leave()  # the place was passed to this publisher already
             raise
 
     def _leave(self) -> None:
-        """Pass a place in flight on to the first in line; nobody can slip in between."""
+        """Pass the place on to the first publisher in the queue, in one step, so that no other can take it."""
         while self._queue and self._in_flight <= self._capacity:
             turn = self._queue.popleft()
             if not turn.done():
@@ -471,16 +472,16 @@ class LocalBus:
                     waiter.set_result(None)
 
     def _own(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task and keep it: the loop itself refers to its tasks only weakly."""
+        """Start a task and keep a reference: the loop itself holds only weak ones."""
         task = loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _settle_on(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _bind_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            raise RuntimeError("this bus lives on another event loop that is still open: use emit_threadsafe there")
-        # What was in flight died with the old loop.
+            raise RuntimeError("this bus belongs to another event loop that is still open: use emit_threadsafe")
+        # What was in flight ended with the old loop.
         self._loop = loop
         self._tasks.clear()
         self._queue.clear()
@@ -491,11 +492,12 @@ class LocalBus:
 def _check(pattern: Any) -> None:
     if not isinstance(pattern, str) or not pattern or pattern != pattern.strip():
         raise InvalidDefinition(
-            f"{pattern!r:.60} is no event type or pattern: use text like 'order.placed' or 'order.*'", path="pattern"
+            f"{pattern!r:.60} is not an event type or pattern: use text like 'order.placed' or 'order.*'",
+            path="pattern",
         )
 
 
-def _place(receiver: Any) -> float:
+def _order_of(receiver: Any) -> float:
     return receiver.number if type(receiver) is _Subscriber else float("inf")
 
 
@@ -513,7 +515,7 @@ def _name(handler: Any) -> str:
 def _loop_error(chain: list[str], max_depth: int) -> EmitLoop:
     shown = ("... -> " if len(chain) > _SHOWN else "") + " -> ".join(chain[-_SHOWN:])
     return EmitLoop(
-        f"handlers publish inside handlers more than {max_depth} deep ({shown}): break the circle, or start a task "
-        f"of your own that publishes later",
+        f"handlers publish inside handlers more than {max_depth} deep ({shown}): break the loop, or publish later from "
+        f"a task of your own",
         chain=chain,
     )

@@ -1,7 +1,7 @@
-"""What a LocalBus uses of blinker: named signals with receivers, weak observers, muting.
+"""The parts of blinker that a LocalBus uses: named signals with receivers, weak observers, muting.
 
-House rules: blinker keeps the lists, delivering is ours, because `send_async` calls receivers one after another and
-stops at the first that raises. There is one sender, the bus: blinker keeps a bucket per sender for ever.
+House rules: blinker keeps the lists of receivers, but the bus delivers, because `send_async` calls receivers one after
+another and stops at the first that raises. The bus is the only sender, because blinker never removes a sender's bucket.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["EventSignal", "EventSignals"]
 
 
 class _Ordered(dict[Hashable, None]):
-    """As much of an ordered set as blinker asks of its `set_class`; a plain set would call receivers in any order."""
+    """An ordered set with the methods that blinker's `set_class` needs; a plain set has no order of calls."""
 
     def add(self, item: Hashable) -> None:
         self[item] = None
@@ -34,7 +34,7 @@ class EventSignals(Namespace):
     """Event types and patterns, each with its signal."""
 
     def signal(self, name: str, doc: str | None = None) -> EventSignal:
-        """Return the signal of this name, making it at its first use."""
+        """Return the signal of this name, created on first use."""
         found = self.get(name)
         if not isinstance(found, EventSignal):
             found = self[name] = EventSignal(name, doc)

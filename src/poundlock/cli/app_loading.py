@@ -1,4 +1,4 @@
-"""Loading a user's app: a Python file that holds `runtime`, or else workflows."""
+"""Load a user's app: a Python file that defines `runtime`, or else workflows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What an app's file holds. `runtime` is not entered yet; without one, `workflows` are to be given a runtime."""
+    """The content of an app's file. `runtime` is not started yet; without one, `workflows` need a new runtime."""
 
     path: Path
     runtime: WorkflowRuntime | None
@@ -30,10 +30,10 @@ class App:
 
         Args:
             store: URL of the store; None keeps everything in memory.
-            named: the store was asked for by name, so it must not be ignored.
+            named: the store was given explicitly, so it must not be ignored.
 
         Raises:
-            FeedInvalid: the app brings a runtime, and so a store, of its own.
+            FeedInvalid: the app has its own runtime, and so its own store.
         """
         from poundlock.runtime.runtime import WorkflowRuntime
 
@@ -41,18 +41,18 @@ class App:
             return WorkflowRuntime(*self.workflows, store=store)
         if named:
             raise FeedInvalid(
-                f"'{self.path}' brings a runtime with a store of its own: leave out --store, or give the app's "
-                f"workflows instead of a runtime",
+                f"'{self.path}' has its own runtime and store: leave out --store, or define workflows instead of a "
+                f"runtime",
                 path="store",
             )
         return self.runtime
 
 
 def load_app(path: Path) -> App:
-    """Run an app's file and return what it holds.
+    """Run an app's file and return its content.
 
     Raises:
-        FeedInvalid: there is no such file, it raises, or it holds neither a runtime nor workflows.
+        FeedInvalid: there is no such file, it raises, or it defines neither a runtime nor workflows.
     """
     from poundlock.pipeline.builder import Workflow
     from poundlock.runtime.runtime import WorkflowRuntime
@@ -67,7 +67,7 @@ def load_app(path: Path) -> App:
     workflows = dict.fromkeys(value for value in found.values() if isinstance(value, Workflow))
     if runtime is None and not workflows:
         raise FeedInvalid(
-            f"'{path}' holds no workflow: define one at the top of the file, or a WorkflowRuntime named `runtime`",
+            f"'{path}' defines no workflow: define one at module level, or a WorkflowRuntime named `runtime`",
             path="app",
         )
     return App(path, runtime, tuple(workflows))
@@ -79,21 +79,21 @@ def _module(path: Path) -> ModuleType:
     name = f"poundlock_app_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise FeedInvalid(f"'{path}' is no Python file: give a path that ends in .py", path="app")
+        raise FeedInvalid(f"'{path}' is not a Python file: give a path that ends in .py", path="app")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # type annotations of the app are looked up here
-    sys.path.insert(0, str(path.resolve().parent))  # as `python app.py` does, so that it finds its neighbours
+    sys.modules[name] = module  # type annotations of the app are resolved through it
+    sys.path.insert(0, str(path.resolve().parent))  # as `python app.py` does, so that it can import its neighbours
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the file is user code, which may raise anything
         raise FeedInvalid(
-            f"'{path}' cannot be loaded, {_told(error)} in {_where(error, path)}: mend it and try again",
+            f"'{path}' cannot be loaded, {_error_text(error)} in {_where(error, path)}: fix it and try again",
             path="app",
         ) from error
     return module
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

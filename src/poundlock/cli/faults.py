@@ -1,7 +1,7 @@
-"""What a command says when something went wrong: one sentence with the next action, and an exit code.
+"""How a command reports an error: one message with the next action, and an exit code.
 
-0: done. 1: done in part, or refused; the sentence carries the error's code. 2: called in a way that cannot work.
-130 and 143: interrupted. Nothing is caught here that nobody anticipated: that is a bug, and its traceback helps.
+0: done. 1: done in part, or refused; the message has the error's code. 2: wrong arguments. 130 and 143: interrupted.
+Unexpected errors are not caught here: they are bugs, and their traceback helps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TERMINATED = 143
 
 @contextmanager
 def reporting(*, as_json: bool) -> Iterator[None]:
-    """Turn what is raised inside into a sentence on standard error and an exit code."""
+    """Turn an error raised inside into a message on standard error and an exit code."""
     try:
         yield
     except PoundlockError as error:
@@ -37,10 +37,10 @@ def reporting(*, as_json: bool) -> Iterator[None]:
 
 
 def say(error: PoundlockError) -> None:
-    """Print an error as one sentence."""
+    """Print an error as one line."""
     print(f"poundlock: {sentence(error)}", file=sys.stderr)
 
 
 def sentence(error: PoundlockError) -> str:
-    """Return an error as one line: what is wrong, what to do, and the code to look it up by."""
+    """Return an error as one line: what is wrong, what to do, and its code."""
     return f"{' '.join(error.message.split())} [{error.code}]"

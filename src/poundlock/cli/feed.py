@@ -1,7 +1,7 @@
-"""Reading events from lines of text: CloudEvents, or plain JSON objects with a type.
+"""Read events from lines of text: CloudEvents, or plain JSON objects with a type.
 
-A feed has a name. An event without an id gets one made of the line's number and content, and the feed as its source;
-so the second time the same feed is read its events are recognised.
+A feed has a name. An event without an id gets an id made from the line's number and content, and the feed as its
+source. So its events are recognised when the same feed is read again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LONGEST_LINE = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line that is not blank: the event it holds, or what is wrong with it."""
+    """One line that is not blank: its event, or the error in it."""
 
     number: int
     event: Event | None
@@ -37,8 +37,8 @@ class Feed:
     """Lines of events.
 
     Args:
-        name: what ids and sources made here are derived from: the file's name, without its folder.
-        path: the file; None is standard input, which can be read only once.
+        name: the file's name without its folder; generated ids and sources are derived from it.
+        path: the file; None means standard input, which can be read only once.
     """
 
     def __init__(self, name: str, path: Path | None) -> None:
@@ -47,7 +47,7 @@ class Feed:
 
     @classmethod
     def of(cls, where: str) -> Feed:
-        """Return the feed an argument names; "-" is standard input.
+        """Return the feed for a command line argument; "-" means standard input.
 
         Raises:
             FeedInvalid: there is no such file, or it cannot be read.
@@ -66,7 +66,7 @@ class Feed:
             ) from None
 
     def count(self) -> int | None:
-        """Return the number of lines with something in them; None where only reading tells."""
+        """Return the number of lines that are not blank; None for standard input."""
         if self.path is None:
             return None
         with self.path.open("rb") as file:
@@ -74,18 +74,18 @@ class Feed:
 
     def again(self) -> Iterator[Line]:
         """Return the lines from the first on; only a file can be read again."""
-        assert self.path is not None  # noqa: S101 - asked for files only
+        assert self.path is not None  # noqa: S101 - called for files only
         with self.path.open("rb") as file:
             yield from self._parsed(file)
 
     async def lines(self) -> AsyncIterator[Line]:
-        """Return the lines as they come; waiting for standard input does not hold up the event loop."""
+        """Return the lines as they come; waiting for standard input does not block the event loop."""
         if self.path is not None:
             for line in self.again():
                 yield line
             return
         piped = await _piped(sys.stdin.buffer)
-        if piped is None:  # redirected from a file, which never makes anybody wait
+        if piped is None:  # redirected from a file, where reading does not block
             for line in self._parsed(sys.stdin.buffer):
                 yield line
             return
@@ -112,7 +112,7 @@ class Feed:
 
 
 async def _piped(stdin: BinaryIO) -> tuple[asyncio.StreamReader, asyncio.BaseTransport] | None:
-    """Return standard input as a stream if it is one that makes its readers wait: a pipe, socket or terminal."""
+    """Return standard input as a stream if reading it can block: a pipe, socket or terminal."""
     mode = os.fstat(stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stdin.isatty()):
         return None
@@ -127,20 +127,20 @@ def read_event(raw: bytes, number: int, feed: str) -> Event:
     """Return the event in a line.
 
     Raises:
-        FeedInvalid: it is no JSON object, or has fields nobody would look at.
-        InvalidEvent: it is no event; `path` names the field.
+        FeedInvalid: it is not a JSON object, or has unknown fields.
+        InvalidEvent: it is not an event; `path` names the field.
     """
-    text = raw.rstrip()  # so that what is cut off is reported at its end, not at the beginning of the next line
+    text = raw.rstrip()  # so that an error at the end of the line is not reported at the start of the next line
     record = _decoded(text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text)
     if not isinstance(record, dict):
-        raise FeedInvalid("it is no JSON object: write one event per line")
+        raise FeedInvalid("it is not a JSON object: write one event per line")
     if "specversion" in record:
         return Event.from_cloudevent(record)
     if "type" not in record:
         raise InvalidEvent('it has no type: an event needs at least {"type": ...}', path="type")
     unknown = sorted(record.keys() - _FIELDS)
     if unknown:
-        raise FeedInvalid(f"'{unknown[0]}' is no field of an event: put it into the payload", path=unknown[0])
+        raise FeedInvalid(f"'{unknown[0]}' is not a field of an event: put it into the payload", path=unknown[0])
     for one, other in (("payload", "data"), ("key", "subject")):
         if one in record and other in record:
             raise FeedInvalid(f"it has both {one} and {other}, which mean the same: keep one", path=other)
@@ -163,12 +163,12 @@ def _decoded(raw: bytes) -> object:
     try:
         return json.loads(raw.decode(), parse_constant=_no_number)
     except UnicodeDecodeError:
-        raise FeedInvalid("it is no UTF-8 text: write the file in UTF-8") from None
+        raise FeedInvalid("it is not UTF-8 text: write the file in UTF-8") from None
     except json.JSONDecodeError as error:
-        raise FeedInvalid(f"it is no JSON ({error.msg} at column {error.colno}): mend the line") from None
+        raise FeedInvalid(f"it is not JSON ({error.msg} at column {error.colno}): correct the line") from None
     except (ValueError, RecursionError) as error:
-        raise FeedInvalid(f"it is JSON that cannot be read ({error}): mend the line") from None
+        raise FeedInvalid(f"this JSON cannot be read ({error}): correct the line") from None
 
 
 def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is no number of JSON's")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,7 +1,7 @@
-"""Feeding a runtime: where a feed is gone on with, what became of each line, and when everything rests.
+"""Feed a runtime: where a feed continues, the result of each line, and when all runs are idle.
 
-Lines are fed one after another, so that what a later line decides rests on what an earlier one did. Each line's receipt
-is durable before the next line is read, therefore an interrupted feed can be gone on with exactly where it stopped.
+Lines are emitted one after another, so that the decisions for a line see the effects of earlier lines. Each line's
+receipt is durable before the next line is read. So an interrupted feed continues exactly where it stopped.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 _BATCH = 256
 _LOOK_EVERY = 0.02
 _FATAL = (StoreCorrupt, StoreFull, StoreUnavailable)
-"""What no other line of the feed would escape either."""
+"""Errors that every further line of the feed would get too."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of a feed so far.
+    """The result of a feed so far.
 
     Attributes:
-        lines: lines that hold something.
-        handled: of these, lines that had a receipt from an earlier time.
+        lines: lines that are not blank.
+        handled: of these, lines that already had a receipt.
         emitted: of these, lines that got a receipt now.
-        verdicts: (workflow, verdict) to number of receipt lines; workflow None for events nobody wanted.
-        faults: lines that hold no event, or whose event was refused.
+        verdicts: (workflow, verdict) to number of receipt lines; workflow None for unmatched events.
+        faults: lines without an event, or whose event was refused.
     """
 
     lines: int = 0
@@ -55,18 +55,18 @@ class Tally:
         self.verdicts.update((line.workflow_id, line.verdict) for line in receipt.lines)
 
 
-Told = Callable[[Line, "Receipt | None", PoundlockError | None], None]
-"""Called for each line that is fed: with its receipt, or with what is wrong; with neither if it was handled before."""
+OnLine = Callable[[Line, "Receipt | None", PoundlockError | None], None]
+"""Called for each line: with its receipt, or with its error; with neither if it was handled before."""
 
 
-async def feed_all(runtime: WorkflowRuntime, feed: Feed, *, fresh: bool, told: Told) -> Tally:
-    """Emit what a feed holds, going on where it was left; what is wrong with one line does not stop the others.
+async def feed_all(runtime: WorkflowRuntime, feed: Feed, *, fresh: bool, on_line: OnLine) -> Tally:
+    """Emit the events of a feed from where it stopped; an error in one line does not stop the others.
 
     Args:
-        runtime: entered already.
+        runtime: started already.
         feed: the lines.
-        fresh: the store holds no receipts yet, so there is no need to look for them.
-        told: told of each line.
+        fresh: the store has no receipts yet, so that none have to be read.
+        on_line: called for each line.
 
     Raises:
         StoreFull, StoreUnavailable, StoreCorrupt: the store fails, and would for each further line.
@@ -76,12 +76,12 @@ async def feed_all(runtime: WorkflowRuntime, feed: Feed, *, fresh: bool, told: T
     async for line in feed.lines():
         tally.lines += 1
         if line.event is None:
-            assert line.fault is not None  # noqa: S101 - a line holds an event or a fault
+            assert line.fault is not None  # noqa: S101 - a line has an event or a fault
             tally.faults.append((line.number, line.fault))
-            told(line, None, line.fault)
+            on_line(line, None, line.fault)
         elif line.number <= known.until or (feed.path is None and not fresh and await known.has(line.event)):
             tally.handled += 1
-            told(line, None, None)
+            on_line(line, None, None)
         else:
             try:
                 receipt = await runtime.emit(line.event)
@@ -89,17 +89,17 @@ async def feed_all(runtime: WorkflowRuntime, feed: Feed, *, fresh: bool, told: T
                 raise
             except PoundlockError as error:
                 tally.faults.append((line.number, error))
-                told(line, None, error)
+                on_line(line, None, error)
             else:
                 tally.took(receipt)
-                told(line, receipt, None)
+                on_line(line, receipt, None)
     return tally
 
 
 async def last_handled(store: Store, feed: Feed) -> int:
     """Return the number of the last line that has a receipt, 0 if none has.
 
-    An event that stands in the feed twice has one receipt, which says nothing of its second line: that one is left out.
+    An event that is in the feed twice has one receipt, which says nothing about its second line: that line is skipped.
     """
     seen: set[tuple[str, str]] = set()
     firsts: list[tuple[int, str, str]] = []
@@ -118,10 +118,10 @@ async def last_handled(store: Store, feed: Feed) -> int:
 
 
 class _Known:
-    """What was handled before: everything up to a line of a file; for a stream, what has a receipt from before."""
+    """What was handled before: in a file all up to a line; in a stream the events with an older receipt."""
 
     LARGEST = 100_000
-    """Events of a stream that are known to be its own; one that is repeated later than that counts as handled."""
+    """How many of its own events a stream remembers; an event repeated after more than these counts as handled."""
 
     def __init__(self, store: Store, until: int) -> None:
         self.until = until
@@ -129,7 +129,7 @@ class _Known:
         self._own: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def has(self, event: Event) -> bool:
-        """Whether an event of a stream has a receipt that was not given while this stream was read."""
+        """Whether an event of a stream has a receipt from before this stream was read."""
         key = (event.source, event.id)
         if key in self._own:
             return False
@@ -141,14 +141,14 @@ class _Known:
         return known
 
 
-async def come_to_rest(runtime: WorkflowRuntime, timeout: float) -> bool:
-    """Return once no run of the runtime's workflows moves by itself: True; or False when the time is up.
+async def wait_until_idle(runtime: WorkflowRuntime, timeout: float) -> bool:
+    """Wait until all runs of the runtime's workflows are idle; return True, or False if the time is up first.
 
-    A run rests when it has ended, is paused, waits in a queue behind such a run, or is delayed beyond the timeout.
+    A run is idle when it has ended, is paused, is queued behind such a run, or is delayed beyond the timeout.
     """
     clock = runtime.clock
     ends = clock.monotonic() + timeout
-    while await _moving(runtime, clock.now() + ends - clock.monotonic()):
+    while await _is_active(runtime, clock.now() + ends - clock.monotonic()):
         left = ends - clock.monotonic()
         if left <= 0:
             return False
@@ -156,8 +156,8 @@ async def come_to_rest(runtime: WorkflowRuntime, timeout: float) -> bool:
     return True
 
 
-async def _moving(runtime: WorkflowRuntime, deadline: float) -> bool:
-    # All in one look: between two, a delayed run could become a running one and be seen by neither.
+async def _is_active(runtime: WorkflowRuntime, deadline: float) -> bool:
+    # One query for all statuses: between two, a delayed run could start to run and be missed by both.
     async for info in every(runtime, RunStatus.RUNNING, RunStatus.READY, RunStatus.DELAYED):
         later = info.status is RunStatus.DELAYED and info.wake_at is not None and info.wake_at > deadline
         if not later and runtime.has_workflow(info.workflow_id):
@@ -178,7 +178,7 @@ async def every(runtime: WorkflowRuntime, *statuses: RunStatus) -> AsyncIterator
 
 
 def by_workflow(tally: Tally) -> dict[str, dict[str, int]]:
-    """Return the receipts by workflow and verdict, without those nobody wanted."""
+    """Return the receipts by workflow and verdict, without those of unmatched events."""
     grouped: dict[str, dict[str, int]] = {}
     for (workflow, verdict), number in tally.verdicts.items():
         if workflow is not None:
@@ -187,5 +187,5 @@ def by_workflow(tally: Tally) -> dict[str, dict[str, int]]:
 
 
 def unmatched(tally: Tally) -> int:
-    """Return how many events nobody wanted."""
+    """Return the number of unmatched events."""
     return tally.verdicts[(None, Verdict.UNMATCHED)]

@@ -1,7 +1,7 @@
 """A run's timeline as lines of text: a bar per stage and step, pauses included. Pure: a Timeline in, text out.
 
-Waiting takes days where work takes milliseconds, so a chart to scale would show nothing but the waiting. Waiting is
-therefore drawn with at most `IDLE_SHARE` of the width; the durations beside the bars are the true ones.
+Waiting takes days where work takes milliseconds, so a chart to scale would show only the waiting. Therefore waiting
+gets at most `IDLE_SHARE` of the width; the durations beside the bars are the real ones.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MARKS = {WORK: "█", PAUSE: "░", DELAY: "▒", QUEUE: "·"}
 ASCII_MARKS = {WORK: "#", PAUSE: "-", DELAY: "~", QUEUE: "."}
 MEANINGS = {WORK: "working", PAUSE: "paused", DELAY: "delayed", QUEUE: "queued"}
 _QUEUED = "(queued)"
-"""The row of the time in the queue; no path of a stage, which has a pipeline before it."""
+"""The row for the time in the queue; not the path of a stage, because that begins with a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stretch of time in which something of a kind went on; `open` if it still does."""
+    """A period of one kind; `open` if it has not ended yet."""
 
     kind: str
     start: float
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(slots=True)
 class Chart:
-    """What is to be drawn: rows, and what is worth a sentence below them."""
+    """What is drawn: rows, and notes below them."""
 
     rows: list[Row]
     notes: list[str]
@@ -62,14 +62,14 @@ def gantt(timeline: Timeline, width: int, now: float, *, ascii_only: bool = Fals
     """Return a run's timeline as lines of text.
 
     Args:
-        timeline: what happened.
+        timeline: the run's timeline.
         width: columns to use.
-        now: where the bar of a run that is not finished ends, in seconds since 1970.
-        ascii_only: for terminals that show nothing else.
+        now: where the bar of an unfinished run ends, in seconds since 1970.
+        ascii_only: for terminals that show only ASCII.
     """
     chart = read_chart(timeline, now)
     if not chart.rows:
-        return ["This run has kept no timeline, only its state."]
+        return ["This run has no timeline, only its state."]
     marks = ASCII_MARKS if ascii_only else MARKS
     labels = min(max(len(row.label) + 2 * row.depth for row in chart.rows), max(12, width // 3))
     columns = max(10, width - labels - 12)
@@ -78,12 +78,12 @@ def gantt(timeline: Timeline, width: int, now: float, *, ascii_only: bool = Fals
     kinds = [kind for kind in MARKS if any(bar.kind == kind for row in chart.rows for bar in row.bars)]
     axis = f"{'':{labels}}  {'0':<{columns - 9}}{duration(chart.end - chart.start):>9}"
     legend = "   ".join(f"{marks[kind]} {MEANINGS[kind]}" for kind in kinds)
-    legend += "   (waiting is drawn shorter than it was)" if shrunk else ""
+    legend += "   (waiting is not drawn to scale)" if shrunk else ""
     return [*lines, axis.rstrip(), "", legend, *chart.notes]
 
 
 def read_chart(timeline: Timeline, now: float) -> Chart:
-    """Return what a timeline's chart shows, before it is known how wide it may be."""
+    """Return the content of a timeline's chart, independent of its width."""
     reader = _Reader()
     for entry in timeline.entries:
         reader.read(entry)
@@ -94,7 +94,7 @@ def read_chart(timeline: Timeline, now: float) -> Chart:
 
 
 class _Reader:
-    """Folds entries into rows. Stages are known by their path, so a stage entered again continues its row."""
+    """Collects entries into rows. A stage is identified by its path, so a stage entered again continues its row."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
@@ -105,10 +105,10 @@ class _Reader:
         self._event = ""
 
     def read(self, entry: TimelineEntry) -> None:
-        """Take in one entry."""
+        """Add one entry."""
         what, _, happened = entry.type.partition(":")
         payload = entry.payload if isinstance(entry.payload, dict) else {}
-        # Only this entry tells: a run may also begin late because the machine has much to do.
+        # Only this entry means a queue: a run may also begin late because the machine is busy.
         if entry.type == "run:queued":
             self._row(_QUEUED, depth=0)
             self._open[_QUEUED] = (QUEUE, entry.time)
@@ -127,7 +127,7 @@ class _Reader:
             self._end(entry, happened, payload)
 
     def chart(self, start: float, end: float) -> Chart:
-        """Return the chart up to `end`, where what is still going on stops for now."""
+        """Return the chart up to `end`, where the bars of unfinished work end."""
         waiting = [path for path, (kind, _) in self._open.items() if kind == PAUSE]
         for path in list(self._open):
             self._close(path, end, still=True)
@@ -138,7 +138,7 @@ class _Reader:
     def _work(self, entry: TimelineEntry, what: str, happened: str) -> None:
         path = entry.path
         if what == "step" and path.split("/")[-1] == path.split("/")[-2]:
-            return  # a stage of one step of its name: one bar says it all
+            return  # a step with the name of its stage: one bar is enough
         if happened == "start":
             if what == "stage":
                 self._close_idle(entry.time)
@@ -152,12 +152,12 @@ class _Reader:
             self._close(path, entry.time)
 
     def _resumed(self, entry: TimelineEntry, payload: dict[str, Any]) -> None:
-        stood = self._close(self._stage, entry.time)
+        waited = self._close(self._stage, entry.time)
         reason = str(payload.get("reason", ""))
-        told = {"event": f"resumed by {self._event or 'an event'}", "api": "resumed by hand", "timeout": "time ran out"}
-        after = f"after {duration(stood)}" if stood is not None else "at once"
+        texts = {"event": f"resumed by {self._event or 'an event'}", "api": "resumed by a call", "timeout": "timed out"}
+        after = f"after {duration(waited)}" if waited is not None else "immediately"
         wait = payload.get("wait") or (self.rows[self._stage].label if self._stage in self.rows else "wait")
-        self.notes.append(f"{wait}: {told.get(reason, reason)} {after}")
+        self.notes.append(f"{wait}: {texts.get(reason, reason)} {after}")
         self._event = ""
 
     def _end(self, entry: TimelineEntry, happened: str, payload: dict[str, Any]) -> None:
@@ -175,7 +175,7 @@ class _Reader:
         return self.rows[path]
 
     def _close(self, path: str, time: float, *, still: bool = False) -> float | None:
-        """End what is open under a path; returns how long it took."""
+        """Close the open bar of a path; return its duration."""
         begun = self._open.pop(path, None)
         if begun is None:
             return None
@@ -189,13 +189,13 @@ class _Reader:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in two figures or three: "0.8 ms", "12 ms", "1.3 s", "2 min 5 s", "3 d 4 h"."""
+    """Return a duration with two or three figures: "0.8 ms", "12 ms", "1.3 s", "2 min 5 s", "3 d 4 h"."""
     if seconds < 0.9995:
         ms = seconds * 1000
         return f"{ms:.1f} ms" if ms < 9.95 else f"{ms:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    seconds += 0.05  # so that what is rounded up above begins the minute here
+    seconds += 0.05  # so that the value that is rounded up above starts the minute here
     units = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
     size, unit, below, lesser = next(found for found in units if seconds >= found[0])
     whole, rest = divmod(int(seconds), size)
@@ -203,7 +203,7 @@ def duration(seconds: float) -> str:
 
 
 def _scale(chart: Chart, columns: int) -> tuple[Callable[[float], float], bool]:
-    """Return a function from a moment to a column, and whether it draws waiting shorter to keep to its share."""
+    """Return a function from a moment to a column, and whether it shortens waiting to its share of the width."""
     bars = [bar for row in chart.rows for bar in row.bars]
     moments = sorted({chart.start, chart.end, *(bar.start for bar in bars), *(bar.end for bar in bars)})
     working = [

@@ -1,4 +1,4 @@
-"""The map of the command line: which commands there are, and in which file each one lives."""
+"""The map of the command line: the commands, and the file of each."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command line; the entry point of `poundlock`."""
     try:
-        import typer  # noqa: F401 - only to see whether it is there
+        import typer  # noqa: F401 - only to check whether it is installed
     except ModuleNotFoundError:
         sys.exit("The command line needs two more packages: install them with `pip install 'poundlock[cli]'`.")
     commands()(prog_name="poundlock")
 
 
 def commands() -> typer.Typer:
-    """Return the commands as typer knows them."""
+    """Return the commands as a typer application."""
     import typer
 
     from poundlock.cli.commands.resume import resume
@@ -31,22 +31,22 @@ def commands() -> typer.Typer:
 
     top = typer.Typer(
         name="poundlock",
-        help="Events in, pipelines run, pause and resume: run workflows and look at what they did.",
+        help="Run workflows on events, and inspect, resume and list their runs.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # rich costs a quarter of the time that --help may take
+        rich_markup_mode=None,  # rich would take a quarter of the time limit of --help
         add_completion=True,
     )
     top.command("run")(run)
     top.command("resume")(resume)
     top.command("version")(version)
 
-    listing = typer.Typer(name="runs", help="Look at runs.", no_args_is_help=True, rich_markup_mode=None)
+    listing = typer.Typer(name="runs", help="List and show runs.", no_args_is_help=True, rich_markup_mode=None)
     listing.command("ls")(ls)
     listing.command("show")(show_run)
     top.add_typer(listing)
 
-    history = typer.Typer(name="timeline", help="Look at what happened.", no_args_is_help=True, rich_markup_mode=None)
+    history = typer.Typer(name="timeline", help="Show what happened.", no_args_is_help=True, rich_markup_mode=None)
     history.command("show")(show_timeline)
     top.add_typer(history)
     return top

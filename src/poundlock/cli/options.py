@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is wrong with a call before anything was done."""
+"""Options that several commands share, and the error for a wrong call."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 AppOption = Annotated[
     Path | None,
-    typer.Option("--app", metavar="APP.PY", help="The app that has the run's workflow: it drives the run on."),
+    typer.Option("--app", metavar="APP.PY", help="The app that has the run's workflow: it continues the run."),
 ]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `poundlock runs ls` shows it.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, see `poundlock runs ls`.")]
 
 
 class UsageFault(FeedInvalid):
-    """The command was called in a way that cannot work; nothing was done."""
+    """The arguments of the command are wrong; nothing was done."""
 
     code = "USAGE"
 
@@ -31,8 +31,8 @@ def needed(store: str | None) -> str:
     """Return the store's URL.
 
     Raises:
-        UsageFault: none was given.
+        UsageFault: no store was given.
     """
     if store is None:
-        raise UsageFault("no store is named: add --store sqlite:///path/to/file.db, or set POUNDLOCK_STORE")
+        raise UsageFault("no store is given: add --store sqlite:///path/to/file.db, or set POUNDLOCK_STORE")
     return store

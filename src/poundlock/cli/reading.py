@@ -1,4 +1,4 @@
-"""Opening a store to look at it: read-only where the store can, so that it works while a runtime owns the file."""
+"""Open a store to read it: read-only if the store supports it, so that it works while a runtime owns the file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def reading(url: str | None) -> AsyncIterator[Store]:
-    """Open a store to be read.
+    """Open a store for reading.
 
     Raises:
-        UsageFault: no store was named, or one that holds nothing.
+        UsageFault: no store was given, or one in memory.
         StoreUnavailable, StoreCorrupt, StoreTooNew: it cannot be read.
     """
     from poundlock.stores import open as open_store
@@ -26,7 +26,7 @@ async def reading(url: str | None) -> AsyncIterator[Store]:
 
     store: Store = open_store(needed(url))
     if isinstance(store, MemoryStore):
-        raise UsageFault(f"'{url}' dies with its process, so there is nothing to look at: name a store that stays")
+        raise UsageFault(f"'{url}' ends with its process, so there is nothing to read: give a durable store")
     if isinstance(store, SqliteStore):
         store = SqliteStore(store.path, readonly=True)
     await store.open("poundlock-cli")

@@ -1,6 +1,6 @@
-"""The shape that `poundlock run --json` prints; the others are in `runtime/shapes.py`, where the web finds them too.
+"""The JSON that `poundlock run --json` prints; other shapes are in `runtime/shapes.py`, where the web can use them too.
 
-It is stable: fields are added, but neither renamed nor removed.
+It is stable: fields may be added, but are not renamed or removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # for types alone: the command line starts quickly
 def feed_shape(
     feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], *, rested: bool
 ) -> dict[str, Any]:
-    """Return what became of a feed."""
+    """Return the result of a feed."""
     from poundlock.cli.feeding import by_workflow, unmatched
 
     return {

@@ -1,4 +1,4 @@
-"""What people see: tables of receipts and runs, one run in full, a timeline's entries. Values in, rich tables out."""
+"""Output for people: tables of receipts and runs, one run in full, a timeline's entries. Values in, rich tables out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_COLUMNS = 7
 
 
 def table(*headers: str) -> Table:
-    """Return an empty table in the house's style."""
+    """Return an empty table in the common style."""
     made = Table(box=None, header_style="dim", pad_edge=False)
     for header in headers:
         made.add_column(header, overflow="fold")
@@ -62,7 +62,7 @@ def receipts_table(tally: Tally) -> RenderableType:
     """Return the receipts by verdict, a column per workflow; with many workflows, a row for each."""
     grouped = by_workflow(tally)
     if not grouped:
-        return Text("No workflow wanted any of these events." if tally.emitted else "Nothing new was emitted.")
+        return Text("No workflow matched any of these events." if tally.emitted else "Nothing new was emitted.")
     if len(grouped) > _MOST_COLUMNS:
         made = table("workflow", "receipts")
         for workflow, verdicts in grouped.items():
@@ -79,14 +79,14 @@ def receipts_table(tally: Tally) -> RenderableType:
 
 
 def feed_line(name: str, tally: Tally) -> str:
-    """Return what was fed, in a sentence."""
+    """Return a sentence about what was fed."""
     parts = [f"{_many(tally.emitted, 'event')} emitted from {name}"]
     if unmatched(tally):
-        parts.append(f"{unmatched(tally)} of them wanted by nobody")
+        parts.append(f"{unmatched(tally)} of them unmatched")
     if tally.handled:
         parts.append(f"{_many(tally.handled, 'line')} already handled")
     if tally.faults:
-        parts.append(f"{_many(len(tally.faults), 'line')} at fault")
+        parts.append(f"{_many(len(tally.faults), 'line')} with errors")
     return ", ".join(parts) + "."
 
 
@@ -95,7 +95,7 @@ def _many(number: int, what: str) -> str:
 
 
 def runs_line(runs: Mapping[str, int]) -> Text:
-    """Return how many runs of the store are where, in a sentence."""
+    """Return a sentence with the number of runs of each status in the store."""
     line = Text("Runs in the store: ")
     shown = [(status, number) for status, number in runs.items() if number]
     for place, (status, number) in enumerate(shown):
@@ -107,7 +107,7 @@ def runs_line(runs: Mapping[str, int]) -> Text:
 def runs_table(infos: Iterable[RunInfo]) -> Table:
     """Return runs as a list."""
     made = table("run", "workflow", "status", "stage", "key", "created")
-    made.columns[0].no_wrap = True  # to be copied
+    made.columns[0].no_wrap = True  # so that the id can be copied
     for info in infos:
         made.add_row(
             info.run_id,
@@ -121,7 +121,7 @@ def runs_table(infos: Iterable[RunInfo]) -> Table:
 
 
 def parked_list(infos: Sequence[RunInfo]) -> Group:
-    """Return paused runs and, below each, what it waits for; a list, because ids and waits are too long for columns."""
+    """Return the paused runs, and below each what it waits for. Ids and waits are too long for columns of a table."""
     parts: list[RenderableType] = []
     for info in infos:
         head = Text("  ").append(f"{info.workflow_id} ", "bold").append(info.run_id)
@@ -131,7 +131,7 @@ def parked_list(infos: Sequence[RunInfo]) -> Group:
 
 
 def wait_text(wait: WaitInfo) -> Text:
-    """Return what a wait is for: its id, the events, what they must carry, and until when."""
+    """Return a wait as text: its id, event types, conditions, and deadline."""
     text = Text().append(wait.id, "yellow").append(": " + " or ".join(wait.events))
     needs = [f"{path} = {plain(value)}" for path, value in wait.correlate.items()]
     needs += [f"{at.field} {at.op} {plain(at.value)}" for at in wait.where]
@@ -143,7 +143,7 @@ def wait_text(wait: WaitInfo) -> Text:
 
 
 def plain(value: Any) -> str:
-    """Return a value as text: texts as they are, the rest as JSON."""
+    """Return a value as text: a string unchanged, others as JSON."""
     return value if isinstance(value, str) else dump(value)
 
 

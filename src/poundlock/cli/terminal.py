@@ -1,4 +1,4 @@
-"""Where output goes. Colours and progress only on a terminal; what is piped elsewhere is never cut to a width."""
+"""The output. Colours and progress only on a terminal; output into a pipe or file is never cut to a width."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def errors() -> Console:
 
 
 def chart_width(made: Console) -> int:
-    """Return how many columns a chart may take."""
+    """Return the width of a chart in columns."""
     return min(made.width, 100 if made.width == _WIDE else 160)
 
 
 def plain_only() -> bool:
-    """Whether standard output can show nothing but ASCII."""
+    """Whether standard output can show only ASCII."""
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
     return not encoding.startswith("utf")

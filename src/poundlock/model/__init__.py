@@ -1,5 +1,5 @@
-"""Frozen data and pure functions: what the house agrees on.
+"""Frozen data and pure functions, shared by all packages.
 
-House rules: nothing here waits, reads a clock or knows a store, so everything can be called a million times in a test
-and gives the same answer. One thing is drawn by chance: the id of an `Event` that is built without one.
+House rules: no code here waits, reads a clock or uses a store, so every function always gives the same answer. The only
+random value is the id of an `Event` that is created without one.
 """

@@ -1,11 +1,11 @@
-"""Changes: everything one step of progress writes, committed by `Store.commit` as a whole or not at all.
+"""Changes: all writes of one unit of work, committed by `Store.commit` completely or not at all.
 
 House rules:
 
-1. Deltas where something grows: the entries of a log, patches of the state. What is small is named whole: a move has
-   the run's whole head, a set of waits all of them.
-2. Each part names what must still hold for it. If anything does not, nothing of the whole is written.
-3. Values in here are detached: texts, numbers, or data that nobody else holds.
+1. Growing data is written as deltas: log entries, patches of the state. Small data is written whole: a move has the
+   run's whole head, a set of waits has all of them.
+2. Each part names its conditions. If one does not hold, nothing of the unit is written.
+3. Values are detached: texts, numbers, or data that no other code refers to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, Stored
 
 
 class RunCreate(NamedTuple):
-    """A new run. Must hold: no run of this id exists (`RunExists`). The log says its state: no snapshot."""
+    """A new run. Must hold: no run of this id exists (`RunExists`). Its state is in the log; there is no snapshot."""
 
     identity: RunIdentity
     head: RunHead
@@ -30,17 +30,17 @@ class RunCreate(NamedTuple):
 
 
 class RunMove(NamedTuple):
-    """A change to a run by its owner, or by the command that moves an unowned one.
+    """A change to a run by its owner, or by the command that moves a run without an owner.
 
     Must hold: the run's version is `version` (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is
-    given, its last inbox sequence is `inbox` (`InboxAhead`). The version then grows by one. A run that had given its
-    slot back and goes on with `slot` True counts as active in its load again; giving it back is a `Release`.
+    given, its last inbox sequence is `inbox` (`InboxAhead`). The version then grows by one. A run that had released its
+    slot and continues with `slot` True counts as active in its load again; a `Release` releases it.
 
     Attributes:
-        waits: the complete set of armed waits from now on; None leaves them as they are.
-        consumed: inbox sequences that this change uses up. At a terminal status the whole inbox and all waits go.
-        snapshot: JSON text of the whole state, when it is time for one.
-        visits: how often it entered its stages, see `visits.py`; None leaves that as it is.
+        waits: the complete new set of armed waits; None means unchanged.
+        consumed: inbox sequences that this change consumes. A terminal status deletes the whole inbox and all waits.
+        snapshot: JSON text of the whole state, when a snapshot is due.
+        visits: how often the run entered its stages, see `visits.py`; None means unchanged.
     """
 
     run_id: str
@@ -74,18 +74,18 @@ class RunMove(NamedTuple):
         outcome: str | None = None,
         log: LogRow | None = None,
     ) -> RunMove:
-        """Return the move of a run without an owner, on the version that was read. Its epoch grows by one.
+        """Return the move of a run without an owner, based on the version that was read. Its epoch grows by one.
 
-        Stage and attempt stay as they are; the wake time goes. It keeps its slot until it ends.
+        Stage and attempt are unchanged; the wake time is removed. The run keeps its slot until it ends.
 
         Args:
             record: the run as it was read.
-            status: what the run is from then on.
+            status: the new status.
             now: seconds since 1970.
-            owner: who owns it from then on; None for nobody. A `ready` run with an owner counts as recovered.
-            guard_inbox: refuse (`InboxAhead`) if messages came since it was read.
+            owner: the new owner; None for a run without an owner. A `ready` run with an owner counts as recovered.
+            guard_inbox: refuse (`InboxAhead`) if there are newer messages.
             outcome: JSON text of its result or error, at the end.
-            log: what the move adds to the run's log.
+            log: the log row of this move.
 
         Raises:
             AssertionError: the life cycle has no such move.
@@ -111,9 +111,9 @@ class RunMove(NamedTuple):
 
 
 class Token(NamedTuple):
-    """Proof of which load was read: `generation` is drawn when the row is made, `turn` counts its changes.
+    """The version of a load that was read: `generation` is random per row, `turn` counts its changes.
 
-    Because the next token follows from this one, a process can line up several changes before the first is durable.
+    Because the next token follows from this one, a process can submit several changes before the first is durable.
     """
 
     generation: int
@@ -131,8 +131,8 @@ class LoadChange:
     Must hold: the stored token is `expect`, or there is no row if that is None (`LoadMoved`).
 
     Attributes:
-        load: the load from now on; an idle one is deleted.
-        token: the token from now on.
+        load: the new load; an idle one is deleted.
+        token: the new token.
     """
 
     workflow_id: str
@@ -143,17 +143,17 @@ class LoadChange:
 
 
 class Release(NamedTuple):
-    """A run leaves the load of its (workflow, key), and queued runs take the slots that are free then.
+    """A run leaves the load of its (workflow, key), and queued runs take the free slots.
 
-    Nothing has to hold for it, because an end cannot be refused: the store works out from the load it finds what the
-    load is afterwards (`Load.left`), moves its token on, and returns who was promoted, by priority and then acceptance.
-    It comes with the move that takes the run out, after the load changes of the same unit.
+    It has no condition, because the end of a run cannot be refused: the store computes the new load from the current
+    one (`Load.left`), advances its token, and returns the promoted runs, by priority and then acceptance. It is written
+    with the move that takes the run out, after the load changes of the same unit.
 
     Attributes:
         run_id: the run that leaves.
-        queued: whether it leaves the queue; otherwise it gives its slot back.
-        slots: how many runs the mode lets be active at once.
-        owner: who owns the promoted runs; None leaves them `ready`.
+        queued: whether it leaves the queue; otherwise it releases its slot.
+        slots: how many runs may be active in this mode.
+        owner: the owner of the promoted runs; None makes them `ready`.
     """
 
     workflow_id: str
@@ -165,14 +165,14 @@ class Release(NamedTuple):
 
 
 WITH_ITS_RUN: Final = float("inf")
-"""When a key expires that is remembered for as long as the store has its run."""
+"""The expiry of a key that is stored as long as the store has its run."""
 
 
 class Remember(NamedTuple):
-    """A key that must be absent (`KeysTaken`) and is then remembered until `expires_at`.
+    """A key that must be absent (`KeysTaken`) and is then stored until `expires_at`.
 
-    `scope` is "workflow/trigger", or "" for the one entry that all waits share; that one is only kept if a delivery of
-    the same changes was taken. An expired key counts as absent; one that has expired as it comes is only checked.
+    `scope` is "workflow/trigger", or "" for the one entry that all waits share; it is stored only if a delivery of the
+    same changes was accepted. An expired key counts as absent; a new key that has already expired is only checked.
     `expires_at` may be `WITH_ITS_RUN`.
     """
 
@@ -198,9 +198,9 @@ class Post(NamedTuple):
 
 @dataclass
 class Changes:
-    """One unit of work. It moves or creates a run at most once; an event whose reference is known stays as it is.
+    """One unit of work. It moves or creates a run at most once; an event that is already stored is unchanged.
 
-    Without slots, so that what a unit does not change is not even set: the defaults stand in the class.
+    Without `__slots__`, so that unused parts are not even set: their defaults are class attributes.
     """
 
     creates: tuple[RunCreate, ...] = ()
@@ -214,11 +214,11 @@ class Changes:
     receipt: ReceiptRow | None = None
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
-    """What the commit came to, set by the store once it is durable: for whoever was cancelled while waiting for it."""
+    """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""
 
     @classmethod
     def of_move(cls, move: RunMove, now: float) -> Changes:
-        """Return the changes that move a run and do nothing else, as most do."""
+        """Return changes that only move a run, as most do."""
         changes = cls.__new__(cls)
         changes.moves = (move,)
         changes.now = now
@@ -226,7 +226,7 @@ class Changes:
 
     @classmethod
     def of_creation(cls, create: RunCreate, event: StoredEvent, now: float) -> Changes:
-        """Return the changes that create a run and store its event."""
+        """Return changes that create a run and store its event."""
         changes = cls.__new__(cls)
         changes.creates = (create,)
         changes.events = (event,)
@@ -235,23 +235,23 @@ class Changes:
 
     @property
     def decides_nothing(self) -> bool:
-        """Whether runs are created and moved, and that is all: only the runs' own conditions have to hold."""
+        """Whether runs are only created and moved: then only the runs' own conditions have to hold."""
         return not (
             self.loads or self.releases or self.remember or self.deliveries or self.posts or self.receipt is not None
         )
 
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
-        """Return the keys to keep, now that it is known what the deliveries came to."""
+        """Return the keys to store, after the results of the deliveries are known."""
         missed = bool(delivered) and all(outcome.fate is Fate.GONE for outcome in delivered)
         return [key for key in self.remember if key.expires_at > self.now and (key.scope or not missed)]
 
 
 class Committed(NamedTuple):
-    """What a commit decided by itself.
+    """The decisions of a commit.
 
     Attributes:
-        promoted: ids of the runs promoted, in order, over all releases.
-        delivered: one per delivery.
+        promoted: ids of the promoted runs, in order, over all releases.
+        delivered: one result per delivery.
         posted: the inbox sequence of each post.
     """
 
@@ -261,4 +261,4 @@ class Committed(NamedTuple):
 
 
 NOTHING = Committed()
-"""The answer to the many commits that decide nothing by themselves."""
+"""The answer to the many commits without a decision."""

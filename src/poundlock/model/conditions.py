@@ -1,6 +1,6 @@
 """Conditions: seven comparisons that are data, so they can be stored, shown and indexed.
 
-They never raise on strange payloads: a field that is missing, or a value of another kind, simply does not match.
+They never raise for any payload: a missing field, or a value of another kind, does not match.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPERATORS: Final = ("==", "!=", ">", ">=", "<", "<=", "exists")
 @documented
 @dataclass(frozen=True, slots=True)
 class StateRef:
-    """A value read from the run's state at the moment a wait is armed.
+    """A value read from the run's state when a wait is armed.
 
     Args:
         path: dotted path into the state, e.g. "order.id".
@@ -37,7 +37,7 @@ class Condition:
     Args:
         field: dotted path into the payload, e.g. "order.lines.0.sku".
         op: one of == != > >= < <= exists.
-        value: what to compare with, or a StateRef. For `exists`: None or True asks for presence, False for absence.
+        value: the value to compare with, or a StateRef. For `exists`: None or True means present, False means absent.
 
     Raises:
         InvalidDefinition: unknown operator, or an empty field.
@@ -50,13 +50,13 @@ class Condition:
     def __post_init__(self) -> None:
         if self.op not in OPERATORS:
             raise InvalidDefinition(
-                f"'{self.op}' is no operator: use one of {' '.join(OPERATORS)}", path="op", field=self.field
+                f"'{self.op}' is not an operator: use one of {' '.join(OPERATORS)}", path="op", field=self.field
             )
         if not isinstance(self.field, str) or not self.field:
             raise InvalidDefinition("a condition needs the path of a payload field", path="field")
 
     def matches(self, payload: Any) -> bool:
-        """Whether the payload meets this condition. Unlike kinds never match, and nothing raises."""
+        """Whether the payload meets this condition. Different kinds never match, and nothing raises."""
         found = get_path(payload, self.field)
         if self.op == "exists":
             return (found is not MISSING) is (self.value is not False)
@@ -64,10 +64,10 @@ class Condition:
 
 
 def _kind(value: Any) -> type:
-    """Numbers are one kind whatever their type; a bool is no number.
+    """Return the kind of a value. Numbers of all types are one kind; a bool is not a number.
 
-    What is stored alike is of one kind (a tuple and a list, a text enum and its text), so that a condition means the
-    same before and after it was stored. Every other type is its own.
+    Values that are stored in the same form are one kind (a tuple and a list, a text enum and its text), so that a
+    condition means the same before and after it was stored. Every other type is its own kind.
     """
     if isinstance(value, bool):
         return bool
@@ -81,7 +81,7 @@ def _kind(value: Any) -> type:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Equality of data: of one kind and equal, and so all the way down, where Python holds [1] and [True] for equal."""
+    """Equality of data: same kind and equal, at every depth; for Python alone [1] and [True] are equal."""
     kind = _kind(left)
     if kind is not _kind(right):
         return False
@@ -102,7 +102,7 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 def _compare(left: Any, op: str, right: Any) -> bool:
     if left is None or right is None:
-        # null is not "another kind" for equality: asking `!= None` is how one asks for any value at all
+        # null is not "another kind" for equality: `!= None` means "any value"
         return (left is right) if op == "==" else (left is not right) if op == "!=" else False
     if _kind(left) is not _kind(right):
         return False
@@ -116,7 +116,7 @@ def _compare(left: Any, op: str, right: Any) -> bool:
         if isinstance(left, list | tuple):
             left, right = list(left), list(right)
         return bool(_ORDER[op](left, right))
-    except (TypeError, ArithmeticError):  # mappings have no order, nor lists of unlike members; signalling NaN
+    except (TypeError, ArithmeticError):  # mappings and lists of mixed kinds have no order; signalling NaN
         return False
 
 

@@ -1,7 +1,7 @@
-"""What users write down: workflows of triggers, pipelines, stages and steps. Frozen once validated.
+"""The definitions of users: workflows of triggers, pipelines, stages and steps. Frozen after validation.
 
-House rules: plain dataclasses (nothing heavy is imported for them), no behaviour beyond normalising what was given.
-Faults are not raised one by one here; `validation.py` collects all of them when a workflow is registered.
+House rules: plain dataclasses (no heavy imports), which only normalise their arguments. Faults are not raised here one
+by one; `validation.py` collects all of them when a workflow is registered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
 
 Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
-"""What is merged into the state: a mapping, or a function of the event that gives one, or None for nothing."""
+"""What is merged into the state: a mapping, or a function of the event that returns one, or None for nothing."""
 
 
 # --------------------------------------------------------------------------------------------- instructions
@@ -30,14 +30,14 @@ class Wait:
     """What a paused run waits for.
 
     Args:
-        events: one event type or pattern, or several; any of them resumes.
+        events: one event type or pattern, or several; any of them resumes the run.
         where: conditions on the event's payload, joined by AND; values may be StateRefs.
-        correlate: {payload path: StateRef or value}; equality that is also the index the event is looked up by.
-        timeout: how long to wait at most; None waits for ever.
+        correlate: {payload path: StateRef or value}; an equality that is also the index key of the wait.
+        timeout: how long to wait at most; None means no limit.
         on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
         patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
             part of the definition) a function of the event.
-        id: name of the wait; default: the stage that pauses.
+        id: id of the wait; default: the id of the stage that pauses.
     """
 
     events: str | Sequence[str]
@@ -52,7 +52,7 @@ class Wait:
 @documented
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Go on to the next stage; after the last one the run is complete."""
+    """Continue with the next stage; after the last one the run is completed."""
 
 
 @documented
@@ -82,7 +82,7 @@ class Fail:
 @documented
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Go on to the next stage later: after `seconds`, or at `until`: a datetime with a zone, or seconds since 1970."""
+    """Continue with the next stage later: after `seconds`, or `until` a datetime with a zone, or seconds since 1970."""
 
     seconds: Duration | None = None
     until: float | dt.datetime | None = None
@@ -91,7 +91,7 @@ class Delay:
 @documented
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait for the world, then go on at `resume_at` (default: the next stage)."""
+    """Wait for an event or answer, then continue at `resume_at` (default: the next stage)."""
 
     wait: Wait
     resume_at: str | None = None
@@ -105,19 +105,19 @@ INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
 @documented
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and when a failing attempt is repeated.
+    """How often and when a failed attempt is repeated.
 
     The delay before attempt n+1 is backoff * factor ** (n - 1), at most `max`, changed by up to `jitter` (a fraction)
     in either direction.
 
     Args:
-        attempts: all attempts together, the first included.
+        attempts: number of attempts, including the first.
         backoff: seconds before the second attempt.
         factor: growth per attempt.
         max: longest delay in seconds.
-        jitter: 0.1 spreads each delay by up to 10 percent.
-        on: exception types that are worth another attempt. An exception group is, if each error in it is.
-        not_on: exception types that never are, also where one is part of an exception group.
+        jitter: 0.1 changes each delay by up to 10 percent.
+        on: exception types that are retried. An exception group is retried if each error in it is.
+        not_on: exception types that are never retried, even if only one error of an exception group has such a type.
     """
 
     attempts: int = 3
@@ -145,7 +145,7 @@ class Step:
 @documented
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Steps that run together, and what comes after them. Its patches are committed all at once."""
+    """Steps that run concurrently, and the router after them. All their patches are committed together."""
 
     id: str
     steps: Sequence[Step] = ()
@@ -178,13 +178,13 @@ class Trigger:
     """Which events start a run, and how the run begins.
 
     Args:
-        event: event type or dotted pattern (`order.*`, `order.**`); None: only invoked by hand.
+        event: event type or dotted pattern (`order.*`, `order.**`); None: started only by a call.
         pipeline: id of the pipeline to run; default: the workflow's only one.
         when: conditions on the payload, or a function of the event.
         key: partition key: a payload path or a function of the event.
-        map: function of the event giving the initial state; default: the payload.
-        dedupe: how long an event id is remembered; None remembers none.
-        priority: higher runs leave a queue first.
+        map: function of the event that returns the initial state; default: the payload.
+        dedupe: how long an event id is stored to find duplicates; None means not at all.
+        priority: runs with a higher priority leave a queue first.
     """
 
     event: str | None = None
@@ -199,14 +199,14 @@ class Trigger:
 @documented
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Something a step needs, built by a factory and kept for as long as its scope lives.
+    """Something that steps need, built by a factory and kept as long as its scope exists.
 
     Args:
-        id: name steps ask for; names with two leading and trailing underscores are reserved.
+        id: the id that steps request; ids with two leading and trailing underscores are reserved.
         factory: sync or async callable, generator or context manager; see `poundlock.artifacts`.
-        scope: "workflow", "run", "stage" or "transient"; in the runtime's `services=` always global. One of a stage is
-            made once per visit of a stage and closed before the visit is committed, see docs/how-to/services.md.
-        type: what it provides, for injection by annotation; default: the factory's class or return annotation.
+        scope: "workflow", "run", "stage" or "transient"; in the runtime's `services=` always global. A stage service is
+            built once per visit of a stage and closed before the visit is committed, see docs/how-to/services.md.
+        type: the type it provides, for injection by annotation; default: the factory's class or return annotation.
         options: further template options (timeout, retry, lazy ...).
     """
 

@@ -1,4 +1,4 @@
-"""Making frozen values quickly.
+"""Create frozen values quickly.
 
 A frozen dataclass sets its fields through `object.__setattr__`, a call per field. Where a value with many fields is
 made for every event or run, they are set on a twin that is not frozen, which then becomes the real thing: that takes a

@@ -27,14 +27,16 @@ def seconds(value: Duration) -> float:
     elif isinstance(value, str):
         text = value.strip().replace(" ", "")
         if not text or _PART.sub("", text):
-            raise ValueError(f"'{value}' is no duration: write seconds as a number, or units like '2h30m' or '500ms'")
+            raise ValueError(
+                f"'{value}' is not a duration: write seconds as a number, or units like '2h30m' or '500ms'"
+            )
         result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         result = float(value) if abs(value) < 1e300 else _TOO_LONG  # larger ints are no floats
     else:
-        raise ValueError(f"{value!r} is no duration: give seconds, a timedelta, or text like '2h30m'")
+        raise ValueError(f"{value!r} is not a duration: give seconds, a timedelta, or text like '2h30m'")
     if not 0 <= result < _TOO_LONG:
-        raise ValueError(f"{value!r} is no duration: it must be finite and not negative")
+        raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
     return result
 
 
@@ -59,4 +61,4 @@ def moment(value: object) -> float:
     # Larger ints are no floats.
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
         return float(value)
-    raise ValueError(f"{value!r:.60} is no moment: give seconds since 1970, or a datetime with a zone")
+    raise ValueError(f"{value!r:.60} is not a moment: give seconds since 1970, or a datetime with a zone")

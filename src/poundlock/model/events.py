@@ -1,4 +1,4 @@
-"""Events: what arrives from the world. Field names and the JSON form follow CloudEvents 1.0."""
+"""Events: input from outside. Field names and the JSON form follow CloudEvents 1.0."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Event:
 
     Args:
         type: dotted name, e.g. "order.placed".
-        payload: JSON-like data; None means none.
-        id: unique within `source`; made now when absent, so emitting one object twice is a duplicate.
-        time: seconds since 1970 UTC, a datetime, or RFC 3339 text; stamped at acceptance when absent.
-        source: where it comes from, a URI reference.
-        key: what it is about; the label of the runs it starts, and CloudEvents' `subject`.
+        payload: JSON-like data; None means no payload.
+        id: unique within `source`; generated now if missing, so emitting the same object twice is a duplicate.
+        time: seconds since 1970 UTC, a datetime, or RFC 3339 text; set at acceptance if missing.
+        source: its origin, a URI reference.
+        key: its subject; the label of the runs it starts, and CloudEvents' `subject`.
         headers: further CloudEvents attributes (extensions), by name.
 
     Raises:
-        InvalidEvent: a field has no usable value; `path` names it.
+        InvalidEvent: a field has an invalid value; `path` names it.
     """
 
     type: str
@@ -46,7 +46,7 @@ class Event:
     headers: Mapping[str, Any] = field(kw_only=True, default=None, hash=False)  # type: ignore[arg-type]
 
     if TYPE_CHECKING:
-        # What may be given is wider than what is then found in the fields.
+        # The constructor accepts more types than the fields have afterwards.
         def __init__(
             self,
             type: str,
@@ -86,15 +86,15 @@ class Event:
         key: str | None,
         headers: Mapping[str, Any],
     ) -> Event:
-        """Return an event whose fields are known to be good: they were checked before, or made here.
+        """Return an event whose fields are known to be valid: checked before, or created by Poundlock.
 
-        Emitting builds every event a second time, with its payload detached; checking it twice would cost as much as
+        Emitting creates every event a second time, with its payload detached; a second check would cost as much as
         starting a run.
         """
         return _make(type, payload, id, time, source, key, headers)
 
     def detached(self) -> Event:
-        """Return this event with a payload of its own, for code that may change what it is given."""
+        """Return this event with its own copy of the payload, for code that may change it."""
         if not isinstance(self.payload, dict | list):
             return self
         return Event.trusted(
@@ -120,7 +120,7 @@ class Event:
             "source": self.source or "/",
         }
         if self.time is not None:
-            if not YEAR_1 <= self.time < YEAR_10000:  # accepted by a clock that stands outside of these years
+            if not YEAR_1 <= self.time < YEAR_10000:  # accepted by a clock outside of these years
                 raise InvalidEvent(
                     f"the time of event '{self.id}' is {utc_text(self.time)}: CloudEvents has no text for it",
                     path="time",
@@ -140,13 +140,13 @@ class Event:
         """Read a CloudEvents 1.0 JSON envelope.
 
         Raises:
-            InvalidEvent: it is no such envelope; `path` names the attribute.
+            InvalidEvent: it is not such an envelope; `path` names the attribute.
         """
         if not isinstance(envelope, Mapping):
             raise InvalidEvent("a CloudEvent is a JSON object with at least specversion, id, source and type")
         if envelope.get("specversion") != "1.0":
             raise InvalidEvent(
-                f"specversion is {envelope.get('specversion')!r}: only CloudEvents 1.0 is read", path="specversion"
+                f"specversion is {envelope.get('specversion')!r}: only CloudEvents 1.0 is supported", path="specversion"
             )
         for name in ("id", "source", "type"):
             if name not in envelope:
@@ -191,7 +191,7 @@ def _check_headers(headers: Any) -> dict[str, Any]:
     for name in headers:
         if not isinstance(name, str) or not name or name in _ATTRIBUTES:
             raise InvalidEvent(
-                f"{name!r:.60} cannot be a header: use text that is no CloudEvents attribute of its own "
+                f"{name!r:.60} cannot be a header: use text that is not a CloudEvents attribute of its own "
                 f"({', '.join(sorted(_ATTRIBUTES))})",
                 path="headers",
             )
@@ -208,5 +208,5 @@ def _to_seconds(value: Any) -> float:
             seconds = None
     # Outside of these years, and for NaN, there is no RFC 3339 text.
     if seconds is None or not YEAR_1 <= seconds < YEAR_10000:
-        raise InvalidEvent(f"{value!r:.60} is no time: give seconds, a datetime or RFC 3339 text", path="time")
+        raise InvalidEvent(f"{value!r:.60} is not a time: give seconds, a datetime or RFC 3339 text", path="time")
     return float(seconds)

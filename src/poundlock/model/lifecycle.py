@@ -1,7 +1,7 @@
 """The life cycle of a run: THE table.
 
-House rule: whoever moves a run asks `check_move` first; there is no second place that knows which moves are legal.
-The diagram in the documentation is printed from this table.
+House rule: code that moves a run calls `check_move` first; only this table knows which moves are legal. The diagram in
+the documentation is printed from it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class RunStatus(StrEnum):
-    """Where a run stands."""
+    """The status of a run."""
 
     QUEUED = "queued"
     READY = "ready"
@@ -24,14 +24,14 @@ class RunStatus(StrEnum):
     ABORTED = "aborted"
 
     terminal: bool
-    """Whether nothing can happen to the run any more."""
+    """Whether the run has ended."""
 
     def __init__(self, value: str) -> None:
-        # Set once: a property would be a call, and a set would hash, on every boundary of every run.
+        # Set once: a property would cost a call, and a set a hash, at every boundary of every run.
         self.terminal = value in ("completed", "failed", "aborted")
 
 
-# from -> {to: why}. Queued: waits for a slot. Ready: may be claimed by anybody. Running: has an owner.
+# from -> {to: why}. Queued: waits for a slot. Ready: any worker may claim it. Running: has an owner.
 MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     RunStatus.QUEUED: {
         RunStatus.RUNNING: "promoted by the process that freed the slot",
@@ -44,17 +44,17 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     },
     RunStatus.RUNNING: {
         RunStatus.RUNNING: "stage boundary",
-        RunStatus.READY: "given back: its owner died or stopped",
-        RunStatus.PAUSED: "parked until something it waits for comes, or until its state fits its model",
-        RunStatus.DELAYED: "parked until a time",
+        RunStatus.READY: "released: its owner died or stopped",
+        RunStatus.PAUSED: "paused until something it waits for comes, or until its state matches its model",
+        RunStatus.DELAYED: "delayed until a time",
         RunStatus.COMPLETED: "last stage done, or terminated by a router",
-        RunStatus.FAILED: "a step failed for good, or a router said so",
-        RunStatus.ABORTED: "abort request taken in",
+        RunStatus.FAILED: "a step failed after all attempts, or a router ended it",
+        RunStatus.ABORTED: "abort request received",
     },
     RunStatus.PAUSED: {
         RunStatus.RUNNING: "resumed: event, person or timeout",
-        RunStatus.READY: "resumed where its workflow is unknown, or tried again because its state did not fit",
-        RunStatus.ABORTED: "aborted while parked",
+        RunStatus.READY: "resumed where its workflow is unknown, or tried again because its state did not match",
+        RunStatus.ABORTED: "aborted while paused",
     },
     RunStatus.DELAYED: {
         RunStatus.RUNNING: "claimed when due",
@@ -75,7 +75,7 @@ def check_move(source: RunStatus, target: RunStatus) -> None:
     """Refuse an illegal move.
 
     Raises:
-        AssertionError: the table has no such move. That is a bug in Poundlock, not in anybody's workflow.
+        AssertionError: the table has no such move. That is a bug in Poundlock, not in a workflow.
     """
     if target._value_ not in _LEGAL[source._value_]:
         raise AssertionError(f"illegal move of a run: {source} -> {target}")

@@ -7,16 +7,16 @@ from typing import Final
 
 YEAR_1: Final = -62_135_596_800.0
 YEAR_10000: Final = 253_402_300_800.0
-"""Between these two a time has an RFC 3339 text and is a datetime; time-outs and delays may lie far outside."""
+"""Between these two a time has an RFC 3339 text and is a datetime; timeouts and delays may be far outside."""
 
 
 def utc_text(seconds: float, sep: str = "T", timespec: str = "auto") -> str:
-    """Return a time as ISO 8601 text in UTC; never raises, also where no datetime can hold it.
+    """Return a time as ISO 8601 text in UTC; never raises, even if no datetime can hold it.
 
     Args:
-        seconds: since 1970-01-01 UTC.
-        sep: between date and time.
-        timespec: how exact, as in `datetime.isoformat`.
+        seconds: seconds since 1970-01-01 UTC.
+        sep: the separator between date and time.
+        timespec: the precision, as in `datetime.isoformat`.
     """
     if not seconds < YEAR_10000:
         return "after the year 9999"

@@ -1,4 +1,4 @@
-"""Dotted paths into JSON-like data: `order.lines.0.sku`. A number steps into a list."""
+"""Dotted paths into JSON-like data: `order.lines.0.sku`. A number is an index of a list."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
-"""What `get_path` gives where there is nothing; None is a value."""
+"""What `get_path` returns where there is no value; None is a value."""
 
 
 def get_path(data: Any, path: str, default: Any = MISSING) -> Any:
-    """Return what stands at `path` inside `data`, or `default`. The empty path is `data` itself."""
-    if type(data) is dict and path in data:  # nearly always; asking whether something is a Mapping costs far more
+    """Return the value at `path` in `data`, or `default`. The empty path means `data` itself."""
+    if type(data) is dict and path in data:  # the common case; an isinstance check with Mapping costs far more
         return data[path] if path else data
     if not path:
         return data
     if path in data if isinstance(data, Mapping) else False:
-        return data[path]  # a key that itself holds dots wins, as CloudEvents extensions and form fields have them
+        return data[path]  # a key that contains dots comes first: CloudEvents extensions and form fields have them
     for part in path.split("."):
         if isinstance(data, Mapping):
             if part not in data:
@@ -36,7 +36,7 @@ def get_path(data: Any, path: str, default: Any = MISSING) -> Any:
 
 
 def touches(changed: str, read: str) -> bool:
-    """Whether a change at one path can be seen by a reader of the other: one is a prefix of the other."""
+    """Whether a change at one path is visible at the other: one is a prefix of the other."""
     return (
         changed == read or not changed or not read or changed.startswith(read + ".") or read.startswith(changed + ".")
     )

@@ -1,6 +1,6 @@
 """Dotted event patterns: `order.placed`, `order.*` (one segment), `order.**` (any number, also none), `*`, `**`.
 
-A single `*` alone matches every type, as people expect of a catch-all.
+A single `*` alone matches every type, because people expect a catch-all.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ def is_pattern(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
     segments = pattern.split(".")
-    # `**.**` is no more than `**`
+    # `**.**` means the same as `**`
     parts = [part for part, before in zip(segments, ["", *segments], strict=False) if (part, before) != ("**", "**")]
     if pattern == "*" or parts == ["**"]:
         return re.compile(".*", re.DOTALL)
-    # `**` brings the dot on its one side along, so that `order.**` also matches `order`, and `**.failed` also `failed`
+    # `**` includes the dot on one side, so that `order.**` also matches `order`, and `**.failed` also `failed`
     leading = parts[0] == "**"
     text = r"(?:.*\.)?" if leading else ""
     for place, part in enumerate(parts[leading:]):
@@ -34,5 +34,5 @@ def _segment(part: str) -> str:
 
 
 def type_matches(pattern: str, event_type: str) -> bool:
-    """Whether an event type fits an exact type or a pattern."""
+    """Whether an event type matches an exact type or a pattern."""
     return pattern == event_type or ("*" in pattern and _compiled(pattern).fullmatch(event_type) is not None)

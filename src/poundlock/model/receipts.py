@@ -1,4 +1,4 @@
-"""Receipts: what became of an event, a line per trigger whose type fits and per run with a fitting wait."""
+"""Receipts: the decisions about an event, one line per trigger of its type and per run with a matching wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poundlock.documenting import documented
 
 
 class Verdict(StrEnum):
-    """What became of an event at one place."""
+    """One decision about an event."""
 
     STARTED = "started"
     QUEUED = "queued"
@@ -33,11 +33,11 @@ class ReceiptLine:
     """One line of a receipt.
 
     Attributes:
-        verdict: what became of the event here.
+        verdict: the decision.
         workflow_id: the workflow that decided; None on an `unmatched` line.
-        trigger_id: the trigger whose type fits; None where a waiting run took it.
+        trigger_id: the trigger of this type; None if a waiting run got the event.
         run_id: the run that was started, queued, signalled, resumed or buffered for.
-        reason: why, in words; "" where the verdict says it all.
+        reason: why, as text; "" if the verdict is enough.
     """
 
     verdict: Verdict
@@ -58,12 +58,12 @@ class ReceiptLine:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ReceiptLine:
-        """Read what `to_dict` gave."""
+        """Read the result of `to_dict`."""
         return cls(Verdict(data["verdict"]), data["workflow_id"], data["trigger_id"], data["run_id"], data["reason"])
 
 
 class Fate(StrEnum):
-    """What a delivery to a waiting run came to, decided inside the commit."""
+    """The result of a delivery to a waiting run, decided inside the commit."""
 
     RESUMED = "resumed"
     BUFFERED = "buffered"
@@ -71,12 +71,12 @@ class Fate(StrEnum):
 
 
 class Delivery(NamedTuple):
-    """An event for a run with fitting waits. `waits` are (wait id, epoch); `line` is what the receipt says if taken.
+    """An event for a run with matching waits. `waits` are (wait id, epoch); `line` is the receipt line if accepted.
 
-    Must hold: none of these waits stands under another epoch by now (`WaitMoved`): it was armed anew, so the event has
-    to be matched again. A wait that is gone altogether is no refusal, see `Fate`.
+    Must hold: none of these waits has another epoch now (`WaitMoved`): then it was armed again, so the event has to be
+    matched again. A wait that is no longer armed is not refused, see `Fate`.
 
-    `owner` takes the run over if this delivery resumes it; None makes it `ready` for whoever claims it.
+    `owner` owns the run if this delivery resumes it; None makes it `ready`.
     """
 
     run_id: str
@@ -87,7 +87,7 @@ class Delivery(NamedTuple):
 
 
 class Delivered(NamedTuple):
-    """The outcome of a delivery: what it came to, and the message's sequence in the run's inbox (0 if gone)."""
+    """The outcome of a delivery: its fate, and the message's sequence in the run's inbox (0 if gone)."""
 
     fate: Fate
     seq: int
@@ -96,20 +96,20 @@ class Delivered(NamedTuple):
 def settle_lines(
     lines: Sequence[ReceiptLine], deliveries: Sequence[Delivery], delivered: Sequence[Delivered]
 ) -> tuple[ReceiptLine, ...]:
-    """Return the receipt's lines: the decided ones, then one per delivery, saying what it came to."""
+    """Return the receipt's lines: the decided ones, then one per delivery with its result."""
     if not deliveries:
         return tuple(lines)
     settled = list(lines)
     for delivery, outcome in zip(deliveries, delivered, strict=True):
         line = delivery.line
         verdict = Verdict(outcome.fate) if outcome.fate is not Fate.GONE else Verdict.FILTERED
-        reason = line.reason if outcome.fate is not Fate.GONE else "the run went on meanwhile"
+        reason = line.reason if outcome.fate is not Fate.GONE else "the run has continued meanwhile"
         settled.append(ReceiptLine(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
     return tuple(settled)
 
 
 class ReceiptRow(NamedTuple):
-    """A receipt as stored: its lines are completed inside the commit, when deliveries have come to something."""
+    """A receipt as stored: its lines are completed inside the commit, when the results of deliveries are known."""
 
     source: str
     event_id: str

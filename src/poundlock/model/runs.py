@@ -1,4 +1,4 @@
-"""A run as data: an identity that never changes, a small head that moves, and what others have to say to it."""
+"""A run as data: an identity that never changes, a small head that changes with every commit, and its messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from poundlock.model.patterns import type_matches
 
 
 class RunIdentity(NamedTuple):
-    """What is known of a run when it is created. Built once, shared from then on.
+    """The data of a run that is fixed at its creation. Created once, then shared.
 
-    `load_key` is the partition of the workflow's load this run counts in ("" when the rule covers the whole workflow);
-    None for invoked runs, which count in no load. `event_ref` names the stored event that started it.
+    `load_key` is the partition of the workflow's load in which this run counts ("" if the mode has no key); None for
+    invoked runs, which count in no load. `event_ref` names the stored event that started it.
     """
 
     run_id: str
@@ -37,10 +37,10 @@ class RunIdentity(NamedTuple):
 
 @dataclass(slots=True)
 class RunHead:
-    """What moves. `version` grows by one per commit, `epoch` with each new owner.
+    """The data of a run that changes. `version` grows by one per commit, `epoch` with each new owner.
 
-    `stage` is where the run stands: the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON
-    text of `{"result": ...}` or `{"error": {...}}` once ended; a paused run has an error if its state does not fit its
+    `stage` is the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON text of
+    `{"result": ...}` or `{"error": {...}}` after the end; a paused run has an error if its state does not match its
     model. `slot`: whether it counts as active in its load.
     `visits`: how often it entered its stages, see `visits.py`.
     """
@@ -61,10 +61,10 @@ class RunHead:
 
 
 class WaitRow(NamedTuple):
-    """One armed wait of a run. All StateRefs are resolved, so it is data.
+    """One armed wait of a run. All StateRefs are resolved, so it is plain data.
 
-    `parked`: the run stands still at this wait; otherwise it only has events buffered. `patch` None merges the
-    event's payload; "call" means that the definition holds a function. `keys` are what events are looked up by.
+    `parked`: the run is paused at this wait; otherwise the wait only buffers events. `patch` None merges the event's
+    payload; "call" means that the definition has a function. `keys` are the index keys for events.
     """
 
     wait_id: str
@@ -80,7 +80,7 @@ class WaitRow(NamedTuple):
     keys: tuple[str, ...]
 
     def matches(self, event: Event) -> bool:
-        """Whether the event is one this wait is for."""
+        """Whether the event matches this wait."""
         return (
             any(type_matches(pattern, event.type) for pattern in self.events)
             and all(Condition(path, "==", value).matches(event.payload) for path, value in self.correlate)
@@ -89,16 +89,16 @@ class WaitRow(NamedTuple):
 
 
 LOOSE: Final = " "
-"""Begins the reference of an event that no run begins with: it may go when no inbox refers to it any more.
+"""First character of the reference of an event that started no run: it is deleted when no inbox refers to it.
 
-An invoked run shares its id with its event, and no id begins with a blank, so that none can be taken for such a one.
+An invoked run shares its id with its event, and no id begins with a blank, so the two kinds cannot be confused.
 """
 
 
 class StoredEvent(NamedTuple):
     """An accepted event under the reference that runs and inboxes share.
 
-    All that refers to it is written by the commit that stores it. See `LOOSE` for one that is only delivered.
+    All references to it are written by the commit that stores it. See `LOOSE` for an event that is only delivered.
     """
 
     ref: str
@@ -106,10 +106,10 @@ class StoredEvent(NamedTuple):
 
 
 class Message(NamedTuple):
-    """Something others had to say to a run, in the order it came.
+    """A message to a run, in order of arrival.
 
     kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the
-    answer to the wait the run stands at: `body` is {"patch"}, None if the answer changes nothing.
+    answer to the wait that the run is paused at: `body` is {"patch"}, None if the answer changes nothing.
     """
 
     run_id: str
@@ -121,7 +121,7 @@ class Message(NamedTuple):
 
 
 class RunRecord(NamedTuple):
-    """A run as it stands in the store."""
+    """A run as stored."""
 
     identity: RunIdentity
     head: RunHead
@@ -129,10 +129,10 @@ class RunRecord(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Everything needed to go on with a run: its record, state, event, and unconsumed messages.
+    """Everything needed to continue a run: its record, state, event, and unconsumed messages.
 
-    Whoever goes on has to know when the next snapshot is due, or a run that is loaded in each round of a loop never
-    writes one: `log_size` is the length of the log's texts since the last snapshot, in characters, `snapshot_size` the
+    The sizes tell when the next snapshot is due; without them a run that is loaded in each round of a loop would never
+    write one: `log_size` is the length of the log's texts since the last snapshot, in characters, `snapshot_size` the
     length of that snapshot (0: there is none).
     """
 
@@ -159,7 +159,7 @@ class LogRow:
 @documented
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """What `find` looks for; None and empty mean: any. Newest runs first."""
+    """The filter of `find`; None and empty mean any. Newest runs first."""
 
     workflow: str | None = None
     status: tuple[RunStatus, ...] = ()
@@ -174,7 +174,7 @@ class RunQuery:
 @documented
 @dataclass(frozen=True, slots=True)
 class WaitInfo:
-    """What a run waits for, for people: `parked` tells the wait it stands at from those it only buffers for."""
+    """A wait of a run, for users: `parked` is True for the wait it is paused at, False for one that only buffers."""
 
     id: str
     events: tuple[str, ...]
@@ -212,7 +212,7 @@ class RunError:
 @documented
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run as others see it."""
+    """A run as users see it."""
 
     run_id: str
     workflow_id: str
@@ -241,7 +241,7 @@ class RunInfo:
 @documented
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to, at its end or at a pause. `ok` is True for completed and paused."""
+    """The result of a run, at its end or at a pause. `ok` is True for completed and paused."""
 
     run_id: str
     workflow_id: str
@@ -254,7 +254,7 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing went wrong so far: the run is completed or paused."""
+        """Whether the run is completed or paused."""
         return self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
 
     def to_dict(self) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class RunResult:
 
 
 def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
-    """Return a wait's row as people see it; `parked`: whether the run is paused at it now."""
+    """Return a wait as users see it; `parked`: whether the run is paused at it now."""
     return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), parked, row.expires_at, row.resume_at)
 
 
@@ -302,7 +302,7 @@ def wait_shape(wait: WaitInfo) -> dict[str, Any]:
 
 
 def error_shape(error: RunError | None) -> dict[str, Any] | None:
-    """Return why a run failed; the traceback text is part of `runs show` only."""
+    """Return why a run failed; only `runs show` has the traceback."""
     if error is None:
         return None
     return {
@@ -315,7 +315,7 @@ def error_shape(error: RunError | None) -> dict[str, Any] | None:
 
 
 def run_shape(info: RunInfo) -> dict[str, Any]:
-    """Return a run as lists show it."""
+    """Return a run in the form of lists."""
     return {
         "run_id": info.run_id,
         "workflow_id": info.workflow_id,

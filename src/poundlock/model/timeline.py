@@ -1,7 +1,7 @@
 """The timeline: one log of what happened and of every state delta.
 
 A commit writes one log row: a JSON array of entries `[time, source, type, path, payload, patch]`. The sequence number
-of an entry is the row's `first_seq` plus its place, so it need not be written. State is the fold of all patches.
+of an entry is the row's `first_seq` plus its index, so it is not written. The state is the fold of all patches.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from poundlock.model.runs import LogRow
 @documented
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One thing that happened.
+    """One entry of a timeline.
 
     Attributes:
-        seq: place in the run's timeline, from 1, without gaps.
+        seq: number in the run's timeline, from 1, without gaps.
         time: seconds since 1970 by the runtime's clock.
         source: pipeline, state, container, logger, dispatch or services.
         type: e.g. "stage:start", "state:patch", "wait:matched".
-        path: where: "pipeline/stage/step", as far as it applies.
-        payload: details, JSON-like; None where there are none.
-        patch: the state delta of this entry; None where state did not change.
+        path: "pipeline/stage/step", as far as it applies.
+        payload: details, JSON-like; None if there are none.
+        patch: the state delta of this entry; None if the state did not change.
     """
 
     seq: int
@@ -90,7 +90,7 @@ class Timeline:
         return [entry.path.split("/")[1] for entry in self.entries if entry.type == "stage:start"]
 
     def state_at(self, seq: int) -> dict[str, Any]:
-        """Return the state as it was right after entry `seq`; 0 gives the empty state before the first.
+        """Return the state directly after entry `seq`; 0 means the empty state before the first.
 
         Raises:
             IndexError: the timeline has no such entry.

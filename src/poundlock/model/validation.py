@@ -1,4 +1,4 @@
-"""Checking a workflow's definition: all faults at once, each with its path."""
+"""Check a workflow's definition: all faults together, each with its path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from poundlock.model.waits import wait_events
 RESERVED_SERVICES: Final = ("__env__", "__pause_service__")
 _SCOPES: Final = ("workflow", "run", "stage", "transient")
 SERVICE_OPTIONS: Final = ("lazy", "timeout", "retry", "param_key", "serializable", "codec", "health", "needs")
-"""What a service may say beyond its own fields; see `poundlock.artifacts.ArtifactTemplate`."""
+"""The options of a service beyond its own fields; see `poundlock.artifacts.ArtifactTemplate`."""
 _MOST: Final = 2**63 - 1
 """The largest integer that every store can keep."""
 
@@ -36,10 +36,10 @@ Fault = tuple[str, str]
 
 
 def faults_of(definition: WorkflowDefinition) -> list[Fault]:
-    """Return what is wrong with a definition, each with its path; what its functions ask for is not looked at.
+    """Return the faults of a definition, each with its path; the parameters of its functions are not checked here.
 
     Raises:
-        DuplicateKey: a service takes a reserved id; told alone, because nothing else can be right then.
+        DuplicateKey: a service has a reserved id; raised alone, because all other checks depend on it.
     """
     check_reserved(definition.services)
     return list(_faults(definition))
@@ -59,7 +59,7 @@ def refuse(workflow_id: str, faults: Iterable[Fault]) -> None:
 
 
 def check_reserved(services: Iterable[Service]) -> None:
-    """Refuse services that take an id Poundlock keeps for itself (`DuplicateKey`)."""
+    """Refuse services with an id that is reserved for Poundlock (`DuplicateKey`)."""
     taken = [service.id for service in services if getattr(service, "id", None) in RESERVED_SERVICES]
     if taken:
         raise DuplicateKey(
@@ -73,8 +73,8 @@ def check_global_services(services: Iterable[Service]) -> None:
     """Refuse global services.
 
     Raises:
-        DuplicateKey: one takes a reserved id, or several have one id.
-        InvalidDefinition: something is no service, or has faults; all are listed.
+        DuplicateKey: one has a reserved id, or several have the same id.
+        InvalidDefinition: something is not a service, or has faults; all are listed.
     """
     services = list(services)
     faults = [
@@ -83,7 +83,7 @@ def check_global_services(services: Iterable[Service]) -> None:
         for fault in (
             service_faults(f"services.{service.id}", service)
             if _is(service, Service)
-            else [(f"services.{place}", f"{service!r:.60} is no Service: Service(id, factory)")]
+            else [(f"services.{place}", f"{service!r:.60} is not a Service: Service(id, factory)")]
         )
     ]
     if faults:
@@ -95,17 +95,17 @@ def check_global_services(services: Iterable[Service]) -> None:
     taken = [name for name, count in Counter(service.id for service in services).items() if count > 1]
     if taken:
         raise DuplicateKey(
-            f"several global services are called {', '.join(taken)}: give each an id of its own",
+            f"several global services have the id {', '.join(taken)}: give each its own id",
             path="services",
             ids=taken,
         )
 
 
 def duration(path: str, value: Duration) -> float:
-    """Return the seconds of a duration that was given as an argument.
+    """Return the seconds of a duration argument.
 
     Raises:
-        InvalidDefinition: it is none; `path` names the argument.
+        InvalidDefinition: it is not a duration; `path` names the argument.
     """
     try:
         return seconds(value)
@@ -121,7 +121,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         if _is(trigger, Trigger):
             yield from _trigger(f"triggers.{name}", trigger, definition.pipelines)
         else:
-            yield f"triggers.{name}", f"{trigger!r:.60} is no Trigger"
+            yield f"triggers.{name}", f"{trigger!r:.60} is not a Trigger"
     for pipeline in definition.pipelines.values():
         yield from _pipeline(pipeline)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
@@ -129,7 +129,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         if _is(service, Service):
             yield from service_faults(f"services.{service.id}", service)
         else:
-            yield f"services.{place}", f"{service!r:.60} is no Service: Service(id, factory)"
+            yield f"services.{place}", f"{service!r:.60} is not a Service: Service(id, factory)"
     if definition.state is not None and not hasattr(definition.state, "model_validate"):
         yield "state", "must be a pydantic model class"
     yield from _whole("visit_limit", definition.visit_limit, 1)
@@ -148,25 +148,25 @@ def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> 
         yield from _conditions(f"{path}.when", trigger.when)
     key: object = trigger.key
     if key is not None and not callable(key) and not (isinstance(key, str) and key):
-        yield f"{path}.key", f"{key!r:.60} is no key: use a payload path or a function of the event"
+        yield f"{path}.key", f"{key!r:.60} is not a key: use a payload path or a function of the event"
     if trigger.map is not None and not callable(cast("object", trigger.map)):
-        yield f"{path}.map", f"{trigger.map!r:.60} is no function of the event"
+        yield f"{path}.map", f"{trigger.map!r:.60} is not a function of the event"
     yield from _duration(f"{path}.dedupe", trigger.dedupe)
     yield from _whole(f"{path}.priority", trigger.priority, -_MOST, _MOST)
 
 
 def service_faults(path: str, service: Service) -> Iterator[Fault]:
-    """Yield what is wrong with a service by itself."""
+    """Yield the faults of one service."""
     yield from _name(path, service.id)
     if service.scope not in _SCOPES:
-        yield f"{path}.scope", f"'{service.scope}' is no scope: use {', '.join(_SCOPES)}"
+        yield f"{path}.scope", f"'{service.scope}' is not a scope: use {', '.join(_SCOPES)}"
     if not callable(cast("object", service.factory)):
         yield f"{path}.factory", "a factory must be callable"
     if service.scope == "stage" and service.options.get("serializable"):
         yield f"{path}.serializable", "a service of a stage ends before the run pauses: leave it out"
     for name in service.options:
         if name not in SERVICE_OPTIONS:
-            yield f"{path}.{name}", f"is no option of a service: {suggest(str(name), SERVICE_OPTIONS)}"
+            yield f"{path}.{name}", f"is not an option of a service: {suggest(str(name), SERVICE_OPTIONS)}"
     if service.options.get("retry") is not None:
         yield from retry_faults(f"{path}.retry", service.options["retry"])
 
@@ -178,7 +178,7 @@ def _pipeline(pipeline: Pipeline) -> Iterator[Fault]:
         yield f"{path}.stages", "a pipeline needs at least one stage"
     for place, stage in enumerate(pipeline.stages):
         if not _is(stage, Stage) or not _is(stage.id, str):
-            yield f"{path}.stages.{place}", f"{stage!r:.60} is no Stage: Stage(id, [steps])"
+            yield f"{path}.stages.{place}", f"{stage!r:.60} is not a Stage: Stage(id, [steps])"
     stages = [stage for stage in pipeline.stages if _is(stage, Stage) and _is(stage.id, str)]
     ids = [stage.id for stage in stages]
     yield from _twice(f"{path}.stages", ids)
@@ -193,14 +193,14 @@ def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
     if not stage.steps and stage.router is None:
         yield path, "a stage needs steps or a router"
     if stage.conflict not in ("last", "error"):
-        yield f"{path}.conflict", f"'{stage.conflict}' is no rule: use last or error"
+        yield f"{path}.conflict", f"'{stage.conflict}' is not a rule: use last or error"
     yield from _duration(f"{path}.timeout", stage.timeout)
     yield from _twice(f"{path}.steps", (step.id for step in stage.steps if _is(step, Step)))
     for place, step in enumerate(stage.steps):
         if _is(step, Step):
             yield from _step(f"{path}.{step.id}", step)
         else:
-            yield f"{path}.steps.{place}", f"{step!r:.60} is no Step: Step(id, function)"
+            yield f"{path}.steps.{place}", f"{step!r:.60} is not a Step: Step(id, function)"
     yield from _router(f"{path}.router", stage.router, ids)
 
 
@@ -228,7 +228,7 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
         yield path, "a step's action must be callable"
     yield from _duration(f"{path}.timeout", step.timeout)
     if step.executor not in (None, "thread", "inline"):
-        yield f"{path}.executor", f"'{step.executor}' is no executor: use thread or inline"
+        yield f"{path}.executor", f"'{step.executor}' is not an executor: use thread or inline"
     if step.retry is not None:
         yield from retry_faults(f"{path}.retry", step.retry)
 
@@ -236,7 +236,7 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
 def retry_faults(path: str, retry: object) -> Iterator[Fault]:
     """Yield the faults of a retry rule, of a step or a service."""
     if not isinstance(retry, Retry):
-        yield path, f"{retry!r:.60} is no Retry: Retry(attempts)"
+        yield path, f"{retry!r:.60} is not a Retry: Retry(attempts)"
         return
     yield from _whole(f"{path}.attempts", retry.attempts, 1)
     yield from _duration(f"{path}.backoff", retry.backoff)
@@ -249,14 +249,14 @@ def retry_faults(path: str, retry: object) -> Iterator[Fault]:
         listed: object = kinds
         for kind in listed if isinstance(listed, tuple) else (listed,):
             if not isinstance(kind, type) or not issubclass(kind, BaseException):
-                yield f"{path}.{name}", f"{kind!r:.60} is no exception class: give a tuple of them"
+                yield f"{path}.{name}", f"{kind!r:.60} is not an exception class: give a tuple of them"
 
 
 def moment_of(delay: Delay, now: float) -> float:
-    """Return when a delay that begins now is over, in seconds since 1970.
+    """Return the end of a delay that begins now, in seconds since 1970.
 
     Raises:
-        ValueError: it does not say, or not in a way that means one moment.
+        ValueError: the end is missing or ambiguous.
     """
     if (delay.seconds is None) is (delay.until is None):
         raise ValueError("a delay needs either seconds or until")
@@ -264,9 +264,9 @@ def moment_of(delay: Delay, now: float) -> float:
 
 
 def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
-    """Yield the faults of a wait, also of one a router makes at run time."""
+    """Yield the faults of a wait, also of one that a router returns at run time."""
     if not isinstance(wait, Wait):
-        yield path, f"{wait!r:.60} is no Wait"
+        yield path, f"{wait!r:.60} is not a Wait"
         return
     if wait.id is not None and wait.id.startswith("__"):
         yield f"{path}.id", f"'{wait.id}' is reserved: choose an id that does not begin with two underscores"
@@ -287,11 +287,11 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
 
 def _conditions(path: str, conditions: Any) -> Iterator[Fault]:
     if not isinstance(conditions, Sequence) or isinstance(conditions, str):
-        yield path, f"{conditions!r:.60} is no list of conditions"
+        yield path, f"{conditions!r:.60} is not a list of conditions"
         return
     for place, condition in enumerate(conditions):
         if not isinstance(condition, Condition):
-            yield f"{path}.{place}", f"{condition!r:.60} is no Condition"
+            yield f"{path}.{place}", f"{condition!r:.60} is not a Condition"
 
 
 def _duration(path: str, value: Any) -> Iterator[Fault]:
@@ -304,7 +304,7 @@ def _duration(path: str, value: Any) -> Iterator[Fault]:
 
 def _target(path: str, stage_id: object, ids: list[str]) -> Iterator[Fault]:
     if not isinstance(stage_id, str):
-        yield path, f"{stage_id!r:.60} is no stage: give a stage's id"
+        yield path, f"{stage_id!r:.60} is not a stage: give a stage's id"
     elif stage_id not in ids:
         yield path, f"there is no stage '{stage_id}': {suggest(stage_id, ids)}"
 
@@ -320,14 +320,14 @@ def _is_number(value: object) -> bool:
 
 
 def _is(value: object, kind: type) -> bool:
-    """Whether a part is what the annotation of its place says; users' definitions are not checked for types."""
+    """Whether a part has its annotated type; user code may pass anything."""
     return isinstance(value, kind)
 
 
 def _name(path: str, name: Any) -> Iterator[Fault]:
     # "/" separates the parts of a timeline path
     if not isinstance(name, str) or not name or "/" in name or not name.isprintable():
-        yield path, f"{name!r:.60} is no id: use printable text without '/'"
+        yield path, f"{name!r:.60} is not an id: use printable text without '/'"
 
 
 def _twice(path: str, names: Iterable[str]) -> Iterator[Fault]:
@@ -337,7 +337,7 @@ def _twice(path: str, names: Iterable[str]) -> Iterator[Fault]:
 
 
 def _unreachable(stages: Sequence[Stage]) -> Iterator[str]:
-    """Yield stages no path leads to. A router that is a function may lead anywhere."""
+    """Yield stages that no path leads to. A router that is a function may lead anywhere."""
     ids = [stage.id for stage in stages]
     places = {stage.id: place for place, stage in enumerate(stages)}
     reached: set[int] = set()
@@ -349,7 +349,7 @@ def _unreachable(stages: Sequence[Stage]) -> Iterator[str]:
         reached.add(place)
         targets = _leads_to(stages[place], place)
         if targets is None or not all(isinstance(target, int) or target in ids for target in targets):
-            return  # one that is not there is a fault itself, and may be the one that should lead here
+            return  # an unknown target is a fault itself, and may be a misspelt stage
         queue += [target if isinstance(target, int) else places[target] for target in targets]
     yield from (stage.id for place, stage in enumerate(stages) if place not in reached)
 

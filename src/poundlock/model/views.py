@@ -11,22 +11,22 @@ from poundlock.codecs import CONTAINERS, detach
 class StateView(dict[str, Any]):
     """A read-only dict that shows a state as it was at one moment.
 
-    A real dict, so that `json.dumps` and whatever else asks for one takes it; it holds a copy of its own, as code in C
-    reads a dict without asking its class. Mappings inside come as views, lists as copies. It compares equal to the
-    plain dict it stands for, and `dict(view)` or `view.copy()` give data to work with.
+    A real dict, so that `json.dumps` and other code that needs one accepts it. It has its own copy of the data, because
+    C code reads a dict without calling its class. Mappings inside come as views, lists as copies. It compares equal to
+    the plain dict, and `dict(view)` or `view.copy()` return data that may be changed.
     """
 
     __slots__ = ()
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        # What holds no containers is copied by dict itself, without a look at each value in Python.
+        # Data without containers is copied by dict itself, without Python code per value.
         dict.__init__(self, data if CONTAINERS.isdisjoint(map(type, data.values())) else detach(data))
 
     def __getitem__(self, key: str) -> Any:
         return _shown(super().__getitem__(key))
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return what stands at a key, or `default`."""
+        """Return the value of a key, or `default`."""
         return _shown(super().__getitem__(key)) if key in self else default
 
     # Overridden, so that `dict(view)` and `{**view}` ask the view instead of copying what is behind it.

@@ -1,8 +1,8 @@
-"""Finding the waits an event is for without looking at every parked run.
+"""Find the waits that an event matches, without reading every paused run.
 
 A wait is indexed under one key per event type: the type (or pattern), the correlated paths, and their values. The
 *shape* of a key is the key without the values. An event is looked up once per shape in use, and shapes come from
-definitions: there are a few of them however many runs are parked.
+definitions: there are only a few, even with many paused runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from poundlock.model.runs import WaitRow
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LONGEST_INT: Final = 4000  # digits, as far as an integer can be stored
 _LONGEST_FLOAT: Final = 300  # digits before the point, all of which a float can have
-_SEPARATOR = "\x1f"  # ASCII unit separator: cannot stand in an event type (printable) and is escaped in JSON
+_SEPARATOR = "\x1f"  # ASCII unit separator: not allowed in an event type (printable), and escaped in JSON
 
 
 def wait_events(wait: Wait) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def key_shape(key: str) -> str:
 
 
 def event_keys(shapes: Iterable[str], event: Event) -> list[str]:
-    """Return the index keys under which waits for this event would stand, given the shapes in use."""
+    """Return the index keys of waits that this event may match, given the shapes in use."""
     keys = []
     for shape in shapes:
         pattern, _, joined = shape.partition(_SEPARATOR)
@@ -98,7 +98,7 @@ def arm(
 ) -> WaitRow | None:
     """Return the row of a wait with every StateRef resolved against `state`; None while one has no value.
 
-    An armed wait only has events buffered; parking at it, which also starts its timeout, is the pipeline's.
+    An armed wait only buffers events. The pipeline pauses at it, which also starts its timeout.
     """
     where = resolve(wait.where, state)
     if where is None:
@@ -126,11 +126,11 @@ def arm(
 
 
 def armed_anew(delivery: Delivery, armed: Iterable[tuple[str, int, bool]]) -> bool:
-    """Whether one of the waits an event was matched against has another epoch now: it has to be matched again.
+    """Whether a wait that an event was matched against has another epoch now: the event has to be matched again.
 
     Args:
-        delivery: what is to be delivered.
-        armed: (wait id, epoch, parked) of the run's waits now.
+        delivery: the delivery.
+        armed: (wait id, epoch, parked) of the run's current waits.
     """
     epochs = {wait_id: epoch for wait_id, epoch, _ in armed}
     return any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits)
@@ -139,12 +139,12 @@ def armed_anew(delivery: Delivery, armed: Iterable[tuple[str, int, bool]]) -> bo
 def delivered_fate(
     delivery: Delivery, status: RunStatus | None, armed: Iterable[tuple[str, int, bool]], *, unfit: bool = False
 ) -> Fate:
-    """Return what a delivery comes to.
+    """Return the result of a delivery.
 
     Args:
-        delivery: what is to be delivered.
-        status: the run's; None if there is no such run.
-        armed: (wait id, epoch, parked) of the run's waits now.
+        delivery: the delivery.
+        status: the run's status; None if there is no such run.
+        armed: (wait id, epoch, parked) of the run's current waits.
         unfit: whether the run is paused with an error, see `fate_of`.
     """
     hit = [parked for wait_id, epoch, parked in armed if (wait_id, epoch) in delivery.waits]
@@ -152,12 +152,12 @@ def delivered_fate(
 
 
 def fate_of(status: RunStatus | None, hit: Collection[bool], *, unfit: bool = False) -> Fate:
-    """Return what an event for a run comes to.
+    """Return the result of an event for a run.
 
     Args:
-        status: the run's; None if there is no such run.
-        hit: for each wait of the run that the event is for, whether the run is parked at it.
-        unfit: whether the run is paused because its state does not fit its model: then no event makes it go on.
+        status: the run's status; None if there is no such run.
+        hit: for each wait of the run that the event matches, whether the run is paused at it.
+        unfit: whether the run is paused because its state does not match its model: then no event resumes it.
     """
     if status is None or status.terminal or not hit:
         return Fate.GONE

@@ -1,4 +1,4 @@
-"""The reactive state of one run, and the registry of what makes it. Open `store.py` first."""
+"""The reactive state of one run, and the registry of its factories. Open `store.py` first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where two values differ, the way it matters to somebody who reads back what was written."""
+"""Find where a value that was read back differs from the one that was written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from poundlock.guard import for_the_process
 def difference(left: Any, right: Any, path: str = "") -> str | None:
     """Return the path of the first difference; None if there is none.
 
-    Models and dataclasses have to be of the same class and equal in each of their fields, whatever their own `__eq__`
-    says: what is private is not stored. A list equals a tuple of the same items. NaN differs from everything.
+    Models and dataclasses must be of the same class and equal in each field; their own `__eq__` is not used, because
+    private data is not stored. A list equals a tuple of the same items. NaN differs from everything.
     """
     try:
         return _difference(left, right, path)
-    except BaseException as error:  # the `__eq__` of a user's class, or values without an end
+    except BaseException as error:  # the `__eq__` of a user's class, or values that contain themselves
         if for_the_process(error):
             raise
         return path
@@ -54,7 +54,7 @@ def _first(pairs: Any) -> str | None:
 
 
 def field_names(value: Any) -> list[str] | None:
-    """Return the names of what a model or dataclass holds, extras included; None for anything else."""
+    """Return the field names of a model or dataclass, including extras; None for other values."""
     kind = type(value)
     fields = getattr(kind, "__pydantic_fields__", None)
     if fields is not None:

@@ -1,7 +1,7 @@
-"""Patches of typed state: under which keys they write, and which keys they may not have.
+"""Patches of typed state: the keys they write, and the keys they must not have.
 
-A patch is walked along the shape of the state's model. Keys become the stored ones; what is no JSON is written as its
-field's annotation says; a key that the model lacks is refused where code or people wrote it.
+A patch is walked along the shape of the state's model. Its keys become the stored ones; a value that is not JSON is
+written by its field's annotation; a key that the model lacks is refused where code or people wrote it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def stored_patch(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
-    """Return a patch as it is stored. It is not validated: that is for the state it leads to.
+    """Return a patch in its stored form. It is not validated; the resulting state is.
 
     Args:
-        model: of the state.
-        patch: whose keys are names of fields or aliases; it is not changed.
-        state: what it is going to be merged into.
-        strict: refuse keys that the model lacks; else they are left for the model's own `extra` setting to judge.
+        model: the model of the state.
+        patch: its keys are names of fields or aliases; it is not changed.
+        state: the state it will be merged into.
+        strict: refuse keys that the model lacks; otherwise the model's own `extra` setting decides.
 
     Raises:
         StateInvalid: a key is unknown, given twice, or cannot be set; `path` names it.
@@ -39,7 +39,7 @@ def stored_patch(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any],
 
 
 def known_keys(model: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a patch without the keys that a model leaves out, at any depth; one that forbids them keeps them."""
+    """Return a patch without the keys that a model ignores, at any depth; a model that forbids them keeps them."""
     shape = shape_of(model)
     return _known(shape, patch) if isinstance(shape, ModelShape) else dict(patch)
 
@@ -59,7 +59,7 @@ def _known(shape: ModelShape, patch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Walk:
-    """One patch on its way through its model."""
+    """The walk of one patch through its model."""
 
     __slots__ = ("_rigid", "_strict")
 
@@ -91,7 +91,7 @@ class _Walk:
                     out[key] = value
                 continue
             if value is DELETE and key != own.stored and own.stored in patch:
-                out[key] = DELETE  # walked before: what was stored before the field got its alias
+                out[key] = DELETE  # a patch that was walked before: the key from before the field got its alias
                 continue
             if not own.init and self._strict:
                 _check_init(shape, own, value, where)
@@ -102,7 +102,7 @@ class _Walk:
                         f"'{where}' and '{below(path, said[own.stored])}' are one field: give it once", path=where
                     )
                 if key == own.name:
-                    continue  # as pydantic has it, the alias counts
+                    continue  # as in pydantic, the alias counts
             said[own.stored] = key
             out[own.stored] = self.value(value, own.hint, held.get(own.stored), where, spine=True)
             for other in (own.name, *(name for name, of_name in shape.keys.items() if of_name is own)):
@@ -113,7 +113,7 @@ class _Walk:
     def _by_path(
         self, shape: ModelShape, patch: Mapping[str, Any], held: Any, path: str, out: dict[str, Any]
     ) -> set[Any]:
-        """Take the values that fields read from inside of others (`AliasPath`); return the keys they stand under."""
+        """Take the values that fields read from inside of other keys (`AliasPath`); return those keys."""
         taken: set[Any] = set()
         for own in shape.fields.values():
             for place in own.paths:
@@ -128,21 +128,21 @@ class _Walk:
 
     def _check_known(self, shape: ModelShape, key: Any, value: Any, held: Any, where: str) -> None:
         if not self._strict or shape.extras or not isinstance(key, str):
-            return  # a key that is no text is refused by the codec
+            return  # the codec refuses a key that is not a string
         if value is DELETE and key in held:
-            return  # a former deployment's
+            return  # from an earlier deployment
         names = " or ".join(name_of(kind) for kind in shape.kinds)
         raise StateInvalid(f"{names} has no field '{where}': {suggest(key, list(shape.keys))}", path=where)
 
     def value(self, value: Any, hint: Any, held: Any, path: str, *, spine: bool) -> Any:
-        """Return a value as it is stored.
+        """Return a value in its stored form.
 
         Args:
-            value: as it was given.
+            value: the value of the patch.
             hint: its annotation.
-            held: what is stored there now.
-            path: where it stands.
-            spine: whether a mapping is merged there; else it is all there is going to be.
+            held: the currently stored value.
+            path: its path.
+            spine: whether a mapping is merged here; otherwise it replaces the value.
         """
         kind = type(value)
         if kind in _PLAIN or value is DELETE:
@@ -176,7 +176,7 @@ class _Walk:
 
 
 def _key(key: Any, hint: Any) -> Any:
-    """Return a mapping's key as text, if it reads back equal; else as it is, which the codec refuses."""
+    """Return a mapping's key as text, if it is read back equal; otherwise unchanged, which the codec refuses."""
     if type(key) is str:
         return key
     mapping = dict[hint, Any]
@@ -191,7 +191,7 @@ def _undefined() -> Any:
 
 
 def _check_computed(shape: ModelShape, key: str, patch: Mapping[str, Any], held: Any, where: str) -> None:
-    """Let a computed field pass that says what the model computes: `{**state.model_dump(), ...}` holds all of them."""
+    """Accept a computed field that equals what the model computes: `{**state.model_dump(), ...}` has all of them."""
     rest = {name: value for name, value in patch.items() if name not in shape.computed}
     for data in (held, merge(held, rest)):
         back = read(shape.kinds[0], data)
@@ -205,14 +205,14 @@ def _check_computed(shape: ModelShape, key: str, patch: Mapping[str, Any], held:
 
 
 def _computed(kind: Any, instance: Any, mode: Any) -> dict[str, Any]:
-    """Return what a model says of itself, under its names and aliases."""
+    """Return a model as data, under its names and aliases."""
     dump = adapter(kind).dump_python
     names = dump(instance, mode=mode, by_alias=False, warnings="none")
     return {**names, **dump(instance, mode=mode, by_alias=True, warnings="none")}
 
 
 def _check_init(shape: ModelShape, own: FieldShape, value: Any, where: str) -> None:
-    """Let a field pass that cannot be given if it holds what it would hold anyway."""
+    """Accept a field with `init=False` only if the value is its default."""
     if difference(own.default, value) is not None:
         raise StateInvalid(
             f"'{where}' cannot be set: {name_of(shape.kinds[0])} declares it with init=False", path=where

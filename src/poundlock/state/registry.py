@@ -1,4 +1,4 @@
-"""How the state of a workflow's runs is made."""
+"""How the state of a workflow's runs is created."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ StateFactory: TypeAlias = Callable[[Mapping[str, Any], Any], StateStore]
 
 
 class StateRegistry:
-    """Makes state stores; a user may supply a factory of their own per workflow.
+    """Creates state stores; users may register their own factory per workflow.
 
     Args:
-        default: makes the stores of workflows without a factory of their own; default `StateStore`.
+        default: creates the stores of workflows without their own factory; default `StateStore`.
     """
 
     def __init__(self, default: StateFactory | None = None) -> None:
@@ -37,26 +37,26 @@ class StateRegistry:
         self._factories[workflow_id] = factory
 
     def unregister(self, workflow_id: str) -> None:
-        """Forget a workflow's factory; doing it twice does nothing."""
+        """Remove a workflow's factory; a second call does nothing."""
         self._factories.pop(workflow_id, None)
 
     def has(self, workflow_id: str) -> bool:
-        """Return whether a workflow has a factory of its own."""
+        """Return whether a workflow has its own factory."""
         return workflow_id in self._factories
 
     def make(self, workflow_id: str, initial: Mapping[str, Any], model: Any = None) -> StateStore:
         """Return a new store for a run.
 
         Raises:
-            ArtifactInvalid: the user's factory gave something that is no state store.
-            StateInvalid: the initial state does not fit the model.
+            ArtifactInvalid: the user's factory returned something that is not a state store.
+            StateInvalid: the initial state does not match the model.
         """
         store = self._factories.get(workflow_id, self._default)(initial, model)
         missing = [name for name in ("get", "select", "subscribe") if not callable(getattr(store, name, None))]
         if missing:
             raise ArtifactInvalid(
-                f"the state factory of '{workflow_id}' gave a {type(store).__qualname__}, which lacks "
-                f"{', '.join(missing)}: return a StateStore, or something that behaves like one",
+                f"the state factory of '{workflow_id}' returned a {type(store).__qualname__}, which lacks "
+                f"{', '.join(missing)}: return a StateStore, or an object with the same methods",
                 workflow=workflow_id,
             )
         return store

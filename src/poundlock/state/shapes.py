@@ -1,7 +1,7 @@
-"""The shape of a type: which keys its data may have, and under which key each field is stored.
+"""The shape of a type: the keys its data may have, and the key each field is stored under.
 
-Worked out from the annotations, once per type, when data of that type is written first. A type that is no model,
-dataclass, TypedDict, mapping or list has no shape: what it holds is pydantic's business alone.
+Computed from the annotations, once per type, when data of that type is written first. A type that is not a model,
+dataclass, TypedDict, mapping or list has no shape: only pydantic knows its content.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, TypeAlias, Union
 from poundlock.codecs import stored_name
 
 _STEADY: Final = (list, dict, set, frozenset, tuple, str, int, float, bool, bytes)
-"""Default factories that give the same each time."""
+"""Default factories that always return the same value."""
 
 
 @dataclass(slots=True)
@@ -26,13 +26,13 @@ class FieldShape:
     """One field of a model.
 
     Attributes:
-        name: as code reads it.
+        name: the attribute name.
         stored: the key its value is stored under.
-        hint: its annotation, with what validates and serializes it.
+        hint: its annotation, with its validators and serializers.
         paths: further places in the data that it is read from (`AliasPath`).
-        factory: what makes its default, if that may differ from time to time.
-        init: whether it can be given at all; a dataclass field with `init=False` cannot.
-        default: what it holds then.
+        factory: the factory of its default, if it may return different values.
+        init: whether it can be set; a dataclass field with `init=False` cannot.
+        default: its default value.
     """
 
     name: str
@@ -51,16 +51,16 @@ class FieldShape:
 
 @dataclass(slots=True)
 class ModelShape:
-    """A model, dataclass or TypedDict; where several are possible, all of them together.
+    """A model, dataclass or TypedDict; where several are possible, all of them combined.
 
     Attributes:
         kinds: the classes.
-        fields: by name.
-        keys: by each key that is read: names and aliases.
-        extras: whether further keys are kept as well.
-        forbids: whether further keys are a fault, also where an event brings them.
+        fields: fields by name.
+        keys: fields by each key that is read: names and aliases.
+        extras: whether further keys are kept.
+        forbids: whether further keys are an error, also if an event has them.
         computed: names and aliases of computed fields.
-        rigid: whether it takes no text for a time, a number and so on (pydantic's strict mode).
+        rigid: whether it does not accept text for a time, a number and so on (pydantic's strict mode).
     """
 
     kinds: tuple[type, ...]
@@ -91,7 +91,7 @@ Shape: TypeAlias = ModelShape | MappingShape | ListShape
 
 
 def shape_of(hint: Any) -> Shape | None:
-    """Return the shape of an annotation's values; None for one that has no inside or may be of any kind."""
+    """Return the shape of an annotation's values; None for scalars, and for values of any kind."""
     try:
         return _shape_of(hint)
     except TypeError:  # an annotation that cannot be hashed
@@ -120,7 +120,7 @@ def _shape_of(hint: Any) -> Shape | None:
 
 
 def _of_union(hints: list[Any]) -> Shape | None:
-    """Return the shape of one of several types: only models can be told apart, or rather be taken together."""
+    """Return the shape of a union: models are combined; a union with other containers has no shape."""
     shapes = [shape for shape in map(shape_of, hints) if shape is not None]
     if len(shapes) <= 1:
         return shapes[0] if shapes else None
@@ -138,7 +138,7 @@ def _of_union(hints: list[Any]) -> Shape | None:
             if known is None:
                 together.keys[key] = of_key
             elif (known.stored, known.hint) != (of_key.stored, of_key.hint):
-                together.keys[key] = FieldShape(key, key, Any)  # which of them it is, is not known yet
+                together.keys[key] = FieldShape(key, key, Any)  # it is not known yet which of them it is
     return together
 
 
@@ -161,15 +161,15 @@ def _of_model(kind: type) -> ModelShape | None:
     else:
         _of_plain(kind, shape)
     for name, own in shape.fields.items():
-        shape.keys.setdefault(name, own)  # an alias of another field comes first, as pydantic has it
+        shape.keys.setdefault(name, own)  # an alias of another field comes first, as in pydantic
     return shape
 
 
 def _of_plain(kind: type, shape: ModelShape) -> None:
-    """Take in the fields of a dataclass of the standard library, or of a TypedDict."""
+    """Add the fields of a standard dataclass or a TypedDict."""
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except Exception:  # noqa: BLE001 - names that exist only for type checkers; pydantic says so better
+    except Exception:  # noqa: BLE001 - names that exist only for type checkers; pydantic reports them better
         hints = {}
     if typing.is_typeddict(kind):
         for name in kind.__annotations__:
@@ -206,7 +206,7 @@ def _unsteady(factory: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def has_factories(hint: Any) -> bool:
-    """Whether a default somewhere inside may differ from time to time."""
+    """Whether it contains a default that may differ from time to time."""
     seen: set[int] = set()
 
     def look(shape: Shape | None) -> bool:

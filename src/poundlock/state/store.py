@@ -1,12 +1,12 @@
-"""The state of one run, and who wants to know when it changes.
+"""The state of one run, and its subscribers.
 
 House rules:
 
-1. State is replaced, never changed: a commit makes a new dictionary that shares what stayed the same. So whoever
-   holds an old state, or a view of it, holds something consistent.
-2. A commit is complete before anybody is told. Subscribers hear of commits in order, one at a time; one that raises is
-   logged; one that commits is heard after all have been told of this commit.
-3. While nobody listens a commit costs its merge and nothing else.
+1. State is replaced, never changed: a commit creates a new dictionary that shares the unchanged parts. So an old state,
+   or a view of it, stays consistent.
+2. A commit is complete before subscribers are notified. They get commits in order, one at a time; their errors are
+   logged; a commit by a subscriber is announced after all have got the current one.
+3. Without subscribers a commit costs only its merge.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ logger = logging.getLogger("poundlock.state")
 @documented
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a subscriber is told.
+    """A commit, as subscribers get it.
 
     Attributes:
-        version: of the state after the commit.
+        version: version of the state after the commit.
         paths: the dotted paths that were written; the empty path is the whole state.
     """
 
@@ -56,7 +56,7 @@ class _Subscriber:
 
 
 class StateStore:
-    """Holds one run's state and tells who subscribed when a commit touches what they read.
+    """Holds one run's state, and notifies subscribers when a commit touches their paths.
 
     Args:
         initial: JSON-like data, or an instance of a model, which then is the state's type.
@@ -67,7 +67,7 @@ class StateStore:
         NotStorable: a value in it is no data.
     """
 
-    __slots__ = ("_data", "_model", "_pending", "_subscribers", "_telling", "_version")
+    __slots__ = ("_data", "_model", "_notifying", "_pending", "_subscribers", "_version")
 
     def __init__(self, initial: Any = None, *, model: Any = None) -> None:
         if model is None and initial is not None and not isinstance(initial, Mapping):
@@ -76,13 +76,13 @@ class StateStore:
         self._version = 0
         self._subscribers: list[_Subscriber] = []
         self._pending: deque[Commit] = deque()
-        self._telling = False
+        self._notifying = False
         self._data: dict[str, Any] = self._checked(_as_data({} if initial is None else initial, model))
 
     # ------------------------------------------------------------------------------------------------- reading
     @property
     def version(self) -> int:
-        """How many commits this store has seen."""
+        """The number of commits of this store."""
         return self._version
 
     @property
@@ -102,14 +102,14 @@ class StateStore:
                 read by attribute or by key.
 
         Returns:
-            What stands there; for a path that leads nowhere, None.
+            The value; None for a path that does not exist.
         """
         if isinstance(selector, str):
             return self.get() if not selector else view(get_path(self._data, selector, None))
         return self.trace(selector)[0]
 
     def trace(self, selector: Callable[[Any], Any]) -> tuple[Any, tuple[str, ...]]:
-        """Return what a function of the state gives, and the dotted paths it has read."""
+        """Return the result of a function of the state, and the dotted paths it has read."""
         from poundlock.state.trace import trace
 
         return trace(self._data if self._model is None else self._instance(), selector)
@@ -138,8 +138,8 @@ class StateStore:
     def transaction(self) -> Iterator[Transaction]:
         """Collect several patches into one commit: `with store.transaction() as tx: tx.patch(...)`.
 
-        Nobody sees any of it before the block ends; if the block raises, nothing happened. The patches are merged into
-        the state as it is when the block ends.
+        Nothing of it is visible before the block ends; if the block raises, nothing has changed. The patches are merged
+        into the state as it is when the block ends.
 
         Raises:
             StateInvalid: the result does not fit the model; nothing was changed.
@@ -153,13 +153,13 @@ class StateStore:
         """Take over a state that was merged, validated and detached already.
 
         Args:
-            state: the new state; from now on nobody may change it.
-            patch: what led to it, so that only those who read these paths are told; None tells everybody.
+            state: the new state; it must not be changed from now on.
+            patch: the patch that led to it: only subscribers to its paths are notified; None notifies all.
         """
         self._data = state
         self._version += 1
         if self._subscribers:
-            self._tell(("",) if patch is None else tuple(changed_paths(patch)))
+            self._notify(("",) if patch is None else tuple(changed_paths(patch)))
 
     def _commit(self, patches: list[dict[str, Any]]) -> int:
         merged = self._data
@@ -170,7 +170,7 @@ class StateStore:
         if self._subscribers:
             # A model may have changed more than the patches say: by defaults, conversions and validators.
             written = [path for patch in patches for path in changed_paths(patch)]
-            self._tell(tuple(written) if self._data == merged else ("",))
+            self._notify(tuple(written) if self._data == merged else ("",))
         return self._version
 
     def _checked(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class StateStore:
             fn: a plain function; what it raises is logged.
 
         Returns:
-            What ends the subscription, at once; calling it again does nothing.
+            A function that ends the subscription immediately; a second call does nothing.
         """
         subscriber = _Subscriber((paths,) if isinstance(paths, str) else tuple(paths), fn)
         self._subscribers.append(subscriber)
@@ -203,14 +203,14 @@ class StateStore:
 
     @property
     def subscribers(self) -> int:
-        """How many subscriptions there are."""
+        """The number of subscriptions."""
         return len(self._subscribers)
 
-    def _tell(self, paths: tuple[str, ...]) -> None:
+    def _notify(self, paths: tuple[str, ...]) -> None:
         self._pending.append(Commit(self._version, paths))
-        if self._telling:
-            return  # a subscriber has committed: those who are being told now are told of it next
-        self._telling = True
+        if self._notifying:
+            return  # a subscriber has committed: the loop below, which is running, handles it next
+        self._notifying = True
         try:
             while self._pending:
                 commit = self._pending.popleft()
@@ -218,17 +218,17 @@ class StateStore:
                     if subscriber.active:
                         _call(subscriber, commit)
         finally:
-            self._telling = False
+            self._notifying = False
 
     def __repr__(self) -> str:
         return f"<StateStore version {self._version}, {len(self._data)} keys>"
 
 
 class Transaction:
-    """Patches on their way to one commit.
+    """Collects patches for one commit.
 
     Attributes:
-        patches: what was patched so far, in order.
+        patches: the patches so far, in order.
     """
 
     __slots__ = ("_data", "_model", "patches")
@@ -254,7 +254,7 @@ class Transaction:
         return view(self._data)
 
     def select(self, path: str) -> Any:
-        """Return what stands at a dotted path in `get()`, or None."""
+        """Return the value at a dotted path in `get()`, or None."""
         return view(get_path(self._data, path, None))
 
 

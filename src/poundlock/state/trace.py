@@ -1,8 +1,8 @@
-"""Which paths does a selector read? It is called with a stand-in for the state that writes down what is touched.
+"""Find the paths that a selector reads. It is called with a proxy of the state that records all access.
 
-What counts as read is what the outcome can depend on: a leaf that was reached, a mapping that was looked through
-(compared, counted, iterated, returned), a key that was asked for and is not there. A mapping that was only passed
-through on the way down does not count, or every change beside the path would seem to matter.
+A path counts as read if the result can depend on it: a leaf, a mapping that was used as a whole (compared, counted,
+iterated, returned), a missing key. A mapping on the way to a leaf does not count; otherwise every change beside the
+path would seem relevant.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from poundlock.state.views import ListView, MappingView, view
 
 
 def trace(state: Any, selector: Callable[[Any], Any]) -> tuple[Any, tuple[str, ...]]:
-    """Call `selector` with a stand-in for `state`.
+    """Call `selector` with a recording proxy of `state`.
 
     Args:
         state: JSON-like data, or a pydantic model.
         selector: a function of the state; it may read by attribute (`s.user.id`) or by key (`s["user"]["id"]`).
 
     Returns:
-        What it gave, without stand-ins, and the dotted paths it has read; the empty path is the whole state.
+        Its result, without proxies, and the dotted paths it has read; the empty path is the whole state.
 
     Raises:
-        AttributeError, KeyError, ...: whatever the selector raises.
+        AttributeError, KeyError, ...: what the selector raises.
     """
     paths: dict[str, None] = {}
-    value = _unwrap(selector(_stand_in(state, "", paths)))
+    value = _unwrap(selector(_proxy(state, "", paths)))
     return value, _outermost(paths)
 
 
-def _stand_in(value: Any, path: str, paths: dict[str, None]) -> Any:
-    """Return a recording stand-in for what has an inside; anything else is a leaf, and read."""
+def _proxy(value: Any, path: str, paths: dict[str, None]) -> Any:
+    """Return a recording proxy of a container; any other value is a leaf, and counts as read."""
     if isinstance(value, MappingView | ListView):
         value = value.data
     if isinstance(value, dict):
@@ -50,22 +50,22 @@ def _below(path: str, part: object) -> str:
 
 
 def _outermost(paths: dict[str, None]) -> tuple[str, ...]:
-    """Leave out paths that lie within another one."""
+    """Leave out paths that are inside another one."""
     if "" in paths:
         return ("",)
     return tuple(path for path in paths if not any(path.startswith(other + ".") for other in paths))
 
 
 def _unwrap(value: Any) -> Any:
-    """Replace stand-ins by what they stand for; to give one away is to read all of it."""
-    if isinstance(value, _StandIn):
+    """Replace proxies by their values; a returned proxy counts as read completely."""
+    if isinstance(value, _Proxy):
         return value.whole()
     if type(value) in {list, tuple, set}:
         return type(value)(_unwrap(item) for item in value)
     return {key: _unwrap(item) for key, item in value.items()} if type(value) is dict else value
 
 
-class _StandIn:
+class _Proxy:
     __slots__ = ("_path", "_paths", "_value")
 
     def __init__(self, value: Any, path: str, paths: dict[str, None]) -> None:
@@ -74,12 +74,12 @@ class _StandIn:
         self._paths = paths
 
     def whole(self) -> Any:
-        """Return what is stood for, and note that all of it was read."""
+        """Return the value, and record that all of it was read."""
         self._paths[self._path] = None
         return view(self._value)
 
     def _item(self, part: Any, value: Any) -> Any:
-        return _stand_in(value, _below(self._path, part), self._paths)
+        return _proxy(value, _below(self._path, part), self._paths)
 
     def _missing(self, part: Any) -> None:
         self._paths[_below(self._path, part)] = None
@@ -87,13 +87,13 @@ class _StandIn:
     def __eq__(self, other: object) -> bool:
         return bool(self.whole() == _unwrap(other))
 
-    __hash__ = None  # type: ignore[assignment] # what it stands for has none
+    __hash__ = None  # type: ignore[assignment] # mappings and lists have none
 
     def __repr__(self) -> str:
         return repr(self.whole())
 
 
-class _Mapping(_StandIn, Mapping[str, Any]):
+class _Mapping(_Proxy, Mapping[str, Any]):
     __slots__ = ()
 
     def __getitem__(self, key: str) -> Any:
@@ -121,23 +121,23 @@ class _Mapping(_StandIn, Mapping[str, Any]):
         return len(self._value)
 
 
-class _List(_StandIn, Sequence[Any]):
+class _List(_Proxy, Sequence[Any]):
     __slots__ = ()
 
     def __getitem__(self, index: Any) -> Any:
-        # What stands at an index depends on what stands before it, so a list is read as a whole.
+        # The item at an index depends on the items before it, so a list is read as a whole.
         return view(self.whole()[index])
 
     def __len__(self) -> int:
         return len(self.whole())
 
 
-class _Model(_StandIn):
+class _Model(_Proxy):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         if name in type(self._value).model_fields:
             return self._item(name, getattr(self._value, name))
-        # A property or method: nobody knows what it reads.
+        # A property or method: what it reads is unknown.
         self._paths[self._path] = None
         return getattr(self._value, name)

@@ -1,11 +1,11 @@
-"""State of a type: the one place that reads models from stored data, and writes them.
+"""Typed state: the only module that reads models from stored data, and writes them.
 
 House rules:
 
-1. What is stored is JSON-like data under the key a field is read by: its alias, if it has one that is also read
-   (`stored_name`), else its name. Patches may use either.
-2. What is written must read back equal. What does not is refused with its path; nothing is cut.
-3. pydantic is imported here, when the first typed state is made. Validators, serializers and `__eq__` are user code:
+1. Stored data is JSON-like, under the key by which a field is read: its alias, if that is also read (`stored_name`),
+   otherwise its name. Patches may use either.
+2. Written data must be read back equal. Otherwise it is refused with its path; nothing is dropped.
+3. pydantic is imported here, when the first typed state is created. Validators, serializers and `__eq__` are user code:
    they are called through the guard.
 """
 
@@ -30,7 +30,7 @@ _ABSENT: Final = object()
 
 @functools.cache
 def adapter(model: Any) -> TypeAdapter[Any]:
-    """Return the validator of a model or annotation; built once, as that costs 0.1 ms."""
+    """Return the validator of a model or annotation; cached, because building it costs 0.1 ms."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(model)
@@ -38,16 +38,16 @@ def adapter(model: Any) -> TypeAdapter[Any]:
 
 # ------------------------------------------------------------------------------------------------------------ reading
 def validate(model: Any, data: Any) -> Any:
-    """Return an instance of `model` made from data, whose keys may be names of fields or aliases.
+    """Return an instance of `model` from data, whose keys may be names of fields or aliases.
 
     Raises:
-        StateInvalid: the data does not fit; `path` is the first field at fault, `fields["faults"]` has all.
+        StateInvalid: the data does not match; `path` is the first field at fault, `fields["faults"]` has all.
     """
     answer = read(model, data)
     if answer.error is None:
         return answer.value
     faults = call_now(_faults_of, answer.error)
-    if faults.error is not None:  # no ValidationError, or one that holds an error which cannot be shown
+    if faults.error is not None:  # not a ValidationError, or one whose errors cannot be shown
         said = describe(answer.error)
         raise StateInvalid(f"the state does not fit {name_of(model)}: {said.type}: {said.message}", path="") from (
             answer.error
@@ -61,7 +61,7 @@ def validate(model: Any, data: Any) -> Any:
 
 
 def read(hint: Any, data: Any) -> Answer:
-    """Return what reading data as a type comes to; never raises."""
+    """Return the result of reading data as a type; never raises."""
     return call_now(_read, hint, data)
 
 
@@ -79,8 +79,8 @@ def dump(model: Any, instance: Any) -> dict[str, Any]:
     """Return an instance as JSON-like data under its stored keys.
 
     Raises:
-        NotStorable: a part of it does not read back equal; `path` names it.
-        StateInvalid: it was changed since it was validated, and does not fit any more.
+        NotStorable: a part of it is not read back equal; `path` names it.
+        StateInvalid: it was changed since it was validated, and does not match any more.
     """
     shape = _shape(model, instance)
     if isinstance(instance, dict):
@@ -99,10 +99,10 @@ def _shape(model: Any, instance: Any) -> ModelShape:
 
 
 def changes(model: Any, instance: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Return the patch that makes a state what a changed instance of its model says: only of the fields that differ.
+    """Return the patch from a state to a changed instance of its model; it has only the fields that differ.
 
     Raises:
-        NotStorable: a changed field does not read back equal; `path` names it.
+        NotStorable: a changed field is not read back equal; `path` names it.
     """
     before = read(model, state)
     base = before.value if before.error is None else None
@@ -118,13 +118,13 @@ def changes(model: Any, instance: Any, state: dict[str, Any]) -> dict[str, Any]:
         key = _key_of(shape, name)
         old, new = getattr(base, name, None), getattr(instance, name)
         patch[key] = _overwriting(written[key], old, new, state.get(key))
-    for name in set(field_names(base) or ()) - set(field_names(instance) or ()):  # an extra that was taken out
+    for name in set(field_names(base) or ()) - set(field_names(instance) or ()):  # an extra that was removed
         patch[name] = DELETE
     return patch
 
 
 def _overwriting(data: Any, old: Any, new: Any, held: Any) -> Any:
-    """Return what to write for a changed value: of a model held in a field again only what has changed in it."""
+    """Return what to write for a changed value; for a nested model, again only what has changed in it."""
     if type(data) is not dict:
         return data
     names = field_names(new)
@@ -142,7 +142,7 @@ def _overwriting(data: Any, old: Any, new: Any, held: Any) -> Any:
 
 
 def _readable(model: Any, instance: Any, state: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """Return the data of these fields, as JSON or else as the codec writes it, such that it reads back equal."""
+    """Return the data of these fields, as JSON or in the codec's form, so that it is read back equal."""
     shape = _shape(model, instance)
     data = _json_of_fields(model, instance, names)
     written = {}
@@ -171,8 +171,8 @@ def _lossy(path: str, cause: BaseException | None) -> NotStorable:
     if isinstance(cause, NotStorable):
         return NotStorable(cause.message, path=cause.path)
     return NotStorable(
-        f"'{path}' would not read back as it is: declare the field as what it holds (a subclass in a field loses what "
-        f"the declared class does not have), or hold plain data in it",
+        f"'{path}' would not be read back unchanged: declare the field with the class of its value (a subclass loses "
+        f"what the declared class does not have), or use plain data",
         path=path,
     )
 
@@ -191,13 +191,13 @@ def _coded(value: Any, path: str) -> Any:
 
 
 def as_json(model: Any, instance: Any) -> Any:
-    """Return an instance as JSON-like data under its stored keys; what has no such form is left out, or is text."""
+    """Return an instance as JSON-like data under its stored keys; other values are left out, or become text."""
     written = _json(model, instance)
     return written.value if written.error is None else {}
 
 
 def _json_of_fields(model: Any, instance: Any, names: list[str]) -> dict[str, Any]:
-    """Return the fields that pydantic can write as JSON: all at once, or those of them that it can."""
+    """Return the fields that pydantic can write as JSON: all together, or else one by one."""
     whole = _json(model, instance)
     if whole.error is None and type(whole.value) is dict:
         return whole.value
@@ -210,7 +210,7 @@ def _json_of_fields(model: Any, instance: Any, names: list[str]) -> dict[str, An
 
 
 def _json(hint: Any, value: Any) -> Answer:
-    """Return a value as pydantic writes it as JSON, under its stored keys."""
+    """Return a value in pydantic's JSON form, under its stored keys."""
     return call_now(_dumped, hint, value)
 
 
@@ -222,7 +222,7 @@ def _dumped(hint: Any, value: Any, only: set[str] | None = None) -> Any:
 
 
 def _renamed(data: Any, hint: Any, value: Any) -> Any:
-    """Return dumped data with stored keys instead of names; the value tells which of several models it is."""
+    """Return dumped data with stored keys instead of names; the type of the value selects one of several models."""
     shape = shape_of(type(value)) if field_names(value) is not None else shape_of(hint)
     if isinstance(shape, ModelShape) and type(data) is dict:
         renamed = {}
@@ -244,10 +244,10 @@ def _renamed(data: Any, hint: Any, value: Any) -> Any:
 
 
 def leaf(value: Any, hint: Any, *, rigid: bool = False) -> Any:
-    """Return a value as JSON if it reads back equal as its annotation, else as it is: then the codec decides.
+    """Return a value as JSON if its annotation reads it back equal, otherwise unchanged: then the codec decides.
 
     Args:
-        value: no JSON yet.
+        value: a value that is not JSON.
         hint: its annotation.
         rigid: whether it is read in strict mode.
     """
@@ -259,10 +259,10 @@ def leaf(value: Any, hint: Any, *, rigid: bool = False) -> Any:
 
 
 def check_readable(value: Any, hint: Any, path: str) -> None:
-    """Refuse a model that its field would read back as another, such as the base class of what it holds.
+    """Refuse a model that its field would read back as another, such as its base class.
 
     Raises:
-        NotStorable: it would, or cannot be written at all.
+        NotStorable: it would be read back as another, or cannot be written.
     """
     back = read(hint, _coded(value, path))
     if back.error is None and (where := difference(value, back.value, path)) is not None:
@@ -271,16 +271,16 @@ def check_readable(value: Any, hint: Any, path: str) -> None:
 
 # --------------------------------------------------------------------------------------------------- changing defaults
 def complete(hint: Any, data: Any, value: Any, path: str = "") -> Any:
-    """Return data with the defaults that a factory made for `value`: read again, they would be others.
+    """Return data with the defaults that a factory made for `value`: a second read would make others.
 
     Args:
         hint: the annotation of the data.
-        data: JSON-like, as it is stored; it is not changed.
-        value: what reading the data gave.
-        path: where it stands.
+        data: JSON-like, as stored; it is not changed.
+        value: the result of reading the data.
+        path: its path.
 
     Raises:
-        NotStorable: such a default does not read back equal.
+        NotStorable: such a default is not read back equal.
     """
     shape = shape_of(type(value)) if field_names(value) is not None else shape_of(hint)
     if isinstance(shape, ModelShape) and type(data) is dict:

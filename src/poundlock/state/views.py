@@ -1,7 +1,7 @@
-"""Read-only views of JSON-like data: what readers of state get.
+"""Read-only views of JSON-like data, for readers of state.
 
-A view costs nothing to make, whatever the size of the data, because it wraps what is inside only when somebody looks.
-It compares equal to the data, and `plain` gives a copy that may be changed.
+The cost of a view does not depend on the size of the data, because inner values are wrapped only on access. A view
+compares equal to the data, and `plain` returns a copy that may be changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from poundlock.codecs import detach
 
 
 class MappingView(Mapping[str, Any]):
-    """A mapping that cannot be changed through this view; `data` is what it shows, and belongs to the store."""
+    """A read-only view of a mapping; `data` is the mapping, and belongs to the store."""
 
     __slots__ = ("data",)
 
@@ -48,7 +48,7 @@ class MappingView(Mapping[str, Any]):
 
 
 class ListView(Sequence[Any]):
-    """A list that cannot be changed through this view; `data` is what it shows, and belongs to the store."""
+    """A read-only view of a list; `data` is the list, and belongs to the store."""
 
     __slots__ = ("data",)
 
@@ -87,14 +87,14 @@ class ListView(Sequence[Any]):
 
 
 def view(value: Any) -> Any:
-    """Return a read-only view of a mapping or list; anything else as it is."""
+    """Return a read-only view of a mapping or list; any other value unchanged."""
     if type(value) is dict:
         return MappingView(value)
     return ListView(value) if type(value) is list else value
 
 
 def plain(value: Any) -> Any:
-    """Return data without views: what a view shows as a copy of the reader's own, anything else walked for views."""
+    """Return data without views: a view becomes a copy of its data, also inside other mappings and lists."""
     if isinstance(value, MappingView | ListView):
         return detach(value.data)
     if isinstance(value, Mapping):

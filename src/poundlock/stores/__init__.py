@@ -1,4 +1,4 @@
-"""Store adapters. They do not know each other; `open` finds the one that is meant."""
+"""Store adapters. They are independent of each other; `open` selects one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ __all__ = ["MemoryStore", "open"]
 
 _ACCEPTED: Final = "a URL (sqlite:///runs.db, memory:), a path (pathlib.Path('runs.db')), None, or a Store object"
 _IN_MEMORY: Final = ("sqlite://", "sqlite:///:memory:", ":memory:")
-"""How SQLAlchemy and sqlite3 call a database that is no file: a connection each, which cannot be shared."""
+"""Names of in-memory databases in SQLAlchemy and sqlite3: one per connection, so they cannot be shared."""
 
 
 def open(what: str | os.PathLike[str] | Store | None, *, clock: Clock | None = None) -> Store:
-    """Return the store that is meant, not yet connected.
+    """Return a store, not yet connected.
 
     Args:
         what: None or "memory:"; a URL, "sqlite:///relative.db" or "sqlite:////absolute.db" (SQLAlchemy's slashes); the
-            path of a SQLite file as a path-like object; or a Store, which is returned as it is.
-        clock: told while the store works outside the event loop; default: nobody is. A Store object keeps its own.
+            path of a SQLite file as a path-like object; or a Store, which is returned unchanged.
+        clock: its `busy` is called while the store works outside the event loop; default: the clock of the
+            runtime that opens it. A Store object keeps its own.
 
     Raises:
-        StoreUnavailable: no adapter for this URL.
-        InvalidDefinition: it is none of these.
+        StoreUnavailable: there is no adapter for this URL.
+        InvalidDefinition: `what` is none of these.
     """
     if what is None or (isinstance(what, str) and what in ("memory:", "memory://")):
         return MemoryStore()
@@ -41,7 +42,7 @@ def open(what: str | os.PathLike[str] | Store | None, *, clock: Clock | None = N
             return _by_path(path, clock)
     elif _is_store(what):
         return what
-    raise InvalidDefinition(f"{repr_of(what, 60)} is no store: give {_ACCEPTED}", path="store")
+    raise InvalidDefinition(f"{repr_of(what, 60)} is not a store: give {_ACCEPTED}", path="store")
 
 
 def _by_url(url: str, clock: Clock | None) -> Store:
@@ -63,14 +64,14 @@ def _by_path(path: str, clock: Clock | None) -> Store:
 
 def _in_memory(name: str) -> Store:
     warnings.warn(
-        f"'{name}' is no file, so the memory store is used: nothing outlives this process. Say store=None to mean it",
+        f"'{name}' is not a file, so the memory store is used: data ends with this process. Use store=None to say so",
         stacklevel=4,
     )
     return MemoryStore()
 
 
 def _is_store(what: Any) -> bool:
-    """Whether it can be a Store; that it keeps the port's promises only its tests can tell."""
+    """Whether it has the methods of a Store; only the contract tests can check the port's promises."""
     return not isinstance(what, type) and all(
         callable(getattr(what, name, None)) for name in ("open", "close", "commit", "claim")
     )

@@ -1,4 +1,4 @@
-"""What every adapter says in the same words: refusals, unknown runs, page cursors."""
+"""What all adapters share: refusals, errors for unknown runs, page cursors."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from poundlock.model.runs import RunIdentity
 
 
 def refusal(move: RunMove, version: int, epoch: int, inbox_seq: int) -> PoundlockError | None:
-    """Return why a move does not apply to a run that stands at these numbers, or None if it does."""
+    """Return why a move does not apply to a run with these numbers, or None if it does."""
     if epoch == move.epoch and version == move.version and (move.inbox is None or inbox_seq == move.inbox):
         return None
     run_id = move.run_id
     if epoch != move.epoch:
-        return LeaseLost(f"run '{run_id}' has another owner now: drop what was done since", run_id=run_id)
+        return LeaseLost(f"run '{run_id}' has another owner now: discard this change", run_id=run_id)
     if version != move.version:
-        return StaleVersion(f"run '{run_id}' moved on meanwhile: read it again", run_id=run_id, version=version)
-    return InboxAhead(f"run '{run_id}' has messages its owner has not seen", run_id=run_id, inbox_seq=inbox_seq)
+        return StaleVersion(f"run '{run_id}' has changed meanwhile: read it again", run_id=run_id, version=version)
+    return InboxAhead(f"run '{run_id}' has messages its owner has not read", run_id=run_id, inbox_seq=inbox_seq)
 
 
 def exists(run_id: str) -> RunExists:
-    """Return the error for a run id that is taken."""
+    """Return the error for a run id that exists already."""
     return RunExists(f"a run '{run_id}' exists already: use another id, or wait for that run", run_id=run_id)
 
 
 def load_moved(workflow_id: str) -> LoadMoved:
-    """Return the error for a load whose token is another one by now."""
+    """Return the error for a load whose token has changed."""
     return LoadMoved(f"the load of '{workflow_id}' changed meanwhile: read it again", workflow_id=workflow_id)
 
 
 def keys_taken(taken: dict[str, Remember]) -> KeysTaken:
-    """Return the error for keys that are remembered, by scope."""
+    """Return the error for keys that are stored already, by scope."""
     return KeysTaken("the event was handled before", taken=taken)
 
 
 def wait_moved(run_id: str) -> WaitMoved:
-    """Return the error for a delivery to waits that were armed anew."""
-    return WaitMoved(f"run '{run_id}' armed its waits anew: match the event again", run_id=run_id)
+    """Return the error for a delivery to waits that were armed again."""
+    return WaitMoved(f"run '{run_id}' armed its waits again: match the event again", run_id=run_id)
 
 
 def not_found(run_id: str) -> RunNotFound:
@@ -73,13 +73,13 @@ def write_cursor(identity: RunIdentity) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[float, str]:
-    """Read what `write_cursor` gave.
+    """Read the result of `write_cursor`.
 
     Raises:
-        InvalidEvent: it is no such cursor.
+        InvalidEvent: it is not such a cursor.
     """
     try:
-        created_at, run_id = from_json(urlsafe_b64decode(cursor))  # plain: what comes from outside names no types
+        created_at, run_id = from_json(urlsafe_b64decode(cursor))  # plain JSON: input from outside must not name types
         return float(created_at), str(run_id)
     except (ValueError, TypeError):
-        raise InvalidEvent("this is no cursor of a run list: start again without one", path="cursor") from None
+        raise InvalidEvent("this is not a cursor of a run list: start again without one", path="cursor") from None

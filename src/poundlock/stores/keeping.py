@@ -1,7 +1,7 @@
-"""How long stores keep what nobody needs for ever, and what a store in memory keeps it in.
+"""How long stores keep temporary data, and the data structures for it in the memory store.
 
-House rules: nothing is pruned in one go. Whoever adds something also takes a few old things away (`at_most`), so that
-no commit waits for the leftovers of a busy day, and what has gone out of date is never more than a part of the whole.
+House rules: nothing is pruned all together. Code that adds an entry also deletes a few old ones (`at_most`), so that no
+commit has to delete the entries of a busy day, and outdated entries are never more than a part of the whole.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, Generic, TypeVar
 
 RECEIPTS_KEPT: Final = 7 * 86_400.0
-"""Seconds that receipts are kept; longer if the event's id is remembered for longer."""
+"""Seconds that receipts are kept; longer if the event's key is stored for longer."""
 
 GRACE: Final = 3600.0
-"""Seconds for which what has expired is left alone: a clock that was wrong for a moment must cost nothing."""
+"""Seconds that expired entries are still kept: a clock that was wrong for a moment must not lose data."""
 
 _FOR_EVER: Final = float("inf")
 
@@ -23,7 +23,7 @@ V = TypeVar("V")
 
 
 class Heap(list[Any]):
-    """A heap for heapq whose entries may go out of date; `push` sweeps those out before they are most of all."""
+    """A heap for heapq with entries that may become outdated; `push` removes those before they are the majority."""
 
     __slots__ = ("_limit",)
 
@@ -34,19 +34,19 @@ class Heap(list[Any]):
         self._limit = self._SMALL
 
     def push(self, item: Any, current: Callable[[Any], bool]) -> None:
-        """Add an item. `current` says whether one still means anything."""
+        """Add an item. `current` says whether an item is still valid."""
         heapq.heappush(self, item)
         if len(self) > self._limit:
-            self[:] = {each for each in self if current(each)}  # an item that is there twice means no more than one
+            self[:] = {each for each in self if current(each)}  # a set: duplicates have no meaning
             heapq.heapify(self)
             self._limit = 2 * len(self) + self._SMALL
 
 
 class Expiring(Generic[K, V]):
-    """A mapping whose entries go an hour or two after they have expired. Reading gives them until they are gone.
+    """A mapping that deletes entries one to two hours after they have expired. Until then they can be read.
 
-    Keys are sorted by the hour in which they expire, not by the moment: a list per hour costs less than a heap of all,
-    where each event puts two.
+    Keys are grouped by the hour in which they expire: a list per hour costs less than one heap of all keys, to which
+    each event would add two.
     """
 
     __slots__ = ("_entries", "_first", "_hours")
@@ -57,10 +57,10 @@ class Expiring(Generic[K, V]):
         self._entries: dict[K, tuple[float, V]] = {}
         self._hours: dict[float, list[K]] = {}
         self._first = _FOR_EVER
-        """The earliest hour of which there are keys."""
+        """The earliest hour with keys."""
 
     def get(self, key: K) -> V | None:
-        """Return what is kept under a key."""
+        """Return the value of a key."""
         entry = self._entries.get(key)
         return None if entry is None else entry[1]
 
@@ -70,7 +70,7 @@ class Expiring(Generic[K, V]):
         return 0.0 if entry is None else entry[0]
 
     def put(self, key: K, value: V, expires_at: float) -> None:
-        """Keep a value until a time; infinity keeps it until it is dropped."""
+        """Store a value until a time; infinity means until it is dropped."""
         before = self._entries.get(key)
         self._entries[key] = (expires_at, value)
         if expires_at == _FOR_EVER:
@@ -86,11 +86,11 @@ class Expiring(Generic[K, V]):
             self._first = min(self._first, hour)
 
     def drop(self, key: K) -> None:
-        """Let go of an entry; doing it twice does nothing."""
+        """Delete an entry; a second time this does nothing."""
         self._entries.pop(key, None)
 
     def prune(self, now: float, at_most: int) -> None:
-        """Let go of up to `at_most` entries that expired more than `GRACE` ago."""
+        """Delete up to `at_most` entries that expired more than `GRACE` ago."""
         now -= GRACE
         while at_most > 0 and (end := (self._first + 1) * self._HOUR) <= now:
             keys = self._hours[self._first]
@@ -98,7 +98,7 @@ class Expiring(Generic[K, V]):
             del keys[-at_most:]
             at_most -= len(portion)
             for key in portion:
-                if 0.0 < self.expiry(key) < end:  # else it was put again since
+                if 0.0 < self.expiry(key) < end:  # else it was stored again since
                     del self._entries[key]
             if not keys:
                 del self._hours[self._first]

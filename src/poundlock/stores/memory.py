@@ -1,9 +1,9 @@
 """The memory store: the executable specification of the port.
 
-House rules: every condition is checked before the first write, and nothing between first and last write can fail, so a
-refused change leaves nothing behind. What comes in is detached by the codec already; what goes out is a copy.
-It has no policy: which run to promote, which wait matches, what a timeout means is told to it or asked elsewhere.
-It does not grow for ever: what `docs/reference/stores.md` says is kept, each commit clears away a bit of the rest.
+House rules: every condition is checked before the first write, and nothing between the first and the last write can
+fail, so a refused change has no effect. The codec has already detached what comes in; what goes out is a copy.
+The store has no policy: its caller, or the model, decides which run to promote, which wait matches, what a timeout
+means. Its size is bounded: it keeps what `docs/reference/stores.md` says; each commit deletes a part of the rest.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
 
 
 class _Row:
-    """Everything the store knows of one run."""
+    """All data of one run."""
 
     __slots__ = ("head", "identity", "inbox", "log", "number", "remembered", "snapshot", "waits")
 
@@ -74,27 +74,27 @@ class _Row:
         self.identity = identity
         self.head = _copy(head)
         self.number = number
-        # Exact tuples of numbers and texts, and no empty list: the garbage collector need not look at them again, and a
-        # store that keeps ten thousand runs is what it would mostly look at.
+        # Exact tuples of numbers and texts, and no empty list: the garbage collector does not track them. In a store
+        # with ten thousand runs they would be most of its work.
         self.log: list[tuple[int, int, str]] = []
         self.inbox: tuple[()] | list[Message] = ()
         self.waits: tuple[WaitRow, ...] = ()
         self.snapshot: tuple[int, str] | None = None
         self.remembered: tuple[str, str, str] | None = None
-        """The key that lives as long as this run."""
+        """The key that expires with this run."""
 
     def record(self) -> RunRecord:
         return RunRecord(self.identity, _copy(self.head), self.waits)
 
 
 class MemoryStore:
-    """Keeps everything in this process, for tests and for work that need not outlive it.
+    """Keeps everything in this process, for tests and for work that may end with it.
 
-    It can be opened again by another runtime: runs of the previous owner are then given back, as after a crash.
+    Another runtime can open it again: runs of the previous owner are then released, as after a crash.
 
     Args:
-        keep: how many ended runs can still be read; beyond it the one that ended first is forgotten, as if it had
-            never been. Who waits for a run gets its result all the same.
+        keep: how many ended runs can still be read; above that the one that ended first is deleted, as if it had never
+            existed. Waiters for a run still get its result.
     """
 
     durability = "memory"
@@ -107,7 +107,7 @@ class MemoryStore:
         self._ended: deque[str] = deque()
         self._events: dict[str, Event] = {}
         self._uses: dict[str, int] = {}
-        """How many runs and messages refer to each event; one that nobody refers to is forgotten."""
+        """The number of runs and messages that refer to each event; at zero the event is deleted."""
         self._loads: dict[tuple[str, str], tuple[Load, Token]] = {}
         self._queues: dict[tuple[str, str], Heap] = {}
         self._ready: dict[str, None] = {}
@@ -121,7 +121,7 @@ class MemoryStore:
 
     # ------------------------------------------------------------------------------------------------ lifetime
     async def open(self, worker: str) -> None:  # noqa: ARG002 - for stores that several workers share
-        """Give the runs of former owners back, also of one with the same name: whoever opens a store is new."""
+        """Release the runs of former owners, even of one with the same name: each opening is a new owner."""
         for row in self._rows.values():
             head = row.head
             if head.status is RunStatus.RUNNING:
@@ -131,10 +131,10 @@ class MemoryStore:
                 self._ready[row.identity.run_id] = None
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no file or thread."""
 
     async def written_behind(self) -> None:
-        """Nothing is ever behind."""
+        """Do nothing: each commit is complete when it returns."""
 
     # -------------------------------------------------------------------------------------------------- commit
     async def commit(self, changes: Changes) -> Committed:
@@ -173,7 +173,7 @@ class MemoryStore:
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, _ in changes.events:
-            if ref not in self._uses:  # nobody wanted it after all
+            if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
         changes.committed = Committed(tuple(promoted), delivered, posted)
         return changes.committed
@@ -195,14 +195,14 @@ class MemoryStore:
             name = (receipt.source, receipt.event_id)
             until = max(receipt.time + RECEIPTS_KEPT, longest, self._receipts.expiry(name))
             self._receipts.put(name, settle_lines(receipt.lines, changes.deliveries, delivered), until)
-        at_most = 8 + 2 * added  # more than were added, so that a backlog shrinks
+        at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
         self._remembered.prune(now, at_most)
         self._receipts.prune(now, at_most)
 
     def _end(self, run_id: str) -> None:
-        """Note that a run ended, and let go of those that are now too many, the first to end first.
+        """Record the end of a run, and delete the runs that ended first, down to the limit.
 
-        Never of this one: whoever has just ended a run can read what became of it.
+        Never this run: its caller can still read the result.
         """
         while self._ended and len(self._ended) >= self._keep:
             first = self._ended.popleft()
@@ -230,7 +230,7 @@ class MemoryStore:
             self._check_absent(create)
         for move in changes.moves:
             self._check_move(move)
-        # Keys before loads: who repeats an event learns so at once, also where its load has moved on meanwhile.
+        # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
         taken = {}
         for key in changes.remember:
             known = self._remembered.get((key.source, key.event_id, key.scope))
@@ -278,12 +278,12 @@ class MemoryStore:
         if waits:
             self._set_waits(row, waits)
         if row.head.status is not _RUNNING:
-            if row.head.status.terminal:  # it ended before it was written
+            if row.head.status.terminal:  # it ended before its first commit
                 self._end(identity.run_id)
             self._index(row)
 
     def _move(self, move: RunMove) -> None:
-        # Unpacked at once: a look-up in a named tuple by name costs as much as five of these.
+        # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
         run_id = move.run_id
         status, owner, epoch, stage, attempt, wake_at, outcome, slot, now, log, waits, consumed, snapshot, visits = (
             move[4:]
@@ -313,7 +313,7 @@ class MemoryStore:
             row.snapshot = (head.log_seq, snapshot)
         if consumed:
             used = set(consumed)
-            self._take_out(message for message in row.inbox if message.seq in used)
+            self._disuse_events(message for message in row.inbox if message.seq in used)
             row.inbox = [message for message in row.inbox if message.seq not in used]
         if waits is not None:
             self._set_waits(row, waits)
@@ -323,21 +323,21 @@ class MemoryStore:
             if status.terminal:
                 self._end(run_id)
                 if row.inbox:
-                    self._take_out(row.inbox)
+                    self._disuse_events(row.inbox)
                     row.inbox = ()
                 if row.waits:
                     self._set_waits(row, ())
             elif status is not _RUNNING:
                 self._index(row)
 
-    def _take_out(self, messages: Iterable[Message]) -> None:
-        """Let go of the events of messages that leave an inbox."""
+    def _disuse_events(self, messages: Iterable[Message]) -> None:
+        """Count down the uses of the events of messages that leave an inbox."""
         for message in messages:
             if message.event is not None:
                 self._disuse(message.event.ref)
 
     def _index(self, row: _Row) -> None:
-        """Note a run that nobody drives where it is looked for."""
+        """Add a run without an owner to the queue or heap where it is looked up."""
         head, identity = row.head, row.identity
         if head.status is _QUEUED:
             pair = (identity.workflow_id, identity.load_key or "")
@@ -355,7 +355,7 @@ class MemoryStore:
         return row is not None and row.head.status is _QUEUED
 
     def _is_due(self, item: tuple[float, str]) -> bool:
-        """Whether this is still the time at which a run wakes up."""
+        """Whether this is still the current wake time of a run."""
         row = self._rows.get(item[1])
         return row is not None and row.head.wake_at == item[0] and row.head.status in _DUE
 
@@ -392,7 +392,7 @@ class MemoryStore:
         pair = (workflow_id, load_key)
         known = self._loads.get(pair)
         if known is None:
-            return ()  # nobody is active or queued
+            return ()  # no run is active or queued
         loaded, free = known[0].left(run_id, slots, queued=queued)
         if loaded.idle:
             self._set_load(pair, loaded, known[1])
@@ -412,7 +412,7 @@ class MemoryStore:
         return promoted
 
     def _take(self, row: _Row, owner: str | None, now: float) -> None:
-        """Move an unowned run to its next owner, or to `ready` if nobody here can run it."""
+        """Give a run without an owner to its next owner, or make it `ready` if there is none."""
         head = row.head
         head.status = RunStatus.RUNNING if owner is not None else RunStatus.READY
         head.owner = owner
@@ -435,7 +435,7 @@ class MemoryStore:
         return Delivered(fate, seq)
 
     def _occupy(self, row: _Row) -> None:
-        """Count a run that goes on as active again if it gave its slot back; it may exceed what its mode allows."""
+        """Count a run that continues as active again if it had released its slot; this may exceed its mode's limit."""
         identity = row.identity
         if identity.load_key is None or row.head.slot:
             return
@@ -465,7 +465,7 @@ class MemoryStore:
         return None if row is None else row.record()
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
-        """Return all that is needed to go on with a run."""
+        """Return all that is needed to continue a run."""
         row = self._rows.get(run_id)
         return None if row is None else self._checkpoint(row)
 
@@ -492,12 +492,12 @@ class MemoryStore:
         return Page([row.record() for row in rows], write_cursor(rows[-1].identity) if more else None)
 
     async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
-        """Take over ready and due runs."""
+        """Claim ready and due runs."""
         candidates = [self._rows[run_id] for run_id in self._ready]
         passed: list[tuple[float, str]] = []
         while self._due and self._due[0][0] <= now:
             item = heapq.heappop(self._due)
-            # A run that was parked until the same time before stands here twice.
+            # A run that was paused until the same time before is here twice.
             if self._is_due(item) and item not in passed[-1:]:
                 candidates.append(self._rows[item[1]])
                 passed.append(item)
@@ -509,9 +509,9 @@ class MemoryStore:
             if len(claims) < limit:
                 try:
                     claims.append(self._claim(row, worker, now))
-                except PoundlockError as error:  # a run that cannot be read stands in nobody's way
+                except PoundlockError as error:  # a run that cannot be read must not block others
                     unreadable.append(error)
-        for when, run_id in passed:  # what was not claimed stays due
+        for when, run_id in passed:  # runs that were not claimed stay due
             if self._rows[run_id].head.wake_at == when:
                 heapq.heappush(self._due, (when, run_id))
         if unreadable and not claims:
@@ -593,7 +593,7 @@ def _entries(log: LogRow) -> tuple[int, int, str]:
 
 
 def _copy(head: RunHead) -> RunHead:
-    """Return a copy: heads are moved in place here, and nobody else's may move along. `replace` is six times slower."""
+    """Return a copy: heads are changed in place here, and callers must not see that. `replace` is six times slower."""
     return RunHead(
         head.status,
         head.version,
@@ -617,7 +617,7 @@ def _fate(delivery: Delivery, row: _Row) -> Fate:
 
 
 def _urgency(row: _Row) -> tuple[int, float, str]:
-    """Higher priority first, then what is due longer; a ready run is due at once."""
+    """Higher priority first, then the earlier due time; a ready run is always due."""
     due = 0.0 if row.head.status is RunStatus.READY else row.head.wake_at or 0.0
     return (-row.identity.priority, due, row.identity.run_id)
 

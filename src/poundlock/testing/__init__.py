@@ -1,7 +1,7 @@
-"""The test kit, for tests of Poundlock itself, of workflows, and of stores and buses that others write.
+"""The test kit: for tests of Poundlock itself, of workflows, and of custom stores and buses.
 
-House rules: nothing here is imported by the rest of the package, and only `plugin.py` knows pytest. Each name is
-imported where it is first asked for, so that a test of a pipeline does not load every contract.
+House rules: the rest of the package imports nothing from here. Each name is imported on first use, so that a test of a
+pipeline does not load every contract.
 """
 
 from __future__ import annotations

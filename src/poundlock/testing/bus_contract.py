@@ -1,4 +1,4 @@
-"""What every bus promises, as tests: for ours and for those that others write.
+"""The promises of every bus, as tests: for LocalBus and for custom buses.
 
 ```python
 class TestMyBus(BusContract):
@@ -6,8 +6,8 @@ class TestMyBus(BusContract):
         return MyBus(**options)
 ```
 
-House rules: only the port's names are used, plus `on_error=` and `capacity=` as options of the constructor. Nothing
-here knows pytest; the tests are async, so the class needs pytest-asyncio or the like.
+House rules: the tests use only the port, plus `on_error=` and `capacity=` as options of the constructor. This file does
+not import pytest; the tests are async, so the class needs pytest-asyncio or the like.
 """
 
 from __future__ import annotations
@@ -25,55 +25,55 @@ __all__ = ["BusContract"]
 
 
 class BusContract:
-    """Inherit, say how a bus is made, and let pytest find the tests."""
+    """Inherit, implement `make_bus`, and let pytest find the tests."""
 
     def make_bus(self, **options: Any) -> Bus:
         """Return a new bus. Options: `on_error` (a function of publication, handler, error) and `capacity`."""
         raise NotImplementedError
 
     async def settle(self, bus: Bus) -> None:
-        """Return when what was published has reached the handlers; a bus that delivers in `publish` need do nothing."""
+        """Return when all publications have reached the handlers; empty for a bus that delivers in `publish`."""
 
     async def _heard(self, bus: Bus, *types: str) -> None:
         for event_type in types:
             await bus.publish(Event(event_type))
         await self.settle(bus)
 
-    # -- who hears what
+    # -- routing
     async def test_exact_type_hears_that_type_only(self) -> None:
-        """A subscription to a type hears events of that type and no others."""
+        """A subscription to a type gets events of that type and no others."""
         bus, heard = self.make_bus(), Heard()
         bus.subscribe("order.placed", heard)
         await self._heard(bus, "order.placed", "order.cancelled", "order", "order.placed.late", "order.placed")
         assert heard.types == ["order.placed", "order.placed"]
 
     async def test_star_is_one_segment(self) -> None:
-        """`order.*` hears types with exactly one more segment."""
+        """`order.*` matches types with exactly one more segment."""
         bus, heard = self.make_bus(), Heard()
         bus.subscribe("order.*", heard)
         await self._heard(bus, "order", "order.placed", "order.placed.late", "orders.placed")
         assert heard.types == ["order.placed"]
 
     async def test_two_stars_are_any_number_of_segments(self) -> None:
-        """`order.**` hears the type itself and everything below it."""
+        """`order.**` matches the type itself and everything below it."""
         bus, heard = self.make_bus(), Heard()
         bus.subscribe("order.**", heard)
         await self._heard(bus, "order", "order.placed", "order.placed.late", "orders")
         assert heard.types == ["order", "order.placed", "order.placed.late"]
 
     async def test_star_alone_is_everything(self) -> None:
-        """`*` hears every event."""
+        """`*` matches every event."""
         bus, heard = self.make_bus(), Heard()
         bus.subscribe("*", heard)
         await self._heard(bus, "order", "order.placed", "a.b.c.d")
         assert heard.types == ["order", "order.placed", "a.b.c.d"]
 
-    async def test_nobody_listens(self) -> None:
-        """Publishing what nobody wants is no error."""
+    async def test_no_subscribers(self) -> None:
+        """Publishing without a matching subscriber is not an error."""
         await self._heard(self.make_bus(), "order.placed")
 
     async def test_overlapping_subscriptions_hear_once_each(self) -> None:
-        """An event that fits several subscriptions reaches each of them once."""
+        """An event that matches several subscriptions reaches each of them once."""
         bus, exact, pattern = self.make_bus(), Heard(), Heard()
         bus.subscribe("order.placed", exact)
         bus.subscribe("order.*", pattern)
@@ -92,7 +92,7 @@ class BusContract:
         assert heard.events == [event]
 
     async def test_a_publication_arrives_whole(self) -> None:
-        """What the emitter decided travels along for those that ask; other handlers get the event alone."""
+        """Publication handlers get what the emitter decided; other handlers get the event alone."""
         bus, heard, whole = self.make_bus(), Heard(), Heard()
         bus.subscribe("order.placed", heard)
         bus.subscribe_publications("order.placed", whole)
@@ -111,9 +111,9 @@ class BusContract:
         await self.settle(bus)
         assert whole.got == [Publication(event, None, frozenset())]
 
-    # -- coming and going
+    # -- subscribing and cancelling
     async def test_closures_are_kept(self) -> None:
-        """A handler that nobody else holds goes on hearing."""
+        """The bus holds a strong reference to a handler."""
         bus, heard = self.make_bus(), Heard()
 
         def subscribe() -> None:
@@ -128,7 +128,7 @@ class BusContract:
         assert heard.types == ["order.placed"]
 
     async def test_cancel_ends_hearing(self) -> None:
-        """After `cancel` the handler hears nothing; cancelling again does nothing; others are not touched."""
+        """After `cancel` the handler gets nothing; a second `cancel` does nothing; other handlers are not affected."""
         bus, gone, stays = self.make_bus(), Heard(), Heard()
         subscription = bus.subscribe("order.placed", gone)
         bus.subscribe("order.placed", stays)
@@ -138,7 +138,7 @@ class BusContract:
         assert (gone.types, stays.types) == ([], ["order.placed"])
 
     async def test_one_handler_twice_is_two_subscriptions(self) -> None:
-        """A handler subscribed twice hears twice, until one subscription is cancelled."""
+        """A handler subscribed twice is called twice, until one subscription is cancelled."""
         bus, heard = self.make_bus(), Heard()
         bus.subscribe("order.placed", heard)
         second = bus.subscribe("order.placed", heard)
@@ -148,19 +148,19 @@ class BusContract:
         assert heard.types == ["order.placed"] * 3
 
     async def test_has_subscribers_never_overlooks_one(self) -> None:
-        """`has_subscribers` is True whenever somebody outside `ignoring` would hear."""
+        """`has_subscribers` is True whenever a subscription outside `ignoring` matches."""
         bus = self.make_bus()
-        mine = bus.subscribe("order.placed", Heard())
+        ignored = bus.subscribe("order.placed", Heard())
         other = bus.subscribe("order.*", Heard())
         assert bus.has_subscribers("order.placed")
-        assert bus.has_subscribers("order.placed", {mine})
+        assert bus.has_subscribers("order.placed", {ignored})
         assert bus.has_subscribers("order.cancelled")
         other.cancel()
         assert bus.has_subscribers("order.placed")
 
     # -- handlers at work
     async def test_registration_order(self) -> None:
-        """Handlers are started in the order of their subscription, whatever their pattern and kind."""
+        """Handlers are started in the order of their subscription, independent of their pattern and kind."""
         bus, order = self.make_bus(), list[int]()
 
         def plain(number: int) -> Callable[[Event], None]:
@@ -190,8 +190,8 @@ class BusContract:
         await self._heard(bus, "order.placed")
         assert sorted(done) == ["async", "sync"]
 
-    async def test_a_slow_handler_delays_nobody(self) -> None:
-        """Handlers of one event run beside each other: all are at work at the same time."""
+    async def test_a_slow_handler_delays_no_other(self) -> None:
+        """Handlers of one event run concurrently."""
         bus, at_work, all_in = self.make_bus(), list[int](), asyncio.Event()
 
         async def meet(_: Event) -> None:
@@ -205,8 +205,8 @@ class BusContract:
         await self._heard(bus, "order.placed")
         assert len(at_work) == 3
 
-    async def test_a_failing_handler_stops_nobody(self) -> None:
-        """When handlers raise, sync or async, the others still hear, and the publisher is not told."""
+    async def test_a_failing_handler_stops_no_other(self) -> None:
+        """When handlers raise, sync or async, the others still get the event, and the publisher gets no error."""
         bus, heard = self.make_bus(on_error=lambda *_: None), Heard()
         bus.subscribe("order.placed", _fails_at_once)
         bus.subscribe("order.placed", heard)
@@ -233,7 +233,7 @@ class BusContract:
         assert [str(error) for _, _, error in reports] == ["at once", "later"]
 
     async def test_a_burst_loses_nothing(self) -> None:
-        """Far more publishers than the bus has capacity for: every event arrives once."""
+        """With far more publishers than capacity, every event arrives once."""
         bus, heard = self.make_bus(capacity=2), Heard()
 
         async def slow(event: Event) -> None:
@@ -249,7 +249,7 @@ class BusContract:
         assert sorted(heard.types) == sorted(types)
 
     async def test_a_handler_may_publish(self) -> None:
-        """Publishing inside a handler works, also when the bus is full of what waits for that handler."""
+        """Publishing inside a handler works, even if the bus is full of publications that wait for that handler."""
         bus, heard = self.make_bus(capacity=1), Heard()
 
         async def passes_on(event: Event) -> None:
@@ -261,7 +261,7 @@ class BusContract:
         assert heard.types == ["order.copied", "order.copied"]
 
     async def test_subscribing_while_delivering(self) -> None:
-        """Who subscribes during a delivery hears the next event, not this one."""
+        """A handler subscribed during a delivery gets the next event, not this one."""
         bus, heard = self.make_bus(), Heard()
 
         def subscribes(_: Event) -> None:
@@ -276,7 +276,7 @@ class BusContract:
 
 
 class Heard:
-    """A handler that remembers what it got."""
+    """A handler that records what it gets."""
 
     def __init__(self) -> None:
         self.got: list[Any] = []
@@ -305,7 +305,7 @@ async def _fails_later(_: Event) -> None:
 
 
 async def _turns(count: int) -> None:
-    """Let the event loop turn, without any time passing."""
+    """Let the event loop run some iterations, without any time passing."""
     loop = asyncio.get_running_loop()
     for _ in range(count):
         turned: asyncio.Future[None] = loop.create_future()
@@ -314,7 +314,7 @@ async def _turns(count: int) -> None:
 
 
 class _quiet:  # noqa: N801 - reads as a statement
-    """Failing on purpose fills the log; switch it off meanwhile."""
+    """Switch the log off while handlers fail on purpose."""
 
     def __enter__(self) -> None:
         logging.disable(logging.ERROR)

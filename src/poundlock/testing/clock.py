@@ -1,18 +1,18 @@
-"""A clock that jumps: thirty days of waiting take a millisecond, and always the same way.
+"""A clock that jumps: thirty days of waiting take a millisecond, with the same result every time.
 
 House rules:
 
-1. Nothing here sleeps or starts a thread. The clock learns that everything waits from the event loop itself: a loop
-   that asks its selector to block has no callback left to run.
-2. One idea of idle, for jumps and for `run_until_idle` alike: the loop has nothing to run, nobody outside the loop is
-   busy, and no real timer is due within `GRACE`. Jumping ahead of a socket's or a library's own short timer would make
-   it fire years late.
-3. Timers fire in order of time, and first come first served at equal times; `now()` is then exactly their time.
-4. Time is one line, the monotonic one, and the wall clock is an offset to it: only `set` changes the offset. Until
-   then both show the same number, so that appointments and stretches of one moment meet exactly.
+1. Nothing here sleeps or starts a thread. The event loop itself shows that everything waits: a loop that lets its
+   selector block has no callback left to run.
+2. One definition of idle, for jumps and for `run_until_idle`: the loop has nothing to run, no work outside the loop is
+   reported by `busy`, and no real timer is due within `GRACE`. A jump past a short real timer, of a socket or a
+   library, would let it fire years late.
+3. Timers fire in order of time, and in order of creation at equal times; `now()` is then exactly their time.
+4. There is one time, the monotonic one; the wall clock is an offset to it, and only `set` changes the offset. Until
+   then both show the same number, so that a wall-clock timer and a monotonic timer of the same moment fire together.
 
-Hooking the selector is the least that works: an event loop of our own would have to be installed before the test
-starts, and watching the loop's queue from a callback would keep it from ever being idle.
+Hooking the selector is the smallest change that works: an event loop of our own would have to be installed before the
+test starts, and a callback that watches the loop's queue would keep the loop from ever being idle.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from poundlock.model.moments import utc_text
 __all__ = ["VirtualClock", "run_until_idle"]
 
 _START: Final = 1_767_225_600.0  # 2026-01-01T00:00:00Z: recent, round, and the same in every run
-_WORTH_SWEEPING: Final = 100  # below this many, called-off timers are not worth looking for
+_WORTH_SWEEPING: Final = 100  # with fewer cancelled timers a sweep is not worth its cost
 
 
 class VirtualClock:
-    """A clock for tests: satisfies the Clock port, and jumps to the next timer when everything waits.
+    """A clock for tests: implements the Clock port, and jumps to the next timer when everything waits.
 
-    It takes hold of the running event loop at its first timer, or by `async with clock:`, and lets go at `close`.
-    Work outside the loop that does not report itself by `busy` (a thread of yours, a subprocess, a socket) is not seen:
-    set `autojump = False` while waiting for it.
+    It attaches to the running event loop at its first timer, or by `async with clock:`, and detaches at `close`. It
+    does not see work outside the loop that is not reported by `busy` (your own thread, a subprocess, a socket): set
+    `autojump = False` while you wait for it.
 
     Args:
-        start: where time begins: seconds since 1970 UTC, or a datetime.
-        autojump: whether to jump when idle; may be switched at any time.
+        start: the time at the beginning: seconds since 1970 UTC, or a datetime.
+        autojump: whether to jump when idle; may be changed at any time.
     """
 
     GRACE: Final = 1.0
-    """A real timer of the event loop due within this many seconds is waited for before any jump."""
+    """The clock does not jump while a real timer of the event loop is due within this many seconds."""
 
     def __init__(self, start: float | dt.datetime = _START, *, autojump: bool = True) -> None:
         self.autojump = autojump
@@ -97,10 +97,10 @@ class VirtualClock:
         return timer
 
     def busy(self, delta: int) -> None:
-        """Hold jumps (+1) or let them go (-1); from any thread.
+        """Block jumps (+1) or allow them again (-1); from any thread.
 
-        Report +1 before the work is handed out, and -1 after its result was handed to the event loop: then there is no
-        moment at which the work is neither.
+        Report +1 before you start the work, and -1 after you have passed its result to the event loop: then the work is
+        visible at every moment.
         """
         with self._guard:
             if self._busy + delta < 0:
@@ -108,20 +108,20 @@ class VirtualClock:
             self._busy += delta
             free = self._busy == 0
         loop = self._loop
-        # On its own thread the loop comes by the selector anyway.
+        # On its own thread the loop reaches the selector anyway.
         if free and delta < 0 and loop is not None and threading.get_ident() != self._thread:
-            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody is left who could jump
+            with suppress(RuntimeError):  # the loop was closed meanwhile: no jump is needed
                 loop.call_soon_threadsafe(_wake)
 
-    # -- moving time by hand: at once, nothing else runs meanwhile
+    # -- moving time by hand: synchronous, nothing else runs meanwhile
     def advance(self, seconds: Duration = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0) -> None:
-        """Move time forward and call what was due on the way, each at its time; `advance("2h30m")` works too.
+        """Move time forward and call every timer that becomes due, each at its time; `advance("2h30m")` works too.
 
-        What those calls wake runs afterwards and sees the end of the stretch, as after a night of a suspended laptop.
-        `run_for` lets everything happen at its own time instead.
+        Tasks that those calls wake run afterwards and see the new time, as after a laptop was suspended. `run_for` lets
+        everything happen at its own time instead.
 
         Raises:
-            ValueError: the stretch is negative; `set` can move the wall clock back.
+            ValueError: the duration is negative; `set` can move the wall clock back.
         """
         self._advance(self._monotonic + _stretch(seconds, minutes, hours, days))
 
@@ -133,10 +133,10 @@ class VirtualClock:
         """
         end = _moment(when)
         if end < self._now:
-            raise ValueError(f"{end} is before now ({self._now}): a clock only goes forward; use set() to put it back")
+            raise ValueError(f"{end} is before now ({self._now}): advance only goes forward; use set() to go back")
         offset = self._offset
         self._advance(end - offset)
-        if self._offset == offset:  # nothing that was called has set the clock
+        if self._offset == offset:  # no callback has set the clock
             self._now = max(self._now, end)
 
     def _advance(self, end: float) -> None:
@@ -144,14 +144,14 @@ class VirtualClock:
             self._reach(first)
             heapq.heappop(self._timers)
             first.fire()
-        # A call may have moved time further by itself.
+        # A callback may have moved time further.
         self._pass_to(end)
 
     def set(self, when: float | dt.datetime) -> None:
-        """Put the wall clock to `when`, also backwards: what a wrong system time looks like.
+        """Set the wall clock to `when`, also backwards, as when the system time is corrected.
 
-        No time passes by that: `monotonic` and what waits by `call_later` stay as they are. Appointments whose time
-        has passed by that are called late, in order, with `now()` after their time.
+        No time passes: `monotonic` and timers of `call_later` are unchanged. Timers of `call_at` that are now in the
+        past are called late, in order, with `now()` after their time.
         """
         self._now = _moment(when)
         self._offset = self._now - self._monotonic
@@ -166,19 +166,19 @@ class VirtualClock:
         self._timers = [timer for timer in self._timers if timer.waiting]
         heapq.heapify(self._timers)
 
-    # -- letting time pass, or not: everything else runs meanwhile
+    # -- waiting: everything else runs meanwhile
     async def run_for(
         self, seconds: Duration = 0.0, *, minutes: float = 0.0, hours: float = 0.0, days: float = 0.0
     ) -> None:
-        """Let time pass, jump by jump, everything happening at its own time; also with `autojump=False`.
+        """Let time pass, jump by jump, so that everything happens at its own time; also with `autojump=False`.
 
         Raises:
-            ValueError: the stretch is negative.
+            ValueError: the duration is negative.
         """
         await self._pass(sleep_for(self, _stretch(seconds, minutes, hours, days)))
 
     async def run_until(self, when: float | dt.datetime) -> None:
-        """Let time pass until the wall clock shows `when`; what was due by then has then gone as far as it can."""
+        """Let time pass until the wall clock shows `when`, then until the loop is idle."""
         await self._pass(sleep_until(self, _moment(when)))
 
     async def _pass(self, sleep: Coroutine[Any, Any, None]) -> None:
@@ -190,7 +190,7 @@ class VirtualClock:
         await self.run_until_idle()
 
     async def run_until_idle(self) -> None:
-        """Return when nothing can go on unless time passes; the clock makes no jump meanwhile."""
+        """Return when nothing can continue unless time passes; the clock makes no jump meanwhile."""
         loop = self._install()
         idle: asyncio.Future[None] = loop.create_future()
         self._idle.append(idle)
@@ -200,10 +200,10 @@ class VirtualClock:
             if idle in self._idle:
                 self._idle.remove(idle)
 
-    # -- what tests ask
+    # -- inspection
     @property
     def next_at(self) -> float | None:
-        """The wall-clock time of the next timer; None if nobody waits for time to pass."""
+        """The wall-clock time of the next timer; None if there is none."""
         first = self._next()
         if first is None:
             return None
@@ -211,7 +211,7 @@ class VirtualClock:
 
     @property
     def pending(self) -> int:
-        """How many timers wait for their time."""
+        """The number of timers that wait for their time."""
         return len(self._timers) - self._called_off
 
     def __repr__(self) -> str:
@@ -228,10 +228,10 @@ class VirtualClock:
         self.close()
 
     def close(self) -> None:
-        """Let go of the event loop; timers still pending are dropped. Closing twice does nothing."""
+        """Detach from the event loop; pending timers are dropped. A second call does nothing."""
         if self._loop is None:
             return
-        # Somebody may have put a hook over ours; it then goes on calling us, and `_select` passes that through.
+        # Other code may have put its own hook over ours; it still calls us, and `_select` passes the call through.
         if vars(self._selector).get("select") is self._hook:
             if self._before is None:
                 del self._selector.select
@@ -252,7 +252,7 @@ class VirtualClock:
             if not self._loop.is_closed():
                 raise RuntimeError(
                     "this VirtualClock drives another event loop that is still open: close() it there first, "
-                    "or give each loop a clock of its own"
+                    "or use one clock per loop"
                 )
             self.close()
         selector: Any = getattr(running, "_selector", None)
@@ -266,7 +266,7 @@ class VirtualClock:
                 raise RuntimeError(
                     "another VirtualClock with pending timers drives this event loop: share that one, or close() it"
                 )
-            # One that nobody waits for gives way; who waits there for idleness waits here from now on.
+            # A clock without timers is replaced; tasks that wait there for idle now wait here.
             self._idle, other._idle = self._idle + other._idle, []  # noqa: SLF001 - of the same class
             other.close()
         self._selector = selector
@@ -278,11 +278,11 @@ class VirtualClock:
         return running
 
     def _select(self, really: Any, timeout: float | None = None) -> Any:
-        """Stand in for the selector's `select`; a loop that wants to block there is idle."""
+        """Replace the selector's `select`: a loop that is about to block there is idle."""
         closed = self._loop is None or really is not self._really_select
         if closed or (timeout is not None and timeout <= 0):
             return really(timeout)
-        # Read before polling: whoever reported -1 has handed its result over before, so the poll shows it.
+        # Read before polling: work that reported -1 has passed its result before, so the poll shows it.
         busy = self._busy
         happened = really(0)
         if happened:
@@ -304,14 +304,14 @@ class VirtualClock:
         return happened
 
     def _reach(self, timer: _Timer) -> None:
-        """Let time pass to a timer's moment; whoever is called for an appointment finds that it has come."""
+        """Let time pass to a timer's moment; a callback of `call_at` then sees `now()` at or after its time."""
         self._pass_to(timer.due)
         if timer.when is not None:
             self._now = max(self._now, timer.when)
 
     def _pass_to(self, moment: float) -> None:
         self._monotonic = max(self._monotonic, moment)
-        # With an offset the sum is rounded: the wall clock must not go back by that.
+        # With an offset the sum is rounded: the wall clock must not go back because of that.
         self._now = max(self._now, self._monotonic + self._offset)
 
     def _release(self) -> None:
@@ -328,7 +328,7 @@ class VirtualClock:
         return timers[0] if timers else None
 
     def _forget(self) -> None:
-        """Count a called-off timer; sweep when they are most of all, as timeouts that never strike would pile up."""
+        """Count a cancelled timer; sweep when most are cancelled, because unused timeouts would accumulate."""
         self._called_off += 1
         if self._called_off > _WORTH_SWEEPING and self._called_off * 2 > len(self._timers):
             self._timers = [timer for timer in self._timers if timer.callback is not None]
@@ -337,11 +337,11 @@ class VirtualClock:
 
 
 class _Timer:
-    """A call that is due later. `callback` is None once it ran or was called off.
+    """A scheduled call. `callback` is None after the call or a cancellation.
 
     Attributes:
-        due: when, on the monotonic clock.
-        when: when, on the wall clock, for an appointment; None for a stretch.
+        due: its time on the monotonic clock.
+        when: its time on the wall clock, for `call_at`; None for `call_later`.
         waiting: whether it is in the clock's heap.
     """
 
@@ -379,12 +379,12 @@ class _Timer:
             self._forget()
 
     def call_soon(self) -> None:
-        """Let the loop call it in its next turn."""
+        """Let the loop call it in its next iteration."""
         self.waiting = False
         self._handle = self._loop.call_soon(self._call, context=self._context)
 
     def fire(self) -> None:
-        """Call it now; what it raises goes where the loop sends what its own callbacks raise."""
+        """Call it now; its errors go to the loop's exception handler, as for the loop's own callbacks."""
         self.waiting = False
         try:
             self._context.run(self._call)
@@ -403,11 +403,11 @@ class _Timer:
 
 
 async def run_until_idle(of: Any = None) -> None:
-    """Return when nothing can go on unless time passes: the loop is idle and nobody outside of it is busy.
+    """Return when nothing can continue unless time passes: the loop is idle, and no work outside of it is reported.
 
     Args:
-        of: a VirtualClock, or something with a `clock` that is one (a runtime); default: the clock that drives the
-            running event loop. Without any, only the loop itself is looked at.
+        of: a VirtualClock, or an object whose `clock` is one (a runtime); default: the clock that drives the running
+            event loop. Without any clock, only the loop itself is checked.
     """
     clock = getattr(of, "clock", of)
     if clock is None:
@@ -435,9 +435,9 @@ def _stretch(seconds: Duration, minutes: float, hours: float, days: float) -> fl
     total = to_seconds(seconds) if not isinstance(seconds, int | float) else float(seconds)
     total += minutes * 60 + hours * 3600 + days * 86_400
     if total < 0:
-        raise ValueError(f"{total} seconds is no stretch of time: it must not be negative; use set() to go back")
+        raise ValueError(f"a duration must not be negative, and this is {total} s: use set() to go back")
     return total
 
 
 def _wake() -> None:
-    """Do nothing: being called is the point, as it makes the loop look again whether it is idle."""
+    """Do nothing: the call itself makes the loop check again whether it is idle."""

@@ -1,6 +1,6 @@
 """The pytest plugin: fixtures for tests of workflows.
 
-House rules: it is loaded into everybody's pytest, so it imports nothing but pytest until a fixture is used, and works
+House rules: every pytest run of every user loads this file, so it imports only pytest until a fixture is used. It works
 with pytest-asyncio in either mode.
 """
 
@@ -22,13 +22,13 @@ try:
 except ImportError:  # another plugin, such as anyio's, runs async fixtures
     async_fixture = pytest.fixture  # type: ignore[assignment]  # used the same way here
 
-# The contracts are written with assert; this makes a failing one show its values.
+# The contracts use assert; this makes a failing one show its values.
 pytest.register_assert_rewrite("poundlock.testing.bus_contract", "poundlock.testing.store_contract")
 
 
 @pytest.fixture
 def vclock() -> Iterator[VirtualClock]:
-    """A VirtualClock that jumps by itself; it lets go of the event loop after the test."""
+    """A VirtualClock that jumps by itself; it is closed after the test."""
     from poundlock.testing.clock import VirtualClock
 
     clock = VirtualClock()
@@ -38,7 +38,7 @@ def vclock() -> Iterator[VirtualClock]:
 
 @pytest.fixture
 def bus() -> RecordingBus:
-    """A local bus that remembers what was published (`.events`, `.types()`) and what failed (`.failures`)."""
+    """A local bus that records what was published (`.events`, `.types()`) and what failed (`.failures`)."""
     from poundlock.testing.recording import RecordingBus
 
     return RecordingBus()
@@ -46,9 +46,9 @@ def bus() -> RecordingBus:
 
 @async_fixture
 async def runtime(vclock: VirtualClock) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
-    """Make runtimes that are entered already, on the memory store and `vclock`: call it with workflows and await.
+    """Create started runtimes on the memory store and `vclock`: call it with workflows and await.
 
-    Options are those of WorkflowRuntime. After the test all of them are closed, last first, and the test fails if a
+    Options are those of WorkflowRuntime. After the test all runtimes are closed, last first, and the test fails if a
     task is left behind.
     """
     before = asyncio.all_tasks()

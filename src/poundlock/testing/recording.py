@@ -1,4 +1,4 @@
-"""A bus that remembers everything, for tests to look at."""
+"""A bus that records everything, for tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["RecordingBus"]
 
 
 class RecordingBus(LocalBus):
-    """A LocalBus that keeps what was published and what went wrong.
+    """A LocalBus that records publications and failures.
 
     Attributes:
         publications: everything published, in order.
@@ -23,29 +23,29 @@ class RecordingBus(LocalBus):
     def __init__(self, **options: Any) -> None:
         self.publications: list[Publication] = []
         self.failures: list[tuple[Publication, Callable[..., Any], BaseException]] = []
-        self._told = options.pop("on_error", None)
+        self._on_error = options.pop("on_error", None)
         super().__init__(on_error=self._record_failure, **options)
 
     @property
     def events(self) -> list[Event]:
-        """The events published, in order."""
+        """The published events, in order."""
         return [publication.event for publication in self.publications]
 
     def types(self) -> list[str]:
-        """Return the types of the events published, in order."""
+        """Return the types of the published events, in order."""
         return [publication.event.type for publication in self.publications]
 
     async def publish(self, event: Event | Publication) -> None:
-        # Written down first: what a handler then publishes comes after it.
+        # Recorded first: an event that a handler publishes comes after it.
         if isinstance(event, Event | Publication):
             self.publications.append(event if isinstance(event, Publication) else Publication(event))
         await super().publish(event)
 
     def has_subscribers(self, event_type: str, ignoring: Collection[Subscription] = ()) -> bool:  # noqa: ARG002 - the port's
-        """Return True: this bus itself wants to hear of everything."""
+        """Return True: this bus itself records every event."""
         return True
 
     def _record_failure(self, publication: Publication, handler: Callable[..., Any], error: BaseException) -> None:
         self.failures.append((publication, handler, error))
-        if self._told is not None:
-            self._told(publication, handler, error)
+        if self._on_error is not None:
+            self._on_error(publication, handler, error)

@@ -1,4 +1,4 @@
-"""Steps of several tasks in an order the test chooses; no sleeping, no luck."""
+"""Run steps of several tasks in an order that the test chooses, without sleeping."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["BrokenSequence", "Sequencer"]
 
 
 class BrokenSequence(RuntimeError):
-    """A step was entered twice, or one before it failed or was cancelled, so the order cannot be kept any more."""
+    """A step was entered twice, or an earlier one failed or was cancelled, so the order cannot be kept."""
 
 
 class Sequencer:
-    """Numbered places in several tasks, entered one after another.
+    """Numbered steps in several tasks, entered one after another.
 
     ```python
     turn = Sequencer()
@@ -39,7 +39,7 @@ class Sequencer:
         self._broken = ""
 
     def __call__(self, step: int) -> _Turn:
-        """Return the place of this number, to be entered by `async with`."""
+        """Return the step of this number, for `async with`."""
         return _Turn(self, step)
 
     async def enter(self, step: int) -> None:
@@ -65,7 +65,7 @@ class Sequencer:
             self._waiting.pop(step, None)
 
     def leave(self, step: int, broken: str = "") -> None:
-        """Let the next step in; `broken` says why the order is lost, if it is."""
+        """Start the next step; `broken` says why the order cannot be kept, if so."""
         if broken:
             self._broken = self._broken or broken
             for turn in self._waiting.values():

@@ -1,4 +1,4 @@
-"""What every store promises, as tests: for ours and for those that others write.
+"""The promises of every store, as tests: for the built-in stores and for custom ones.
 
 ```python
 class TestMyStore(StoreContract):
@@ -7,8 +7,8 @@ class TestMyStore(StoreContract):
         return MyFactory()
 ```
 
-A factory makes stores, not opened yet, that all see the same data; `crash` leaves one of them like a killed process.
-House rules: only the port is used, so a store is judged by what can be seen from outside. Each test's docstring is the
+A factory creates stores, not opened yet, that all use the same data; `crash` ends one of them like a killed process.
+House rules: the tests use only the port, so they check what is visible from outside. Each test's docstring is the
 promise. The tests are async: pytest-asyncio runs them with `asyncio_mode = auto`.
 """
 
@@ -71,13 +71,13 @@ FIRST: Final = Token(7, 0)  # the token of a load that was set once
 
 
 class StoreFactory(Protocol):
-    """Makes stores that see the same data."""
+    """Creates stores that use the same data."""
 
     def __call__(self) -> Store:
         """Return a store that is not opened yet."""
 
     async def crash(self, store: Store) -> None:
-        """Leave an opened store as a killed process would, so that the next one can be opened."""
+        """End an open store as a killed process would, so that the next one can be opened."""
 
 
 # ------------------------------------------------------------------------------------------- what a runtime writes
@@ -111,7 +111,7 @@ def wait_of(
 
 
 def move_of(record: RunRecord, **changes: Any) -> RunMove:
-    """Return a move that changes nothing but what is named."""
+    """Return a move that changes only the given fields."""
     head = record.head
     move = RunMove(
         record.identity.run_id,
@@ -165,7 +165,7 @@ class Scribe:
         waits: tuple[WaitRow, ...] = (),
         **rest: Any,
     ) -> Changes:
-        """Return the changes that create a run: running and owned, unless said otherwise."""
+        """Return the changes that create a run: running and owned by default."""
         event = event or event_of(f"e-{run_id}")
         identity = RunIdentity(
             run_id,
@@ -187,7 +187,7 @@ class Scribe:
         return Changes(creates=(RunCreate(identity, head, log, waits),), events=(event,), now=NOW, **rest)
 
     async def move(self, run_id: str = "r1", *, rest: dict[str, Any] | None = None, **changes: Any) -> Committed:
-        """Move a run as it stands; `rest` are further parts of the same Changes."""
+        """Move a run in its current version; `rest` are further parts of the same Changes."""
         move = move_of(await self.record(run_id), **changes)
         return await self.store.commit(Changes(moves=(move,), **{"now": NOW, **(rest or {})}))
 
@@ -205,19 +205,19 @@ class Scribe:
     async def deliver(
         self, ref: str, *targets: tuple[str, str, int], owner: str | None = "w2", now: float = NOW
     ) -> tuple[Delivered, ...]:
-        """Deliver a new event to (run, wait, epoch) targets and return what came of each."""
+        """Deliver a new event to (run, wait, epoch) targets and return the result of each."""
         line = ReceiptLine(Verdict.BUFFERED, "orders")
         deliveries = tuple(Delivery(run, ((wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
         event = event_of(ref, "order.approved")
         return (await self.store.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
     async def time_passes(self, now: float) -> None:
-        """Let a store that prunes beside its commits have some, at a time."""
+        """Make some commits at a time, for a store that prunes with its commits."""
         for _ in range(60):
             await self.store.commit(Changes(receipt=ReceiptRow("/time", "passes", now, ()), now=now))
 
     async def change_load(self, load: Load, *, pair: tuple[str, str] = ("orders", "")) -> Committed:
-        """Set a load, whatever it was, with its next token."""
+        """Set a load, with its next token."""
         [(_, token)] = await self.store.read_loads([pair])
         following = Token(7, 0) if token is None else token.next()
         return await self.store.commit(Changes(loads=(LoadChange(*pair, token, load, following),), now=NOW))
@@ -231,7 +231,7 @@ class Scribe:
         slots: int = 1,
         owner: str | None = "w1",
     ) -> tuple[str, ...]:
-        """Let a run leave its load, and return who was promoted."""
+        """Remove a run from its load, and return the promoted runs."""
         release = Release(*pair, run_id, queued, slots, owner)
         return (await self.store.commit(Changes(releases=(release,), now=NOW))).promoted
 
@@ -274,24 +274,24 @@ REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "old version": ({"moves": {"version": 9}}, StaleVersion),
     "other epoch": ({"moves": {"epoch": 9}}, LeaseLost),
     "unseen messages": ({"moves": {"inbox": 9}}, InboxAhead),
-    "nobody to move": ({"moves": {"run_id": "nobody"}}, RunNotFound),
+    "no run to move": ({"moves": {"run_id": "unknown"}}, RunNotFound),
     "load is not idle": ({"expect": None}, LoadMoved),
-    "load moved on": ({"expect": Token(7, 9)}, LoadMoved),
+    "load has changed": ({"expect": Token(7, 9)}, LoadMoved),
     "key is known": ({"remember": "e-known"}, KeysTaken),
-    "wait armed anew": ({"wait_epoch": 2}, WaitMoved),
-    "nobody to post to": ({"posts": "nobody"}, RunNotFound),
-    "post to the dead": ({"posts": "ended"}, RunFinished),
-    "body is no data": ({"body": {"x": object()}}, NotStorable),
+    "wait armed again": ({"wait_epoch": 2}, WaitMoved),
+    "no run to post to": ({"posts": "unknown"}, RunNotFound),
+    "post to an ended run": ({"posts": "ended"}, RunFinished),
+    "body is not data": ({"body": {"x": object()}}, NotStorable),
 }
-"""Each condition of a change, broken alone: what is different, and what it is refused with."""
+"""Each condition of a change, broken alone: what is different, and the error it is refused with."""
 
 
 class StoreContract:
-    """Inherit, give a `store_factory` fixture, and let pytest find the tests."""
+    """Inherit, define a `store_factory` fixture, and let pytest find the tests."""
 
     @pytest.fixture
     async def scribe(self, store_factory: StoreFactory) -> AsyncIterator[Scribe]:
-        """Writes to a store that is opened, and closed after the test."""
+        """Writes to an open store, which is closed after the test."""
         store = store_factory()
         await store.open("w1")
         yield Scribe(store)
@@ -299,7 +299,7 @@ class StoreContract:
 
     # ---------------------------------------------------------------------------------------- creating and moving
     async def test_a_created_run_reads_back_as_it_was_written(self, scribe: Scribe) -> None:
-        """What `load`, `checkpoint`, `history` and `inbox` give of a new run is what was committed."""
+        """`load`, `checkpoint`, `history` and `inbox` of a new run return what was committed."""
         wait = wait_of(
             "w",
             "a.b",
@@ -324,12 +324,12 @@ class StoreContract:
         assert await scribe.store.inbox("r1", 0) == []
 
     async def test_unknown_runs_and_events_read_as_nothing(self, scribe: Scribe) -> None:
-        """Reading what does not exist gives None or an empty list, not an error."""
+        """Reading what does not exist returns None or an empty list, not an error."""
         store = scribe.store
-        assert await store.load("nobody") is None
-        assert await store.checkpoint("nobody") is None
-        assert await store.history("nobody") == []
-        assert await store.inbox("nobody", 0) == []
+        assert await store.load("unknown") is None
+        assert await store.checkpoint("unknown") is None
+        assert await store.history("unknown") == []
+        assert await store.inbox("unknown", 0) == []
         assert await store.receipt("/shop", "nothing") is None
         assert await store.next_due(["orders"]) is None
         assert (await store.find(RunQuery())).items == []
@@ -346,7 +346,7 @@ class StoreContract:
         assert await scribe.store.history("r1") == [log_of(1, {"a": 1}), log]
 
     async def test_visits_are_kept_until_a_move_names_others(self, scribe: Scribe) -> None:
-        """Counts of visits are written by the moves that name them, and stay through all others and through a claim."""
+        """Visit counts are written by the moves that have them; other moves and a claim do not change them."""
         await scribe.create("r1")
         await scribe.create("r2", visits='{"first":1}')
         seen = []
@@ -376,7 +376,7 @@ class StoreContract:
         assert (await scribe.record("r1")).head.visits == '{"second":2}'
 
     async def test_boundaries_with_and_without_visits_go_together(self, scribe: Scribe) -> None:
-        """Of many boundaries at once each writes its own counts, or leaves them alone."""
+        """Of many concurrent boundaries each writes its own counts, or does not change them."""
         texts = [None, '"first"', '{"first":3}']
         for number in range(12):
             await scribe.create(f"r{number:02}", visits=texts[number // 4])
@@ -387,13 +387,13 @@ class StoreContract:
         assert after == [texts[number % 3] or texts[number // 4] for number in range(12)]
 
     async def test_a_move_without_log_keeps_the_sequence(self, scribe: Scribe) -> None:
-        """Without a log row the run's log sequence stays as it is."""
+        """Without a log row the run's log sequence is unchanged."""
         await scribe.create(log=log_of(1, {"a": 1}, None))
         await scribe.move(stage="second")
         assert (await scribe.record()).head.log_seq == 2
 
     async def test_the_end_clears_inbox_and_waits(self, scribe: Scribe) -> None:
-        """A run that ended has no messages and no waits, and no event finds it; its log stays."""
+        """A run that has ended has no messages and no waits, and no event matches it; its log is kept."""
         await scribe.create(waits=(wait_of(parked=False),), log=log_of(1, {"a": 1}))
         await scribe.deliver("e2", ("r1", "approval", 1))
         await scribe.end()
@@ -420,7 +420,7 @@ class StoreContract:
         assert [(await scribe.record(run)).head.version for run in ("r1", "r2", "r3", "r4")] == [2, 2, 1, 1]
 
     async def test_what_was_read_is_a_copy(self, scribe: Scribe) -> None:
-        """Changing what the store gave changes nothing in the store."""
+        """Changing an object that the store returned does not change the store."""
         await scribe.create(log=log_of(1, {"a": {"b": 1}}))
         record, state = await scribe.record(), await scribe.state()
         record.head.stage = "elsewhere"
@@ -431,7 +431,7 @@ class StoreContract:
         assert len(await scribe.store.history("r1")) == 1
 
     async def test_what_was_written_belongs_to_the_store(self, scribe: Scribe) -> None:
-        """A commit changes nothing in what it was given, and keeps nothing that its caller could change later."""
+        """A commit does not change its arguments, and keeps no object that the caller could change later."""
         changes = scribe.creation(waits=(wait_of(parked=False),))
         await scribe.store.commit(changes)
         body = {"a": [1]}
@@ -446,7 +446,7 @@ class StoreContract:
 
     # --------------------------------------------------------------------------------------------------- refusals
     async def test_a_move_of_an_old_version_is_stale(self, scribe: Scribe) -> None:
-        """A move that names another version than the stored one is refused with `StaleVersion`."""
+        """A move with another version than the stored one is refused with `StaleVersion`."""
         await scribe.create()
         await scribe.move()
         for version in (1, 3):
@@ -454,14 +454,14 @@ class StoreContract:
                 await scribe.move(version=version)
 
     async def test_a_move_of_another_epoch_has_lost_its_lease(self, scribe: Scribe) -> None:
-        """A move under another epoch is refused with `LeaseLost`, whatever its version."""
+        """A move with another epoch is refused with `LeaseLost`, for any version."""
         await scribe.create()
         for version in (1, 2):
             with pytest.raises(LeaseLost):
                 await scribe.move(version=version, epoch=2)
 
     async def test_stopping_is_refused_while_messages_are_unseen(self, scribe: Scribe) -> None:
-        """A move that names the inbox sequence is refused with `InboxAhead` when more has come; others go through."""
+        """A move with an inbox sequence raises `InboxAhead` if there are newer messages; others are written."""
         await scribe.create()
         await scribe.store.commit(Changes(posts=(Post("r1", "signal", {}, NOW),)))
         with pytest.raises(InboxAhead):
@@ -482,7 +482,7 @@ class StoreContract:
         assert (await scribe.store.stats())["events"] == 1
 
     async def test_all_of_a_move_is_written(self, scribe: Scribe) -> None:
-        """A move between two stages may change whatever it names: owner, attempt, wake time and outcome as well."""
+        """A move between two stages may also change owner, attempt, wake time and outcome."""
         await scribe.create()
         changes: dict[str, Any] = {
             "owner": "w9",
@@ -495,26 +495,26 @@ class StoreContract:
         head = (await scribe.record()).head
         assert {name: getattr(head, name) for name in changes} == changes
 
-    async def test_moving_nobody_is_refused(self, scribe: Scribe) -> None:
+    async def test_moving_an_unknown_run_is_refused(self, scribe: Scribe) -> None:
         """A move of an unknown run is refused with `RunNotFound`."""
         await scribe.create()
-        move = move_of(await scribe.record())._replace(run_id="nobody")
+        move = move_of(await scribe.record())._replace(run_id="unknown")
         with pytest.raises(RunNotFound):
             await scribe.store.commit(Changes(moves=(move,)))
 
     async def test_posts_go_to_runs_that_live(self, scribe: Scribe) -> None:
-        """A message to an unknown run is `RunNotFound`, to one that ended `RunFinished`."""
+        """A message to an unknown run raises `RunNotFound`, to an ended run `RunFinished`."""
         await scribe.create()
         await scribe.end()
         with pytest.raises(RunNotFound):
-            await scribe.store.commit(Changes(posts=(Post("nobody", "signal", {}, NOW),)))
+            await scribe.store.commit(Changes(posts=(Post("unknown", "signal", {}, NOW),)))
         with pytest.raises(RunFinished) as refused:
             await scribe.store.commit(Changes(posts=(Post("r1", "abort", {}, NOW),)))
         assert refused.value.fields["status"] == "completed"
 
     @pytest.mark.parametrize("case", REFUSALS)
     async def test_a_refused_change_writes_nothing(self, scribe: Scribe, case: str) -> None:
-        """If one condition does not hold none of the other parts leaves a trace; with it all of them are written."""
+        """If one condition does not hold, no part is written; if it holds, all parts are written."""
         refused, by = REFUSALS[case]
         await scribe.create("taken")
         await scribe.create("mover")
@@ -558,9 +558,9 @@ class StoreContract:
         committed = await scribe.store.commit(unit())
         assert committed == Committed(("queued",), (Delivered(Fate.RESUMED, 1),), (1,))
 
-    # ------------------------------------------------------------------------------------------ many at the same time
+    # ------------------------------------------------------------------------------------------------- concurrency
     async def test_submitted_one_after_another_means_applied_in_that_order(self, scribe: Scribe) -> None:
-        """Changes of one run that are submitted without waiting for each other apply in the order of submission."""
+        """Changes of one run that are submitted without waiting for each other are applied in that order."""
         creation = scribe.creation(log=log_of(1, {"n": 0}))
         record = RunRecord(creation.creates[0].identity, creation.creates[0].head, ())
         moves = [move_of(record, version=n, log=log_of(n + 1, {"n": n}), stage=f"s{n}") for n in range(1, 30)]
@@ -579,7 +579,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("bad", [0, 99, 199])
     async def test_one_bad_change_among_many_fails_alone(self, scribe: Scribe, bad: int) -> None:
-        """Of 200 commits at once, one of them refused, the 199 others are written and only its owner hears of it."""
+        """Of 200 concurrent commits with one refused, 199 are written; only the refused caller gets an error."""
         await scribe.create("bad")
         changes = [scribe.creation("bad" if n == bad else f"r{n:03}") for n in range(200)]
         answers = await asyncio.gather(*map(scribe.store.commit, changes), return_exceptions=True)
@@ -588,7 +588,7 @@ class StoreContract:
         assert (await scribe.store.stats())["running"] == 200
 
     async def test_one_stale_boundary_among_many_fails_alone(self, scribe: Scribe) -> None:
-        """Of 200 boundaries at once, three of them refused for different reasons, all others are written, once each."""
+        """Of 200 concurrent boundaries with three refused for different reasons, all others are written, once each."""
         await asyncio.gather(*(scribe.create(f"r{n:03}") for n in range(200)))
         records = [await scribe.record(f"r{n:03}") for n in range(200)]
         faults: dict[int, dict[str, Any]] = {10: {"version": 5}, 70: {"epoch": 5}, 130: {"inbox": 5}}
@@ -601,8 +601,8 @@ class StoreContract:
         assert (versions.count(1), versions.count(2)) == (3, 197)
         assert [await scribe.store.history(f"r{n:03}") for n in faults] == [[], [], []]
 
-    async def test_a_cancelled_committer_harms_nobody(self, scribe: Scribe) -> None:
-        """Cancelling somebody who waits for a commit leaves its change whole or absent, and the others untouched."""
+    async def test_a_cancelled_committer_affects_no_other(self, scribe: Scribe) -> None:
+        """If a caller of `commit` is cancelled, its change is written as a whole or not at all; others are written."""
         async with asyncio.TaskGroup() as tasks:
             commits = [
                 tasks.create_task(scribe.create(f"r{n:02}", log=log_of(1, {"n": n}), waits=(wait_of(),)))
@@ -623,7 +623,7 @@ class StoreContract:
         assert len(found) == (await scribe.store.stats())["waits"]
 
     async def test_exactly_one_of_many_creations_wins(self, scribe: Scribe) -> None:
-        """Of many creations of one id at the same time exactly one goes through."""
+        """Of many concurrent creations of one id exactly one is written."""
         answers = await asyncio.gather(
             *(scribe.create("r1", event=event_of(f"e{n}")) for n in range(50)), return_exceptions=True
         )
@@ -631,7 +631,7 @@ class StoreContract:
         assert sum(isinstance(answer, RunExists) for answer in answers) == 49
 
     async def test_exactly_one_of_many_resumes_wins(self, scribe: Scribe) -> None:
-        """Of many moves of one parked run at the same time exactly one goes through; the others see a new owner."""
+        """Of many concurrent moves of one paused run exactly one is written; the others see a new owner."""
         await scribe.park()
         record = await scribe.record()
         moves = [move_of(record, status=RUNNING, owner=f"w{n}", new_epoch=record.head.epoch + 1) for n in range(50)]
@@ -642,7 +642,7 @@ class StoreContract:
 
     # ---------------------------------------------------------------------------------------------------- loads
     async def test_a_load_lives_while_it_is_not_idle(self, scribe: Scribe) -> None:
-        """An idle pair has no token; a load is read with the token it was written with, and is gone when idle again."""
+        """An idle pair has no token; a load is read with the token it was written with, and removed when idle again."""
         assert await scribe.load() == (Load(), None)
         await scribe.change_load(Load(active=1, active_id="r1"))
         assert await scribe.load() == (Load(1, "r1"), Token(7, 0))
@@ -652,7 +652,7 @@ class StoreContract:
         assert await scribe.load() == (Load(), None)
 
     async def test_loads_are_read_in_the_order_asked_for(self, scribe: Scribe) -> None:
-        """`read_loads` answers each pair in its place, and keys of one workflow are separate."""
+        """`read_loads` answers in the order of its pairs; keys of one workflow are separate."""
         await scribe.change_load(Load(active=1), pair=("orders", "a"))
         await scribe.change_load(Load(active=2), pair=("orders", "b"))
         await scribe.change_load(Load(active=3), pair=("other", "a"))
@@ -670,7 +670,7 @@ class StoreContract:
         assert await scribe.load() == (Load(active=20), tokens[-1])
 
     async def test_promotion_takes_priority_then_acceptance(self, scribe: Scribe) -> None:
-        """Promoted are queued runs of the pair: higher priority first, and among equals those accepted first."""
+        """Queued runs of the pair are promoted: higher priority first, and among equals in order of acceptance."""
         for run_id, priority in (("c", 0), ("b", 5), ("a", 0), ("d", 5), ("e", -1)):
             await scribe.create(run_id, status=QUEUED, load_key="", priority=priority)
         await scribe.create("z", status=QUEUED, load_key="other", priority=9)
@@ -681,7 +681,7 @@ class StoreContract:
         assert await scribe.load() == (Load(4, "e"), Token(7, 2))
 
     async def test_a_promoted_run_has_slot_and_owner(self, scribe: Scribe) -> None:
-        """A promoted run has its owner, a new epoch and version, and a slot, and is the load's active run."""
+        """A promoted run has an owner, a new epoch and version, and a slot, and is the load's active run."""
         await scribe.create("r1", status=QUEUED, load_key="")
         await scribe.change_load(Load(1, "r0", 1, "r1"))
         assert await scribe.release("r0", owner="w7") == ("r1",)
@@ -689,8 +689,8 @@ class StoreContract:
         assert head == RunHead(RUNNING, 2, "w7", 2, "first", 1, None, None, True, 0, 0, NOW)
         assert await scribe.load() == (Load(active=1, active_id="r1"), Token(7, 1))
 
-    async def test_a_run_promoted_for_nobody_is_ready(self, scribe: Scribe) -> None:
-        """Without an owner a promoted run becomes `ready`, for whoever claims it; that is no recovery."""
+    async def test_a_run_promoted_without_an_owner_is_ready(self, scribe: Scribe) -> None:
+        """Without an owner a promoted run becomes `ready`; claiming it does not count as recovery."""
         await scribe.create("r1", status=QUEUED, load_key="")
         await scribe.change_load(Load(active=1, queued=1))
         assert await scribe.release(owner=None) == ("r1",)
@@ -700,7 +700,7 @@ class StoreContract:
         assert (await scribe.load())[0].active == 1
 
     async def test_runs_that_left_the_queue_are_not_promoted(self, scribe: Scribe) -> None:
-        """A queued run that was aborted meanwhile is passed over."""
+        """A queued run that was aborted meanwhile is skipped."""
         for run_id in ("a", "b", "c"):
             await scribe.create(run_id, status=QUEUED, load_key="")
         await scribe.change_load(Load(active=1, queued=3, tail_id="c"))
@@ -710,7 +710,7 @@ class StoreContract:
         assert await scribe.release() == ("b",)
 
     async def test_a_queue_is_that_of_its_key(self, scribe: Scribe) -> None:
-        """Promotion in one (workflow, key) leaves the queues of all others alone."""
+        """Promotion in one (workflow, key) does not change the queues of others."""
         await scribe.create("a", status=QUEUED, load_key="x")
         await scribe.create("b", status=QUEUED, load_key="y")
         await scribe.create("c", status=QUEUED, load_key="x", workflow="other")
@@ -719,7 +719,7 @@ class StoreContract:
         assert [(await scribe.record(run)).head.status for run in ("a", "b", "c")] == [QUEUED, RUNNING, QUEUED]
 
     async def test_giving_a_slot_back_is_never_refused(self, scribe: Scribe) -> None:
-        """A release applies to the load as it is then, whoever changed it, and moves its token on by one."""
+        """A release applies to the current load, even if another caller changed it, and increments its token by one."""
         await scribe.create("back", load_key="")
         await scribe.change_load(Load(2, "b"))
         foreseen = LoadChange("orders", "", Token(7, 0), Load(3, "c"), Token(7, 1))
@@ -735,7 +735,7 @@ class StoreContract:
         assert await scribe.load() == (Load(1), Token(7, 3))
 
     async def test_releases_and_load_changes_may_be_lined_up(self, scribe: Scribe) -> None:
-        """What a release makes of a load follows from `Load.left`, so changes can be submitted behind it."""
+        """`Load.left` predicts the load after a release, so further changes can be submitted before it is durable."""
         load, token = Load(), Token(9, 0)
         changes: list[Changes] = []
         for number in range(12):
@@ -749,7 +749,7 @@ class StoreContract:
         assert await scribe.load() == (load, token) == (Load(8), Token(9, 15))
 
     async def test_the_last_release_leaves_an_idle_load(self, scribe: Scribe) -> None:
-        """When nobody is active or queued any more the load is gone; another release changes nothing."""
+        """When no run is active or queued any more, the load is removed; another release changes nothing."""
         await scribe.change_load(Load(1, "r0"))
         assert await scribe.release("r0") == ()
         assert await scribe.load() == (Load(), None)
@@ -757,7 +757,7 @@ class StoreContract:
         assert await scribe.load() == (Load(), None)
 
     async def test_a_refused_unit_releases_nothing(self, scribe: Scribe) -> None:
-        """A release that comes with a stale move leaves the load and the queue alone."""
+        """A release in one commit with a stale move does not change the load or the queue."""
         await scribe.create("r1", load_key="", slot=True)
         await scribe.create("r2", status=QUEUED, load_key="")
         await scribe.change_load(Load(1, "r1", 1, "r2"))
@@ -770,7 +770,7 @@ class StoreContract:
         assert (await scribe.record("r2")).head.status is RUNNING
 
     async def test_slots_that_free_up_together_go_to_the_queue_in_order(self, scribe: Scribe) -> None:
-        """Many releases at once, also of runs that leave the queue, promote each queued run once, in order."""
+        """Many concurrent releases, also of runs that leave the queue, promote each queued run once, in order."""
         for number in range(20):
             await scribe.create(f"a{number:02}", load_key="", slot=True)
             await scribe.create(f"q{number:02}", status=QUEUED, load_key="")
@@ -795,7 +795,7 @@ class StoreContract:
         assert (await scribe.store.stats())["running"] == 15
 
     async def test_a_run_that_goes_on_takes_its_slot_again(self, scribe: Scribe) -> None:
-        """A run without slot that moves on with one counts as active again, beyond its mode's limit if need be."""
+        """A run that moves from no slot to a slot counts as active again, even above its mode's limit."""
         await scribe.create("r1", load_key="")
         await scribe.change_load(Load(active=1, active_id="r0"))
         await scribe.move("r1", slot=True)
@@ -805,7 +805,7 @@ class StoreContract:
         assert (await scribe.load())[0].active == 2
 
     async def test_taking_a_slot_of_an_idle_load_makes_a_new_token(self, scribe: Scribe) -> None:
-        """A load that was idle begins anew, with a token nobody has seen."""
+        """A load that was idle starts again, with a token that was never used."""
         await scribe.create("r1", load_key="")
         await scribe.move("r1", slot=True)
         load, token = await scribe.load()
@@ -826,7 +826,7 @@ class StoreContract:
 
     # ------------------------------------------------------------------------------------------------ deliveries
     async def test_a_parked_run_is_resumed(self, scribe: Scribe) -> None:
-        """An event for the wait a run stands at lies in its inbox and wakes it under a new owner, epoch and version."""
+        """An event for the wait a run is paused at goes into its inbox and resumes it: new owner, epoch and version."""
         wait = wait_of(expires_at=NOW + 60)
         await scribe.park("r1", wait, wake_at=NOW + 60)
         assert await scribe.deliver("e2", ("r1", "approval", 1), now=NOW + 1) == (Delivered(Fate.RESUMED, 1),)
@@ -838,8 +838,8 @@ class StoreContract:
         assert (message.seq, message.kind, message.time, message.body) == (1, "event", NOW + 1, None)
         assert message.event == event
 
-    async def test_a_run_resumed_for_nobody_is_ready(self, scribe: Scribe) -> None:
-        """Where nobody knows the workflow a resumed run becomes `ready`; claiming it is no recovery."""
+    async def test_a_run_resumed_without_an_owner_is_ready(self, scribe: Scribe) -> None:
+        """Without an owner a resumed run becomes `ready`; claiming it does not count as recovery."""
         await scribe.park()
         await scribe.deliver("e2", ("r1", "approval", 1), owner=None)
         head = (await scribe.record()).head
@@ -848,7 +848,7 @@ class StoreContract:
         assert (claim.recovered, len(claim.checkpoint.inbox)) == (False, 1)
 
     async def test_a_run_between_two_pauses_gets_it_buffered(self, scribe: Scribe) -> None:
-        """An event for an armed wait of a running run lies in its inbox, and the owner may go on but not stop."""
+        """An event for an armed wait of a running run is put into its inbox; the owner may continue but not stop."""
         await scribe.create(waits=(wait_of(parked=False),))
         assert await scribe.deliver("e2", ("r1", "approval", 1)) == (Delivered(Fate.BUFFERED, 1),)
         assert await scribe.deliver("e3", ("r1", "approval", 1)) == (Delivered(Fate.BUFFERED, 2),)
@@ -859,7 +859,7 @@ class StoreContract:
         await scribe.move(stage="second")
 
     async def test_a_parked_run_is_only_woken_by_the_wait_it_stands_at(self, scribe: Scribe) -> None:
-        """Of a parked run's waits those that only buffer do not wake it; nor is a delayed run woken."""
+        """A wait that only buffers does not resume a paused run; no wait resumes a delayed run."""
         await scribe.park("r1", wait_of("stands"), wait_of("buffers", "order.noted", parked=False))
         assert await scribe.deliver("e2", ("r1", "buffers", 1)) == (Delivered(Fate.BUFFERED, 1),)
         assert (await scribe.record()).head.status is PAUSED
@@ -869,7 +869,7 @@ class StoreContract:
         assert (await scribe.record("r2")).head.status is DELAYED
 
     async def test_a_run_paused_with_an_error_is_not_woken(self, scribe: Scribe) -> None:
-        """An event for a run whose state does not fit is buffered; whoever makes it `ready` takes the error away."""
+        """An event for a run whose state does not match its model is buffered; making it `ready` removes the error."""
         await scribe.park("r1", outcome='{"error":{"type":"StateInvalid","message":"no"}}')
         await scribe.park("r2")
         assert [record.identity.run_id for record in await scribe.store.unfit("orders")] == ["r1"]
@@ -884,11 +884,11 @@ class StoreContract:
         assert [wait.parked for wait in claim.checkpoint.record.waits] == [True]
 
     async def test_what_comes_too_late_is_gone(self, scribe: Scribe) -> None:
-        """A delivery to a run that ended, that never was, or that has no such wait any more comes to nothing."""
+        """A delivery to an ended or unknown run, or to a wait that is no longer armed, has no effect."""
         await scribe.park()
         await scribe.create("ended", waits=(wait_of(),))
         await scribe.end("ended")
-        targets = [("ended", "approval", 1), ("nobody", "approval", 1), ("r1", "other", 1)]
+        targets = [("ended", "approval", 1), ("unknown", "approval", 1), ("r1", "other", 1)]
         assert await scribe.deliver("e2", *targets) == (Delivered(Fate.GONE, 0),) * 3
         assert (await scribe.record()).head == (await scribe.record()).head
         assert await scribe.store.inbox("r1", 0) == []
@@ -901,7 +901,7 @@ class StoreContract:
         assert await scribe.deliver("e2", ("r1", "approval", 2)) == (Delivered(Fate.RESUMED, 1),)
 
     async def test_a_resumed_run_takes_its_slot_again(self, scribe: Scribe) -> None:
-        """A run that gave its slot back when it parked counts as active again when it is resumed."""
+        """A run that released its slot at its pause counts as active again when it is resumed."""
         await scribe.create("r1", load_key="", slot=True)
         await scribe.park("r1", slot=False)
         await scribe.deliver("e2", ("r1", "approval", 1))
@@ -909,7 +909,7 @@ class StoreContract:
         assert (await scribe.record()).head.slot
 
     async def test_a_run_that_kept_its_slot_does_not_count_twice(self, scribe: Scribe) -> None:
-        """A run that holds its slot while parked is resumed without touching its load."""
+        """A run that holds its slot while paused is resumed without a change of its load."""
         await scribe.create("r1", load_key="", slot=True)
         await scribe.change_load(Load(active=1, active_id="r1"))
         await scribe.park("r1")
@@ -917,14 +917,14 @@ class StoreContract:
         assert await scribe.load() == (Load(active=1, active_id="r1"), Token(7, 0))
 
     async def test_several_deliveries_in_one_unit_see_each_other(self, scribe: Scribe) -> None:
-        """Two deliveries to one parked run in one commit: the first wakes it, the second is buffered."""
+        """Two deliveries to one paused run in one commit: the first resumes it, the second is buffered."""
         await scribe.park("r1")
         await scribe.park("r2")
         delivered = await scribe.deliver("e2", ("r1", "approval", 1), ("r1", "approval", 1), ("r2", "approval", 1))
         assert delivered == (Delivered(Fate.RESUMED, 1), Delivered(Fate.BUFFERED, 2), Delivered(Fate.RESUMED, 1))
 
     async def test_consumed_messages_are_gone_and_the_others_stay(self, scribe: Scribe) -> None:
-        """A move uses up the messages it names; what is left keeps its sequence."""
+        """A move consumes the messages it names; the others keep their sequence."""
         await scribe.create(waits=(wait_of(parked=False),))
         await scribe.deliver("e2", ("r1", "approval", 1))
         posted = (await scribe.store.commit(Changes(posts=(Post("r1", "signal", {"a": [1]}, NOW + 2),)))).posted
@@ -943,7 +943,7 @@ class StoreContract:
         assert (await scribe.record()).head.inbox_seq == 3
 
     async def test_posts_get_their_sequence(self, scribe: Scribe) -> None:
-        """Posts are answered with their place in the inbox, also several at once, and do not move the run."""
+        """Posts return their sequence in the inbox, also several in one commit, and do not move the run."""
         await scribe.create()
         posts = (Post("r1", "signal", {"a": 1}, NOW), Post("r1", "abort", {"reason": "no", "by": "me"}, NOW))
         assert (await scribe.store.commit(Changes(posts=posts))).posted == (1, 2)
@@ -951,7 +951,7 @@ class StoreContract:
         assert (await scribe.record()).head.version == 1
 
     async def test_many_runs_are_answered_at_once(self, scribe: Scribe) -> None:
-        """Runs that go on with a message each get its sequence, whoever else is written with them; a stale one none."""
+        """Each run that moves on with a message gets its sequence, also in a batch; a stale move gets none."""
         run_ids = [f"r{number}" for number in range(20)]
         for run_id in run_ids:
             await scribe.park(run_id)
@@ -981,7 +981,7 @@ class StoreContract:
 
     # ----------------------------------------------------------------------------------- remembering and receipts
     async def test_a_remembered_key_is_taken_until_it_expires(self, scribe: Scribe) -> None:
-        """A key is refused with what stands there while it is remembered; at its time it counts as absent."""
+        """A stored key is refused, with its value, until it expires; from its expiry on it counts as absent."""
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 10)
         await scribe.store.commit(Changes(remember=(key,), now=NOW))
         other = key._replace(fingerprint="g", run_id=None, expires_at=NOW + 20)
@@ -994,7 +994,7 @@ class StoreContract:
         assert refused.value.fields["taken"] == {"orders/placed": other}
 
     async def test_a_key_that_has_expired_already_is_not_remembered(self, scribe: Scribe) -> None:
-        """A key whose time is over when it is written leaves nothing, and replaces nothing."""
+        """A key that has expired when it is written is not stored, and replaces nothing."""
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW)
         for now in (NOW, NOW + 1, NOW - 1, NOW + 1):
             await scribe.store.commit(Changes(remember=(key,), now=now))
@@ -1002,7 +1002,7 @@ class StoreContract:
             await scribe.store.commit(Changes(remember=(key,), now=NOW - 1))
 
     async def test_the_key_of_all_waits_is_remembered_if_one_took_the_event(self, scribe: Scribe) -> None:
-        """An event that was for waits which are all gone by now may come again; one that a wait took may not."""
+        """An event whose waits have all ended may come again; one that a wait has accepted may not."""
         await scribe.park("r1")
         await scribe.park("r2")
         await scribe.end("r1")
@@ -1019,7 +1019,7 @@ class StoreContract:
             assert set(taken.value.fields["taken"]) == refused
 
     async def test_keys_differ_by_source_id_and_scope(self, scribe: Scribe) -> None:
-        """Another source, event id or scope is another key; all that are taken are told at once."""
+        """Another source, event id or scope is another key; the error lists all taken keys."""
         keys = [
             Remember(source, event_id, scope, "f", None, NOW + 10)
             for source in ("/a", "/b")
@@ -1035,7 +1035,7 @@ class StoreContract:
         await scribe.store.commit(Changes(remember=(fresh,), now=NOW))
 
     async def test_exactly_one_of_many_duplicates_wins(self, scribe: Scribe) -> None:
-        """Of many commits with the same key at the same time exactly one goes through."""
+        """Of many concurrent commits with the same key exactly one is written."""
         key = Remember("/shop", "e1", "", "f", None, NOW + 10)
         answers = await asyncio.gather(
             *(scribe.store.commit(Changes(remember=(key,), now=NOW)) for _ in range(50)), return_exceptions=True
@@ -1043,7 +1043,7 @@ class StoreContract:
         assert sum(isinstance(answer, KeysTaken) for answer in answers) == 49
 
     async def test_what_has_expired_goes_bit_by_bit(self, scribe: Scribe) -> None:
-        """Expired keys, and receipts after seven days, are cleared away by later commits; what is not due stays."""
+        """Expired keys, and receipts after seven days, are deleted by later commits; others stay."""
         line = ReceiptLine(Verdict.STARTED, "orders", "placed", "r1")
         for number in range(200):
             name = f"e{number}"
@@ -1061,7 +1061,7 @@ class StoreContract:
         assert await scribe.store.receipt("/shop", "e7") is None
 
     async def test_a_receipt_stays_while_its_event_is_remembered(self, scribe: Scribe) -> None:
-        """Where an event's id is remembered for longer than seven days its receipt is there for as long."""
+        """If an event's key is stored for longer than seven days, its receipt is kept for as long."""
         line = ReceiptLine(Verdict.STARTED, "orders", "placed", "r1")
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 30 * DAY)
         await scribe.store.commit(Changes(remember=(key,), receipt=ReceiptRow("/shop", "e1", NOW, (line,)), now=NOW))
@@ -1075,7 +1075,7 @@ class StoreContract:
         assert (await scribe.store.stats())["remembered"] == 0
 
     async def test_a_key_may_live_as_long_as_its_run(self, scribe: Scribe) -> None:
-        """A key that expires with its run is taken as long as the store has the run, ended or not."""
+        """A key that expires with its run is kept as long as the store has the run, ended or not."""
         key = Remember("/invoke/orders", "k", "/", "f", "r1", WITH_ITS_RUN)
         await scribe.store.commit(scribe.creation("r1", remember=(key,)))
         await scribe.end("r1")
@@ -1085,7 +1085,7 @@ class StoreContract:
         assert refused.value.fields["taken"] == {"/": key}
 
     async def test_a_key_that_is_remembered_again_has_its_new_time(self, scribe: Scribe) -> None:
-        """A key that expired and was taken again stays for its new time, also where the old one is cleared away."""
+        """A key that has expired and was stored again is kept for its new time, also when the old one is deleted."""
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 10)
         await scribe.store.commit(Changes(remember=(key,), now=NOW))
         again = key._replace(expires_at=NOW + 30 * DAY)
@@ -1095,7 +1095,7 @@ class StoreContract:
             await scribe.store.commit(Changes(remember=(key,), now=NOW + 29 * DAY))
 
     async def test_delivered_events_go_when_no_message_refers_to_them(self, scribe: Scribe) -> None:
-        """An event that no run began with is there as long as it is in an inbox, for every run it was delivered to."""
+        """An event that started no run is kept as long as it is in an inbox of a run it was delivered to."""
         waits = (wait_of(parked=False),)
         await scribe.create("r1", waits=waits)
         await scribe.create("r2", waits=waits)
@@ -1114,7 +1114,7 @@ class StoreContract:
         assert await scribe.store.checkpoint("r1")
 
     async def test_a_receipt_says_what_its_deliveries_came_to(self, scribe: Scribe) -> None:
-        """The stored receipt has the decided lines, then a line per delivery with its verdict; the last one counts."""
+        """A stored receipt has the decided lines, then one per delivery with its verdict; the last receipt counts."""
         await scribe.park("r1")
         await scribe.create("r2", waits=(wait_of(parked=False),))
         started = ReceiptLine(Verdict.STARTED, "orders", "placed", "r9", "")
@@ -1133,7 +1133,7 @@ class StoreContract:
             started,
             ReceiptLine(Verdict.RESUMED, "orders", None, "r1", "wait"),
             ReceiptLine(Verdict.BUFFERED, "orders", None, "r2", "wait"),
-            ReceiptLine(Verdict.FILTERED, "orders", None, "gone", "the run went on meanwhile"),
+            ReceiptLine(Verdict.FILTERED, "orders", None, "gone", "the run has continued meanwhile"),
         )
         assert await scribe.store.receipt("/other", "e2") is None
         line = ReceiptLine(Verdict.DUPLICATE, "orders", "placed", "r9", "again")
@@ -1141,7 +1141,7 @@ class StoreContract:
         assert await scribe.store.receipt("/shop", "e2") == (line,)
 
     async def test_the_last_of_two_receipts_stays(self, scribe: Scribe) -> None:
-        """Two receipts for one event on their way at once: the later one is what can be read afterwards."""
+        """Of two receipts for one event that are submitted together, the later one is stored."""
         await scribe.park("r1")
         line = ReceiptLine(Verdict.BUFFERED, "orders", None, "r1", "wait")
         first = Changes(receipt=ReceiptRow("/shop", "e2", NOW, (ReceiptLine(Verdict.UNMATCHED),)), now=NOW)
@@ -1158,7 +1158,7 @@ class StoreContract:
 
     # -------------------------------------------------------------------------------------------------- claiming
     async def test_many_due_runs_are_claimed_in_portions(self, scribe: Scribe) -> None:
-        """Whatever the limit, portions follow each other in one order over all priorities."""
+        """For any limit, consecutive claims follow one order over all priorities."""
         for n in range(30):
             status, wake_at = (READY, None) if n % 5 == 0 else (DELAYED, NOW - n % 7)
             await scribe.create(f"r{n:02}", status=status, priority=n % 3, wake_at=wake_at)
@@ -1187,7 +1187,7 @@ class StoreContract:
         assert await scribe.store.claim("w2", ["orders"], NOW, 4) == []
 
     async def test_a_claim_gives_all_that_is_needed_to_go_on(self, scribe: Scribe) -> None:
-        """A claimed run runs under its claimer in a new epoch; record, state, event and inbox come with it."""
+        """A claimed run is owned by the claimer in a new epoch; record, state, event and inbox come with it."""
         await scribe.create(log=log_of(1, {"a": 1}), waits=(wait_of(parked=False),))
         await scribe.deliver("e2", ("r1", "approval", 1))
         await scribe.move(status=DELAYED, owner=None, wake_at=NOW + 5, inbox=1)
@@ -1200,7 +1200,7 @@ class StoreContract:
         assert checkpoint == await scribe.store.checkpoint("r1")
 
     async def test_only_known_workflows_are_claimed(self, scribe: Scribe) -> None:
-        """Runs of workflows the claimer does not know are left alone and block nobody."""
+        """Runs of workflows that the claimer does not know are unchanged and do not block others."""
         await scribe.create("a", status=READY, workflow="foreign", priority=9)
         await scribe.create("b", status=DELAYED, workflow="foreign", priority=9, wake_at=NOW - 9)
         await scribe.create("c", status=READY)
@@ -1211,14 +1211,14 @@ class StoreContract:
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "b"]
 
     async def test_nothing_is_claimed_before_its_time_or_twice(self, scribe: Scribe) -> None:
-        """A run is due at its wake time and not before, and of many claimers one gets it."""
+        """A run is due at its wake time and not before; of many claimers one gets it."""
         await scribe.create(status=DELAYED, wake_at=NOW + 5)
         assert await scribe.store.claim("w2", ["orders"], NOW + 4.999, 10) == []
         claims = await asyncio.gather(*(scribe.store.claim(f"w{n}", ["orders"], NOW + 5, 10) for n in range(20)))
         assert sum(map(len, claims)) == 1
 
     async def test_parking_again_with_the_same_time_is_due_once(self, scribe: Scribe) -> None:
-        """A run that parked twice until the same time is claimed once."""
+        """A run that paused twice until the same time is claimed once."""
         await scribe.park("r1", wait_of(epoch=1), wake_at=NOW + 5)
         await scribe.deliver("e2", ("r1", "approval", 1))
         await scribe.move("r1", status=PAUSED, owner=None, wake_at=NOW + 5, waits=(wait_of(epoch=2),))
@@ -1227,7 +1227,7 @@ class StoreContract:
         assert [claim.checkpoint.record.head.version for claim in claims] == [5]
 
     async def test_a_due_paused_run_stays_at_its_wait(self, scribe: Scribe) -> None:
-        """Claiming a run whose wait timed out leaves the wait where it is: its owner decides what that means."""
+        """Claiming a run whose wait timed out does not change the wait: the claimer decides what the timeout means."""
         wait = wait_of(expires_at=NOW + 5)
         await scribe.park("r1", wait, wake_at=NOW + 5)
         [claim] = await scribe.store.claim("w2", ["orders"], NOW + 6, 10)
@@ -1235,17 +1235,17 @@ class StoreContract:
         assert claim.checkpoint.record.head.wake_at is None
 
     async def test_a_claimed_run_takes_its_slot_again(self, scribe: Scribe) -> None:
-        """A claimed run that had given its slot back counts as active again."""
+        """A claimed run that had released its slot counts as active again."""
         await scribe.create("r1", status=DELAYED, load_key="", wake_at=NOW)
         await scribe.create("r2", status=READY, load_key="", slot=True)
         await scribe.store.claim("w2", ["orders"], NOW, 10)
         assert (await scribe.load())[0] == Load(active=1, active_id="r1")
         assert [(await scribe.record(run)).head.slot for run in ("r1", "r2")] == [True, True]
 
-    async def test_a_run_that_cannot_be_read_blocks_nobody(self, scribe: Scribe) -> None:
-        """A run whose state names an unknown type is left alone, and told about when nothing else can be claimed."""
+    async def test_a_run_that_cannot_be_read_blocks_no_other(self, scribe: Scribe) -> None:
+        """A run whose state has an unknown type is unchanged; the error is raised when no other run can be claimed."""
         await scribe.create("b", priority=9)
-        await scribe.move("b", snapshot='{"x":{"$type":"of nobody","value":1}}', log=log_of(1, {}))
+        await scribe.move("b", snapshot='{"x":{"$type":"of another program","value":1}}', log=log_of(1, {}))
         await scribe.move("b", status=READY, owner=None)
         await scribe.create("c", status=READY)
         await scribe.create("a", status=DELAYED, wake_at=NOW)
@@ -1257,7 +1257,7 @@ class StoreContract:
         assert (await scribe.record("b")).head.version == 3
 
     async def test_next_due_is_the_earliest_of_known_workflows(self, scribe: Scribe) -> None:
-        """`next_due` looks at paused and delayed runs of the workflows asked for; what runs or ended does not count."""
+        """`next_due` counts paused and delayed runs of the given workflows, not running or ended ones."""
         await scribe.create("a", status=DELAYED, wake_at=NOW + 3)
         await scribe.park("b", wait_of(), wake_at=NOW + 2)
         await scribe.create("c", status=DELAYED, wake_at=NOW + 1, workflow="foreign")
@@ -1272,7 +1272,7 @@ class StoreContract:
 
     # ---------------------------------------------------------------------------------------------- matching waits
     async def test_waits_are_found_by_exact_type_and_pattern(self, scribe: Scribe) -> None:
-        """An event finds the runs whose waits name its type or a pattern that fits, each once."""
+        """An event finds the runs whose waits have its type or a matching pattern, each once."""
         await scribe.park("exact", wait_of("w", "order.approved"))
         await scribe.park("star", wait_of("w", "order.*"))
         await scribe.park("deep", wait_of("w", "order.**", "order.approved"))
@@ -1284,7 +1284,7 @@ class StoreContract:
         assert sorted(await self._found(scribe, "order.line.added")) == ["all", "deep"]
 
     async def test_waits_are_found_by_correlated_values(self, scribe: Scribe) -> None:
-        """Only runs that wait for these very values are found; equal numbers are equal, whatever their type."""
+        """Only runs that wait for exactly these values are found; numbers compare by value, not by type."""
         await scribe.park("two", wait_of(correlate=(("order.id", 2),)))
         await scribe.park("2.0", wait_of(correlate=(("order.id", 2.0),)))
         await scribe.park("text", wait_of(correlate=(("order.id", "2"),)))
@@ -1296,15 +1296,15 @@ class StoreContract:
         assert await self._found(scribe, payload={"order": {"id": None}}) == ["none"]
         assert sorted(await self._found(scribe, payload={"order": {"id": 2}, "who": "Zoë"})) == ["2.0", "pair", "two"]
 
-    async def test_an_event_without_the_correlated_path_finds_nobody(self, scribe: Scribe) -> None:
-        """A payload that lacks the path, or is no mapping, finds no correlated wait and raises nothing."""
+    async def test_an_event_without_the_correlated_path_finds_no_run(self, scribe: Scribe) -> None:
+        """A payload without the path, or that is not a mapping, matches no correlated wait and raises nothing."""
         await scribe.park("r1", wait_of(correlate=(("order.id", 2),)))
         payloads: list[Any] = [{}, {"order": 2}, {"order": {}}, [2], "text", 2]
         for payload in payloads:
             assert await self._found(scribe, payload=payload) == []
 
     async def test_found_runs_come_oldest_first_with_all_their_waits(self, scribe: Scribe) -> None:
-        """Runs are found in the order of their creation, as records with waits, also those that only buffer."""
+        """Runs are found in order of creation, as records with all waits, also those that only buffer."""
         buffering, standing = wait_of("buffers", parked=False), wait_of("stands", "other")
         await scribe.create("b", created_at=NOW + 2, waits=(buffering, standing))
         await scribe.create("c", created_at=NOW + 1, waits=(buffering,))
@@ -1315,7 +1315,7 @@ class StoreContract:
         assert found[2].waits == (buffering, standing)
 
     async def test_waits_that_were_replaced_are_not_found(self, scribe: Scribe) -> None:
-        """New waits replace all old ones; a move without waits leaves them as they are."""
+        """New waits replace all old ones; a move without waits does not change them."""
         await scribe.create(waits=(wait_of("w", "first"), wait_of("v", "first", "both")))
         await scribe.move(stage="second")
         assert await self._found(scribe, "first") == ["r1"]
@@ -1334,14 +1334,14 @@ class StoreContract:
 
     # ------------------------------------------------------------------------------------------- state and history
     async def test_state_is_the_fold_of_all_patches(self, scribe: Scribe) -> None:
-        """State follows from the patches in order: nested ones merge, DELETE removes, None is a value."""
+        """The state is the result of the patches in order: nested ones merge, DELETE removes, None is a value."""
         await scribe.create(log=log_of(1, {"a": {"x": 1, "y": 2}, "b": [1], "c": 1}))
         await scribe.move(log=log_of(2, {"a": {"x": DELETE}, "b": [2, 3]}, None, {"c": None, "d": {"e": DELETE}}))
         assert await scribe.state() == {"a": {"y": 2}, "b": [2, 3], "c": None, "d": {}}
         assert [row.first_seq for row in await scribe.store.history("r1")] == [1, 2]
 
     async def test_state_keeps_its_types(self, scribe: Scribe) -> None:
-        """Dates, decimals and bytes in the state come back as what they were, also from a snapshot."""
+        """Dates, decimals and bytes in the state are read back unchanged, also from a snapshot."""
         state = {
             "when": dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC),
             "day": dt.date(2024, 2, 29),
@@ -1366,7 +1366,7 @@ class StoreContract:
         assert len(await scribe.store.history("r1")) == 4
 
     async def test_a_checkpoint_says_how_much_was_folded(self, scribe: Scribe) -> None:
-        """The log's size since the last snapshot, and that snapshot's: who goes on knows when the next one is due."""
+        """A checkpoint has the size of the log since the last snapshot, and of that snapshot, to plan the next one."""
 
         async def sizes() -> tuple[int, int]:
             checkpoint = await scribe.store.checkpoint("r1")
@@ -1387,7 +1387,7 @@ class StoreContract:
         assert (claim.checkpoint.log_size, claim.checkpoint.snapshot_size) == (len(fourth.text), len(snapshot))
 
     async def test_the_end_of_a_history_can_be_read_alone(self, scribe: Scribe) -> None:
-        """The last rows of a log come in order; asking for more than there are gives all."""
+        """The last rows of a log come in order; a larger number than there are rows returns all."""
         rows = [log_of(1, {"n": 0})]
         await scribe.create(log=rows[0])
         for number in range(1, 6):
@@ -1396,10 +1396,10 @@ class StoreContract:
         for last in range(1, 9):
             assert await scribe.store.history("r1", last) == rows[-last:]
         assert await scribe.store.history("r1") == rows
-        assert await scribe.store.history("nobody", 3) == []
+        assert await scribe.store.history("unknown", 3) == []
 
     async def test_an_event_is_stored_once(self, scribe: Scribe) -> None:
-        """Runs and messages that name one event share it; giving it again under its reference adds nothing."""
+        """Runs and messages with the same event share it; writing it again under its reference adds nothing."""
         event = event_of("shared", "order.approved")
         await scribe.create("r1", event=event)
         await scribe.create("r2", event=event)
@@ -1411,7 +1411,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("payload", [None, {}, [], 0, "", "text", {"deep": [{"a": None}]}], ids=repr)
     async def test_events_come_back_whole(self, scribe: Scribe, payload: Any) -> None:
-        """Every field of an event, and any payload, is read as it was written."""
+        """Every field of an event, and any payload, is read back as it was written."""
         event = Event("a.b", payload, id="i", time=12.25, source="", key="k", headers={"x": "1", "n": 2})
         await scribe.create(event=StoredEvent("e", event))
         checkpoint = await scribe.store.checkpoint("r1")
@@ -1420,7 +1420,7 @@ class StoreContract:
 
     # ------------------------------------------------------------------------------------------------------ lists
     async def test_lists_are_newest_first_and_come_in_pages(self, scribe: Scribe) -> None:
-        """`find` orders by creation, then id, newest first; cursors lead through all of them, each once."""
+        """`find` orders by creation, then id, newest first; cursors visit every run once."""
         times = [NOW + n // 3 for n in range(20)]
         for n, time in enumerate(times):
             await scribe.create(f"r{n:02}", created_at=time, status=RUNNING if n % 2 else READY)
@@ -1429,7 +1429,7 @@ class StoreContract:
             assert await self._pages(scribe, limit) == expected
 
     async def test_pages_are_stable_while_others_write(self, scribe: Scribe) -> None:
-        """Runs that are created or change their status between two pages are neither shown twice nor hide others."""
+        """Runs that are created or change status between two pages are not shown twice and do not hide others."""
         for n in range(10):
             await scribe.create(f"r{n}", created_at=NOW + n)
         page = await scribe.store.find(RunQuery(limit=4))
@@ -1441,7 +1441,7 @@ class StoreContract:
         assert [record.identity.run_id for record in page.items] == ["r5", "r4", "r3", "r2"]
 
     async def test_the_last_page_has_no_cursor(self, scribe: Scribe) -> None:
-        """A page that ends the list says so, also when it is full."""
+        """The last page has no cursor, also when it is full."""
         for n in range(4):
             await scribe.create(f"r{n}")
         assert (await scribe.store.find(RunQuery(limit=4))).next_cursor is None
@@ -1475,7 +1475,7 @@ class StoreContract:
         ids=str,
     )
     async def test_lists_can_be_narrowed(self, scribe: Scribe, query: dict[str, Any], expected: list[str]) -> None:
-        """Workflow, status and key are exact, `since` counts in and `until` out, text is found anywhere in any case."""
+        """Workflow, status, key are exact, `since` inclusive, `until` exclusive; text matches anywhere, in any case."""
         await scribe.create("a", key="K1", created_at=NOW)
         await scribe.create("b", key="ärger", created_at=NOW + 1)
         await scribe.park("b")
@@ -1487,7 +1487,7 @@ class StoreContract:
         assert found == expected
 
     async def test_narrowed_lists_have_pages_too(self, scribe: Scribe) -> None:
-        """Cursors lead through a list with filters, too."""
+        """Cursors also work with filters."""
         for n in range(12):
             await scribe.create(f"r{n:02}", created_at=NOW + n, key="even" if n % 2 == 0 else None)
         expected = ["r10", "r08", "r06", "r04", "r02", "r00"]
@@ -1499,7 +1499,7 @@ class StoreContract:
         ["", "x", "%%%", "bnVsbA==", "e30=", "WzEsMiwzXQ==", "W3siJHR5cGUiOiJkZWNpbWFsIiwidmFsdWUiOiJ4In0sMV0="],
     )
     async def test_a_cursor_that_is_none_is_refused(self, scribe: Scribe, cursor: str) -> None:
-        """Garbage instead of a cursor is `InvalidEvent`, naming the field."""
+        """An invalid cursor raises `InvalidEvent`, which names the field."""
         await scribe.create()
         with pytest.raises(InvalidEvent) as refused:
             await scribe.store.find(RunQuery(cursor=cursor))
@@ -1539,7 +1539,7 @@ class StoreContract:
 
     # ---------------------------------------------------------------------------------------- closing and crashing
     async def test_closing_twice_does_nothing(self, store_factory: StoreFactory) -> None:
-        """A store can be closed again, and also without ever having been opened."""
+        """A store can be closed twice, and also if it was never opened."""
         store = store_factory()
         await store.close()
         await store.open("w1")
@@ -1547,7 +1547,7 @@ class StoreContract:
         await store.close()
 
     async def test_data_outlives_the_store_that_wrote_it(self, store_factory: StoreFactory) -> None:
-        """What was acknowledged is there for the next one that opens the data, which knows itself by the same id."""
+        """What was acknowledged is there for the next store that opens the data, which has the same id."""
         store, scribe = await self._opened(store_factory)
         await self._furnish(scribe)
         before = await scribe.everything(receipts=["e2"])
@@ -1563,7 +1563,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("worker", ["w1", "w2"])
     async def test_a_dead_owners_runs_are_given_back(self, store_factory: StoreFactory, worker: str) -> None:
-        """After a crash runs that were running are `ready` in a new epoch, whatever the new worker is called."""
+        """After a crash, runs that were running are `ready` in a new epoch, for any name of the new worker."""
         store, scribe = await self._opened(store_factory)
         await scribe.create("r1", log=log_of(1, {"a": 1}))
         await scribe.park("parked")
@@ -1583,14 +1583,14 @@ class StoreContract:
         await store.close()
 
     async def test_a_run_released_by_its_owner_counts_no_attempt(self, scribe: Scribe) -> None:
-        """A run that its owner released when stopping is claimed without counting an attempt: nothing was lost."""
+        """A run that its owner released at its stop is claimed without a new attempt, because nothing was lost."""
         await scribe.create()
         await scribe.move(status=READY, owner=None)
         [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
         assert (claim.recovered, claim.checkpoint.record.head.attempt) == (False, 1)
 
     async def test_waits_and_loads_work_on_after_a_crash(self, store_factory: StoreFactory) -> None:
-        """Waits are found, tokens still hold, keys are remembered, and the queue goes on in its order after a crash."""
+        """After a crash waits are found, tokens are valid, keys are stored, and the queue keeps its order."""
         store, scribe = await self._opened(store_factory)
         await self._furnish(scribe)
         await store_factory.crash(store)
@@ -1629,7 +1629,7 @@ class StoreContract:
 
     @staticmethod
     async def _furnish(scribe: Scribe) -> None:
-        """Write something of every kind."""
+        """Write data of every kind."""
         store = scribe.store
         await scribe.create("running", log=log_of(1, {"a": 1}), waits=(wait_of("w", "never", parked=False),))
         await store.commit(Changes(posts=(Post("running", "signal", {"x": 1}, NOW),)))

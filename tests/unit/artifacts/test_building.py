@@ -114,7 +114,7 @@ def test_what_cannot_be_a_key_is_refused(key):
 
 def test_a_parameter_that_nothing_can_fill_is_refused_at_once():
     """A factory whose parameter says nothing about what it wants is refused when it is registered."""
-    with pytest.raises(InvalidDefinition, match="parameter 'whatever' that nothing can fill") as caught:
+    with pytest.raises(InvalidDefinition, match="parameter 'whatever' that cannot be injected") as caught:
         ArtifactContainer().register("db", lambda whatever: whatever)
     assert caught.value.path == "db.whatever"
 
@@ -198,7 +198,7 @@ def test_without_waiting_there_are_only_synchronous_artifacts(name):
     if name in SYNCHRONOUS:
         assert isinstance(container.require_nowait("db"), Database)
     else:
-        with pytest.raises(ArtifactInvalid, match="cannot be had without waiting, because 'db'"):
+        with pytest.raises(ArtifactInvalid, match="cannot be built without waiting, because 'db'"):
             container.require_nowait("db")
         assert isinstance(asyncio.run(_required(container, "db")), Database)
     assert container.dispose_nowait() or name in {"async context manager", "async generator"}
@@ -216,7 +216,7 @@ def test_without_waiting_the_artifact_in_the_way_is_named():
     container.register(Database, coroutine)
     container.register("cache", lambda: called.append("cache") or "cache")
     container.register(ArtifactTemplate("repo", _repo_with_cache))
-    with pytest.raises(ArtifactInvalid, match=r"'repo' cannot be had .* it needs '.*Database', which is built by"):
+    with pytest.raises(ArtifactInvalid, match=r"'repo' cannot be built .* it needs '.*Database', which is built by"):
         container.require_nowait("repo")
     assert called == []
 
@@ -420,7 +420,7 @@ async def test_none_and_the_wrong_type_are_refused(value, later):
     container = ArtifactContainer()
     container.register(Database, make_later if later else lambda: value)
     container.register("other", Database)
-    with pytest.raises(ArtifactInvalid, match=r"gave None|where Database was promised"):
+    with pytest.raises(ArtifactInvalid, match=r"returned None|where Database is expected"):
         await container.require(Database)
     assert await container.require("other")
 
@@ -844,7 +844,7 @@ def test_another_event_loop_is_refused_explicitly():
     asyncio.run(build())
     for use in (container.require, container.require_nowait):
         for key in ("db", "cache"):
-            with pytest.raises(ArtifactInvalid, match="lives on another event loop"):
+            with pytest.raises(ArtifactInvalid, match="belongs to another event loop"):
                 asyncio.run(ask(use, key))
     assert container.require_nowait("cache") is container.peek("cache")  # reading what is built needs no loop
 
@@ -924,7 +924,7 @@ def test_protocols_may_be_keys():
     assert container.require_nowait(Closes)
     container = ArtifactContainer()
     container.register(Opens, object)
-    with pytest.raises(ArtifactInvalid, match="where Opens was promised"):
+    with pytest.raises(ArtifactInvalid, match="where Opens is expected"):
         container.require_nowait(Opens)
 
 

@@ -160,7 +160,7 @@ async def test_a_cancelled_asker_cancels_what_only_it_has_asked_for(container, l
 
 
 async def test_a_transient_is_built_in_the_task_that_asks(container, log):
-    """A transient belongs to its asker: cancelling it cancels the build, and no other task takes part."""
+    """A transient belongs to its requester: cancelling it cancels the build, and no other task takes part."""
 
     async def make():
         log.append(asyncio.current_task())
@@ -172,7 +172,7 @@ async def test_a_transient_is_built_in_the_task_that_asks(container, log):
 
 
 async def test_shared_artifacts_do_not_see_the_asker_s_context_variables(container):
-    """What outlives its asker is built in a clean context; a transient, which does not, sees the asker's."""
+    """What outlives its requester is built in a clean context; a transient, which does not, sees the requester's."""
     canary = contextvars.ContextVar("canary", default="clean")
     canary.set("leaked")
 
@@ -496,8 +496,8 @@ def test_a_generator_that_yields_twice_is_told_so():
 
 
 # ------------------------------------------------------------------------------------------------------ leaks
-def test_a_container_collected_while_it_owes_clean_ups_warns(log):
-    """Forgetting to dispose is a ResourceWarning that names the container; a container that owes nothing is silent."""
+def test_a_container_collected_with_pending_clean_ups_warns(log):
+    """Forgetting to dispose is a ResourceWarning that names the container, if clean-ups are pending; else nothing."""
     container = ArtifactContainer("forgotten")
     chain_of(container, log, "a")
     container.require_nowait("a")
@@ -689,7 +689,7 @@ def test_without_waiting_such_a_function_is_an_error_each_time(calm):
     if not calm:
         container.on("build:complete", lambda event: None)
     for _ in range(2):
-        with pytest.raises(ArtifactInvalid, match="cannot be had without waiting"):
+        with pytest.raises(ArtifactInvalid, match="cannot be built without waiting"):
             container.require_nowait("top")
     assert container.peek("base") is None
 

@@ -718,8 +718,8 @@ async def test_the_context_says_where_and_for_what(run):
     assert await run.require("x") == ["x", "run"]
 
 
-async def test_a_context_kept_for_later_still_tracks_and_owes(container, log):
-    """An instance may ask its context later: what it touches is tracked, a clean-up is owed; not once it is gone."""
+async def test_a_context_kept_for_later_still_tracks_and_cleans_up(container, log):
+    """An instance may ask its context later: its reads are tracked and its clean-ups run; not after it was dropped."""
     contexts = []
     container.register("base", lambda: ["base"])
     container.register("x", lambda ctx: contexts.append(ctx) or ["x"])
@@ -729,5 +729,5 @@ async def test_a_context_kept_for_later_still_tracks_and_owes(container, log):
     await container.invalidate("base")
     assert container.peek("x") is None
     assert log == ["late"]
-    with pytest.raises(ArtifactInvalid, match="is gone"):
+    with pytest.raises(ArtifactInvalid, match="no longer exists"):
         contexts[0].on_cleanup(print)

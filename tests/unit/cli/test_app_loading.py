@@ -41,7 +41,7 @@ def test_runtime_comes_first(load):
     app = load("from poundlock import *\nwf = Workflow('w')\nruntime = WorkflowRuntime(wf)\n")
     assert app.runtime is not None
     assert app.runtime_on("sqlite:///ignored.db") is app.runtime
-    with pytest.raises(FeedInvalid, match="brings a runtime with a store of its own"):
+    with pytest.raises(FeedInvalid, match="has its own runtime and store"):
         app.runtime_on("sqlite:///meant.db", named=True)
 
 
@@ -55,7 +55,7 @@ def test_app_finds_its_neighbours(load, tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x = 1\n", "holds no workflow"),
+        ("x = 1\n", "defines no workflow"),
         ("x = \n", "SyntaxError: invalid syntax in line 1"),
         ("import nothing_of_that_name\n", "ModuleNotFoundError: .* in line 1"),
         ("x = 1\nraise SystemExit('no')\n", "SystemExit: no in line 2"),

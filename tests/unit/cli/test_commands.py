@@ -35,7 +35,7 @@ def test_run_tells_what_became_of_the_events(call, app, feed, store):
     assert ["orders", "audit"] in rows
     assert ["started", "2", "1"] in rows
     assert ["filtered", "-", "1"] in rows
-    assert "3 events emitted from events.jsonl, 1 of them wanted by nobody." in said.out
+    assert "3 events emitted from events.jsonl, 1 of them unmatched." in said.out
     assert "approval: order.approved with order = A-7" in said.out
     assert "Runs in the store: 2 paused, 1 completed." in said.out
 
@@ -67,9 +67,9 @@ def test_malformed_line_does_not_stop_the_others(call, app, feed):
     said = call("run", app, "--events", feed(PLACED, "{broken", {"no": "type"}, OTHER))
     assert said.code == 1
     first, second = said.err.splitlines()
-    assert first.startswith("line 2: it is no JSON (Expecting property name")
+    assert first.startswith("line 2: it is not JSON (Expecting property name")
     assert second.startswith("line 3: it has no type")
-    assert "2 events emitted from events.jsonl, 2 lines at fault." in said.out
+    assert "2 events emitted from events.jsonl, 2 lines with errors." in said.out
 
 
 def test_refused_event_does_not_stop_the_others(call, app, feed, store):
@@ -132,7 +132,7 @@ def test_run_waits_until_runs_rest(call, feed, tmp_path):
 async def test_waiting_for_rest_ends_when_the_time_is_up(runtime, vclock):
     """Where a run goes on and on, waiting for rest ends after its time and tells so."""
     from poundlock import Workflow
-    from poundlock.cli.feeding import come_to_rest
+    from poundlock.cli.feeding import wait_until_idle
 
     wf, gate = Workflow("slow"), asyncio.Event()
 
@@ -145,11 +145,11 @@ async def test_waiting_for_rest_ends_when_the_time_is_up(runtime, vclock):
     await vclock.run_until_idle()
     await rt.signal(rt.list_all_runs()[0].run_id, {})  # writes it
     began = vclock.now()
-    assert await come_to_rest(rt, 5.0) is False
+    assert await wait_until_idle(rt, 5.0) is False
     assert vclock.now() - began == pytest.approx(5.0)
     gate.set()
     await running
-    assert await come_to_rest(rt, 5.0) is True
+    assert await wait_until_idle(rt, 5.0) is True
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_patch_that_is_none(call, parked, store, patch):
     """A patch that is no JSON object is refused before the store is touched: exit code 2."""
     said = call("resume", parked["A-7"], "--patch", patch, "--store", store)
     assert said.code == 2
-    assert said.err.startswith("poundlock: --patch is no JSON")
+    assert said.err.startswith(("poundlock: --patch is not JSON", "poundlock: --patch is not a JSON object"))
 
 
 # --------------------------------------------------------------------------------------------------- what goes wrong

@@ -54,19 +54,19 @@ def test_made_id_is_the_same_each_time():
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"{", "it is no JSON"),
-        (b"[1]", "no JSON object"),
+        (b"{", "it is not JSON"),
+        (b"[1]", "not a JSON object"),
         (b"\xff\xfe", "UTF-8"),
-        (b'{"type": "a", "payload": NaN}', "NaN is no number"),
+        (b'{"type": "a", "payload": NaN}', "NaN is not a JSON number"),
         (b"[" * 100_000, "cannot be read"),
         (b"{}", "it has no type"),
         (b'{"type": 3}', "type must be printable text"),
-        (b'{"type": "a", "colour": 1}', "'colour' is no field"),
+        (b'{"type": "a", "colour": 1}', "'colour' is not a field"),
         (b'{"type": "a", "data": 1, "payload": 2}', "both payload and data"),
         (b'{"type": "a", "key": "x", "subject": "y"}', "both key and subject"),
         (b'{"specversion": "0.3", "type": "a"}', "only CloudEvents 1.0"),
         (b'{"specversion": "1.0", "type": "a"}', "'id' is missing"),
-        (b'{"type": "a", "time": "yesterday"}', "is no time"),
+        (b'{"type": "a", "time": "yesterday"}', "is not a time"),
     ],
 )
 def test_malformed_line_says_what_is_wrong(line, told):

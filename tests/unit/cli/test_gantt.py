@@ -54,7 +54,7 @@ def test_finished_run_is_drawn_with_all_its_parts():
         "merge                                    █████████     2.0 s",
         "         0                                     3 d",
         "",
-        "█ working   ░ paused   (waiting is drawn shorter than it was)",
+        "█ working   ░ paused   (waiting is not drawn to scale)",
         "review: resumed by approved after 3 d",
     ]
 
@@ -149,8 +149,8 @@ def test_terminal_without_unicode():
 
 def test_run_without_timeline():
     """A run that kept only its state, or has not begun, says so."""
-    assert gantt(timeline((0.0, "run:created")), 80, now=0.0) == ["This run has kept no timeline, only its state."]
-    assert gantt(Timeline("run", []), 80, now=0.0) == ["This run has kept no timeline, only its state."]
+    assert gantt(timeline((0.0, "run:created")), 80, now=0.0) == ["This run has no timeline, only its state."]
+    assert gantt(Timeline("run", []), 80, now=0.0) == ["This run has no timeline, only its state."]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ async def test_real_runs_of_every_kind():
     tardy = {row.label: row for row in charts["late"].rows}
     assert [bar.kind for bar in tardy["answer"].bars] == [WORK, PAUSE]
     assert tardy["answer"].total == pytest.approx(60, abs=1)
-    assert charts["late"].notes == ["answer: time ran out after 1 min"]
+    assert charts["late"].notes == ["answer: timed out after 1 min"]
     assert charts["failed"].notes == ["failed: Fail: seven"]
 
 

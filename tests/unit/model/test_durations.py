@@ -44,7 +44,7 @@ def test_durations(value, expected):
 )  # fmt: skip
 def test_what_is_no_duration(value):
     """Everything else is a ValueError: negative, infinite, without unit, unknown units, booleans, other types."""
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         seconds(value)
 
 

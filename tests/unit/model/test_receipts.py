@@ -34,7 +34,7 @@ def test_lines_survive_the_store(verdict):
     [
         (Fate.RESUMED, Verdict.RESUMED, "1 of 2"),
         (Fate.BUFFERED, Verdict.BUFFERED, "1 of 2"),
-        (Fate.GONE, Verdict.FILTERED, "the run went on meanwhile"),
+        (Fate.GONE, Verdict.FILTERED, "the run has continued meanwhile"),
     ],
 )
 def test_deliveries_say_what_they_came_to(fate, verdict, reason):

@@ -294,8 +294,8 @@ async def test_unknown_options_of_a_service_are_found():
     wf.service(tmieout=5)(Mail)
     wf.service(id="other", timeout="soon")(Mail)
     found = await faults(wf)
-    assert found["services.Mail.tmieout"] == "is no option of a service: did you mean 'timeout'?"
-    assert "no duration" in found["services.other.timeout"]
+    assert found["services.Mail.tmieout"] == "is not an option of a service: did you mean 'timeout'?"
+    assert "not a duration" in found["services.other.timeout"]
 
 
 # ------------------------------------------------------------------------------------------------------- on and steps
@@ -418,10 +418,10 @@ NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.timezone(dt.timedelta(hours=2)))
     ("delay", "says"),
     [
         (Delay(until=NOON.replace(tzinfo=None)), "has no zone"),
-        (Delay(until=True), "no moment"),
-        (Delay(until=float("nan")), "no moment"),
-        (Delay(until="tomorrow"), "no moment"),
-        (Delay(until=NOON.date()), "no moment"),
+        (Delay(until=True), "not a moment"),
+        (Delay(until=float("nan")), "not a moment"),
+        (Delay(until="tomorrow"), "not a moment"),
+        (Delay(until=NOON.date()), "not a moment"),
         (Delay(), "either seconds or until"),
         (Delay(5, until=NOON), "either seconds or until"),
     ],
@@ -580,7 +580,7 @@ async def test_durations_of_calls_are_checked(runtime):
     rt = await runtime(flow(stage(), triggers={"t": Trigger("go")}))
     receipt = await rt.emit("go")
     for call in (rt.wait(receipt.run_ids[0], "soon"), receipt.results("soon"), rt.stop("soon")):
-        with pytest.raises(InvalidDefinition, match="no duration"):
+        with pytest.raises(InvalidDefinition, match="not a duration"):
             await call
     assert (await rt.wait(receipt.run_ids[0])).ok
 

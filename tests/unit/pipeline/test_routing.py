@@ -163,7 +163,7 @@ async def test_two_routing_steps_are_one_too_many(runtime):
         (lambda: 1 / 0, "division by zero"),
         (lambda: Terminate({1, 2}), "cannot be stored"),
         (Delay, "either seconds or until"),
-        (lambda: Delay("soon"), "no duration"),
+        (lambda: Delay("soon"), "not a duration"),
         (lambda: Pause(Wait([])), "at least one event"),
     ],
     ids=["text", "jump", "pause", "garbage", "raises", "result", "delay", "duration", "wait"],

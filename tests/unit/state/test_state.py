@@ -404,5 +404,5 @@ def test_a_state_factory_must_give_a_store():
     """A factory that gives something else is told what is missing."""
     registry = StateRegistry()
     registry.register("orders", lambda initial, model: dict(initial))
-    with pytest.raises(ArtifactInvalid, match="gave a dict, which lacks select, subscribe"):
+    with pytest.raises(ArtifactInvalid, match="returned a dict, which lacks select, subscribe"):
         registry.make("orders", {})

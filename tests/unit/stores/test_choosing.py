@@ -55,7 +55,7 @@ def test_nothing_is_the_memory_store(nothing):
 @pytest.mark.parametrize("name", ["sqlite:///:memory:", "sqlite://", ":memory:", Path(":memory:")], ids=repr)
 def test_a_sqlite_database_in_memory_is_the_memory_store(name):
     """What SQLite calls a database in memory is the memory store, and a warning says what that means."""
-    with pytest.warns(UserWarning, match="nothing outlives this process"):
+    with pytest.warns(UserWarning, match="data ends with this process"):
         store = WorkflowRuntime(store=name).store
     assert isinstance(store, MemoryStore)
 

@@ -333,7 +333,7 @@ async def test_a_file_that_cannot_be_made_leaves_nothing(opened, path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(opening, "create_private", refuse)
-    with pytest.raises(StoreUnavailable, match=r"cannot be made \(No space left on device\)"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be created \(No space left on device\)"):
         await opened()
     assert list(path.parent.iterdir()) == []
 

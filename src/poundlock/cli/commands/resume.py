@@ -1,6 +1,6 @@
-"""`poundlock resume`: answer the wait a run stands at.
+"""`poundlock resume`: answer the wait that a run is paused at.
 
-The wait's id is read first and sent along, so that an answer never reaches another wait than the one it was meant for.
+The wait's id is read first and passed to `resume`, so that the answer never reaches another wait.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def resume(
         str | None, typer.Option(metavar="JSON", help="A JSON object that is merged into the run's state.")
     ] = None,
     wait: Annotated[
-        str | None, typer.Option(metavar="ID", help="The wait that is meant; default: the one it is at.")
+        str | None, typer.Option(metavar="ID", help="The wait to answer; default: the one the run is paused at.")
     ] = None,
     app: AppOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on with a paused run.
+    """Resume a paused run.
 
-    With --app the run is driven to its next pause or its end. Without it the run is left `ready`, and goes on as soon
-    as a runtime that has its workflow opens the store.
+    With --app the run continues to its next pause or its end. Without --app the run becomes `ready`, and continues when
+    a runtime that has its workflow opens the store.
     """
     with reporting(as_json=as_json):
         from poundlock.codecs import dump
@@ -55,10 +55,10 @@ def resume(
             }
             print(dump(shape))
             return
-        _tell(result)
+        _print_result(result)
 
 
-def _tell(result: RunResult) -> None:
+def _print_result(result: RunResult) -> None:
     from rich.text import Text
 
     from poundlock.cli import show
@@ -71,7 +71,7 @@ def _tell(result: RunResult) -> None:
     if result.error is not None:
         line.append(f", {result.error}", "red")
     if result.status == "ready":
-        line.append(": it goes on as soon as a runtime that has its workflow opens the store")
+        line.append(": it continues when a runtime that has its workflow opens the store")
     screen.print(line, soft_wrap=True)
     for waiting in result.waits:
         screen.print(Text("waits for ").append(show.wait_text(waiting)))
@@ -82,13 +82,13 @@ def _patch(text: str) -> Mapping[str, Any]:
         patch = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageFault(
-            f"--patch is no JSON ({error.msg} at column {error.colno}): quote it for the shell, "
+            f"--patch is not JSON ({error.msg} at column {error.colno}): quote it for the shell, "
             f"as in --patch '{{\"ok\": true}}'",
             path="patch",
         ) from None
     if not isinstance(patch, dict):
         raise UsageFault(
-            "--patch is no JSON object: give names and values, as in --patch '{\"ok\": true}'", path="patch"
+            "--patch is not a JSON object: give names and values, as in --patch '{\"ok\": true}'", path="patch"
         )
     return patch
 
@@ -102,12 +102,12 @@ async def _resume(
     from poundlock.stores.answers import not_found
 
     loaded = None if app is None else load_app(app)
-    # Read before anything is taken over: a store that is not there is not made, and an unknown run costs no lock.
+    # Read only, before a runtime claims the run: a missing store is not created, and an unknown run needs no lock.
     async with reading(url) as store:
         record = await store.load(run_id)
         if record is None:
             raise not_found(run_id)
-        standing = next((row.wait_id for row in record.waits if row.parked), None)
+        current = next((row.wait_id for row in record.waits if row.parked), None)
     workflows = () if loaded is None else loaded.workflows
     async with WorkflowRuntime(*workflows, store=url) as runtime:
-        return await runtime.resume(run_id, patch, wait=wait or standing)
+        return await runtime.resume(run_id, patch, wait=wait or current)

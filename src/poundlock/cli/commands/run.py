@@ -1,4 +1,4 @@
-"""`poundlock run`: feed events to an app and say what became of them."""
+"""`poundlock run`: feed events to an app and show the results."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 def run(
     context: typer.Context,
-    app: Annotated[Path, typer.Argument(metavar="APP.PY", help="Holds `runtime`, not entered, or else workflows.")],
+    app: Annotated[Path, typer.Argument(metavar="APP.PY", help="Defines `runtime`, not started, or else workflows.")],
     events: Annotated[
-        str, typer.Option("--events", metavar="FILE|-", help="Events, one JSON object per line; - is standard input.")
+        str, typer.Option("--events", metavar="FILE|-", help="Events, one JSON object per line; - for standard input.")
     ],
     store: StoreOption = None,
     timeout: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for the runs to come to rest after the last event.")
+        float, typer.Option(min=0, help="Seconds to wait after the last event until the runs are idle.")
     ] = 30.0,
     receipts: Annotated[
         bool, typer.Option("--receipts", help="Print each receipt as a line of JSON as soon as it is durable.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Feed events to the app's workflows, one after another, and show what became of them.
+    """Feed events to the app's workflows, one after another, and show the results.
 
-    On a store that was used before it goes on after the last line that has a receipt. Exit code 1: some lines hold no
+    On a store that was used before it continues after the last line that has a receipt. Exit code 1: some lines have no
     event, or some events were refused; the others were handled.
     """
     with reporting(as_json=as_json):
@@ -50,8 +50,8 @@ def run(
         loaded = load_app(app)
         named = context.get_parameter_source("store") is not None and _on_command_line(context, "store")
         work = _run(loaded, store, source, _Output(receipts=receipts, as_json=as_json), timeout, named=named)
-        ending = asyncio.run(_until_told(work))
-    raise typer.Exit(ending)
+        code = asyncio.run(_until_signal(work))
+    raise typer.Exit(code)
 
 
 def _on_command_line(context: typer.Context, name: str) -> bool:
@@ -59,58 +59,58 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-async def _until_told(work: Any) -> int:
-    """Do the work; SIGINT and SIGTERM let the runtime stop in order, after which the same command goes on."""
+async def _until_signal(work: Any) -> int:
+    """Do the work; on SIGINT and SIGTERM the runtime stops cleanly, and the same command can continue later."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - asyncio.run made one
-    told: list[int] = []
+    received: list[int] = []
 
-    def tell(code: int) -> None:
-        told.append(code)
+    def interrupt(code: int) -> None:
+        received.append(code)
         task.cancel()
 
     for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
         try:
-            loop.add_signal_handler(number, tell, code)
+            loop.add_signal_handler(number, interrupt, code)
         except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             continue
     try:
         return int(await work)
     except asyncio.CancelledError:
-        if not told:
+        if not received:
             raise
         while task.cancelling():
             task.uncancel()
-        print("poundlock: interrupted; on the same store the same command goes on from here", file=sys.stderr)
-        return told[0]
+        print("poundlock: interrupted; on the same store the same command continues from here", file=sys.stderr)
+        return received[0]
 
 
 async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout: float, *, named: bool) -> int:
-    from poundlock.cli.feeding import come_to_rest, every, feed_all
+    from poundlock.cli.feeding import every, feed_all, wait_until_idle
     from poundlock.model.lifecycle import RunStatus
 
     fresh = app.runtime is None and _is_new(store)
     async with app.runtime_on(store, named=named) as runtime:
         with output.progress(feed):
-            tally = await feed_all(runtime, feed, fresh=fresh, told=output.told)
-            rested = await come_to_rest(runtime, timeout)
+            tally = await feed_all(runtime, feed, fresh=fresh, on_line=output.on_line)
+            idle = await wait_until_idle(runtime, timeout)
         figures = await runtime.store.stats()
         runs = {str(status): figures.get(status, 0) for status in RunStatus}
         parked = [info async for info in every(runtime, RunStatus.PAUSED)]
-    output.summary(feed, tally, runs, parked, rested=rested)
+    output.summary(feed, tally, runs, parked, idle=idle)
     return REFUSED if tally.faults else 0
 
 
 def _is_new(store: str | None) -> bool:
-    """Whether a store certainly holds nothing yet."""
+    """Whether a store is certainly empty."""
     if store is None or store.startswith("memory:"):
         return True
     return store.startswith("sqlite:///") and not Path(store.removeprefix("sqlite:///")).exists()
 
 
 class _Output:
-    """What the command prints: progress and faults on standard error, receipts and the summary on standard output."""
+    """The output: progress and faults on standard error, receipts and the summary on standard output."""
 
     def __init__(self, *, receipts: bool, as_json: bool) -> None:
         self._receipts = receipts
@@ -119,7 +119,7 @@ class _Output:
         self._task: Any = None
 
     def progress(self, feed: Feed) -> Any:
-        """Return a context in which a bar shows how far the feed is, on a terminal."""
+        """Return a context manager that shows a progress bar on a terminal."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         from poundlock.cli.terminal import errors
@@ -137,8 +137,8 @@ class _Output:
         self._task = self._bar.add_task("", total=feed.count(), now="")
         return self._bar
 
-    def told(self, line: Line, receipt: Receipt | None, fault: PoundlockError | None) -> None:
-        """Show what became of a line."""
+    def on_line(self, line: Line, receipt: Receipt | None, fault: PoundlockError | None) -> None:
+        """Show the result of a line."""
         from poundlock.codecs import dump
         from poundlock.runtime.shapes import receipt_shape
 
@@ -148,15 +148,15 @@ class _Output:
             print(dump(receipt_shape(line.number, receipt)), flush=True)
         self._bar.update(self._task, advance=1, now="" if line.event is None else line.event.type)
 
-    def summary(self, feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], *, rested: bool) -> None:
-        """Show what became of the feed."""
+    def summary(self, feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], *, idle: bool) -> None:
+        """Show the result of the feed."""
         from poundlock.cli import show
         from poundlock.cli.shapes import feed_shape
         from poundlock.cli.terminal import console
         from poundlock.codecs import dump
 
         if self._as_json:
-            print(dump(feed_shape(feed, tally, runs, parked, rested=rested)))
+            print(dump(feed_shape(feed, tally, runs, parked, rested=idle)))
             return
         screen = console()
         screen.print(show.feed_line(feed.name, tally), markup=False)
@@ -165,14 +165,14 @@ class _Output:
         screen.print(show.receipts_table(tally))
         screen.print()
         if parked:
-            screen.print(show.heading("Parked, and what each waits for"))
+            screen.print(show.heading("Paused runs, and what each waits for"))
             screen.print(show.parked_list(parked[:_SHOWN]))
             if len(parked) > _SHOWN:
                 screen.print(f"  ... and {len(parked) - _SHOWN} more: `poundlock runs ls --status paused`")
             screen.print()
         screen.print(show.runs_line(runs))
-        if not rested:
-            print("poundlock: some runs had not come to rest when the time was up", file=sys.stderr)
+        if not idle:
+            print("poundlock: some runs were not idle when the time was up", file=sys.stderr)
 
 
 _SHOWN = 20

@@ -1,4 +1,4 @@
-"""`poundlock runs`: which runs there are, and one of them in full."""
+"""`poundlock runs`: list runs, and show one in full."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def ls(
     ] = None,
     key: Annotated[str | None, typer.Option(help="Only runs of this key.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="Only runs whose id, key, event type, result or error holds this text.")
+        str | None, typer.Option(help="Only runs whose id, key, event type, result or error contains this text.")
     ] = None,
     limit: Annotated[int, typer.Option(help="How many to show, 1 to 500.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on where an earlier list ended.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Continue where an earlier list ended.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
@@ -54,7 +54,7 @@ def ls(
 
 
 def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show one run: where it stands, what it waits for, its state, its result or error."""
+    """Show one run: its status and stage, what it waits for, its state, its result or error."""
     with reporting(as_json=as_json):
         from poundlock.codecs import dump
         from poundlock.model.runs import run_shape

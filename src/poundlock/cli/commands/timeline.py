@@ -1,4 +1,4 @@
-"""`poundlock timeline`: what happened in a run, as a chart or entry by entry."""
+"""`poundlock timeline`: what happened in a run, as a chart or as a list of entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def show(
     entries: Annotated[bool, typer.Option("--entries", help="List every entry below the chart.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a run's stages, steps and pauses as bars."""
+    """Draw the stages, steps and pauses of a run as bars."""
     with reporting(as_json=as_json):
         from poundlock.codecs import dump
         from poundlock.model.timeline import Timeline, read_entries

@@ -1,4 +1,4 @@
-"""`poundlock version`: what is installed."""
+"""`poundlock version`: the installed versions."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Execution modes: what happens to an event while a workflow is busy.
 
-House rules: a mode is a frozen value. `accept(load)` decides about one event, `slots` says how many runs may be active
-at once: whenever one leaves, queued runs take what is free (`Load.left`). Modes look at a Load and at nothing else, do
-not know each other, and wait for nothing: that is why they mean the same in memory, in SQLite and across ten workers.
+House rules: a mode is a frozen value. `accept(load)` decides about one event, `slots` is the number of runs that may be
+active at the same time: when one leaves, queued runs take the free slots (`Load.left`). Modes read only a Load, do not
+know each other, and never wait. So they behave the same in memory, in SQLite and across ten workers.
 """
 
 from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Reject, Replace, Signal, Start

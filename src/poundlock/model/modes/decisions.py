@@ -1,4 +1,4 @@
-"""What a mode looks at, and what it may answer."""
+"""The input of a mode (Load), and its possible decisions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from poundlock.errors import InvalidDefinition
 
 
 class Load(NamedTuple):
-    """How busy one (workflow, key) is. O(1) in size whatever the queue's length.
+    """The load of one (workflow, key). Its size does not depend on the queue's length.
 
     Args:
-        active: runs that hold a slot.
-        active_id: the latest run that took a slot; only modes with one slot rely on it.
-        queued: runs that wait for a slot.
-        tail_id: the run queued last; only modes with one waiting place rely on it.
+        active: number of runs that hold a slot.
+        active_id: the latest run that took a slot; only modes with one slot use it.
+        queued: number of runs that wait for a slot.
+        tail_id: the run queued last; only modes with one place in the queue use it.
     """
 
     active: int = 0
@@ -25,12 +25,12 @@ class Load(NamedTuple):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to remember; such a load needs no row."""
+        """Whether no run is active or queued; such a load has no row."""
         return not self.active and not self.queued
 
     @property
     def holder(self) -> str:
-        """Who is active, in words. Who that is gets lost when a resumed run that was active beside it has ended."""
+        """The active run as text. Its id is unknown after a resumed run that was active beside it has ended."""
         return "another run" if self.active_id is None else f"run {self.active_id}"
 
     def started(self, run_id: str) -> Load:
@@ -38,23 +38,23 @@ class Load(NamedTuple):
         return Load(self.active + 1, run_id, self.queued, self.tail_id)
 
     def lined_up(self, run_id: str, *, instead: bool = False) -> Load:
-        """Return the load after a run was queued, `instead` of the one that was queued last or behind it."""
+        """Return the load after a run was queued: `instead` of the last queued run, or behind it."""
         return Load(self.active, self.active_id, self.queued if instead else self.queued + 1, run_id)
 
     def freed(self, run_id: str) -> Load:
-        """Return the load after a run gave its slot back."""
+        """Return the load after a run released its slot."""
         active_id = None if self.active_id == run_id else self.active_id
         return Load(max(0, self.active - 1), active_id, self.queued, self.tail_id)
 
     def unqueued(self, run_id: str) -> Load:
-        """Return the load after a run left the queue without having had a slot."""
+        """Return the load after a run left the queue without a slot."""
         tail_id = None if self.tail_id == run_id else self.tail_id
         return Load(self.active, self.active_id, max(0, self.queued - 1), tail_id)
 
     def promoted(self, slots: int) -> tuple[Load, int]:
         """Return the load after queued runs took the free ones of `slots` slots, and how many did.
 
-        Who they are is known when that is committed.
+        Their ids are known after the commit.
         """
         count = min(self.queued, slots - self.active)
         if count <= 0:
@@ -68,8 +68,8 @@ class Load(NamedTuple):
 
         Args:
             run_id: the run that left.
-            slots: how many runs the mode lets be active at once.
-            queued: whether it left the queue; otherwise it gave its slot back.
+            slots: how many runs may be active in this mode.
+            queued: whether it left the queue; otherwise it released its slot.
         """
         after = self.unqueued(run_id) if queued else self.freed(run_id)
         return after.promoted(slots) if after.queued else (after, 0)
@@ -82,21 +82,21 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Wait for a slot; `supersedes` names a waiting run that gives up its place and ends aborted."""
+    """Wait for a slot; `supersedes` names a queued run that this one replaces: it ends aborted."""
 
     supersedes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Refuse quietly: the emitter's receipt says so, nobody retries."""
+    """Drop the event: the emitter's receipt says so, and no retry is expected."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Refuse loudly: the emitter is expected to try again later."""
+    """Reject the event: the emitter is expected to try again later."""
 
     reason: str
 
@@ -112,7 +112,7 @@ class Signal:
 class Replace:
     """Abort the active run; the new one starts when the old one's clean-up is done.
 
-    `supersedes` names a replacement that was itself still waiting; it ends aborted.
+    `supersedes` names an earlier replacement that was still waiting; it ends aborted.
     """
 
     run_id: str
@@ -120,7 +120,7 @@ class Replace:
 
 
 def check_mode(mode: Any) -> None:
-    """Refuse a mode with a limit or a choice that has no meaning; every mode asks this when it is made.
+    """Refuse a mode with an invalid limit or choice; every mode calls this when it is created.
 
     Raises:
         InvalidDefinition: `path` names the argument.

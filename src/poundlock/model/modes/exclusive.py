@@ -16,10 +16,10 @@ class Exclusive:
     """At most one active run.
 
     Args:
-        on_busy: "reject" the event, or "queue_single": one event may wait, the latest wins and the one it replaces
-            ends aborted.
-        key: payload path or function of the event; the rule then holds per key.
-        holds_slot_while_paused: whether a parked or delayed run keeps the others out.
+        on_busy: "reject" the event, or "queue_single": one event may wait; a newer one replaces it, and the replaced
+            one ends aborted.
+        key: payload path or function of the event; the rule then applies per key.
+        holds_slot_while_paused: whether a paused or delayed run keeps its slot.
     """
 
     name: ClassVar[str] = "exclusive"

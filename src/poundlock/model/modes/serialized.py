@@ -16,9 +16,9 @@ class Serialized:
     """One run at a time, strictly first in, first out.
 
     Args:
-        capacity: events that may wait; None for no limit. Beyond it they are dropped.
-        key: payload path or function of the event; the rule then holds per key.
-        holds_slot_while_paused: whether a parked or delayed run keeps the others waiting.
+        capacity: events that may wait; None means no limit. Further events are dropped.
+        key: payload path or function of the event; the rule then applies per key.
+        holds_slot_while_paused: whether a paused or delayed run keeps its slot.
     """
 
     name: ClassVar[str] = "serialized"

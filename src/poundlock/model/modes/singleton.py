@@ -1,4 +1,4 @@
-"""SingletonLoop: one long-lived run; a second event is dropped, told to it, or replaces it."""
+"""SingletonLoop: one long-lived run; a second event is dropped, signalled to it, or replaces it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class SingletonLoop:
 
     Args:
         on_busy: "drop" the event, "signal" its patch to the active run, or "replace" that run: it is aborted, and the
-            new one starts when its clean-up is done. Of several replacements that wait, the latest wins.
-        key: payload path or function of the event; the rule then holds per key.
-        holds_slot_while_paused: whether a parked or delayed run counts as active.
+            new one starts when its clean-up is done. Of several replacements that wait, only the latest starts.
+        key: payload path or function of the event; the rule then applies per key.
+        holds_slot_while_paused: whether a paused or delayed run keeps its slot.
     """
 
     name: ClassVar[str] = "singleton"

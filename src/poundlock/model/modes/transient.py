@@ -1,4 +1,4 @@
-"""Transient: many at once, then a bounded queue, then drop."""
+"""Transient: many runs at the same time, then a bounded queue, then drop."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _QUEUE = Queue()
 @documented
 @dataclass(frozen=True, slots=True)
 class Transient:
-    """Up to `concurrency` runs at once; then a FIFO queue of up to `capacity`; then the event is dropped.
+    """Up to `concurrency` runs at the same time; then a FIFO queue of up to `capacity`; then the event is dropped.
 
     Args:
         concurrency: runs that may hold a slot.
-        capacity: events that may wait; None for no limit.
-        key: payload path or function of the event; the rule then holds per key.
-        holds_slot_while_paused: whether a parked or delayed run keeps its slot.
+        capacity: events that may wait; None means no limit.
+        key: payload path or function of the event; the rule then applies per key.
+        holds_slot_while_paused: whether a paused or delayed run keeps its slot.
     """
 
     name: ClassVar[str] = "transient"
@@ -45,5 +45,5 @@ class Transient:
 
     @property
     def slots(self) -> int:
-        """How many runs may be active at once."""
+        """How many runs may be active at the same time."""
         return self.concurrency

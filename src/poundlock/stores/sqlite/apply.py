@@ -1,11 +1,11 @@
-"""Applying Changes inside a transaction of the writer.
+"""Apply Changes inside a transaction of the writer.
 
 House rules:
 
-1. `check` reads and answers; `write` writes and cannot refuse. So a refused change leaves nothing behind, and the
-   others in the batch go on. What can fail in `write` is the store or a bug: then the batch is rolled back.
+1. `check` reads and answers; `write` writes and cannot refuse. So a refused change has no effect, and the others in the
+   batch are not affected. Only the store or a bug can fail in `write`: then the batch is rolled back.
 2. The order of checks and writes is that of the memory store, which is the specification.
-3. What most commits hold goes another way, see `group`.
+3. The most common changes are written by `group`.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Transaction:
-    """One transaction of the writer: a cursor, and what its changes mean for the index.
+    """One transaction of the writer: a cursor, and the effects of its changes on the index.
 
     Args:
         cursor: on the writer's connection, inside BEGIN IMMEDIATE.
-        place: the last place given to a queued run.
-        armed: whether there may be waits at all; while not, nobody has to look for them.
-        loads: those stored before this transaction.
+        place: the last place in a queue that was assigned.
+        armed: whether there may be waits at all; if not, they are not looked up.
+        loads: the loads stored before this transaction.
 
     Attributes:
-        effects: what the changes mean for the index. Loads are written from here, once each, when all is applied.
-        before: likewise, of the changes that are settled already while each is applied alone.
+        effects: the effects on the index. Loads are written from here, once each, after all changes.
+        before: the effects of the earlier changes, while each change is applied alone.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Transaction:
 
     # --------------------------------------------------------------------------------------------------- checks
     def check(self, changes: Changes) -> PoundlockError | None:
-        """Return why the changes do not apply as things stand, or None if they do."""
+        """Return why the changes do not apply now, or None if they do."""
         for create in changes.creates:
             run_id = create.identity.run_id
             if self.execute(sql.RUN_EXISTS, (run_id,)).fetchone():
@@ -91,7 +91,7 @@ class Transaction:
         if taken:
             return keys_taken(taken)
         for change in changes.loads:
-            if not self.stands(change):
+            if not self.is_current(change):
                 return load_moved(change.workflow_id)
         for delivery in changes.deliveries:
             if armed_anew(delivery, self.execute(sql.WAIT_PHASES, (delivery.run_id,))):
@@ -105,7 +105,7 @@ class Transaction:
         return None
 
     def taken(self, changes: Changes) -> dict[str, Remember]:
-        """Return what stands where the changes want to remember something, by scope."""
+        """Return what is already stored under keys that the changes want to store, by scope."""
         taken = {}
         for key in changes.remember:
             row = self.execute(sql.REMEMBERED, key[:3]).fetchone()
@@ -173,7 +173,7 @@ class Transaction:
             self.replace_waits({run_id: waits})
 
     def follow(self, move: RunMove) -> None:
-        """Write what a move changes besides the run's own row, its log and its waits."""
+        """Write what a move changes besides the run's row, its log and its waits."""
         run_id = move.run_id
         if move.snapshot is not None:
             self.execute(sql.PUT_SNAPSHOT, (move.snapshot, run_id))
@@ -185,7 +185,7 @@ class Transaction:
                 self.execute(sql.DELETE_MESSAGE, (run_id, seq))
 
     def replace_waits(self, sets: Mapping[str, Sequence[WaitRow]]) -> None:
-        """Replace the armed waits of several runs; keys that stay are not touched."""
+        """Replace the armed waits of several runs; keys that stay are not written."""
         old: dict[str, set[str]] = {}
         if self.armed:
             for size, run_ids in portions(list(sets)):
@@ -212,7 +212,7 @@ class Transaction:
         self.many(sql.insert_keys, sql.KEY_WIDTH, come)
 
     def many(self, statement: Callable[[int], str], width: int, values: list[Any]) -> None:
-        """Execute a statement for many rows, whose values stand one after another."""
+        """Execute a statement for many rows, whose values are in one flat list."""
         for size, portion in portions(values, width):
             self.execute(statement(size), portion)
 
@@ -228,11 +228,11 @@ class Transaction:
         return known is not None and known[0].left(release.run_id, release.slots, queued=release.queued)[1] > 0
 
     def release(self, release: Release, now: float) -> list[str]:
-        """Take a run out of its load and let queued runs take the slots that are free then; return which."""
+        """Remove a run from its load, give free slots to queued runs, and return those."""
         pair = (release.workflow_id, release.load_key)
         known = self.load_of(pair)
         if known is None:
-            return []  # nobody is active or queued
+            return []  # no run is active or queued
         loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
         promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, free)).fetchall()] if free else []
         for run_id in promoted:
@@ -243,19 +243,19 @@ class Transaction:
         return promoted
 
     def load_of(self, pair: Pair) -> tuple[Load, Token] | None:
-        """Return a load as it stands after all that was applied."""
+        """Return a load as it is after all applied changes."""
         for effects in (self.effects, self.before):
             if pair in effects.loads:
                 return effects.loads[pair]
         return self._loads.get(pair)
 
-    def stands(self, change: LoadChange) -> bool:
-        """Whether the load is still the one that was read."""
+    def is_current(self, change: LoadChange) -> bool:
+        """Whether the load is unchanged since it was read."""
         found = self.load_of((change.workflow_id, change.load_key))
         return (None if found is None else found[1]) == change.expect
 
     def occupy(self, run_id: str, workflow_id: str, load_key: str | None) -> None:
-        """Count a run that gave its slot back as active again; it may exceed what its mode allows."""
+        """Count a run that had released its slot as active again; this may exceed its mode's limit."""
         if load_key is None:
             return
         pair = (workflow_id, load_key)
@@ -263,7 +263,7 @@ class Transaction:
         self.effects.loads[pair] = (known.started(run_id), token.next())
 
     def finish(self) -> None:
-        """Write the loads and the shapes of waits as they are when all is applied."""
+        """Write the loads and the shapes of waits, after all changes."""
         idle: list[Any] = []
         busy: list[Any] = []
         for pair, stored in self.effects.loads.items():
@@ -278,7 +278,7 @@ class Transaction:
                 self.execute(sql.COUNT_SHAPE, (shape, uses))
 
     def take(self, run_id: str, owner: str | None, now: float, *, slot: bool, attempt: int = 0) -> None:
-        """Move an unowned run to its next owner, or to `ready` if nobody here can run it."""
+        """Give a run without an owner to its next owner, or make it `ready` if there is none."""
         status = RunStatus.READY if owner is None else RunStatus.RUNNING
         self.execute(sql.TAKE_RUN, (status.value, owner, 1 if slot else 0, attempt, now, run_id))
 

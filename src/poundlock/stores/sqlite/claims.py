@@ -1,4 +1,4 @@
-"""Claiming: taking over runs that are ready or due, inside a transaction of the writer."""
+"""Claim runs that are ready or due, inside a transaction of the writer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poundlock.stores.sqlite.apply import Transaction
 def claim(transaction: Transaction, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
     """Take over up to `limit` runs: by priority, then due time, then id.
 
-    A run that cannot be read stands in nobody's way; its error is raised when there is nothing else to claim.
+    A run that cannot be read does not block others; its error is raised when there is no other run to claim.
     """
     claims: list[Claim] = []
     unreadable: dict[str, PoundlockError] = {}

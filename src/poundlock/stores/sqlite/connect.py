@@ -1,4 +1,4 @@
-"""Connections: how this package opens the file, and nothing else.
+"""Connections: how this package opens the file.
 
 House rules: a connection is used by one thread. Only the writer's checkpoints the write-ahead log: SQLite versions
 before 3.51.3 may lose a commit when one connection restarts the log while another checkpoints it.
@@ -16,17 +16,17 @@ from poundlock.stores.sqlite.reads import lowercase
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 BUSY_SECONDS: Final = 5.0
-"""How long to wait for another program, such as a browser of SQLite files, that holds the file's write lock."""
+"""How long to wait for another program, such as a SQLite browser, that holds the file's write lock."""
 
 _CHECKPOINT_PAGES: Final = 4000  # 16 MB: a page that changes often is copied once, not once per thousand pages
 LOG_LIMIT: Final = 64 << 20
-"""Bytes that the write-ahead log may have; one that reads made grow is cut back to this."""
+"""Maximum bytes of the write-ahead log; a log that has grown because of reads is truncated to this."""
 
 
 def create_private(path: str) -> bool:
-    """Create the file readable by its owner alone, if there is none; SQLite gives its side files the same mode.
+    """Create the file, readable only by its owner, if it does not exist; SQLite gives its side files the same mode.
 
-    Safe although nobody but SQLite may open an existing database: it is created here or not opened at all.
+    Only SQLite may open an existing database; this call creates a new file or opens none.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
@@ -40,19 +40,19 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
         f"{Path(path).absolute().as_uri()}?mode={mode}",
         uri=True,
         timeout=BUSY_SECONDS,
-        isolation_level=None,  # transactions begin and end where we say so
+        isolation_level=None,  # we begin and end transactions ourselves
         check_same_thread=False,  # opened and closed by the thread that uses it, except after a crash of that thread
         cached_statements=256,
     )
 
 
 def connect_writer(path: str) -> sqlite3.Connection:
-    """Return the one connection that writes; nothing is changed by opening it."""
+    """Return the only connection that writes; opening it changes nothing."""
     return _connect(path, "rw")
 
 
 def configure_writer(connection: sqlite3.Connection, synchronous: Synchronous) -> None:
-    """Set what the file and this connection need to be durable and fast."""
+    """Set the pragmas that make the file durable and fast."""
     execute = connection.execute
     execute("PRAGMA journal_mode = WAL")
     execute(f"PRAGMA synchronous = {synchronous}")
@@ -68,7 +68,7 @@ def wait_for_others(connection: sqlite3.Connection, seconds: float) -> None:
 
 
 def connect_reader(path: str) -> sqlite3.Connection:
-    """Return a connection that can only read."""
+    """Return a read-only connection."""
     connection = _connect(path, "ro")
     try:
         connection.execute("PRAGMA query_only = ON")
@@ -76,6 +76,6 @@ def connect_reader(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.create_function("lowercase", 1, lowercase, deterministic=True)
     except BaseException:
-        connection.close()  # what is no database is only noticed here
+        connection.close()  # only here SQLite notices that the file is not a database
         raise
     return connection

@@ -1,7 +1,7 @@
-"""What SQLite's errors mean to whoever uses the store.
+"""Translate SQLite's errors into errors of the port.
 
-House rule: every sentence ends with what to do next. `poisons` tells the failures after which nobody can know what the
-file holds: the connection must not be used again.
+House rule: every message ends with what to do next. `poisons` finds the failures after which the content of the file is
+unknown: the connection must not be used again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _STORE = {
 
 
 class FileGone(sqlite3.OperationalError):
-    """The path does not lead to the file any more that was opened under it. Not SQLite's error, but used as one."""
+    """The path no longer leads to the opened file. Not an error of SQLite, but handled like one."""
 
 
 def _code(error: BaseException) -> int:
@@ -40,12 +40,12 @@ def _code(error: BaseException) -> int:
 
 
 def of_the_store(error: BaseException) -> bool:
-    """Whether it is the store that failed, and not one statement with its values."""
+    """Whether the store failed, and not one statement with its values."""
     return isinstance(error, FileGone) or (isinstance(error, sqlite3.Error) and _code(error) & 0xFF in _STORE)
 
 
 def poisons(error: BaseException) -> bool:
-    """Whether after this error the connection may hold what the disk does not.
+    """Whether after this error the connection may have data that is not on the disk.
 
     A failed sync may have dropped the pages it failed on, and a later sync then succeeds without them.
     """
@@ -56,11 +56,11 @@ def poisons(error: BaseException) -> bool:
 
 
 def translate(error: sqlite3.Error, path: str) -> PoundlockError:
-    """Return the error of the port for one of SQLite's; a new one each time, because each waiter raises its own."""
+    """Return the port's error for an error of SQLite; a new object each time, because each waiter raises its own."""
     if isinstance(error, FileGone):
         return StoreUnavailable(
-            f"{error} while the store was open: what is written to it would be lost, so nothing is acknowledged any "
-            f"more; stop this runtime, put the file back (with its -wal) or restore a backup, and start again",
+            f"{error} while the store was open: further writes would be lost, so no commit is acknowledged any more; "
+            f"stop this runtime, put the file back (with its -wal) or restore a backup, and start again",
             store=path,
         )
     code, name = _code(error), getattr(error, "sqlite_errorname", None) or type(error).__name__
@@ -90,8 +90,8 @@ def translate(error: sqlite3.Error, path: str) -> PoundlockError:
 
 
 def damaged(path: str, why: str) -> StoreCorrupt:
-    """Return the error for a file that is damaged or no store."""
+    """Return the error for a file that is damaged or not a store."""
     return StoreCorrupt(
-        f"'{path}' is damaged or is no Poundlock store ({why}): restore it from a backup, or give another path",
+        f"'{path}' is damaged or is not a Poundlock store ({why}): restore it from a backup, or give another path",
         store=path,
     )

@@ -1,7 +1,7 @@
-"""Where reads make way for the writer when the write-ahead log has to begin anew.
+"""A pause of all reads, so that the writer can restart the write-ahead log.
 
-SQLite begins its log anew only while nobody reads from it, so reads that never pause make it grow without end. Then
-the writer asks for a pause: reads that would begin wait a moment, those under way finish, and no commit waits for them.
+SQLite restarts its log only while no connection reads from it, so reads without a pause let it grow without limit. Then
+the writer requests a pause: new reads wait a moment, running ones finish, and no commit waits for them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final
 
 
 class Gate:
-    """Passed by every read of this process; asked to close by the writer."""
+    """Every read of this process passes it; the writer closes it."""
 
     PATIENCE: Final = 0.25
-    """Seconds a read waits at most: if there is nothing to write, the log does not grow either."""
+    """Maximum seconds a read waits: without writes the log does not grow either."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -24,11 +24,11 @@ class Gate:
 
     @property
     def empty(self) -> bool:
-        """Whether no read is under way."""
+        """Whether no read is running."""
         return self._inside == 0
 
     def close(self) -> None:
-        """Ask for a pause."""
+        """Request a pause."""
         self._passed.clear()
         self.wanted = True
 

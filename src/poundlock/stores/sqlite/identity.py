@@ -1,8 +1,8 @@
 """Whether a path still leads to the file that was opened under it.
 
-A file that is deleted, moved or replaced stays readable and writable for whoever has it open; what is written to it is
-gone with the last who closes it. While it is open its inode is not given to another file, so comparing is enough. A
-file whose content is overwritten in place keeps its identity, and is not noticed here.
+A process that has a file open can still read and write it after it was deleted, moved or replaced; the data is lost
+when the last process closes it. While it is open no other file gets its inode, so a comparison is enough. A file whose
+content is overwritten in place keeps its identity, and is not detected here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Watched:
     """The database file and its write-ahead log, as they were when they were opened.
 
     Args:
-        path: of the database file.
-        log: whether the log is looked at as well; for readers it comes and goes with whoever writes.
+        path: path of the database file.
+        log: whether to watch the log as well; for readers the log comes and goes with the writer.
     """
 
     __slots__ = ("_known",)
@@ -29,10 +29,10 @@ class Watched:
         self._known = [(name, known) for name in names if (known := _identity(name)) is not None]
 
     def check(self) -> None:
-        """Look whether both are still there.
+        """Check that both still exist.
 
         Raises:
-            FileGone: one is not, or is another file.
+            FileGone: one does not, or is another file.
         """
         for name, known in self._known:
             try:
@@ -40,7 +40,7 @@ class Watched:
             except FileNotFoundError:
                 raise FileGone(f"'{name}' was deleted or moved") from None
             except OSError:
-                continue  # whatever is wrong now, SQLite will meet it too
+                continue  # SQLite will report this error itself
             if (found.st_dev, found.st_ino) != known:
                 raise FileGone(f"'{name}' was replaced by another file")
 

@@ -1,8 +1,8 @@
-"""What a process keeps in memory of its store: only what follows from committed rows, and only as much as is active.
+"""The part of a store that a process keeps in memory: derived from committed rows, and only for active runs.
 
-House rules: `Index` is read and changed on the event loop alone; the writer's thread hands it `Effects`, which are
-applied when the batch they belong to is acknowledged. Waits themselves are not mirrored: ten thousand parked runs
-leave a handful of shapes here.
+House rules: `Index` is read and changed only on the event loop; the writer's thread passes it `Effects`, which are
+applied when their batch is acknowledged. Waits themselves are not copied: ten thousand paused runs need only a few
+shapes here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Pair = tuple[str, str]
 
 
 class Effects:
-    """What the changes of one transaction mean for the index.
+    """The changes of the index by one transaction.
 
     Attributes:
         loads: the loads that changed; None for one that is idle now.
-        shapes: by how much the uses of each shape of wait keys grew.
+        shapes: the change in the number of uses of each shape of wait keys.
     """
 
     __slots__ = ("loads", "shapes")
@@ -30,11 +30,11 @@ class Effects:
         self.shapes: dict[str, int] = {}
 
     def count(self, shape: str, uses: int) -> None:
-        """Note that `uses` more keys of this shape are in use."""
+        """Count `uses` more keys of this shape."""
         self.shapes[shape] = self.shapes.get(shape, 0) + uses
 
     def merge(self, later: Effects) -> None:
-        """Add what came after."""
+        """Add later effects."""
         self.loads.update(later.loads)
         for shape, uses in later.shapes.items():
             self.count(shape, uses)
@@ -45,7 +45,7 @@ class Index:
 
     Args:
         loads: as stored when the store was opened.
-        shapes: likewise, with the number of their uses.
+        shapes: also, with the number of their uses.
     """
 
     def __init__(self, loads: Iterable[tuple[Pair, tuple[Load, Token]]], shapes: Iterable[tuple[str, int]]) -> None:
@@ -53,7 +53,7 @@ class Index:
         self.shapes = dict(shapes)
 
     def apply(self, effects: Effects) -> None:
-        """Take in what a transaction changed."""
+        """Apply the effects of a transaction."""
         for pair, stored in effects.loads.items():
             if stored is None:
                 self.loads.pop(pair, None)

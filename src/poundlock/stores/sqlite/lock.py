@@ -1,8 +1,8 @@
-"""One runtime per file: a lock of the operating system's that dies with its owner.
+"""One runtime per file: an operating system lock that ends with its owner's process.
 
-House rules: the lock lies on a file of its own next to the database. Opening and closing the database file itself
-would drop the locks SQLite holds on it (a rule of POSIX). The lock file is opened once and never deleted while anybody
-could be using the store: whoever locked a deleted file would own nothing.
+House rules: the lock is on its own file next to the database, because opening and closing the database file itself
+would drop the locks SQLite holds on it (a rule of POSIX). The lock file is opened once and never deleted while a
+process could be using the store: a lock on a deleted file protects nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ else:
 
 
 class OwnerLock:
-    """Held from `acquire` to `release`, or until the process is gone.
+    """Held from `acquire` to `release`, or until the process ends.
 
     Args:
         path: the database file; the lock is `<path>.lock`.
@@ -45,10 +45,10 @@ class OwnerLock:
         self._made = False
 
     def acquire(self) -> None:
-        """Take the lock, at once or not at all.
+        """Take the lock without waiting.
 
         Raises:
-            StoreUnavailable: somebody has it, or the lock file cannot be made.
+            StoreUnavailable: another process has it, or the lock file cannot be created.
         """
         self._made = not os.path.exists(self._path)  # noqa: PTH110 - paths here are texts, as SQLite takes them
         try:
@@ -66,7 +66,7 @@ class OwnerLock:
             os.close(descriptor)
             raise refused from None
         self._descriptor = descriptor
-        with contextlib.suppress(OSError):  # on a full disk the owner stays unnamed, but it is the owner
+        with contextlib.suppress(OSError):  # on a full disk the pid is missing, but the lock is held
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(descriptor, str(os.getpid()).encode())
@@ -83,10 +83,10 @@ class OwnerLock:
         return StoreUnavailable(sentence, store=self._store, pid=pid)
 
     def release(self, *, leave_no_trace: bool = False) -> None:
-        """Let go; doing it twice does nothing.
+        """Release the lock; a second call does nothing.
 
         Args:
-            leave_no_trace: delete the lock file if this lock made it, because nothing was opened after all.
+            leave_no_trace: delete the lock file if this lock created it, because the store was not opened.
         """
         if self._descriptor is None:
             return

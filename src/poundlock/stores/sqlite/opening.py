@@ -1,4 +1,4 @@
-"""Opening a store's file: look first, touch then, and leave nothing behind where it cannot be opened."""
+"""Open a store's file: inspect first, change afterwards, and remove new files if opening fails."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _OLDEST = (3, 37)  # the first with STRICT tables
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file that was opened to be written.
+    """A file that was opened for writing.
 
     Attributes:
-        path: of the file itself, whatever name it was opened by.
+        path: the real path of the file.
         lock: keeps other runtimes out until it is released.
-        connection: the one that writes.
-        store_id: what the file calls itself.
+        connection: the connection that writes.
+        store_id: the id of the data.
         index: what is active in it.
-        before: (time, bytes) of the opening before this one; None if this is the first.
+        before: (time, bytes) of the previous opening; None if this is the first.
     """
 
     path: str
@@ -48,13 +48,13 @@ class Opened:
     before: tuple[float, int] | None
 
     def abandon(self) -> None:
-        """Let go of a file nobody waits for any more."""
+        """Close a file whose opener was cancelled."""
         self.connection.close()
         self.lock.release()
 
 
 def open_owned(path: str, synchronous: Synchronous, now: float) -> Opened:
-    """Open the file as its one owner, give the runs of its former owners back, and note its size at this time.
+    """Open the file as its only owner, release the runs of former owners, and record its current size.
 
     Raises:
         StoreUnavailable, StoreCorrupt, StoreTooNew, UnknownCodec, StoreFull: nothing was changed.
@@ -85,14 +85,14 @@ def open_owned(path: str, synchronous: Synchronous, now: float) -> Opened:
         lock.release(leave_no_trace=True)
         if isinstance(error, PoundlockError):
             raise
-        raise _told(error, path) from error
+        raise _port_error(error, path) from error
 
 
 def open_readonly(path: str) -> tuple[str, str]:
-    """Check that the file can be read; return its real path and what it calls itself. Nothing is changed.
+    """Check that the file can be read; return its real path and its store id. Nothing is changed.
 
     Raises:
-        StoreUnavailable, StoreCorrupt, StoreTooNew, UnknownCodec: it cannot.
+        StoreUnavailable, StoreCorrupt, StoreTooNew, UnknownCodec: it cannot be read.
     """
     path = _real(path)
     if not os.path.exists(path):  # noqa: PTH110 - as above
@@ -116,9 +116,9 @@ def open_readonly(path: str) -> tuple[str, str]:
 
 @contextmanager
 def looking_at(path: str) -> Iterator[sqlite3.Connection]:
-    """Give a connection that cannot write, so that the file stays as it is.
+    """Yield a read-only connection, so that the file is unchanged.
 
-    One that can would move the log into the file when it is closed, also in somebody else's database.
+    A connection that can write would move the log into the file when it is closed, even in another program's database.
     """
     try:
         with closing(connect_reader(path)) as connection:
@@ -128,10 +128,10 @@ def looking_at(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def tidy(path: str) -> None:
-    """Take away the empty side files that a connection leaves behind which cannot write.
+    """Remove the empty side files that a read-only connection leaves.
 
-    SQLite does that itself when one that can is closed and nobody else has the file open; a log that holds anything is
-    left alone.
+    SQLite removes them when a connection that can write is closed and no other has the file open. A log that is not
+    empty is not touched.
     """
     with suppress(OSError, sqlite3.Error):
         if os.stat(f"{path}-wal").st_size == 0:  # noqa: PTH116 - as above
@@ -139,20 +139,20 @@ def tidy(path: str) -> None:
                 connection.execute("PRAGMA user_version").fetchone()
 
 
-def _told(error: BaseException, path: str) -> BaseException:
-    """Return the error of the port for what came in the way."""
+def _port_error(error: BaseException, path: str) -> BaseException:
+    """Return the port's error for an error during opening."""
     if isinstance(error, sqlite3.Error):
         return translate(error, path)
     if isinstance(error, OSError):
         return StoreUnavailable(
-            f"the store '{path}' cannot be made ({error.strerror}): give a path in a directory that can be written to",
+            f"the store '{path}' cannot be created ({error.strerror}): give a path in a writable directory",
             store=path,
         )
     return error
 
 
 def _real(path: str) -> str:
-    """Return the path all names of the file lead to, so that they lead to one lock as well.
+    """Return the real path of the file, so that all its names use the same lock.
 
     Raises:
         StoreUnavailable: there cannot be a store here.
@@ -164,7 +164,7 @@ def _real(path: str) -> str:
             store=path,
         )
     if path == ":memory:":
-        raise StoreUnavailable("':memory:' is no file: use the memory store, which is store=None", store=path)
+        raise StoreUnavailable("':memory:' is not a file: use the memory store, which is store=None", store=path)
     if not path or os.path.isdir(path):  # noqa: PTH112 - as above
         raise StoreUnavailable(f"'{path}' is a directory: give the path of a file in it", store=path)
     return os.path.realpath(path)
@@ -180,11 +180,11 @@ def size_of(path: str) -> int:
 
 
 def _recover(connection: sqlite3.Connection, opening: tuple[float, int]) -> tuple[Index, tuple[float, int] | None]:
-    """Give the runs of dead owners back and return what is active: work that grows with the latter only.
+    """Release the runs of dead owners and return the index. The cost depends only on what is active.
 
-    The time and size of this opening are noted; those of the one before are returned.
+    Records the time and size of this opening, and returns those of the previous one.
 
-    Whoever owned a run that is running is dead, also if it had the same name: the lock was free.
+    The owner of every running run is dead, even one of the same name, because the lock was free.
     """
     cursor = connection.cursor()
     cursor.execute("BEGIN IMMEDIATE")

@@ -1,14 +1,14 @@
-"""Clearing away what is kept for a time only, a bite at a time.
+"""Delete expired data in small steps ("bites").
 
 House rules:
 
-1. A bite looks at a bounded number of rows, in the order of their primary key, and goes on where the last one ended:
-   no index is kept for this, and no commit waits for more than a bite.
-2. A pass over all tables begins an hour after the last one began. So what has expired is soon gone, and a store in
-   which nothing expires is hardly ever looked at.
-3. Bites ride in transactions that are written anyway; only where nothing is written for a while they have their own.
-4. Where a pass stands is kept in memory, and in the file when that is closed: processes that never run for long get
-   through as well. Should a bite be rolled back, what it missed is found by the next pass.
+1. A bite reads a bounded number of rows, in the order of their primary key, and continues where the last one ended: it
+   needs no index, and no commit waits for more than one bite.
+2. A pass over all tables starts an hour after the start of the last one. So expired data is deleted soon, and a store
+   in which nothing expires costs almost nothing.
+3. Bites are part of transactions that are written anyway; only while nothing is written they have their own.
+4. The position of a pass is kept in memory, and saved in the file when it is closed, so that short-lived processes also
+   complete a pass. If a bite is rolled back, the next pass finds its rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from poundlock.stores.sqlite import sql
 PASS_EVERY: Final = 3600.0
 """Seconds between the beginnings of two passes."""
 
-_CANDIDATES: Final = 5000  # events looked for in the inboxes at once: memory for them, and a walk through those
+_CANDIDATES: Final = 5000  # events that one walk through the inboxes checks: a balance of memory and walks
 _META: Final = "pruning"
 
 _REMEMBERED: Final = """
@@ -35,7 +35,7 @@ WHERE (source, event_id, scope) > (:a, :b, :c) ORDER BY source, event_id, scope 
 """
 _FORGET: Final = "DELETE FROM remembered WHERE source = ? AND event_id = ? AND scope = ?"
 
-# While an event's id is remembered, what became of it can be asked.
+# While an event's key is stored, its receipt can be read.
 _RECEIPTS: Final = """
 SELECT source, event_id, time <= :now - :kept AND NOT EXISTS (
     SELECT 1 FROM remembered
@@ -54,7 +54,7 @@ SELECT run_id, seq, event_ref FROM inbox WHERE (run_id, seq) > (?, ?) ORDER BY r
 """
 _DROP_EVENT: Final = "DELETE FROM events WHERE ref = ?"
 
-# Table, what is asked of it, how a row of it is deleted, how wide its key is. Receipts come after what they rest on.
+# Table, its query, its delete statement, the width of its key. Receipts come after the keys they depend on.
 _WALKS: Final = (
     ("remembered", _REMEMBERED, _FORGET, 3),
     ("receipts", _RECEIPTS, _DROP_RECEIPT, 2),
@@ -62,18 +62,18 @@ _WALKS: Final = (
 )
 
 _Place = tuple[float, str, list[str]]
-"""When the last pass began, and the table and key it stands at; no table if it is done."""
+"""When the last pass started, and its current table and key; no table if it is done."""
 
 _Execute = Callable[..., sqlite3.Cursor]
 _Bite = tuple[_Execute, float, int]
-"""How to execute a statement, the time, and how many rows to look at."""
+"""A function that executes a statement, the time, and how many rows to read."""
 
 
 class Pruner:
-    """Where the pass stands; used in the writer's thread only.
+    """The current pass; used in the writer's thread only.
 
     Args:
-        connection: of a file with the current schema.
+        connection: to a file with the current schema.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -84,16 +84,16 @@ class Pruner:
             self._begin()
 
     def wants(self, now: float) -> bool:
-        """Whether there is something to look at: a pass is under way, or it is time for one."""
-        # A clock that was put back must not put the next pass off until it is there again.
+        """Whether there is work: a pass is in progress, or the next one is due."""
+        # A clock that was set back must not delay the next pass until it has caught up.
         return self._pass is not None or not 0 <= now - self._began < PASS_EVERY
 
     def due_in(self, now: float) -> float:
-        """Return after how many seconds there is something to look at."""
+        """Return after how many seconds there is work."""
         return 0.0 if self.wants(now) else self._began + PASS_EVERY - now
 
     def bite(self, execute: _Execute, now: float, rows: int) -> None:
-        """Look at about so many rows, inside a transaction, and delete those whose time is over."""
+        """Read about this many rows, inside a transaction, and delete the expired ones."""
         if self._pass is None:
             self._began = now
             self._begin()
@@ -106,7 +106,7 @@ class Pruner:
             self._position = []
 
     def save(self, connection: sqlite3.Connection) -> None:
-        """Note in the file where the pass stands."""
+        """Save the position of the pass in the file."""
         place = (self._began, self._table, self._position)
         if place != self._saved:
             connection.execute(sql.WRITE_META, (_META, dump(list(place))))
@@ -116,7 +116,7 @@ class Pruner:
         next(self._pass)
 
     def _walk(self) -> Generator[None, _Bite, None]:
-        """Go through the tables; takes a bite for each yield."""
+        """Walk through the tables; each yield ends a bite."""
         first, start = self._table, self._position
         execute, now, rows = yield
         for table, select, delete, width in _WALKS:
@@ -141,10 +141,10 @@ class Pruner:
         yield from self._walk_events((execute, now, max(rows, 1)))
 
     def _walk_events(self, bite: _Bite) -> Generator[None, _Bite, None]:
-        """Delete the events that were only ever in inboxes, and are in none any more.
+        """Delete the events that were only in inboxes, and are in none any more.
 
-        All that refers to such an event came with it, in one commit: one that is found in no inbox once is needed no
-        more. Looking each up would take an index of the inboxes by event, so they are gone through once for many.
+        All references to such an event were written with it, in one commit: an event that is in no inbox once is never
+        needed again. A look-up per event would need an index of the inboxes, so one walk checks many events.
         """
         last = LOOSE
         beyond = chr(ord(LOOSE) + 1)
@@ -169,7 +169,7 @@ class Pruner:
 
 
 def _read(connection: sqlite3.Connection) -> _Place:
-    """Return when the last pass began and where it stands; a note that says nothing begins anew."""
+    """Return the start and position of the last pass; without a valid record a new pass is due."""
     row = connection.execute(sql.READ_META, (_META,)).fetchone()
     try:
         began, table, position = load(row[0]) if row is not None else (float("-inf"), "", [])

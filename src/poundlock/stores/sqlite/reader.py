@@ -1,4 +1,4 @@
-"""Readers: a thread with a connection that can only read. Each read sees one moment of the file."""
+"""Readers: a thread with a read-only connection. Each read sees one consistent state of the file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Reader:
     """Performs reads; everything here runs in the reader's thread.
 
     Args:
-        path: the file; connected to at the first read, as many programs never list anything.
-        gate: where reads make way for the writer.
-        watched: tells whether it is still the file that was opened first.
+        path: the file; connected at the first read, because many programs never list anything.
+        gate: pauses reads for the writer.
+        watched: checks that this is still the file that was opened first.
     """
 
     def __init__(self, path: str, gate: Gate, watched: Watched) -> None:
@@ -32,7 +32,7 @@ class Reader:
         self._connection: sqlite3.Connection | None = None
 
     def perform(self, jobs: Sequence[Job]) -> None:
-        """Do a batch of reads, each in a transaction of its own: a short one hinders nobody."""
+        """Do a batch of reads, each in its own transaction: a short one does not block the log."""
         for job in jobs:
             with self._gate:
                 self._perform(job)
@@ -56,9 +56,9 @@ class Reader:
             job.answer = error
 
     def idle(self) -> None:
-        """Nothing is done unasked."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()

@@ -1,6 +1,6 @@
-"""Reading queries: plain functions on a cursor, each giving values of the model.
+"""Read queries: plain functions on a cursor that return values of the model.
 
-House rule: whoever calls has begun a transaction, so that all statements of one read see one moment.
+House rule: the caller has begun a transaction, so that all statements of one read see the same state.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
 
 
 def checkpoint(cursor: sqlite3.Cursor, run_id: str) -> Checkpoint | None:
-    """Return all that is needed to go on with a run."""
+    """Return all that is needed to continue a run."""
     found = record(cursor, run_id)
     if found is None:
         return None
@@ -99,7 +99,7 @@ def ready(cursor: sqlite3.Cursor, workflows: Collection[str], limit: int) -> lis
 
 
 def due(cursor: sqlite3.Cursor, workflows: Collection[str], now: float, limit: int) -> list[tuple[int, float, str]]:
-    """Return (priority, wake time, id) of the most urgent due runs, however many others are due or parked."""
+    """Return (priority, wake time, id) of the most urgent due runs; other paused runs do not change the cost."""
     known = dump(list(workflows))
     found: list[tuple[int, float, str]] = []
     for (priority,) in cursor.execute(sql.DUE_PRIORITIES).fetchall():
@@ -150,7 +150,7 @@ def find(cursor: sqlite3.Cursor, query: RunQuery) -> Page[RunRecord]:
 
 
 def _filters(query: RunQuery) -> tuple[str, dict[str, str | float]]:
-    """Return what a query asks for as SQL, beginning with AND, and the values bound in it."""
+    """Return a query's conditions as SQL, beginning with AND, and the values bound in it."""
     wanted: list[tuple[str, dict[str, str | float]]] = []
     if query.workflow is not None:
         wanted.append(("workflow_id = :workflow", {"workflow": query.workflow}))
@@ -173,5 +173,5 @@ def _filters(query: RunQuery) -> tuple[str, dict[str, str | float]]:
 
 
 def lowercase(text: str | None) -> str:
-    """Return a text as `find` compares it."""
+    """Return a text in the form that `find` compares."""
     return (text or "").lower()

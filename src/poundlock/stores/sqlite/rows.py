@@ -1,7 +1,7 @@
-"""Between values of the model and rows of the tables.
+"""Convert values of the model to rows of the tables, and back.
 
-House rules: positional tuples in the order of the statements in `sql.py`; nothing here touches a connection. What is
-bound is an exact str, int, float or None: sqlite3 takes a slow way for subclasses, enum members and bools included.
+House rules: positional tuples in the order of the statements in `sql.py`; no code here uses a connection. Bound values
+are exactly str, int, float or None: sqlite3 is slow for subclasses, including enum members and bools.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a store's file must look like: checked before anything is changed, made, and migrated.
+"""The schema of a store's file: checked before anything is changed, created, and migrated.
 
-House rules: a migration is never edited once released; a fresh file goes through all of them, so that a fresh schema
-and a migrated one cannot differ. `application_id` says that a file is ours, `user_version` which schema it has; both
-are readable without knowing any table.
+House rules: a released migration is never edited; a new file goes through all of them, so that a new schema and a
+migrated one cannot differ. `application_id` identifies a Poundlock file, `user_version` its schema; both can be read
+without knowing any table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def inspect(connection: sqlite3.Connection, path: str) -> int:
     """Return the version of the schema, 0 for an empty file; change nothing.
 
     Raises:
-        StoreCorrupt, StoreTooNew, UnknownCodec: this is no file to go on with.
+        StoreCorrupt, StoreTooNew, UnknownCodec: this file cannot be used.
     """
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -53,10 +53,10 @@ def inspect(connection: sqlite3.Connection, path: str) -> int:
 
 
 def read_meta(connection: sqlite3.Connection, path: str) -> dict[str, str]:
-    """Return what the file says of itself.
+    """Return the file's metadata.
 
     Raises:
-        StoreCorrupt: it says too little.
+        StoreCorrupt: it is incomplete.
     """
     try:
         meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
@@ -68,7 +68,7 @@ def read_meta(connection: sqlite3.Connection, path: str) -> dict[str, str]:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the current schema, all steps or none."""
+    """Migrate the file to the current schema, all steps or none."""
     from sqlite_utils import Database, Migrations  # heavy, and an up-to-date file does not need it
 
     steps = Migrations("poundlock")

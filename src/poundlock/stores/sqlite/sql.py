@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final
 
 LARGEST: Final = 64
-"""Rows in the largest statement. Beyond this nothing is gained, and each size has to be prepared once."""
+"""Rows in the largest statement. Larger ones are not faster, and each size has to be prepared once."""
 
 RUN_COLUMNS: Final = (
     "run_id, workflow_id, trigger_id, pipeline_id, definition_hash, key, load_key, priority, parent_id, lineage,"
@@ -23,8 +23,8 @@ RUN_COLUMNS: Final = (
 _INSERT_EVENTS: Final = "INSERT OR IGNORE INTO events (ref, type, source, id, time, subject, headers, data) VALUES "
 _INSERT_RUNS: Final = f"INSERT INTO runs ({RUN_COLUMNS}, place) VALUES "  # noqa: S608 - our own column names
 _INSERT_LOGS: Final = "INSERT INTO run_log (run_id, first_seq, size, text) VALUES "
-# A boundary leaves status, wake time and outcome alone, and with them every index: half the work of a move. It leaves
-# the visits alone as well, as those of a run that goes straight on.
+# A boundary does not change status, wake time and outcome, and so no index: half the work of a move. It does not change
+# the visits either, because the run visits its stages in order.
 CROSS_BOUNDARY: Final = """
 UPDATE runs
 SET version = version + 1, owner = ?, stage = ?, attempt = ?, slot = ?, updated_at = ?, log_seq = ifnull(?, log_seq)
@@ -85,7 +85,7 @@ INSERT OR REPLACE INTO remembered (source, event_id, scope, fingerprint, run_id,
 """
 _PUT_RECEIPTS: Final = "INSERT OR REPLACE INTO receipts (source, event_id, time, lines) VALUES {rows}"
 _INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run_id) VALUES {rows}"
-# Bare VALUES would make SQLite look at every key there is.
+# Bare VALUES would make SQLite read every key.
 _DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (SELECT column1, column2 FROM (VALUES {rows}))"
 
 _INBOX_SEQS: Final = "SELECT run_id, inbox_seq FROM runs WHERE run_id IN ({rows})"
@@ -127,7 +127,7 @@ def _rows(width: int, count: int) -> str:
 
 @cache
 def insert_events(count: int) -> str:
-    """Return the statement that stores `count` events; one that is there already stays as it is."""
+    """Return the statement that stores `count` events; one that exists already is unchanged."""
     return _INSERT_EVENTS + _rows(EVENT_WIDTH, count)
 
 
@@ -311,7 +311,7 @@ INSERT OR REPLACE INTO snapshots (run_id, log_seq, text) SELECT run_id, log_seq,
 LOG: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? AND first_seq > ? ORDER BY first_seq"
 LOG_END: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? ORDER BY first_seq DESC LIMIT ?"
 
-# The indexes are named because SQLite cannot know that few of the parked runs are due, and would look at all of them.
+# The indexes are named because SQLite cannot know that few of the paused runs are due, and would read all of them.
 # Due runs come in order of time for each priority; the priorities in use are found by stepping down the index.
 READY: Final = """
 SELECT priority, 0.0, run_id FROM runs INDEXED BY runs_ready

@@ -1,7 +1,7 @@
-"""SqliteStore: the port on a SQLite file. Each method hands its work to the thread that does it.
+"""SqliteStore: the port on a SQLite file. Each method passes its work to a thread.
 
-House rules: the event loop never touches the disk. Writes go through the one writer's thread; reads through readers'
-threads, or are answered from the index where every emitted event asks.
+House rules: the event loop never uses the disk. Writes go through the writer's thread; reads go through readers'
+threads, or are answered from the index where every emitted event needs them.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class SqliteStore:
     """Keeps everything in one SQLite file, owned by one runtime at a time.
 
     Args:
-        path: the file; made if there is none. Next to it lie its write-ahead log and its lock, `<path>.lock`.
-        synchronous: "FULL": what was acknowledged survives a power cut. "NORMAL": it survives a crash of the process,
-            but a power cut may take the last moments. "OFF": a power cut may damage the file.
-        readonly: only look, also while a runtime owns the file: no lock, no writes, and nobody's runs are given back.
-        clock: is told while work is under way; default: the clock of the runtime that opens it.
+        path: the file; created if it does not exist. Its write-ahead log and its lock, `<path>.lock`, are next to it.
+        synchronous: "FULL": acknowledged commits survive a power failure. "NORMAL": they survive a crash of the
+            process, but a power failure may lose the last ones. "OFF": a power failure may damage the file.
+        readonly: only read, also while a runtime owns the file: no lock, no writes, and no runs are released.
+        clock: its `busy` is called while work is in progress; default: the clock of the runtime that opens the store.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class SqliteStore:
         self._writing: Worker | None = None
         self._lookups: Worker | None = None
         self._lists: Worker | None = None
-        self._file = self.path  # in the end the real one, whatever name it was given
+        self._file = self.path  # the real path after opening
         self._refusal = f"the store '{self.path}' is not open: await open() first"
 
     # ------------------------------------------------------------------------------------------------ lifetime
     def adopt(self, clock: Clock) -> None:
-        """Read time from a runtime's clock, unless this store was given one, or is open."""
+        """Use a runtime's clock, unless this store was created with one, or is open."""
         if not self._has_own_clock and self._lookups is None:
             self._clock = clock
 
     async def open(self, worker: str) -> None:  # noqa: ARG002 - for stores that several workers share
-        """Take the file over, check or make its schema, and give the runs of dead owners back."""
+        """Lock the file, check or create its schema, and release the runs of dead owners."""
         if self._lookups is not None:
             raise StoreUnavailable(f"the store '{self.path}' is open already: use it as it is", store=self.path)
         gate = Gate()
@@ -104,7 +104,7 @@ class SqliteStore:
                 opened.connection, opened.index, self._file, gate, opened.index.apply, self._clock.now, watched
             )
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
-        # Lists that people ask for may take long; what runs and events ask for must not wait behind them.
+        # Lists for people may take long; reads for runs and events must not wait behind them.
         self._lookups = Worker("poundlock-lookups", Reader(self._file, gate, watched), self._clock)
         self._lists = Worker("poundlock-lists", Reader(self._file, gate, watched), self._clock)
         _open_stores.add(self)
@@ -116,7 +116,7 @@ class SqliteStore:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread goes on all the same; what it opens belongs to nobody then.
+            # The thread continues; what it opens then has no owner.
             opening.add_done_callback(_abandon)
             raise
         finally:
@@ -136,7 +136,7 @@ class SqliteStore:
             except asyncio.CancelledError as cancelled:
                 interrupted = cancelled
         if self._lock is not None:
-            self._lock.release()  # not before the writer has let go of the file
+            self._lock.release()  # not before the writer has closed the file
             self._lock = None
         elif workers[0] is not None:
             await asyncio.to_thread(tidy, self._file)
@@ -145,7 +145,7 @@ class SqliteStore:
 
     @property
     def size(self) -> int:
-        """Bytes of the file and its write-ahead log. Space that was given up is used again, so it hardly shrinks."""
+        """Bytes of the file and its write-ahead log. Free space is used again, so the file rarely becomes smaller."""
         return size_of(self._file)
 
     def _unavailable(self) -> StoreUnavailable:
@@ -160,12 +160,12 @@ class SqliteStore:
         return await writing.submit(changes)  # type: ignore[no-any-return]  # the answer to Changes is Committed
 
     async def written_behind(self) -> None:
-        """Wait for what is queued."""
+        """Wait for all queued jobs."""
         if self._writing is not None and not self._writing.idle:
             await self._writing.submit(None)
 
     async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
-        """Take over ready and due runs."""
+        """Claim ready and due runs."""
         if self._writing is None:
             raise self._unavailable()
         wanted = list(workflows)
@@ -187,14 +187,14 @@ class SqliteStore:
         return await self._lists.submit(read)  # type: ignore[no-any-return]  # what `read` returns
 
     async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
-        """Answer from the index; from the file if that belongs to somebody else."""
+        """Answer from the index; from the file if this store is read-only."""
         if self._writing is None:
             return await self._read(lambda cursor: reads.loads(cursor, pairs))
         loads = self._index.loads
         return [loads.get(pair, (_IDLE, None)) for pair in pairs]
 
     async def match_waits(self, event: Event) -> list[RunRecord]:
-        """Answer from the index that nobody waits for such an event, or look the waits up."""
+        """Look the waits up; if the index has no matching shape, answer without reading the file."""
         shapes = self._index.shapes if self._writing is not None else await self._read(reads.shapes)
         keys = event_keys(shapes, event) if shapes else ()
         return await self._read(lambda cursor: reads.under_keys(cursor, keys)) if keys else []
@@ -204,7 +204,7 @@ class SqliteStore:
         return await self._read(lambda cursor: reads.record(cursor, run_id))
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
-        """Return all that is needed to go on with a run."""
+        """Return all that is needed to continue a run."""
         return await self._read(lambda cursor: reads.checkpoint(cursor, run_id))
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
@@ -241,13 +241,13 @@ class SqliteStore:
 
     # ---------------------------------------------------------------------------------------------------- fork
     def _forked(self) -> None:
-        """Give up in a forked child: it has no threads, and SQLite's connections must not be used in two processes."""
+        """Disable the store in a forked child: it has no threads, and two processes must not share a connection."""
         self._refusal = f"the store '{self.path}' belongs to the process this one was forked from: open another there"
         # The connections are neither used nor closed here: they stay referenced by their performers.
         self._inherited = (self._writing, self._lookups, self._lists)
         self._writing = self._lookups = self._lists = None
         if self._lock is not None:
-            self._lock.release()  # a copy of the descriptor would keep the lock alive after its owner's death
+            self._lock.release()  # a copy of the descriptor would hold the lock after its owner has ended
             self._lock = None
 
 

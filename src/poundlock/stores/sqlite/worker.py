@@ -1,8 +1,8 @@
-"""A thread that does what the event loop must not wait for.
+"""A thread for work that would block the event loop.
 
-House rules: jobs are taken in order, all that are queued at once, and answered together in one call of the loop, which
-costs as much for a hundred jobs as for one. A waiter may be cancelled at any time: its job is done all the same, and
-nobody else notices. `Clock.busy` is told while anything is under way, so that a test clock does not jump meanwhile.
+House rules: jobs are taken in order, all queued ones together, and answered together in one call of the loop, which
+costs as much for a hundred jobs as for one. A waiter may be cancelled at any time: its job is still done, and others
+are not affected. `Clock.busy` is called while work is in progress, so that a test clock does not jump.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from poundlock.clock import Clock
 _STOP: Final = object()
 
 CALM: Final = 5.0
-"""Seconds without a job after which a performer may use its time for something else."""
+"""Seconds without a job after which `idle` of the performer is called."""
 
 
 class Job:
-    """Something to do, who waits for it, and in the end the answer: a value, or the exception to raise."""
+    """Some work, the future of its caller, and in the end the answer: a value, or the exception to raise."""
 
     __slots__ = ("answer", "future", "work")
 
@@ -34,25 +34,25 @@ class Job:
 
 
 class Performer(Protocol):
-    """What a worker's thread does; called in that thread only."""
+    """The work of a worker's thread; called in that thread only."""
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
-        """Do a batch, at least one, and set the answers; return what the loop calls before the waiters go on."""
+        """Do a batch of at least one job and set the answers; return a function for the loop, called before waiters."""
 
     def idle(self) -> float | None:
-        """Use a moment in which nothing is queued; return after how many such seconds to call it again, None: never."""
+        """Called while nothing is queued; return after how many such seconds to call it again; None means never."""
 
     def close(self) -> None:
-        """Let go of everything; nothing is performed after it."""
+        """Release all resources; nothing is performed afterwards."""
 
 
 class Worker:
     """One thread and its queue.
 
     Args:
-        name: of the thread.
+        name: name of the thread.
         performer: does the work.
-        clock: is told while work is under way.
+        clock: its `busy` is called while work is in progress.
     """
 
     def __init__(self, name: str, performer: Performer, clock: Clock) -> None:
@@ -67,7 +67,7 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether no work is in progress."""
         return not self._outstanding
 
     def submit(self, work: Any) -> asyncio.Future[Any]:
@@ -108,7 +108,7 @@ class Worker:
                 stop = jobs.pop()
             if jobs:
                 self._perform(jobs)
-        with contextlib.suppress(Exception):  # whoever stops has no use for what cannot be closed
+        with contextlib.suppress(Exception):  # the caller of `stop` cannot do anything about it
             self._performer.close()
         self._answer([stop], None)
 
@@ -116,13 +116,13 @@ class Worker:
         before: Callable[[], None] | None = None
         try:
             before = self._performer.perform(jobs)
-        except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it or wait forever
+        except Exception as error:  # noqa: BLE001 - without an answer the waiters would wait for ever
             for job in jobs:
                 job.answer = error
         self._answer(jobs, before)
 
     def _answer(self, jobs: list[Job], before: Callable[[], None] | None) -> None:
-        # A loop that was closed without closing the store has nobody left who waits.
+        # If the loop was closed without closing the store, there are no waiters left.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._acknowledge, jobs, before)
 

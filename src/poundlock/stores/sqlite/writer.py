@@ -1,12 +1,13 @@
-"""The writer: everything queued goes into one transaction and is acknowledged after one sync.
+"""The writer: all queued jobs go into one transaction and are acknowledged after one sync.
 
 House rules:
 
-1. Nothing is acknowledged before COMMIT has returned, and the path still leads to the file that was written.
-2. A batch is written as a whole. If a statement fails unexpectedly it is rolled back and repeated with a savepoint per
-   change, so that only the guilty one fails. Savepoints cost a fifth of the speed, so they are not the normal way.
-3. If the store itself fails, everybody in the batch is told, and nothing of it was written. After a full disk the
-   connection is as good as before; after a failed sync it is never used again.
+1. Nothing is acknowledged before COMMIT has returned, and only if the path still leads to the file that was written.
+2. A batch is written as a whole. If a statement fails unexpectedly, the batch is rolled back and repeated with a
+   savepoint per change, so that only the faulty one fails. Savepoints cost a fifth of the speed, so this is the
+   exception.
+3. If the store itself fails, all callers of the batch get the error, and nothing of it was written. After a full disk
+   the connection can still be used; after a failed sync it is never used again.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Writer:
 
     Args:
         connection: the only one that writes.
-        index: what is active in the file; this thread keeps a copy of its own, of what is committed.
-        path: of the file.
-        gate: passed by all reads of this process.
-        acknowledged: called on the event loop with the effects of a batch, before its waiters go on.
-        now: gives the time while nothing is written that says what time it is.
-        watched: tells whether the path still leads to the file.
+        index: what is active in the file; this thread keeps its own copy, of committed data.
+        path: path of the file.
+        gate: all reads of this process pass it.
+        acknowledged: called on the event loop with the effects of a batch, before its waiters continue.
+        now: returns the time when no written change has one.
+        watched: checks that the path still leads to the file.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Writer:
         self._armed = bool(connection.execute(sql.ANY_WAIT).fetchone()[0])
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
-        """Do a batch of jobs: Changes, operations, or None for somebody who only waits for what came before."""
+        """Do a batch of jobs: Changes, operations, or None for a caller that only waits for earlier jobs."""
         if self._broken is not None:
             self._fail(jobs, self._broken)
             return None
@@ -102,18 +103,18 @@ class Writer:
             if isinstance(job.answer, Committed):
                 self.commits += 1
                 job.work.committed = job.answer
-        self._restrain()
+        self._checkpoint_wal()
         return lambda: self._acknowledged(effects)
 
     def _write(self, jobs: Sequence[Job]) -> Effects:
         try:
             return self._transact(jobs, _together)
-        except Exception as error:  # whatever it was, only the guilty change may hear of it
+        except Exception as error:  # only the faulty change may get the error
             if not of_the_store(error):
                 return self._transact(jobs, _one_by_one)
             if not self._pruned or poisons(error):
                 raise
-            # What was cleared away beside them may be what the disk has no room for: they are tried without.
+            # The pruning in the same transaction may be what the disk has no space for: repeat without it.
             self._prune_after = self._batches + _WITHOUT
             return self._write(jobs)
 
@@ -143,14 +144,14 @@ class Writer:
         return transaction.effects
 
     def _prune_beside(self, jobs: Sequence[Job]) -> None:
-        """Clear a bit away in a transaction that is synced anyway."""
+        """Prune a little in a transaction that is synced anyway."""
         work = jobs[-1].work
         if type(work) is Changes and self._pruner.wants(work.now) and work.now and self._batches >= self._prune_after:
             self._pruned = True
             self._pruner.bite(self._cursor.execute, work.now, _BITE + _BITE_PER_JOB * len(jobs))
 
     def idle(self) -> float | None:
-        """Clear away what has expired while nobody wants anything else."""
+        """Prune while no job is queued."""
         if self._broken is not None:
             return None
         now = self._now()
@@ -185,8 +186,8 @@ class Writer:
         if self._connection.total_changes != before:
             self.syncs += 1
 
-    def _restrain(self) -> None:
-        """Begin the log anew if reads that never pause have kept SQLite from doing so by itself."""
+    def _checkpoint_wal(self) -> None:
+        """Restart the write-ahead log if reads without a pause have kept SQLite from doing that by itself."""
         self._batches += 1
         gate = self._gate
         if gate.wanted:
@@ -208,9 +209,9 @@ class Writer:
             job.answer = translate(error, self._path)
 
     def close(self) -> None:
-        """Move what the log holds into the database file and let go of it."""
+        """Move the content of the log into the database file and close the connection."""
         if self._broken is None:
-            # Not being able to is no loss: the log is read when the file is opened again.
+            # A failure here loses nothing: the log is read when the file is opened again.
             with contextlib.suppress(sqlite3.Error):
                 self._pruner.save(self._connection)
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -218,7 +219,7 @@ class Writer:
 
 
 def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
-    """Apply all jobs, in order as far as it can be told from outside: boundaries of different runs wait for the end."""
+    """Apply all jobs, in an order that looks sequential from outside: boundaries of different runs are written last."""
     group = Group(transaction)
     for job in jobs:
         work = job.work
@@ -228,7 +229,7 @@ def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
             if group.fits(work):
                 group.add(job)
             else:
-                # Who is promoted is read from rows, and a run in the group may be leaving the queue.
+                # Promotion reads rows, and a run in the group may be leaving the queue.
                 if work.releases and not group.flush():
                     raise _Repeat
                 job.answer = transaction.check(work) or transaction.write(work)

@@ -1,11 +1,11 @@
-"""Building in passing: the short cut for what is most common.
+"""The fast path: builds the most common artifacts with a tenth of the work.
 
-A plain artifact, that is a function, class or generator whose parameters are plain artifacts of the same set or built
-already above, needs little of what the rest of this room is about: it cannot wait, cannot be joined, and asks for
-nothing but what its signature says. In a container where nobody listens, overrides or invalidates it is built here with
-a tenth of the work. Unless it owes a clean-up, it gets a slot only when somebody wants one (`Node.slot`).
+A plain artifact is a function, class or generator whose parameters are plain artifacts of the same set, or are built
+already in a parent. It cannot wait, cannot be joined, and depends only on what its signature says. In a container
+without listeners, overrides and invalidations it is built here. Unless it has a clean-up, its slot is created only when
+something needs the slot (`Node.slot`).
 
-House rule: in doubt, return None; the long way is always right.
+House rule: in doubt, return None; the general path is always correct.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from poundlock.artifacts.node import BUILDING, READY, Node, Slot
 from poundlock.artifacts.templates import Plain
 
 
-def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> Any:
-    """Return a new instance of a plain artifact of this very node, or None if this is not the way to it.
+def build_fast(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> Any:
+    """Return a new instance of a plain artifact of this node, or None if the general path has to build it.
 
     Args:
-        node: a calm one.
+        node: a node that is calm.
         plain: what to build.
-        way: who asked for it, the first asker first.
+        way: the chain of requesters, the first one first.
 
     Raises:
         PoundlockError: the factory failed.
@@ -42,7 +42,7 @@ def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> A
     if kept:
         if name in node.slots:
             return None
-        node.slots[name] = None  # stays, for "built without a slot"; until then it gives a circle away
+        node.slots[name] = None  # means "built without a slot"; while building, it reveals a cycle
     slot: Slot | None = None
     instance: Any
     try:
@@ -56,7 +56,7 @@ def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> A
                 else:
                     instance = node.warm.get(inner.name)
                     if instance is None:
-                        instance = build_in_passing(node, inner, (*way, plain))
+                        instance = build_fast(node, inner, (*way, plain))
                 if instance is None:
                     if kept:
                         del node.slots[name]
@@ -74,7 +74,7 @@ def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> A
     except BaseException as error:
         failed = _slot_on(node, plain, way)
         if kept:
-            node.slots[name] = failed  # stays empty, with the error
+            node.slots[name] = failed  # empty, with the error
         failed.cleanups = slot.cleanups if slot is not None else None
         failure = fail(failed, error, node.clock.monotonic())
         discard_soon(failed)
@@ -82,14 +82,14 @@ def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> A
             raise
         raise failure from error
     if may_await and hasattr(instance, "__await__"):
-        return _leave_to_the_long_way(node, plain, way, instance)
+        return _leave_to_general_path(node, plain, way, instance)
     if slot is not None:
         slot.status = READY
         slot.instance = instance
         slot.builds = 1
         node.builds += 1
         node.slots[name] = slot
-        node.owe(slot)
+        node.add_pending(slot)
     if kept:
         node.warm[name] = instance
         if key is not name:
@@ -98,7 +98,7 @@ def build_in_passing(node: Node, plain: Plain, way: tuple[Plain, ...] = ()) -> A
 
 
 def _built_above(node: Node, key: Key) -> tuple[Any, bool]:
-    """Return the instance that a key has above this node, if it is built, and whether anybody up there has the key."""
+    """Return the built instance of a key in the parents, or None, and whether a parent has the key."""
     for parent in node.parents:
         found = parent.find(key)
         if found is not None:
@@ -110,23 +110,23 @@ def _built_above(node: Node, key: Key) -> tuple[Any, bool]:
     return None, False
 
 
-def _leave_to_the_long_way(node: Node, plain: Plain, way: tuple[Plain, ...], awaitable: Any) -> None:
-    """The factory looked synchronous and gave an awaitable: remember that, and keep it for whoever can wait for it."""
+def _leave_to_general_path(node: Node, plain: Plain, way: tuple[Plain, ...], awaitable: Any) -> None:
+    """The factory looked synchronous but returned an awaitable: note that, and keep it for the general path."""
     plain.recipe.at_once = False
     node.templates.replan()
     if plain.kept:
         slot = node.slots[plain.name] = _slot_on(node, plain, way)
         slot.awaitable = awaitable
     elif asyncio.iscoroutine(awaitable):
-        awaitable.close()  # a transient is asked for anew; its coroutine has not begun
+        awaitable.close()  # a transient is requested again; its coroutine has not started
 
 
 def _slot_on(node: Node, plain: Plain, way: tuple[Plain, ...]) -> Slot:
-    """Return the slot the long way would have used, with the chain of who asked for whom."""
-    asker: Slot | Node = node
+    """Return the slot that the general path would have used, with the chain of requesters."""
+    requester: Slot | Node = node
     for each in (*way, plain):
         slot = Slot(node, each.recipe, each.name if each.kept else None, None)
         slot.status = BUILDING
-        slot.asker = asker
-        asker = slot
+        slot.requester = requester
+        requester = slot
     return slot
