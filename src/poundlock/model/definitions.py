@@ -7,7 +7,7 @@ Faults are not raised one by one here; `validation.py` collects all of them when
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -21,6 +21,13 @@ DEFAULT_VISIT_LIMIT: Final = 10_000
 
 Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
 """What is merged into the state: a mapping, or a function of the event that gives one, or None for nothing."""
+
+
+def several(given: Any) -> tuple[Any, ...]:
+    """Return what was given as parts: none for None, and what is no collection as one part; it is checked later."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, Iterable) else (given,)
 
 
 # --------------------------------------------------------------------------------------------- instructions
@@ -155,7 +162,7 @@ class Stage:
     conflict: Literal["last", "error"] = field(default="last", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "steps", several(self.steps))
 
 
 @documented
@@ -168,7 +175,7 @@ class Pipeline:
     label: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "stages", several(self.stages))
 
 
 # ------------------------------------------------------------------------------------------------- workflows

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 from poundlock.callables import called_name
 from poundlock.errors import AlreadyRegistered, InvalidDefinition, suggest
 from poundlock.guard import repr_of
+from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
@@ -23,10 +24,11 @@ from poundlock.model.definitions import (
     Trigger,
     Wait,
     WorkflowDefinition,
+    several,
 )
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
-from poundlock.model.validation import Fault, faults_of, refuse
+from poundlock.model.validation import faults_of, refuse
 from poundlock.pipeline.assembling import no_steps, structure_hash
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,13 +75,13 @@ class Workflow:
         self.label = label
         self.state = state
         self.mode = mode
-        self.env = dict(env or {})
-        self.requires_env = (requires_env,) if isinstance(requires_env, str) else tuple(requires_env)
+        self.env = _mapping("env", env, "names to values")
+        self.requires_env = (requires_env,) if isinstance(requires_env, str) else several(requires_env)
         self.visit_limit = visit_limit
-        self.services = list(services)
-        self._triggers: dict[str, Trigger] = dict(triggers or {})
+        self.services: list[Service] = list(several(services))
+        self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
-        self._pipelines: list[Pipeline] = list(given)
+        self._pipelines: list[Pipeline] = list(several(given))
         self._stages: dict[str, dict[str, Any]] = {}
         self._routes: dict[str, Callable[..., Any]] = {}
         self._triggered: list[tuple[str, Callable[..., Any]]] = []
@@ -326,7 +328,7 @@ class Workflow:
             services=tuple(self.services),
             env=dict(self.env),
             state=self.state,
-            mode=self.mode or Transient(),
+            mode=Transient() if self.mode is None else self.mode,
             requires_env=self.requires_env,
             visit_limit=self.visit_limit,
             hash="",
@@ -349,6 +351,12 @@ class Workflow:
 
     def __repr__(self) -> str:
         return f"Workflow({self.id!r})"
+
+
+def _mapping(name: str, given: Any, what: str) -> dict[Any, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidDefinition(f"{name}={repr_of(given, 60)}: give a mapping of {what}", path=name)
+    return dict(given or {})
 
 
 def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:

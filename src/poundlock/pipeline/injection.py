@@ -24,9 +24,9 @@ from poundlock.callables import (
 )
 from poundlock.errors import suggest
 from poundlock.guard import repr_of
+from poundlock.model.checks import Fault
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
-from poundlock.model.validation import Fault
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.fields import Field, exactly, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter

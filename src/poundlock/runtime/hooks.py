@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.callables import annotations_of, parameters_of, runs_later
 from poundlock.clock import Clock
-from poundlock.guard import name_blocking
+from poundlock.guard import name_blocking, repr_of
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.injection import Injector
 
@@ -105,7 +105,7 @@ def bind_hooks(hooks: Hooks, injector: Injector, service_fault: _Fault) -> Bound
 
 def _bind(name: str, function: Any, injector: Injector, service_fault: _Fault) -> BoundHook:
     if not callable(function):
-        injector.fault(name, f"{function!r:.60} is no function")
+        injector.fault(name, f"{repr_of(function, 60)} is no function")
         return BoundHook(function)
     if runs_later(function):
         injector.fault(name, "is a generator function or context manager, so nothing of it would run")

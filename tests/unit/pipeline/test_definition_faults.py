@@ -24,6 +24,7 @@ from poundlock import (
     Stage,
     StateRef,
     Step,
+    Terminate,
     Trigger,
     Use,
     Wait,
@@ -606,3 +607,14 @@ async def test_a_mode_that_is_none_is_found_with_the_rest():
 def test_one_required_variable_may_be_a_text():
     """A text is one variable, not one per letter."""
     assert flow(stage(), requires_env="TOKEN").definition.requires_env == ("TOKEN",)
+
+
+async def test_a_stage_that_only_a_step_leads_to_is_reachable(runtime):
+    """A step may return an instruction, so behind a stage without a router any stage may come."""
+
+    async def decides(ok: bool):
+        return Jump("far") if ok else None
+
+    rt = await runtime(flow(Stage("one", [Step("s", decides)]), Stage("near", router=Terminate("near")), stage("far")))
+    assert (await rt.run("wf", ok=False)).result == "near"
+    assert (await rt.timeline((await rt.run("wf", ok=True)).run_id)).path() == ["one", "far"]

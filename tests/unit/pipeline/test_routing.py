@@ -162,7 +162,7 @@ async def test_two_routing_steps_are_one_too_many(runtime):
         (lambda: 7, "return an instruction, a stage id or None"),
         (lambda: 1 / 0, "division by zero"),
         (lambda: Terminate({1, 2}), "cannot be stored"),
-        (Delay, "either seconds or until"),
+        (lambda: Delay(None), "either seconds or until"),
         (lambda: Delay("soon"), "no duration"),
         (lambda: Pause(Wait([])), "at least one event"),
     ],
