@@ -8,12 +8,12 @@ event all the same, and an event is always true.
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from poundlock.callables import (
     annotations_of,
+    bare,
     is_coroutine_function,
     is_unresolved,
     parameters_of,
@@ -85,18 +85,20 @@ def _source(
     parameter: inspect.Parameter, hint: Any, path: str, injector: Injector, offered: dict[str, _Source]
 ) -> _Source | None:
     name = parameter.name.removeprefix("_")  # as linters want one called that is not used
-    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    about = bare(hint)
+    injector.misplaced(parameter, path)
     if used_service(hint) is not None:
         injector.fault(path, "a function of the event is given no services: let a step ask for it")
         return None
-    if _is_event(bare) or (name == "event" and not _is_model(bare)):
+    if _is_event(about) or (name == "event" and not _is_model(about)):
         return _the_event
     if name in offered:
+        injector.other_model(about, path)
         return offered[name]
-    if offered and bare is injector.state_model and name != "payload" and bare is not None:
+    if offered and about is injector.state_model and name != "payload" and about is not None:
         injector.fault(path, f"is the state, or a payload of its form? Name it state or payload, not '{name}'")
         return None
-    if name in ("event", "payload") or _is_model(bare):
+    if name in ("event", "payload") or _is_model(about):
         return _payload(hint, path, injector)
     if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
         return _the_event
@@ -105,7 +107,9 @@ def _source(
         return lambda _event, _state: default
     also = ", payload or state" if offered else " or payload"
     injector.fault(
-        path, f"nothing can give '{name}': name it event, or annotate it (a function of the event is given event{also})"
+        path,
+        f"nothing can give '{parameter.name}': name it event, or annotate it "
+        f"(a function of the event is given event{also})",
     )
     return None
 

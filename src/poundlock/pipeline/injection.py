@@ -9,7 +9,6 @@ validated to the annotation. A lone parameter is no exception. What nothing can 
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, NamedTuple
@@ -17,18 +16,20 @@ from typing import Annotated, Any, Final, NamedTuple
 from poundlock.callables import (
     Unresolved,
     annotations_of,
+    bare,
     is_unresolved,
+    layers_of,
     parameters_of,
     runs_later,
     tells_nothing,
 )
 from poundlock.errors import suggest
-from poundlock.guard import repr_of
+from poundlock.guard import call_now, name_of, repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.fields import Field, exactly, payload_as, validator_of
+from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
 
@@ -140,6 +141,7 @@ class Injector:
 
     def _give(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind, into: _Collected) -> None:
         name = parameter.name
+        self.misplaced(parameter, path)
         service = self.service_of(name, hint, path, kind.offered)
         if service is not None:
             into.service(parameter, service)
@@ -150,12 +152,13 @@ class Injector:
 
     def _getter(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
         name = parameter.name
-        bare = _bare(hint)
-        if _is(bare, Event) or (name == "event" and not _is_model(bare)):
+        about = bare(hint)
+        if _is(about, Event) or (name == "event" and not _is_model(about)):
             return _event
         if name == "event":
-            return payload_as(bare)
-        if (self.state_model is not None and bare is self.state_model) or name == "state":
+            return payload_as(about)
+        if (self.state_model is not None and about is self.state_model) or name == "state":
+            self.other_model(about, path)
             return _state
         if name in kind.offered:
             return kind.offered[name]
@@ -177,23 +180,36 @@ class Injector:
         field = self._fields.get(name)
         if field is None and not self._open:
             if empty:
-                known = [*self._fields, *RESERVED[:3]]
+                known = list(dict.fromkeys((*self._fields, *RESERVED[:3])))
                 said = _cannot_be_read(hint) or suggest(name, known)
                 self.fault(path, f"nothing can give '{name}': it is no state field, service or default: {said}")
             return None if empty else _default(parameter.default)
-        if is_unresolved(hint):
-            self._looks_like_a_service(hint, path)
+        if field is None and empty and name in ("self", "cls"):
+            self.fault(path, "is a method without its object: give that of an object, such as Works().method")
+            return None
+        if is_unresolved(bare(hint)):
+            self._looks_like_a_service(bare(hint), path)
         if field is not None and hint == self._annotation(field):
             hint = MISSING  # the model has checked it
         check = validator_of(hint)
         if isinstance(check, str):
             if empty:
-                self.fault(path, f"nothing can give '{name}': no service is of its type, and {check}")
+                self.fault(path, f"nothing can give '{name}': {self._no_service(bare(hint))}, and {check}")
                 return None
-            check = None
+            check = instance_of(hint)
         because = _cannot_be_read(hint)
         found = Field(field or name, name, check, exactly(hint), parameter.default, because)
         return found.getter(typed=field is not None)
+
+    def _no_service(self, kind: Any) -> str:
+        """Say that no service is of a type; one that is of a subclass has to say so."""
+        for other, ids in self.service_types.items() if isinstance(kind, type) else ():
+            if call_now(issubclass, other, kind).value is True:
+                return (
+                    f"service '{ids[0]}' is known as a {name_of(other)} only (say type={name_of(kind)} where it is "
+                    f"defined, or ask with Use('{ids[0]}'))"
+                )
+        return "no service is of its type"
 
     def _annotation(self, field: str) -> Any:
         described = getattr(self.state_model, "model_fields", {}).get(field)
@@ -206,6 +222,23 @@ class Injector:
             self.fault(path, f"{_cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
         elif name == getattr(self.state_model, "__name__", None):
             self.fault(path, f"{_cannot_be_read(hint)}, or call the parameter state")
+
+    def other_model(self, hint: Any, path: str) -> None:
+        """Refuse a parameter for the state that is annotated with a model which the state is none of."""
+        own = self.state_model
+        if not _is_model(hint) or (own is not None and call_now(issubclass, own, hint).value is not False):
+            return
+        given = "a mapping, because the workflow has no state model" if own is None else f"a {name_of(own)}"
+        self.fault(path, f"the state is {given}: give Workflow(state={name_of(hint)}), or change the annotation")
+
+    def misplaced(self, parameter: inspect.Parameter, path: str) -> None:
+        """Refuse `Use` as a default: it would be given as it is, and no service at all."""
+        if type(parameter.default).__name__ == "Use":
+            from poundlock.artifacts import Use
+
+            if isinstance(parameter.default, Use):
+                asked = repr_of(parameter.default.key, 60)
+                self.fault(path, f"a service is asked for by annotation: {parameter.name}: Annotated[T, Use({asked})]")
 
     # -------------------------------------------------------------------------------------------------- services
     def service_of(self, name: str, hint: Any, path: str, offered: Mapping[str, Any] = {}) -> str | None:
@@ -228,7 +261,7 @@ class Injector:
             return used
         if name in RESERVED[:3] or name in offered or any(_is(hint, kind) for kind in (StepContext, Event)):
             return None
-        kind = _bare(hint)
+        kind = bare(hint)
         ids = () if kind is self.state_model else self._providing(kind)
         if len(ids) > 1:
             named = getattr(kind, "__qualname__", str(kind))
@@ -243,9 +276,6 @@ class Injector:
         return ids[0] if ids else None
 
     def _providing(self, kind: Any) -> tuple[str, ...]:
-        if typing.get_origin(kind) in {typing.Union, types.UnionType}:
-            choices = [each for each in typing.get_args(kind) if each is not type(None)]
-            kind = choices[0] if len(choices) == 1 else None
         try:
             return self.service_types.get(kind, ())
         except TypeError:  # an unhashable annotation names no service
@@ -300,13 +330,16 @@ def used_service(hint: Any) -> str | Unresolved | None:
     """Return the id in `Annotated[T, Use(id)]`, also where only its text shows it; an Unresolved if it shows none."""
     if is_unresolved(hint):
         return hint() if hint.service is None and "Use(" in hint.text else hint.service  # type: ignore[no-any-return]  # a str or None
-    if typing.get_origin(hint) is Annotated:
-        from poundlock.artifacts import Use, key_name
+    for layer in layers_of(hint):
+        if typing.get_origin(layer) is Annotated:
+            from poundlock.artifacts import Use, key_name
 
-        for extra in typing.get_args(hint)[1:]:
-            if isinstance(extra, Use):
-                key: Any = extra.key
-                return key() if is_unresolved(key) else key_name(key)
+            for extra in typing.get_args(layer)[1:]:
+                if isinstance(extra, Use):
+                    key: Any = extra.key
+                    return key() if is_unresolved(key) else key_name(key)
+        elif is_unresolved(layer):
+            return used_service(layer)
     return None
 
 
@@ -342,14 +375,11 @@ def _cannot_be_read(hint: Any) -> str:
 
 
 def _is(hint: Any, kind: type) -> bool:
-    """Whether an annotation is this class of ours, also where it is imported for type checkers only."""
+    """Whether an annotation is about this class of ours, also where it is imported for type checkers only."""
+    hint = bare(hint)
     if is_unresolved(hint):
         return bool(hint.text.rpartition(".")[2] == kind.__name__)
     return hint is kind
-
-
-def _bare(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def _is_model(hint: Any) -> bool:

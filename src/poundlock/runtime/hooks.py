@@ -130,6 +130,7 @@ def _bind(name: str, function: Any, injector: Injector, service_fault: _Fault) -
         if parameter in taken or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         path = f"{name}.{parameter.name}"
+        injector.misplaced(parameter, path)
         service = injector.service_of(parameter.name, hints.get(parameter.name, MISSING), path)
         if service is not None:
             fault = service_fault(service, asked_in="workflow" if name in _OUTSIDE else "run")
