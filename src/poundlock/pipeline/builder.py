@@ -110,8 +110,11 @@ class Workflow:
 
         Raises:
             AlreadyRegistered: the workflow has a trigger of this id: give it another one.
+            InvalidDefinition: the event or the id is no text.
         """
         self._collecting()
+        _text("event", event, "write the event type, on('order.placed')")
+        _text("id", id)
         name = id or event
         if name in self._triggers:
             raise AlreadyRegistered(
@@ -167,10 +170,12 @@ class Workflow:
                 fails the stage. One step of the stage says it for all; default: "last".
 
         Raises:
-            InvalidDefinition: the callable has no name, and no id was given; or another step of the stage has another
-                `conflict`.
+            InvalidDefinition: the callable has no name, and no id was given; the id or the stage is no text; or another
+                step of the stage has another `conflict`.
         """
         self._collecting()
+        _text("id", id)
+        _text("stage", stage)
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "step")
@@ -194,9 +199,10 @@ class Workflow:
         The stage may be written before the router or after it.
 
         Raises:
-            InvalidDefinition: that stage has a router already.
+            InvalidDefinition: that stage has a router already, or `after` is no text.
         """
         self._collecting()
+        _text("after", after)
 
         def collect(function: F) -> F:
             if after in self._routes or (after in self._stages and self._stages[after]["router"] is not None):
@@ -225,8 +231,12 @@ class Workflow:
             on: event type or pattern, or several.
             where, correlate, timeout, on_timeout, patch: see `Wait`.
             resume_at: stage to go on with; default: the next one.
+
+        Raises:
+            InvalidDefinition: a stage or router of this name is there already, or the name is no text.
         """
         self._collecting()
+        _text("name", name)
         wait = Wait(
             on,
             where=where,
@@ -269,9 +279,10 @@ class Workflow:
             options: see `Service`.
 
         Raises:
-            InvalidDefinition: the factory has no name, and no id was given.
+            InvalidDefinition: the factory has no name, and no id was given; or the id is no text.
         """
         self._collecting()
+        _text("id", id)
 
         def collect(function: F) -> F:
             name = id or _named(function, "service")
@@ -346,11 +357,20 @@ class Workflow:
     def _collecting(self) -> None:
         if self._built is not None:
             raise InvalidDefinition(
-                f"workflow '{self.id}' is registered already: add to it before registering", path=self.id
+                f"workflow '{self.id}' is registered already, or its definition was read: add to it before that",
+                path=self.id,
             )
 
     def __repr__(self) -> str:
         return f"Workflow({self.id!r})"
+
+
+def _text(name: str, given: object, advice: str = "give an id") -> None:
+    """Refuse what is no text where an id is to be given; of a function its name may be meant."""
+    if given is not None and not isinstance(given, str):
+        called = called_name(given)
+        meant = f", such as '{called}'" if called and advice == "give an id" else ""
+        raise InvalidDefinition(f"{name}={repr_of(given, 60)} is no text: {advice}{meant}", path=name)
 
 
 def _mapping(name: str, given: Any, what: str) -> dict[Any, Any]:
@@ -365,6 +385,12 @@ def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
 
 def _named(function: Any, what: str) -> str:
     """Return the id of a step or service that was given none."""
+    if not callable(function):
+        raise InvalidDefinition(
+            f"{repr_of(function, 60)} is no function: write @workflow.{what} above one, and what else is to be said by "
+            f"name, @workflow.{what}(id='...')",
+            path=what,
+        )
     name = called_name(function)
     if name is None:
         raise InvalidDefinition(

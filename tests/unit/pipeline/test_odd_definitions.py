@@ -216,3 +216,42 @@ async def test_an_instruction_that_cannot_be_followed_fails_its_run(stores, make
     result = await rt.run("wf")
     assert result.status == "failed"
     assert result.error.type in ("InvalidDefinition", "NotRegistered"), result.error
+
+
+# ------------------------------------------------------------------------------------------------------- decorators
+def named(): ...
+
+
+DECORATORS = {
+    "on without brackets": (lambda wf: wf.on(named), "event", "on('order.placed')"),
+    "several events": (lambda wf: wf.on(["a", "b"]), "event", "is no text"),
+    "odd event": (lambda wf: wf.on(Odd()), "event", "cannot be shown"),
+    "trigger id": (lambda wf: wf.on("a", id=[]), "id", "is no text"),
+    "stage as an argument": (lambda wf: wf.step("reserve"), "step", "'reserve' is no function"),
+    "stage": (lambda wf: wf.step(stage=5), "stage", "is no text"),
+    "step id": (lambda wf: wf.step(id=named), "id", "such as 'named'"),
+    "route after a function": (lambda wf: wf.route(after=named), "after", "such as 'named'"),
+    "route after a list": (lambda wf: wf.route(after=["a"]), "after", "is no text"),
+    "wait": (lambda wf: wf.wait(["w"], on="a"), "name", "is no text"),
+    "service as an argument": (lambda wf: wf.service("pool"), "service", "'pool' is no function"),
+    "service object": (lambda wf: wf.service(Odd()), "service", "is no function"),
+    "service id": (lambda wf: wf.service(id=5), "id", "is no text"),
+}
+
+
+@pytest.mark.parametrize(("write", "path", "says"), DECORATORS.values(), ids=DECORATORS)
+def test_a_decorator_says_what_it_takes(write, path, says):
+    """A decorator that is given something else says so where it is written, and what to write instead."""
+    with pytest.raises(InvalidDefinition) as caught:
+        write(Workflow("wf"))
+    assert caught.value.path == path
+    assert says in caught.value.message
+
+
+def test_a_definition_that_was_read_is_complete():
+    """Adding after `definition` was read is refused with that reason, not only with registering."""
+    wf = Workflow("wf")
+    wf.step(named)
+    assert wf.definition.id == "wf"
+    with pytest.raises(InvalidDefinition, match="its definition was read"):
+        wf.step(id="more")(named)
