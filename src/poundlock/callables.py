@@ -249,14 +249,18 @@ def _used_in(text: str) -> str | None:
 def provided_type(factory: Any) -> Any:
     """Return the type a service factory provides: the class itself, or what its return annotation says.
 
-    A generator or context manager provides what it yields: `Iterator[T]`, `Generator[T, ...]` and the like give T.
+    A generator or context manager provides what it yields: `Iterator[T]`, `Generator[T, ...]` and the like give T. A
+    class method that returns `Self` provides its class.
     """
     target = factory
     while isinstance(target, functools.partial):
         target = target.func
     if isinstance(target, type):
         return target
-    hint = annotations_of(factory).get("return")
+    hint = bare(annotations_of(factory).get("return"))
     if runs_later(factory):
-        hint = next(iter(typing.get_args(hint)), None)
+        hint = bare(next(iter(typing.get_args(hint)), None))
+    if getattr(hint, "__name__", None) == "Self":  # of a class method, of typing or of typing_extensions
+        owner = call_now(getattr, function_behind(factory), "__self__", None).value
+        hint = owner if isinstance(owner, type) else None
     return None if hint is type(None) or is_unresolved(hint) else hint

@@ -23,7 +23,7 @@ from poundlock.callables import (
 from poundlock.errors import InvalidEvent
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
-from poundlock.pipeline.fields import Validator, validator_of
+from poundlock.pipeline.fields import Validator, is_payload_model, validator_of
 from poundlock.pipeline.injection import Injector, takes_everything, used_service
 
 EventFunction = Callable[[Event], Any]
@@ -90,7 +90,7 @@ def _source(
     if used_service(hint) is not None:
         injector.fault(path, "a function of the event is given no services: let a step ask for it")
         return None
-    if _is_event(about) or (name == "event" and not _is_model(about)):
+    if _is_event(about) or (name == "event" and not is_payload_model(about)):
         return _the_event
     if name in offered:
         injector.other_model(about, path)
@@ -98,7 +98,7 @@ def _source(
     if offered and about is injector.state_model and name != "payload" and about is not None:
         injector.fault(path, f"is the state, or a payload of its form? Name it state or payload, not '{name}'")
         return None
-    if name in ("event", "payload") or _is_model(about):
+    if name in ("event", "payload") or is_payload_model(about):
         return _payload(hint, path, injector)
     if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
         return _the_event
@@ -158,10 +158,3 @@ def _the_event(event: Event, _state: Callable[[], Any]) -> Any:
 
 def _is_event(hint: Any) -> bool:
     return hint is Event or (is_unresolved(hint) and hint.text.rpartition(".")[2] == Event.__name__)
-
-
-def _is_model(hint: Any) -> bool:
-    """Whether an annotation is a model of a payload: a pydantic model, dataclass or TypedDict."""
-    if not isinstance(hint, type) or is_unresolved(hint):
-        return False
-    return any(hasattr(hint, mark) for mark in ("model_validate", "__dataclass_fields__", "__required_keys__"))

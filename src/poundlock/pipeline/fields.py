@@ -104,7 +104,7 @@ def validator_of(hint: Any) -> Validator | str | None:
     if isinstance(about, type) and is_registered(about):
         return _instance_of(about)
     named = name_of(about) if isinstance(about, type) else repr_of(about, 100)
-    said = first_fault(adapter.error).text.partition(". ")[0]
+    said = first_fault(adapter.error).text.partition("\n")[0].partition(". ")[0]
     because = "" if "PydanticSchemaGenerationError" in said else f" ({said:.160})"  # it only says so once more
     return f"data cannot be checked against {named}{because}"
 
@@ -164,6 +164,13 @@ def _instance_of(kind: type) -> Validator:
         raise StateInvalid(f"'{path}' does not fit its annotation: it is a {name_of(type(value))}", path=path)
 
     return validated
+
+
+def is_payload_model(hint: Any) -> bool:
+    """Whether an annotation is a model of a payload: a pydantic model, dataclass or TypedDict."""
+    if not isinstance(hint, type) or is_unresolved(hint):
+        return False
+    return any(hasattr(hint, mark) for mark in ("model_validate", "__dataclass_fields__", "__required_keys__"))
 
 
 def payload_as(model: Any) -> Getter:

@@ -1,7 +1,7 @@
 """What steps and routers are given for their parameters, worked out once when their workflow is registered.
 
 First that fits (the order users rely on): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
-`event` (a pydantic model on a parameter named `event` is the payload's); the workflow's state model or the name
+`event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name
 `state`; for routers the names `results` and `resume`; a type registered as a service; the state field of that name,
 validated to the annotation. A lone parameter is no exception. What nothing can give is a fault of the definition.
 """
@@ -29,7 +29,7 @@ from poundlock.model.checks import Fault
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
+from poundlock.pipeline.fields import Field, exactly, instance_of, is_payload_model, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
 
@@ -153,7 +153,7 @@ class Injector:
     def _getter(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
         name = parameter.name
         about = bare(hint)
-        if _is(about, Event) or (name == "event" and not _is_model(about)):
+        if _is(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":
             return payload_as(about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 import textwrap
@@ -11,7 +12,7 @@ from unittest.mock import AsyncMock, MagicMock, Mock, create_autospec
 
 import pytest
 from pydantic import BaseModel
-from typing_extensions import TypeAliasType
+from typing_extensions import TypeAliasType, TypedDict
 
 from poundlock import (
     Event,
@@ -158,6 +159,29 @@ async def test_a_signature_says_more_than_the_function_behind(runtime):
     rt = await runtime(stage(of_a_library, services=[Service("mail", Mail)]))
     result = await rt.run("wf", n="5")
     assert dict(result.state) == {"kind": "Mail", "n": 5}
+
+
+@dataclasses.dataclass
+class Placed:
+    n: int
+
+
+class Described(TypedDict):
+    n: int
+
+
+@pytest.mark.parametrize("model", [Other, Placed, Described])
+async def test_a_model_of_any_kind_on_event_is_the_payload(runtime, model):
+    """Steps and routers take the payload as functions of the event do: as a model, dataclass or TypedDict."""
+
+    async def step(event: Any): ...
+
+    def router(event: Any):
+        return Terminate(event["n"] if model is Described else event.n)
+
+    step.__annotations__["event"] = router.__annotations__["event"] = model
+    rt = await runtime(flow(Stage("one", [Step("s", step)], router=router)))
+    assert (await rt.run("wf", n="5")).result == 5
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
