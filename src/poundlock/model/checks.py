@@ -55,7 +55,9 @@ def condition_faults(path: str, conditions: Any, *, state: bool) -> Iterator[Fau
     Args:
         path: where they are.
         conditions: what is there.
-        state: whether there is a state that their values may refer to. If there is, they are stored with a wait.
+        state: whether there is a state that their values may refer to.
+
+    A value that cannot be stored equals none in a payload, and a wait with it could not be stored either.
     """
     if not isinstance(conditions, Sequence) or isinstance(conditions, str):
         yield path, f"{shown(conditions)} is no list of conditions"
@@ -63,10 +65,10 @@ def condition_faults(path: str, conditions: Any, *, state: bool) -> Iterator[Fau
     for place, condition in enumerate(conditions):
         if not isinstance(condition, Condition):
             yield f"{path}.{place}", f"{shown(condition)} is no Condition"
-        elif state:
-            yield from storable_faults(f"{path}.{place}", condition.value)
-        elif isinstance(condition.value, StateRef):
+        elif isinstance(condition.value, StateRef) and not state:
             yield f"{path}.{place}", "a trigger cannot refer to state: there is no run yet, so it would never match"
+        else:
+            yield from storable_faults(f"{path}.{place}", condition.value)
 
 
 def storable_faults(path: str, value: Any) -> Iterator[Fault]:

@@ -37,14 +37,15 @@ class Wait:
     """What a paused run waits for.
 
     Args:
-        events: one event type or pattern, or several; any of them resumes.
+        events: one event type or pattern, or a list of several; any of them resumes.
         where: conditions on the event's payload, joined by AND; values may be StateRefs.
         correlate: {payload path: StateRef or value}; equality that is also the index the event is looked up by.
         timeout: how long to wait at most; None waits for ever.
         on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
         patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
             part of the definition) a function of the event.
-        id: name of the wait; default: the stage that pauses.
+        id: name of the wait; default: the stage that pauses. A wait with a patch function shares it with no
+            other one of its pipeline.
     """
 
     events: str | Sequence[str]

@@ -55,7 +55,7 @@ def _wait_events(path: str, events: object) -> Iterator[Fault]:
 
 
 def same_waits(path: str, stages: Iterable[Stage]) -> Iterator[Fault]:
-    """Find different waits under one id: what came for one would be taken for the other."""
+    """Find different waits under one id with patch functions: the id is all that tells which one to call."""
     seen: dict[str, Wait] = {}
     for stage in stages:
         wait = stage.router.wait if isinstance(stage.router, Pause) else None
@@ -65,5 +65,8 @@ def same_waits(path: str, stages: Iterable[Stage]) -> Iterator[Fault]:
         if not isinstance(name, str):
             continue
         first = seen.setdefault(name, wait)
-        if differ(first, wait):
-            yield f"{path}.{stage.id}.router.wait.id", f"there is another wait '{name}': give this one an id of its own"
+        if differ(first, wait) and (callable(first.patch) or callable(wait.patch)):
+            yield (
+                f"{path}.{stage.id}.router.wait.id",
+                f"there is another wait '{name}', and a patch function belongs to an id: give this one its own",
+            )

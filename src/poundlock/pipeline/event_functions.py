@@ -15,7 +15,6 @@ from poundlock.callables import (
     annotations_of,
     bare,
     is_coroutine_function,
-    is_unresolved,
     parameters_of,
     runs_later,
     tells_nothing,
@@ -23,8 +22,9 @@ from poundlock.callables import (
 from poundlock.errors import InvalidEvent
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
-from poundlock.pipeline.fields import Validator, is_payload_model, validator_of
-from poundlock.pipeline.injection import Injector, takes_everything, used_service
+from poundlock.pipeline.annotations import cannot_be_read, is_about, is_payload_model, used_service
+from poundlock.pipeline.fields import Validator, validator_of
+from poundlock.pipeline.injection import Injector, takes_everything
 
 EventFunction = Callable[[Event], Any]
 """Called with an event that is its own: whatever it does to it, nobody else sees."""
@@ -90,7 +90,7 @@ def _source(
     if used_service(hint) is not None:
         injector.fault(path, "a function of the event is given no services: let a step ask for it")
         return None
-    if _is_event(about) or (name == "event" and not is_payload_model(about)):
+    if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
         return _the_event
     if name in offered:
         injector.other_model(about, path)
@@ -109,7 +109,7 @@ def _source(
     injector.fault(
         path,
         f"nothing can give '{parameter.name}': name it event, or annotate it "
-        f"(a function of the event is given event{also})",
+        f"(a function of the event is given event{also})" + (f"; {said}" if (said := cannot_be_read(hint)) else ""),
     )
     return None
 
@@ -154,7 +154,3 @@ def _settled(answer: Any, name: str) -> Any:
 
 def _the_event(event: Event, _state: Callable[[], Any]) -> Any:
     return event
-
-
-def _is_event(hint: Any) -> bool:
-    return hint is Event or (is_unresolved(hint) and hint.text.rpartition(".")[2] == Event.__name__)

@@ -166,21 +166,7 @@ def _instance_of(kind: type) -> Validator:
     return validated
 
 
-def is_payload_model(hint: Any) -> bool:
-    """Whether an annotation is a model of a payload: a pydantic model, dataclass or TypedDict."""
-    if not isinstance(hint, type) or is_unresolved(hint):
-        return False
-    return any(hasattr(hint, mark) for mark in ("model_validate", "__dataclass_fields__", "__required_keys__"))
-
-
 def payload_as(model: Any) -> Getter:
     """Return how to get the payload of the run's event as an instance of a model."""
-    check: Validator | None = None
-
-    def payload(run: RunView, _: Any) -> Any:
-        nonlocal check
-        if check is None:
-            check = _checked_by(_adapter(model))
-        return check(detach(run.event.payload), "event")
-
-    return payload
+    check = _when_needed(model)
+    return lambda run, _: check(detach(run.event.payload), "event")

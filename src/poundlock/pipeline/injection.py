@@ -9,16 +9,14 @@ validated to the annotation. A lone parameter is no exception. What nothing can 
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from poundlock.callables import (
     Unresolved,
     annotations_of,
     bare,
     is_unresolved,
-    layers_of,
     parameters_of,
     runs_later,
     tells_nothing,
@@ -28,8 +26,9 @@ from poundlock.guard import call_now, name_of, repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
+from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.fields import Field, exactly, instance_of, is_payload_model, payload_as, validator_of
+from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
 
@@ -145,7 +144,7 @@ class Injector:
         service = self.service_of(name, hint, path, kind.offered)
         if service is not None:
             into.service(parameter, service)
-        elif _is(hint, StepContext) or name == "ctx":
+        elif is_about(hint, StepContext) or name == "ctx":
             into.add(parameter, kind.context, wants_context=True)
         elif (getter := self._getter(parameter, hint, path, kind)) is not None:
             into.add(parameter, getter, wants_context=getter is kind.unnamed)
@@ -153,7 +152,7 @@ class Injector:
     def _getter(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
         name = parameter.name
         about = bare(hint)
-        if _is(about, Event) or (name == "event" and not is_payload_model(about)):
+        if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":
             return payload_as(about)
@@ -181,7 +180,7 @@ class Injector:
         if field is None and not self._open:
             if empty:
                 known = list(dict.fromkeys((*self._fields, *RESERVED[:3])))
-                said = _cannot_be_read(hint) or suggest(name, known)
+                said = cannot_be_read(hint) or suggest(name, known)
                 self.fault(path, f"nothing can give '{name}': it is no state field, service or default: {said}")
             return None if empty else _default(parameter.default)
         if field is None and empty and name in ("self", "cls"):
@@ -197,7 +196,7 @@ class Injector:
                 self.fault(path, f"nothing can give '{name}': {self._no_service(bare(hint))}, and {check}")
                 return None
             check = instance_of(hint)
-        because = _cannot_be_read(hint)
+        because = cannot_be_read(hint)
         found = Field(field or name, name, check, exactly(hint), parameter.default, because)
         return found.getter(typed=field is not None)
 
@@ -219,14 +218,14 @@ class Injector:
         """Refuse an annotation that is not there at run time and would have named a service, or the state."""
         name = hint.text.rpartition(".")[2]
         if any(name == getattr(kind, "__name__", None) for kind in self.service_types):
-            self.fault(path, f"{_cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
+            self.fault(path, f"{cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
         elif name == getattr(self.state_model, "__name__", None):
-            self.fault(path, f"{_cannot_be_read(hint)}, or call the parameter state")
+            self.fault(path, f"{cannot_be_read(hint)}, or call the parameter state")
 
     def other_model(self, hint: Any, path: str) -> None:
         """Refuse a parameter for the state that is annotated with a model which the state is none of."""
         own = self.state_model
-        if not _is_model(hint) or (own is not None and call_now(issubclass, own, hint).value is not False):
+        if not is_model(hint) or (own is not None and call_now(issubclass, own, hint).value is not False):
             return
         given = "a mapping, because the workflow has no state model" if own is None else f"a {name_of(own)}"
         self.fault(path, f"the state is {given}: give Workflow(state={name_of(hint)}), or change the annotation")
@@ -252,14 +251,14 @@ class Injector:
         """
         used = used_service(hint)
         if isinstance(used, Unresolved):
-            self.fault(path, _cannot_be_read(type(used)))
+            self.fault(path, cannot_be_read(type(used)))
             return None
         if used is not None:
             fault = self.service_fault(used)
             if fault is not None:
                 self.fault(path, fault)
             return used
-        if name in RESERVED[:3] or name in offered or any(_is(hint, kind) for kind in (StepContext, Event)):
+        if name in RESERVED[:3] or name in offered or any(is_about(hint, kind) for kind in (StepContext, Event)):
             return None
         kind = bare(hint)
         ids = () if kind is self.state_model else self._providing(kind)
@@ -326,23 +325,6 @@ async def arguments(run: RunView, binding: Binding, at: Any) -> tuple[list[Any],
     return args, kwargs
 
 
-def used_service(hint: Any) -> str | Unresolved | None:
-    """Return the id in `Annotated[T, Use(id)]`, also where only its text shows it; an Unresolved if it shows none."""
-    if is_unresolved(hint):
-        return hint() if hint.service is None and "Use(" in hint.text else hint.service  # type: ignore[no-any-return]  # a str or None
-    for layer in layers_of(hint):
-        if typing.get_origin(layer) is Annotated:
-            from poundlock.artifacts import Use, key_name
-
-            for extra in typing.get_args(layer)[1:]:
-                if isinstance(extra, Use):
-                    key: Any = extra.key
-                    return key() if is_unresolved(key) else key_name(key)
-        elif is_unresolved(layer):
-            return used_service(layer)
-    return None
-
-
 def state_fields(model: type | None) -> dict[str, str]:
     """Return the names that stand for fields of a state model, aliases too, and which field each stands for."""
     names: dict[str, str] = {}
@@ -361,29 +343,6 @@ def takes_everything(function: Any) -> str:
         f"{repr_of(function, 60)} takes only *args and **kwargs, so it is not known what to give it: "
         f"use functools.wraps in the decorator that made it, or name its parameters"
     )
-
-
-def _cannot_be_read(hint: Any) -> str:
-    """Say that an annotation cannot be read, and what to import; empty for one that can."""
-    if not is_unresolved(hint):
-        return ""
-    names = ", ".join(hint.missing) or "what it names"
-    return (
-        f"its annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`, "
-        f"or define it at the top of its module"
-    )
-
-
-def _is(hint: Any, kind: type) -> bool:
-    """Whether an annotation is about this class of ours, also where it is imported for type checkers only."""
-    hint = bare(hint)
-    if is_unresolved(hint):
-        return bool(hint.text.rpartition(".")[2] == kind.__name__)
-    return hint is kind
-
-
-def _is_model(hint: Any) -> bool:
-    return isinstance(hint, type) and hasattr(hint, "model_validate")
 
 
 def _default(value: Any) -> Getter:

@@ -243,6 +243,16 @@ class Sends(Protocol):
     def send(self): ...
 
 
+async def test_a_model_that_cannot_be_read_is_named(runtime):
+    """A function of the event whose model is not there at run time is told what to import, not only what to call it."""
+
+    def when(order: Order): ...
+
+    when.__annotations__["order"] = "Missing"
+    found = await faults(runtime, stage(lambda: None, triggers={"t": Trigger("go", when=when)}))
+    assert "import Missing outside" in found["triggers.t.when.order"]
+
+
 async def test_a_service_known_by_a_subclass_is_named(runtime):
     """Where a service could be meant, the fault says how to make it known by the type that is asked for."""
 

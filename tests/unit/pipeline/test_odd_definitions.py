@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 from pydantic import BaseModel
 
@@ -31,6 +33,10 @@ from poundlock import (
 
 class Order(BaseModel):
     amount: int = 0
+
+
+class Color(enum.Enum):
+    RED = "red"
 
 
 class Odd:
@@ -158,6 +164,10 @@ WRONG = {
     "event mapping": (lambda: paused({"yes": "one", "no": "one"}), "pipelines.main.one.router.wait.events"),
     "needs text": (lambda: flow(services=[Service("a", nothing, options={"needs": "pool"})]), "services.a.needs"),
     "type text": (lambda: flow(services=[Service("a", nothing, type="Pool")]), "services.a.type"),
+    "enum in a trigger": (
+        lambda: flow(triggers={"t": Trigger("go", when=[Condition("a", "==", Color.RED)])}),
+        "triggers.t.when.0",
+    ),
     "state in a trigger": (
         lambda: flow(triggers={"t": Trigger("go", when=[Condition("a", "==", StateRef("b"))])}),
         "triggers.t.when.0",
@@ -185,14 +195,14 @@ def test_what_is_no_mapping_is_refused(name, value):
 
 
 async def test_different_waits_of_one_id_are_found(runtime):
-    """Two waits of one id would take each other's events; one wait that two stages share is fine."""
+    """Of two waits of one id each could be given the other's patch function; one that two stages share is fine."""
 
     def asking(first, second):
         return flow(Stage("a", router=Pause(first)), Stage("b", router=Pause(second)))
 
-    found = await faults(asking(Wait("x", id="w"), Wait("y", id="w")))
+    found = await faults(asking(Wait("x", id="w"), Wait("y", id="w", patch=lambda event: {"from": event.type})))
     assert list(found) == ["pipelines.main.b.router.wait.id"]
-    one = Wait("x", id="w")
+    one = Wait("x", id="w", patch=lambda event: {"from": event.type})
     rt = await runtime(asking(one, one))
     assert (await rt.run("wf")).status == "paused"
 
