@@ -179,6 +179,10 @@ class AnnouncedWaits:
         wait_id = wait.id or self._free_id()
         declared = run.plan.waits.get(wait_id)
         if declared is None:
+            if callable(wait.patch):
+                raise InvalidDefinition(
+                    "wait.patch: a wait that no stage declares needs its patch as data", path="wait.patch"
+                )
             run.registered = {**registered, wait_id: wait}
         elif declared.wait != wait:
             raise InvalidDefinition(

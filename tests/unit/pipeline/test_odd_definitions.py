@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel
@@ -25,6 +26,7 @@ from poundlock import (
     Terminate,
     Transient,
     Trigger,
+    Use,
     Wait,
     Workflow,
     WorkflowRuntime,
@@ -226,6 +228,26 @@ async def test_an_instruction_that_cannot_be_followed_fails_its_run(stores, make
     result = await rt.run("wf")
     assert result.status == "failed"
     assert result.error.type in ("InvalidDefinition", "NotRegistered"), result.error
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Wait("go", id="w", patch=lambda event: {"from": event.type}),
+        lambda: Wait("go", id="w", patch={"a": object()}),
+        Odd,
+    ],
+    ids=["function", "value", "no wait"],
+)
+async def test_an_announced_wait_that_cannot_be_kept_fails_its_step(stores, make):
+    """What a step announces is stored: a patch function would be lost without a word, so it is refused there."""
+
+    async def announces(waits: Annotated[Any, Use("__pause_service__")]):
+        await waits.register(make())
+
+    rt = await stores.enter(flow(Stage("one", [Step("s", announces)])))
+    result = await rt.run("wf")
+    assert (result.status, result.error.type) == ("failed", "InvalidDefinition")
 
 
 # ------------------------------------------------------------------------------------------------------- decorators
