@@ -566,7 +566,7 @@ async def test_a_stop_at_a_boundary_is_a_normal_exit(vclock, any_store, db, gate
         running = asyncio.ensure_future(rt.invoke("wf", run_id="r1"))
         await came.wait()
         stopping = asyncio.ensure_future(rt.stop())
-        await asyncio.sleep(0)  # noqa: TID251 - lets the stop begin in its own task
+        assert not await happens(asyncio.shield(stopping), vclock)  # it waits for the run's next boundary
         gate.open()
         await stopping
         await asyncio.wait([running])
