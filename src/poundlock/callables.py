@@ -94,14 +94,19 @@ def parameters_of(function: Any) -> list[_Parameter] | None:
         filled |= behind.keywords.keys()
         behind = behind.func
     found = [each for each in answer.value.parameters.values() if each.name not in filled]
-    if tells_nothing(found) and not _is_python(function):
-        return None  # compiled callables often claim to accept everything
+    if tells_nothing(found) and (not _is_python(function) or _is_mock(function)):
+        return None  # what is compiled, or made for a test, claims to take everything
     return found
 
 
 def _is_python(function: Any) -> bool:
     unwrapped = call_now(inspect.unwrap, function_behind(function))
     return call_now(getattr, unwrapped.value, "__code__", None).value is not None
+
+
+def _is_mock(function: Any) -> bool:
+    mock = sys.modules.get("unittest.mock")
+    return mock is not None and issubclass(type(function), mock.NonCallableMock)
 
 
 def tells_nothing(parameters: list[_Parameter]) -> bool:
@@ -131,18 +136,54 @@ def is_unresolved(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, Unresolved)
 
 
+def layers_of(hint: Any) -> Iterator[Any]:
+    """Yield an annotation, then what is within its `Annotated`, `| None` or alias, down to the type it is about."""
+    while True:
+        yield hint
+        origin = typing.get_origin(hint)
+        if origin is typing.Annotated:
+            hint = typing.get_args(hint)[0]
+        elif origin is typing.Union or origin is types.UnionType:
+            choices = [each for each in typing.get_args(hint) if each is not types.NoneType]
+            if len(choices) != 1:
+                return
+            hint = choices[0]
+        elif type(hint).__name__ == "TypeAliasType":  # of typing, or of typing_extensions
+            hint = call_now(getattr, hint, "__value__", None).value
+        else:
+            return
+
+
+def bare(hint: Any) -> Any:
+    """Return the type that an annotation is about."""
+    return list(layers_of(hint))[-1]
+
+
 def annotations_of(function: Any) -> dict[str, Any]:
-    """Return a callable's annotations as objects; what cannot be resolved becomes a subclass of `Unresolved`."""
+    """Return a callable's annotations as objects; what cannot be resolved becomes a subclass of `Unresolved`.
+
+    What a `__signature__` says of a parameter counts more than the function behind it.
+    """
     target = function_behind(function)
     if isinstance(target, type):
         target = inspect.getattr_static(target, "__init__")
     unwrapped = call_now(inspect.unwrap, target)
     target = target if unwrapped.error is not None else unwrapped.value
     raw = call_now(getattr, target, "__annotations__", None).value
-    if not isinstance(raw, dict) or not raw:
-        return {}
-    if all(isinstance(hint, type) for hint in raw.values()):
-        return dict(raw)  # the common case: nothing to resolve
+    if not isinstance(raw, dict):
+        raw = {}
+    shown = {each.name: each.annotation for each in parameters_of(function) or () if each.annotation is not each.empty}
+    said = {name: hint for name, hint in shown.items() if raw.get(name) is not hint}
+    hints = _annotations(target, raw)
+    if said:
+        scope = _Scope(target)
+        hints |= {name: scope.resolve(hint) for name, hint in said.items()}
+    return hints
+
+
+def _annotations(target: Any, raw: dict[str, Any]) -> dict[str, Any]:
+    if not raw or all(isinstance(hint, type) for hint in raw.values()):
+        return dict(raw)  # often, and then there is nothing to resolve
     whole = call_now(functools.partial(typing.get_type_hints, include_extras=True), target)
     if whole.error is None and isinstance(whole.value, dict):
         return whole.value
@@ -154,7 +195,8 @@ class _Scope(dict[str, Any]):
     """The names a function sees. A missing one gets a placeholder, so that `Annotated[Missing, Use("db")]` works."""
 
     def __init__(self, function: Any) -> None:
-        module = sys.modules.get(getattr(function, "__module__", None) or "", builtins)
+        name = call_now(getattr, function, "__module__", None).value
+        module = sys.modules.get(name if isinstance(name, str) else "", builtins)
         super().__init__(vars(builtins) | vars(module) | getattr(function, "__globals__", {}))
         self._missing: list[str] = []
         code = getattr(function, "__code__", None)
@@ -177,6 +219,8 @@ class _Scope(dict[str, Any]):
             return hint if inner.error is not None else inner.value
         self._missing.clear()
         answer = call_now(lambda: eval(hint, {}, self))  # noqa: S307 - the text of an annotation in the user's own source
+        if answer.error is None and isinstance(answer.value, str) and answer.value != hint:
+            return self.resolve(answer.value)  # written in quotes, where all annotations are text
         if answer.error is None and not isinstance(answer.value, str):
             return answer.value
         return _placeholder(hint, tuple(dict.fromkeys(self._missing)))
@@ -205,14 +249,18 @@ def _used_in(text: str) -> str | None:
 def provided_type(factory: Any) -> Any:
     """Return the type a service factory provides: the class itself, or its return annotation.
 
-    A generator or context manager provides what it yields: T for `Iterator[T]`, `Generator[T, ...]` and the like.
+    A generator or context manager provides what it yields: `Iterator[T]`, `Generator[T, ...]` and the like give T. A
+    class method that returns `Self` provides its class.
     """
     target = factory
     while isinstance(target, functools.partial):
         target = target.func
     if isinstance(target, type):
         return target
-    hint = annotations_of(factory).get("return")
+    hint = bare(annotations_of(factory).get("return"))
     if runs_later(factory):
-        hint = next(iter(typing.get_args(hint)), None)
+        hint = bare(next(iter(typing.get_args(hint)), None))
+    if getattr(hint, "__name__", None) == "Self":  # of a class method, of typing or of typing_extensions
+        owner = call_now(getattr, function_behind(factory), "__self__", None).value
+        hint = owner if isinstance(owner, type) else None
     return None if hint is type(None) or is_unresolved(hint) else hint

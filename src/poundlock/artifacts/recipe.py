@@ -71,8 +71,8 @@ class Signature(NamedTuple):
     params: str | None
     """The parameter that gets the params of the request."""
     needs: tuple[Need, ...]
-    positional: tuple[str, ...]
-    """Parameters that cannot be passed by name."""
+    positional: tuple[tuple[str, Any], ...]
+    """Parameters that cannot be passed by name, with their defaults."""
 
 
 class Recipe:
@@ -142,12 +142,12 @@ def read_signature(factory: Factory, key: Key) -> Signature:
     """
     context = params = None
     needs: list[Need] = []
-    positional: list[str] = []
+    positional: list[tuple[str, Any]] = []
     hints = annotations_of(factory)
     for parameter in _parameters(factory):
         name, hint = parameter.name, hints.get(parameter.name)
         if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional.append(name)
+            positional.append((name, parameter.default))
         asked = _asked_for(hint)
         if _is_context(hint) or (name in CONTEXT_NAMES and not isinstance(asked, str)):
             context = name
@@ -254,12 +254,12 @@ def _checkable(expected: type | None) -> type | None:
     return expected
 
 
-def _callable_by_name(factory: Factory, positional: tuple[str, ...]) -> Factory:
+def _callable_by_name(factory: Factory, positional: tuple[tuple[str, Any], ...]) -> Factory:
     if not positional:
         return factory
 
     @functools.wraps(factory)
     def by_name(**arguments: Any) -> Any:
-        return factory(*[arguments.pop(name) for name in positional], **arguments)
+        return factory(*[arguments.pop(name, default) for name, default in positional], **arguments)
 
     return by_name

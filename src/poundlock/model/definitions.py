@@ -7,7 +7,7 @@ by one; `validation.py` collects all of them when a workflow is registered.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -23,6 +23,13 @@ Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
 """What is merged into the state: a mapping, or a function of the event that returns one, or None for nothing."""
 
 
+def several(given: Any) -> tuple[Any, ...]:
+    """Return what was given as parts: none for None, and what is no collection as one part; it is checked later."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, Iterable) else (given,)
+
+
 # --------------------------------------------------------------------------------------------- instructions
 @documented
 @dataclass(frozen=True, slots=True)
@@ -30,14 +37,15 @@ class Wait:
     """What a paused run waits for.
 
     Args:
-        events: one event type or pattern, or several; any of them resumes the run.
+        events: one event type or pattern, or a list of several; any of them resumes.
         where: conditions on the event's payload, joined by AND; values may be StateRefs.
         correlate: {payload path: StateRef or value}; an equality that is also the index key of the wait.
         timeout: how long to wait at most; None means no limit.
         on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
         patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
             part of the definition) a function of the event.
-        id: id of the wait; default: the id of the stage that pauses.
+        id: name of the wait; default: the stage that pauses. A wait with a patch function shares it with no
+            other one of its pipeline.
     """
 
     events: str | Sequence[str]
@@ -155,7 +163,7 @@ class Stage:
     conflict: Literal["last", "error"] = field(default="last", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", tuple(self.steps))
+        object.__setattr__(self, "steps", several(self.steps))
 
 
 @documented
@@ -168,7 +176,7 @@ class Pipeline:
     label: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
+        object.__setattr__(self, "stages", several(self.stages))
 
 
 # ------------------------------------------------------------------------------------------------- workflows

@@ -6,6 +6,8 @@ import datetime as dt
 import re
 from typing import Final
 
+from poundlock.model.showing import shown
+
 Duration = float | int | dt.timedelta | str
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -28,15 +30,15 @@ def seconds(value: Duration) -> float:
         text = value.strip().replace(" ", "")
         if not text or _PART.sub("", text):
             raise ValueError(
-                f"'{value}' is not a duration: write seconds as a number, or units like '2h30m' or '500ms'"
+                f"{shown(value)} is not a duration: write seconds as a number, or units like '2h30m' or '500ms'"
             )
         result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         result = float(value) if abs(value) < 1e300 else _TOO_LONG  # larger ints are no floats
     else:
-        raise ValueError(f"{value!r} is not a duration: give seconds, a timedelta, or text like '2h30m'")
+        raise ValueError(f"{shown(value)} is not a duration: give seconds, a timedelta, or text like '2h30m'")
     if not 0 <= result < _TOO_LONG:
-        raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
+        raise ValueError(f"{shown(value)} is not a duration: it must be finite and not negative")
     return result
 
 
@@ -56,9 +58,9 @@ def moment(value: object) -> float:
     """
     if isinstance(value, dt.datetime):
         if value.utcoffset() is None:
-            raise ValueError(f"{value!r} has no zone: give one, such as datetime.now(timezone.utc)")
+            raise ValueError(f"{shown(value)} has no zone: give one, such as datetime.now(timezone.utc)")
         return value.timestamp()
     # Larger ints are no floats.
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
         return float(value)
-    raise ValueError(f"{value!r:.60} is not a moment: give seconds since 1970, or a datetime with a zone")
+    raise ValueError(f"{shown(value)} is not a moment: give seconds since 1970, or a datetime with a zone")

@@ -37,7 +37,11 @@ def wait_refs(wait: Wait) -> tuple[str, ...]:
     """Return the state paths a wait refers to."""
     values = [condition.value for condition in wait.where if isinstance(condition, Condition)]
     values += (wait.correlate or {}).values()
-    return tuple(dict.fromkeys(value.path for value in values if isinstance(value, StateRef)))
+    return tuple(dict.fromkeys(value.path for value in values if isinstance(value, StateRef) and _is_path(value.path)))
+
+
+def _is_path(path: object) -> bool:
+    return isinstance(path, str)  # another one is a fault of the definition, and told as such
 
 
 def wait_keys(events: Iterable[str], correlate: Sequence[tuple[str, Any]]) -> tuple[str, ...]:

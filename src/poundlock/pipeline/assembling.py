@@ -12,8 +12,8 @@ from typing import Any
 from poundlock.callables import called_name
 from poundlock.codecs import dump
 from poundlock.guard import call_now, repr_of
+from poundlock.model.checks import Fault
 from poundlock.model.definitions import Instruction, Pipeline, Stage, Step
-from poundlock.model.validation import Fault
 
 
 def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
@@ -31,7 +31,7 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
             yield (
                 f"triggers.{trigger_id}",
                 (
-                    f"'{name}' is written under `on`, but it is no step, so it would never be called: "
+                    f"'{name}' is written under `on`, but it is not a step, so it would never be called: "
                     f"put `step` below `on` as well, or write `workflow.on(...)` on a line of its own"
                 ),
             )

@@ -98,7 +98,7 @@ def _refs(wait: Wait, path: str, injector: Injector) -> None:
     for reference in wait_refs(wait):
         near = injector.unknown_state(reference)
         if near is not None:
-            injector.fault(path, f"StateRef('{reference}') is no field of the state: {near}")
+            injector.fault(path, f"StateRef('{reference}') is not a field of the state: {near}")
 
 
 def _of_kind(parts: Iterable[Any], kind: type[T]) -> Iterator[T]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 from poundlock.callables import called_name
 from poundlock.errors import AlreadyRegistered, InvalidDefinition, suggest
 from poundlock.guard import repr_of
+from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
@@ -23,10 +24,11 @@ from poundlock.model.definitions import (
     Trigger,
     Wait,
     WorkflowDefinition,
+    several,
 )
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
-from poundlock.model.validation import Fault, faults_of, refuse
+from poundlock.model.validation import faults_of, refuse
 from poundlock.pipeline.assembling import no_steps, structure_hash
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,13 +75,13 @@ class Workflow:
         self.label = label
         self.state = state
         self.mode = mode
-        self.env = dict(env or {})
-        self.requires_env = (requires_env,) if isinstance(requires_env, str) else tuple(requires_env)
+        self.env = _mapping("env", env, "names to values")
+        self.requires_env = (requires_env,) if isinstance(requires_env, str) else several(requires_env)
         self.visit_limit = visit_limit
-        self.services = list(services)
-        self._triggers: dict[str, Trigger] = dict(triggers or {})
+        self.services: list[Service] = list(several(services))
+        self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
-        self._pipelines: list[Pipeline] = list(given)
+        self._pipelines: list[Pipeline] = list(several(given))
         self._stages: dict[str, dict[str, Any]] = {}
         self._routes: dict[str, Callable[..., Any]] = {}
         self._triggered: list[tuple[str, Callable[..., Any]]] = []
@@ -108,8 +110,11 @@ class Workflow:
 
         Raises:
             AlreadyRegistered: the workflow has a trigger of this id: give it another one.
+            InvalidDefinition: the event or the id is not text.
         """
         self._collecting()
+        _text("event", event, "write the event type, on('order.placed')")
+        _text("id", id)
         name = id or event
         if name in self._triggers:
             raise AlreadyRegistered(
@@ -165,10 +170,12 @@ class Workflow:
                 fails the stage. One step of the stage says it for all; default: "last".
 
         Raises:
-            InvalidDefinition: the callable has no name, and no id was given; or another step of the stage has another
-                `conflict`.
+            InvalidDefinition: the callable has no name, and no id was given; the id or the stage is not text; or a step
+                of the stage has another `conflict`.
         """
         self._collecting()
+        _text("id", id)
+        _text("stage", stage)
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "step")
@@ -192,9 +199,10 @@ class Workflow:
         The stage may be written before the router or after it.
 
         Raises:
-            InvalidDefinition: that stage has a router already.
+            InvalidDefinition: that stage has a router already, or `after` is not text.
         """
         self._collecting()
+        _text("after", after)
 
         def collect(function: F) -> F:
             if after in self._routes or (after in self._stages and self._stages[after]["router"] is not None):
@@ -223,8 +231,12 @@ class Workflow:
             on: event type or pattern, or several.
             where, correlate, timeout, on_timeout, patch: see `Wait`.
             resume_at: stage to go on with; default: the next one.
+
+        Raises:
+            InvalidDefinition: a stage or router of this name is there already, or the name is not text.
         """
         self._collecting()
+        _text("name", name)
         wait = Wait(
             on,
             where=where,
@@ -267,9 +279,10 @@ class Workflow:
             options: see `Service`.
 
         Raises:
-            InvalidDefinition: the factory has no name, and no id was given.
+            InvalidDefinition: the factory has no name, and no id was given; or the id is not text.
         """
         self._collecting()
+        _text("id", id)
 
         def collect(function: F) -> F:
             name = id or _named(function, "service")
@@ -304,7 +317,7 @@ class Workflow:
         stages = self._stages
         pipelines = [each for each in self._pipelines if isinstance(each, Pipeline) and isinstance(each.id, str)]
         faults = [
-            (f"pipelines.{place}", f"{repr_of(each, 60)} is no Pipeline: Pipeline(id, [stages])")
+            (f"pipelines.{place}", f"{repr_of(each, 60)} is not a Pipeline: Pipeline(id, [stages])")
             for place, each in enumerate(self._pipelines)
             if each not in pipelines
         ]
@@ -326,7 +339,7 @@ class Workflow:
             services=tuple(self.services),
             env=dict(self.env),
             state=self.state,
-            mode=self.mode or Transient(),
+            mode=Transient() if self.mode is None else self.mode,
             requires_env=self.requires_env,
             visit_limit=self.visit_limit,
             hash="",
@@ -344,11 +357,26 @@ class Workflow:
     def _collecting(self) -> None:
         if self._built is not None:
             raise InvalidDefinition(
-                f"workflow '{self.id}' is registered already: add to it before registering", path=self.id
+                f"workflow '{self.id}' is registered already, or its definition was read: add to it before that",
+                path=self.id,
             )
 
     def __repr__(self) -> str:
         return f"Workflow({self.id!r})"
+
+
+def _text(name: str, given: object, advice: str = "give an id") -> None:
+    """Refuse what is not text where an id is to be given; of a function its name may be meant."""
+    if given is not None and not isinstance(given, str):
+        called = called_name(given)
+        meant = f", such as '{called}'" if called and advice == "give an id" else ""
+        raise InvalidDefinition(f"{name}={repr_of(given, 60)} is not text: {advice}{meant}", path=name)
+
+
+def _mapping(name: str, given: Any, what: str) -> dict[Any, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidDefinition(f"{name}={repr_of(given, 60)}: give a mapping of {what}", path=name)
+    return dict(given or {})
 
 
 def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
@@ -357,6 +385,12 @@ def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
 
 def _named(function: Any, what: str) -> str:
     """Return the id of a step or service that was given none."""
+    if not callable(function):
+        raise InvalidDefinition(
+            f"{repr_of(function, 60)} is not a function: write @workflow.{what} above one, and the rest by "
+            f"name, @workflow.{what}(id='...')",
+            path=what,
+        )
     name = called_name(function)
     if name is None:
         raise InvalidDefinition(

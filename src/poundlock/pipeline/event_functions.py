@@ -8,14 +8,13 @@ event all the same, and an event is always true.
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from poundlock.callables import (
     annotations_of,
+    bare,
     is_coroutine_function,
-    is_unresolved,
     parameters_of,
     runs_later,
     tells_nothing,
@@ -23,8 +22,9 @@ from poundlock.callables import (
 from poundlock.errors import InvalidEvent
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
+from poundlock.pipeline.annotations import cannot_be_read, is_about, is_payload_model, used_service
 from poundlock.pipeline.fields import Validator, validator_of
-from poundlock.pipeline.injection import Injector, takes_everything, used_service
+from poundlock.pipeline.injection import Injector, takes_everything
 
 EventFunction = Callable[[Event], Any]
 """Called with an event that is its own: whatever it does to it, nobody else sees."""
@@ -85,18 +85,20 @@ def _source(
     parameter: inspect.Parameter, hint: Any, path: str, injector: Injector, offered: dict[str, _Source]
 ) -> _Source | None:
     name = parameter.name.removeprefix("_")  # as linters want one called that is not used
-    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    about = bare(hint)
+    injector.misplaced(parameter, path)
     if used_service(hint) is not None:
         injector.fault(path, "a function of the event is given no services: let a step ask for it")
         return None
-    if _is_event(bare) or (name == "event" and not _is_model(bare)):
+    if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
         return _the_event
     if name in offered:
+        injector.other_model(about, path)
         return offered[name]
-    if offered and bare is injector.state_model and name != "payload" and bare is not None:
+    if offered and about is injector.state_model and name != "payload" and about is not None:
         injector.fault(path, f"is the state, or a payload of its form? Name it state or payload, not '{name}'")
         return None
-    if name in ("event", "payload") or _is_model(bare):
+    if name in ("event", "payload") or is_payload_model(about):
         return _payload(hint, path, injector)
     if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
         return _the_event
@@ -105,7 +107,9 @@ def _source(
         return lambda _event, _state: default
     also = ", payload or state" if offered else " or payload"
     injector.fault(
-        path, f"nothing can give '{name}': name it event, or annotate it (a function of the event is given event{also})"
+        path,
+        f"nothing can give '{parameter.name}': name it event, or annotate it "
+        f"(a function of the event is given event{also})" + (f"; {said}" if (said := cannot_be_read(hint)) else ""),
     )
     return None
 
@@ -140,7 +144,7 @@ def _caller(
 
 
 def _settled(answer: Any, name: str) -> Any:
-    """Refuse what is no answer yet: a coroutine or generator is true, and would let everything through."""
+    """Refuse what is not an answer yet: a coroutine or generator is true, and would let everything through."""
     if not (inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer)):
         return answer
     if inspect.iscoroutine(answer):
@@ -150,14 +154,3 @@ def _settled(answer: Any, name: str) -> Any:
 
 def _the_event(event: Event, _state: Callable[[], Any]) -> Any:
     return event
-
-
-def _is_event(hint: Any) -> bool:
-    return hint is Event or (is_unresolved(hint) and hint.text.rpartition(".")[2] == Event.__name__)
-
-
-def _is_model(hint: Any) -> bool:
-    """Whether an annotation is a model of a payload: a pydantic model, dataclass or TypedDict."""
-    if not isinstance(hint, type) or is_unresolved(hint):
-        return False
-    return any(hasattr(hint, mark) for mark in ("model_validate", "__dataclass_fields__", "__required_keys__"))

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from poundlock.callables import is_unresolved
+from poundlock.callables import bare, is_unresolved
 from poundlock.codecs import detach, is_registered
 from poundlock.errors import StateInvalid
-from poundlock.guard import call_now, name_of
+from poundlock.guard import call_now, name_of, repr_of
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.plan import Getter
 from poundlock.pipeline.run_view import RunView
@@ -93,19 +93,34 @@ class Field:
 
 def validator_of(hint: Any) -> Validator | str | None:
     """Return what checks a value against an annotation; None if there is nothing to check, a text if nothing can."""
-    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-    if bare is MISSING or bare is Any or bare is object or is_unresolved(bare):
+    about = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    if about is MISSING or about is Any or about is object or is_unresolved(bare(hint)):
         return None
     if any(hint is kind for kind in _SAFE):
         return _when_needed(hint)
     adapter = call_now(_adapter, hint)
     if adapter.error is None:
         return _checked_by(adapter.value)
-    if isinstance(bare, type) and is_registered(bare):
-        return _instance_of(bare)
-    named = name_of(bare) if isinstance(bare, type) else str(bare)
-    said = first_fault(adapter.error).text.partition(". ")[0]
-    return f"data cannot be checked against {named} ({said:.160})"
+    if isinstance(about, type) and is_registered(about):
+        return _instance_of(about)
+    named = name_of(about) if isinstance(about, type) else repr_of(about, 100)
+    said = first_fault(adapter.error).text.partition("\n")[0].partition(". ")[0]
+    because = "" if "PydanticSchemaGenerationError" in said else f" ({said:.160})"  # it only says so once more
+    return f"data cannot be checked against {named}{because}"
+
+
+def instance_of(hint: Any) -> Validator:
+    """Return what checks a value against an annotation that is no data: only what is of that type already fits."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    adapter = call_now(lambda: TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)))
+    if adapter.error is None:
+        return _checked_by(adapter.value)
+
+    def refused(_value: Any, path: str) -> Any:
+        raise StateInvalid(f"'{path}' cannot be checked against its annotation {repr_of(hint, 100)}", path=path)
+
+    return refused
 
 
 def exactly(hint: Any) -> type | None:
@@ -153,12 +168,5 @@ def _instance_of(kind: type) -> Validator:
 
 def payload_as(model: Any) -> Getter:
     """Return how to get the payload of the run's event as an instance of a model."""
-    check: Validator | None = None
-
-    def payload(run: RunView, _: Any) -> Any:
-        nonlocal check
-        if check is None:
-            check = _checked_by(_adapter(model))
-        return check(detach(run.event.payload), "event")
-
-    return payload
+    check = _when_needed(model)
+    return lambda run, _: check(detach(run.event.payload), "event")

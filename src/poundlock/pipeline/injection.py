@@ -1,34 +1,34 @@
 """What steps and routers are given for their parameters, worked out once when their workflow is registered.
 
 First that fits (the order users rely on): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
-`event` (a pydantic model on a parameter named `event` is the payload's); the workflow's state model or the name
+`event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name
 `state`; for routers the names `results` and `resume`; a type registered as a service; the state field of that name,
-validated to the annotation. A lone parameter is no exception. What nothing can give is a fault of the definition.
+validated to the annotation. A lone parameter is not an exception. What nothing can give is a fault of the definition.
 """
 
 from __future__ import annotations
 
 import inspect
-import types
-import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from poundlock.callables import (
     Unresolved,
     annotations_of,
+    bare,
     is_unresolved,
     parameters_of,
     runs_later,
     tells_nothing,
 )
 from poundlock.errors import suggest
-from poundlock.guard import repr_of
+from poundlock.guard import call_now, name_of, repr_of
+from poundlock.model.checks import Fault
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
-from poundlock.model.validation import Fault
+from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.fields import Field, exactly, payload_as, validator_of
+from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
 
@@ -140,22 +140,24 @@ class Injector:
 
     def _give(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind, into: _Collected) -> None:
         name = parameter.name
+        self.misplaced(parameter, path)
         service = self.service_of(name, hint, path, kind.offered)
         if service is not None:
             into.service(parameter, service)
-        elif _is(hint, StepContext) or name == "ctx":
+        elif is_about(hint, StepContext) or name == "ctx":
             into.add(parameter, kind.context, wants_context=True)
         elif (getter := self._getter(parameter, hint, path, kind)) is not None:
             into.add(parameter, getter, wants_context=getter is kind.unnamed)
 
     def _getter(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
         name = parameter.name
-        bare = _bare(hint)
-        if _is(bare, Event) or (name == "event" and not _is_model(bare)):
+        about = bare(hint)
+        if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":
-            return payload_as(bare)
-        if (self.state_model is not None and bare is self.state_model) or name == "state":
+            return payload_as(about)
+        if (self.state_model is not None and about is self.state_model) or name == "state":
+            self.other_model(about, path)
             return _state
         if name in kind.offered:
             return kind.offered[name]
@@ -177,23 +179,36 @@ class Injector:
         field = self._fields.get(name)
         if field is None and not self._open:
             if empty:
-                known = [*self._fields, *RESERVED[:3]]
-                said = _cannot_be_read(hint) or suggest(name, known)
-                self.fault(path, f"nothing can give '{name}': it is no state field, service or default: {said}")
+                known = list(dict.fromkeys((*self._fields, *RESERVED[:3])))
+                said = cannot_be_read(hint) or suggest(name, known)
+                self.fault(path, f"nothing can give '{name}': it is not a state field, service or default: {said}")
             return None if empty else _default(parameter.default)
-        if is_unresolved(hint):
-            self._looks_like_a_service(hint, path)
+        if field is None and empty and name in ("self", "cls"):
+            self.fault(path, "is a method without its object: give that of an object, such as Works().method")
+            return None
+        if is_unresolved(bare(hint)):
+            self._looks_like_a_service(bare(hint), path)
         if field is not None and hint == self._annotation(field):
             hint = MISSING  # the model has checked it
         check = validator_of(hint)
         if isinstance(check, str):
             if empty:
-                self.fault(path, f"nothing can give '{name}': no service is of its type, and {check}")
+                self.fault(path, f"nothing can give '{name}': {self._no_service(bare(hint))}, and {check}")
                 return None
-            check = None
-        because = _cannot_be_read(hint)
+            check = instance_of(hint)
+        because = cannot_be_read(hint)
         found = Field(field or name, name, check, exactly(hint), parameter.default, because)
         return found.getter(typed=field is not None)
+
+    def _no_service(self, kind: Any) -> str:
+        """Say that no service is of a type; one that is of a subclass has to say so."""
+        for other, ids in self.service_types.items() if isinstance(kind, type) else ():
+            if call_now(issubclass, other, kind).value is True:
+                return (
+                    f"service '{ids[0]}' is known as a {name_of(other)} only (say type={name_of(kind)} where it is "
+                    f"defined, or ask with Use('{ids[0]}'))"
+                )
+        return "no service is of its type"
 
     def _annotation(self, field: str) -> Any:
         described = getattr(self.state_model, "model_fields", {}).get(field)
@@ -203,9 +218,26 @@ class Injector:
         """Refuse an annotation that is not there at run time and would have named a service, or the state."""
         name = hint.text.rpartition(".")[2]
         if any(name == getattr(kind, "__name__", None) for kind in self.service_types):
-            self.fault(path, f"{_cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
+            self.fault(path, f"{cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
         elif name == getattr(self.state_model, "__name__", None):
-            self.fault(path, f"{_cannot_be_read(hint)}, or call the parameter state")
+            self.fault(path, f"{cannot_be_read(hint)}, or call the parameter state")
+
+    def other_model(self, hint: Any, path: str) -> None:
+        """Refuse a parameter for the state that is annotated with a model which the state is none of."""
+        own = self.state_model
+        if not is_model(hint) or (own is not None and call_now(issubclass, own, hint).value is not False):
+            return
+        given = "a mapping, because the workflow has no state model" if own is None else f"a {name_of(own)}"
+        self.fault(path, f"the state is {given}: give Workflow(state={name_of(hint)}), or change the annotation")
+
+    def misplaced(self, parameter: inspect.Parameter, path: str) -> None:
+        """Refuse `Use` as a default: it would be given as it is, and no service at all."""
+        if type(parameter.default).__name__ == "Use":
+            from poundlock.artifacts import Use
+
+            if isinstance(parameter.default, Use):
+                asked = repr_of(parameter.default.key, 60)
+                self.fault(path, f"a service is asked for by annotation: {parameter.name}: Annotated[T, Use({asked})]")
 
     # -------------------------------------------------------------------------------------------------- services
     def service_of(self, name: str, hint: Any, path: str, offered: Mapping[str, Any] = {}) -> str | None:
@@ -219,16 +251,16 @@ class Injector:
         """
         used = used_service(hint)
         if isinstance(used, Unresolved):
-            self.fault(path, _cannot_be_read(type(used)))
+            self.fault(path, cannot_be_read(type(used)))
             return None
         if used is not None:
             fault = self.service_fault(used)
             if fault is not None:
                 self.fault(path, fault)
             return used
-        if name in RESERVED[:3] or name in offered or any(_is(hint, kind) for kind in (StepContext, Event)):
+        if name in RESERVED[:3] or name in offered or any(is_about(hint, kind) for kind in (StepContext, Event)):
             return None
-        kind = _bare(hint)
+        kind = bare(hint)
         ids = () if kind is self.state_model else self._providing(kind)
         if len(ids) > 1:
             named = getattr(kind, "__qualname__", str(kind))
@@ -243,9 +275,6 @@ class Injector:
         return ids[0] if ids else None
 
     def _providing(self, kind: Any) -> tuple[str, ...]:
-        if typing.get_origin(kind) in {typing.Union, types.UnionType}:
-            choices = [each for each in typing.get_args(kind) if each is not type(None)]
-            kind = choices[0] if len(choices) == 1 else None
         try:
             return self.service_types.get(kind, ())
         except TypeError:  # an unhashable annotation names no service
@@ -296,20 +325,6 @@ async def arguments(run: RunView, binding: Binding, at: Any) -> tuple[list[Any],
     return args, kwargs
 
 
-def used_service(hint: Any) -> str | Unresolved | None:
-    """Return the id in `Annotated[T, Use(id)]`, also where only its text shows it; an Unresolved if it shows none."""
-    if is_unresolved(hint):
-        return hint() if hint.service is None and "Use(" in hint.text else hint.service  # type: ignore[no-any-return]  # a str or None
-    if typing.get_origin(hint) is Annotated:
-        from poundlock.artifacts import Use, key_name
-
-        for extra in typing.get_args(hint)[1:]:
-            if isinstance(extra, Use):
-                key: Any = extra.key
-                return key() if is_unresolved(key) else key_name(key)
-    return None
-
-
 def state_fields(model: type | None) -> dict[str, str]:
     """Return the names that stand for fields of a state model, aliases too, and which field each stands for."""
     names: dict[str, str] = {}
@@ -328,32 +343,6 @@ def takes_everything(function: Any) -> str:
         f"{repr_of(function, 60)} takes only *args and **kwargs, so it is not known what to give it: "
         f"use functools.wraps in the decorator that made it, or name its parameters"
     )
-
-
-def _cannot_be_read(hint: Any) -> str:
-    """Say that an annotation cannot be read, and what to import; empty for one that can."""
-    if not is_unresolved(hint):
-        return ""
-    names = ", ".join(hint.missing) or "what it names"
-    return (
-        f"its annotation '{hint.text}' cannot be read at run time: import {names} outside `if TYPE_CHECKING:`, "
-        f"or define it at the top of its module"
-    )
-
-
-def _is(hint: Any, kind: type) -> bool:
-    """Whether an annotation is this class of ours, also where it is imported for type checkers only."""
-    if is_unresolved(hint):
-        return bool(hint.text.rpartition(".")[2] == kind.__name__)
-    return hint is kind
-
-
-def _bare(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-
-
-def _is_model(hint: Any) -> bool:
-    return isinstance(hint, type) and hasattr(hint, "model_validate")
 
 
 def _default(value: Any) -> Getter:

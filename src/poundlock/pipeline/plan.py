@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.errors import NotRegistered, suggest
+from poundlock.guard import repr_of
 from poundlock.model.definitions import Instruction, Retry, Wait
 from poundlock.model.events import Event
 from poundlock.model.paths import get_path
@@ -157,10 +158,11 @@ class PipelinePlan:
         Raises:
             NotRegistered: the pipeline has no such stage; the message names near matches.
         """
-        if stage_id not in self.by_id:
+        if not isinstance(stage_id, str) or stage_id not in self.by_id:
+            named = stage_id if isinstance(stage_id, str) else repr_of(stage_id, 60)
             raise NotRegistered(
-                f"pipeline '{self.id}' has no stage '{stage_id}': {suggest(stage_id, list(self.by_id))}",
+                f"pipeline '{self.id}' has no stage '{named}': {suggest(named, list(self.by_id))}",
                 path=self.id,
-                stage=stage_id,
+                stage=named,
             )
         return stage_id

@@ -11,7 +11,7 @@ from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
-from poundlock.model.validation import wait_faults
+from poundlock.model.wait_checks import wait_faults
 from poundlock.model.waits import arm
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.plan import DeclaredWait, StagePlan
@@ -96,14 +96,10 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
     """
     wait = pause.wait
     plan = run.plan
+    if all(entry.wait is not wait for entry in plan.declared):
+        _check_made(wait, f"{stage.path}/wait", list(plan.by_id))
     wait_id = wait.id or stage.id
     declared = plan.waits.get(wait_id)
-    if declared is None or declared.wait is not wait:
-        faults = list(wait_faults(f"{stage.path}/wait", wait, list(plan.by_id)))
-        if callable(wait.patch):
-            faults.append((f"{stage.path}/wait.patch", "a wait made by a router needs its patch as data"))
-        if faults:
-            raise InvalidDefinition(f"{faults[0][0]}: {faults[0][1]}", path=faults[0][0], faults=tuple(faults))
     resume_at = pause.resume_at or stage.following
     if declared is not None and declared.wait is wait:
         row = armed_row(run, declared)
@@ -120,6 +116,15 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
         resume_at=resume_at,
         expires_at=None if timeout is None else run.clock.now() + timeout,
     )
+
+
+def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
+    """Check a wait that a router made."""
+    faults = list(wait_faults(path, wait, stages))
+    if isinstance(wait, Wait) and callable(wait.patch):
+        faults.append((f"{path}.patch", "a wait made by a router needs its patch as data"))
+    if faults:
+        raise InvalidDefinition(f"{faults[0][0]}: {faults[0][1]}", path=faults[0][0], faults=tuple(faults))
 
 
 def stand_at(run: ActiveRun, row: WaitRow) -> None:
@@ -174,6 +179,10 @@ class AnnouncedWaits:
         wait_id = wait.id or self._free_id()
         declared = run.plan.waits.get(wait_id)
         if declared is None:
+            if callable(wait.patch):
+                raise InvalidDefinition(
+                    "wait.patch: a wait that no stage declares needs its patch as data", path="wait.patch"
+                )
             run.registered = {**registered, wait_id: wait}
         elif declared.wait != wait:
             raise InvalidDefinition(

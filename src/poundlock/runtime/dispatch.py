@@ -41,7 +41,7 @@ class Route:
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""
         when = self.functions.when
-        return bool(when(event.detached())) if when is not None else all_match(self.trigger.when, event.payload)  # type: ignore[arg-type]  # conditions, if it is no function
+        return bool(when(event.detached())) if when is not None else all_match(self.trigger.when, event.payload)  # type: ignore[arg-type]  # conditions, if it is not a function
 
     def partition(self, event: Event) -> str:
         """Return the key value the mode's rule holds for: the mode's key, else the trigger's, else "" for all.

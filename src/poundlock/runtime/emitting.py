@@ -25,7 +25,7 @@ def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
     """Return payload and keyword fields as one payload.
 
     Raises:
-        InvalidEvent: there are fields, but the payload is no mapping to merge them into.
+        InvalidEvent: there are fields, but the payload is not a mapping to merge them into.
     """
     if not fields:
         return {} if payload is None else payload

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.callables import annotations_of, parameters_of, runs_later
 from poundlock.clock import Clock
-from poundlock.guard import name_blocking
+from poundlock.guard import name_blocking, repr_of
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.injection import Injector
 
@@ -49,10 +49,14 @@ class _Fault(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BoundHook:
-    """A hook, and the services it asks for: (place or name, id)."""
+    """A hook, and the services it asks for: (place or name, id).
+
+    `defaults` are those of parameters by place that stand before a service by place.
+    """
 
     function: Callable[..., Any]
     services: tuple[tuple[int | str, str], ...] = ()
+    defaults: tuple[tuple[int, Any], ...] = ()
 
     def on(self, clock: Clock, services: Callable[[], ArtifactContainer]) -> Callable[..., Any]:
         """Return it as a function of its documented argument alone.
@@ -66,7 +70,7 @@ class BoundHook:
 
         async def call(*args: Any) -> Any:
             container = services()
-            places: dict[int, Any] = {}
+            places: dict[int, Any] = dict(self.defaults)
             names: dict[str, Any] = {}
             for place, key in self.services:
                 if isinstance(place, int):
@@ -105,7 +109,7 @@ def bind_hooks(hooks: Hooks, injector: Injector, service_fault: _Fault) -> Bound
 
 def _bind(name: str, function: Any, injector: Injector, service_fault: _Fault) -> BoundHook:
     if not callable(function):
-        injector.fault(name, f"{function!r:.60} is no function")
+        injector.fault(name, f"{repr_of(function, 60)} is not a function")
         return BoundHook(function)
     if runs_later(function):
         injector.fault(name, "is a generator function or context manager, so nothing of it would run")
@@ -125,21 +129,26 @@ def _bind(name: str, function: Any, injector: Injector, service_fault: _Fault) -
     elif argument is not None and not takes_any:
         injector.fault(name, f"is called with the {argument}: give it a parameter for it")
     taken = by_place[:1] if argument is not None else []
-    services = []
+    services: list[tuple[int | str, str]] = []
+    defaults: list[tuple[int, Any]] = []
     for place, parameter in enumerate(parameters):
         if parameter in taken or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         path = f"{name}.{parameter.name}"
+        injector.misplaced(parameter, path)
         service = injector.service_of(parameter.name, hints.get(parameter.name, MISSING), path)
         if service is not None:
             fault = service_fault(service, asked_in="workflow" if name in _OUTSIDE else "run")
             if fault is not None:
                 injector.fault(path, fault)
             services.append((parameter.name if parameter.kind is not parameter.POSITIONAL_ONLY else place, service))
+        elif parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is not parameter.empty:
+            defaults.append((place, parameter.default))
         elif parameter.default is parameter.empty:
             given = f"the {argument} and services" if argument else "services"
             injector.fault(
                 path,
                 f"nothing can give '{parameter.name}': a hook is given {given}, by Annotated[T, Use(id)] or by type",
             )
-    return BoundHook(function, tuple(services))
+    last = max((place for place, _ in services if isinstance(place, int)), default=0)
+    return BoundHook(function, tuple(services), tuple(each for each in defaults if each[0] < last))

@@ -11,7 +11,7 @@ from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
 from poundlock.errors import RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
-from poundlock.model.definitions import Service
+from poundlock.model.definitions import Service, several
 from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
@@ -38,7 +38,7 @@ def split_services(services: Iterable[Service] | Any) -> tuple[tuple[Any, ...], 
     """Return (parents, services): a dependency-injector container is a parent, everything else a list of services."""
     if hasattr(services, "providers"):
         return (services,), ()
-    return (), tuple(services)
+    return (), several(services)
 
 
 class Lifetime:

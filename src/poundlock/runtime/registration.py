@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal
@@ -18,9 +18,10 @@ from poundlock.errors import (
     WouldDeadlock,
 )
 from poundlock.guard import repr_of
+from poundlock.model.checks import Fault
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
-from poundlock.model.validation import Fault, faults_of, refuse
+from poundlock.model.validation import faults_of, refuse
 from poundlock.model.waits import wait_events
 from poundlock.pipeline.binding import Bindings, bind
 from poundlock.pipeline.builder import Workflow
@@ -110,15 +111,16 @@ async def register(
         EnvMissing: required variables are not set; all are named.
     """
     if not isinstance(workflow, Workflow | WorkflowDefinition):
-        raise InvalidDefinition(f"{repr_of(workflow, 60)} is no Workflow: give workflows one by one", path="workflow")
+        raise InvalidDefinition(
+            f"{repr_of(workflow, 60)} is not a Workflow: give workflows one by one", path="workflow"
+        )
     definition, faults = workflow.draft() if isinstance(workflow, Workflow) else (workflow, faults_of(workflow))
-    if definition.id in core.entries:
+    if isinstance(definition.id, str) and definition.id in core.entries:
         raise AlreadyRegistered(
             f"a workflow '{definition.id}' is registered already: deregister it first, or give this one another id",
             workflow_id=definition.id,
         )
-    usable = tuple(service for service in definition.services if isinstance(service, Service))
-    services = WorkflowServices(core, replace(definition, services=usable))
+    services = WorkflowServices(core, replace(definition, services=tuple(filter(_readable, definition.services))))
     mode = definition.mode if mode is None else mode
     bound, bound_hooks, more = _bound(definition, mode, hooks, services, global_services)
     refuse(definition.id, [*faults, *more])
@@ -154,16 +156,26 @@ async def register(
     return entry
 
 
+def _readable(service: object) -> bool:
+    """Whether other parts can be checked beside this service, whatever else is wrong with it."""
+    if not isinstance(service, Service):
+        return False
+    options: object = service.options
+    return isinstance(service.id, str) and isinstance(service.scope, str) and isinstance(options, Mapping)
+
+
 def _bound(
     definition: WorkflowDefinition, mode: Mode, hooks: Hooks, services: WorkflowServices, globals_: Sequence[Service]
 ) -> tuple[Bindings, BoundHooks, list[Fault]]:
     """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
     faults = services.faults()
-    if not hasattr(mode, "accept"):
+    given: object = mode
+    if isinstance(given, type) or not hasattr(given, "accept"):
         faults.append(
-            ("mode", f"{repr_of(mode, 60)} is no mode: use Transient, Serialized, SingletonLoop or Exclusive")
+            ("mode", f"{repr_of(mode, 60)} is not a mode: use Transient, Serialized, SingletonLoop or Exclusive")
         )
-    injector = Injector(definition.state, service_types(services.own, globals_), services.fault_of)
+    state = definition.state if isinstance(definition.state, type) else None  # else that is a fault, told already
+    injector = Injector(state, service_types(services.own, globals_), services.fault_of)
     bound = bind(definition, mode, injector)
     bound_hooks = bind_hooks(hooks, injector, services.fault_of)
     return bound, bound_hooks, [*faults, *injector.faults]

@@ -70,7 +70,7 @@ def new_run(
         load_key: the partition it counts in; None for invoked runs.
 
     Raises:
-        InvalidEvent: `initial` is no mapping.
+        InvalidEvent: `initial` is not a mapping.
         NotStorable, StateInvalid: it is no data, or does not fit the state's model.
     """
     plan = entry.plans[pipeline_id]

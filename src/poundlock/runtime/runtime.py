@@ -195,7 +195,7 @@ class WorkflowRuntime:
         Never waits for a run. With a type instead of an Event, payload and fields are merged into the payload.
 
         Raises:
-            InvalidEvent, NotStorable: it is no event; nothing happened.
+            InvalidEvent, NotStorable: it is not an event; nothing happened.
             IdempotencyConflict: its id was used before with other content; nothing was decided.
             Contended: too many others decided at once; nothing was decided, emit it again.
         """
@@ -353,7 +353,7 @@ class WorkflowRuntime:
         handler = HANDLERS.get(type(command))
         if handler is None:
             known = ", ".join(kind.__name__ for kind in HANDLERS)
-            raise InvalidDefinition(f"{command!r:.60} is no command: use one of {known}", path="command")
+            raise InvalidDefinition(f"{command!r:.60} is not a command: use one of {known}", path="command")
         return await handler(core.at_work(), command)
 
     def statistics(self) -> Mapping[str, int]:

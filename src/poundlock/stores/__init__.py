@@ -49,6 +49,8 @@ def _by_url(url: str, clock: Clock | None) -> Store:
     scheme, _, rest = url.partition("://")
     if url in _IN_MEMORY:
         return _in_memory(url)
+    if scheme == "sqlite" and "?" in rest:
+        raise StoreUnavailable(f"'{url}' has options behind its '?', and none are known: leave them out", path="store")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return _by_path(rest[1:], clock)
     raise StoreUnavailable(f"there is no store for '{url}': give {_ACCEPTED}", path="store")
@@ -57,6 +59,8 @@ def _by_url(url: str, clock: Clock | None) -> Store:
 def _by_path(path: str, clock: Clock | None) -> Store:
     if path in _IN_MEMORY:
         return _in_memory(path)
+    if "\0" in path:
+        raise StoreUnavailable(f"{repr_of(path, 60)} is not a path of a file: it has a null character", path="store")
     from poundlock.stores.sqlite import SqliteStore
 
     return SqliteStore(path, clock=clock)

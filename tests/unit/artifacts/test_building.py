@@ -267,7 +267,7 @@ async def test_parameters_are_filled_by_annotation():
 
 
 async def test_a_parameter_finds_the_one_artifact_that_provides_its_class():
-    """A class that is no key itself stands for the only artifact that provides it; two are ambiguous."""
+    """A class that is not a key itself stands for the only artifact that provides it; two are ambiguous."""
     container = ArtifactContainer()
     container.register("database", plain, type=Database)
     container.register("repo", Repository)

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pytest
 
@@ -18,6 +18,10 @@ from poundlock import InvalidDefinition, Pipeline, Service, Stage, Step, StepCon
 class Pool:
     def __init__(self, log=None):
         self.log = log
+
+    @classmethod
+    def create(cls) -> Self:
+        return cls()
 
 
 def flow(action, executor=None, **options):
@@ -236,6 +240,14 @@ def given(value) -> Pool:
     return Pool(value)
 
 
+def perhaps() -> Pool | None:
+    return Pool()
+
+
+def with_more() -> Iterator[Annotated[Pool, "of connections"]]:
+    yield Pool()
+
+
 class Makes:
     def method(self) -> Iterator[Pool]:
         yield Pool()
@@ -261,6 +273,9 @@ FACTORIES = {
     "object": Makes(),
     "partial of a generator": functools.partial(iterator),
     "partial of a manager": functools.partial(manager),
+    "class method": Pool.create,
+    "optional": perhaps,
+    "annotated": with_more,
 }
 
 
@@ -277,6 +292,19 @@ async def test_what_a_factory_gives_is_found_by_its_type(runtime, factory, scope
     result = await rt.run("wf")
     assert result.ok, result.error
     assert seen == [Pool]
+
+
+async def test_builtin_types_are_factories(runtime):
+    """A factory whose parameters go by place, with defaults, is called without them."""
+    seen = []
+
+    async def uses(a: Annotated[Any, Use("a")], b: Annotated[Any, Use("b")]):
+        seen.extend((a, b))
+
+    rt = await runtime(flow(uses, services=[Service("a", list), Service("b", dict)]))
+    result = await rt.run("wf")
+    assert result.ok, result.error
+    assert seen == [[], {}]
 
 
 async def test_the_bare_decorator_makes_a_service(runtime):

@@ -24,6 +24,7 @@ from poundlock import (
     Stage,
     StateRef,
     Step,
+    Terminate,
     Trigger,
     Use,
     Wait,
@@ -82,7 +83,7 @@ async def test_unknown_stages_in_data_are_found(router, place):
 
 @pytest.mark.parametrize("target", [5, None, nothing, ["ask"]], ids=["number", "none", "function", "list"])
 async def test_what_is_no_stage_id_is_found(target):
-    """A target that is no text is a fault of its own, not an error from inside."""
+    """A target that is not text is a fault of its own, not an error from inside."""
     found = await faults(flow(stage("ask", router=Jump(target)), stage("two", router=Jump("ask"))))
     assert "give a stage's id" in found["pipelines.main.ask.router"]
 
@@ -145,7 +146,7 @@ async def test_references_to_state_that_is_no_field_are_found(runtime, place):
 
     [(path, text)] = (await faults(waiting("amonut"))).items()
     assert path == "pipelines.main.gate.router.wait"
-    assert text == "StateRef('amonut') is no field of the state: did you mean 'amount'?"
+    assert text == "StateRef('amonut') is not a field of the state: did you mean 'amount'?"
     rt = await runtime(waiting("amount"))
     assert (await rt.run("wf", amount=5)).status == "paused"
 
@@ -552,7 +553,7 @@ def test_the_options_of_a_service_are_those_of_a_template():
     ids=["no service", "no factory", "no option", "retry"],
 )
 def test_global_services_are_checked_when_the_runtime_is_made(service, path):
-    """What is no service, or has faults, is refused before anything starts."""
+    """What is not a service, or has faults, is refused before anything starts."""
     with pytest.raises(InvalidDefinition) as caught:
         WorkflowRuntime(services=[service])
     assert [place for place, _ in caught.value.faults] == [path]
@@ -576,7 +577,7 @@ def test_durations_of_a_runtime_are_checked(name, value):
 
 
 async def test_durations_of_calls_are_checked(runtime):
-    """`wait`, `results` and `stop` refuse what is no duration, and nothing happens."""
+    """`wait`, `results` and `stop` refuse what is not a duration, and nothing happens."""
     rt = await runtime(flow(stage(), triggers={"t": Trigger("go")}))
     receipt = await rt.emit("go")
     for call in (rt.wait(receipt.run_ids[0], "soon"), receipt.results("soon"), rt.stop("soon")):
@@ -606,3 +607,14 @@ async def test_a_mode_that_is_none_is_found_with_the_rest():
 def test_one_required_variable_may_be_a_text():
     """A text is one variable, not one per letter."""
     assert flow(stage(), requires_env="TOKEN").definition.requires_env == ("TOKEN",)
+
+
+async def test_a_stage_that_only_a_step_leads_to_is_reachable(runtime):
+    """A step may return an instruction, so behind a stage without a router any stage may come."""
+
+    async def decides(ok: bool):
+        return Jump("far") if ok else None
+
+    rt = await runtime(flow(Stage("one", [Step("s", decides)]), Stage("near", router=Terminate("near")), stage("far")))
+    assert (await rt.run("wf", ok=False)).result == "near"
+    assert (await rt.timeline((await rt.run("wf", ok=True)).run_id)).path() == ["one", "far"]

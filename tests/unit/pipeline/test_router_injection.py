@@ -300,7 +300,7 @@ async def test_routers_that_nothing_can_be_given_are_refused(runtime, router, sa
 
 
 async def test_a_router_that_asks_for_what_the_model_lacks_is_refused(runtime):
-    """With a state model, a parameter that is no field, service, name or default is found when it is registered."""
+    """With a state model, a parameter that is not a field, service, name or default is found when it is registered."""
 
     def misspelt(aproved: bool):
         return gate(aproved)

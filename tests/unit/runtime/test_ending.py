@@ -250,7 +250,7 @@ async def test_a_queued_run_keeps_its_signal(runtime, gate, any_store):
 
 
 async def test_signals_to_nobody_are_refused(runtime):
-    """A signal to an unknown run is RunNotFound, to an ended one RunFinished, and one that is no patch is refused."""
+    """A signal to an unknown run is RunNotFound, to an ended one RunFinished; what is not a patch is refused."""
     from poundlock import NotStorable, StateInvalid
 
     async def work():

@@ -221,3 +221,18 @@ async def test_a_service_that_hangs_holds_a_hook_no_longer_than_it_may(runtime, 
     assert (await rt.wait(run.run_id, 60)).ok
     assert called == []
     assert "on_complete of workflow 'second'" in caplog.text
+
+
+async def test_a_default_between_places_stays_a_default(runtime):
+    """A service by place behind a parameter with a default comes at its own place."""
+    seen = []
+
+    def told(result, limit=5, mail: Annotated[Any, Use("mail")] = None, /):
+        seen.append((limit, mail))
+
+    rt = await runtime()
+    wf = Workflow("wf", services=[Service("mail", lambda: "mail")])
+    wf.step(id="one")(lambda: None)
+    await rt.register(wf, on_complete=told)
+    await rt.run("wf")
+    assert seen == [(5, "mail")]

@@ -263,7 +263,7 @@ async def test_find_runs_filters_and_pages(runtime, vclock, any_store):
 
 
 async def test_commands_can_be_dispatched(runtime):
-    """`dispatch` carries out a command and answers once it is accepted; it refuses what is no command."""
+    """`dispatch` carries out a command and answers once it is accepted; it refuses what is not a command."""
     from poundlock.runtime.commands import Create
 
     rt = await runtime(workflow())

@@ -203,7 +203,7 @@ async def test_patch_function_cannot_change_what_others_see(stores):
 
 @pytest.mark.parametrize("payload", [["a", "list"], "text", 7])
 async def test_payload_that_is_no_mapping_folds_nothing(stores, payload):
-    """A payload that is no mapping resumes the run and leaves its state alone; steps see it as the resume's event."""
+    """A payload that is not a mapping resumes the run without a patch; steps see it as the resume's event."""
     got = []
     wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[])
 

@@ -78,7 +78,7 @@ class Odd:
     ids=["number", "bytes", "list", "object", "odd", "class", "bool", "bytes path"],
 )
 def test_anything_else_is_refused(what):
-    """Something that is no store is refused by a typed error that names what is."""
+    """Something that is not a store is refused by a typed error that names what is."""
     with pytest.raises(InvalidDefinition) as caught:
         WorkflowRuntime(store=what)
     assert caught.value.path == "store"
@@ -91,6 +91,16 @@ def test_a_url_without_an_adapter_is_refused(url):
     with pytest.raises(StoreUnavailable) as caught:
         open_store(url)
     assert "pathlib.Path" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "what", ["sqlite:///runs.db?mode=ro", "sqlite:///file::memory:?cache=shared", "sqlite:///a\0b", Path("a\0b")]
+)
+def test_options_and_odd_paths_make_no_file(what):
+    """Options of a URL are not taken for a part of the file's name, and no path is refused by an error from inside."""
+    with pytest.raises(StoreUnavailable) as caught:
+        open_store(what)
+    assert caught.value.path == "store"
 
 
 async def test_a_store_object_follows_the_runtimes_clock(tmp_path):

@@ -95,7 +95,7 @@ def _taken(patch: Any) -> Any:
     """Return a patch that its caller cannot change any more, as far as it is data without a state model's help.
 
     Raises:
-        StateInvalid: it is no mapping.
+        StateInvalid: it is not a mapping.
     """
     try:
         return None if patch is None else as_patch(patch)

@@ -30,7 +30,7 @@ async def signal(core: Core, command: Signal) -> None:
     Raises:
         RunNotFound, RunFinished: there is nobody to tell.
         NotStorable: the patch is no data.
-        StateInvalid: it is no mapping, or has a key that the state's model lacks.
+        StateInvalid: it is not a mapping, or has a key that the state's model lacks.
     """
     model, state = await _typed_state(core, command.run_id)
     await core.tasks.to_the_end(_post(core, command.run_id, as_patch(command.patch, model, state)))
@@ -68,7 +68,7 @@ def as_patch(patch: Any, model: Any = None, state: Mapping[str, Any] | None = No
         state: which the patch is going to be merged into.
 
     Raises:
-        StateInvalid: it is no mapping, or has a key that the model lacks.
+        StateInvalid: it is not a mapping, or has a key that the model lacks.
         NotStorable: a value in it is no data; `path` names it.
     """
     if not isinstance(patch, Mapping):

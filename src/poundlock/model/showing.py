@@ -1,0 +1,26 @@
+"""Values of users in messages and comparisons. The model calls no other code of theirs, and this never raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """Return a value as code shows it, cut to `limit` characters, whatever its `__repr__` does."""
+    try:
+        text = repr(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's `__repr__` may raise anything
+        text = f"(a {type(value).__name__} that cannot be shown)"
+    return text.encode("utf-8", "backslashreplace").decode()[:limit]
+
+
+def differ(one: Any, other: Any) -> bool:
+    """Whether two values differ, as far as they can be compared at all."""
+    try:
+        return one is not other and bool(one != other)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's `__eq__` may raise anything
+        return True

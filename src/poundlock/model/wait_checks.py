@@ -1,0 +1,72 @@
+"""Checking waits: those of a definition, and those that a router or a step makes at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from poundlock.model.checks import Fault, condition_faults, duration_faults, name_faults, storable_faults, target_faults
+from poundlock.model.definitions import Pause, Stage, Wait
+from poundlock.model.showing import differ, shown
+
+
+def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
+    """Yield the faults of a wait, also of one a router makes at run time."""
+    if not isinstance(wait, Wait):
+        yield path, f"{shown(wait)} is not a Wait"
+        return
+    yield from _wait_id(f"{path}.id", wait.id)
+    yield from _wait_events(f"{path}.events", wait.events)
+    yield from condition_faults(f"{path}.where", wait.where, state=True)
+    correlate: object = {} if wait.correlate is None else wait.correlate
+    if not isinstance(correlate, Mapping) or not all(isinstance(field, str) and field for field in correlate):
+        yield f"{path}.correlate", "must be a mapping of payload paths to values or StateRefs"
+    else:
+        for field, value in correlate.items():
+            yield from storable_faults(f"{path}.correlate.{field}", value)
+    yield from duration_faults(f"{path}.timeout", wait.timeout)
+    if not ends_wait(wait.on_timeout):
+        yield from target_faults(f"{path}.on_timeout", wait.on_timeout, ids)
+    patch: object = wait.patch
+    if isinstance(patch, Mapping):
+        yield from storable_faults(f"{path}.patch", patch)
+    elif patch is not None and not callable(patch):
+        yield f"{path}.patch", "must be a mapping or a function of the event"
+
+
+def ends_wait(on_timeout: object) -> bool:
+    """Whether it is a rule for the end of a wait's time, and no stage."""
+    return isinstance(on_timeout, str) and on_timeout in ("fail", "abort", "resume")
+
+
+def _wait_id(path: str, name: Any) -> Iterator[Fault]:
+    if name is not None:
+        yield from name_faults(path, name)
+        if isinstance(name, str) and name.startswith("__"):
+            yield path, f"'{name}' is reserved: choose an id that does not begin with two underscores"
+
+
+def _wait_events(path: str, events: object) -> Iterator[Fault]:
+    listed: object = (events,) if isinstance(events, str) else events
+    if not isinstance(listed, Collection) or isinstance(listed, Mapping):  # a generator is empty the second time
+        yield path, f"{shown(events)} is not an event type: give one event type or pattern, or a list of them"
+    elif not listed or not all(isinstance(event, str) and event for event in listed):
+        yield path, "name at least one event type or pattern"
+
+
+def same_waits(path: str, stages: Iterable[Stage]) -> Iterator[Fault]:
+    """Find different waits under one id with patch functions: the id is all that tells which one to call."""
+    seen: dict[str, Wait] = {}
+    for stage in stages:
+        wait = stage.router.wait if isinstance(stage.router, Pause) else None
+        if not isinstance(wait, Wait):
+            continue
+        name: object = stage.id if wait.id is None else wait.id
+        if not isinstance(name, str):
+            continue
+        first = seen.setdefault(name, wait)
+        if differ(first, wait) and (callable(first.patch) or callable(wait.patch)):
+            yield (
+                f"{path}.{stage.id}.router.wait.id",
+                f"there is another wait '{name}', and a patch function belongs to an id: give this one its own",
+            )
