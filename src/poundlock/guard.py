@@ -128,6 +128,15 @@ def log_text(error: BaseException) -> str:
     return traceback_text(error).rstrip() or describe(error).message
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an error; never raises. An error that refuses attributes, such as a frozen dataclass, gets none."""
+    try:
+        error.add_note(note)
+    except BaseException as raised:
+        if for_the_process(raised):
+            raise
+
+
 def _quietly(make: Callable[[], str], fallback: str) -> str:
     """Return a text made by user code, cleaned; the fallback if that raises or gives no usable text."""
     try:

@@ -25,6 +25,7 @@ from poundlock.artifacts.make import STALE_LIMIT, call, check_product, discard_s
 from poundlock.artifacts.node import BUILDING, EMPTY, READY, Node, Slot, Value
 from poundlock.artifacts.recipe import Kind, Need, Recipe
 from poundlock.errors import PoundlockError
+from poundlock.guard import add_note
 
 _GIVES_AWAITABLE = "is built by a function that returns an awaitable"
 
@@ -348,7 +349,7 @@ async def start(node: Node) -> None:
         try:
             await obtain(node, name, None, node)
         except PoundlockError as error:
-            error.add_note(f"'{name}' is eager (lazy=False), so container '{node.name}' did not start")
+            add_note(error, f"'{name}' is eager (lazy=False), so container '{node.name}' did not start")
             raise
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from typing import Any, Final
 
 from poundlock.artifacts.events import logger
 from poundlock.artifacts.node import CleanUp, Node, Slot
 from poundlock.clock import timeout_after
 from poundlock.errors import ArtifactTimeout
-from poundlock.guard import describe, ends, for_the_process, log_text
+from poundlock.guard import add_note, describe, ends, for_the_process, log_text
 
 _AGAIN: Final = "a factory must yield once, and this one yielded again"
 
@@ -98,19 +98,25 @@ _AT_ONCE: Final = frozenset({FinishGenerator, ExitManager})
 _SEE_FAILURES: Final = frozenset({FinishGenerator, FinishAsyncGenerator, ExitManager, ExitAsyncManager})
 
 
-@contextmanager
-def _passing_through(failure: BaseException) -> Iterator[None]:
+class _passing_through:  # noqa: N801 - used like a function; contextlib's fail for errors that refuse attributes
     """Suppress the failure if it comes out again; any other error is the clean-up's own."""
-    trace = failure.__traceback__
-    try:
-        yield
-    except BaseException as raised:
+
+    __slots__ = ("_failure", "_trace")
+
+    def __init__(self, failure: BaseException) -> None:
+        self._failure = failure
+        self._trace = failure.__traceback__
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> bool:
+        failure = self._failure
+        # Else it would grow with every clean-up. Not by assignment, which a frozen dataclass refuses.
+        BaseException.with_traceback(failure, self._trace)
         # A StopIteration that leaves a generator becomes a RuntimeError.
         ends_iterators = isinstance(failure, StopIteration | StopAsyncIteration)
-        if raised is not failure and not (ends_iterators and raised.__cause__ is failure):
-            raise
-    finally:
-        failure.__traceback__ = trace  # else it would grow with every clean-up
+        return raised is failure or (ends_iterators and raised is not None and raised.__cause__ is failure)
 
 
 def add_cleanup(slot: Slot, cleanup: CleanUp) -> None:
@@ -131,10 +137,10 @@ class Sweep:
         beneath: slots that those depended on; their clean-ups have to wait for this sweep.
         after: clean-ups in other tasks that have to end first.
         failure: what generators see at their yield, and context managers at their exit; None means success.
-        together: whether a failed clean-up is a failure for those after it.
+        together: whether a failed clean-up is a failure for those after it, and all share one time limit.
     """
 
-    __slots__ = ("_after", "_beneath", "_cleaning", "_failure", "_slot", "_todo", "_together", "errors")
+    __slots__ = ("_after", "_beneath", "_cleaning", "_failure", "_slot", "_todo", "_together", "_until", "errors")
 
     def __init__(
         self,
@@ -153,6 +159,7 @@ class Sweep:
         self._beneath = beneath
         self._after = {task for task in after if not task.done()}
         self._slot: Slot | None = None
+        self._until: float | None = None
         self.errors: list[Exception] = []
 
     def advance(self) -> Awaitable[Any] | None:
@@ -212,7 +219,7 @@ class Sweep:
         return task
 
     async def _bounded(self, node: Node, awaitable: Awaitable[Any]) -> None:
-        limit, task = node.cleanup_timeout, asyncio.current_task()
+        limit, task = self._limit(node), asyncio.current_task()
         scope = timeout_after(node.clock, limit)
         try:
             async with scope:
@@ -220,8 +227,22 @@ class Sweep:
         except BaseException as error:  # isolation is what a sweep is for
             if ends(error, task):
                 raise
-            late = f"did not end within {limit} s and was abandoned"
+            late = f"did not end within {node.cleanup_timeout} s and was abandoned"
             self._note(ArtifactTimeout(f"a clean-up of {self._at()} {late}") if scope.expired else error)
+
+    def _limit(self, node: Node) -> float | None:
+        """Return how long the next clean-up may take.
+
+        Clean-ups that fail together share one limit until one has failed: their caller waits no longer than that, and
+        none may succeed later. To roll back, each has the whole limit.
+        """
+        limit = node.cleanup_timeout
+        if limit is None or not self._together or self._failure is not None:
+            return limit
+        now = node.clock.monotonic()
+        if self._until is None:
+            self._until = now + limit
+        return max(0.0, self._until - now)
 
     def _at(self) -> str:
         return "what depended on it" if self._slot is None else f"'{self._slot.name}'"
@@ -232,7 +253,7 @@ class Sweep:
             said = describe(error)
             error = RuntimeError(f"a clean-up of {self._at()} raised {said.type}: {said.message}")
         if self._slot is not None:
-            error.add_note(f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
+            add_note(error, f"in a clean-up of '{self._slot.name}' in container '{self._slot.node.name}'")
         if self._together and self._failure is None:
             self._failure = raised
         self.errors.append(error)

@@ -76,7 +76,10 @@ class StepContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody wants this step's result any more; a step in a thread should look now and then."""
+        """Whether nobody wants this step's result any more; a step in a thread should look now and then.
+
+        True also once it has returned, for what it has started.
+        """
         run = self._run
         return self._cancelled or run.abort is not None or run.interruption is not None
 
@@ -95,11 +98,12 @@ class StepContext:
 
         Raises:
             ArtifactNotFound: no such service; the message names near matches.
-            ContainerDisposed: nobody waits for this attempt any more, so it gets no services.
+            ContainerDisposed: the step has returned, or nobody waits for it any more: its services may be closed.
         """
         if self._cancelled:
             raise ContainerDisposed(
-                f"step '{self.step_id}' was cancelled and gets no more services: end it when ctx.cancelled is True"
+                f"step '{self.step_id}' is over and gets no more services: end what it has started before it returns, "
+                f"or when ctx.cancelled is True"
             )
         return await self._run.services().use(fn)
 

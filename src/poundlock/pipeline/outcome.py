@@ -7,7 +7,7 @@ from typing import Any
 
 from poundlock.codecs import dump, pack
 from poundlock.errors import RunAborted, StepFailed
-from poundlock.guard import describe, traceback_text
+from poundlock.guard import as_raised, describe, traceback_text
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import note_event
@@ -96,7 +96,9 @@ def aborted(run: ActiveRun) -> Outcome:
 def failure_of_outcome(run: ActiveRun, outcome: Outcome | None) -> BaseException | None:
     """Return what services see when they are closed after this outcome; None where nothing failed."""
     if isinstance(outcome, Failed):
-        return run.failure or StepFailed(str(outcome.error), path=outcome.error.stage)
+        if run.failure is None:
+            return StepFailed(str(outcome.error), path=outcome.error.stage)
+        return as_raised(run.failure)
     if isinstance(outcome, Aborted):
         return RunAborted(f"run '{run.identity.run_id}' was aborted: {outcome.reason or 'no reason given'}")
     return None

@@ -43,10 +43,12 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
     before = run.position()
     try:
         try:
-            patch = hook(context)
-            if inspect.isawaitable(patch):
-                patch = await patch
-            context.flush()
+            try:
+                patch = hook(context)
+                if inspect.isawaitable(patch):
+                    patch = await patch
+            finally:
+                context.abandon()
             _merge(run, patch)
             if not disturbed(run, task):
                 return None

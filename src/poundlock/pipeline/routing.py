@@ -62,7 +62,7 @@ def _decider(function: Callable[..., Any], binding: Binding, place: RouterPlace,
                 answer = await answer
         finally:
             if context is not None:
-                context.flush()
+                context.abandon()
         return as_instruction(answer, path)
 
     return decide

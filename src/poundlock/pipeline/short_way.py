@@ -57,7 +57,7 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
         done = StageDone(stage, error=failure_of(run, step, await judge(run, task, error) or error))
     finally:
         if context is not None:
-            context.flush()
+            context.abandon()
     if done is None:
         journal = run.journal
         if journal.full:

@@ -138,11 +138,8 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
             if step.timeout is None:
                 return await _attempt(run, step, context, scope)
             return await _attempt_within(run, step, context, scope)
-        except BaseException:
-            context.abandon()
-            raise
         finally:
-            context.flush()
+            context.abandon()
 
     def on_retry(number: int, delay: float, error: BaseException) -> None:
         detail = {"attempt": number, "delay": delay, "error": describe(error)._asdict()}

@@ -1,7 +1,8 @@
 """Which run's code waits for which other run, so that a wait that could never end is refused.
 
 A run is *inside* whatever its steps, routers and hooks call, and in the tasks they start (`Core.inside`). Only runs of
-this process are known here: a run that waits in another process counts as one that goes on.
+this process are known here: a run that waits in another process counts as one that goes on. So does one that waits
+with a time-out, and one that went on to another stage since, while something it had started goes on waiting.
 """
 
 from __future__ import annotations
@@ -38,16 +39,44 @@ def awaiting(core: Core, inside: str, wanted: Wanted) -> Iterator[None]:
             del edges[inside]
 
 
-async def to_wait_for(core: Core, run_id: str) -> Wanted:
-    """Return what is known of a run that somebody inside another run wants to wait for."""
+async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = False) -> Wanted:
+    """Return what is known of a run that somebody inside another run wants to wait for.
+
+    Args:
+        core: of the runtime.
+        inside: who wants to wait.
+        run_id: for which run.
+        bounded: whether that ends after a time, whatever the run does.
+    """
+    since = _standing(core, inside)
     if core.runs.phase(run_id) is not Phase.ABSENT:
-        return Wanted(run_id)
+        return Wanted(run_id, bounded=bounded, since=since)
     record = await core.store.load(run_id)
     if record is None or record.head.status is not RunStatus.QUEUED or record.identity.load_key is None:
-        return Wanted(run_id)
+        return Wanted(run_id, bounded=bounded, since=since)
     pair = (record.identity.workflow_id, record.identity.load_key)
     [(load, _)] = await core.loads.read([pair])
-    return Wanted(run_id, pair, load.active)
+    return Wanted(run_id, pair, load.active, bounded, since)
+
+
+def to_wait_for_driven(core: Core, inside: str, run_id: str) -> Wanted:
+    """Return the same for a run that is driven here."""
+    return Wanted(run_id, since=_standing(core, inside))
+
+
+def _standing(core: Core, run_id: str) -> tuple[str | None, int] | None:
+    """Return the stage a run is at, and which visit of it that is; None if it is not in memory."""
+    live = core.runs.live(run_id)
+    return None if live is None else (live.run.stage, live.run.visits.get(live.run.stage or "", 0))
+
+
+def _waits(core: Core, run_id: str, asked: Wanted) -> list[Wanted]:
+    """Return the waits without which a run does not go on. `asked` counts whatever its time-out: that would run out."""
+    edges = core.awaited.get(run_id)
+    if not edges or not core.runs.has_task(run_id):
+        return []
+    now = _standing(core, run_id)
+    return [each for each in edges if each is asked or not (each.bounded or each.since != now)]
 
 
 def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
@@ -56,11 +85,11 @@ def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
         return None  # what it started goes on without it
     if target.run_id == inside:
         return []
-    free = _free(core)
+    free = _free(core, target)
     if target.run_id in free:
         return None
     way, seen = [target], {target.run_id}
-    while (following := _blocker(core, way[-1], free, seen)) is not None:
+    while (following := _blocker(core, way[-1], target, free, seen)) is not None:
         way.append(following)
         seen.add(following.run_id)
         if following.run_id == inside:
@@ -68,9 +97,9 @@ def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
     return [each.run_id for each in way]
 
 
-def _free(core: Core) -> set[str]:
+def _free(core: Core, asked: Wanted) -> set[str]:
     """Return the runs among those that wait, are waited for or hold a slot somebody needs, which can go on."""
-    waiting = {run_id: edges for run_id, edges in core.awaited.items() if core.runs.has_task(run_id)}
+    waiting = {run_id: edges for run_id in core.awaited if (edges := _waits(core, run_id, asked))}
     wanted = [each for edges in waiting.values() for each in edges]
     holders = {each.pair: _holders(core, each.pair) for each in wanted if each.pair is not None}
     queued = {each.run_id: each for each in wanted if each.pair is not None and _still_queued(core, each)}
@@ -107,10 +136,10 @@ def _still_queued(core: Core, run: Wanted) -> bool:
     return core.runs.phase(run.run_id) is Phase.ABSENT
 
 
-def _blocker(core: Core, run: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
+def _blocker(core: Core, run: Wanted, asked: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
     """Return a run that this one cannot go on without, to tell why."""
     held = _holders(core, run.pair) if run.pair is not None and _still_queued(core, run) else set()
-    blocking = [*core.awaited.get(run.run_id, ()), *(Wanted(run_id) for run_id in sorted(held))]
+    blocking = [*_waits(core, run.run_id, asked), *(Wanted(run_id) for run_id in sorted(held))]
     return next((each for each in blocking if each.run_id not in free and each.run_id not in seen), None)
 
 

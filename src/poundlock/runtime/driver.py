@@ -415,7 +415,7 @@ class Boundaries:
             await call_hook(self._core, live.entry, "on_resume", context, services=run.services)
         finally:
             run.interruptible = False
-        context.flush()
+            context.abandon()
 
 
 async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:

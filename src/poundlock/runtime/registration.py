@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from poundlock.errors import (
     PoundlockError,
     RunFinished,
     RunNotFound,
+    WouldDeadlock,
 )
 from poundlock.guard import repr_of
 from poundlock.model.definitions import Service, WorkflowDefinition
@@ -25,6 +27,7 @@ from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.compiling import compile_plans
 from poundlock.pipeline.injection import Injector
 from poundlock.ports import Subscription
+from poundlock.runtime.awaited import awaiting, to_wait_for_driven
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered
@@ -184,7 +187,8 @@ async def deregister(
 
     It is one thing, done once, in a task of the runtime: whoever calls this while it is under way waits for the same
     end, and it goes on if its callers are cancelled. Called from inside a run or a hook while it is under way, it
-    returns at once: two hooks that wait for each other would never end.
+    returns at once: two hooks that wait for each other would never end. So it does from inside a run that one of those
+    to be finished waits for.
 
     Raises:
         NotRegistered: no such workflow.
@@ -199,15 +203,29 @@ async def deregister(
         entry.leaving = core.tasks.spawn(_leave(core, entry, core.inside, active))
     elif core.inside is not None:
         return
-    await asyncio.wait([entry.leaving])
+    try:
+        with ExitStack() as noted:
+            if core.inside and active == "finish":
+                for live in _others(core, entry, core.inside):
+                    noted.enter_context(
+                        awaiting(core, core.inside, to_wait_for_driven(core, core.inside, live.run.identity.run_id))
+                    )
+            await asyncio.wait([entry.leaving])
+    except WouldDeadlock:
+        return  # it goes on without this caller
     if not entry.leaving.cancelled():  # else the runtime stopped, and with that it is out
         entry.leaving.result()
+
+
+def _others(core: Core, entry: Registered, inside: str | None) -> list[LiveRun]:
+    """Return the runs of a workflow that are driven now, but for one."""
+    return [live for live in core.runs.all_driven() if live.entry is entry and live.run.identity.run_id != inside]
 
 
 async def _leave(core: Core, entry: Registered, inside: str | None, active: Literal["finish", "abort"]) -> None:
     """Let the active runs of a workflow end, but for the one this is asked from, and dispose its services."""
     mine = [live for live in core.runs.all_driven() if live.entry is entry]
-    others = [live for live in mine if live.run.identity.run_id != inside]
+    others = _others(core, entry, inside)
     if active == "abort":
         for live in others:
             await _abort(core, Cancel(live.run.identity.run_id, f"workflow '{entry.id}' deregistered", "deregister"))

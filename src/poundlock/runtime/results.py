@@ -33,34 +33,34 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
     """
     inside = core.inside
     if inside:
-        with awaiting(core, inside, await to_wait_for(core, run_id)):
+        with awaiting(core, inside, await to_wait_for(core, inside, run_id, bounded=timeout is not None)):
             return await _wait(core, run_id, timeout, pauses_count=False)
     return await _wait(core, run_id, timeout, pauses_count=False)
 
 
-async def rested(core: Core, run_id: str, timeout: Duration | None = None, *, checked: bool = False) -> RunResult:
+async def rested(core: Core, run_id: str, *, bounded: bool = False, checked: bool = False) -> RunResult:
     """Return a run's result at its next pause or its end; at once if it rests already.
 
     Args:
         core: of the runtime.
         run_id: which run.
-        timeout: how long to wait; None for ever.
+        bounded: whether the caller gives up after a time.
         checked: whether it is known that waiting can end.
 
     Raises:
         WouldDeadlock: the run waits for the one whose code this is.
     """
     if not checked and (inside := core.inside):
-        with awaiting(core, inside, await to_wait_for(core, run_id)):
-            return await rested(core, run_id, timeout, checked=True)
-    if timeout is None and core.runs.has_task(run_id):  # nearly always: it was accepted a moment ago
+        with awaiting(core, inside, await to_wait_for(core, inside, run_id, bounded=bounded)):
+            return await rested(core, run_id, checked=True)
+    if core.runs.has_task(run_id):  # nearly always: it was accepted a moment ago
         waiter = core.waiters.rest(run_id)
         try:
             return await waiter
         except asyncio.CancelledError:
             core.waiters.forget(run_id, waiter)
             raise
-    return await _wait(core, run_id, timeout, pauses_count=True)
+    return await _wait(core, run_id, None, pauses_count=True)
 
 
 async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
@@ -69,7 +69,7 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
         return [await rested(core, run_ids[0])]
     loop = asyncio.get_running_loop()
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
-    waiting = [loop.create_task(rested(core, run_id)) for run_id in run_ids]
+    waiting = [loop.create_task(rested(core, run_id, bounded=timeout is not None)) for run_id in run_ids]
     try:
         async with limit:
             return list(await asyncio.gather(*waiting))

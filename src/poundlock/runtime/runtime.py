@@ -168,7 +168,8 @@ class WorkflowRuntime:
         """Take a workflow out; its active runs finish or are aborted, parked ones stay in the store.
 
         It is done once: whoever calls this while it is under way waits for the same end, and it goes on if its callers
-        are cancelled. From a hook it does not wait for the hook's own run; if it is under way it returns at once.
+        are cancelled. From a hook it does not wait for the hook's own run; if it is under way it returns at once, and
+        so it does inside a run that one of the active runs waits for.
 
         Raises:
             NotRegistered: no such workflow.

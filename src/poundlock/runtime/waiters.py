@@ -25,11 +25,15 @@ class Wanted:
         run_id: which run.
         pair: the (workflow, key) whose slot it needs, if it was queued when the wait began.
         active: how many runs held a slot of that pair then.
+        bounded: whether the wait ends after a time, whatever the run does.
+        since: where the run that waits stood when it began to: a stage, and which visit of it.
     """
 
     run_id: str
     pair: tuple[str, str] | None = None
     active: int = 0
+    bounded: bool = False
+    since: tuple[str | None, int] | None = None
 
 
 class Waiters:

@@ -97,6 +97,12 @@ def _faults_of(service: Service) -> list[Fault]:
     return []
 
 
+def _replaced(service: Service, replacement: Any) -> Service:
+    """Return a service that is made by a replacement: a factory, or the very instance."""
+    factory = replacement if inspect.isroutine(replacement) or inspect.isclass(replacement) else lambda: replacement
+    return replace(service, factory=factory, options={})
+
+
 class WorkflowServices:
     """The services of one registered workflow: its container, and the recipes of its runs' containers."""
 
@@ -106,6 +112,8 @@ class WorkflowServices:
         self._container: ArtifactContainer | None = None
         self._templates: dict[str, TemplateSet] = {}
         """Recipes of the containers of runs and of stages, by scope; read when the first of them is made."""
+        self._overrides: dict[str, list[Service]] = {}
+        """By id: what stands in for services of runs and stages now, the last one counts."""
         self._sound = True
         """Whether the services can be looked at together; `faults` finds out."""
         self._probes: tuple[ArtifactContainer, ArtifactContainer] | None = None
@@ -220,29 +228,30 @@ class WorkflowServices:
                 yield
             return
         scope = _STAGE if service.scope == _STAGE else _RUN
-        before = self._templates_of(scope)
-        self._templates[scope] = self._with_replacement(scope, service, replacement)
+        twin = _replaced(service, replacement)
+        self._overrides.setdefault(id, []).append(twin)
         try:
+            self._templates[scope] = self._read(scope)
             yield
         finally:
-            self._templates[scope] = before
+            standing = self._overrides[id]
+            standing[:] = [each for each in standing if each is not twin]
+            self._templates[scope] = self._read(scope)
 
     def _templates_of(self, scope: str) -> TemplateSet:
-        from poundlock.artifacts import TemplateSet
-
         found = self._templates.get(scope)
         if found is None:
-            found = TemplateSet(template_of(service) for service in self._services_of(scope))
-            self._templates[scope] = found
+            found = self._templates[scope] = self._read(scope)
         return found
 
-    def _with_replacement(self, scope: str, replaced: Service, replacement: Any) -> TemplateSet:
+    def _read(self, scope: str) -> TemplateSet:
+        """Return the recipes of a scope, with what stands in for its services now."""
         from poundlock.artifacts import TemplateSet
 
-        factory = replacement if inspect.isroutine(replacement) or inspect.isclass(replacement) else lambda: replacement
-        twin = replace(replaced, factory=factory, options={})
-        services = self._services_of(scope)
-        return TemplateSet(template_of(twin if service is replaced else service) for service in services)
+        return TemplateSet(
+            template_of(standing[-1] if (standing := self._overrides.get(service.id)) else service)
+            for service in self._services_of(scope)
+        )
 
     def _services_of(self, scope: str) -> list[Service]:
         """Return the services that a run's container holds, transients included, or those of a stage's."""

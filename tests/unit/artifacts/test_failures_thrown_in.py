@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 
 import pytest
 
@@ -187,3 +188,47 @@ async def test_a_roll_back_that_hangs_is_given_up():
         with pytest.raises(ExceptionGroup) as raised:
             await container.dispose(ValueError("no"))
         assert raised.value.exceptions[0].code == "ARTIFACT_TIMEOUT"
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """An error that refuses every attribute: the traceback and notes that others get, too."""
+
+    number: int
+
+
+# Python's own context managers made of generators assign the traceback, so they cannot pass such an error.
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_failure_that_refuses_attributes(kind):
+    """A frozen dataclass as the failure is thrown in and comes out again as any other."""
+    log = Log()
+
+    async def tx():
+        try:
+            yield "tx"
+        except Frozen as error:
+            log.append(f"roll back tx: {error!r}")
+            raise
+
+    container = ArtifactContainer("c")
+    container.register("tx", tx if kind == "async generator" else log.generator())
+    await container.require("tx")
+    await container.dispose(Frozen(1))
+    assert log == ["roll back tx: Frozen(number=1)"]
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_clean_up_that_raises_what_refuses_attributes(kind):
+    """Such an error of a clean-up is told as it is, and the other clean-ups run."""
+    log = Log()
+    container = ArtifactContainer("c")
+    container.register("first", log.generator("first"))
+    container.register(
+        "tx", {"generator": log.generator, "async generator": log.async_generator}[kind](after=Frozen(2))
+    )
+    await container.require("first")
+    await container.require("tx")
+    with pytest.raises(ExceptionGroup) as raised:
+        await container.dispose()
+    assert [repr(error) for error in raised.value.exceptions] == ["Frozen(number=2)"]
+    assert log == ["commit first"]

@@ -183,3 +183,46 @@ async def test_an_override_that_misses_says_what_there_is(runtime):
         pass
     with rt.override("mail", {}), rt.override("tx", {}, workflow="desk"), rt.override("mail", {}, workflow="desk"):
         pass
+
+
+@pytest.mark.parametrize("scope", ["run", "stage", "workflow"])
+async def test_overrides_in_each_other(runtime, scope):
+    """Each holds for its own block, also when others begin and end meanwhile; the last of two counts."""
+    seen = []
+
+    async def step(one: Annotated[str, Use("one")], two: Annotated[str, Use("two")]):
+        seen.append(one + two)
+
+    wf = Workflow("wf", services=[Service(name, lambda name=name: name[0], scope=scope) for name in ("one", "two")])
+    wf.step(step)
+    rt = await runtime(wf)
+    with rt.override("one", "1", workflow="wf"):
+        with rt.override("two", "2", workflow="wf"):
+            await rt.run("wf")
+            with rt.override("one", "!", workflow="wf"):
+                await rt.run("wf")
+            await rt.run("wf")
+        await rt.run("wf")
+    await rt.run("wf")
+    assert seen == ["12", "!2", "12", "1t", "ot"]
+
+
+@pytest.mark.parametrize("scope", ["run", "stage"])
+async def test_overrides_that_overlap(runtime, scope):
+    """The first of two for one service ends before the second: the second still counts, and then the original."""
+    seen = []
+
+    async def step(one: Annotated[str, Use("one")]):
+        seen.append(one)
+
+    wf = Workflow("wf", services=[Service("one", lambda: "o", scope=scope)])
+    wf.step(step)
+    rt = await runtime(wf)
+    first, second = rt.override("one", "1", workflow="wf"), rt.override("one", "2", workflow="wf")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    await rt.run("wf")
+    second.__exit__(None, None, None)
+    await rt.run("wf")
+    assert seen == ["2", "o"]

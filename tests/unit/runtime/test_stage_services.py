@@ -28,7 +28,7 @@ from poundlock import (
     WorkflowRuntime,
 )
 from poundlock.clock import sleep_for
-from poundlock.errors import InvalidDefinition, RuntimeStopped
+from poundlock.errors import ContainerDisposed, InvalidDefinition, RuntimeStopped
 from poundlock.stores import MemoryStore
 from poundlock.testing import run_until_idle
 
@@ -310,6 +310,55 @@ async def test_one_that_hangs_while_it_closes_is_given_up(runtime, db, vclock):
     assert vclock.now() - began == 5
     db.hanging = False
     assert (await rt.run("wf")).ok
+
+
+async def test_several_that_are_slow_are_given_up_together(runtime, vclock):
+    """`hook_timeout` is for all of them: when the stage has failed for it, none commits any more."""
+    log = []
+
+    def slow(name):
+        async def factory():
+            try:
+                yield name
+                await sleep_for(vclock, 4)
+            except BaseException as error:
+                await sleep_for(vclock, 4)  # rolling back has time of its own
+                log.append(f"roll back {name}: {type(error).__name__}")
+                raise
+            log.append(f"commit {name}")
+
+        return factory
+
+    async def step(a: Annotated[str, Use("a")], b: Annotated[str, Use("b")], tx: Tx):
+        return {"a": 1}
+
+    services = [Service(name, slow(name), scope="stage") for name in "ab"]
+    rt = await runtime(flow(Stage("one", [Step("s", step)]), factory=slow("tx"), services=services), hook_timeout=5)
+    result = await rt.run("wf")
+    assert (result.status, result.error.code, dict(result.state)) == ("failed", "HOOK_TIMEOUT", {})
+    await sleep_for(vclock, 60)
+    assert log == ["commit tx", "roll back b: CancelledError", "roll back a: ArtifactTimeout"]
+
+
+@pytest.mark.parametrize("error", [StopIteration(1), SystemExit(1), GeneratorExit(), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("scope", ["stage", "run"])
+async def test_the_error_that_a_thread_raised_is_seen_as_it_is(runtime, db, error, scope):
+    """Not what carries it out of the thread."""
+
+    def step(tx: Tx):
+        raise error
+
+    rt = await runtime(flow(Stage("one", [Step("a", step)]), factory=db.transaction, scope=scope))
+    assert (await rt.run("wf")).status == "failed"
+    assert db.failures == [error]
+
+
+async def test_the_end_of_an_iterator_is_seen_as_it_is(runtime, db):
+    """A coroutine makes a RuntimeError of a StopIteration; the service sees what the step raised."""
+    error = StopIteration(1)
+    rt = await runtime(flow(Stage("one", [Step("a", writing("a", error))]), factory=db.transaction))
+    assert (await rt.run("wf")).status == "failed"
+    assert db.failures == [error]
 
 
 async def test_an_abort_rolls_back(runtime, any_store, db):
@@ -652,3 +701,65 @@ async def test_a_factory_that_hangs_is_given_up_with_its_step(runtime, db, vcloc
     rt = await runtime(flow(Stage("one", [Step("a", writing("a"), timeout=3)]), factory=slow))
     assert (await rt.run("wf")).error.code == "STEP_TIMEOUT"
     assert (await rt.run("wf")).state == {"a": 1}
+
+
+# ------------------------------------------------------------------------------------------- what a step leaves behind
+@pytest.mark.parametrize("scope", ["stage", "run"])
+@pytest.mark.parametrize("when", ["while it closes", "in the next stage", "after the end"])
+@pytest.mark.parametrize("place", ["step", "step with a retry", "router"])
+async def test_what_a_step_started_gets_no_services_after_it(runtime, db, scope, when, place):
+    """A task that outlives its step, or its router, is refused: it would open what nobody closes, or another's."""
+    go, answered = asyncio.Event(), asyncio.Event()
+    got, tasks = [], []
+
+    async def late(ctx):
+        await go.wait()
+        try:
+            got.append(await ctx.use(lambda deps: deps.require("tx")))
+        except ContainerDisposed as error:
+            got.append(type(error))
+        answered.set()
+
+    async def starts(ctx, tx: Tx):
+        tasks.append(asyncio.create_task(late(ctx)))
+
+    async def closing():
+        db.begin()
+        yield 1
+        if when == "while it closes" and not go.is_set():
+            go.set()
+            await answered.wait()
+
+    async def second():
+        if when == "in the next stage":
+            go.set()
+            await answered.wait()
+
+    if place == "router":
+        first = Stage("one", [Step("a", lambda: None)], router=starts)
+    else:
+        first = Stage("one", [Step("a", starts, retry=Retry(2) if place == "step with a retry" else None)])
+    rt = await runtime(flow(first, Stage("two", [Step("b", second)]), factory=closing, scope=scope))
+    assert (await rt.run("wf")).ok
+    go.set()
+    await asyncio.gather(*tasks)
+    assert (got, db.opened) == ([ContainerDisposed], 1)
+
+
+@pytest.mark.parametrize("hook", ["on_prepare", "on_resume"])
+async def test_what_a_hook_started_gets_no_services_after_it(runtime, db, hook):
+    """The same for the context of a hook."""
+    kept = []
+
+    async def keeps(ctx):
+        kept.append(ctx)
+
+    rt = await runtime()
+    wf = flow(Stage("wait", router=Pause(Wait("never"))), Stage("one", ROUTED), factory=db.transaction, scope="run")
+    await rt.register(wf, **{hook: keeps})
+    paused = await rt.run("wf")
+    assert (await rt.resume(paused.run_id)).ok
+    opened = db.opened
+    with pytest.raises(ContainerDisposed):
+        await kept[0].use(lambda deps: deps.require("tx"))
+    assert db.opened == opened

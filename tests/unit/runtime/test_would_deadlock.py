@@ -309,3 +309,141 @@ async def test_on_complete_may_wait_for_the_next_in_line(runtime, tried):
     await rt.register(flow("wf", step, Serialized()), on_complete=on_complete)
     await (await rt.emit("wf.go")).results()
     assert (tried.errors, [result.run_id for result in tried.results]) == ([], queued)
+
+
+# ----------------------------------------------------------------------------------------------------- waits that end
+async def test_a_run_that_waits_with_a_timeout_may_be_waited_for(runtime, gate, vclock):
+    """It goes on when its time is over, so a wait for it ends too; and then the run it waited for goes on as well."""
+    ids, seen = {}, []
+
+    async def caller(ctx):
+        ids["caller"] = ctx.run_id
+        called = (await rt.emit("called.go")).run_ids[0]
+        waiting = asyncio.ensure_future(rt.wait(called, timeout=5))
+        await run_until_idle(vclock)  # until it waits
+        gate.open()
+        with pytest.raises(TimeoutError):
+            await waiting
+        seen.append("timed out")
+
+    async def called():
+        await gate()
+        seen.append((await rt.wait(ids["caller"])).status)
+
+    rt = await runtime(flow("caller", caller), flow("called", called))
+    await rt.run("caller")
+    await run_until_idle(vclock)
+    assert seen == ["timed out", "completed"]
+
+
+async def test_results_with_a_timeout_too(runtime, gate, vclock):
+    """The same for the results of a receipt, of one run or of several."""
+    ids, seen = {}, []
+
+    async def caller(ctx):
+        ids["caller"] = ctx.run_id
+        receipt = await rt.emit("go")
+        waiting = asyncio.ensure_future(receipt.results(timeout=5))
+        await run_until_idle(vclock)
+        gate.open()
+        with pytest.raises(TimeoutError):
+            await waiting
+
+    async def called():
+        await gate()
+        seen.append((await rt.wait(ids["caller"])).status)
+
+    workflows = [flow(f"called{number}", called) for number in range(2)]
+    for wf in workflows:
+        wf.on("go")
+    rt = await runtime(flow("caller", caller), *workflows)
+    await rt.run("caller")
+    await run_until_idle(vclock)
+    assert seen == ["completed", "completed"]
+
+
+async def test_a_timeout_of_ones_own_helps_nobody(runtime, tried, vclock):
+    """A run that is waited for, and asks to wait with a time-out for the one that waits, would only time out."""
+    ids = {}
+    before = vclock.now()
+
+    async def caller(ctx):
+        ids["caller"] = ctx.run_id
+        await rt.run("called")
+
+    async def called():
+        await tried(rt.wait(ids["caller"], timeout=60))
+
+    rt = await runtime(flow("caller", caller), flow("called", called))
+    assert (await rt.run("caller")).ok
+    assert (len(tried.errors), vclock.now()) == (1, before)
+
+
+async def test_a_run_that_went_on_does_not_wait(runtime, tried, gate):
+    """What a step has started may go on waiting when its run is at the next stage: then a wait for the run ends."""
+    ids, tasks, later = {}, [], asyncio.Event()
+
+    async def starts(ctx):
+        ids["caller"] = ctx.run_id
+        tasks.append(asyncio.ensure_future(rt.run("called")))
+        await gate_is_there.wait()
+
+    async def second():
+        gate.open()
+        await later.wait()
+
+    async def called():
+        gate_is_there.set()
+        await gate()
+        waiting = asyncio.ensure_future(tried(rt.wait(ids["caller"])))
+        await run_until_idle(rt.clock)  # until it waits
+        later.set()
+        await waiting
+
+    gate_is_there = asyncio.Event()
+    stages = [Stage("one", [Step("a", starts)]), Stage("two", [Step("b", second)])]
+    rt = await runtime(Workflow("caller", pipelines=[Pipeline("main", stages)]), flow("called", called))
+    assert (await rt.run("caller")).ok
+    await asyncio.gather(*tasks)
+    assert (tried.errors, [result.status for result in tried.results]) == ([], ["completed"])
+
+
+# ------------------------------------------------------------------------------------------------- taking workflows out
+async def test_a_run_takes_out_the_workflow_of_its_caller(runtime):
+    """`deregister` inside a run that one of the workflow's runs waits for returns; it is done later."""
+    rt = await runtime()
+
+    async def caller():
+        await rt.run("called")
+
+    async def called():
+        await rt.deregister("caller")
+
+    await rt.register(flow("caller", caller))
+    await rt.register(flow("called", called))
+    assert (await rt.run("caller")).ok
+    await run_until_idle(rt.clock)
+    assert rt.list_workflows() == ["called"]
+
+
+async def test_waiting_for_who_takes_ones_workflow_out(runtime, tried):
+    """A run that waits in `deregister` for another cannot be waited for by that one."""
+    ids, begun, leaving = {}, asyncio.Event(), asyncio.Event()
+
+    async def leaves(ctx):
+        ids["leaves"] = ctx.run_id
+        await begun.wait()
+        taking = asyncio.ensure_future(rt.deregister("other"))
+        await run_until_idle(rt.clock)
+        leaving.set()
+        await taking
+
+    async def other():
+        begun.set()
+        await leaving.wait()
+        await tried(rt.wait(ids["leaves"]))
+
+    rt = await runtime(flow("leaves", leaves), flow("other", other))
+    receipt = await rt.emit("other.go")
+    assert (await rt.run("leaves")).ok
+    assert (len(tried.errors), rt.list_workflows(), len(receipt.run_ids)) == (1, ["leaves"], 1)
