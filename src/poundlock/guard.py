@@ -129,7 +129,7 @@ def log_text(error: BaseException) -> str:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a line to what an error shows; never raises. One that refuses attributes, as frozen ones do, goes without."""
+    """Add a note to an error; never raises. An error that refuses attributes, such as a frozen dataclass, gets none."""
     try:
         error.add_note(note)
     except BaseException as raised:

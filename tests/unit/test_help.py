@@ -32,7 +32,7 @@ def test_help_of_a_dataclass_has_no_foreign_text(name):
     """Neither remarks of the standard library's authors nor the texts of `object` stand in the help of a dataclass."""
     shown = pydoc.plain(pydoc.render_doc(ALL[name]))
     assert [text for text in FOREIGN if text in shown] == []
-    assert "Make one. The arguments are its fields." in shown
+    assert "Create an instance. The arguments are its fields." in shown
 
 
 @pytest.mark.parametrize("name", poundlock.__all__)

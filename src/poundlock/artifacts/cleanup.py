@@ -98,7 +98,7 @@ _AT_ONCE: Final = frozenset({FinishGenerator, ExitManager})
 _SEE_FAILURES: Final = frozenset({FinishGenerator, FinishAsyncGenerator, ExitManager, ExitAsyncManager})
 
 
-class _passing_through:  # noqa: N801 - used like a function; one of contextlib's cannot pass an error that refuses attributes
+class _passing_through:  # noqa: N801 - used like a function; contextlib's fail for errors that refuse attributes
     """Suppress the failure if it comes out again; any other error is the clean-up's own."""
 
     __slots__ = ("_failure", "_trace")
@@ -112,7 +112,7 @@ class _passing_through:  # noqa: N801 - used like a function; one of contextlib'
 
     def __exit__(self, kind: object, raised: BaseException | None, trace: object) -> bool:
         failure = self._failure
-        # Else it would grow with every clean-up. Not by assignment: a frozen dataclass refuses that.
+        # Else it would grow with every clean-up. Not by assignment, which a frozen dataclass refuses.
         BaseException.with_traceback(failure, self._trace)
         # A StopIteration that leaves a generator becomes a RuntimeError.
         ends_iterators = isinstance(failure, StopIteration | StopAsyncIteration)
@@ -137,7 +137,7 @@ class Sweep:
         beneath: slots that those depended on; their clean-ups have to wait for this sweep.
         after: clean-ups in other tasks that have to end first.
         failure: what generators see at their yield, and context managers at their exit; None means success.
-        together: whether a failed clean-up is a failure for those after it, and all share one time to succeed.
+        together: whether a failed clean-up is a failure for those after it, and all share one time limit.
     """
 
     __slots__ = ("_after", "_beneath", "_cleaning", "_failure", "_slot", "_todo", "_together", "_until", "errors")
@@ -233,8 +233,8 @@ class Sweep:
     def _limit(self, node: Node) -> float | None:
         """Return how long the next clean-up may take.
 
-        Those that fail together share the time until one has failed: whoever waits for them gives up then, and none may
-        succeed later. To roll back each has it for itself.
+        Clean-ups that fail together share one limit until one has failed: their caller waits no longer than that, and
+        none may succeed later. To roll back, each has the whole limit.
         """
         limit = node.cleanup_timeout
         if limit is None or not self._together or self._failure is not None:
