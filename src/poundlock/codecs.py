@@ -293,7 +293,7 @@ def _tagged_model(model: Any, path: str, depth: int) -> Any:
             # Its own class knows how to write it, and has to know how to read it.
             if not _reads_back(model, name):
                 raise
-            data[key] = _as_json(model, name)
+            data[key] = _tagged(_as_json(model, name), _join(path, key), depth + 1)  # it may hold an infinite number
     return data | _tagged(model.__pydantic_extra__ or {}, path, depth)
 
 
@@ -354,17 +354,25 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     if dataclasses.is_dataclass(kind):
         return _tagged(_fields(value), path, depth + 1)
     if isinstance(value, enum.Enum):
-        raise NotStorable(
-            f"{_where(path)} is a member of the enum {kind.__qualname__}, and would not read back equal: "
-            f"write its .value, make it a StrEnum or IntEnum, or declare the field in a state model",
-            path=path,
-            type=kind.__qualname__,
-        )
+        raise _no_enum(value, path)
     raise NotStorable(
         f"{_where(path)} is a {kind.__qualname__}, which cannot be stored: return plain data, "
         f"or register the type with poundlock.codecs.register_type",
         path=path,
         type=kind.__qualname__,
+    )
+
+
+def _no_enum(member: enum.Enum, path: str) -> NotStorable:
+    name = type(member).__name__
+    value = f" ({member.value!r:.60})" if isinstance(member.value, str | int) else ""
+    alike = "an IntFlag" if isinstance(member, enum.Flag) else "a StrEnum or IntEnum"
+    return NotStorable(
+        f"{_where(path)} is {name}.{member.name}, a member of an Enum, which no text or number equals. Write its "
+        f".value{value}, or make {name} {alike}. To get members back, declare the field in a state model, "
+        f"Workflow(state=...), or call poundlock.codecs.register_type({name}, name={name!r}) at start",
+        path=path,
+        type=type(member).__qualname__,
     )
 
 
@@ -384,7 +392,12 @@ def _leaf(value: Any, path: str) -> Any:
 
 def _key(key: Any, path: str) -> str:
     if not isinstance(key, str):
-        raise NotStorable(f"{_where(path)} has the key {key!r}: keys must be strings", path=_join(path, key))
+        instead = "its .value" if isinstance(key, enum.Enum) else "text"
+        raise NotStorable(
+            f"{_where(path)} has the key {key!r:.60}: keys must be strings. Write {instead}, "
+            f"or declare the field in a state model: dict[{type(key).__name__}, ...]",
+            path=_join(path, f"{key!s:.60}"),
+        )
     return str(_leaf(key, path))
 
 
