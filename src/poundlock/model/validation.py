@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-from poundlock.errors import DuplicateKey, InvalidDefinition, suggest
-from poundlock.model.conditions import Condition
+from poundlock.codecs import pack_data, pack_patch
+from poundlock.errors import DuplicateKey, InvalidDefinition, NotStorable, suggest
+from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.definitions import (
     INSTRUCTIONS,
     Delay,
@@ -132,6 +133,8 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
             yield f"services.{place}", f"{service!r:.60} is no Service: Service(id, factory)"
     if definition.state is not None and not hasattr(definition.state, "model_validate"):
         yield "state", "must be a pydantic model class"
+    elif getattr(definition.state, "__pydantic_root_model__", False):
+        yield "state", "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
     yield from _whole("visit_limit", definition.visit_limit, 1)
 
 
@@ -283,6 +286,29 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
     patch: object = wait.patch
     if patch is not None and not isinstance(patch, Mapping) and not callable(patch):
         yield f"{path}.patch", "must be a mapping or a function of the event"
+    yield from _unstorable(path, wait)
+
+
+def _unstorable(path: str, wait: Wait) -> Iterator[Fault]:
+    """Yield the values of a wait that cannot be stored with it: no store could take the run that is paused there."""
+    where: object = wait.where
+    correlate: object = wait.correlate
+    values: list[tuple[str, object]] = []
+    if isinstance(where, Sequence):
+        values += [(f"where.{at}", each.value) for at, each in enumerate(where) if isinstance(each, Condition)]
+    if isinstance(correlate, Mapping):
+        values += [(f"correlate.{field}", value) for field, value in correlate.items()]
+    for place, value in values:
+        try:
+            if not isinstance(value, StateRef):
+                pack_data(value, place)
+        except NotStorable as error:
+            yield f"{path}.{place}", error.message
+    try:
+        if isinstance(wait.patch, Mapping):
+            pack_patch(wait.patch, "patch")
+    except NotStorable as error:
+        yield f"{path}.patch", f"{error.message}. A function of the event may return it"
 
 
 def _conditions(path: str, conditions: Any) -> Iterator[Fault]:
