@@ -13,7 +13,8 @@ def difference(left: Any, right: Any, path: str = "") -> str | None:
     """Return the path of the first difference; None if there is none.
 
     Models and dataclasses have to be of the same class and equal in each of their fields, whatever their own `__eq__`
-    says: what is private is not stored. A list equals a tuple of the same items. NaN differs from everything.
+    says: what is private is not stored. A generic model without its argument is of the class of one with it, as
+    pydantic has it. A list equals a tuple of the same items. NaN differs from everything.
     """
     try:
         return _difference(left, right, path)
@@ -26,9 +27,14 @@ def difference(left: Any, right: Any, path: str = "") -> str | None:
 def _difference(left: Any, right: Any, path: str) -> str | None:
     names = field_names(left)
     if names is not None:
-        if type(left) is not type(right):
+        if _class(left) is not _class(right):
             return path
-        return _first((getattr(left, name), getattr(right, name), below(path, name)) for name in names)
+        for name in dict.fromkeys((*names, *foreign_names(left), *foreign_names(right))):
+            if not hasattr(left, name) or not hasattr(right, name):
+                return below(path, name)
+            if (found := _difference(getattr(left, name), getattr(right, name), below(path, name))) is not None:
+                return found
+        return None
     if isinstance(left, Mapping):
         if not isinstance(right, Mapping):
             return path
@@ -62,6 +68,27 @@ def field_names(value: Any) -> list[str] | None:
     if dataclasses.is_dataclass(kind):
         return [each.name for each in dataclasses.fields(kind)]
     return None
+
+
+def foreign_names(value: Any) -> list[str]:
+    """Return the names of what a model or dataclass holds besides its fields, such as a misspelt `model_copy(update=)`.
+
+    What is private and what its class computes (`cached_property`) does not count.
+    """
+    fields = field_names(value)
+    if fields is None or not hasattr(value, "__dict__"):
+        return []
+    kind = type(value)
+    return [
+        name
+        for name in value.__dict__
+        if name not in fields and isinstance(name, str) and not name.startswith("_") and not hasattr(kind, name)
+    ]
+
+
+def _class(value: Any) -> Any:
+    kind = type(value)
+    return (getattr(kind, "__pydantic_generic_metadata__", None) or {}).get("origin") or kind
 
 
 def below(path: str, part: object) -> str:

@@ -98,6 +98,13 @@ def shape_of(hint: Any) -> Shape | None:
         return None
 
 
+def content(value: Any) -> Any:
+    """Return what a root model holds, whose data is that alone; any other value itself."""
+    while getattr(type(value), "__pydantic_root_model__", False):
+        value = value.root
+    return value
+
+
 @functools.lru_cache(maxsize=4096)
 def _shape_of(hint: Any) -> Shape | None:
     origin = typing.get_origin(hint)
@@ -109,6 +116,10 @@ def _shape_of(hint: Any) -> Shape | None:
     if not isinstance(kind, type):
         return None
     args = typing.get_args(hint)
+    if getattr(kind, "__pydantic_root_model__", False):
+        return shape_of(kind.__pydantic_fields__["root"].annotation)  # type: ignore[attr-defined]  # each has that one
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return None  # a named tuple: each item has a type of its own
     if hasattr(hint, "__pydantic_fields__") or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
         return _of_model(hint if isinstance(hint, type) else kind)
     if issubclass(kind, Mapping):
@@ -142,13 +153,11 @@ def _of_union(hints: list[Any]) -> Shape | None:
     return together
 
 
-def _of_model(kind: type) -> ModelShape | None:
+def _of_model(kind: type) -> ModelShape:
     config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
     extra = config.get("extra")
     shape = ModelShape((kind,), extras=extra == "allow", forbids=extra == "forbid", rigid=bool(config.get("strict")))
     infos = getattr(kind, "__pydantic_fields__", None)
-    if getattr(kind, "__pydantic_root_model__", False):
-        return None
     if infos is not None:
         for name, info in infos.items():
             hint = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
