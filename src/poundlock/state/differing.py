@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from poundlock.guard import for_the_process
+
+_ABSENT: Final = object()
 
 
 def difference(left: Any, right: Any, path: str = "") -> str | None:
@@ -29,12 +31,10 @@ def _difference(left: Any, right: Any, path: str) -> str | None:
     if names is not None:
         if _class(left) is not _class(right):
             return path
-        for name in dict.fromkeys((*names, *foreign_names(left), *foreign_names(right))):
-            if not hasattr(left, name) or not hasattr(right, name):
-                return below(path, name)
-            if (found := _difference(getattr(left, name), getattr(right, name), below(path, name))) is not None:
-                return found
-        return None
+        names += [*foreign_names(left), *foreign_names(right)]
+        return _first(
+            (getattr(left, name, _ABSENT), getattr(right, name, _ABSENT), below(path, name)) for name in names
+        )
     if isinstance(left, Mapping):
         if not isinstance(right, Mapping):
             return path
@@ -75,15 +75,12 @@ def foreign_names(value: Any) -> list[str]:
 
     What is private and what its class computes (`cached_property`) does not count.
     """
-    fields = field_names(value)
-    if fields is None or not hasattr(value, "__dict__"):
-        return []
     kind = type(value)
-    return [
-        name
-        for name in value.__dict__
-        if name not in fields and isinstance(name, str) and not name.startswith("_") and not hasattr(kind, name)
-    ]
+    fields = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", None)
+    held = getattr(value, "__dict__", None)
+    if fields is None or held is None or held.keys() <= fields.keys():
+        return []
+    return [name for name in held if name not in fields and not name.startswith("_") and not hasattr(kind, name)]
 
 
 def _class(value: Any) -> Any:

@@ -329,7 +329,7 @@ async def test_a_state_that_does_not_fit_is_not_the_events_fault(stores):
 
 
 async def test_an_event_that_resumed_another_run_is_a_duplicate_for_who_refused_it(stores):
-    """Of two runs one refuses an event that resumes the other: sent again it reaches nobody, and the receipt says so."""
+    """Of two runs one refuses an event that resumes the other: sent again it is told to be a duplicate."""
 
     def only_the_second(event, state):
         if state.n == 1:
