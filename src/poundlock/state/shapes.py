@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeAlias, Union
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union
 
 from poundlock.codecs import stored_name
 
+T = TypeVar("T")
 _STEADY: Final = (list, dict, set, frozenset, tuple, str, int, float, bool, bytes)
 """Default factories that give the same each time."""
 
@@ -90,12 +91,19 @@ class ListShape:
 Shape: TypeAlias = ModelShape | MappingShape | ListShape
 
 
-def shape_of(hint: Any) -> Shape | None:
-    """Return the shape of an annotation's values; None for one that has no inside or may be of any kind."""
-    try:
-        return _shape_of(hint)
-    except TypeError:  # an annotation that cannot be hashed
-        return None
+def once_each(make: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a function of an annotation that works each out once; one that cannot be hashed, each time."""
+    cached = functools.lru_cache(maxsize=4096)(make)
+
+    @functools.wraps(make)
+    def made(hint: Any) -> T:
+        try:
+            hash(hint)
+        except TypeError:  # `Annotated` takes anything, mappings too
+            return make(hint)
+        return cached(hint)
+
+    return made
 
 
 def content(value: Any) -> Any:
@@ -105,8 +113,9 @@ def content(value: Any) -> Any:
     return value
 
 
-@functools.lru_cache(maxsize=4096)
-def _shape_of(hint: Any) -> Shape | None:
+@once_each
+def shape_of(hint: Any) -> Shape | None:
+    """Return the shape of an annotation's values; None for one that has no inside or may be of any kind."""
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return shape_of(typing.get_args(hint)[0])
@@ -126,8 +135,18 @@ def _shape_of(hint: Any) -> Shape | None:
         return MappingShape(args[0], args[1]) if len(args) == 2 else MappingShape(Any, Any)
     if issubclass(kind, Sequence | AbstractSet) and not issubclass(kind, str | bytes | bytearray | memoryview):
         items = tuple(each for each in args if each is not Ellipsis)
-        return ListShape(Union[items] if items else Any)  # noqa: UP007 - made of a tuple
+        return ListShape(_any_of(items) if items else Any)
     return None
+
+
+def _any_of(hints: tuple[Any, ...]) -> Any:
+    """Return the annotation of what is one of several types."""
+    if len(hints) == 1:
+        return hints[0]
+    try:
+        return Union[hints]  # noqa: UP007 - made of a tuple
+    except TypeError:  # one cannot be hashed
+        return Any
 
 
 def _of_union(hints: list[Any]) -> Shape | None:
@@ -213,7 +232,7 @@ def _unsteady(factory: Any) -> Any:
     return None if factory is None or any(factory is steady for steady in _STEADY) else factory
 
 
-@functools.lru_cache(maxsize=1024)
+@once_each
 def has_factories(hint: Any) -> bool:
     """Whether a default somewhere inside may differ from time to time."""
     seen: set[int] = set()

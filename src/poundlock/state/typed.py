@@ -11,7 +11,6 @@ House rules:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +21,7 @@ from poundlock.errors import NotStorable, StateInvalid, suggest
 from poundlock.guard import Answer, call_now, describe, name_of
 from poundlock.marks import DELETE, Overwrite
 from poundlock.state.differing import below, difference, field_names, foreign_names
-from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, content, shape_of
+from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, content, once_each, shape_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -32,7 +31,7 @@ _SHOWN: Final = 10
 """Faults that a message lists; there may be one per item of a long list."""
 
 
-@functools.cache
+@once_each
 def adapter(model: Any) -> TypeAdapter[Any]:
     """Return the validator of a model or annotation; built once, as that costs 0.1 ms."""
     from pydantic import TypeAdapter
@@ -90,7 +89,7 @@ def _read_json(validator: TypeAdapter[Any], text: bytes, strict: bool | None) ->
     return validator.validate_json(text, strict=strict, by_alias=True, by_name=True)
 
 
-@functools.cache
+@once_each
 def _reader(hint: Any) -> tuple[TypeAdapter[Any], bool, bool]:
     """Return the validator of a type; whether it runs code of users; whether it is strict anywhere inside."""
     validator = adapter(hint)
@@ -230,7 +229,7 @@ def _lossy(path: str, cause: BaseException | None) -> NotStorable:
         return NotStorable(cause.message, path=cause.path)
     return NotStorable(
         f"'{path}' would not read back as it is: declare the field as what it holds (a subclass in a field loses what "
-        f"the declared class does not have), or hold plain data in it",
+        f"the declared class does not have), write it as its validators leave it, or hold plain data in it",
         path=path,
     )
 

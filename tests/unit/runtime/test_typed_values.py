@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, Json, RootModel, field_validator, model_validator
@@ -76,6 +76,11 @@ class Base(BaseModel):
 
 class Wide(Base):
     more: int = 1
+
+
+class Noted(BaseModel):
+    tags: Annotated[set[int], {"about": ["anything"]}] = set()
+    lines: list[Annotated[Line, {"about": "anything"}]] = []
 
 
 class State(BaseModel):
@@ -395,3 +400,18 @@ async def test_a_wait_that_no_event_could_answer(stores, options, place, said):
     wf = Workflow("wf", triggers={"t": Trigger("go")}, pipelines=[Pipeline("m", [gate])], state=State)
     with pytest.raises(InvalidDefinition, match=rf"wait\.{place}: .*{said}"):
         await stores.enter(wf)
+
+
+@pytest.mark.parametrize("how", ["patch", "model"])
+async def test_annotations_with_anything_in_them(stores, how):
+    """What else an annotation holds, such as a mapping, which has no hash, changes nothing."""
+
+    async def work(state: Noted):
+        if how == "patch":
+            return {"tags": {1}, "lines": [{"unit_price": 3}]}
+        state.tags, state.lines = {1}, [Line(unitPrice=3)]
+        return state
+
+    run, stored = await outcome(stores, workflow(work, state=Noted))
+    assert run.error is None, run.error
+    assert stored == {"tags": [1], "lines": [{"unitPrice": 3}]}
