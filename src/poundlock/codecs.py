@@ -36,10 +36,10 @@ TYPE_TAG: Final = "$type"
 """The key that marks a value of a registered type in stored JSON."""
 _TAG_BYTES: Final = b'"$type"'
 _TAG_JSON: Final = f'"{TYPE_TAG}"'
-_MAX_DEPTH: Final = 64  # the parser stops at 201, and what is packed here is later nested in logs and envelopes
-_HEADROOM: Final = 201 - _MAX_DEPTH
-_SHALLOW: Final = 2 * _MAX_DEPTH  # characters: a level takes two, so what is no longer cannot nest too deep
-_MAX_INT_BITS: Final = 14_284  # 4300 decimal digits, beyond which the parser refuses
+MAX_DEPTH: Final = 64  # the parser stops at 201, and what is packed here is later nested in logs and envelopes
+_HEADROOM: Final = 201 - MAX_DEPTH
+_SHALLOW: Final = 2 * MAX_DEPTH  # characters: a level takes two, so what is no longer cannot nest too deep
+MAX_INT_BITS: Final = 14_284  # 4300 decimal digits, beyond which the parser refuses
 
 
 # Half as long as `to_json` for small values. What JSON has no number for becomes null, which comparing then finds.
@@ -94,7 +94,7 @@ def register_type(
         if issubclass(kind, enum.Enum):
             encode = lambda value: value.value  # noqa: E731 - one expression per default reads best here
         elif dataclasses.is_dataclass(kind):
-            encode = _fields
+            encode = fields_of
         elif hasattr(kind, "model_dump"):
             encode = lambda value: value.model_dump(mode="json", by_alias=False, exclude_computed_fields=True)  # noqa: E731 - the same
         else:
@@ -115,6 +115,11 @@ def register_type(
 def is_registered(kind: type) -> bool:
     """Whether values of exactly this type are stored as themselves, besides what JSON has."""
     return kind in _encoders
+
+
+def encoded(value: Any) -> Any:
+    """Return a value of a registered type as the data it is stored as."""
+    return _encoders[type(value)][1](value)
 
 
 def pack(value: Any, path: str = "", marks: str | None = None) -> tuple[Any, str]:
@@ -244,7 +249,7 @@ def _parse(raw: bytes) -> Any:
 
     Walking the data to find its depth would cost a quarter of the whole. Few brackets cannot nest deep.
     """
-    if raw.count(b"{") + raw.count(b"[") <= _MAX_DEPTH:
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return from_json(raw)
     value = from_json(b"[" * _HEADROOM + raw + b"]" * _HEADROOM)
     for _ in range(_HEADROOM):
@@ -310,7 +315,7 @@ def _reads_back(model: Any, name: str) -> bool:
         return False
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def fields_of(value: Any) -> dict[str, Any]:
     """Return a dataclass's fields; without those that cannot be given and hold their default anyway."""
     items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for field in dataclasses.fields(value):
@@ -330,8 +335,8 @@ def _built(kind: type, data: dict[str, Any]) -> Any:
 
 def _tagged(value: Any, path: str, depth: int) -> Any:
     """Return pure JSON data for `value`, registered types as `{"$type": name, "value": data}`."""
-    if depth > _MAX_DEPTH:
-        raise NotStorable(f"{_where(path)} is nested deeper than {_MAX_DEPTH} levels: flatten it", path=path)
+    if depth > MAX_DEPTH:
+        raise NotStorable(f"{_where(path)} is nested deeper than {MAX_DEPTH} levels: flatten it", path=path)
     kind = type(value)
     known = _encoders.get(kind)
     if known is not None:
@@ -352,7 +357,7 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     if hasattr(kind, "model_dump"):
         return _tagged_model(value, path, depth + 1)
     if dataclasses.is_dataclass(kind):
-        return _tagged(_fields(value), path, depth + 1)
+        return _tagged(fields_of(value), path, depth + 1)
     if isinstance(value, enum.Enum):
         raise _no_enum(value, path)
     raise NotStorable(
@@ -379,7 +384,7 @@ def _no_enum(member: enum.Enum, path: str) -> NotStorable:
 def _leaf(value: Any, path: str) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
         raise NotStorable(f"{_where(path)} is {value}, which JSON has no number for: use None", path=path)
-    if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
+    if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
         raise NotStorable(f"{_where(path)} is an integer of more than 4300 digits: store it as text", path=path)
     if isinstance(value, str):
         try:
@@ -425,68 +430,3 @@ def _join(path: str, part: object) -> str:
 
 def _where(path: str) -> str:
     return f"'{path}'" if path else "the value"
-
-
-# ------------------------------------------------------------------------------------- for showing, not for storing
-_SHOWN: Final[dict[type, Callable[[Any], Any]]] = {
-    dt.timedelta: dt.timedelta.total_seconds,
-    Delete: lambda _: "DELETE",
-}
-
-
-def plain(value: Any) -> Any:
-    """Return a value as data that `json.dumps` takes; never raises, whatever the value's own methods do.
-
-    Dates and times become ISO 8601 text, durations seconds, Decimals and UUIDs text, bytes base64, enums their value,
-    sets and tuples lists, models and dataclasses objects. Whatever else there is becomes its `repr`. This is the form
-    for logs, answers and exports; it is not read back.
-    """
-    return _plain(value, 0)
-
-
-def _plain(value: Any, depth: int) -> Any:
-    if value is None or type(value) is bool:
-        return value
-    try:
-        return _plainly(value, depth)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - models, mappings and the like are user code
-        return _named(value)
-
-
-def _plainly(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if isinstance(value, enum.Enum) and kind is not Delete:
-        return _plain(value.value, depth + 1)
-    if isinstance(value, str):
-        return clean(str.__str__(value))
-    if isinstance(value, int):
-        return int(value) if value.bit_length() <= _MAX_INT_BITS else _named(value)
-    if isinstance(value, float):
-        return float(value) if value - value == 0 else str(float(value))
-    if depth > 2 * _MAX_DEPTH:
-        return _named(value)
-    if isinstance(value, Mapping):
-        return {_plain_key(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth + 1) for item in value]
-    if kind in _SHOWN:
-        return _SHOWN[kind](value)
-    if kind in _encoders:
-        return _plain(_encoders[kind][1](value), depth + 1)
-    if hasattr(kind, "model_dump"):
-        return _plain(value.model_dump(mode="json", by_alias=True, warnings=False), depth + 1)
-    if dataclasses.is_dataclass(kind):
-        return _plain(_fields(value), depth + 1)
-    return clean(repr(value))
-
-
-def _plain_key(key: Any) -> str:
-    shown = _plain(key, 0)
-    return shown if isinstance(shown, str) else str(shown)
-
-
-def _named(value: Any) -> str:
-    """Return what can be said of a value that cannot be shown. A metaclass may hide the name of its class."""
-    return f"<{type.__dict__['__name__'].__get__(type(value))}>"
