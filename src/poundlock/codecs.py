@@ -105,11 +105,20 @@ def register_type(
         elif hasattr(kind, "model_validate"):
             decode = lambda data: kind.model_validate(data, by_alias=True, by_name=True)  # noqa: E731 - the same
         else:
-            decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
+            decode = (lambda data: _member(kind, data)) if issubclass(kind, enum.Enum) else lambda data: kind(**data)
     if issubclass(kind, str | int | float | list | dict):
         _lookalikes.add(kind)
     _encoders[kind] = (name, encode)
     _decoders[name] = decode
+
+
+def _member(kind: Any, data: Any) -> Any:
+    """Return the member of an enum by its value as it was stored: a tuple has become a list."""
+    if isinstance(data, list):
+        for member in kind:
+            if isinstance(member.value, tuple) and pack(member.value)[0] == data:
+                return member
+    return kind(data)
 
 
 def is_registered(kind: type) -> bool:

@@ -31,7 +31,9 @@ def _difference(left: Any, right: Any, path: str) -> str | None:
     if names is not None:
         if _class(left) is not _class(right):
             return path
-        names += [*foreign_names(left), *foreign_names(right)]
+        extra = getattr(right, "__pydantic_extra__", None) or ()
+        if extra or foreign_names(left) or foreign_names(right):
+            names = list(dict.fromkeys((*names, *extra, *foreign_names(left), *foreign_names(right))))
         return _first(
             (getattr(left, name, _ABSENT), getattr(right, name, _ABSENT), below(path, name)) for name in names
         )

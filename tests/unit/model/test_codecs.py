@@ -398,3 +398,15 @@ def test_a_key_that_is_no_text_is_told_what_to_do(key, said):
     with pytest.raises(NotStorable, match="keys must be strings") as caught:
         pack({"a": {key: 1}})
     assert said in caught.value.message
+
+
+class Corner(enum.Enum):
+    LEFT = (0, 1)
+    RIGHT = (1, 0)
+
+
+def test_an_enum_of_tuples_registers_without_help():
+    """Stored values are lists where the members' are tuples: they are found all the same."""
+    register_type(Corner, name="test/corner")
+    text = dump({"at": [Corner.LEFT, Corner.RIGHT]})
+    assert load(text) == {"at": [Corner.LEFT, Corner.RIGHT]}

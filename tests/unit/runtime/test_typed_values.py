@@ -415,3 +415,36 @@ async def test_annotations_with_anything_in_them(stores, how):
     run, stored = await outcome(stores, workflow(work, state=Noted))
     assert run.error is None, run.error
     assert stored == {"tags": [1], "lines": [{"unitPrice": 3}]}
+
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    n: int = 0
+
+
+class Holder(BaseModel):
+    one: Open = Open()
+    by_key: dict[str, Open] = {}
+
+
+async def test_extras_of_a_model_that_a_field_holds(stores):
+    """What a model takes besides its fields is written with it, also where that is all that changed, and removed."""
+
+    async def adds(state: Holder):
+        state.one.more = [1]
+        state.by_key["a"] = Open(more=2)
+        return state
+
+    async def adds_again(state: Holder):
+        assert (state.one.more, state.by_key["a"].more) == ([1], 2)
+        state.by_key["a"].also = 3
+        return state
+
+    async def removes(state: Holder):
+        assert state.by_key["a"].also == 3
+        del state.one.more
+        return state
+
+    run, stored = await outcome(stores, workflow(adds, adds_again, removes, state=Holder))
+    assert run.error is None, run.error
+    assert stored == {"one": {"n": 0}, "by_key": {"a": {"n": 0, "more": 2, "also": 3}}}
