@@ -36,10 +36,10 @@ TYPE_TAG: Final = "$type"
 """The key that marks a value of a registered type in stored JSON."""
 _TAG_BYTES: Final = b'"$type"'
 _TAG_JSON: Final = f'"{TYPE_TAG}"'
-_MAX_DEPTH: Final = 64  # the parser stops at 201, and what is packed here is later nested in logs and envelopes
-_HEADROOM: Final = 201 - _MAX_DEPTH
-_SHALLOW: Final = 2 * _MAX_DEPTH  # characters: a level takes two, so what is no longer cannot nest too deep
-_MAX_INT_BITS: Final = 14_284  # 4300 decimal digits, beyond which the parser refuses
+MAX_DEPTH: Final = 64  # the parser stops at 201, and what is packed here is later nested in logs and envelopes
+_HEADROOM: Final = 201 - MAX_DEPTH
+_SHALLOW: Final = 2 * MAX_DEPTH  # characters: a level takes two, so what is no longer cannot nest too deep
+MAX_INT_BITS: Final = 14_284  # 4300 decimal digits, beyond which the parser refuses
 
 
 # Half as long as `to_json` for small values. What JSON has no number for becomes null, which comparing then finds.
@@ -94,7 +94,7 @@ def register_type(
         if issubclass(kind, enum.Enum):
             encode = lambda value: value.value  # noqa: E731 - one expression per default reads best here
         elif dataclasses.is_dataclass(kind):
-            encode = _fields
+            encode = fields_of
         elif hasattr(kind, "model_dump"):
             encode = lambda value: value.model_dump(mode="json", by_alias=False, exclude_computed_fields=True)  # noqa: E731 - the same
         else:
@@ -107,16 +107,30 @@ def register_type(
         elif hasattr(kind, "model_validate"):
             decode = lambda data: kind.model_validate(data, by_alias=True, by_name=True)  # noqa: E731 - the same
         else:
-            decode = kind if issubclass(kind, enum.Enum) else lambda data: kind(**data)
+            decode = (lambda data: _member(kind, data)) if issubclass(kind, enum.Enum) else lambda data: kind(**data)
     if issubclass(kind, str | int | float | list | dict):
         _lookalikes.add(kind)
     _encoders[kind] = (name, encode)
     _decoders[name] = decode
 
 
+def _member(kind: Any, data: Any) -> Any:
+    """Return the member of an enum by its value as it was stored: a tuple has become a list."""
+    if isinstance(data, list):
+        for member in kind:
+            if isinstance(member.value, tuple) and pack(member.value)[0] == data:
+                return member
+    return kind(data)
+
+
 def is_registered(kind: type) -> bool:
     """Whether values of exactly this type are stored as themselves, besides what JSON has."""
     return kind in _encoders
+
+
+def encoded(value: Any) -> Any:
+    """Return a value of a registered type as the data it is stored as."""
+    return _encoders[type(value)][1](value)
 
 
 def pack(value: Any, path: str = "", marks: str | None = None) -> tuple[Any, str]:
@@ -246,7 +260,7 @@ def _parse(raw: bytes) -> Any:
 
     Walking the data to find its depth would cost a quarter of the whole. Few brackets cannot nest deep.
     """
-    if raw.count(b"{") + raw.count(b"[") <= _MAX_DEPTH:
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return from_json(raw)
     value = from_json(b"[" * _HEADROOM + raw + b"]" * _HEADROOM)
     for _ in range(_HEADROOM):
@@ -295,7 +309,7 @@ def _tagged_model(model: Any, path: str, depth: int) -> Any:
             # Its own class knows how to write it, and has to know how to read it.
             if not _reads_back(model, name):
                 raise
-            data[key] = _as_json(model, name)
+            data[key] = _tagged(_as_json(model, name), _join(path, key), depth + 1)  # it may hold an infinite number
     return data | _tagged(model.__pydantic_extra__ or {}, path, depth)
 
 
@@ -312,7 +326,7 @@ def _reads_back(model: Any, name: str) -> bool:
         return False
 
 
-def _fields(value: Any) -> dict[str, Any]:
+def fields_of(value: Any) -> dict[str, Any]:
     """Return a dataclass's fields; without those that cannot be given and hold their default anyway."""
     items = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for field in dataclasses.fields(value):
@@ -332,8 +346,8 @@ def _built(kind: type, data: dict[str, Any]) -> Any:
 
 def _tagged(value: Any, path: str, depth: int) -> Any:
     """Return pure JSON data for `value`, registered types as `{"$type": name, "value": data}`."""
-    if depth > _MAX_DEPTH:
-        raise NotStorable(f"{_where(path)} is nested deeper than {_MAX_DEPTH} levels: flatten it", path=path)
+    if depth > MAX_DEPTH:
+        raise NotStorable(f"{_where(path)} is nested deeper than {MAX_DEPTH} levels: flatten it", path=path)
     kind = type(value)
     known = _encoders.get(kind)
     if known is not None:
@@ -354,14 +368,9 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     if hasattr(kind, "model_dump"):
         return _tagged_model(value, path, depth + 1)
     if dataclasses.is_dataclass(kind):
-        return _tagged(_fields(value), path, depth + 1)
+        return _tagged(fields_of(value), path, depth + 1)
     if isinstance(value, enum.Enum):
-        raise NotStorable(
-            f"{_where(path)} is a member of the enum {kind.__qualname__}, and would not read back equal: "
-            f"write its .value, make it a StrEnum or IntEnum, or declare the field in a state model",
-            path=path,
-            type=kind.__qualname__,
-        )
+        raise _no_enum(value, path)
     raise NotStorable(
         f"{_where(path)} is a {kind.__qualname__}, which cannot be stored: return plain data, "
         f"or register the type with poundlock.codecs.register_type",
@@ -370,10 +379,23 @@ def _tagged(value: Any, path: str, depth: int) -> Any:
     )
 
 
+def _no_enum(member: enum.Enum, path: str) -> NotStorable:
+    name = type(member).__name__
+    value = f" ({member.value!r:.60})" if isinstance(member.value, str | int) else ""
+    alike = "an IntFlag" if isinstance(member, enum.Flag) else "a StrEnum or IntEnum"
+    return NotStorable(
+        f"{_where(path)} is {name}.{member.name}, a member of an Enum, which no text or number equals. Write its "
+        f".value{value}, or make {name} {alike}. To get members back, declare the field in a state model, "
+        f"Workflow(state=...), or call poundlock.codecs.register_type({name}, name={name!r}) at start",
+        path=path,
+        type=type(member).__qualname__,
+    )
+
+
 def _leaf(value: Any, path: str) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):  # noqa: PLR0124 - NaN
         raise NotStorable(f"{_where(path)} is {value}, which JSON has no number for: use None", path=path)
-    if isinstance(value, int) and value.bit_length() > _MAX_INT_BITS:
+    if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
         raise NotStorable(f"{_where(path)} is an integer of more than 4300 digits: store it as text", path=path)
     if isinstance(value, str):
         try:
@@ -386,7 +408,12 @@ def _leaf(value: Any, path: str) -> Any:
 
 def _key(key: Any, path: str) -> str:
     if not isinstance(key, str):
-        raise NotStorable(f"{_where(path)} has the key {key!r}: keys must be strings", path=_join(path, key))
+        instead = "its .value" if isinstance(key, enum.Enum) else "text"
+        raise NotStorable(
+            f"{_where(path)} has the key {key!r:.60}: keys must be strings. Write {instead}, "
+            f"or declare the field in a state model: dict[{type(key).__name__}, ...]",
+            path=_join(path, f"{key!s:.60}"),
+        )
     return str(_leaf(key, path))
 
 
@@ -414,68 +441,3 @@ def _join(path: str, part: object) -> str:
 
 def _where(path: str) -> str:
     return f"'{path}'" if path else "the value"
-
-
-# ------------------------------------------------------------------------------------- for showing, not for storing
-_SHOWN: Final[dict[type, Callable[[Any], Any]]] = {
-    dt.timedelta: dt.timedelta.total_seconds,
-    Delete: lambda _: "DELETE",
-}
-
-
-def plain(value: Any) -> Any:
-    """Return a value as data that `json.dumps` takes; never raises, even if the value's own methods do.
-
-    Dates and times become ISO 8601 text, durations seconds, Decimals and UUIDs text, bytes base64, enums their value,
-    sets and tuples lists, models and dataclasses objects. Any other value becomes its `repr`. This is the form
-    for logs, answers and exports; it is not read back.
-    """
-    return _plain(value, 0)
-
-
-def _plain(value: Any, depth: int) -> Any:
-    if value is None or type(value) is bool:
-        return value
-    try:
-        return _plainly(value, depth)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - models, mappings and the like are user code
-        return _named(value)
-
-
-def _plainly(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if isinstance(value, enum.Enum) and kind is not Delete:
-        return _plain(value.value, depth + 1)
-    if isinstance(value, str):
-        return clean(str.__str__(value))
-    if isinstance(value, int):
-        return int(value) if value.bit_length() <= _MAX_INT_BITS else _named(value)
-    if isinstance(value, float):
-        return float(value) if value - value == 0 else str(float(value))
-    if depth > 2 * _MAX_DEPTH:
-        return _named(value)
-    if isinstance(value, Mapping):
-        return {_plain_key(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth + 1) for item in value]
-    if kind in _SHOWN:
-        return _SHOWN[kind](value)
-    if kind in _encoders:
-        return _plain(_encoders[kind][1](value), depth + 1)
-    if hasattr(kind, "model_dump"):
-        return _plain(value.model_dump(mode="json", by_alias=True, warnings=False), depth + 1)
-    if dataclasses.is_dataclass(kind):
-        return _plain(_fields(value), depth + 1)
-    return clean(repr(value))
-
-
-def _plain_key(key: Any) -> str:
-    shown = _plain(key, 0)
-    return shown if isinstance(shown, str) else str(shown)
-
-
-def _named(value: Any) -> str:
-    """Return what can be said of a value that cannot be shown. A metaclass may hide the name of its class."""
-    return f"<{type.__dict__['__name__'].__get__(type(value))}>"

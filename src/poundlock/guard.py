@@ -114,6 +114,11 @@ def repr_of(value: Any, limit: int = 200) -> str:
     return _quietly(lambda: repr(value), f"(a {name_of(type(value))} that cannot be shown)")[:limit]
 
 
+def shortened(text: str, limit: int = 1000) -> str:
+    """Return a text cut to `limit` characters, for what is stored with each refusal: events come from anybody."""
+    return text if len(text) <= limit else f"{text[:limit]} and {len(text) - limit} more characters"
+
+
 def traceback_text(error: BaseException) -> str:
     """Return an error's traceback; never raises.
 

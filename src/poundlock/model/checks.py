@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import pack_data
 from poundlock.errors import NotStorable, suggest
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.durations import seconds
@@ -78,7 +78,7 @@ def storable_faults(path: str, value: Any) -> Iterator[Fault]:
             yield path, f"StateRef({shown(value.path)}) names no field of the state: give its dotted path"
         return
     try:
-        dump(value)
+        pack_data(value)
     except NotStorable as error:
         yield path, error.message
 

@@ -116,7 +116,7 @@ def _compare(left: Any, op: str, right: Any) -> bool:
         if isinstance(left, list | tuple):
             left, right = list(left), list(right)
         return bool(_ORDER[op](left, right))
-    except (TypeError, ArithmeticError):  # mappings and lists of mixed kinds have no order; signalling NaN
+    except Exception:  # noqa: BLE001 - no order, as of mappings; signalling NaN; the `__eq__` of a registered type
         return False
 
 

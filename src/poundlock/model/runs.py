@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from poundlock.codecs import plain
 from poundlock.documenting import documented
 from poundlock.model.conditions import Condition, all_match
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
+from poundlock.showing import plain
 
 
 class RunIdentity(NamedTuple):

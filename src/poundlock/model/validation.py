@@ -138,6 +138,8 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         isinstance(definition.state, type) and hasattr(definition.state, "model_validate")
     ):
         yield "state", "must be a pydantic model class"
+    elif getattr(definition.state, "__pydantic_root_model__", False):
+        yield "state", "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
     yield from whole_faults("visit_limit", definition.visit_limit, 1)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from poundlock.codecs import pack_patch
+from poundlock.errors import NotStorable
 from poundlock.model.checks import Fault, condition_faults, duration_faults, name_faults, storable_faults, target_faults
 from poundlock.model.definitions import Pause, Stage, Wait
 from poundlock.model.showing import differ, shown
@@ -29,7 +31,10 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
         yield from target_faults(f"{path}.on_timeout", wait.on_timeout, ids)
     patch: object = wait.patch
     if isinstance(patch, Mapping):
-        yield from storable_faults(f"{path}.patch", patch)
+        try:
+            pack_patch(patch)
+        except NotStorable as error:
+            yield f"{path}.patch", f"{error.message}. A function of the event may return it"
     elif patch is not None and not callable(patch):
         yield f"{path}.patch", "must be a mapping or a function of the event"
 

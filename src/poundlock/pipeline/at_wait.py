@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
-from poundlock.guard import Interrupted, describe, for_the_process
+from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
 from poundlock.model.runs import Message, RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
@@ -138,7 +138,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
         error = await judge(run, task, error)
     if error is not None:
         said = describe(error)
-        reason = {"message": said.message, "code": said.code, "type": said.type}
+        reason = {"message": shortened(said.message), "code": said.code, "type": said.type}
         named = {"id": event.id, "type": event.type, "source": event.source}
         note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason})
         return False

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from poundlock.callables import is_coroutine_function
+from poundlock.errors import NotStorable, StateInvalid
+from poundlock.marks import DELETE
 from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait, WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
 from poundlock.pipeline.injection import RESERVED, ROUTER, STEP, Injector
 from poundlock.pipeline.plan import Binding
+from poundlock.pipeline.states import written
 
 T = TypeVar("T")
 
@@ -82,6 +85,7 @@ def _pipeline(pipeline: Pipeline, injector: Injector, bound: Bindings) -> None:
         router = stage.router
         if isinstance(router, Pause) and isinstance(router.wait, Wait):
             _refs(router.wait, f"{path}.router.wait", injector)
+            _patch_keys(router.wait, f"{path}.router.wait.patch", injector)
             if callable(router.wait.patch):
                 patch = compile_patch(router.wait.patch, f"{path}.router.wait.patch", injector)
                 bound.patches[pipeline.id, stage.id] = patch
@@ -99,6 +103,27 @@ def _refs(wait: Wait, path: str, injector: Injector) -> None:
         near = injector.unknown_state(reference)
         if near is not None:
             injector.fault(path, f"StateRef('{reference}') is not a field of the state: {near}")
+
+
+def _patch_keys(wait: Wait, path: str, injector: Injector) -> None:
+    """Find keys of a wait's patch that the model lacks: every event would be refused for them."""
+    patch: object = wait.patch
+    if isinstance(patch, Mapping) and injector.state_model is not None:
+        try:
+            written(injector.state_model, _without_deletions(patch), {})
+        except StateInvalid as error:
+            injector.fault(path, error.message)
+        except NotStorable:
+            pass  # told already
+
+
+def _without_deletions(patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a patch without what it removes: that may be the former model's."""
+    return {
+        key: _without_deletions(value) if isinstance(value, Mapping) else value
+        for key, value in patch.items()
+        if value is not DELETE
+    }
 
 
 def _of_kind(parts: Iterable[Any], kind: type[T]) -> Iterator[T]:

@@ -123,16 +123,22 @@ def begun(model: Any, state: dict[str, Any], text: str) -> Written:
 
 
 def as_data(model: Any, initial: Any) -> Any:
-    """Return an instance of the state's model as data; anything else as it is.
+    """Return what code begins a state with as data: an instance of the state's model, or values that its fields hold.
 
     Raises:
         NotStorable: a field of it does not read back equal.
     """
-    if model is None or not isinstance(initial, model):
+    if model is None:
         return initial
-    from poundlock.state.typed import dump
+    if isinstance(initial, model):
+        from poundlock.state.typed import dump
 
-    return dump(model, initial)
+        return dump(model, initial)
+    if not isinstance(initial, Mapping):
+        return initial
+    from poundlock.state.patching import stored_patch
+
+    return stored_patch(model, initial, {}, strict=False)
 
 
 def settle(model: Any, state: dict[str, Any]) -> dict[str, Any]:

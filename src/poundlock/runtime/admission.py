@@ -206,8 +206,10 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
             if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
                 line = replace(line, verdict=Verdict.RESUMED)
             plan.deliveries.append(_delivery(core, waiting, ref, line))
-    if plan.deliveries:
-        expires = core.clock.now() + _WAIT_WINDOW
+    refused = any(waiting.hit and waiting.refused for waiting in found)
+    if plan.deliveries or (refused and "" not in offer.known):
+        # What is only refused is not remembered, but looked up: it may have resumed another run before.
+        expires = core.clock.now() + (_WAIT_WINDOW if plan.deliveries else 0.0)
         plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))
 
 

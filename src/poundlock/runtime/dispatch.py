@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from poundlock.clock import Clock
 from poundlock.errors import InvalidEvent
-from poundlock.guard import BLOCKING, call_now, clear_cancellation, describe, name_blocking, repr_of
+from poundlock.guard import BLOCKING, call_now, clear_cancellation, describe, name_blocking, repr_of, shortened
 from poundlock.model.conditions import Condition, all_match
 from poundlock.model.definitions import Trigger
 from poundlock.model.durations import seconds
@@ -191,4 +191,4 @@ def _brief(value: Any) -> str:
 def code_of(error: BaseException) -> str:
     """Return an error as the reason of a `rejected` line: its code if it has one, and its text."""
     said = describe(error)
-    return f"{said.code or said.type}: {said.message}"
+    return f"{said.code or said.type}: {shortened(said.message)}"

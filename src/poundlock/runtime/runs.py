@@ -74,12 +74,10 @@ def new_run(
         NotStorable, StateInvalid: it is no data, or does not fit the state's model.
     """
     plan = entry.plans[pipeline_id]
-    if not isinstance(initial, dict):
-        initial = as_mapping(as_data(plan.state_model, initial))
-    if initial is event.payload:
+    if initial is event.payload and isinstance(initial, dict):
         state, text = initial, payload_text
     else:
-        state, text = pack_patch(initial, "state")
+        state, text = pack_patch(as_mapping(as_data(plan.state_model, initial)), "state")
         if TYPE_TAG in text:
             state = merge({}, state)  # a patch onto nothing: what it deletes was never there
     if plan.state_model is not None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from poundlock.guard import for_the_process
+
+_ABSENT: Final = object()
 
 
 def difference(left: Any, right: Any, path: str = "") -> str | None:
     """Return the path of the first difference; None if there is none.
 
     Models and dataclasses must be of the same class and equal in each field; their own `__eq__` is not used, because
-    private data is not stored. A list equals a tuple of the same items. NaN differs from everything.
+    private data is not stored. A generic model without its argument counts as the class of one with it, as in pydantic.
+    A list equals a tuple of the same items. NaN differs from everything.
     """
     try:
         return _difference(left, right, path)
@@ -26,9 +29,14 @@ def difference(left: Any, right: Any, path: str = "") -> str | None:
 def _difference(left: Any, right: Any, path: str) -> str | None:
     names = field_names(left)
     if names is not None:
-        if type(left) is not type(right):
+        if _class(left) is not _class(right):
             return path
-        return _first((getattr(left, name), getattr(right, name), below(path, name)) for name in names)
+        extra = getattr(right, "__pydantic_extra__", None) or ()
+        if extra or foreign_names(left) or foreign_names(right):
+            names = list(dict.fromkeys((*names, *extra, *foreign_names(left), *foreign_names(right))))
+        return _first(
+            (getattr(left, name, _ABSENT), getattr(right, name, _ABSENT), below(path, name)) for name in names
+        )
     if isinstance(left, Mapping):
         if not isinstance(right, Mapping):
             return path
@@ -62,6 +70,24 @@ def field_names(value: Any) -> list[str] | None:
     if dataclasses.is_dataclass(kind):
         return [each.name for each in dataclasses.fields(kind)]
     return None
+
+
+def foreign_names(value: Any) -> list[str]:
+    """Return the names of what a model or dataclass holds besides its fields, such as a misspelt `model_copy(update=)`.
+
+    What is private and what its class computes (`cached_property`) does not count.
+    """
+    kind = type(value)
+    fields = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "__dataclass_fields__", None)
+    held = getattr(value, "__dict__", None)
+    if fields is None or held is None or held.keys() <= fields.keys():
+        return []
+    return [name for name in held if name not in fields and not name.startswith("_") and not hasattr(kind, name)]
+
+
+def _class(value: Any) -> Any:
+    kind = type(value)
+    return (getattr(kind, "__pydantic_generic_metadata__", None) or {}).get("origin") or kind
 
 
 def below(path: str, part: object) -> str:

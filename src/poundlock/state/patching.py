@@ -94,7 +94,7 @@ class _Walk:
                 out[key] = DELETE  # a patch that was walked before: the key from before the field got its alias
                 continue
             if not own.init and self._strict:
-                _check_init(shape, own, value, where)
+                _check_init(shape, own, patch, held, where)
                 continue
             if own.stored in said:
                 if self._strict and difference(patch[said[own.stored]], value) is not None:
@@ -165,13 +165,12 @@ class _Walk:
                     name: self.value(item, shape.value, held.get(name), below(path, key), spine=spine)
                     for name, key, item in items
                 }
-            return value
-        if isinstance(value, list | tuple):
-            if not isinstance(shape, ListShape):
-                return value
+        elif isinstance(value, list | tuple) and isinstance(shape, ListShape):
             return [
                 self.value(item, shape.item, None, below(path, index), spine=False) for index, item in enumerate(value)
             ]
+        if hint is Any and isinstance(value, Mapping | list | tuple):
+            return value  # which the codec judges, item by item
         return leaf(value, hint, rigid=self._rigid)
 
 
@@ -211,9 +210,14 @@ def _computed(kind: Any, instance: Any, mode: Any) -> dict[str, Any]:
     return {**names, **dump(instance, mode=mode, by_alias=True, warnings="none")}
 
 
-def _check_init(shape: ModelShape, own: FieldShape, value: Any, where: str) -> None:
-    """Accept a field with `init=False` only if the value is its default."""
-    if difference(own.default, value) is not None:
+def _check_init(shape: ModelShape, own: FieldShape, patch: Mapping[str, Any], held: Any, where: str) -> None:
+    """Accept a field with `init=False` only if the value is the one it has anyway: its default, or a derived value."""
+    value = patch[own.name]
+    rest = {name: given for name, given in patch.items() if shape.keys.get(name) is None or shape.keys[name].init}
+    follows = (read(shape.kinds[0], data) for data in (held, merge(held, rest)))
+    if difference(own.default, value) is not None and not any(
+        back.error is None and difference(value, getattr(back.value, own.name, None)) is None for back in follows
+    ):
         raise StateInvalid(
             f"'{where}' cannot be set: {name_of(shape.kinds[0])} declares it with init=False", path=where
         )

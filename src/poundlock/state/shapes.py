@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeAlias, Union
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union
 
 from poundlock.codecs import stored_name
 
+T = TypeVar("T")
 _STEADY: Final = (list, dict, set, frozenset, tuple, str, int, float, bool, bytes)
 """Default factories that always return the same value."""
 
@@ -90,16 +91,31 @@ class ListShape:
 Shape: TypeAlias = ModelShape | MappingShape | ListShape
 
 
+def once_each(make: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a function of an annotation that works each out once; one that cannot be hashed, each time."""
+    cached = functools.lru_cache(maxsize=4096)(make)
+
+    @functools.wraps(make)
+    def made(hint: Any) -> T:
+        try:
+            hash(hint)
+        except TypeError:  # `Annotated` takes anything, mappings too
+            return make(hint)
+        return cached(hint)
+
+    return made
+
+
+def content(value: Any) -> Any:
+    """Return what a root model holds, whose data is that alone; any other value itself."""
+    while getattr(type(value), "__pydantic_root_model__", False):
+        value = value.root
+    return value
+
+
+@once_each
 def shape_of(hint: Any) -> Shape | None:
     """Return the shape of an annotation's values; None for scalars, and for values of any kind."""
-    try:
-        return _shape_of(hint)
-    except TypeError:  # an annotation that cannot be hashed
-        return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _shape_of(hint: Any) -> Shape | None:
     origin = typing.get_origin(hint)
     if origin is Annotated:
         return shape_of(typing.get_args(hint)[0])
@@ -109,14 +125,28 @@ def _shape_of(hint: Any) -> Shape | None:
     if not isinstance(kind, type):
         return None
     args = typing.get_args(hint)
+    if getattr(kind, "__pydantic_root_model__", False):
+        return shape_of(kind.__pydantic_fields__["root"].annotation)  # type: ignore[attr-defined]  # each has that one
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return None  # a named tuple: each item has a type of its own
     if hasattr(hint, "__pydantic_fields__") or dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
         return _of_model(hint if isinstance(hint, type) else kind)
     if issubclass(kind, Mapping):
         return MappingShape(args[0], args[1]) if len(args) == 2 else MappingShape(Any, Any)
     if issubclass(kind, Sequence | AbstractSet) and not issubclass(kind, str | bytes | bytearray | memoryview):
         items = tuple(each for each in args if each is not Ellipsis)
-        return ListShape(Union[items] if items else Any)  # noqa: UP007 - made of a tuple
+        return ListShape(_any_of(items) if items else Any)
     return None
+
+
+def _any_of(hints: tuple[Any, ...]) -> Any:
+    """Return the annotation of what is one of several types."""
+    if len(hints) == 1:
+        return hints[0]
+    try:
+        return Union[hints]  # noqa: UP007 - made of a tuple
+    except TypeError:  # one cannot be hashed
+        return Any
 
 
 def _of_union(hints: list[Any]) -> Shape | None:
@@ -142,13 +172,11 @@ def _of_union(hints: list[Any]) -> Shape | None:
     return together
 
 
-def _of_model(kind: type) -> ModelShape | None:
+def _of_model(kind: type) -> ModelShape:
     config = getattr(kind, "model_config", None) or getattr(kind, "__pydantic_config__", None) or {}
     extra = config.get("extra")
     shape = ModelShape((kind,), extras=extra == "allow", forbids=extra == "forbid", rigid=bool(config.get("strict")))
     infos = getattr(kind, "__pydantic_fields__", None)
-    if getattr(kind, "__pydantic_root_model__", False):
-        return None
     if infos is not None:
         for name, info in infos.items():
             hint = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
@@ -204,7 +232,7 @@ def _unsteady(factory: Any) -> Any:
     return None if factory is None or any(factory is steady for steady in _STEADY) else factory
 
 
-@functools.lru_cache(maxsize=1024)
+@once_each
 def has_factories(hint: Any) -> bool:
     """Whether it contains a default that may differ from time to time."""
     seen: set[int] = set()

@@ -11,24 +11,27 @@ House rules:
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from poundlock.codecs import pack
-from poundlock.errors import NotStorable, StateInvalid
+from pydantic_core import ValidationError, to_json
+
+from poundlock.codecs import detach, pack
+from poundlock.errors import NotStorable, StateInvalid, suggest
 from poundlock.guard import Answer, call_now, describe, name_of
 from poundlock.marks import DELETE, Overwrite
-from poundlock.state.differing import below, difference, field_names
-from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, shape_of
+from poundlock.state.differing import below, difference, field_names, foreign_names
+from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, content, once_each, shape_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _ABSENT: Final = object()
+_SHOWN: Final = 10
+"""Faults that a message lists; there may be one per item of a long list."""
 
 
-@functools.cache
+@once_each
 def adapter(model: Any) -> TypeAdapter[Any]:
     """Return the validator of a model or annotation; cached, because building it costs 0.1 ms."""
     from pydantic import TypeAdapter
@@ -52,7 +55,10 @@ def validate(model: Any, data: Any) -> Any:
         raise StateInvalid(f"the state does not fit {name_of(model)}: {said.type}: {said.message}", path="") from (
             answer.error
         )
-    listed = "; ".join(f"{path}: {sentence}" if path else sentence for path, sentence in faults.value)
+    shown = [f"{path}: {sentence}" if path else sentence for path, sentence in faults.value[:_SHOWN]]
+    if len(faults.value) > _SHOWN:
+        shown.append(f"and {len(faults.value) - _SHOWN} more faults")
+    listed = "; ".join(shown)
     raise StateInvalid(
         f"the state does not fit {name_of(model)}: {listed}",
         path=faults.value[0][0],
@@ -66,7 +72,44 @@ def read(hint: Any, data: Any) -> Answer:
 
 
 def _read(hint: Any, data: Any, strict: bool | None = None) -> Any:
-    return adapter(hint).validate_python(data, strict=strict, by_alias=True, by_name=True)
+    validator, runs_code, rigid = _reader(hint)
+    try:
+        own = detach(data) if runs_code else data  # a validator may change what it is given, and this is the state's
+        return validator.validate_python(own, strict=strict, by_alias=True, by_name=True)
+    except ValidationError:
+        if rigid or strict:
+            # Data comes from JSON, where strict mode takes text for a date and a list for a set.
+            text = call_now(to_json, data)
+            if text.error is None and (again := call_now(_read_json, validator, text.value, strict)).error is None:
+                return again.value
+        raise
+
+
+def _read_json(validator: TypeAdapter[Any], text: bytes, strict: bool | None) -> Any:
+    return validator.validate_json(text, strict=strict, by_alias=True, by_name=True)
+
+
+@once_each
+def _reader(hint: Any) -> tuple[TypeAdapter[Any], bool, bool]:
+    """Return the validator of a type; whether it runs code of users; whether it is strict anywhere inside."""
+    validator = adapter(hint)
+    found: set[str] = set()
+    seen: set[int] = set()
+    left: list[Any] = [validator.core_schema]
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            if str(part.get("type", "")).startswith("function-") or part.get("post_init") or part.get("custom_init"):
+                found.add("code")
+            if part.get("strict"):
+                found.add("strict")
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
+    return validator, "code" in found, "strict" in found
 
 
 def _faults_of(error: Any) -> list[tuple[str, str]]:
@@ -94,7 +137,11 @@ def dump(model: Any, instance: Any) -> dict[str, Any]:
 
 def _shape(model: Any, instance: Any) -> ModelShape:
     shape = shape_of(model if isinstance(instance, dict) else type(instance))
-    assert isinstance(shape, ModelShape)  # noqa: S101 - a state is a model, dataclass or TypedDict
+    if not isinstance(shape, ModelShape) or content(instance) is not instance:
+        raise StateInvalid(
+            f"a state is a model with fields, a dataclass or a TypedDict, and {name_of(type(instance))} is none",
+            path="",
+        )
     return shape
 
 
@@ -131,7 +178,7 @@ def _overwriting(data: Any, old: Any, new: Any, held: Any) -> Any:
     shape = shape_of(type(new))
     if names is None or type(old) is not type(new) or type(held) is not dict or not isinstance(shape, ModelShape):
         return Overwrite(data)
-    if field_names(old) != names:
+    if content(new) is not new or field_names(old) != names:
         return Overwrite(data)
     patch = {}
     for name in names:
@@ -150,6 +197,7 @@ def _readable(model: Any, instance: Any, state: dict[str, Any], names: list[str]
         key = _key_of(shape, name)
         written[key] = data[key] if key in data else _coded(_get(instance, name), name)
     back = read(model, {**state, **written})
+    _check_foreign(shape, instance, back.value)
     for name in names:
         key = _key_of(shape, name)
         value = _get(instance, name)
@@ -167,12 +215,21 @@ def _readable(model: Any, instance: Any, state: dict[str, Any], names: list[str]
     return written
 
 
+def _check_foreign(shape: ModelShape, instance: Any, back: Any) -> None:
+    """Refuse what stands on an instance and is no field of it: `model_copy(update=...)` takes any name."""
+    for name in foreign_names(instance):
+        if difference(getattr(instance, name), getattr(back, name, _ABSENT)) is not None:
+            field = shape.keys.get(name)
+            hint = suggest(name, list(shape.fields)) if field is None else f"on an instance it is '{field.name}'"
+            raise StateInvalid(f"{name_of(shape.kinds[0])} has no field '{name}': {hint}", path=name)
+
+
 def _lossy(path: str, cause: BaseException | None) -> NotStorable:
     if isinstance(cause, NotStorable):
         return NotStorable(cause.message, path=cause.path)
     return NotStorable(
         f"'{path}' would not be read back unchanged: declare the field with the class of its value (a subclass loses "
-        f"what the declared class does not have), or use plain data",
+        f"what the declared class does not have), write it as its validators leave it, or use plain data",
         path=path,
     )
 
@@ -216,13 +273,20 @@ def _json(hint: Any, value: Any) -> Answer:
 
 def _dumped(hint: Any, value: Any, only: set[str] | None = None) -> Any:
     data = adapter(hint).dump_python(
-        value, mode="json", include=only, by_alias=False, exclude_computed_fields=True, warnings="none"
+        value,
+        mode="json",
+        include=only,
+        by_alias=False,
+        exclude_computed_fields=True,
+        round_trip=True,  # a field of the type Json is read from text
+        warnings="none",
     )
     return _renamed(data, hint, value)
 
 
 def _renamed(data: Any, hint: Any, value: Any) -> Any:
     """Return dumped data with stored keys instead of names; the type of the value selects one of several models."""
+    value = content(value)
     shape = shape_of(type(value)) if field_names(value) is not None else shape_of(hint)
     if isinstance(shape, ModelShape) and type(data) is dict:
         renamed = {}
@@ -282,6 +346,7 @@ def complete(hint: Any, data: Any, value: Any, path: str = "") -> Any:
     Raises:
         NotStorable: such a default is not read back equal.
     """
+    value = content(value)
     shape = shape_of(type(value)) if field_names(value) is not None else shape_of(hint)
     if isinstance(shape, ModelShape) and type(data) is dict:
         filled = {}

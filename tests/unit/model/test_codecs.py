@@ -364,3 +364,49 @@ def containers(value):
         yield value
         for item in value.values() if isinstance(value, dict) else value:
             yield from containers(item)
+
+
+class Right(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "said"),
+    [
+        ({"a": Colour.RED}, "a", ["Colour.RED", "Write its .value ('red')", "a StrEnum or IntEnum"]),
+        ({"a": [Right.READ]}, "a.0", ["Right.READ", "Write its .value (1)", "an IntFlag"]),
+    ],
+    ids=["enum", "flag"],
+)
+def test_an_enum_is_told_each_way_out(value, path, said):
+    """The refusal of a member names it, and what to do: its value, another base, a state model, or registering it."""
+    with pytest.raises(NotStorable) as caught:
+        pack(value)
+    assert caught.value.path == path
+    name = said[0].partition(".")[0]
+    for text in (*said, "Workflow(state=...)", f"register_type({name}, name='{name}')"):
+        assert text in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(1, "Write text, or declare the field in a state model: dict[int, ...]"), (Colour.RED, "Write its .value")],
+)
+def test_a_key_that_is_no_text_is_told_what_to_do(key, said):
+    """The refusal of a key says how to write it, and that a state model takes it."""
+    with pytest.raises(NotStorable, match="keys must be strings") as caught:
+        pack({"a": {key: 1}})
+    assert said in caught.value.message
+
+
+class Corner(enum.Enum):
+    LEFT = (0, 1)
+    RIGHT = (1, 0)
+
+
+def test_an_enum_of_tuples_registers_without_help():
+    """Stored values are lists where the members' are tuples: they are found all the same."""
+    register_type(Corner, name="test/corner")
+    text = dump({"at": [Corner.LEFT, Corner.RIGHT]})
+    assert load(text) == {"at": [Corner.LEFT, Corner.RIGHT]}

@@ -212,3 +212,19 @@ def test_state_references_are_resolved_together():
     )
     assert resolve(conditions, {"order": {"id": 7}}) is None
     assert resolve((), {}) == ()
+
+
+class Stubborn:
+    """A value of a registered type that does not like to be compared."""
+
+    def __eq__(self, other):
+        raise RuntimeError("not comparable")
+
+    __hash__ = None
+    __lt__ = __gt__ = __eq__
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_values_that_cannot_be_compared_do_not_match(op):
+    """Whatever a value's own comparison raises: an event for one run must not fail for all who look at it."""
+    assert Condition("a", op, Stubborn()).matches({"a": Stubborn()}) is (op == "exists")

@@ -326,3 +326,22 @@ async def test_a_state_that_does_not_fit_is_not_the_events_fault(stores):
     await stores.clock.run_until_idle()
     assert "region" in (await rt.get_run(run_id)).error.message
     assert (await rt.resume(run_id, {"region": "eu"})).status is COMPLETED
+
+
+async def test_an_event_that_resumed_another_run_is_a_duplicate_for_who_refused_it(stores):
+    """Of two runs one refuses an event that resumes the other: sent again it is told to be a duplicate."""
+
+    def only_the_second(event, state):
+        if state.n == 1:
+            raise ValueError("not for the first")
+        return {"by": "Ada"}
+
+    rt = await stores.enter(approval(patch=only_the_second))
+    first, second = [(await rt.run("w", n=number)).run_id for number in (1, 2)]
+    event = Event("ok", {}, id="e1")
+    verdicts = {line.run_id: line.verdict for line in (await rt.emit(event)).lines}
+    assert verdicts == {first: Verdict.REJECTED, second: Verdict.RESUMED}
+    await rt.wait(second)
+    assert told(await rt.emit(event)) == [("duplicate", first)]
+    assert told(await rt.emit(Event("ok", {}, id="e2"))) == [("rejected", first)]
+    assert told(await rt.emit(Event("ok", {}, id="e2"))) == [("rejected", first)]

@@ -14,10 +14,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_serializer
 
 from poundlock import Condition, Jump, RunInfo, RunResult, StateRef, Terminate, Workflow
-from poundlock.codecs import plain
 from poundlock.marks import DELETE
 from poundlock.model.runs import RunError
 from poundlock.model.views import StateView
+from poundlock.showing import plain
 
 RUN = {
     "run_id", "workflow_id", "pipeline_id", "trigger_id", "status", "stage", "key", "attempt", "created_at",

@@ -12,6 +12,7 @@ from poundlock.guard import call_now, describe
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember
 from poundlock.model.events import Event, is_name
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
@@ -58,7 +59,10 @@ async def create(core: Core, command: Create) -> str:
     if command.event is not None:
         event, text = accepted(core, command.event)
     else:
-        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, command.payload, run_id)
+        payload, model = command.payload, entry.definition.state
+        if model is not None and isinstance(payload, model):
+            payload = as_data(model, payload)  # by the same rule as everything else of that type
+        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, payload, run_id)
     initial = {} if event.payload is None else event.payload
     mapped = None if trigger_id is None else entry.functions.triggers[trigger_id].map
     if mapped is not None:
