@@ -201,7 +201,10 @@ class WorkflowRuntime:
         return await emit(self._core.here(), self._lifetime.subscriptions.own, event, payload, fields)
 
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
-        """Return what `emit` would answer, and do nothing."""
+        """Return what `emit` would answer, and do nothing.
+
+        A line whose run would only be made by `emit` has no `run_id`. Raises what `emit` raises.
+        """
         return await explain(self._core.here(), event, payload, fields)
 
     # ----------------------------------------------------------------------------------------------------- runs
@@ -286,7 +289,7 @@ class WorkflowRuntime:
         return await results.wait_for_end(self._core.at_work(), run_id, timeout)
 
     async def get_run(self, run_id: str) -> RunInfo:
-        """Return a run as it stands in the store (`RunNotFound` if it does not)."""
+        """Return a run as it is in the store (`RunNotFound` if it is not there)."""
         return await reading.get_run(self._core.here(), run_id)
 
     async def find_runs(

@@ -15,6 +15,7 @@ from poundlock import (
     InvalidEvent,
     NotStorable,
     Serialized,
+    SingletonLoop,
     Trigger,
     Verdict,
     Workflow,
@@ -424,6 +425,25 @@ async def test_explain_says_what_emit_would_and_does_nothing(runtime, gate, any_
             assert told(foretold) == told(settled)
     with pytest.raises(IdempotencyConflict):
         await rt.explain(Event("go", {"n": 2}, id="1"))
+    gate.open()
+
+
+async def test_explain_names_only_runs_that_there_are(runtime, gate):
+    """`explain` gives no id to a run that would only be made; each id it does give can be looked up."""
+    busy = Workflow("busy", mode=SingletonLoop("signal"))
+
+    @busy.on("go")
+    @busy.step
+    async def work():
+        await gate()
+
+    rt = await runtime(busy, workflow("starts", "go"))
+    first = await rt.explain("go")
+    assert [(line.verdict, line.run_id) for line in first.lines] == [(Verdict.STARTED, None)] * 2
+    await rt.emit("go")
+    signalled, started = (await rt.explain("go")).lines
+    assert (signalled.verdict, (await rt.get_run(signalled.run_id)).workflow_id) == (Verdict.SIGNALLED, "busy")
+    assert (started.verdict, started.run_id) == (Verdict.STARTED, None)
     gate.open()
 
 
