@@ -37,7 +37,7 @@ others from `poundlock.errors`.
 GROUPS = {
     "Definitions": {
         "DuplicateKey": "Choose another id. `__env__` and `__pause_service__` are reserved.",
-        "AlreadyRegistered": "Deregister the other first, or give this one its own id..",
+        "AlreadyRegistered": "Deregister the other first, or give this one its own id.",
         "NotRegistered": "Look at the near matches in the message; register the workflow before using it.",
         "InvalidDefinition": "Read `faults`: all of them are listed, each with its path. Nothing was registered.",
         "EnvMissing": "Set the variables named, or pass them with `env=`.",
@@ -49,13 +49,13 @@ GROUPS = {
         "RunFinished": "Nothing: the run has ended. Start a new one if there is more to do.",
         "RunExists": 'Use another `run_id`, or `conflict="use_existing"` to get that run\'s result.',
         "IdempotencyConflict": "Give the new event or request an id or key of its own; one key stands for one content.",
-        "RunAborted": "Nothing: somebody asked for it. Who and why stand in the message.",
+        "RunAborted": "Nothing: somebody asked for it. The message says who and why.",
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',
         "VisitLimit": "End the loop in its router, or raise the workflow's `visit_limit`.",
-        "StageGone": "Restore the stage or pipeline that the run stands at, or abort the run.",
+        "StageGone": "Restore the stage or pipeline that the run is at, or abort the run.",
     },
     "Services": {
         "ArtifactNotFound": "Register the service; the message names near matches.",

@@ -150,7 +150,7 @@ class VisitLimit(PoundlockError):
 
 
 class StageGone(PoundlockError):
-    """A run stands at a stage that its workflow no longer has."""
+    """A run is at a stage that its workflow no longer has."""
 
     code = "STAGE_GONE"
 
@@ -212,7 +212,7 @@ class StateInvalid(PoundlockError):
 
 
 class NotStorable(PoundlockError):
-    """A value cannot be written as data, or would not read back equal; `path` tells where it stands."""
+    """A value cannot be written as data, or would not read back equal; `path` tells where it is."""
 
     code = "NOT_STORABLE"
 

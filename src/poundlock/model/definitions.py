@@ -112,9 +112,9 @@ class Retry:
 
     Args:
         attempts: all attempts together, the first included.
-        backoff: seconds before the second attempt.
+        backoff: duration before the second attempt, 1 second by default: seconds, or text such as "500ms".
         factor: growth per attempt.
-        max: longest delay in seconds.
+        max: the longest such duration, 60 seconds by default.
         jitter: 0.1 spreads each delay by up to 10 percent.
         on: exception types that are worth another attempt. An exception group is, if each error in it is.
         not_on: exception types that never are, also where one is part of an exception group.
@@ -132,7 +132,17 @@ class Retry:
 @documented
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One function of a stage. `def` runs in a worker thread, `async def` on the event loop."""
+    """One function of a stage. `def` runs in a worker thread, `async def` on the event loop.
+
+    Args:
+        id: unique in its stage.
+        action: the function. It returns a patch for the state (a mapping or a model), an instruction such as
+            `Terminate`, or None.
+        retry: when an attempt that fails is repeated; default: never.
+        timeout: limit of each attempt, a duration: seconds, a timedelta, or text such as "2m"; default: none.
+        executor: "thread" (what `def` gets by default), or "inline" for a quick pure function on the event loop.
+        label: for people.
+    """
 
     id: str
     action: Callable[..., Any]
@@ -145,7 +155,16 @@ class Step:
 @documented
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Steps that run together, and what comes after them. Its patches are committed all at once."""
+    """Steps that run together, and what comes after them. Their patches are committed all at once.
+
+    Args:
+        id: unique in its pipeline.
+        steps: one, several, or none if the router alone decides.
+        router: what comes next: an instruction, a stage id, or a function that returns one; default: the next stage.
+        timeout: limit of the steps of one visit, retries included, a duration; default: none.
+        label: for people.
+        conflict: if two steps write the same key, "last" lets the later one win, "error" fails the stage.
+    """
 
     id: str
     steps: Sequence[Step] = ()
@@ -161,7 +180,13 @@ class Stage:
 @documented
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Stages in order."""
+    """Stages in order. A run goes through them, unless a router or a step says otherwise.
+
+    Args:
+        id: unique in its workflow; a workflow that is written with decorators has one, "main".
+        stages: the first one is where runs begin.
+        label: for people.
+    """
 
     id: str
     stages: Sequence[Stage]
@@ -181,9 +206,10 @@ class Trigger:
         event: event type or dotted pattern (`order.*`, `order.**`); None: only invoked by hand.
         pipeline: id of the pipeline to run; default: the workflow's only one.
         when: conditions on the payload, or a function of the event.
-        key: partition key: a payload path or a function of the event.
+        key: partition key, if the mode has none: a payload path or a function of the event. The mode's rule then holds
+            per key, and runs are found by it: `find_runs(key=...)`.
         map: function of the event giving the initial state; default: the payload.
-        dedupe: how long an event id is remembered; None remembers none.
+        dedupe: how long an event id is remembered, 24 hours by default; None remembers none.
         priority: higher runs leave a queue first.
     """
 

@@ -12,7 +12,7 @@ from typing import Final
 
 
 class RunStatus(StrEnum):
-    """Where a run stands."""
+    """What a run is doing."""
 
     QUEUED = "queued"
     READY = "ready"

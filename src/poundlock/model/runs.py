@@ -239,7 +239,7 @@ class RunInfo:
         status: queued, ready, running, paused, delayed, completed, failed or aborted.
         stage: id of the stage it is in, paused at, or goes on with; None when it has ended.
         key: partition key of its mode or trigger, else the event's key; what `find_runs(key=)` looks for.
-        attempt: how many owners it has had, from 1; more than 1 after a crash.
+        attempt: from 1; one more each time it is taken over after a crash.
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
         wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or time-out of a wait.

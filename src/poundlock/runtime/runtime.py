@@ -253,7 +253,7 @@ class WorkflowRuntime:
         Args:
             run_id: which run.
             patch: merged into its state.
-            wait: id of the wait that is answered; default: the one it stands at as this call enters.
+            wait: id of the wait that is answered; default: the one it is paused at as this call enters.
 
         Raises:
             RunNotFound, RunFinished, NotPaused: there is nothing to resume, or somebody else was quicker.
@@ -266,6 +266,8 @@ class WorkflowRuntime:
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
+
+        It does not wake a run that is paused or delayed: that takes it in when it goes on. See `resume` and `abort`.
 
         Raises:
             RunNotFound, RunFinished: there is nobody to tell. NotStorable, StateInvalid: the patch is no data.
@@ -359,8 +361,10 @@ class WorkflowRuntime:
         return await handler(core.at_work(), command)
 
     def statistics(self) -> Mapping[str, int]:
-        """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held.
+        """Return counters since the runtime was made, and what it holds now.
 
+        `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often runs came
+        to that. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (paused or delayed, still in memory).
         Of a store on a disk also `store:bytes`, and by how much these have grown since the start. The store's own
         `stats()` counts its rows.
         """
@@ -373,7 +377,7 @@ class WorkflowRuntime:
     async def stop(self, drain: Duration = 30.0) -> None:
         """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.
 
-        What is being committed is waited for, up to `abort_grace`. What was not finished stands in the store and goes
+        What is being committed is waited for, up to `abort_grace`. What was not finished is in the store and goes
         on when a runtime is started on it again.
         """
         self._core.here()
