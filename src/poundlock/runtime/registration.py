@@ -15,7 +15,7 @@ from poundlock.errors import (
     RunFinished,
     RunNotFound,
 )
-from poundlock.guard import repr_of
+from poundlock.guard import name_of, repr_of
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.validation import Fault, faults_of, refuse
@@ -151,15 +151,20 @@ async def register(
     return entry
 
 
+def _faults_of_mode(mode: Any) -> list[Fault]:
+    if isinstance(mode, type):
+        return [("mode", f"{name_of(mode)} is a class: write {name_of(mode)}()")]
+    if not hasattr(mode, "accept"):
+        return [("mode", f"{repr_of(mode, 60)} is no mode: use Transient, Serialized, SingletonLoop or Exclusive")]
+    return []
+
+
 def _bound(
     definition: WorkflowDefinition, mode: Mode, hooks: Hooks, services: WorkflowServices, globals_: Sequence[Service]
 ) -> tuple[Bindings, BoundHooks, list[Fault]]:
     """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
     faults = services.faults()
-    if not hasattr(mode, "accept"):
-        faults.append(
-            ("mode", f"{repr_of(mode, 60)} is no mode: use Transient, Serialized, SingletonLoop or Exclusive")
-        )
+    faults += _faults_of_mode(mode)
     injector = Injector(definition.state, service_types(services.own, globals_), services.fault_of)
     bound = bind(definition, mode, injector)
     bound_hooks = bind_hooks(hooks, injector, services.fault_of)

@@ -141,7 +141,7 @@ class WorkflowServices:
         """Return a new container for a run; it falls back to the workflow's.
 
         Args:
-            run_id: names the container.
+            run_id: names the container; "" for one that is only looked at, and stands for all runs.
             state: gives the store that the run's services select from, when the first of them does.
             waits: what the run's pause service works on.
             exported: what `export` gave when the run was parked. What still fits the state is restored from it, the
@@ -150,7 +150,7 @@ class WorkflowServices:
         from poundlock.artifacts import ArtifactContainer
 
         container = ArtifactContainer(
-            f"run {run_id}",
+            f"run {run_id}" if run_id else "run",
             parents=(self.container,),
             state=state,
             clock=self._home.clock,
@@ -300,7 +300,7 @@ class WorkflowServices:
     def _probed(self) -> tuple[ArtifactContainer, ArtifactContainer]:
         """Return the containers of a stage and its run, to look at; the same if no service lives as long as a stage."""
         if self._probes is None:
-            run = self.run_container("of any run", dict, NoWaits())
+            run = self.run_container("", dict, NoWaits())
             self._probes = (self.stage_container("stage", run, None) if self.has_stages else run, run)
         return self._probes
 

@@ -406,6 +406,23 @@ async def test_a_registered_wait_that_cannot_be_armed_fails_the_run(stores, more
     assert (result.status, result.error.code, result.error.stage) == (RunStatus.FAILED, "STATE_INVALID", "one")
 
 
+async def test_a_wait_names_the_state_it_lacks(stores):
+    """A run that comes to a wait whose StateRef has no value fails, and the error names the path in the state."""
+    wf = Workflow("w")
+    wf.on("begin")
+
+    @wf.step
+    async def first():
+        return {"order": {"id": 1}}
+
+    refs = {"order": StateRef("order.id"), "customer": StateRef("order.customer")}
+    wf.wait("paid", on="order.paid", correlate=refs, where=[Condition("total", ">=", StateRef("total"))])
+    rt = await stores.enter(wf)
+    [result] = await (await rt.emit("begin")).results(60)
+    assert (result.status, result.error.code, result.error.stage) == ("failed", "STATE_INVALID", "paid")
+    assert "'order.customer', 'total'" in result.error.message
+
+
 async def test_registered_wait_buffers_until_the_pause(stores, gate):
     """What a step registers with the pause service is armed with its stage; pausing with that id uses what came."""
     wf = Workflow("w", triggers={"begin": Trigger("begin")})
