@@ -14,6 +14,8 @@ from typing import Any
 import poundlock
 from poundlock.model.runs import RunError, WaitInfo
 from poundlock.model.timeline import Timeline, TimelineEntry
+from poundlock.pipeline.run_view import Resume
+from poundlock.ports import Page
 
 HEAD = """\
 # Classes and methods
@@ -36,11 +38,11 @@ GROUPS = {
     "Marks in a patch": "DELETE Overwrite",
     "Instructions: what comes next": "Advance Jump Pause Delay Terminate Fail",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
-    "Run it": "WorkflowRuntime StepContext",
+    "Run it": "WorkflowRuntime StepContext Resume",
     "Events and receipts": "Event Receipt ReceiptLine Verdict",
-    "Look at runs": "RunInfo RunResult WaitInfo RunError RunStatus Timeline TimelineEntry",
+    "Look at runs": "RunInfo RunResult WaitInfo RunError RunStatus Page Timeline TimelineEntry",
 }
-BESIDES = {"WaitInfo": WaitInfo, "RunError": RunError, "Timeline": Timeline, "TimelineEntry": TimelineEntry}
+BESIDES = {each.__name__: each for each in (WaitInfo, RunError, Timeline, TimelineEntry, Resume, Page)}
 """Classes that are met as attributes and answers, and need no import."""
 NOT_FOR_USERS = {"built", "draft", "abandon", "flush", "trusted", "accept", "slots", "dispatch", "registry"}
 """Methods that the rooms of the package call on each other."""

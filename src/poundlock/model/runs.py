@@ -237,7 +237,7 @@ class RunInfo:
     Attributes:
         run_id, workflow_id, pipeline_id, trigger_id: which run it is. `trigger_id` is None without a trigger.
         status: queued, ready, running, paused, delayed, completed, failed or aborted.
-        stage: id of the stage it is in, paused at, or goes on with; None when it has ended.
+        stage: id of the stage it is in, is paused at, goes on with, or failed in; None when it is completed.
         key: partition key of its mode or trigger, else the event's key; what `find_runs(key=)` looks for.
         attempt: from 1; one more each time it is taken over after a crash.
         waits: the wait it is paused at comes first, then those it buffers events for.

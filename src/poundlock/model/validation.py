@@ -266,7 +266,8 @@ def moment_of(delay: Delay, now: float) -> float:
 def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
     """Yield the faults of a wait, also of one a router makes at run time."""
     if not isinstance(wait, Wait):
-        yield path, f"{wait!r:.60} is no Wait"
+        named = f": Pause(Wait({wait!r:.60}))" if isinstance(wait, str) else ""
+        yield path, f"{wait!r:.60} is no Wait{named}"
         return
     if wait.id is not None and wait.id.startswith("__"):
         yield f"{path}.id", f"'{wait.id}' is reserved: choose an id that does not begin with two underscores"
@@ -291,7 +292,7 @@ def _conditions(path: str, conditions: Any) -> Iterator[Fault]:
         return
     for place, condition in enumerate(conditions):
         if not isinstance(condition, Condition):
-            yield f"{path}.{place}", f"{condition!r:.60} is no Condition"
+            yield f"{path}.{place}", f"{condition!r:.60} is no Condition: Condition(field, op, value)"
 
 
 def _duration(path: str, value: Any) -> Iterator[Fault]:

@@ -96,11 +96,11 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
     """
     wait = pause.wait
     plan = run.plan
-    wait_id = wait.id or stage.id
+    wait_id = getattr(wait, "id", None) or stage.id  # a router may have put anything there
     declared = plan.waits.get(wait_id)
     if declared is None or declared.wait is not wait:
         faults = list(wait_faults(f"{stage.path}/wait", wait, list(plan.by_id)))
-        if callable(wait.patch):
+        if not faults and callable(wait.patch):
             faults.append((f"{stage.path}/wait.patch", "a wait made by a router needs its patch as data"))
         if faults:
             raise InvalidDefinition(f"{faults[0][0]}: {faults[0][1]}", path=faults[0][0], faults=tuple(faults))
@@ -111,8 +111,9 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
         row = arm(wait, wait_id, run.state, epoch=0)
     if row is None:
         lacking = ", ".join(f"'{path}'" for path in lacking_paths(wait, run.state))
+        default = "" if plan.state_model is None else "; a default of the model counts once a mapping brings it"
         raise StateInvalid(
-            f"the wait '{wait_id}' refers to state that is not there: write {lacking} in an earlier stage",
+            f"the wait '{wait_id}' refers to state that is not there: write {lacking} in an earlier stage{default}",
             path=stage.path,
         )
     timeout = optional_seconds(wait.timeout)

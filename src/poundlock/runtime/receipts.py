@@ -21,7 +21,7 @@ Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 @documented
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of an event.
+    """What became of an event. Iterating over it gives its lines.
 
     Attributes:
         accepted: the event as it was accepted, time stamped; shared, so look but do not change. See `event`.

@@ -525,9 +525,10 @@ async def test_results_time_out_without_touching_the_runs(runtime, gate, any_sto
 
     rt = await runtime(wf, store=any_store)
     receipt = await rt.emit("go")
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="not all of 1 run paused or ended within 5"):
         await receipt.results(timeout=5)
-    with pytest.raises(TimeoutError):
-        await rt.wait(receipt.run_ids[0], timeout="2s")
+    [run_id] = receipt.run_ids
+    with pytest.raises(TimeoutError, match=f"run '{run_id}' has not ended within 2s: it goes on"):
+        await rt.wait(run_id, timeout="2s")
     gate.open()
     assert [result.status for result in await receipt.results()] == ["completed"]
