@@ -164,7 +164,13 @@ def test_demo(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LAST_RESORT, check=True)
         assert (tmp_path / "demo-runs" / f"desk-{number}.db").is_file()
         assert done.stderr == ""
-        for shown in ("Receipts by verdict", "Parked", "completed, #2 may be merged, says you", "░ paused", "Try next"):
+        for shown in (
+            "Receipts by verdict",
+            "Paused, and what each waits for",
+            "completed, #2 may be merged, says you",
+            "░ paused",
+            "Try next",
+        ):
             assert shown in done.stdout
     assert (tmp_path / "demo-runs" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 

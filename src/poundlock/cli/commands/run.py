@@ -160,7 +160,7 @@ class _Output:
         screen.print(show.receipts_table(tally))
         screen.print()
         if parked:
-            screen.print(show.heading("Parked, and what each waits for"))
+            screen.print(show.heading("Paused, and what each waits for"))
             screen.print(show.parked_list(parked[:_SHOWN]))
             if len(parked) > _SHOWN:
                 screen.print(f"  ... and {len(parked) - _SHOWN} more: `poundlock runs ls --status paused`")
