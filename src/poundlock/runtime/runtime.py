@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from poundlock.clock import Clock, SystemClock
-from poundlock.errors import ArtifactNotFound, InvalidDefinition
+from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Service
 from poundlock.model.durations import Duration
@@ -38,7 +38,7 @@ from poundlock.runtime.emitting import emit, explain, merged
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.registration import deregister
-from poundlock.services.install import global_container
+from poundlock.services.install import global_container, not_global
 from poundlock.stores import open as open_store
 
 
@@ -150,14 +150,8 @@ class WorkflowRuntime:
             NotRegistered: no such workflow. ArtifactNotFound: no such service; the message names near matches.
         """
         if workflow is None:
-            owners = [] if self._core.container.key_of(id) else self._core.workflows_with(id)
-            if owners:
-                raise ArtifactNotFound(
-                    f"there is no global service '{id}', but one of workflow '{owners[0]}': "
-                    f"override('{id}', ..., workflow='{owners[0]}')",
-                    key=id,
-                    workflows=owners,
-                )
+            if self._core.container.key_of(id) is None:
+                raise not_global(self._core.container, id, self._core.workflows_with(id))
             with self._core.container.override(id, replacement):
                 yield
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -80,6 +80,19 @@ def global_container(clock: Clock, services: Iterable[Service], parents: Iterabl
         kind = {"type": service.type} if service.type is not None else {}
         container.register(ArtifactTemplate(service.id, service.factory, **kind, **service.options))
     return container
+
+
+def not_global(container: ArtifactContainer, id: str, owners: Sequence[str]) -> ArtifactNotFound:
+    """Return the error for a service that the global container lacks; `owners` are workflows that bring one."""
+    if owners:
+        return ArtifactNotFound(
+            f"there is no global service '{id}', but one of workflow '{owners[0]}': "
+            f"override('{id}', ..., workflow='{owners[0]}')",
+            key=id,
+            workflows=list(owners),
+        )
+    known = list(dict.fromkeys(name for node in (container, *container.above()) for name in node.known()))
+    return ArtifactNotFound(f"there is no global service '{id}': {suggest(id, known)}", key=id, known=known)
 
 
 def _faults_of(service: Service) -> list[Fault]:
