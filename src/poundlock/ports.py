@@ -33,7 +33,12 @@ T = TypeVar("T")
 
 
 class Page(NamedTuple, Generic[T]):
-    """Some items, and the cursor for the next page; None at the end."""
+    """Some items of a longer list.
+
+    Attributes:
+        items: these.
+        next_cursor: what gives the next ones, as `cursor=`; None at the end.
+    """
 
     items: list[T]
     next_cursor: str | None

@@ -175,12 +175,25 @@ def test_demo(tmp_path):
     assert (tmp_path / "demo-runs" / ".gitignore").read_text(encoding="utf-8") == "*\n"
 
 
+EXPENSES = """\
+  to managers: Ada claims 800.00: approve C-1?
+Bob resumed
+  to managers: Ada claims 800.00: approve C-1?
+Cleo resumed
+completed - payment of 800.00 to Ada
+"""
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("hello.py", "Hello Ada\n"), ("approval.py", "paused at approval\ncompleted - A-7, approved by Ada\n")],
+    [
+        ("hello.py", "Hello Ada\n"),
+        ("approval.py", "paused at approval\ncompleted - A-7, approved by Ada\n"),
+        ("expense_approval.py", EXPENSES),
+    ],
 )
 def test_examples(name, said):
-    """The small examples print what they promise."""
+    """The examples print what they promise."""
     from pathlib import Path
 
     example = Path(__file__).resolve().parents[2] / "examples" / name

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import api_reference
 import error_catalogue
 from poundlock.errors import PoundlockError
 from poundlock.model.lifecycle import RunStatus, draw
@@ -114,6 +115,12 @@ def test_the_error_catalogue_is_printed_from_the_classes():
     """The catalogue holds every error class with its code, its meaning and what to do, as the classes have them."""
     page = (DOCS / "reference/errors.md").read_text(encoding="utf-8")
     assert page == error_catalogue.page(), "run scripts/error_catalogue.py > docs/reference/errors.md"
+
+
+def test_the_reference_is_printed_from_the_code():
+    """The page of classes and methods holds every public name, with its arguments and texts as the code has them."""
+    page = (DOCS / "reference/api.md").read_text(encoding="utf-8")
+    assert page == api_reference.page(), "run scripts/api_reference.py > docs/reference/api.md"
 
 
 def test_error_codes_are_unique():

@@ -36,3 +36,9 @@ def needed(store: str | None) -> str:
     if store is None:
         raise UsageFault("no store is given: add --store sqlite:///path/to/file.db, or set POUNDLOCK_STORE")
     return store
+
+
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, and is not a default or from the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poundlock.cli.options import UsageFault, needed
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def reading(url: str | None) -> AsyncIterator[Store]:
+async def reading(url: str | Path | None) -> AsyncIterator[Store]:
     """Open a store for reading.
+
+    Args:
+        url: what names the store: a URL, or the path of an SQLite file.
 
     Raises:
         UsageFault: no store was given, or one in memory.
@@ -24,7 +28,7 @@ async def reading(url: str | None) -> AsyncIterator[Store]:
     from poundlock.stores.memory import MemoryStore
     from poundlock.stores.sqlite import SqliteStore
 
-    store: Store = open_store(needed(url))
+    store: Store = open_store(url if isinstance(url, Path) else needed(url))
     if isinstance(store, MemoryStore):
         raise UsageFault(f"'{url}' ends with its process, so there is nothing to read: give a durable store")
     if isinstance(store, SqliteStore):

@@ -64,7 +64,7 @@ def condition_faults(path: str, conditions: Any, *, state: bool) -> Iterator[Fau
         return
     for place, condition in enumerate(conditions):
         if not isinstance(condition, Condition):
-            yield f"{path}.{place}", f"{shown(condition)} is not a Condition"
+            yield f"{path}.{place}", f"{shown(condition)} is not a Condition: Condition(field, op, value)"
         elif isinstance(condition.value, StateRef) and not state:
             yield f"{path}.{place}", "a trigger cannot refer to state: there is no run yet, so it would never match"
         else:

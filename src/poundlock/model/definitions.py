@@ -119,13 +119,13 @@ class Retry:
     in either direction.
 
     Args:
-        attempts: number of attempts, including the first.
-        backoff: seconds before the second attempt.
+        attempts: all attempts together, the first included.
+        backoff: duration before the second attempt, 1 second by default: seconds, or text such as "500ms".
         factor: growth per attempt.
-        max: longest delay in seconds.
-        jitter: 0.1 changes each delay by up to 10 percent.
-        on: exception types that are retried. An exception group is retried if each error in it is.
-        not_on: exception types that are never retried, even if only one error of an exception group has such a type.
+        max: the longest such duration, 60 seconds by default.
+        jitter: 0.1 spreads each delay by up to 10 percent.
+        on: exception types that are worth another attempt. An exception group is, if each error in it is.
+        not_on: exception types that never are, also where one is part of an exception group.
     """
 
     attempts: int = 3
@@ -140,7 +140,17 @@ class Retry:
 @documented
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One function of a stage. `def` runs in a worker thread, `async def` on the event loop."""
+    """One function of a stage. `def` runs in a worker thread, `async def` on the event loop.
+
+    Args:
+        id: unique in its stage.
+        action: the function. It returns a patch for the state (a mapping or a model), an instruction such as
+            `Terminate`, or None.
+        retry: when an attempt that fails is repeated; default: never.
+        timeout: limit of each attempt, a duration: seconds, a timedelta, or text such as "2m"; default: none.
+        executor: "thread" (what `def` gets by default), or "inline" for a quick pure function on the event loop.
+        label: for people.
+    """
 
     id: str
     action: Callable[..., Any]
@@ -153,7 +163,16 @@ class Step:
 @documented
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Steps that run concurrently, and the router after them. All their patches are committed together."""
+    """Steps that run together, and what comes after them. Their patches are committed all at once.
+
+    Args:
+        id: unique in its pipeline.
+        steps: one, several, or none if the router alone decides.
+        router: what comes next: an instruction, a stage id, or a function that returns one; default: the next stage.
+        timeout: limit of the steps of one visit, retries included, a duration; default: none.
+        label: for people.
+        conflict: if two steps write the same key, "last" lets the later one win, "error" fails the stage.
+    """
 
     id: str
     steps: Sequence[Step] = ()
@@ -169,7 +188,13 @@ class Stage:
 @documented
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Stages in order."""
+    """Stages in order. A run goes through them, unless a router or a step says otherwise.
+
+    Args:
+        id: unique in its workflow; a workflow that is written with decorators has one, "main".
+        stages: the first one is where runs begin.
+        label: for people.
+    """
 
     id: str
     stages: Sequence[Stage]
@@ -189,10 +214,11 @@ class Trigger:
         event: event type or dotted pattern (`order.*`, `order.**`); None: started only by a call.
         pipeline: id of the pipeline to run; default: the workflow's only one.
         when: conditions on the payload, or a function of the event.
-        key: partition key: a payload path or a function of the event.
-        map: function of the event that returns the initial state; default: the payload.
-        dedupe: how long an event id is stored to find duplicates; None means not at all.
-        priority: runs with a higher priority leave a queue first.
+        key: partition key, if the mode has none: a payload path or a function of the event. The mode's rule then holds
+            per key, and runs are found by it: `find_runs(key=...)`.
+        map: function of the event giving the initial state; default: the payload.
+        dedupe: how long an event id is remembered, 24 hours by default; None remembers none.
+        priority: higher runs leave a queue first.
     """
 
     event: str | None = None

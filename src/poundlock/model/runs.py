@@ -174,7 +174,17 @@ class RunQuery:
 @documented
 @dataclass(frozen=True, slots=True)
 class WaitInfo:
-    """A wait of a run, for users: `parked` is True for the wait it is paused at, False for one that only buffers."""
+    """What a run waits for.
+
+    Attributes:
+        id: name of the wait.
+        events: event types or patterns; any of them is an answer.
+        where: conditions on the event's payload.
+        correlate: {path in the payload: value that the run has}.
+        parked: whether the run is paused at it; False: it only buffers events for later.
+        expires_at: when its time is out, in seconds since 1970 UTC; None: never, or the run is not paused at it.
+        resume_at: id of the stage to go on with; None: the end.
+    """
 
     id: str
     events: tuple[str, ...]
@@ -192,7 +202,15 @@ class WaitInfo:
 @documented
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Why a run failed or was aborted."""
+    """Why a run failed or was aborted.
+
+    Attributes:
+        type: name of the exception's class, "Fail" or "RunAborted".
+        message: what it says.
+        code: code of a PoundlockError; None for other exceptions.
+        stage, step: where; None where it was neither.
+        traceback: for developers; "" where there is none.
+    """
 
     type: str
     message: str
@@ -212,7 +230,22 @@ class RunError:
 @documented
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run as users see it."""
+    """A run as it is in the store or in memory, without its state.
+
+    Its state is `(await runtime.timeline(run_id)).state_at()`. Once it has ended, `runtime.wait(run_id)` gives it too.
+
+    Attributes:
+        run_id, workflow_id, pipeline_id, trigger_id: which run it is. `trigger_id` is None without a trigger.
+        status: queued, ready, running, paused, delayed, completed, failed or aborted.
+        stage: id of the stage it is in, is paused at, goes on with, or failed in; None when it is completed.
+        key: partition key of its mode or trigger, else the event's key; what `find_runs(key=)` looks for.
+        attempt: from 1; one more each time it is taken over after a crash.
+        waits: the wait it is paused at comes first, then those it buffers events for.
+        created_at, updated_at: seconds since 1970 UTC.
+        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or time-out of a wait.
+        parent_id, lineage: None and empty, until there are sub-pipelines.
+        error: why it failed or was aborted, or why its state does not fit its model; else None.
+    """
 
     run_id: str
     workflow_id: str
@@ -241,7 +274,17 @@ class RunInfo:
 @documented
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The result of a run, at its end or at a pause. `ok` is True for completed and paused."""
+    """What a run came to, at its end or at a pause. `ok` is True for completed and paused.
+
+    Attributes:
+        run_id, workflow_id: which run it is.
+        status: completed, failed, aborted or paused; ready after a `resume` where its workflow is not registered.
+        state: an instance of the workflow's state model, or a read-only mapping.
+        result: what `Terminate(result)` was given; else None.
+        error: why it failed or was aborted; else None.
+        waits: what it is paused at; empty if it is not paused.
+        metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`.
+    """
 
     run_id: str
     workflow_id: str

@@ -75,7 +75,12 @@ def fold(rows: Iterable[LogRow], state: Mapping[str, Any] | None = None) -> dict
 
 
 class Timeline:
-    """All that happened in one run, in order."""
+    """All that happened in one run, in order.
+
+    Attributes:
+        run_id: whose it is.
+        entries: `TimelineEntry` objects: `seq`, `time`, `source`, `type`, `path`, `payload` and `patch`.
+    """
 
     def __init__(self, run_id: str, entries: Sequence[TimelineEntry]) -> None:
         self.run_id = run_id
@@ -89,12 +94,18 @@ class Timeline:
         """Return the ids of the stages in the order in which they were entered."""
         return [entry.path.split("/")[1] for entry in self.entries if entry.type == "stage:start"]
 
-    def state_at(self, seq: int) -> dict[str, Any]:
-        """Return the state directly after entry `seq`; 0 means the empty state before the first.
+    def state_at(self, seq: int | None = None) -> dict[str, Any]:
+        """Return the state as it was right after an entry, as plain data: a copy that may be changed.
+
+        Args:
+            seq: which entry, from 1; 0 gives the empty state before the first. Default: the last one,
+                so the state as it was when the timeline was read.
 
         Raises:
             IndexError: the timeline has no such entry.
         """
+        if seq is None:
+            seq = len(self.entries)
         if not 0 <= seq <= len(self.entries):
             raise IndexError(f"seq {seq} is outside this timeline: it has entries 1 to {len(self.entries)}")
         state: dict[str, Any] = {}

@@ -15,7 +15,8 @@ from poundlock.model.showing import differ, shown
 def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
     """Yield the faults of a wait, also of one a router makes at run time."""
     if not isinstance(wait, Wait):
-        yield path, f"{shown(wait)} is not a Wait"
+        meant = f": Pause(Wait({shown(wait)}))" if isinstance(wait, str) else ""
+        yield path, f"{shown(wait)} is not a Wait{meant}"
         return
     yield from _wait_id(f"{path}.id", wait.id)
     yield from _wait_events(f"{path}.events", wait.events)

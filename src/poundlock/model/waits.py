@@ -129,6 +129,13 @@ def arm(
     )
 
 
+def lacking_paths(wait: Wait, state: Mapping[str, Any]) -> list[str]:
+    """Return the paths of the wait's StateRefs that have no value in this state, in alphabetical order."""
+    values = [*(wait.correlate or {}).values(), *(condition.value for condition in wait.where)]
+    paths = {value.path for value in values if isinstance(value, StateRef)}
+    return sorted(path for path in paths if get_path(state, path) is MISSING)
+
+
 def armed_anew(delivery: Delivery, armed: Iterable[tuple[str, int, bool]]) -> bool:
     """Whether a wait that an event was matched against has another epoch now: the event has to be matched again.
 

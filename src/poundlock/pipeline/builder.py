@@ -131,7 +131,19 @@ class Workflow:
         return note
 
     @overload
-    def step(self, action: F, /) -> F: ...
+    def step(
+        self,
+        action: F,
+        /,
+        *,
+        stage: str | None = None,
+        id: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        executor: Literal["thread", "inline"] | None = None,
+        label: str = "",
+        conflict: Literal["last", "error"] | None = None,
+    ) -> F: ...
 
     @overload
     def step(
@@ -253,7 +265,9 @@ class Workflow:
         self._stage(name)["router"] = Pause(wait, resume_at)
 
     @overload
-    def service(self, factory: F, /) -> F: ...
+    def service(
+        self, factory: F, /, *, scope: str = "workflow", id: str | None = None, type: Any = None, **options: Any
+    ) -> F: ...
 
     @overload
     def service(

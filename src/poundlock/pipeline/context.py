@@ -76,9 +76,9 @@ class StepContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody wants this step's result any more; a step in a thread should look now and then.
+        """True once nobody wants this step's result any more; a long step in a thread should look now and then.
 
-        True also once it has returned, for what it has started.
+        True also once the step has returned, for what it has started.
         """
         run = self._run
         return self._cancelled or run.abort is not None or run.interruption is not None

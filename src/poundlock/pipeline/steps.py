@@ -12,7 +12,7 @@ from typing import Any
 
 from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed, StepTimeout
-from poundlock.guard import Interrupted, answer_of, describe, name_blocking, name_of
+from poundlock.guard import Interrupted, answer_of, describe, name_blocking, name_of, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
@@ -230,9 +230,11 @@ def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
     model = run.plan.state_model
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
+            # A router may name the next stage so. A step may not: it would be taken for a patch that went wrong.
+            jump = f" (to go to a stage: Jump({repr_of(result, 60)}))" if isinstance(result, str) else ""
             raise StepFailed(
                 f"step '{step.id}' returned a {name_of(type(result))}: return a mapping, a model, "
-                f"an instruction or None",
+                f"an instruction or None{jump}",
                 path=step.path,
             )
         patch, text = returned(model, result, run.state)

@@ -12,7 +12,7 @@ from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.wait_checks import wait_faults
-from poundlock.model.waits import arm
+from poundlock.model.waits import arm, lacking_paths
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.plan import DeclaredWait, StagePlan
 
@@ -106,8 +106,11 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
     else:
         row = arm(wait, wait_id, run.state, epoch=0)
     if row is None:
+        lacking = ", ".join(f"'{path}'" for path in lacking_paths(wait, run.state))
+        default = "" if plan.state_model is None else "; a default of the model counts once a mapping brings it"
         raise StateInvalid(
-            f"the wait '{wait_id}' refers to state that is not there: write it in an earlier stage", path=stage.path
+            f"the wait '{wait_id}' refers to state that is not there: write {lacking} in an earlier stage{default}",
+            path=stage.path,
         )
     timeout = optional_seconds(wait.timeout)
     return row._replace(

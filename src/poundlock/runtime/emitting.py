@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.receipts import Receipt
+from poundlock.runtime.receipts import MAKES_A_RUN, Receipt
 from poundlock.runtime.results import results
 
 CONTROL_EVENTS = ("run:abort", "run:signal")
@@ -80,9 +81,10 @@ async def _publish(core: Core, publication: Publication) -> None:
 
 
 async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
-    """Answer what would happen."""
+    """Answer what would happen. A line whose run there would only then be names none: nobody could find it."""
     admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
-    return Receipt(admitted.event, admitted.lines)
+    lines = [replace(line, run_id=None) if line.verdict in MAKES_A_RUN else line for line in admitted.lines]
+    return Receipt(admitted.event, tuple(lines))
 
 
 async def from_bus(core: Core, publication: Publication) -> None:

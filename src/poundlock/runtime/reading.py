@@ -175,8 +175,7 @@ def _info(
         stage=stage,
         key=identity.key,
         attempt=head.attempt,
-        # A wait that was answered stays marked until the run's next boundary, so that a crash does not lose the answer.
-        waits=tuple(wait_info(row, parked=row.parked and status is RunStatus.PAUSED) for row in rows),
+        waits=_waits(rows, paused=status is RunStatus.PAUSED),
         created_at=identity.created_at,
         updated_at=head.updated_at,
         parent_id=identity.parent_id,
@@ -185,6 +184,13 @@ def _info(
         trigger_id=identity.trigger_id,
         wake_at=head.wake_at,
     )
+
+
+def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
+    """Return a run's waits, the one it is paused at first: so `waits[0]` means the same here and in a RunResult."""
+    # A wait that was answered stays marked until the run's next boundary, so that a crash does not lose the answer.
+    infos = [wait_info(row, parked=row.parked and paused) for row in rows]
+    return tuple(sorted(infos, key=lambda info: not info.parked))
 
 
 def outcome_of(text: str | None) -> tuple[Any, RunError | None]:

@@ -12,7 +12,8 @@ from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunResult
 
-_HAVE_RESULTS = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
+MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
+"""Verdicts on whose line stands a run that the event made, not one that was there."""
 
 Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
@@ -20,7 +21,7 @@ Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 @documented
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of an event.
+    """What became of an event. Iterating over it gives its lines.
 
     Attributes:
         accepted: the event as it was accepted, time stamped; shared, so look but do not change. See `event`.
@@ -52,7 +53,7 @@ class Receipt:
         Raises:
             TimeoutError: not all rest within `timeout`; no run is touched.
         """
-        run_ids = [line.run_id for line in self.lines if line.verdict in _HAVE_RESULTS and line.run_id is not None]
+        run_ids = [line.run_id for line in self.lines if line.verdict in MAKES_A_RUN and line.run_id is not None]
         return [] if self._gather is None else await self._gather(run_ids, timeout)
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from poundlock.errors import (
     RunNotFound,
     WouldDeadlock,
 )
-from poundlock.guard import repr_of
+from poundlock.guard import name_of, repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.definitions import Service, WorkflowDefinition
 from poundlock.model.modes import Mode
@@ -164,16 +164,20 @@ def _readable(service: object) -> bool:
     return isinstance(service.id, str) and isinstance(service.scope, str) and isinstance(options, Mapping)
 
 
+def _faults_of_mode(mode: Any) -> list[Fault]:
+    if isinstance(mode, type):
+        return [("mode", f"{name_of(mode)} is a class: write {name_of(mode)}()")]
+    if not hasattr(mode, "accept"):
+        return [("mode", f"{repr_of(mode, 60)} is not a mode: use Transient, Serialized, SingletonLoop or Exclusive")]
+    return []
+
+
 def _bound(
     definition: WorkflowDefinition, mode: Mode, hooks: Hooks, services: WorkflowServices, globals_: Sequence[Service]
 ) -> tuple[Bindings, BoundHooks, list[Fault]]:
     """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
     faults = services.faults()
-    given: object = mode
-    if isinstance(given, type) or not hasattr(given, "accept"):
-        faults.append(
-            ("mode", f"{repr_of(mode, 60)} is not a mode: use Transient, Serialized, SingletonLoop or Exclusive")
-        )
+    faults += _faults_of_mode(mode)
     state = definition.state if isinstance(definition.state, type) else None  # else that is a fault, told already
     injector = Injector(state, service_types(services.own, globals_), services.fault_of)
     bound = bind(definition, mode, injector)

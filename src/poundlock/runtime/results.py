@@ -73,6 +73,12 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
     try:
         async with limit:
             return list(await asyncio.gather(*waiting))
+    except TimeoutError as error:
+        if not limit.expired:
+            raise  # somebody's own
+        runs = "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
+        late = f"not all of {runs} paused or ended within {timeout}: they go on; ask again, or abort them"
+        raise TimeoutError(late) from error
     finally:
         for each in waiting:
             each.cancel()  # one was refused: nobody wants the others
@@ -92,5 +98,11 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
             status = checkpoint.record.head.status
             if status.terminal or (pauses_count and status is RunStatus.PAUSED):
                 return result_of_checkpoint(core, checkpoint)
-        async with limit:
-            return await waiter
+        try:
+            async with limit:
+                return await waiter
+        except TimeoutError as error:
+            if not limit.expired:
+                raise  # somebody's own
+            late = f"run '{run_id}' has not ended within {timeout}: it goes on; ask again, or abort it"
+            raise TimeoutError(late) from error

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from poundlock.clock import Clock, SystemClock
-from poundlock.errors import ArtifactNotFound, InvalidDefinition
+from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Service
 from poundlock.model.durations import Duration
@@ -38,7 +38,7 @@ from poundlock.runtime.emitting import emit, explain, merged
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.registration import deregister
-from poundlock.services.install import global_container
+from poundlock.services.install import global_container, not_global
 from poundlock.stores import open as open_store
 
 
@@ -150,14 +150,8 @@ class WorkflowRuntime:
             NotRegistered: no such workflow. ArtifactNotFound: no such service; the message names near matches.
         """
         if workflow is None:
-            owners = [] if self._core.container.key_of(id) else self._core.workflows_with(id)
-            if owners:
-                raise ArtifactNotFound(
-                    f"there is no global service '{id}', but one of workflow '{owners[0]}': "
-                    f"override('{id}', ..., workflow='{owners[0]}')",
-                    key=id,
-                    workflows=owners,
-                )
+            if self._core.container.key_of(id) is None:
+                raise not_global(self._core.container, id, self._core.workflows_with(id))
             with self._core.container.override(id, replacement):
                 yield
         else:
@@ -202,7 +196,10 @@ class WorkflowRuntime:
         return await emit(self._core.here(), self._lifetime.subscriptions.own, event, payload, fields)
 
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
-        """Return what `emit` would answer, and do nothing."""
+        """Return what `emit` would answer, and do nothing.
+
+        A line whose run would only be made by `emit` has no `run_id`. Raises what `emit` raises.
+        """
         return await explain(self._core.here(), event, payload, fields)
 
     # ----------------------------------------------------------------------------------------------------- runs
@@ -251,7 +248,7 @@ class WorkflowRuntime:
         Args:
             run_id: which run.
             patch: merged into its state.
-            wait: id of the wait that is answered; default: the one it stands at as this call enters.
+            wait: id of the wait that is answered; default: the one it is paused at as this call enters.
 
         Raises:
             RunNotFound, RunFinished, NotPaused: there is nothing to resume, or somebody else was quicker.
@@ -264,6 +261,8 @@ class WorkflowRuntime:
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
+
+        It does not wake a run that is paused or delayed: that takes it in when it goes on. See `resume` and `abort`.
 
         Raises:
             RunNotFound, RunFinished: there is nobody to tell. NotStorable, StateInvalid: the patch is no data.
@@ -287,7 +286,7 @@ class WorkflowRuntime:
         return await results.wait_for_end(self._core.at_work(), run_id, timeout)
 
     async def get_run(self, run_id: str) -> RunInfo:
-        """Return a run as it stands in the store (`RunNotFound` if it does not)."""
+        """Return a run as it is in the store (`RunNotFound` if it is not there)."""
         return await reading.get_run(self._core.here(), run_id)
 
     async def find_runs(
@@ -357,8 +356,10 @@ class WorkflowRuntime:
         return await handler(core.at_work(), command)
 
     def statistics(self) -> Mapping[str, int]:
-        """Return counters since the runtime was made: events by verdict, runs by how they rested, and what is held.
+        """Return counters since the runtime was made, and what it holds now.
 
+        `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often runs came
+        to that. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (paused or delayed, still in memory).
         Of a store on a disk also `store:bytes`, and by how much these have grown since the start. The store's own
         `stats()` counts its rows.
         """
@@ -371,7 +372,7 @@ class WorkflowRuntime:
     async def stop(self, drain: Duration = 30.0) -> None:
         """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.
 
-        What is being committed is waited for, up to `abort_grace`. What was not finished stands in the store and goes
+        What is being committed is waited for, up to `abort_grace`. What was not finished is in the store and goes
         on when a runtime is started on it again.
         """
         self._core.here()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -83,6 +83,19 @@ def global_container(clock: Clock, services: Iterable[Service], parents: Iterabl
     return container
 
 
+def not_global(container: ArtifactContainer, id: str, owners: Sequence[str]) -> ArtifactNotFound:
+    """Return the error for a service that the global container lacks; `owners` are workflows that bring one."""
+    if owners:
+        return ArtifactNotFound(
+            f"there is no global service '{id}', but one of workflow '{owners[0]}': "
+            f"override('{id}', ..., workflow='{owners[0]}')",
+            key=id,
+            workflows=list(owners),
+        )
+    known = list(dict.fromkeys(name for node in (container, *container.above()) for name in node.known()))
+    return ArtifactNotFound(f"there is no global service '{id}': {suggest(id, known)}", key=id, known=known)
+
+
 def _faults_of(service: Service) -> list[Fault]:
     """Return what is wrong with a service by itself: its options, or a factory that nothing can call."""
     from poundlock.artifacts import TemplateSet
@@ -150,7 +163,7 @@ class WorkflowServices:
         """Return a new container for a run; it falls back to the workflow's.
 
         Args:
-            run_id: names the container.
+            run_id: names the container; "" for one that is only looked at, and stands for all runs.
             state: gives the store that the run's services select from, when the first of them does.
             waits: what the run's pause service works on.
             exported: what `export` gave when the run was parked. What still fits the state is restored from it, the
@@ -159,7 +172,7 @@ class WorkflowServices:
         from poundlock.artifacts import ArtifactContainer
 
         container = ArtifactContainer(
-            f"run {run_id}",
+            f"run {run_id}" if run_id else "run",
             parents=(self.container,),
             state=state,
             clock=self._home.clock,
@@ -310,7 +323,7 @@ class WorkflowServices:
     def _probed(self) -> tuple[ArtifactContainer, ArtifactContainer]:
         """Return the containers of a stage and its run, to look at; the same if no service lives as long as a stage."""
         if self._probes is None:
-            run = self.run_container("of any run", dict, NoWaits())
+            run = self.run_container("", dict, NoWaits())
             self._probes = (self.stage_container("stage", run, None) if self.has_stages else run, run)
         return self._probes
 

@@ -216,7 +216,7 @@ def _readable(model: Any, instance: Any, state: dict[str, Any], names: list[str]
 
 
 def _check_foreign(shape: ModelShape, instance: Any, back: Any) -> None:
-    """Refuse what stands on an instance and is no field of it: `model_copy(update=...)` takes any name."""
+    """Refuse what stands on an instance and is not a field of it: `model_copy(update=...)` takes any name."""
     for name in foreign_names(instance):
         if difference(getattr(instance, name), getattr(back, name, _ABSENT)) is not None:
             field = shape.keys.get(name)

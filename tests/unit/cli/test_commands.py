@@ -285,6 +285,48 @@ def test_resume_without_an_app_leaves_the_run_ready(call, app, feed, parked, sto
     assert call("runs", "show", parked["A-7"], "--store", store, "--json").json["state"]["shipped"] == "A-7 for you"
 
 
+OWN = """
+from poundlock import Service, StateRef, Workflow, WorkflowRuntime
+
+class Truck:
+    def load(self, order): return f"{order} is on the truck"
+
+orders = Workflow("orders")
+
+@orders.on("order.placed")
+@orders.step
+def reserve(order): return {"reserved": True}
+
+orders.wait("approval", on="order.approved", correlate={"order": StateRef("order")})
+
+@orders.step
+def ship(order, truck: Truck): return {"shipped": truck.load(order)}
+
+runtime = WorkflowRuntime(orders, store="sqlite:///own.db", services=[Service("truck", Truck)])
+"""
+
+
+def test_resume_through_the_runtime_of_the_app(call, feed, tmp_path, monkeypatch, store):
+    """`resume --app` uses the runtime that the app brings, with its services and its store; no other one is needed."""
+    app = tmp_path / "own_app.py"
+    app.write_text(OWN, encoding="utf-8")
+    assert call("run", app, "--events", feed({"type": "order.placed", "payload": {"order": "A-7"}})).code == 0
+    [run] = call("runs", "ls", "--store", "sqlite:///own.db", "--json").json["runs"]
+    unknown = call("resume", "nobody", "--app", app)
+    assert (unknown.code, "[RUN_NOT_FOUND]" in unknown.err) == (1, True)
+    beside = call("resume", run["run_id"], "--app", app, "--store", store)
+    assert (beside.code, "leave out --store" in beside.err) == (2, True)
+    monkeypatch.setenv("POUNDLOCK_STORE", store)
+    said = call("resume", run["run_id"], "--app", app, "--json")
+    assert (said.code, said.json["status"]) == (0, "completed")
+    shown = call("runs", "show", run["run_id"], "--store", "sqlite:///own.db", "--json").json
+    assert shown["state"]["shipped"] == "A-7 is on the truck"
+    assert not (tmp_path / "runs.db").exists()
+    app.write_text(OWN.replace('store="sqlite:///own.db"', "store=None"), encoding="utf-8")
+    in_memory = call("resume", run["run_id"], "--app", app)
+    assert (in_memory.code, "dies with its process" in in_memory.err) == (2, True)
+
+
 def test_second_resume_is_refused(call, parked, store):
     """Of two answers to one wait the first counts: the second is told so, and changes nothing."""
     assert call("resume", parked["A-7"], "--store", store).code == 0

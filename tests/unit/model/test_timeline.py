@@ -87,6 +87,13 @@ def test_states_are_copies():
     assert timeline.state_at(1) == {"a": [1]}
 
 
+def test_the_state_after_the_last_entry():
+    """Without a number `state_at` gives the state as it is; that of a run without entries is empty."""
+    patches = [(0.0, "state", "state:patch", "", None, {"a": 1}), (0.0, "state", "state:patch", "", None, {"b": 2})]
+    assert run([patches]).state_at() == run([patches]).state_at(2) == {"a": 1, "b": 2}
+    assert run([]).state_at() == {}
+
+
 @pytest.mark.parametrize("seq", [-1, 2, 10])
 def test_numbers_outside_are_errors(seq):
     """Asking for a moment that never was is an IndexError that says which there are."""

@@ -263,7 +263,7 @@ async def test_a_captive_service_is_found():
     found = await faults(
         flow(stage(action=asks), services=[Service("session", session, scope="run"), Service("pool", pool)])
     )
-    assert "shorter-lived" in found["services.pool"]
+    assert "needs 'session', which lives only in the shorter-lived 'run'" in found["services.pool"]
     assert "did you mean 'pool'?" in found["pipelines.main.one.s.pool"]
 
 
@@ -491,6 +491,7 @@ PARTS = {
     "jitter": (lambda: flow(stage(retry=Retry(jitter="a"))), "pipelines.main.one.s.retry.jitter"),
     "on": (lambda: flow(stage(retry=Retry(on=(5,)))), "pipelines.main.one.s.retry.on"),
     "mode": (lambda: flow(stage(), mode="transient"), "mode"),
+    "class of a mode": (lambda: flow(stage(), mode=Serialized), "mode"),
     "conditions": (lambda: flow(stage(), triggers={"t": Trigger("go", when=5)}), "triggers.t.when"),
     "map": (lambda: flow(stage(), triggers={"t": Trigger("go", map={})}), "triggers.t.map"),
     "key": (lambda: flow(stage(), triggers={"t": Trigger("go", key=5)}), "triggers.t.key"),

@@ -165,8 +165,9 @@ async def test_two_routing_steps_are_one_too_many(runtime):
         (lambda: Delay(None), "either seconds or until"),
         (lambda: Delay("soon"), "no duration"),
         (lambda: Pause(Wait([])), "at least one event"),
+        (lambda: Pause("approved"), "'approved' is not a Wait: Pause(Wait('approved'))"),
     ],
-    ids=["text", "jump", "pause", "garbage", "raises", "result", "delay", "duration", "wait"],
+    ids=["text", "jump", "pause", "garbage", "raises", "result", "delay", "duration", "wait", "no wait"],
 )
 async def test_routers_that_lead_nowhere_fail_the_run_clearly(runtime, router, says):
     """A router that raises, names an unknown stage or returns garbage fails the run, and the stage leaves no patch."""

@@ -320,6 +320,7 @@ async def test_a_step_returns_a_patch_or_an_instruction(runtime, value):
     result = await rt.run("wf")
     assert (result.status, result.error.code) == ("failed", "STEP_FAILED")
     assert "return a mapping" in result.error.message
+    assert ("Jump('text')" in result.error.message) == (value == "text")  # only a router may name a stage so
 
 
 async def test_patches_merge_delete_and_keep_none(runtime, any_store):

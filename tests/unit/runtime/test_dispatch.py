@@ -15,6 +15,7 @@ from poundlock import (
     InvalidEvent,
     NotStorable,
     Serialized,
+    SingletonLoop,
     Trigger,
     Verdict,
     Workflow,
@@ -427,6 +428,25 @@ async def test_explain_says_what_emit_would_and_does_nothing(runtime, gate, any_
     gate.open()
 
 
+async def test_explain_names_only_runs_that_there_are(runtime, gate):
+    """`explain` gives no id to a run that would only be made; each id it does give can be looked up."""
+    busy = Workflow("busy", mode=SingletonLoop("signal"))
+
+    @busy.on("go")
+    @busy.step
+    async def work():
+        await gate()
+
+    rt = await runtime(busy, workflow("starts", "go"))
+    first = await rt.explain("go")
+    assert [(line.verdict, line.run_id) for line in first.lines] == [(Verdict.STARTED, None)] * 2
+    await rt.emit("go")
+    signalled, started = (await rt.explain("go")).lines
+    assert (signalled.verdict, (await rt.get_run(signalled.run_id)).workflow_id) == (Verdict.SIGNALLED, "busy")
+    assert (started.verdict, started.run_id) == (Verdict.STARTED, None)
+    gate.open()
+
+
 async def test_explain_foretells_what_waits_would_do(runtime):
     """`explain` tells a wait that would resume from one that would only buffer."""
     wf = Workflow("orders")
@@ -505,9 +525,10 @@ async def test_results_time_out_without_touching_the_runs(runtime, gate, any_sto
 
     rt = await runtime(wf, store=any_store)
     receipt = await rt.emit("go")
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="not all of 1 run paused or ended within 5"):
         await receipt.results(timeout=5)
-    with pytest.raises(TimeoutError):
-        await rt.wait(receipt.run_ids[0], timeout="2s")
+    [run_id] = receipt.run_ids
+    with pytest.raises(TimeoutError, match=f"run '{run_id}' has not ended within 2s: it goes on"):
+        await rt.wait(run_id, timeout="2s")
     gate.open()
     assert [result.status for result in await receipt.results()] == ["completed"]

@@ -406,6 +406,23 @@ async def test_a_registered_wait_that_cannot_be_armed_fails_the_run(stores, more
     assert (result.status, result.error.code, result.error.stage) == (RunStatus.FAILED, "STATE_INVALID", "one")
 
 
+async def test_a_wait_names_the_state_it_lacks(stores):
+    """A run that comes to a wait whose StateRef has no value fails, and the error names the path in the state."""
+    wf = Workflow("w")
+    wf.on("begin")
+
+    @wf.step
+    async def first():
+        return {"order": {"id": 1}}
+
+    refs = {"order": StateRef("order.id"), "customer": StateRef("order.customer")}
+    wf.wait("paid", on="order.paid", correlate=refs, where=[Condition("total", ">=", StateRef("total"))])
+    rt = await stores.enter(wf)
+    [result] = await (await rt.emit("begin")).results(60)
+    assert (result.status, result.error.code, result.error.stage) == ("failed", "STATE_INVALID", "paid")
+    assert "'order.customer', 'total'" in result.error.message
+
+
 async def test_registered_wait_buffers_until_the_pause(stores, gate):
     """What a step registers with the pause service is armed with its stage; pausing with that id uses what came."""
     wf = Workflow("w", triggers={"begin": Trigger("begin")})
@@ -545,7 +562,7 @@ async def test_an_event_is_used_for_waits_once(stores):
     event = Event("go", {"n": 1})
     assert verdicts(await rt.emit(event)) == [("resumed", run.run_id)]
     await stores.clock.run_until_idle()
-    assert (await rt.get_run(run.run_id)).waits[-1].id == "b"
+    assert (await rt.get_run(run.run_id)).waits[0].id == "b"
     assert verdicts(await rt.emit(event)) == [("duplicate", run.run_id)]
     later = await begin(rt)
     assert sorted(verdicts(await rt.emit(event))) == sorted([("duplicate", run.run_id), ("duplicate", later.run_id)])
@@ -661,3 +678,26 @@ async def test_a_run_goes_on_after_its_services_are_closed(stores, gate):
     gate.open()
     assert (await rt.wait(run_id, 60)).status is COMPLETED
     assert log == ["closed", "two"]
+
+
+async def test_the_wait_a_run_is_paused_at_comes_first(stores):
+    """Of several waits in a definition `waits[0]` is the one the run is paused at, in every view of the run."""
+    wf = Workflow("w")
+    wf.on("begin")
+
+    @wf.step
+    async def first():
+        return None
+
+    wf.wait("one", on="a")
+    wf.wait("two", on="b")
+    rt = await stores.enter(wf)
+    [run] = await (await rt.emit("begin")).results()
+    for at in ("one", "two"):
+        info = await rt.get_run(run.run_id)
+        [listed] = (await rt.find_runs(status="paused")).items
+        for view in (info, listed, rt.watch("w", run.run_id), run):
+            assert (view.waits[0].id, view.waits[0].parked) == (at, True)
+        assert [wait.parked for wait in info.waits].count(True) == 1
+        assert info.to_dict()["waits"][0]["id"] == at
+        run = await rt.resume(run.run_id)

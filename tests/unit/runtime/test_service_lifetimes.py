@@ -179,8 +179,12 @@ async def test_an_override_that_misses_says_what_there_is(runtime):
     assert refused.value.fields["workflows"] == ["desk"]
     with pytest.raises(ArtifactNotFound, match="'bank'"), rt.override("bnk", {}, workflow="desk"):
         pass
-    with pytest.raises(ArtifactNotFound, match="'mail'"), rt.override("mial", {}):
+    with (
+        pytest.raises(ArtifactNotFound, match="there is no global service 'mial': did you mean 'mail'") as refused,
+        rt.override("mial", {}),
+    ):
         pass
+    assert refused.value.fields["known"] == ["mail"]
     with rt.override("mail", {}), rt.override("tx", {}, workflow="desk"), rt.override("mail", {}, workflow="desk"):
         pass
 

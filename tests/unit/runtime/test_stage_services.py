@@ -519,7 +519,9 @@ async def test_it_may_use_what_lives_longer_and_not_the_other_way_round(runtime,
         Stage("one", [Step("a", writing("a"))]), factory=session, services=[Service("pool", captive, scope="run")]
     )
     bad.id = "bad"
-    with pytest.raises(InvalidDefinition, match="shorter-lived 'stage'"):
+    with pytest.raises(
+        InvalidDefinition, match="lives in 'run' and needs 'tx', which lives only in the shorter-lived 'stage'"
+    ):
         await rt.register(bad)
 
 

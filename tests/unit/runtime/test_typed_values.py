@@ -199,7 +199,7 @@ async def test_a_root_model_is_no_state(stores):
     ids=["misspelt", "alias"],
 )
 async def test_model_copy_with_a_name_that_is_no_field(stores, update, said):
-    """`model_copy(update=)` takes any name: what is no field would be lost without a word, so it is refused."""
+    """`model_copy(update=)` takes any name: what is not a field would be lost without a word, so it is refused."""
 
     async def work(state: State):
         return state.model_copy(update=update)

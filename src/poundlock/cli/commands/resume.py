@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poundlock.cli.faults import reporting
-from poundlock.cli.options import AppOption, JsonOption, RunArgument, StoreOption, UsageFault, needed
+from poundlock.cli.options import AppOption, JsonOption, RunArgument, StoreOption, UsageFault, needed, on_command_line
 
 if TYPE_CHECKING:
+    from poundlock.cli.app_loading import App
     from poundlock.model.runs import RunResult
+    from poundlock.runtime.runtime import WorkflowRuntime
 
 
 def resume(
+    context: typer.Context,
     run_id: RunArgument,
     store: StoreOption = None,
     patch: Annotated[
@@ -34,15 +37,20 @@ def resume(
 ) -> None:
     """Resume a paused run.
 
-    With --app the run continues to its next pause or its end. Without --app the run becomes `ready`, and continues when
-    a runtime that has its workflow opens the store.
+    With --app the run continues to its next pause or its end, in the store of the app's runtime if it has one. Without
+    --app the run becomes `ready`, and continues when a runtime that has its workflow opens the store.
     """
     with reporting(as_json=as_json):
+        from poundlock.cli.app_loading import load_app
         from poundlock.codecs import dump
         from poundlock.model.runs import error_shape, wait_shape
 
         merged = None if patch is None else _patch(patch)
-        result = asyncio.run(_resume(run_id, needed(store), merged, wait, app))
+        loaded = None if app is None else load_app(app)
+        if loaded is None or loaded.runtime is None:
+            store = needed(store)
+        runtime = _runtime(loaded, store, named=on_command_line(context, "store"))
+        result = asyncio.run(_resume(runtime, run_id, merged, wait))
         if as_json:
             shape = {
                 "run_id": result.run_id,
@@ -93,21 +101,28 @@ def _patch(text: str) -> Mapping[str, Any]:
     return patch
 
 
-async def _resume(
-    run_id: str, url: str, patch: Mapping[str, Any] | None, wait: str | None, app: Path | None
-) -> RunResult:
-    from poundlock.cli.app_loading import load_app
-    from poundlock.cli.reading import reading
+def _runtime(app: App | None, store: str | None, *, named: bool) -> WorkflowRuntime:
+    """Return the runtime that the app brings, or a new one; not entered yet."""
     from poundlock.runtime.runtime import WorkflowRuntime
-    from poundlock.stores.answers import not_found
 
-    loaded = None if app is None else load_app(app)
-    # Read only, before a runtime claims the run: a missing store is not created, and an unknown run needs no lock.
-    async with reading(url) as store:
-        record = await store.load(run_id)
-        if record is None:
-            raise not_found(run_id)
-        current = next((row.wait_id for row in record.waits if row.parked), None)
-    workflows = () if loaded is None else loaded.workflows
-    async with WorkflowRuntime(*workflows, store=url) as runtime:
-        return await runtime.resume(run_id, patch, wait=wait or current)
+    return WorkflowRuntime(store=store) if app is None else app.runtime_on(store, named=named)
+
+
+async def _resume(
+    runtime: WorkflowRuntime, run_id: str, patch: Mapping[str, Any] | None, wait: str | None
+) -> RunResult:
+    from poundlock.cli.reading import reading
+    from poundlock.stores.answers import not_found
+    from poundlock.stores.memory import MemoryStore
+    from poundlock.stores.sqlite import SqliteStore
+
+    store = runtime.store
+    if isinstance(store, SqliteStore | MemoryStore):  # one that an app brings may not allow to be opened twice
+        # Read only, before a runtime claims the run: a missing store is not created, and an unknown run needs no lock.
+        async with reading(Path(store.path) if isinstance(store, SqliteStore) else "memory:") as looked_at:
+            record = await looked_at.load(run_id)
+            if record is None:
+                raise not_found(run_id)
+            wait = wait or next((row.wait_id for row in record.waits if row.parked), None)
+    async with runtime:
+        return await runtime.resume(run_id, patch, wait=wait)

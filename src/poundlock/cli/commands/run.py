@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from poundlock.cli.faults import INTERRUPTED, REFUSED, TERMINATED, reporting, sentence
-from poundlock.cli.options import JsonOption, StoreOption
+from poundlock.cli.options import JsonOption, StoreOption, on_command_line
 
 if TYPE_CHECKING:
     from poundlock.cli.app_loading import App
@@ -48,15 +48,10 @@ def run(
 
         source = Feed.of(events)
         loaded = load_app(app)
-        named = context.get_parameter_source("store") is not None and _on_command_line(context, "store")
+        named = on_command_line(context, "store")
         work = _run(loaded, store, source, _Output(receipts=receipts, as_json=as_json), timeout, named=named)
         code = asyncio.run(_until_signal(work))
     raise typer.Exit(code)
-
-
-def _on_command_line(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 async def _until_signal(work: Any) -> int:

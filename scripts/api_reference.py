@@ -1,0 +1,168 @@
+"""Print the reference of classes and methods, `docs/reference/api.md`: `api_reference.py > docs/reference/api.md`.
+
+Signatures and texts come from the code: it is what `help()` shows, to be read in one place. A test compares the page
+with what this prints, and fails for a public name that is on no list here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import poundlock
+from poundlock.model.runs import RunError, WaitInfo
+from poundlock.model.timeline import Timeline, TimelineEntry
+from poundlock.pipeline.run_view import Resume
+from poundlock.ports import Page
+
+HEAD = """\
+# Classes and methods
+
+What can be imported from `poundlock`, with all arguments and defaults. `help(...)` shows the same. Errors have
+[a page of their own](errors.md), and the words are explained in the [glossary](glossary.md).
+
+- A **duration** is a number of seconds, a `timedelta`, or text of numbers with the units ms, s, m, h, d, w: `90`,
+  `"500ms"`, `"2h30m"`, `"3d"`.
+- A **pattern** is an event type in which `*` stands for one part and `**` for any number of parts:
+  `order.*`, `order.**`.
+- A **path** leads into a payload or a state: `order.lines.0.sku`.
+- A moment is seconds since 1970 UTC.
+
+This page is printed by `scripts/api_reference.py`.
+"""
+
+GROUPS = {
+    "Define a workflow": "Workflow Trigger Pipeline Stage Step Retry Wait Condition StateRef Service Use",
+    "Marks in a patch": "DELETE Overwrite",
+    "Instructions: what comes next": "Advance Jump Pause Delay Terminate Fail",
+    "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
+    "Run it": "WorkflowRuntime StepContext Resume",
+    "Events and receipts": "Event Receipt ReceiptLine Verdict",
+    "Look at runs": "RunInfo RunResult WaitInfo RunError RunStatus Page Timeline TimelineEntry",
+}
+BESIDES = {each.__name__: each for each in (WaitInfo, RunError, Timeline, TimelineEntry, Resume, Page)}
+"""Classes that are met as attributes and answers, and need no import."""
+NOT_FOR_USERS = {"built", "draft", "abandon", "flush", "trusted", "accept", "slots", "dispatch", "registry"}
+"""Methods that the rooms of the package call on each other."""
+
+_SECTION = re.compile(r"(Args|Attributes|Returns|Raises):")
+
+
+def page() -> str:
+    """Return the page.
+
+    Raises:
+        LookupError: a public name is on no list, or a list has a name that is not public.
+    """
+    listed = {name for names in GROUPS.values() for name in names.split()}
+    public = {name for name in poundlock.__all__ if not _is_error(getattr(poundlock, name))}
+    if listed != public | BESIDES.keys():
+        raise LookupError(f"lists and names differ in {sorted(listed ^ (public | BESIDES.keys()))}: see GROUPS")
+    parts = [HEAD]
+    for title, names in GROUPS.items():
+        parts.append(f"\n## {title}\n")
+        for name in names.split():
+            parts += _described(name, BESIDES.get(name) or getattr(poundlock, name))
+    return "".join(parts)
+
+
+def _is_error(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, BaseException)
+
+
+def _described(name: str, value: Any) -> Iterator[str]:
+    yield f"\n### {name}\n\n"
+    if not inspect.isclass(value):
+        yield f"{_text(type(value).__doc__)}\n"
+        return
+    if hasattr(value, "__members__"):
+        yield f"{_text(value.__doc__)}\n\n{', '.join(f'`{each.value}`' for each in value.__members__.values())}\n"
+        return
+    if name not in ("StepContext", *BESIDES, "Receipt", "ReceiptLine", "RunInfo", "RunResult"):  # made by users
+        yield f"`{name}{_signature(value)}`\n\n"
+    yield f"{_text(value.__doc__)}\n"
+    for member, found in vars(value).items():
+        if member.startswith("_") or member in NOT_FOR_USERS:
+            continue
+        function = inspect.unwrap(found) if callable(found) else found
+        if isinstance(found, property):
+            if found.__doc__:
+                yield f"\n**`{member}`** {_text(found.__doc__)}\n"
+        elif isinstance(found, classmethod | staticmethod) or inspect.isfunction(function):
+            function = getattr(value, member)
+            way = "await " if inspect.iscoroutinefunction(function) else ""
+            yield f"\n**`{way}{member}{_signature(function)}`** {_text(function.__doc__)}\n"
+
+
+class _Shown:
+    """Something that a signature shows as this text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _signature(value: Any) -> str:
+    """Return the arguments as one writes them: annotations without quotes, no `self`, nothing private."""
+    signature = inspect.signature(value)
+    parameters = [
+        each.replace(
+            annotation=each.empty if each.annotation is each.empty else _Shown(_annotation(each.annotation)),
+            default=each.empty if each.default is each.empty else _Shown(_default(each.default)),
+        )
+        for each in signature.parameters.values()
+        if each.name != "self" and not each.name.startswith("_")
+    ]
+    answer = signature.return_annotation
+    silent = answer is signature.empty or answer in (None, "None") or inspect.isclass(value)
+    returned = signature.empty if silent else _Shown(_annotation(answer))
+    return str(signature.replace(parameters=parameters, return_annotation=returned))
+
+
+def _annotation(annotation: Any) -> str:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:reading|poundlock(?:\.\w+)*)\.(?=\w)", "", text)
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, tuple):
+        inner = ", ".join(_default(each) for each in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if repr(value) == "<factory>":  # of a dataclass's field: an empty mapping in all of ours
+        return "{}"
+    return value.__name__ if inspect.isclass(value) else repr(value)
+
+
+def _text(doc: str | None) -> str:
+    """Return a docstring as Markdown: paragraphs on one line, sections as lists."""
+    lines: list[str] = []
+    section = ""
+    for line in inspect.cleandoc(doc or "").splitlines():
+        heading = _SECTION.fullmatch(line)
+        if heading:
+            section = heading[1]
+            if section in ("Returns", "Raises"):
+                lines.append(f"{section}:")
+        elif not section or not line:
+            lines.append(line)
+        else:
+            lines.append(_item(line[4:], section))
+    paragraphs = re.sub(r"(?<=\S)\n(?=[^\n-])", " ", "\n".join(lines))
+    return re.sub(r"\n{2,}", "\n\n", re.sub(r"(?<=\S)\n(?=- )", "\n", paragraphs)).strip()
+
+
+def _item(line: str, section: str) -> str:
+    """Return a line of a section; those that go on are indented further."""
+    name, colon, rest = line.partition(": ")
+    if section in ("Returns", "Raises") or line.startswith(" ") or not colon:
+        return line.strip()
+    names = ", ".join(f"`{each}`" for each in name.split(", "))
+    return f"- {names}: {rest}"
+
+
+if __name__ == "__main__":
+    print(page(), end="")
