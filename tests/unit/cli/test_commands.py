@@ -324,7 +324,7 @@ def test_resume_through_the_runtime_of_the_app(call, feed, tmp_path, monkeypatch
     assert not (tmp_path / "runs.db").exists()
     app.write_text(OWN.replace('store="sqlite:///own.db"', "store=None"), encoding="utf-8")
     in_memory = call("resume", run["run_id"], "--app", app)
-    assert (in_memory.code, "dies with its process" in in_memory.err) == (2, True)
+    assert (in_memory.code, "ends with its process" in in_memory.err) == (2, True)
 
 
 def test_second_resume_is_refused(call, parked, store):

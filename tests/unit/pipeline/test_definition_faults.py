@@ -591,9 +591,9 @@ async def test_durations_of_calls_are_checked(runtime):
 async def test_what_is_no_workflow_is_refused(what):
     """Something else in a workflow's place is a typed error, when it is registered and when the runtime is entered."""
     async with WorkflowRuntime() as rt:
-        with pytest.raises(InvalidDefinition, match="no Workflow"):
+        with pytest.raises(InvalidDefinition, match="not a Workflow"):
             await rt.register(what)
-    with pytest.raises(InvalidDefinition, match="no Workflow"):
+    with pytest.raises(InvalidDefinition, match="not a Workflow"):
         await WorkflowRuntime(what).__aenter__()
 
 

@@ -163,7 +163,7 @@ async def test_two_routing_steps_are_one_too_many(runtime):
         (lambda: 1 / 0, "division by zero"),
         (lambda: Terminate({1, 2}), "cannot be stored"),
         (lambda: Delay(None), "either seconds or until"),
-        (lambda: Delay("soon"), "no duration"),
+        (lambda: Delay("soon"), "not a duration"),
         (lambda: Pause(Wait([])), "at least one event"),
         (lambda: Pause("approved"), "'approved' is not a Wait: Pause(Wait('approved'))"),
     ],

@@ -194,7 +194,7 @@ async def test_generators_and_what_is_no_function_are_refused(runtime):
 
     found = dict(await faults(runtime, on_complete=generated, on_prepare=7))
     assert "generator function" in found["on_complete"]
-    assert "no function" in found["on_prepare"]
+    assert "not a function" in found["on_prepare"]
 
 
 async def test_a_service_that_hangs_holds_a_hook_no_longer_than_it_may(runtime, caplog):
