@@ -1,6 +1,6 @@
-"""What becomes of one event: every trigger and every waiting run that fits decides. Nothing is written here.
+"""What becomes of one event: each trigger and each waiting run that fits gets a decision. Nothing is written here.
 
-House rule: this file imports no command. What it gives is an `AdmissionPlan`, which `commands/admit.py` commits.
+House rule: this file imports no command. It returns an `AdmissionPlan`, which `commands/admit.py` commits.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _WAIT_WINDOW = 86_400.0
 
 @dataclass(slots=True)
 class Offer:
-    """An accepted event, and who is to decide about it.
+    """An accepted event, and what has to be decided about it.
 
     Attributes:
         event: as it is stored.
         payload_text: JSON text of its payload.
         ref: the reference it is stored under if a run begins with it.
-        fingerprint: of type and payload; the same id with another one is a conflict.
+        fingerprint: of type and payload; the same id with another fingerprint is a conflict.
         decided: (workflow, trigger) pairs that were decided elsewhere.
-        waits: whether waiting runs are asked as well.
+        waits: whether waiting runs are considered too.
         dry: only find out what would happen.
-        known: what the event was found to have done before, by scope; grows from attempt to attempt.
+        known: what this event id has done before, by scope; grows from attempt to attempt.
     """
 
     event: Event
@@ -61,7 +61,7 @@ class Offer:
 
 
 class AdmissionPlan:
-    """Everything one attempt wants to commit, and what has to be done when it is durable."""
+    """What one attempt will commit, and what has to be done when it is durable."""
 
     def __init__(self) -> None:
         self.lines: list[ReceiptLine] = []
@@ -79,17 +79,17 @@ class AdmissionPlan:
 
 
 async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
-    """Return what everybody decided about an event, and the changes that make it so; loads are the committer's."""
+    """Return all decisions about an event, with their changes; changes of loads are added by the committer."""
     plan = AdmissionPlan()
     event = offer.event
     decided = offer.decided
-    # Looking waits up takes a while. It comes first, so that nothing else of this process gets between reading a load
-    # and submitting what was decided on it.
+    # The look-up of waits takes time. It comes first, so that no other task of this process runs between reading a load
+    # and submitting the decision on it.
     waiting = await waiting_for(core, event, dry=offer.dry) if offer.waits else ()
     for route in core.index.match(event.type):
         if not decided or (route.entry.id, route.trigger_id) not in decided:
             await _decide_route(core, plan, route, offer)
-    # Runs that begin with an event keep it; one that is only delivered is needed as long as a message refers to it.
+    # A run keeps the event it begins with; an event that is only delivered is kept as long as a message refers to it.
     ref = offer.ref if plan.creates else LOOSE + offer.ref
     _decide_waits(core, plan, offer, ref, waiting)
     if not plan.lines and not plan.deliveries:
@@ -120,7 +120,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
         return
     if asked is None:
         when = route.trigger.when
-        why = "`when` does not let it through" if callable(when) else unmet(when, event.payload)
+        why = "`when` did not match" if callable(when) else unmet(when, event.payload)
         line(Verdict.FILTERED, None, why)
         return
     load_key, initial = asked
@@ -131,7 +131,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
     decision = entry.mode.accept(load)
     patch: dict[str, Any] = {}
     try:
-        if isinstance(decision, Signal):  # merged into a state that is whole already, so it need not be one itself
+        if isinstance(decision, Signal):  # a patch for a state that is valid already, so it need not be valid alone
             patch = signalled(entry.definition.state, as_mapping(initial), "state").patch
             run_id = decision.run_id
         else:
@@ -148,7 +148,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
                 priority=route.trigger.priority,
             )
             run_id = run.identity.run_id
-    except BaseException as error:  # what the event brings may be no state; the other lines go on
+    except BaseException as error:  # its data may not be a valid state; the other lines continue
         if for_the_process(error):
             raise
         line(Verdict.REJECTED, None, code_of(error))
@@ -178,7 +178,7 @@ async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Of
             line(Verdict.SIGNALLED, active)
         case Drop(reason=reason):
             line(Verdict.DROPPED, None, reason)
-            window = 0.0  # checked, for it may have been taken before; but not remembered
+            window = 0.0  # checked, because the id may be known already; but not remembered
         case Reject(reason=reason):
             line(Verdict.REJECTED, None, reason)
             window = 0.0
@@ -208,7 +208,7 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
             plan.deliveries.append(_delivery(core, waiting, ref, line))
     refused = any(waiting.hit and waiting.refused for waiting in found)
     if plan.deliveries or (refused and "" not in offer.known):
-        # What is only refused is not remembered, but looked up: it may have resumed another run before.
+        # An event that was only refused is not remembered, but looked up: it may have resumed another run before.
         expires = core.clock.now() + (_WAIT_WINDOW if plan.deliveries else 0.0)
         plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))
 
@@ -222,7 +222,7 @@ def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -
 
 
 def _unmet(waiting: Waiting, event: Event) -> str:
-    """Say which condition of a wait refuses an event that it was looked up for."""
+    """Return the condition of a wait that does not match the event."""
     for row in waiting.record.waits:
         correlated = all(Condition(path, "==", value).matches(event.payload) for path, value in row.correlate)
         if correlated and any(type_matches(pattern, event.type) for pattern in row.events):
@@ -237,15 +237,15 @@ def _names(waiting: Waiting) -> str:
 
 
 def foretold(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
-    """Return the lines of a dry run: what is likely, for what a delivery comes to is only known in a commit."""
+    """Return the lines of a dry run. They say what is likely: only a commit decides a delivery."""
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 
 
 async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Waiting]:
-    """Return the runs with a wait for this event; `hit` is empty where only its conditions refuse.
+    """Return the runs with a wait for this event; `hit` is empty if only the conditions do not match.
 
-    Invoked runs that were not written yet are written first, so that what is for them has a place to go; `dry` only
-    looks. Paused runs whose workflow is known here are asked whether they could go on with it.
+    Invoked runs that are not stored yet are stored first, so that the event can be delivered to them; `dry` only
+    reads. For paused runs whose workflow is registered here it is checked whether they could continue with the event.
     """
     found = []
     for live in core.runs.unwritten():
@@ -257,7 +257,7 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
     for record in await core.store.match_waits(event):
         live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
-            await live_run.gate.wait()  # it tries to stop and was refused often: let it stop first
+            await live_run.gate.wait()  # its stop was refused often: let it stop first
         waiting = Waiting(record, tuple(row for row in record.waits if row.matches(event)))
         found.append(await judged(core, event, waiting) if waiting.hit else waiting)
     return found

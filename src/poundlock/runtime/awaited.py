@@ -1,8 +1,8 @@
-"""Which run's code waits for which other run, so that a wait that could never end is refused.
+"""Which run's code waits for which other run, so that a wait that can never end is refused.
 
-A run is *inside* whatever its steps, routers and hooks call, and in the tasks they start (`Core.inside`). Only runs of
-this process are known here: a run that waits in another process counts as one that goes on. So does one that waits
-with a time-out, and one that went on to another stage since, while something it had started goes on waiting.
+Code is *inside* a run if its steps, routers or hooks call it or start it as a task (`Core.inside`). Only runs of this
+process are known here. A run counts as able to continue if it waits in another process, if it waits with a time-out,
+or if it went on to another stage while a task that it had started still waits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from poundlock.runtime.waiters import Wanted
 
 @contextmanager
 def awaiting(core: Core, inside: str, wanted: Wanted) -> Iterator[None]:
-    """Note for as long as the block lasts that run `inside` waits for another one.
+    """Record, while the block runs, that run `inside` waits for another one.
 
     Raises:
-        WouldDeadlock: that run waits for this one, by itself, through others, or because this one holds its slot.
+        WouldDeadlock: that run waits for this one, directly, through others, or because this one holds its slot.
     """
     edges = core.awaited
     mine = edges.setdefault(inside, [])
@@ -40,13 +40,13 @@ def awaiting(core: Core, inside: str, wanted: Wanted) -> Iterator[None]:
 
 
 async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = False) -> Wanted:
-    """Return what is known of a run that somebody inside another run wants to wait for.
+    """Return what is known of a run that code inside another run wants to wait for.
 
     Args:
         core: of the runtime.
-        inside: who wants to wait.
+        inside: id of the run whose code wants to wait.
         run_id: for which run.
-        bounded: whether that ends after a time, whatever the run does.
+        bounded: whether the wait has a time-out.
     """
     since = _standing(core, inside)
     if core.runs.phase(run_id) is not Phase.ABSENT:
@@ -60,7 +60,7 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
 
 
 def to_wait_for_driven(core: Core, inside: str, run_id: str) -> Wanted:
-    """Return the same for a run that is driven here."""
+    """Return the same for a run that has an owner task here."""
     return Wanted(run_id, since=_standing(core, inside))
 
 
@@ -71,7 +71,7 @@ def _standing(core: Core, run_id: str) -> tuple[str | None, int] | None:
 
 
 def _waits(core: Core, run_id: str, asked: Wanted) -> list[Wanted]:
-    """Return the waits without which a run does not go on. `asked` counts whatever its time-out: that would run out."""
+    """Return the waits that block a run. `asked` counts even with a time-out, because the time-out would expire."""
     edges = core.awaited.get(run_id)
     if not edges or not core.runs.has_task(run_id):
         return []
@@ -80,9 +80,9 @@ def _waits(core: Core, run_id: str, asked: Wanted) -> list[Wanted]:
 
 
 def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
-    """Return how `target` waits for the run `inside`, itself first; None if it can go on without it."""
+    """Return how `target` waits for the run `inside`, itself first; None if it can continue without it."""
     if not core.runs.has_task(inside):
-        return None  # what it started goes on without it
+        return None  # what it started continues without it
     if target.run_id == inside:
         return []
     free = _free(core, target)
@@ -98,7 +98,7 @@ def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
 
 
 def _free(core: Core, asked: Wanted) -> set[str]:
-    """Return the runs among those that wait, are waited for or hold a slot somebody needs, which can go on."""
+    """Return those runs that can continue, of all that wait, are waited for, or hold a slot that another run needs."""
     waiting = {run_id: edges for run_id in core.awaited if (edges := _waits(core, run_id, asked))}
     wanted = [each for edges in waiting.values() for each in edges]
     holders = {each.pair: _holders(core, each.pair) for each in wanted if each.pair is not None}
@@ -119,7 +119,7 @@ def _free(core: Core, asked: Wanted) -> set[str]:
 
 def _gets_a_slot(run: Wanted, holders: dict[Pair, set[str]], free: set[str]) -> bool:
     held = holders.get(run.pair, set()) if run.pair is not None else set()
-    # Holders that this process does not know of count as runs that go on.
+    # Holders that this process does not know count as runs that can continue.
     return not held or run.active > len(held) or not held.isdisjoint(free)
 
 
@@ -137,7 +137,7 @@ def _still_queued(core: Core, run: Wanted) -> bool:
 
 
 def _blocker(core: Core, run: Wanted, asked: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
-    """Return a run that this one cannot go on without, to tell why."""
+    """Return a run that blocks this one, for the error message."""
     held = _holders(core, run.pair) if run.pair is not None and _still_queued(core, run) else set()
     blocking = [*_waits(core, run.run_id, asked), *(Wanted(run_id) for run_id in sorted(held))]
     return next((each for each in blocking if each.run_id not in free and each.run_id not in seen), None)
@@ -146,7 +146,7 @@ def _blocker(core: Core, run: Wanted, asked: Wanted, free: set[str], seen: set[s
 def _would_deadlock(inside: str, way: list[str]) -> WouldDeadlock:
     if not way:
         return WouldDeadlock(
-            f"run '{inside}' waits for itself here: it cannot go on before this step or hook has returned. "
+            f"run '{inside}' waits for itself here: it cannot continue before this step or hook has returned. "
             f"Return first, or wait for the run from outside",
             run_id=inside,
             waits_for=[inside],
@@ -154,7 +154,7 @@ def _would_deadlock(inside: str, way: list[str]) -> WouldDeadlock:
     through = f", through {', '.join(repr(run_id) for run_id in way[1:-1])}," if len(way) > 2 else ""
     return WouldDeadlock(
         f"run '{inside}' waits here for run '{way[0]}', which waits{through} for run '{inside}' or for the slot that "
-        f"it holds: neither would ever go on. Do not wait here: wait in on_complete, or from outside",
+        f"it holds: neither could ever continue. Do not wait here: wait in on_complete, or from outside",
         run_id=inside,
         waits_for=way,
     )

@@ -31,7 +31,7 @@ log = logging.getLogger("poundlock.runtime")
 
 
 class State(Enum):
-    """Where a runtime is between being made and being stopped; it only goes forward."""
+    """State of a runtime between creation and stop; it only moves forward."""
 
     NEW = "new"
     STARTED = "started"
@@ -39,7 +39,7 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-# Asked for every run: reading a member from its class is a call of Python code before CPython 3.12.
+# Checked for every run: reading a member from its class is a call of Python code before CPython 3.12.
 _NEW: Final = State.NEW
 _STARTED: Final = State.STARTED
 _STOPPED: Final = State.STOPPED
@@ -50,7 +50,7 @@ _inside: Final[ContextVar[tuple[str, str] | None]] = ContextVar("poundlock_run",
 
 
 class Core:
-    """The parts of one runtime, made when it is made."""
+    """The parts of one runtime, created with it."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Core:
         self.worker = default_ids.unique()
         self.state = State.NEW
         self.accepting = False
-        """Whether work is taken: kept beside the state because every run asks."""
+        """Whether work is accepted: kept beside the state because every run checks it."""
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
@@ -98,30 +98,30 @@ class Core:
         """By run: the runs that its steps and hooks are waiting for."""
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
-        """Have due runs claimed at a time; set when the runtime starts."""
+        """Schedules a claim of due runs at a time; set when the runtime starts."""
         self.claiming = asyncio.Lock()
-        """Held from a claim until what it took over is driven."""
+        """Held from a claim until the claimed runs are driven."""
         self.left: set[str] = set()
-        """Runs that were interrupted in the middle of something as this runtime stops."""
+        """Runs whose step this runtime interrupted when it stopped."""
         self.wanted: dict[str, list[str]] = {}
-        """By run, the event types of the wait it is paused at that its workflow does not name."""
+        """By run, the event types of its current wait that its workflow does not declare."""
         self.want: Callable[[str, list[str]], None] = _nothing
-        """Listen for what a run waits for from now on; set when the runtime starts."""
+        """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
         self.size_at_start = 0
-        """Bytes that the store took when it was opened."""
+        """Size of the store in bytes when it was opened."""
 
     # ------------------------------------------------------------------------------------------------ containers
     @property
     def container(self) -> ArtifactContainer:
-        """The container of global services; made when somebody first needs it."""
+        """The container of global services; created at its first use."""
         if self._container is None:
             self._container = self.make_container()
         return self._container
 
     @property
     def built_container(self) -> ArtifactContainer | None:
-        """The container of global services, if it was ever needed."""
+        """The container of global services, if it was created."""
         return self._container
 
     # ---------------------------------------------------------------------------------------------------- look-ups
@@ -140,12 +140,12 @@ class Core:
         return entry
 
     def move_to(self, state: State) -> None:
-        """Note where the runtime is from now on."""
+        """Set the runtime's state."""
         self.state = state
         self.accepting = state is _STARTED
 
     def workflows_with(self, service_id: str) -> list[str]:
-        """Return the workflows that bring a service of this id."""
+        """Return the workflows that define a service of this id."""
         return [
             entry.id
             for entry in self.entries.values()
@@ -158,7 +158,7 @@ class Core:
         return (self.state is not _STARTED and self.state is not _NEW) or self.watch.ending
 
     def here(self) -> Core:
-        """Return the core to whoever calls from the loop it was started on.
+        """Return the core if the caller runs on the loop it was started on.
 
         Raises:
             WrongLoop: another event loop, or none, is running; nothing was done.
@@ -171,11 +171,11 @@ class Core:
         return self
 
     def at_work(self) -> Core:
-        """Return the core like `here`, to who writes something or waits for a run.
+        """Return the core like `here`, for calls that write or wait for a run.
 
         Raises:
             WrongLoop: see `here`.
-            RuntimeStopped: the runtime was not entered yet, or has stopped.
+            RuntimeStopped: the runtime has not been started, or has stopped.
         """
         core = self.here()
         if self.state is _NEW or self.state is _STOPPED:
@@ -185,7 +185,7 @@ class Core:
         return core
 
     def check_accepting(self) -> None:
-        """Refuse work while the runtime is not entered, or stops (`RuntimeStopped`)."""
+        """Refuse work unless the runtime is running (`RuntimeStopped`)."""
         if not self.accepting:
             raise RuntimeStopped(
                 "the runtime is not running: use it after `await runtime.start()`, or inside `async with runtime:`"
@@ -193,13 +193,13 @@ class Core:
 
     # ------------------------------------------------------------------------------------------ whose code this is
     def enter_run(self, run_id: str) -> None:
-        """Note that the current task belongs to a run from now on."""
+        """Mark the current task as belonging to a run."""
         _inside.set((self.worker, run_id))
 
     def context_of_hook(self) -> Context | None:
-        """Return the context for a hook that is called for somebody outside of any run; None if this one will do.
+        """Return the context for a hook that is called outside of any run; None if the current one can be used.
 
-        A hook is inside: whoever stops the runtime from there cannot wait for it.
+        A hook is inside the runtime: code that stops the runtime from there cannot wait for the stop.
         """
         if self.inside is not None:
             return None
@@ -217,7 +217,7 @@ class Core:
         return found[1] if found is not None and found[0] == self.worker else None
 
     def count(self, what: str) -> None:
-        """Count something for `statistics`."""
+        """Add to a counter of `statistics`."""
         self.counters[what] = self.counters.get(what, 0) + 1
 
 

@@ -1,4 +1,4 @@
-"""The dispatch index: from an event's type to the triggers that want it, however many workflows do not."""
+"""The dispatch index: from an event's type to its triggers. The cost does not grow with the number of workflows."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class Route:
     window: float | None
     functions: TriggerFunctions
     scope: str = field(init=False)
-    """What deduplication remembers an event under."""
+    """The scope in which deduplication remembers an event."""
 
     def __post_init__(self) -> None:
         self.scope = f"{self.entry.id}/{self.trigger_id}"
 
     def wants(self, event: Event) -> bool:
-        """Whether the trigger's `when` lets the event through; whatever a function raises goes to the caller."""
+        """Whether the trigger's `when` matches the event; errors of a function are raised to the caller."""
         when = self.functions.when
         return bool(when(event.detached())) if when is not None else all_match(self.trigger.when, event.payload)  # type: ignore[arg-type]  # conditions, if it is not a function
 
     def partition(self, event: Event) -> str:
-        """Return the key value the mode's rule holds for: the mode's key, else the trigger's, else "" for all.
+        """Return the key value for the mode's rule: by the mode's key, else the trigger's, else "" for all.
 
         Raises:
-            InvalidEvent: the payload has no value at the key's path, or none that can be a key.
+            InvalidEvent: the payload has no value at the key's path, or one that cannot be a key.
         """
         by = self.entry.mode.key or self.trigger.key
         if by is None:
@@ -64,21 +64,21 @@ class Route:
                 path=by if isinstance(by, str) else "key",
             )
         if isinstance(value, float | Decimal):
-            # 2 and 2.0 are equal to a condition, and JSON's writers choose between them freely.
+            # 2 and 2.0 are equal in a condition, and JSON encoders may write either.
             value = canonical(value)
         return str(value)
 
     def initial_state(self, event: Event) -> Any:
-        """Return the state a run begins with: `map(event)`, or the payload."""
+        """Return the initial state of a run: `map(event)`, or the payload."""
         if self.functions.map is not None:
             return self.functions.map(event.detached())
         return {} if event.payload is None else event.payload
 
 
 class DispatchIndex:
-    """Exact types in a dictionary; patterns, of which there are few, in a list with a cache of what they matched.
+    """Exact types in a dictionary; patterns, of which there are few, in a list with a cache of their matches.
 
-    The cache maps an event type to its routes and is dropped whenever a workflow comes or goes.
+    The cache maps an event type to its routes and is dropped when a workflow is registered or deregistered.
     """
 
     CACHED_TYPES = 4096
@@ -89,7 +89,7 @@ class DispatchIndex:
         self._cache: dict[str, tuple[Route, ...]] = {}
 
     def add(self, entry: Registered) -> None:
-        """Take up a workflow's triggers."""
+        """Add a workflow's triggers."""
         for route in routes_of(entry):
             pattern = route.trigger.event
             if pattern is None:
@@ -102,7 +102,7 @@ class DispatchIndex:
                 self._cache.pop(pattern, None)
 
     def remove(self, entry: Registered) -> None:
-        """Let go of a workflow's triggers."""
+        """Remove a workflow's triggers."""
         for pattern in {trigger.event for trigger in entry.definition.triggers.values() if trigger.event}:
             kept = [route for route in self._exact.get(pattern, ()) if route.entry is not entry]
             if kept:
@@ -133,10 +133,10 @@ def routes_of(entry: Registered) -> Iterator[Route]:
 
 
 async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | BaseException | None:
-    """Ask a trigger's `when`, `key` and `map` about an event; never raises what they raise.
+    """Call a trigger's `when`, `key` and `map` on an event; never raises their errors.
 
     Returns:
-        The key value and the initial state; None if `when` does not let it through; or what one of them raised.
+        The key value and the initial state; None if `when` does not match; or the error that one of them raised.
     """
     caller = asyncio.current_task()
     before = 0 if caller is None else caller.cancelling()
@@ -148,7 +148,7 @@ async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | Bas
         if callable(function):
             name_blocking(clock, since, function)
     if caller is not None and caller.cancelling() > before:
-        await clear_cancellation(caller, before)  # their own doing: whoever emits was not meant
+        await clear_cancellation(caller, before)  # the functions caused it: the emitter was not cancelled
         return answer.error or asyncio.CancelledError()
     return answer.value if answer.error is None else answer.error
 
@@ -158,11 +158,11 @@ def _asked(route: Route, event: Event) -> tuple[str, Any] | None:
 
 
 _LONGEST: Final = 60
-"""Characters of a value that a reason shows: it is stored, and values may be of any size."""
+"""Maximum characters of a value in a reason: reasons are stored, and values may have any size."""
 
 
 def unmet(conditions: Sequence[Condition], payload: Any) -> str:
-    """Say which condition a payload does not meet, and what it has there; "" if it meets all. Never raises."""
+    """Return the first condition that a payload does not meet, with its value; "" if it meets all. Never raises."""
     for condition in conditions:
         if not condition.matches(payload):
             found = get_path(payload, condition.field)
@@ -176,7 +176,7 @@ def unmet(conditions: Sequence[Condition], payload: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    """Return a value in a few characters, without looking at all of it."""
+    """Return a value in a few characters, without reading all of it."""
     if isinstance(value, Mapping):
         return f"a mapping of {len(value)} keys"
     if isinstance(value, list | tuple):

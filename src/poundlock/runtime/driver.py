@@ -1,7 +1,7 @@
-"""Driving a run this process owns, from where it is to where it rests.
+"""Driving a run this process owns, from its current stage to its next pause or its end.
 
-House rules: what goes wrong here concerns this run only. Whatever ends a task, its run rests, or is given away, or is
-unsure or stranded in the run table, so that `abort`, `recover` and those who wait find it.
+House rules: a failure here concerns this run only. However a task ends, its run is paused, ended or released, or it is
+unsure or stranded in the run table, so that `abort`, `recover` and waiting callers find it.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import given_back
 
 _PATIENCE = 2
-"""Refused attempts to stop after which deliveries of this process wait until the run has stopped."""
+"""After so many refused stops, deliveries of this process wait until the run has stopped."""
 
 
 # ---------------------------------------------------------------------------------------------------- beginning
 def start(core: Core, live: LiveRun) -> None:
-    """Drive a run in a task of its own."""
-    live.run.interruption = None  # what was asked of an earlier drive
+    """Drive a run in its own task."""
+    live.run.interruption = None  # requested during an earlier drive
     if not core.accepting or live.entry.closing:
-        live.run.stopping = True  # accepted a moment before: it gives itself back before anything of it begins
+        live.run.stopping = True  # accepted just before the stop: it is released before its first stage begins
     before = core.runs.begin(live)
     if before is not None:
         core.tasks.keep(before.task)
-    # Named like its run: that helps who debugs, and making a name up takes as long as a step.
+    # Named like its run: that helps in debugging, and generating a name takes as long as a step.
     live.task = asyncio.get_running_loop().create_task(execute(core, live, before), name=live.run.identity.run_id)
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
-    """Drive a run whose checkpoint says that it is this process's own.
+    """Drive a run that this process owns, by its checkpoint.
 
     Returns:
-        Whether it is driven now; not if its workflow was taken out meanwhile: then it has to be given back.
+        Whether it is driven now; not if its workflow was deregistered meanwhile: then it has to be released.
     """
     identity = checkpoint.record.identity
     entry = core.entries.get(identity.workflow_id)
@@ -66,21 +66,21 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
         run = restored_run(core, entry, checkpoint)
     except StageGone:
         run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
-        run.waits = ()  # whatever it was paused at leads nowhere: driven, it fails and says why
-    except Exception as error:  # noqa: BLE001 - a row that nobody foresaw must not keep others from being taken over
+        run.waits = ()  # its waits lead nowhere: when it is driven, it fails with the reason
+    except Exception as error:  # noqa: BLE001 - an unexpected row must not keep others from being taken over
         _strand(core, identity.run_id, error)
         return True
     run.recovered = recovered
     if delayed:
         run.resume = Resume("delay")
-    # Without a boundary behind it the log holds what its creation wrote, and `on_prepare` is still to be called.
+    # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
     never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.stages[0].id
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
 
 def wake(core: Core, run_id: str, now: float) -> None:
-    """Drive a paused run that a commit at `now` made this process's own; it is read if it is not in memory."""
+    """Drive a paused run that this process owns since a commit at `now`; it is read if it is not in memory."""
     live = core.runs.live(run_id)
     if live is None or live.phase is Phase.DRIVING:
         _load(core, run_id)
@@ -90,9 +90,9 @@ def wake(core: Core, run_id: str, now: float) -> None:
 
 
 def start_promoted(core: Core, promoted: Iterable[str]) -> None:
-    """Drive runs that a commit made this process's own."""
+    """Drive runs that this process owns since a commit."""
     for run_id in promoted:
-        if not core.runs.has_task(run_id):  # one that was looked up meanwhile is driven already
+        if not core.runs.has_task(run_id):  # a run that was looked up meanwhile is driven already
             _load(core, run_id)
 
 
@@ -115,7 +115,7 @@ async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
 
     Args:
         core: of the runtime.
-        run_ids: which runs; one that is not running, or not owned by this process, is left as it is.
+        run_ids: which runs; a run that is not running, or not owned by this process, is unchanged.
         begun: whether user code may have run since their last commit: then they count as recovered when claimed.
     """
     for run_id in run_ids:
@@ -124,20 +124,20 @@ async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
             try:
                 await core.store.commit(Changes(moves=(given_back(record, core.clock.now(), begun=begun),)))
             except (StaleVersion, LeaseLost):
-                continue  # it was moved after all
+                continue  # it was moved meanwhile
         core.runs.drop(run_id)
 
 
 def take_up(
     core: Core, run_ids: Iterable[str], error: BaseException | None = None, *, ended_here: bool = False
 ) -> None:
-    """Have runs looked up that may be this process's own: the answer to a commit was lost, or a commit was refused.
+    """Look up runs that this process may own: the answer to a commit was lost, or a commit was refused.
 
     Args:
         core: of the runtime.
         run_ids: which runs.
-        error: for those who wait for one that turns out to be somebody else's.
-        ended_here: whether a run that has failed did so here: then that is not in the log yet.
+        error: for callers that wait for a run which another process owns.
+        ended_here: whether a failed run failed here: then that has not been logged yet.
     """
     wanted = list(run_ids)
     task = core.tasks.spawn(_look_up(core, wanted, error, ended_here=ended_here))
@@ -146,12 +146,12 @@ def take_up(
 
 
 async def written_behind(core: Core) -> None:
-    """Return when what was submitted is durable or refused; a fault of the store is waited out."""
-    await patiently(core, core.store.written_behind, "looking for what a commit came to")
+    """Return when all submitted commits are durable or refused; retries while the store fails."""
+    await patiently(core, core.store.written_behind, "reading the outcome of a commit")
 
 
 async def _look_up(core: Core, run_ids: list[str], error: BaseException | None, *, ended_here: bool) -> None:
-    await written_behind(core)  # what was lost may still be on its way to the disk
+    await written_behind(core)  # the commit without an answer may still be in flight
     for run_id in run_ids:
         try:
             checkpoint = await _look_up_one(core, run_id, error)
@@ -163,7 +163,7 @@ async def _look_up(core: Core, run_ids: list[str], error: BaseException | None, 
 
 
 async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> Checkpoint | None:
-    """Look one run up and do what it needs; returns what the store knows of it, unless somebody drives it."""
+    """Look one run up and do what it needs; returns its checkpoint, unless a task drives it."""
     checkpoint = await read_checkpoint(core, run_id)
     head = None if checkpoint is None else checkpoint.record.head
     ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
@@ -171,9 +171,9 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
     if live is not None:
         dead = live.phase is Phase.DRIVING and not live.alive
         if not dead and (head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch):
-            return None  # it knows all that the store knows
+            return None  # its task knows all that the store knows
         if dead or not ours:
-            core.runs.drop(run_id)  # its task is gone, or its row was moved while it was kept in memory
+            core.runs.drop(run_id)  # its task has ended, or its row was moved while it was kept in memory
     elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
         return None
     if checkpoint is not None and ours:
@@ -182,7 +182,7 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
         return None
     core.runs.drop(run_id)
     if checkpoint is not None:
-        core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it rests by now
+        core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it is paused or has ended
         _notice_row(core, checkpoint.record)
     if error is not None:
         core.waiters.fail(run_id, error)
@@ -190,7 +190,7 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
 
 
 def _notice_row(core: Core, record: RunRecord) -> None:
-    """Do for a run that rests what its own task would have done after its commit."""
+    """Do what the run's own task would have done after the commit of its pause or end."""
     head, entry = record.head, core.entries.get(record.identity.workflow_id)
     if head.wake_at is not None:
         core.wake_at(head.wake_at)
@@ -200,20 +200,20 @@ def _notice_row(core: Core, record: RunRecord) -> None:
 
 
 async def _find_promoted(core: Core, workflow_id: str) -> None:
-    """Drive the runs of a workflow that this process owns and knows nothing of.
+    """Drive the runs of a workflow that this process owns but does not have in its table.
 
-    Their promotion was part of a commit whose answer was lost.
+    They were promoted by a commit whose answer was lost.
     """
 
     async def find() -> list[str]:
-        await core.store.written_behind()  # the commit may still be on its way to the disk
+        await core.store.written_behind()  # the commit may still be in flight
         return await unknown(core, workflow_id)
 
     take_up(core, await patiently(core, find, "looking for promoted runs"))
 
 
 async def unknown(core: Core, workflow_id: str | None = None) -> list[str]:
-    """Return the runs that the store says are running and this process's own, and that it knows nothing of."""
+    """Return the runs that are running and owned by this process in the store, but not in its table."""
     found: list[str] = []
     query = RunQuery(workflow=workflow_id, status=(RunStatus.RUNNING,), limit=500)
     while True:
@@ -227,9 +227,9 @@ async def unknown(core: Core, workflow_id: str | None = None) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------- driving
 async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> None:
-    """Drive, settle, finish; what goes wrong is told to those who wait for the run.
+    """Drive, settle, finish; those who wait for the run get its errors.
 
-    `before` drove the run in this process and may not have heard yet that it rests; it lets go first.
+    `before` drove the run in this process and may not have ended yet; it has to release the run first.
     """
     run = live.run
     core.enter_run(run.identity.run_id)
@@ -247,19 +247,19 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             try:
                 promoted = await settle(core, live, driven.outcome)
                 break
-            except InboxAhead:  # messages came in the very last moment
+            except InboxAhead:  # messages came just before the commit
                 refused += 1
                 driven = await _concluded_again(core, live, boundaries, driven, refused)
     except (asyncio.CancelledError, Interrupted):
         await _interrupted(core, live)
-    except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted, and is forgotten by now
+    except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted and then deleted
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
         live.open_gate()
         if core.runs.drop_mine(live):
-            take_up(core, [run.identity.run_id], error)  # refused for another reason it would be nobody's
+            take_up(core, [run.identity.run_id], error)  # refused for another reason, it would have no owner
         await close_container(core, live, error)
     except BaseException as error:
-        # A fault of the store that does not pass, or of our own: it must not end the other runs.
+        # A lasting fault of the store, or a bug of ours: it must not end the other runs.
         if for_the_process(error) or (isinstance(error, GeneratorExit) and being_closed(live.task)):
             raise
         if core.ending or not run.written:
@@ -279,7 +279,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
                 start_promoted(core, promoted)
             if not run.status.terminal or run.identity.run_id in core.wanted:
                 _notice_wake(core, live, driven.outcome)
-        except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: what the run came to is durable, and is told
+        except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: the outcome is durable, and is reported
             log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
         if isinstance(driven.outcome, Released):
             await _let_go(core, live, stopped(run), None)
@@ -288,32 +288,32 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
 
 
 async def _let_finish(before: LiveRun) -> None:
-    """Wait for the task that drove the run before: its row rests, or was taken over."""
+    """Wait for the task that drove the run before: the run is paused, or was taken over."""
     if before.task is None or before.task.done():
         return
     if before.run.interruptible:
-        interrupt(before.run, before.task, Interruption.LOST)  # whatever its step comes to is void
+        interrupt(before.run, before.task, Interruption.LOST)  # the result of its step is void
     else:
         await asyncio.wait([before.task])
 
 
 async def _interrupted(core: Core, live: LiveRun) -> None:
-    """Let go of a run whose task was cancelled; unless nobody asked for that, then find out where it is and go on."""
+    """Release a run whose task was cancelled; if the runtime did not request that, look the run up and continue."""
     run = live.run
     run_id = run.identity.run_id
     if core.ending or run.interruption is not None:
         if core.ending:
-            core.left.add(run_id)  # its step may have done something: who goes on with it counts that as an attempt
+            core.left.add(run_id)  # its step may have had effects: the next owner counts that as an attempt
         left = stopped(run)
         await _let_go(core, live, left, left)
         return
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task's coroutine
     await clear_cancellation(task)
-    log.warning("the task of run '%s' was cancelled, but not by the runtime: the run goes on in another", run_id)
+    log.warning("the task of run '%s' was cancelled, but not by the runtime: the run continues in a new task", run_id)
     live.open_gate()
     if not run.written:
-        gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was written: nothing of it is left")
+        gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was stored: nothing of it is kept")
         await _let_go(core, live, gone, gone)
     elif core.runs.drop_mine(live):
         take_up(core, [run_id], ended_here=True)
@@ -323,20 +323,20 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
 
 
 def _strand(core: Core, run_id: str, error: BaseException) -> None:
-    """Leave a run where `abort` and `recover` find it, and tell those who wait for it."""
-    log.error("run '%s' cannot go on; it is as its last commit left it\n%s", run_id, log_text(error))
+    """Leave a run where `abort` and `recover` find it, and notify those who wait for it."""
+    log.error("run '%s' cannot continue; it is as its last commit left it\n%s", run_id, log_text(error))
     core.runs.strand(run_id, error)
     core.waiters.fail(run_id, error)
 
 
 async def _let_go(core: Core, live: LiveRun, error: BaseException, failure: BaseException | None) -> None:
-    """Stop driving a run without having brought it to rest.
+    """Stop driving a run that is neither paused nor ended.
 
     Args:
         core: of the runtime.
         live: the run.
         error: for those who wait for it.
-        failure: what its services see; None if it was let go at a boundary.
+        failure: what its services see; None if it was released at a boundary.
     """
     live.open_gate()
     if core.runs.mine(live):
@@ -351,7 +351,7 @@ def _needs_preparing(live: LiveRun) -> bool:
 
 
 async def _prepared(core: Core, live: LiveRun) -> Driven | None:
-    """Get a run ready to be driven; an outcome if it failed already."""
+    """Prepare a run for its drive; returns an outcome if it failed already."""
     run, hooks = live.run, live.entry.hooks
     if not live.new:
         if live.entry.services.exports and run.exported is None:
@@ -382,7 +382,7 @@ class Boundaries:
         if live.gate is not None:
             live.open_gate()
         if live.creation is not None:
-            await asyncio.wait([live.creation])  # whether it succeeded, `written` says
+            await asyncio.wait([live.creation])  # `written` has the result
             changes = changes_of(run, RunStatus.RUNNING)
         core = self._core
         try:
@@ -397,7 +397,7 @@ class Boundaries:
         core, run = self._core, self._live.run
 
         async def commit() -> Changes:
-            # Its creation may have been written meanwhile, because somebody had a message for it.
+            # Its creation may have been stored meanwhile, because of a message to it.
             now = changes_of(run, RunStatus.RUNNING) if changes.creates and run.written else changes
             await core.store.commit(now)
             return now
@@ -419,7 +419,7 @@ class Boundaries:
 
 
 async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:
-    """Take in the messages for which the end was refused. Who is refused often has deliveries wait for it."""
+    """Take in the messages for which the end was refused. After many refusals, deliveries wait for the stop."""
     run = live.run
     if refused >= _PATIENCE and live.gate is None:
         live.gate = asyncio.Event()
@@ -438,5 +438,5 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
         core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
     elif isinstance(outcome, Delayed):
         core.wake_at(outcome.until)
-    elif not isinstance(outcome, Unfit):  # one that does not fit goes on buffering what it waits for
+    elif not isinstance(outcome, Unfit):  # a run whose state does not fit continues to buffer events for its wait
         core.want(live.run.identity.run_id, [])

@@ -38,7 +38,7 @@ def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Event:
-    """Return an Event, built from type, payload and fields if it is none yet.
+    """Return an Event, built from type, payload and fields if it is not one yet.
 
     Raises:
         InvalidEvent: an Event was given together with a payload.
@@ -46,22 +46,22 @@ def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Eve
     if not isinstance(event, Event):
         return Event(event, merged(payload, fields))
     if payload is not None or fields:
-        raise InvalidEvent("an Event brings its own payload: build it with the payload you mean", path="payload")
+        raise InvalidEvent("an Event has its own payload: build it with that payload", path="payload")
     return event
 
 
 async def emit(
     core: Core, own: Collection[Subscription], event: Event | str, payload: Any, fields: Mapping[str, Any]
 ) -> Receipt:
-    """Accept an event, then publish it for observers. The receipt is durable before anybody hears of the event.
+    """Accept an event, then publish it for observers. The receipt is durable before the event is published.
 
-    `own` are the subscriptions that hear nothing new from it.
+    `own` are the runtime's own subscriptions, which need no copy.
     """
     event = as_event(event, payload, fields)
     admitted = await admit(core, Admit(event))
     others = core.bus.has_subscribers(event.type, own)
     if event.type in CONTROL_EVENTS:
-        # The run may be another runtime's on this bus: then the event is for that one.
+        # Another runtime on this bus may have the run: then the event is for that runtime.
         with contextlib.suppress(RunNotFound) if others else contextlib.nullcontext():
             await control(core, admitted.event)
     if others:
@@ -73,7 +73,7 @@ async def emit(
 
 
 async def _publish(core: Core, publication: Publication) -> None:
-    """Tell observers. The event is accepted by now, so their publishing in a circle is not its emitter's fault."""
+    """Publish for observers. The event is accepted by now, so a publish cycle among them is not its emitter's fault."""
     try:
         await core.bus.publish(publication)
     except EmitLoop as error:
@@ -81,14 +81,14 @@ async def _publish(core: Core, publication: Publication) -> None:
 
 
 async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
-    """Answer what would happen. A line whose run there would only then be names none: nobody could find it."""
+    """Return what would happen. A line for a run that does not exist yet has no run id: the id could not be found."""
     admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
     lines = [replace(line, run_id=None) if line.verdict in MAKES_A_RUN else line for line in admitted.lines]
     return Receipt(admitted.event, tuple(lines))
 
 
 async def from_bus(core: Core, publication: Publication) -> None:
-    """Decide an event that somebody else published: what its emitter decided on this store is left alone."""
+    """Decide an event from the bus, except for what its emitter decided on this store already."""
     if not core.accepting:
         return
     same_store = publication.store_id == core.store.store_id
@@ -97,7 +97,7 @@ async def from_bus(core: Core, publication: Publication) -> None:
         return
     await admit(core, command)
     if publication.event.type in CONTROL_EVENTS and not same_store:
-        with contextlib.suppress(RunNotFound):  # somebody else's run
+        with contextlib.suppress(RunNotFound):  # a run of another store
             await control(core, publication.event)
 
 

@@ -39,15 +39,15 @@ class Registered:
     hooks: BoundHooks
     make_container: Callable[[ActiveRun], ArtifactContainer]
     invoked: tuple[str | None, str] | None
-    """The trigger and pipeline that an invocation without a trigger means; None if it has to name one."""
+    """The trigger and pipeline of an invocation without a trigger; None if it has to name one."""
     subscribed: list[str] = field(default_factory=list)
     closing: bool = False
     leaving: asyncio.Task[None] | None = None
-    """Takes it out, once somebody asked for that."""
+    """Deregisters it, once that was requested."""
 
 
 class HookCaller(Protocol):
-    """What calling a hook needs of the core, which stands above this file."""
+    """What calling a hook needs of the core, which is in a higher layer than this file."""
 
     clock: Clock
     hook_timeout: float
@@ -64,17 +64,17 @@ async def call_hook(
     *args: Any,
     services: Callable[[], ArtifactContainer] | None = None,
 ) -> BaseException | None:
-    """Call a hook if there is one; returns what it raised, after logging it. A hook never stops or holds anybody else.
+    """Call a hook if there is one; returns what it raised, after logging it. A hook never stops or blocks other code.
 
-    One that is async, or asks for services, has `hook_timeout` seconds; then it is cancelled, and left behind if it
+    A hook that is async or needs services has `hook_timeout` seconds; then it is cancelled, and left behind if it
     does not end.
 
     Args:
-        core: the clock and the time it has.
-        entry: whose hook.
-        name: which.
+        core: the clock and the time-out.
+        entry: the workflow.
+        name: which hook.
         args: the documented argument, if it has one.
-        services: gives the container its services come from; default: the workflow's.
+        services: returns the container of its services; default: the workflow's.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled.

@@ -1,4 +1,4 @@
-"""What every run of a workflow is equipped with: how it gets its container, and what its services select from."""
+"""What every run of a workflow is equipped with: its container, and the state that its services select from."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def container_for(
 
 
 class StageContainers:
-    """How the stages of one workflow get containers of their own: the pipeline's StageServices port."""
+    """How the stages of one workflow get their containers: the pipeline's StageServices port."""
 
     def __init__(self, core: Core, services: WorkflowServices) -> None:
         self._core = core
@@ -62,16 +62,16 @@ class StageContainers:
     ) -> BaseException | None:
         error = await _dispose(self._core, container, failure)
         if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # what a commit raised says more than that something did
+            error = error.exceptions[0]  # the error of the clean-up says more than the group around it
         if isinstance(error, HookTimeout):
             error = HookTimeout(f"closing the services of stage '{stage_id}': {error.message}", path=stage_id)
         return error
 
 
 def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
-    """Put the run's serialisable services into its journal, so that they are committed with the pause they outlive.
+    """Put the run's serialisable services into its journal, so that they are committed with the pause.
 
-    At each pause, whether they changed or not: who looks for them need not look further back than the last one.
+    At each pause, changed or not: so reading them back never has to look further than the last pause.
     """
     if not services.exports:
         return
@@ -84,10 +84,10 @@ def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None
 
 
 async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None:
-    """Find what `note_exports` put into the journal of a run that comes back from its row.
+    """Find what `note_exports` put into the journal of a run that is restored from its row.
 
-    It is in the log's last row, unless the run's owner died since the pause: then it is looked for in ever longer ends
-    of the log.
+    It is in the log's last row, unless the run's owner died since the pause: then longer and longer ends of the log
+    are searched.
     """
     run_id, last = run.identity.run_id, 1
     while services.exports:
@@ -104,7 +104,7 @@ async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun)
 
 
 def container_of_ended(core: Core, entry: Registered, checkpoint: Checkpoint) -> ArtifactContainer:
-    """Return a container for a hook of a run that nobody drives any more; whoever made it disposes it."""
+    """Return a container for a hook of a run without an owner task; the caller disposes it."""
     definition = entry.definition
 
     def state() -> Any:
@@ -114,7 +114,7 @@ def container_of_ended(core: Core, entry: Registered, checkpoint: Checkpoint) ->
 
 
 def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:
-    """Return the store that a run's services select its state from; the run keeps it up to date from now on."""
+    """Return the store that a run's services select its state from; the run keeps it current from now on."""
     if run.state_store is None:
         run.state_store = _registry(core).make(definition.id, run.state, definition.state)
     return run.state_store
@@ -129,12 +129,12 @@ def _registry(core: Core) -> Any:
 
 
 async def close_container(core: Core, live: LiveRun, failure: BaseException | None = None) -> None:
-    """Dispose the run's services within `hook_timeout`; a failing clean-up is logged and stops nobody.
+    """Dispose the run's services within `hook_timeout`; a failing clean-up is logged and stops nothing else.
 
     Args:
         core: of the runtime.
         live: the run.
-        failure: what the run failed with, or why it is left in the middle of something; its services see it.
+        failure: the run's error, or why it is left inside a stage; its services see it.
     """
     container, live.run.container = live.run.container, None
     live.run.state_store = live.run.failure = None
@@ -150,7 +150,7 @@ async def dispose(core: Core, container: ArtifactContainer, run_id: str, failure
 
 
 async def _dispose(core: Core, container: ArtifactContainer, failure: BaseException | None) -> BaseException | None:
-    """Dispose of a container within `hook_timeout`; returns what that failed with."""
+    """Dispose of a container within `hook_timeout`; returns the error, if any."""
     answer = call_now(container.dispose_nowait, failure)
     if answer.error is None and not answer.value:
         answer = await call_within(
@@ -160,7 +160,7 @@ async def _dispose(core: Core, container: ArtifactContainer, failure: BaseExcept
 
 
 def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:
-    """Return the only trigger with its pipeline, else the only pipeline, else None: then one has to be named."""
+    """Return the only trigger with its pipeline, else the only pipeline, else None: then the caller has to name one."""
     if len(definition.triggers) == 1:
         trigger_id, trigger = next(iter(definition.triggers.items()))
         return trigger_id, trigger.pipeline or next(iter(definition.pipelines))

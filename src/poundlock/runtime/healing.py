@@ -1,4 +1,4 @@
-"""Trying again what the store could not do for a moment: another program holds its lock, or the disk is full."""
+"""Retries of store operations that fail for a time: another program holds the lock, or the disk is full."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from poundlock.runtime.core import Core, log
 T = TypeVar("T")
 
 FAULTS: Final = (StoreFull, StoreUnavailable)
-"""Faults of a store that may pass by themselves."""
+"""Faults of a store that may be temporary."""
 
 PATIENCE: Final = 30.0
-"""Seconds for which nobody hears of a fault. After that those who wait for the run get it; the attempts go on."""
+"""Seconds before a fault is reported. After that those who wait for the run get it; the retries continue."""
 
 _FIRST: Final = 0.05
 _LONGEST: Final = 10.0
 
 
 def tell(core: Core, run: ActiveRun, fault: PoundlockError) -> None:
-    """Tell those who wait for a run that the store keeps failing.
+    """Notify those who wait for a run that the store still fails.
 
     Raises:
-        PoundlockError: the fault, if the run was never written: nothing was promised to anybody, so it is given up.
+        PoundlockError: the fault, if the run was never stored: nothing was promised, so the run is dropped.
     """
     if not run.written:
         raise fault
@@ -48,7 +48,7 @@ async def patiently(
     what: str,
     lasting: Callable[[PoundlockError], object] | None = None,
 ) -> T:
-    """Do something with the store, and repeat it while that fails; see `again`."""
+    """Do something with the store and retry while that fails; see `again`."""
     try:
         return await work()
     except FAULTS as fault:
@@ -56,7 +56,7 @@ async def patiently(
 
 
 async def read_checkpoint(core: Core, run_id: str) -> Checkpoint | None:
-    """Read a run, however long the store fails at it."""
+    """Read a run; retries as long as the store fails."""
     return await patiently(core, lambda: core.store.checkpoint(run_id), f"reading run '{run_id}'")
 
 
@@ -67,13 +67,13 @@ async def again(
     what: str,
     lasting: Callable[[PoundlockError], object] | None = None,
 ) -> T:
-    """Repeat what the store just failed at, with back-off, until it succeeds or fails for another reason.
+    """Retry a failed store operation, with back-off, until it succeeds or fails for another reason.
 
     Args:
         core: of the runtime; once it is ending, the fault is raised instead.
-        fault: how it failed the first time.
+        fault: the first failure.
         work: what to repeat.
-        what: said in the log, once.
+        what: names the operation in the log, once.
         lasting: called with each fault after `PATIENCE` seconds; what it raises ends the attempts.
     """
     log.warning("%s: the store failed, and it is tried again until it works: %s", what, fault)

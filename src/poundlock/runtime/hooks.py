@@ -1,7 +1,7 @@
-"""Hooks: what a workflow's owner wants to be told, and what each hook is given.
+"""Hooks: which there are, and what each of them gets.
 
-Each takes its one documented argument by place, as callbacks do, and services by annotation after it. That is worked
-out when the workflow is registered; what nothing can give is a fault of the definition.
+Each takes its one documented argument by position, as callbacks do, then services by annotation. This is resolved
+when the workflow is registered; a parameter that cannot be filled is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _Fault(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BoundHook:
-    """A hook, and the services it asks for: (place or name, id).
+    """A hook, and the services it requests: (position or name, id).
 
-    `defaults` are those of parameters by place that stand before a service by place.
+    `defaults` are those of positional parameters before a positional service.
     """
 
     function: Callable[..., Any]
@@ -62,8 +62,8 @@ class BoundHook:
         """Return it as a function of its documented argument alone.
 
         Args:
-            clock: tells how long a plain function held up the loop.
-            services: gives the container its services come from.
+            clock: measures how long a plain function blocked the loop.
+            services: returns the container of its services.
         """
         if not self.services:
             return self.function
@@ -88,7 +88,7 @@ class BoundHook:
 
 @dataclass(frozen=True, slots=True)
 class BoundHooks:
-    """The hooks of one registered workflow, ready to be called; None for those it has not."""
+    """The hooks of one registered workflow, ready to be called; None for a hook that was not given."""
 
     on_prepare: BoundHook | None = None
     on_complete: BoundHook | None = None
@@ -98,7 +98,7 @@ class BoundHooks:
 
 
 def bind_hooks(hooks: Hooks, injector: Injector, service_fault: _Fault) -> BoundHooks:
-    """Work out what each hook is given; what nothing can give is noted with the injector."""
+    """Resolve the parameters of each hook; what cannot be filled is noted as a fault with the injector."""
     bound = {}
     for hook in fields(hooks):
         function = getattr(hooks, hook.name)

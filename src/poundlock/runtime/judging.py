@@ -1,7 +1,7 @@
-"""Whether a run that is paused at a wait could go on with an event: asked before the event is delivered.
+"""Whether a paused run could continue with an event: checked before the event is delivered.
 
-What is malformed is refused where it came from, and the run goes on waiting. Only runs whose workflow is known here can
-be asked; the others judge when they use the event, see `pipeline/at_wait.py`.
+A malformed event is refused at `emit`, and the run stays paused. Only runs whose workflow is registered here can be
+checked; for the others this happens when they use the event, see `pipeline/at_wait.py`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from poundlock.runtime.run_table import Phase
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A run the event was looked up to, and those of its waits whose conditions match too.
+    """A run found for the event, and those of its waits whose conditions match too.
 
     Attributes:
         record: the run as it was read.
-        hit: its waits that the event is for; empty where only their conditions refuse.
-        refused: why the run could not go on with the event; "" where it can, or was not asked.
+        hit: its waits that match the event; empty if only their conditions do not.
+        refused: why the run could not continue with the event; "" if it can, or was not checked.
     """
 
     record: RunRecord
@@ -39,7 +39,7 @@ class Waiting:
 
 
 async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
-    """Return what waits, judged: as it was found, or as it is by now if that had to be read anew."""
+    """Return the waiting run with the judgement: as it was found, or as it is now if it had to be read again."""
     row = _paused_at(waiting)
     plan = _plan_of(core, waiting.record)
     if row is None or plan is None or not can_be_refused(row, plan.state_model):
@@ -50,17 +50,17 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
         return await _judged(core, event, waiting, plan, live.run.state, (*live.run.backlog, *live.run.inbox))
     checkpoint = await core.store.checkpoint(identity.run_id)
     if checkpoint is None:
-        return waiting  # it is gone, which its delivery will tell
-    # What is judged has to be what is delivered to, or the receipt would speak of two moments of the run.
+        return waiting  # the run was deleted; the delivery reports that
+    # The judgement and the delivery need the same version of the run, or the receipt would mix two of them.
     record = checkpoint.record
     now = Waiting(record, tuple(row for row in record.waits if row.matches(event)))
     if not now.hit:
-        return waiting  # it has moved on, which its delivery will tell
+        return waiting  # the run has moved on; the delivery reports that
     return await _judged(core, event, now, plan, checkpoint.state, checkpoint.inbox)
 
 
 def _paused_at(waiting: Waiting) -> WaitRow | None:
-    """Return the wait that the event would let a run go on from; None if it would only be buffered."""
+    """Return the wait that the event would resume; None if the event would only be buffered."""
     head = waiting.record.head
     if head.status is not RunStatus.PAUSED or head.outcome is not None:
         return None
@@ -97,7 +97,7 @@ async def _judged(
     answer = patch_of_event(row, declared, event, model, state, core.clock, known)
     error = answer.error
     if caller is not None and caller.cancelling() > before:
-        await clear_cancellation(caller, before)  # the function's own doing: whoever emits was not meant
+        await clear_cancellation(caller, before)  # the function caused it: the emitter was not cancelled
         error = error or asyncio.CancelledError()
     if error is None:
         if row.patch == "call":

@@ -28,7 +28,7 @@ from poundlock.runtime.run_table import Phase
 
 
 def default_bus() -> Bus:
-    """Return the bus of a runtime that was given none."""
+    """Return the default bus of a runtime."""
     from poundlock.bus import LocalBus
 
     return LocalBus()
@@ -42,7 +42,7 @@ def split_services(services: Iterable[Service] | Any) -> tuple[tuple[Any, ...], 
 
 
 class Lifetime:
-    """What is between entering and leaving a runtime. `core.state` says where it is."""
+    """The lifetime of a runtime, from start to stop. `core.state` has the current state."""
 
     def __init__(self, core: Core, workflows: Sequence[Workflow], services: tuple[Service, ...]) -> None:
         self._core = core
@@ -51,16 +51,16 @@ class Lifetime:
         self._poller = Poller(core)
         self._opened = False
         self._entered = asyncio.Event()
-        """Set when entering is over, whatever came of it."""
+        """Set when the start is over, successful or not."""
         self._stop: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
-        """Set when nobody wants to wait for the drain any more."""
+        """Set when the drain is cut short."""
         self.subscriptions = Subscriptions(core, self._heard)
 
     async def start(self) -> None:
-        """Open the store, register the workflows, claim what has no owner.
+        """Open the store, register the workflows, claim runs without an owner.
 
-        Starting it again does nothing; whoever calls it while it starts waits for the same end.
+        Starting it again does nothing; concurrent calls wait for the same start.
 
         Raises:
             RuntimeStopped: it has stopped, is stopping, or could not be started.
@@ -71,7 +71,7 @@ class Lifetime:
             if core.state is State.STARTED:
                 await self._entered.wait()
             if core.state is not State.STARTED:
-                raise RuntimeStopped("this runtime has stopped and is not started again: make a new one")
+                raise RuntimeStopped("this runtime has stopped and cannot be started again: make a new one")
             return
         core.move_to(State.STARTED)
         core.loop = asyncio.get_running_loop()
@@ -96,35 +96,35 @@ class Lifetime:
         self._entered.set()
 
     async def register(self, workflow: Workflow, mode: Mode | None, hooks: Hooks) -> None:
-        """Register a workflow and have its orphaned and due runs claimed."""
+        """Register a workflow and claim its orphaned and due runs."""
         core = self._core
         if not core.accepting:
             raise RuntimeStopped(
                 "the runtime is not running: register after `await runtime.start()`, or inside `async with runtime:`"
             )
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
-        # Not waited for: whatever the store does, and whoever goes away, the workflow is registered.
+        # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
 
     async def _claim(self, workflow_id: str) -> None:
-        """Have the runs of a new workflow claimed, also those whose states did not fit before."""
+        """Claim the runs of a new workflow, also those whose states did not fit before."""
         core = self._core
         try:
             await try_unfit(core, workflow_id)
         except FAULTS as fault:
             self._poller.wake()  # the others need not wait
-            with contextlib.suppress(*FAULTS):  # it gives up when the runtime stops: who registers it next finds them
+            with contextlib.suppress(*FAULTS):  # it ends when the runtime stops: the next registration finds the runs
                 await again(core, fault, lambda: try_unfit(core, workflow_id), f"claiming runs of '{workflow_id}'")
         finally:
             self._poller.wake()
 
     async def stop(self, *, drain: float) -> None:
-        """Stop, once: whoever calls it while that is under way waits for the same end.
+        """Stop, once: concurrent calls wait for the same stop.
 
-        Called while the runtime is being entered, it waits for the end of that first: only then there is a store to
-        close. Called from inside (a step, a hook, or what they started) it begins the stop and returns at once: it
-        could not wait for its own run or hook. A caller that is cancelled ends the drain; the stop is completed all the
-        same, and the cancellation goes on after it.
+        Called during the start, it waits for the end of the start first: only then there is a store to
+        close. Called from inside (a step, a hook, or a task they started) it begins the stop and returns at once: it
+        cannot wait for its own run or hook. A cancelled caller ends the drain; the stop is completed all the
+        same, and the cancellation continues after it.
         """
         core = self._core
         if core.state is State.NEW:
@@ -152,22 +152,22 @@ class Lifetime:
             try:
                 await self._entered.wait()
             except asyncio.CancelledError:
-                self._hurry.set()  # the loop ends: it has cancelled whoever enters, too
+                self._hurry.set()  # the loop ends: it has cancelled the start too
         await self._stopping(drain)
 
     async def _loop_ends(self) -> None:
-        """Stop as well as may be: whoever should have done so is gone, and another runtime may want the store."""
+        """Stop as far as possible: the caller of `stop` is gone, and another runtime may need the store."""
         await self.stop(drain=0.0)
 
     async def _stopping(self, drain: float) -> None:
-        """Take the runtime down part by part. Each part is done whatever the others came to."""
+        """Stop the runtime part by part. Each part is done even if others failed."""
         core = self._core
         self._poller.stop()
         self.subscriptions.close()
         await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
         await self._part("letting runs reach a boundary", self._drain(drain))
         await self._part("ending tasks", self._interrupt())
-        await self._part("giving runs back", self._give_back())
+        await self._part("releasing runs", self._give_back())
         core.runs.close()
         core.threads.close()
         for entry in list(core.entries.values()):
@@ -175,7 +175,7 @@ class Lifetime:
         core.entries.clear()
         if core.built_container is not None:
             await self._part("cleaning up global services", self._bounded(core.built_container.dispose))
-        core.waiters.close(RuntimeStopped("the runtime stopped before the run ended: start it again and it goes on"))
+        core.waiters.close(RuntimeStopped("the runtime stopped before the run ended: start it again and it continues"))
         core.watch.close()
         try:
             await core.store.close()
@@ -199,7 +199,7 @@ class Lifetime:
             log.error("a clean-up raised\n%s", log_text(answer.error))
 
     async def _drain(self, drain: float) -> None:
-        """Let runs reach their next boundary; those that do not are interrupted where they are."""
+        """Let runs reach their next boundary; the others are interrupted."""
         core = self._core
         driven = core.runs.all_driven()
         for live in driven:
@@ -216,12 +216,12 @@ class Lifetime:
                     left = {task for task in rest if task is not hurry}
         except TimeoutError:
             left = {task for task in tasks if not task.done()}
-            log.warning("%d runs did not reach a boundary in %g s; they go on from their last one", len(left), drain)
+            log.warning("%d runs did not reach a boundary in %g s; they continue from their last one", len(left), drain)
         finally:
             hurry.cancel()
 
     async def _interrupt(self) -> None:
-        """Interrupt user code, wait for commits that are under way and what follows them, and end what is left."""
+        """Interrupt user code, wait for commits in flight and what follows them, and end the remaining tasks."""
         core = self._core
         for live in core.runs.all_driven():
             live.run.stopping = True
@@ -242,23 +242,23 @@ class Lifetime:
         return [live.task for live in self._core.runs.all_driven() if live.task is not None and live.alive]
 
     async def _give_back(self) -> None:
-        """Give back the runs that this process took and never began: they were not interrupted by a crash."""
+        """Release the runs that this process took and never began: they were not interrupted by a crash."""
         core = self._core
         if not self._opened:
-            return  # nothing can be its own
+            return  # it cannot own any run
         await core.store.written_behind()
         idle = [live.run.identity.run_id for live in core.runs.all_driven() if not live.begun]
         vacant = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
         for run_id in [*vacant, *idle, *await unknown(core)]:
-            await self._part(f"giving run '{run_id}' back", give_back(core, [run_id], begun=False))
+            await self._part(f"releasing run '{run_id}'", give_back(core, [run_id], begun=False))
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)
 
 
 def _follow(store: Store | FollowsClock, clock: Clock) -> None:
-    """Let a store read time from this clock, if it reads any; a wrapper whose methods are all async keeps its own."""
-    # Not `isinstance`: from Python 3.12 on that does not see what a wrapper hands on.
+    """Give this clock to the store, if the store uses one; a wrapper whose methods are all async keeps its own."""
+    # Not `isinstance`: from Python 3.12 on that does not see the methods that a wrapper forwards.
     adopt = getattr(store, "adopt", None)
     if callable(adopt) and not is_coroutine_function(adopt):
         adopt(clock)

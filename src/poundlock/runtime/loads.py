@@ -1,12 +1,12 @@
-"""Loads as this process sees them, changes that are on their way included.
+"""Loads as this process sees them, including changes in flight.
 
 A commit takes a while to become durable, and the token after it is known beforehand (`Token.next`). So the next
-decision about the same workflow and key need not wait: it is made on the load as it will be, and lined up behind.
+decision about the same workflow and key need not wait: it uses the future load, and is submitted behind the first.
 
-What nobody here can foresee moves a token too: an event, an answer or a claim that lets a run take its slot again. Then
-the line is broken: decisions behind it are refused (`LoadMoved`). Nothing more joins a broken line. Who was refused,
-and who comes meanwhile, waits until all of it is durable or refused, reads the store again and lines up anew, side by
-side: so a thousand refused decisions are made again in one more sync, not in a thousand.
+The token also changes in ways this process cannot predict: an event, an answer or a claim gives a run its slot again.
+Then the line is broken: decisions behind it are refused (`LoadMoved`), and nothing more joins it. Refused decisions,
+and new ones, wait until the whole line is durable or refused, read the store again and form a new line, concurrently:
+so a thousand refused decisions are repeated in one more sync, not in a thousand.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Pair = tuple[str, str]
 
 
 class Line:
-    """Changes of one pair that are on their way, and the load after the last of them.
+    """Changes of one pair in flight, and the load after the last of them.
 
-    Without slots, because there is one for nearly every run: what rarely changes is its class's.
+    Without slots, because there is one for nearly every run: attributes that rarely change are class defaults.
     """
 
     load: Load
@@ -34,7 +34,7 @@ class Line:
     in_flight: int = 0
     broken: bool = False
     gone: asyncio.Future[None] | None = None
-    """Done when nothing of it is on its way any more; made if somebody waits for that."""
+    """Done when none of its changes is in flight; created when first awaited."""
     tail: RunRecord | None = None
     """The run queued last, which the store may not know yet."""
 
@@ -43,13 +43,13 @@ class Line:
 
 
 class LoadDesk:
-    """Answers which load to decide on."""
+    """Returns the load to decide on."""
 
     def __init__(self, store: Store) -> None:
         self.turn = asyncio.Lock()
-        """Held by whoever was refused together with others too often, and now decides alone."""
+        """Held by a decision that was refused too often with others, and is now made alone."""
         self.deciding: dict[tuple[str, str], asyncio.Future[None] | None] = {}
-        """Events that are being decided, by source and id; the future is for other copies of the event, if any came."""
+        """Events that are being decided, by source and id; the future is for further copies of the event, if any."""
         self._store = store
         self._lines: dict[Pair, Line] = {}
 
@@ -62,11 +62,11 @@ class LoadDesk:
             while (line := lines.get(pair)) is not None and line.broken:
                 await _gone(line)
         stored = dict(zip(pairs, await self._store.read_loads(pairs), strict=True))
-        # Looked up after the await: what was submitted meanwhile counts as well.
+        # Looked up after the await, to include what was submitted meanwhile.
         return [(lines[pair].load, lines[pair].token) if pair in lines else stored[pair] for pair in pairs]
 
     def moved(self, loads: Mapping[Pair, tuple[Load, Token | None]]) -> bool:
-        """Whether a load that was read is known to be another one by now: what was decided on it would be refused."""
+        """Whether a load that was read is known to be outdated: a decision on it would be refused."""
         for pair, (_, token) in loads.items():
             line = self._lines.get(pair)
             if line is not None and (line.broken or line.token != token):
@@ -74,7 +74,7 @@ class LoadDesk:
         return False
 
     def submitted(self, pair: Pair, load: Load, token: Token | None, queued: RunCreate | None = None) -> Line:
-        """Note a change that is about to be committed; give what is returned to `settled`.
+        """Record a change that is about to be committed; pass the result to `settled`.
 
         Args:
             pair: whose load.
@@ -93,12 +93,12 @@ class LoadDesk:
         return line
 
     def settled(self, line: Line, *, applied: bool) -> None:
-        """Note that a submitted change is durable, or was refused."""
+        """Record that a submitted change is durable, or was refused."""
         line.in_flight -= 1
         if not applied:
             line.broken = True
         if not line.in_flight:
-            # Nobody joins a broken line, so no later one has taken its place before it is gone.
+            # Nothing joins a broken line, so no later line has taken its place before it is gone.
             del self._lines[line.pair]
             if line.gone is not None and not line.gone.done():
                 line.gone.set_result(None)

@@ -12,7 +12,7 @@ from poundlock.runtime.healing import delays
 
 
 class Poller:
-    """Claims when there is a reason to: at the start, when a workflow comes, and when a run is due.
+    """Claims when there is a reason: at the start, when a workflow is registered, and when a run is due.
 
     One timer for the earliest due run, however many wait. Idle, it costs nothing.
     """
@@ -28,7 +28,7 @@ class Poller:
         self._wanted.set()
 
     def wake_at(self, when: float) -> None:
-        """Claim once the clock has reached `when`; an earlier appointment covers a later one."""
+        """Claim once the clock has reached `when`; an earlier timer covers a later one."""
         if self._next is None or when < self._next:
             if self._timer is not None:
                 self._timer.cancel()
@@ -56,7 +56,7 @@ class Poller:
                     raise
                 task = asyncio.current_task()
                 assert task is not None  # noqa: S101 - this is a task's coroutine
-                await clear_cancellation(task)  # whoever did that: runs that are due must not wait for ever
+                await clear_cancellation(task)  # whatever caused it: due runs must not wait for ever
                 due = core.clock.now()
             except Exception as error:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 delay = next(wait)
@@ -67,7 +67,7 @@ class Poller:
                 self.wake_at(due)
 
     def stop(self) -> None:
-        """Cancel the appointment."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -59,7 +59,7 @@ class PipelineRegistry:
 
 
 async def get_run(core: Core, run_id: str) -> RunInfo:
-    """Return a run as it stands in the store; an invoked one that was not written yet comes from memory."""
+    """Return a run as it is stored; an invoked run that is not stored yet comes from memory."""
     record = await core.store.load(run_id)
     if record is not None:
         return info_of_record(record)
@@ -82,7 +82,7 @@ def query(
     """Return a checked query.
 
     Raises:
-        InvalidEvent: a filter is none; `path` names it.
+        InvalidEvent: a filter is not valid; `path` names it.
     """
     if not 1 <= limit <= LARGEST_PAGE:
         raise InvalidEvent(f"limit is {limit}: ask for 1 to {LARGEST_PAGE} runs per page", path="limit")
@@ -146,7 +146,7 @@ def info_of_record(record: RunRecord) -> RunInfo:
 def info_of_run(run: ActiveRun) -> RunInfo:
     """Return a run in this process's memory as others see it.
 
-    What it has not committed is nobody else's concern, and may be undone: so this is what the store says as well.
+    Uncommitted changes are not shown, because they may be undone: so this is equal to what the store has.
     """
     if not run.written:
         return _info(run.identity, run, run.stage, run.waits, None)
@@ -187,8 +187,8 @@ def _info(
 
 
 def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
-    """Return a run's waits, the one it is paused at first: so `waits[0]` means the same here and in a RunResult."""
-    # A wait that was answered stays marked until the run's next boundary, so that a crash does not lose the answer.
+    """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
+    # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
     infos = [wait_info(row, parked=row.parked and paused) for row in rows]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
@@ -203,7 +203,7 @@ def outcome_of(text: str | None) -> tuple[Any, RunError | None]:
 
 
 def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -> RunResult:
-    """Return what driving a run came to, for those who wait for it; never raises, whatever the state's model does."""
+    """Return the result of driving a run, for those who wait for it; never raises, whatever the state's model does."""
     result, error = None, None
     waits: tuple[WaitInfo, ...] = ()
     if isinstance(outcome, Completed):
@@ -222,7 +222,7 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
-    """Return what a stored run came to; never raises, whatever the state's model does."""
+    """Return the result of a stored run; never raises, whatever the state's model does."""
     record = checkpoint.record
     result, error = outcome_of(record.head.outcome)
     entry = core.entries.get(record.identity.workflow_id)
@@ -251,11 +251,11 @@ def _state_of(model: Any, state: dict[str, Any], known: Mapping[str, Any]) -> tu
 
 
 def aborted_error(reason: str, by: str) -> RunError:
-    """Return the error of an aborted run: who and why."""
+    """Return the error of an aborted run: by whom and why."""
     told = f" by {by}" if by else ""
     return RunError("RunAborted", f"aborted{told}: {reason}" if reason else f"aborted{told}", RunAborted.code)
 
 
 def metadata(core: Core, attempt: int) -> Mapping[str, Any]:
-    """Return what else is worth knowing of a result."""
+    """Return the metadata of a result."""
     return {"attempt": attempt, "durability": core.store.durability}

@@ -13,7 +13,7 @@ from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunResult
 
 MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
-"""Verdicts on whose line stands a run that the event made, not one that was there."""
+"""Verdicts of lines whose run was created by the event."""
 
 Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
@@ -24,7 +24,7 @@ class Receipt:
     """What became of an event. Iterating over it gives its lines.
 
     Attributes:
-        accepted: the event as it was accepted, time stamped; shared, so look but do not change. See `event`.
+        accepted: the event as it was accepted, time stamped; shared: do not change it. See `event`.
         lines: one per trigger whose type fits, and one per run with a fitting wait.
     """
 
@@ -34,12 +34,12 @@ class Receipt:
 
     @property
     def event(self) -> Event:
-        """The event as it was accepted, with a payload of its own."""
+        """The event as it was accepted, with its own copy of the payload."""
         return self.accepted.detached()
 
     @property
     def run_ids(self) -> list[str]:
-        """The runs this event started, queued, told or resumed, in line order, each once."""
+        """The runs this event started, queued, signalled or resumed, in line order, each once."""
         return list(dict.fromkeys(line.run_id for line in self.lines if line.run_id is not None))
 
     @property
@@ -51,7 +51,7 @@ class Receipt:
         """Return the results of the runs this event started or queued, in line order, each at its pause or end.
 
         Raises:
-            TimeoutError: not all rest within `timeout`; no run is touched.
+            TimeoutError: not all are paused or have ended within `timeout`; the runs are unchanged.
         """
         run_ids = [line.run_id for line in self.lines if line.verdict in MAKES_A_RUN and line.run_id is not None]
         return [] if self._gather is None else await self._gather(run_ids, timeout)

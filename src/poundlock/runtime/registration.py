@@ -1,4 +1,4 @@
-"""Registering workflows: validation, compilation, wiring, and the way back."""
+"""Registering workflows: validation, compilation, wiring; and deregistering them."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from poundlock.services.install import WorkflowServices, service_types
 
 
 class Subscriptions:
-    """One subscription on the bus per event type that anybody here wants, counted."""
+    """One subscription on the bus per event type, with a count of its users."""
 
     def __init__(self, core: Core, handler: Callable[..., Awaitable[Any]]) -> None:
         self._core = core
         self._handler = handler
         self._held: dict[str, tuple[Subscription, int]] = {}
-        """By type or pattern: the subscription, and how many want it."""
+        """By type or pattern: the subscription, and how many users it has."""
         self._own: set[Subscription] = set()
 
     def take(self, pattern: str) -> None:
@@ -58,7 +58,7 @@ class Subscriptions:
         self._held[pattern] = (held[0], held[1] + 1)
 
     def release(self, pattern: str) -> None:
-        """Count one user less; the last one ends the subscription."""
+        """Remove one user; without users the subscription ends."""
         held = self._held.pop(pattern, None)
         if held is None:
             return
@@ -69,9 +69,9 @@ class Subscriptions:
             self._own.discard(held[0])
 
     def want(self, run_id: str, events: list[str]) -> None:
-        """Listen for what a run waits for that its workflow does not name, instead of what it waited for before.
+        """Subscribe to a run's awaited event types that its workflow does not declare, in place of the previous ones.
 
-        A router may make up a type for each run ("reply.<id>"), so these do not stay until the runtime stops.
+        A router may create a type for each run ("reply.<id>"), so these do not stay until the runtime stops.
         """
         before = self._core.wanted.pop(run_id, ())
         if events:
@@ -83,7 +83,7 @@ class Subscriptions:
 
     @property
     def own(self) -> Collection[Subscription]:
-        """The subscriptions of this runtime, to leave them out when asking who else listens."""
+        """The subscriptions of this runtime, to exclude them when publishing to others."""
         return self._own
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ async def register(
 
 
 def _readable(service: object) -> bool:
-    """Whether other parts can be checked beside this service, whatever else is wrong with it."""
+    """Whether other parts can be checked together with this service, even if it has faults."""
     if not isinstance(service, Service):
         return False
     options: object = service.options
@@ -175,10 +175,10 @@ def _faults_of_mode(mode: Any) -> list[Fault]:
 def _bound(
     definition: WorkflowDefinition, mode: Mode, hooks: Hooks, services: WorkflowServices, globals_: Sequence[Service]
 ) -> tuple[Bindings, BoundHooks, list[Fault]]:
-    """Bind all functions of a workflow; returns what nothing can give them with the faults of its services."""
+    """Bind all functions of a workflow; returns parameters that cannot be filled, and the faults of services."""
     faults = services.faults()
     faults += _faults_of_mode(mode)
-    state = definition.state if isinstance(definition.state, type) else None  # else that is a fault, told already
+    state = definition.state if isinstance(definition.state, type) else None  # else that is a fault, reported already
     injector = Injector(state, service_types(services.own, globals_), services.fault_of)
     bound = bind(definition, mode, injector)
     bound_hooks = bind_hooks(hooks, injector, services.fault_of)
@@ -197,14 +197,14 @@ def _wanted(entry: Registered) -> list[str]:
 async def deregister(
     core: Core, subscriptions: Subscriptions, workflow_id: str, active: Literal["finish", "abort"]
 ) -> None:
-    """Take a workflow out: no new runs, then the active ones finish or are aborted, then its services are disposed.
+    """Deregister a workflow: no new runs, then the active ones finish or are aborted, then its services are disposed.
 
     Called from a hook, it does not wait for the run that the hook belongs to. Queued and parked runs stay in the store.
 
-    It is one thing, done once, in a task of the runtime: whoever calls this while it is under way waits for the same
-    end, and it goes on if its callers are cancelled. Called from inside a run or a hook while it is under way, it
-    returns at once: two hooks that wait for each other would never end. So it does from inside a run that one of those
-    to be finished waits for.
+    It is done once, in a task of the runtime: concurrent calls wait for the same
+    end, and it continues if its callers are cancelled. Called from inside a run or a hook while it is in progress, it
+    returns at once: two hooks that wait for each other would never end. It also returns at once from inside a run that
+    one of the active runs waits for.
 
     Raises:
         NotRegistered: no such workflow.
@@ -228,18 +228,18 @@ async def deregister(
                     )
             await asyncio.wait([entry.leaving])
     except WouldDeadlock:
-        return  # it goes on without this caller
-    if not entry.leaving.cancelled():  # else the runtime stopped, and with that it is out
+        return  # it continues without this caller
+    if not entry.leaving.cancelled():  # else the runtime stopped, which deregisters it too
         entry.leaving.result()
 
 
 def _others(core: Core, entry: Registered, inside: str | None) -> list[LiveRun]:
-    """Return the runs of a workflow that are driven now, but for one."""
+    """Return the runs of a workflow that are driven now, except one."""
     return [live for live in core.runs.all_driven() if live.entry is entry and live.run.identity.run_id != inside]
 
 
 async def _leave(core: Core, entry: Registered, inside: str | None, active: Literal["finish", "abort"]) -> None:
-    """Let the active runs of a workflow end, but for the one this is asked from, and dispose its services."""
+    """Let the active runs of a workflow end, except the run of the caller, and dispose its services."""
     mine = [live for live in core.runs.all_driven() if live.entry is entry]
     others = _others(core, entry, inside)
     if active == "abort":
@@ -247,7 +247,7 @@ async def _leave(core: Core, entry: Registered, inside: str | None, active: Lite
             await _abort(core, Cancel(live.run.identity.run_id, f"workflow '{entry.id}' deregistered", "deregister"))
     await _gone(others)
     for live in mine:
-        await close_container(core, live)  # of the run this is called from: its services go before those they use
+        await close_container(core, live)  # of the caller's run: its services are closed before those they use
     core.entries.pop(entry.id, None)
     for live in core.runs.all_live():
         if live.entry is entry and live.phase is Phase.PARKED:
@@ -259,13 +259,13 @@ async def _abort(core: Core, abort: Cancel) -> None:
     try:
         await patiently(core, lambda: cancel(core, abort), f"aborting run '{abort.run_id}'")
     except (RunFinished, RunNotFound):
-        pass  # it ends by itself at this moment
+        pass  # it has just ended by itself
     except PoundlockError as error:
-        log.error("run '%s' cannot be aborted; its workflow is taken out when it ends: %s", abort.run_id, error)
+        log.error("run '%s' cannot be aborted; its workflow is deregistered when it ends: %s", abort.run_id, error)
 
 
 async def _gone(runs: list[LiveRun]) -> None:
-    """Wait until runs are driven no more: ended, parked, or left behind because they do not react to their abort."""
+    """Wait until runs are no longer driven: ended, parked, or left behind because they do not react to their abort."""
     for live in runs:
         if live.task is not None and not live.task.done():
             live.left = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from poundlock.stores.answers import not_found
 
 
 async def as_it_is(core: Core, run_id: str) -> RunResult:
-    """Return the result of a run that another process goes on with, as it is now."""
+    """Return the present result of a run that another process continues."""
     checkpoint = await core.store.checkpoint(run_id)
     if checkpoint is None:
         raise not_found(run_id)
@@ -28,7 +28,7 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
 
     Raises:
         RunNotFound: no such run.
-        TimeoutError: it has not ended within `timeout`; the run is not touched.
+        TimeoutError: it has not ended within `timeout`; the run is unchanged.
         WouldDeadlock: the run waits for the one whose code this is.
     """
     inside = core.inside
@@ -39,7 +39,7 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
 
 
 async def rested(core: Core, run_id: str, *, bounded: bool = False, checked: bool = False) -> RunResult:
-    """Return a run's result at its next pause or its end; at once if it rests already.
+    """Return a run's result at its next pause or its end; at once if it is paused or has ended.
 
     Args:
         core: of the runtime.
@@ -65,7 +65,7 @@ async def rested(core: Core, run_id: str, *, bounded: bool = False, checked: boo
 
 async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
     """Return the results of several runs in this order, each at its pause or end."""
-    if timeout is None and len(run_ids) == 1:  # nearly always; gathering would take a task of its own
+    if timeout is None and len(run_ids) == 1:  # nearly always; gathering would take another task
         return [await rested(core, run_ids[0])]
     loop = asyncio.get_running_loop()
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
@@ -75,23 +75,23 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
             return list(await asyncio.gather(*waiting))
     except TimeoutError as error:
         if not limit.expired:
-            raise  # somebody's own
+            raise  # a time-out of other code
         runs = "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
-        late = f"not all of {runs} paused or ended within {timeout}: they go on; ask again, or abort them"
+        late = f"not all of {runs} paused or ended within {timeout}: they continue; wait again, or abort them"
         raise TimeoutError(late) from error
     finally:
         for each in waiting:
-            each.cancel()  # one was refused: nobody wants the others
+            each.cancel()  # one was refused: the others are not needed
 
 
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
-    # Waiting begins before the store is asked: an end that comes while it answers is heard.
+    # The wait begins before the store is read: so an end during the read is not missed.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
         if not core.runs.has_task(run_id):
             vacancy = core.runs.vacancy(run_id)
             if vacancy is not None and vacancy.error is not None:
-                raise vacancy.error  # stranded: nothing drives it on until `recover`
+                raise vacancy.error  # stranded: it is not driven until `recover`
             checkpoint = await core.store.checkpoint(run_id)
             if checkpoint is None:
                 raise not_found(run_id)
@@ -103,6 +103,6 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
                 return await waiter
         except TimeoutError as error:
             if not limit.expired:
-                raise  # somebody's own
-            late = f"run '{run_id}' has not ended within {timeout}: it goes on; ask again, or abort it"
+                raise  # a time-out of other code
+            late = f"run '{run_id}' has not ended within {timeout}: it continues; wait again, or abort it"
             raise TimeoutError(late) from error

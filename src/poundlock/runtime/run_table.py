@@ -1,10 +1,10 @@
-"""Who drives each run: one phase per run that this process knows of.
+"""The owner task of each run: one phase per run that this process knows.
 
 House rules:
 
-1. A run this process knows nothing of is absent: it has no entry. Every other phase is an entry of the table, and every
-   change of a phase goes through a method here, which asks `MOVES`.
-2. Only this table says who drives a run. A task that drives one asks `mine` before it changes anything for others.
+1. A run this process does not know is absent: it has no entry. Every other phase is an entry of the table, and every
+   change of a phase goes through a method here, which checks `MOVES`.
+2. Only this table says which task drives a run. Such a task checks `mine` before it changes anything that others see.
 3. An entry with a run in memory is a `LiveRun`; one without (it is being read, or has to be looked up) is a `Vacancy`.
 """
 
@@ -23,7 +23,7 @@ from poundlock.runtime.entries import Registered
 
 
 class Phase(StrEnum):
-    """What this process does with a run. The texts are for people who debug."""
+    """What this process does with a run. The texts are for debugging."""
 
     ABSENT = "absent"
     LOADING = "loading"
@@ -41,20 +41,20 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
         Phase.LOADING: "promoted or resumed by a commit of this process; its checkpoint is being read",
         Phase.DRIVING: "new, or claimed together with its checkpoint",
         Phase.RESUMING: "an answer to a run that is only a row is being committed",
-        Phase.UNSURE: "a commit that makes it this process's own is under way, or its answer was lost",
+        Phase.UNSURE: "a commit that gives it to this process is in flight, or its answer was lost",
         Phase.STRANDED: "its row cannot be restored",
     },
     Phase.LOADING: {
-        Phase.DRIVING: "its checkpoint is there",
+        Phase.DRIVING: "its checkpoint was read",
         Phase.STRANDED: "its checkpoint cannot be read",
-        Phase.ABSENT: "somebody else was quicker, or the runtime stops",
+        Phase.ABSENT: "another owner was quicker, or the runtime stops",
     },
     Phase.DRIVING: {
-        Phase.CLOSING: "its row rests; hooks and services are finishing",
-        Phase.LOADING: "resumed by an event before its task has heard that its row rests",
-        Phase.DRIVING: "taken over anew before its task has heard that it was given away",
-        Phase.STRANDED: "it cannot go on here; the error is kept",
-        Phase.ABSENT: "given back, taken over by another owner, or ended",
+        Phase.CLOSING: "its pause or end is stored; hooks and services are finishing",
+        Phase.LOADING: "resumed by an event before its task has seen that its pause is stored",
+        Phase.DRIVING: "taken over again before its task has seen that it was released",
+        Phase.STRANDED: "it cannot continue here; the error is kept",
+        Phase.ABSENT: "released, taken over by another owner, or ended",
     },
     Phase.CLOSING: {
         Phase.PARKED: "all is closed; its state is kept for the pause window",
@@ -65,23 +65,23 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
         Phase.RESUMING: "an answer is being committed",
         Phase.DRIVING: "resumed by an event, a person or because it is due",
         Phase.UNSURE: "the answer to a commit that may have resumed it was lost",
-        Phase.ABSENT: "the pause window is over, or its row was moved by somebody else",
+        Phase.ABSENT: "the pause window is over, or its row was moved by another process",
     },
     Phase.RESUMING: {
         Phase.DRIVING: "the answer is durable",
         Phase.PARKED: "the answer was refused",
-        Phase.UNSURE: "whoever resumed it went away before the commit was answered",
-        Phase.ABSENT: "somebody else was quicker",
+        Phase.UNSURE: "the caller that resumed it was cancelled before the commit's answer",
+        Phase.ABSENT: "another caller was quicker",
     },
     Phase.UNSURE: {
-        Phase.DRIVING: "it is this process's own",
+        Phase.DRIVING: "this process owns it",
         Phase.LOADING: "resumed or promoted by another commit meanwhile",
         Phase.STRANDED: "the store cannot say",
-        Phase.ABSENT: "the store says it is not this process's own",
+        Phase.ABSENT: "by the store, this process does not own it",
     },
     Phase.STRANDED: {
-        Phase.DRIVING: "taken up again",
-        Phase.ABSENT: "ended, or given back",
+        Phase.DRIVING: "driven again",
+        Phase.ABSENT: "ended, or released",
     },
 }
 _LEGAL: Final = {str(source): frozenset(str(target) for target in targets) for source, targets in MOVES.items()}
@@ -92,9 +92,9 @@ def check_phase(source: Phase, target: Phase) -> None:
     """Refuse an illegal move.
 
     Raises:
-        AssertionError: the table has no such move. That is a bug in Poundlock, not in anybody's workflow.
+        AssertionError: the table has no such move. That is a bug in Poundlock, not in a workflow.
     """
-    # By plain text: looking up an enum member calls Enum.__hash__, which is Python code.
+    # By plain text: a look-up by enum member calls Enum.__hash__, which is Python code.
     if target._value_ not in _LEGAL[source._value_]:
         raise AssertionError(f"illegal phase of a run: {source} -> {target}")
 
@@ -103,15 +103,15 @@ class LiveRun:
     """A run in this process's memory, and the task that drives it.
 
     Attributes:
-        run: where it is, and what it writes.
+        run: its position and state, and what it writes.
         entry: its workflow.
         phase: driving, closing, parked or resuming; absent once the table does not hold it any more.
         new: whether `on_prepare` is still to be called.
-        begun: whether its task has begun; one that is interrupted before was not driven at all.
+        begun: whether its task has begun; a run that is interrupted before was not driven at all.
         task: drives it, or drove it last.
         gate: set while deliveries of this process wait until the run has stopped.
-        creation: the run's creation while somebody else writes it; its own boundaries come after that.
-        left: done when the run's task is left behind, if anybody asked.
+        creation: the run's creation while another task writes it; its own boundaries come after that.
+        left: done when the run's task is left behind; None if nothing waits for that.
     """
 
     # Defaults in the class instead of slots: most runs never set most of these.
@@ -129,11 +129,11 @@ class LiveRun:
 
     @property
     def alive(self) -> bool:
-        """Whether a task is at work for it."""
+        """Whether a task works for it."""
         return self.task is not None and not self.task.done()
 
     def open_gate(self) -> None:
-        """Let deliveries in again: the run has stopped, or goes on after all."""
+        """Allow deliveries again: the run has stopped, or continues after all."""
         gate = self.gate
         if gate is not None:
             gate.set()
@@ -147,7 +147,7 @@ class Vacancy:
         phase: which of them.
         early: messages that became durable while its checkpoint was being read.
         error: why it is stranded, for those who wait for it.
-        before: drove the run, and is on its way out.
+        before: drove the run, and is ending.
         task: reads the checkpoint, or waits for the answer to the commit.
     """
 
@@ -162,12 +162,12 @@ class Vacancy:
 
     @property
     def alive(self) -> bool:
-        """Whether a task is about to drive it, or to find out."""
+        """Whether a task is about to drive it, or to look it up."""
         return self.task is not None and not self.task.done()
 
 
 class RunTable:
-    """The runs this process knows of. Everything happens on the event loop, between two awaits.
+    """The runs this process knows. Every change happens on the event loop, between two awaits.
 
     Args:
         clock: measures the pause window.
@@ -208,7 +208,7 @@ class RunTable:
         return entry.task is not None and not entry.task.done()
 
     def without_task(self) -> list[str]:
-        """Return the runs that nothing here drives or is about to: stranded, or their task died without a word."""
+        """Return the runs that nothing here drives or is about to: stranded, or their task ended without a report."""
         return [
             run_id
             for run_id, entry in self._entries.items()
@@ -238,7 +238,7 @@ class RunTable:
         return [run_id for run_id, entry in self._entries.items() if entry.phase is phase]
 
     def unwritten(self) -> Iterator[LiveRun]:
-        """Yield the invoked runs that the store does not know yet; what is for them is looked up here."""
+        """Yield the invoked runs that the store does not know yet; events for them are looked up here."""
         return iter(list(self._unwritten.values()))
 
     @property
@@ -251,7 +251,7 @@ class RunTable:
 
     # ---------------------------------------------------------------------------------------------------- moves
     def begin(self, live: LiveRun) -> LiveRun | None:
-        """Let a run be driven; returns who drove it before and is not done yet."""
+        """Let a run be driven; returns its former entry if the task of that has not ended yet."""
         run_id = live.run.identity.run_id
         before = self._leave(run_id, _DRIVING) if run_id in self._entries else None  # absent: most runs are new
         live.phase = _DRIVING
@@ -260,7 +260,7 @@ class RunTable:
             self._unwritten[run_id] = live
         if before is None:
             return None
-        # Messages that came meanwhile; a run drops those that it has read with its checkpoint.
+        # Messages that came meanwhile; a run drops those that were read with its checkpoint.
         if isinstance(before, Vacancy):
             live.run.inbox += before.early
             return before.before if before.before is not None and before.before.alive else None
@@ -269,19 +269,19 @@ class RunTable:
         return before if before is not live and before.alive else None
 
     def load(self, run_id: str) -> Vacancy:
-        """Note that a run's checkpoint is being read; whoever drove it before is on its way out."""
+        """Record that a run's checkpoint is being read; its former task is ending."""
         return self._vacate(run_id, Phase.LOADING)
 
     def expect(self, run_id: str, task: asyncio.Task[Any] | None) -> None:
-        """Note that a commit is under way that makes a new run this process's own; `task` waits for its answer."""
+        """Record that a commit in flight gives a new run to this process; `task` waits for its answer."""
         self._vacate(run_id, Phase.UNSURE).task = task
 
     def lose(self, run_id: str, task: asyncio.Task[Any]) -> None:
-        """Note that nobody knows what a commit made of a run. One that has a task, or will have, stays as it is.
+        """Record that the outcome of a commit of a run is unknown. A run that has a task, or will have, stays as it is.
 
         Args:
             run_id: which run.
-            task: finds out.
+            task: looks it up.
         """
         entry = self._entries.get(run_id)
         if entry is None or entry.phase in (_PARKED, Phase.RESUMING, Phase.UNSURE):
@@ -289,11 +289,11 @@ class RunTable:
             vacancy.task = task
 
     def strand(self, run_id: str, error: BaseException) -> None:
-        """Note that a run cannot go on here, and why."""
+        """Record that a run cannot continue here, and why."""
         self._vacate(run_id, Phase.STRANDED).error = error
 
     def rest(self, live: LiveRun) -> None:
-        """Note that a run's row rests: only hooks and services are finishing."""
+        """Record that a run's pause or end is stored: only hooks and services are finishing."""
         check_phase(live.phase, _CLOSING)
         live.phase = _CLOSING
 
@@ -311,7 +311,7 @@ class RunTable:
             self._arm_eviction()
 
     def resume(self, live: LiveRun) -> None:
-        """Note that an answer is being committed to a run that is parked in memory or only a row."""
+        """Record that an answer is being committed to a run that is parked in memory or only a row."""
         run_id = live.run.identity.run_id
         self._leave(run_id, Phase.RESUMING)
         live.phase = Phase.RESUMING
@@ -339,11 +339,11 @@ class RunTable:
         return True
 
     def written(self, run_id: str) -> None:
-        """Note that the store knows a run from now on."""
+        """Record that a run is stored now."""
         self._unwritten.pop(run_id, None)
 
     def tell(self, message: Message) -> None:
-        """Hand a message that is durable to the run, if it is in memory or about to be."""
+        """Pass a durable message to the run, if it is in memory or about to be."""
         entry = self._entries.get(message.run_id)
         if type(entry) is LiveRun:
             entry.run.inbox.append(message)
@@ -360,7 +360,7 @@ class RunTable:
         return vacancy
 
     def _leave(self, run_id: str, target: Phase) -> LiveRun | Vacancy | None:
-        """Take the present entry out, on the way to another phase than absent."""
+        """Take the present entry out, for a move to a phase other than absent."""
         check_phase(self.phase(run_id), target)
         return self.drop(run_id)
 

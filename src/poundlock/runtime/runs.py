@@ -1,4 +1,4 @@
-"""Runs coming into this process's memory: new ones, and those a checkpoint describes."""
+"""Runs in this process's memory: how new ones are made, and how they are restored from checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def accepted(core: Core, event: Event) -> tuple[Event, str]:
     """Return an event as it is stored: its payload detached, its time stamped; and the payload's JSON text.
 
     Raises:
-        NotStorable: the payload or a header is no data; `path` names it.
+        NotStorable: the payload or a header is not data; `path` names it.
     """
     payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
     headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
@@ -38,10 +38,10 @@ def accepted(core: Core, event: Event) -> tuple[Event, str]:
 
 
 def invocation(core: Core, type: str, payload: Any, run_id: str) -> tuple[Event, str]:
-    """Return the event that invoking a workflow with a payload stands for, accepted already. It is named like its run.
+    """Return the event of an invocation with a payload, as it is accepted. It is named like its run.
 
     Raises:
-        NotStorable: the payload is no data; `path` names it.
+        NotStorable: the payload is not data; `path` names it.
     """
     decoded, text = pack(payload, "payload", "none")
     event = Event.trusted(type, decoded, id=run_id, time=core.clock.now(), source="/invoke", key=None, headers={})
@@ -62,16 +62,16 @@ def new_run(
     load_key: str | None = None,
     priority: int = 0,
 ) -> ActiveRun:
-    """Return a new run at its first stage, not written anywhere yet.
+    """Return a new run at its first stage, not stored yet.
 
     Args:
-        initial: what the state begins with.
+        initial: the initial state.
         payload_text: JSON text of the event's payload, encoded when the event was accepted.
         load_key: the partition it counts in; None for invoked runs.
 
     Raises:
         InvalidEvent: `initial` is not a mapping.
-        NotStorable, StateInvalid: it is no data, or does not fit the state's model.
+        NotStorable, StateInvalid: it is not data, or does not fit the state's model.
     """
     plan = entry.plans[pipeline_id]
     if initial is event.payload and isinstance(initial, dict):
@@ -79,7 +79,7 @@ def new_run(
     else:
         state, text = pack_patch(as_mapping(as_data(plan.state_model, initial)), "state")
         if TYPE_TAG in text:
-            state = merge({}, state)  # a patch onto nothing: what it deletes was never there
+            state = merge({}, state)  # a patch of an empty state: its deletions have no effect
     if plan.state_model is not None:
         state, text = begun(plan.state_model, state, text)
     now = core.clock.now()
@@ -129,7 +129,7 @@ def _created(event: Event, trigger_id: str | None) -> str:
 
 
 def as_mapping(initial: Any) -> dict[str, Any]:
-    """Return what a state begins with as a dict.
+    """Return an initial state as a dict.
 
     Raises:
         InvalidEvent: it is neither a mapping nor a model.
@@ -149,13 +149,13 @@ def as_mapping(initial: Any) -> dict[str, Any]:
 
 
 def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
-    """Return a plan for runs of a pipeline that the workflow no longer has: there is no stage to go on at."""
+    """Return a plan for runs of a pipeline that the workflow no longer has: it has no stages."""
     plan = next(iter(entry.plans.values()))
     return replace(plan, id=pipeline_id, path_json=dump(pipeline_id), by_id={}, declared=(), waits={})
 
 
 def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: PipelinePlan | None = None) -> ActiveRun:
-    """Return a stored run as an active one, standing where its checkpoint stands.
+    """Return a stored run as an active one, at the position of its checkpoint.
 
     Raises:
         StageGone: the workflow no longer has the run's pipeline.
@@ -185,7 +185,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
 
 
 async def ensure_written(core: Core, live: LiveRun) -> None:
-    """Write the creation of an invoked run that has not reached its first boundary, so that others can address it."""
+    """Store the creation of an invoked run that has not reached its first boundary, so that others can address it."""
     if live.creation is None:
         if live.run.written:
             return
@@ -200,7 +200,7 @@ async def _write_creation(core: Core, live: LiveRun) -> None:
         announced = live.run.registered
         take_commit(live.run, changes)
         core.runs.written(live.run.identity.run_id)
-        live.run.registered = announced  # the stage that announced them is not concluded
+        live.run.registered = announced  # the stage that registered them is not concluded
     except RunExists:
         pass  # its first boundary was quicker
     finally:
@@ -208,11 +208,11 @@ async def _write_creation(core: Core, live: LiveRun) -> None:
 
 
 def pipeline_of(entry: Registered, trigger_id: str | None) -> tuple[str | None, str]:
-    """Return the trigger and pipeline an invocation means.
+    """Return the trigger and pipeline of an invocation.
 
     Raises:
         NotRegistered: unknown trigger; the message names near matches.
-        InvalidDefinition: there are several and none was named.
+        InvalidDefinition: there are several, and none was named.
     """
     triggers = entry.definition.triggers
     if trigger_id is None:

@@ -1,7 +1,7 @@
 """WorkflowRuntime: the map of this room. Open this file first.
 
-House rule: a public method here is a docstring and one call into the file that does the work. What an event goes
-through is told in the package's docstring; where to look for anything is told by the imports below.
+House rule: a public method here is a docstring and one call into the file that does the work. The path of an event is
+in the package's docstring; the imports below show where to find the rest.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from poundlock.stores import open as open_store
 
 
 class WorkflowRuntime:
-    """Runs workflows: events in, pipelines run, pause, resume, with a timeline of everything.
+    """Runs workflows: takes events, runs pipelines, pauses and resumes them, and keeps a timeline of everything.
 
     Use it as an async context manager, or call `start` and `stop`, which do the same. Starting opens the store,
-    registers the workflows given and takes over what a crash left behind.
+    registers the given workflows and takes over runs that a crash interrupted.
 
     Args:
-        workflows: registered at the start, in their own mode and without hooks; use `register` for more.
-        bus: where events are published and heard; default: a LocalBus of its own.
+        workflows: registered at the start, in their own mode and without hooks; use `register` for other options.
+        bus: where events are published and received; default: a new LocalBus.
         store: None keeps everything in memory; "sqlite:///runs.db", `Path("runs.db")` or a Store makes it durable. A
-            Store follows this runtime's clock, unless it was given one.
+            Store uses this runtime's clock, unless it was given one.
         services: global services, or a dependency-injector container whose providers become global services.
         env: variables for `__env__`; default: the process's environment.
         clock: default: the system's.
         timeline: False keeps only the state deltas of a run's timeline.
-        state_registry: makes the state stores that services select from; see `poundlock.state`.
+        state_registry: creates the state stores that services select from; see `poundlock.state`.
         pause_window: how long a paused run stays in memory; after that only its row is left.
         abort_grace: how long an aborted step may take to stop before it is left behind.
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
@@ -119,14 +119,14 @@ class WorkflowRuntime:
         on_cleanup: Callable[[], Any] | None = None,
         on_dispatch: Callable[[ReceiptLine], Any] | None = None,
     ) -> None:
-        """Take a workflow up: validated, wired, and its orphaned runs claimed.
+        """Register a workflow: it is validated and wired, and its orphaned runs are claimed.
 
         Args:
             workflow: what to register.
             mode: execution mode; default: the workflow's own.
             on_prepare: `(ctx)` before the first stage; may return a patch; if it raises, the run fails.
             on_complete: `(result)` after a run's end is durable.
-            on_resume: `(ctx)` before a resumed run goes on.
+            on_resume: `(ctx)` before a resumed run continues.
             on_cleanup: `()` after the run's services are closed; the workflow may be deregistered from here.
             on_dispatch: `(line)` for each receipt line of this workflow, after it is durable.
 
@@ -139,12 +139,12 @@ class WorkflowRuntime:
 
     @contextmanager
     def override(self, id: str, replacement: Any, *, workflow: str | None = None) -> Iterator[None]:
-        """Put a replacement in a service's place, for tests: `with runtime.override("mail", FakeMail()): ...`.
+        """Replace a service, for tests: `with runtime.override("mail", FakeMail()): ...`.
 
         Args:
             id: which service.
-            replacement: a function or class is used as the factory, any other object is the instance.
-            workflow: whose service; None for a global one, which every workflow without an own one of this id sees.
+            replacement: a function or class is the factory, any other object is the instance.
+            workflow: whose service; None for a global one, used by every workflow that does not define this id itself.
 
         Raises:
             NotRegistered: no such workflow. ArtifactNotFound: no such service; the message names near matches.
@@ -159,11 +159,11 @@ class WorkflowRuntime:
                 yield
 
     async def deregister(self, id: str, active: Literal["finish", "abort"] = "finish") -> None:
-        """Take a workflow out; its active runs finish or are aborted, parked ones stay in the store.
+        """Deregister a workflow; its active runs finish or are aborted, parked ones stay in the store.
 
-        It is done once: whoever calls this while it is under way waits for the same end, and it goes on if its callers
-        are cancelled. From a hook it does not wait for the hook's own run; if it is under way it returns at once, and
-        so it does inside a run that one of the active runs waits for.
+        It is done once: concurrent calls wait for the same end, and it continues if its callers
+        are cancelled. From a hook it does not wait for the hook's own run; if it is in progress it returns at once, and
+        also inside a run that one of the active runs waits for.
 
         Raises:
             NotRegistered: no such workflow.
@@ -184,21 +184,21 @@ class WorkflowRuntime:
 
     # --------------------------------------------------------------------------------------------------- events
     async def emit(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
-        """Offer an event to all workflows and waiting runs, and return what became of it, durably.
+        """Offer an event to all workflows and waiting runs, and return a receipt when the result is durable.
 
         Never waits for a run. With a type instead of an Event, payload and fields are merged into the payload.
 
         Raises:
             InvalidEvent, NotStorable: it is not an event; nothing happened.
             IdempotencyConflict: its id was used before with other content; nothing was decided.
-            Contended: too many others decided at once; nothing was decided, emit it again.
+            Contended: too many concurrent decisions; nothing was decided, emit it again.
         """
         return await emit(self._core.here(), self._lifetime.subscriptions.own, event, payload, fields)
 
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
-        """Return what `emit` would answer, and do nothing.
+        """Return what `emit` would return; change nothing.
 
-        A line whose run would only be made by `emit` has no `run_id`. Raises what `emit` raises.
+        A line whose run does not exist before `emit` has no `run_id`. Raises the errors of `emit`.
         """
         return await explain(self._core.here(), event, payload, fields)
 
@@ -213,7 +213,7 @@ class WorkflowRuntime:
         conflict: Literal["fail", "use_existing"] = "fail",
         idempotency_key: str | None = None,
     ) -> RunResult:
-        """Run a workflow past bus and mode; returns at its pause or end.
+        """Run a workflow without bus and mode; returns at its pause or end.
 
         Args:
             workflow_id: which workflow.
@@ -235,7 +235,7 @@ class WorkflowRuntime:
         return await results.rested(core, await create(core, command))
 
     async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
-        """Invoke a workflow with a payload; the short way to call a pipeline. See `invoke`."""
+        """Invoke a workflow with a payload; the short form of `invoke`."""
         whole = merged(payload, fields) if fields or payload is None else payload
         core = self._core.here()
         return await results.rested(core, await create(core, Create(workflow_id, payload=whole)))
@@ -243,16 +243,16 @@ class WorkflowRuntime:
     async def resume(
         self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None
     ) -> RunResult:
-        """Go on with a paused run; returns at its next pause or end.
+        """Resume a paused run; returns at its next pause or end.
 
         Args:
             run_id: which run.
             patch: merged into its state.
-            wait: id of the wait that is answered; default: the one it is paused at as this call enters.
+            wait: id of the wait that is answered; default: the one it is paused at when this call begins.
 
         Raises:
-            RunNotFound, RunFinished, NotPaused: there is nothing to resume, or somebody else was quicker.
-            StaleResume: the wait that was meant has been answered already.
+            RunNotFound, RunFinished, NotPaused: there is nothing to resume, or another call was quicker.
+            StaleResume: this wait has been answered already.
             NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         """
         core = self._core.here()
@@ -262,15 +262,15 @@ class WorkflowRuntime:
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
 
-        It does not wake a run that is paused or delayed: that takes it in when it goes on. See `resume` and `abort`.
+        It does not wake a paused or delayed run: the run takes it in when it continues. See `resume` and `abort`.
 
         Raises:
-            RunNotFound, RunFinished: there is nobody to tell. NotStorable, StateInvalid: the patch is no data.
+            RunNotFound, RunFinished: no run can take it. NotStorable, StateInvalid: the patch is not valid.
         """
         await signal(self._core.at_work(), Signal(run_id, patch))
 
     async def abort(self, run_id: str, reason: str = "") -> None:
-        """End a run: at once if nobody drives it, else as soon as its step has stopped (`wait` tells).
+        """End a run: at once if no task drives it, else as soon as its step has stopped (see `wait`).
 
         Raises:
             RunNotFound: no such run. RunFinished: it completed or failed; aborting an aborted run does nothing.
@@ -281,12 +281,12 @@ class WorkflowRuntime:
         """Return a run's result once it has ended.
 
         Raises:
-            RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is not touched.
+            RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is unchanged.
         """
         return await results.wait_for_end(self._core.at_work(), run_id, timeout)
 
     async def get_run(self, run_id: str) -> RunInfo:
-        """Return a run as it is in the store (`RunNotFound` if it is not there)."""
+        """Return a run as it is stored (`RunNotFound` if it is not)."""
         return await reading.get_run(self._core.here(), run_id)
 
     async def find_runs(
@@ -310,13 +310,13 @@ class WorkflowRuntime:
             cursor: the previous page's `next_cursor`.
 
         Raises:
-            InvalidEvent: the cursor or a filter is none; `path` names it.
+            InvalidEvent: the cursor or a filter is not valid; `path` names it.
         """
         query = reading.query(workflow, status, key, text, since, until, limit, cursor)
         return await reading.find_runs(self._core.here(), query)
 
     def watch(self, workflow_id: str, run_id: str) -> RunInfo | None:
-        """Return a run in this process's memory, or None. It shows what `get_run` shows, without asking the store."""
+        """Return a run in this process's memory, or None. Equal to `get_run`, without reading the store."""
         return reading.watch(self._core, workflow_id, run_id)
 
     def list_all_runs(self) -> list[RunInfo]:
@@ -324,21 +324,21 @@ class WorkflowRuntime:
         return reading.list_all_runs(self._core)
 
     async def timeline(self, run_id: str) -> Timeline:
-        """Return all that happened in a run (`RunNotFound` if there is none)."""
+        """Return the timeline of a run (`RunNotFound` if there is none)."""
         return await reading.timeline(self._core.here(), run_id)
 
     # ----------------------------------------------------------------------------------------------- the runtime
     async def start(self) -> Self:
-        """Open the store, register the workflows and take over what a crash left behind; the same as entering.
+        """Open the store, register the workflows and take over interrupted runs; the same as entering.
 
-        Starting a runtime that runs does nothing. Whoever starts a runtime this way calls `stop` at the end, also after
+        Starting a running runtime does nothing. After this call `stop` at the end, also after
         an error; `async with` does both.
 
         Returns:
             The runtime.
 
         Raises:
-            RuntimeStopped: it was stopped: make a new one.
+            RuntimeStopped: it was stopped: create a new one.
             WrongLoop: it runs on another event loop.
             PoundlockError: the store cannot be opened, or a workflow cannot be registered; nothing is left open.
         """
@@ -356,24 +356,24 @@ class WorkflowRuntime:
         return await handler(core.at_work(), command)
 
     def statistics(self) -> Mapping[str, int]:
-        """Return counters since the runtime was made, and what it holds now.
+        """Return counters since the runtime was created, and what it holds now.
 
-        `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often runs came
-        to that. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (paused or delayed, still in memory).
-        Of a store on a disk also `store:bytes`, and by how much these have grown since the start. The store's own
+        `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often a run got
+        this status. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (parked, still in memory).
+        Of a store on a disk also `store:bytes`, and its growth since the start. The store's own
         `stats()` counts its rows.
         """
         return reading.statistics(self._core)
 
     async def recover(self) -> int:
-        """Take over ready, orphaned and due runs now, and those the store failed; returns how many."""
+        """Take over ready, orphaned and due runs now, and those stranded by a store failure; returns how many."""
         return await claim(self._core.at_work(), Claim(stranded=True))
 
     async def stop(self, drain: Duration = 30.0) -> None:
-        """Take no more events, let runs reach a boundary for up to `drain` seconds, then let go of everything.
+        """Accept no more events, let runs reach a boundary for up to `drain` seconds, then release everything.
 
-        What is being committed is waited for, up to `abort_grace`. What was not finished is in the store and goes
-        on when a runtime is started on it again.
+        Commits in flight are waited for, up to `abort_grace`. Unfinished runs are in the store and continue
+        when a runtime is started on it again.
         """
         self._core.here()
         await self._lifetime.stop(drain=duration("drain", drain))

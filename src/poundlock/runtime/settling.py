@@ -1,4 +1,4 @@
-"""The end of a run, and every other way it stops being driven: one commit, then hooks, in the documented order.
+"""The end or pause of a run, or its release: one commit, then hooks, in the documented order.
 
 (1) one commit with the final status, the freed slot and the promotion of the next run; (2) `on_complete(result)`;
 (3) the container is closed and the registry pruned; (4) `on_cleanup()`; then those who wait are answered.
@@ -45,15 +45,15 @@ _PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
 
 
 async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]:
-    """Commit what driving a run came to, and return the runs that this promoted. A fault of the store is waited out.
+    """Commit the outcome of driving a run, and return the runs that this promoted. Retries while the store fails.
 
     Raises:
         InboxAhead: messages came that the run has not seen; nothing was written.
-        LeaseLost, StaleVersion: the run belongs to somebody else now.
+        LeaseLost, StaleVersion: the run has another owner now.
     """
     run = live.run
     if live.creation is not None:
-        await asyncio.wait([live.creation])  # whether it succeeded, `written` says
+        await asyncio.wait([live.creation])  # `written` has the result
     status, wake_at, record = _head_of(outcome)
     check_move(_RUNNING, status)
     keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
@@ -87,13 +87,13 @@ async def _settle_again(
     freed: bool,
     slot: bool,
 ) -> tuple[Changes, tuple[str, ...]]:
-    """Repeat a commit that the store could not take; returns what was committed in the end, and who was promoted."""
+    """Retry a commit that failed in the store; returns the changes committed in the end, and the promoted runs."""
     run = live.run
     status, wake_at, record = said
 
     async def commit() -> tuple[Changes, tuple[str, ...]]:
         now = changes
-        if changes.creates and run.written:  # written meanwhile, because somebody had a message for it
+        if changes.creates and run.written:  # stored meanwhile, because of a message to it
             guarded = status is not _READY
             now = changes_of(run, status, wake_at=wake_at, outcome=record, slot=slot, guard_inbox=guarded)
         return now, await commit_freeing(core, live.entry, run.identity, now, freed=freed)
@@ -110,15 +110,15 @@ async def commit_freeing(
     freed: bool = False,
     unqueued: bool = False,
 ) -> tuple[str, ...]:
-    """Commit changes that take a run out of its load, promoting whoever may start then.
+    """Commit changes that take a run out of its load, and promote the runs that may start then.
 
-    An end is never refused because others came or went meanwhile.
+    An end is never refused because of other changes of the load.
 
     Args:
-        entry: the run's workflow; None if it is not registered here: then nobody is promoted by this process.
+        entry: the run's workflow; None if it is not registered here: then this process promotes no run.
         identity: whose load.
         changes: what else is committed.
-        freed: the run gives its slot back.
+        freed: the run releases its slot.
         unqueued: the run leaves the queue.
     """
     if identity.load_key is None or not (freed or unqueued):
@@ -126,10 +126,10 @@ async def commit_freeing(
     pair = (identity.workflow_id, identity.load_key)
     run_id = identity.run_id
     slots = 1 if entry is None else entry.mode.slots
-    # Of a workflow that is being taken out, and by a runtime that stops, nothing is started any more.
+    # While the workflow is being deregistered, or the runtime stops, no run is started any more.
     owner = core.worker if entry is not None and not entry.closing and not core.ending else None
     changes.releases = (Release(*pair, run_id, unqueued, slots, owner),)
-    # Read only so that those who decide next know what this comes to.
+    # Read only so that the next decisions know the load after this.
     [(load, token)] = await core.loads.read([pair])
     after, _ = load.left(run_id, slots, queued=unqueued)
     line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
@@ -143,7 +143,7 @@ async def commit_freeing(
 
 
 def log_failure(identity: RunIdentity, error: RunError | None) -> None:
-    """Say in the log that a run has failed, once its end is durable. Everything in here is text, so it never raises."""
+    """Log that a run has failed, once its end is durable. All values here are text, so it never raises."""
     if error is None:
         return
     place = f" in stage '{error.stage}'" if error.stage is not None else ""
@@ -162,15 +162,15 @@ def log_failure(identity: RunIdentity, error: RunError | None) -> None:
 async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     """Do what follows the commit: hooks, closing, pruning, answering. The order is part of the contract.
 
-    What came of the run is durable. So nothing in here may keep the rest from being done, or the answer from being
-    given: hooks and clean-ups are bounded and may raise anything, and a state may no longer fit its model.
+    The outcome is durable. So no part of this may prevent the other parts or the
+    answer: hooks and clean-ups are bounded and may raise anything, and a state may no longer fit its model.
     """
     run, hooks = live.run, live.entry.hooks
     run_id = run.identity.run_id
     status = run.status
     core.count(status._value_)
     ended = status.terminal
-    # As it is now: while hooks are called, or its services closed, the run may be resumed.
+    # As it is now: the run may be resumed while hooks are called or its services are closed.
     result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
     if not ended or hooks.on_complete is not None or run.container is not None:
         if core.runs.mine(live):
@@ -181,15 +181,15 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if run.container is not None:
             await _whatever_happens(core, close_container(core, live, failure_of_outcome(run, outcome)))
     run.failure = None
-    # It may have been resumed by now, and then it is another one's.
-    if ended or isinstance(outcome, Unfit):  # one that does not fit is read anew, by whatever mends it
+    # It may have been resumed by now, and then another task drives it.
+    if ended or isinstance(outcome, Unfit):  # an unfit run is read again once it is mended
         mine = core.runs.drop_mine(live)
     elif mine := core.runs.mine(live):
         core.runs.park(live)
     if ended and hooks.on_cleanup is not None:
         core.tasks.keep(live.task)
         await _whatever_happens(core, call_hook(core, live.entry, "on_cleanup"))
-    if mine or ended:  # who waits for a run that goes on already is answered when it rests again
+    if mine or ended:  # for a run that continues already, callers get their answer at its next pause or end
         if result is None and core.waiters.anybody(run_id):
             result = result_of(core, run, status, outcome)
         if result is not None:
@@ -197,23 +197,23 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
 
 
 async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
-    """Do one part of what follows a commit; the others are done also if the task is cancelled in this one.
+    """Do one part of what follows a commit; the others are done even if the task is cancelled in this one.
 
-    Only for tasks of the runtime: in somebody else's it would take back a cancellation that was meant for them.
+    Only for tasks of the runtime: in a caller's task it would take back a cancellation meant for the caller.
     """
     try:
         await part
     except asyncio.CancelledError:
         task = asyncio.current_task()
-        if task is not None and not core.watch.ending:  # a loop that ends cancels once; what is left is quick
+        if task is not None and not core.watch.ending:  # a loop that ends cancels once; the remaining parts are quick
             await clear_cancellation(task)
 
 
 def tell_end(core: Core, run_id: str) -> asyncio.Task[None]:
     """Call hooks and answer for a run that ended without being driven, in a task of the runtime.
 
-    The end is committed, so neither a fault of the store nor the caller's cancellation may keep this from being done,
-    and nothing of it is the caller's failure: whoever wants to wait for the task uses `asyncio.wait`.
+    The end is committed, so neither a fault of the store nor the caller's cancellation may prevent this,
+    and its errors are not the caller's: to wait for the task, use `asyncio.wait`.
     """
     return core.tasks.spawn(_tell_end(core, run_id))
 
@@ -247,7 +247,7 @@ async def _tell_end(core: Core, run_id: str) -> None:
 async def _told_complete(
     core: Core, workflow: Registered, entry: object, checkpoint: Checkpoint, result: RunResult
 ) -> None:
-    """Call `on_complete` for a run that ended without being driven; its services are made if the hook asks for any."""
+    """Call `on_complete` for a run that ended without being driven; its services are created if the hook needs any."""
     if isinstance(entry, LiveRun):
         told = call_hook(core, workflow, "on_complete", own_copy(result), services=entry.run.services)
         await _whatever_happens(core, told)
@@ -265,7 +265,7 @@ async def _told_complete(
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
     """Return the status, wake time and recorded outcome a run gets."""
-    if type(outcome) is Completed:  # mostly; matching patterns takes a while
+    if type(outcome) is Completed:  # mostly; a match statement is slower
         return _COMPLETED, None, None if outcome.result is None else dump({"result": outcome.result})
     match outcome:
         case Unfit(_, error):

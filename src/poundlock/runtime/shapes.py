@@ -1,7 +1,7 @@
 """The JSON shapes that the command line and the web print; stable: fields are added, neither renamed nor removed.
 
-Times are seconds since 1970 UTC; what is absent is null. docs/how-to/command-line.md lists them.
-The shapes of runs, waits and errors stand in `model/runs.py`.
+Times are seconds since 1970 UTC; an absent value is null. docs/how-to/command-line.md lists them.
+The shapes of runs, waits and errors are in `model/runs.py`.
 """
 
 from __future__ import annotations

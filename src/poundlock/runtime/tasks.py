@@ -25,7 +25,7 @@ class Tasks:
         """How many events are being admitted, in tasks of their emitters."""
         self._admitted: asyncio.Future[None] | None = None
         self._work: set[asyncio.Task[Any]] = set()
-        """What a stop waits for before it cancels anything."""
+        """Work that a stop waits for before it cancels anything."""
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str | None = None) -> asyncio.Task[T]:
         """Start a task that is kept until it is done; its failure is logged."""
@@ -40,10 +40,10 @@ class Tasks:
             task.add_done_callback(self._done)
 
     async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do what must not stop half-way: it goes on if the caller is cancelled meanwhile, and `stop` waits for it.
+        """Do work that must not be cut short: it continues if the caller is cancelled, and `stop` waits for it.
 
         Raises:
-            RuntimeStopped: it did not end within the time that the stop gives it.
+            RuntimeStopped: it did not end within the grace period of the stop.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
@@ -54,24 +54,24 @@ class Tasks:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled() and (caller is None or caller.cancelling() == asked):  # the caller was not
-                raise RuntimeStopped("the runtime stopped before this was done: start it again and call anew") from None
+                raise RuntimeStopped("the runtime stopped before this was done: start it, then call again") from None
             raise
 
     def admitted(self) -> None:
-        """Note that an event was admitted, or refused, and all that follows was begun."""
+        """Record that an event was admitted, or refused, and that its follow-up has begun."""
         self.admitting -= 1
         if not self.admitting and self._admitted is not None and not self._admitted.done():
             self._admitted.set_result(None)
 
     def follow_up(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do in the background what belongs to a commit whose caller went away; `stop` waits for it."""
+        """Do in the background what follows a commit whose caller was cancelled; `stop` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def work_done(self, grace: float) -> None:
-        """Return when nothing that a stop waits for is under way any more, or after `grace` seconds."""
+        """Return when all work that a stop waits for is done, or after `grace` seconds."""
         try:
             async with timeout_after(self._clock, grace):
                 if self.admitting:
@@ -90,10 +90,10 @@ class Tasks:
     def _answered(self, task: asyncio.Task[Any]) -> BaseException | None:
         self._tasks.discard(task)
         self._work.discard(task)
-        return None if task.cancelled() else task.exception()  # asked for, so that nothing warns if nobody listens
+        return None if task.cancelled() else task.exception()  # read, so that an unawaited error causes no warning
 
     async def join(self, others: Callable[[], Iterable[asyncio.Task[Any]]], *, grace: float) -> None:
-        """Cancel all tasks, and `others`, until none is left; who does not end in `grace` seconds is left behind."""
+        """Cancel all tasks, and `others`, until none is left; after `grace` seconds the rest is left behind."""
         current = asyncio.current_task()
         tasks: list[asyncio.Task[Any]] = []
         try:

@@ -1,4 +1,4 @@
-"""Moves of runs without an owner: what a command writes for a run that nobody drives."""
+"""Moves of runs without an owner task, as commands write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from poundlock.runtime.reading import aborted_error
 
 
 async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
-    """Return the move that aborts a run nobody drives, on the version and with the inbox that were read."""
+    """Return the move that aborts a run without an owner task, on the version and with the inbox that were read."""
     identity, head = record.identity, record.head
     now = core.clock.now()
     journal = Journal(full=core.timeline)
@@ -37,19 +37,19 @@ async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
     """Return the move that ends the waiting run `old` because `new` takes its place in the queue of `pair`.
 
     Raises:
-        LoadMoved: it does not wait any more; the decision has to be made again.
+        LoadMoved: it is no longer queued; the decision has to be made again.
     """
     record = core.loads.queued_last(pair, old) or await core.store.load(old)
     if record is None or record.head.status is not RunStatus.QUEUED:
         raise LoadMoved(
-            f"run '{old}' does not wait any more: read the load again",
+            f"run '{old}' is no longer queued: read the load again",
             workflow_id="" if record is None else record.identity.workflow_id,
         )
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")
 
 
 def given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
-    """Return the move that gives a run without a task back; one that was `begun` counts as recovered when claimed."""
+    """Return the move that releases a run without a task; a `begun` run counts as recovered when claimed."""
     return RunMove.of(record, RunStatus.READY, now=now, owner=record.head.owner if begun else None)
 
 

@@ -1,4 +1,4 @@
-"""Who waits for which run, across its pauses and whoever drives it."""
+"""Callers that wait for a run, across its pauses and its owners."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Waiter = asyncio.Future[RunResult]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A run that somebody waits for.
+    """A wait of a run's code for another run.
 
     Attributes:
         run_id: which run.
         pair: the (workflow, key) whose slot it needs, if it was queued when the wait began.
         active: how many runs held a slot of that pair then.
-        bounded: whether the wait ends after a time, whatever the run does.
-        since: where the run that waits stood when it began to: a stage, and which visit of it.
+        bounded: whether the wait has a time-out.
+        since: the stage, and which visit of it, at which the waiting run began to wait.
     """
 
     run_id: str
@@ -37,7 +37,7 @@ class Wanted:
 
 
 class Waiters:
-    """Futures of results, by run: some are content with a pause, others wait for the end."""
+    """Futures of results, by run: some are done at a pause, others at the end only."""
 
     def __init__(self) -> None:
         self._rest: dict[str, list[Waiter]] = {}
@@ -50,7 +50,7 @@ class Waiters:
 
     @contextmanager
     def waiting(self, run_id: str, *, pauses_count: bool) -> Iterator[Waiter]:
-        """Give a future for as long as the block lasts; left early, nobody waits any more."""
+        """Yield a future of the result; it is dropped when the block is left early."""
         group = self._rest if pauses_count else self._end
         waiter = self._add(group, run_id)
         try:
@@ -59,15 +59,15 @@ class Waiters:
             _remove(group, run_id, waiter)
 
     def forget(self, run_id: str, waiter: Waiter) -> None:
-        """Let go of a future that `rest` gave: whoever wanted it went away."""
+        """Drop a future from `rest` whose caller was cancelled."""
         _remove(self._rest, run_id, waiter)
 
     def anybody(self, run_id: str) -> bool:
-        """Whether anybody waits for a run."""
+        """Whether a caller waits for a run."""
         return run_id in self._rest or run_id in self._end
 
     def answer(self, result: RunResult) -> None:
-        """Answer those whom this result answers: a pause some, an end all, anything else nobody."""
+        """Complete the futures that this result answers: a pause some, an end all, other results none."""
         ended = result.status.terminal
         if self._rest and (ended or result.status is RunStatus.PAUSED):
             _resolve(self._rest.pop(result.run_id, ()), result)
@@ -75,15 +75,15 @@ class Waiters:
             _resolve(self._end.pop(result.run_id, ()), result)
 
     def fail(self, run_id: str, error: BaseException) -> None:
-        """Tell those who wait for a run that this runtime cannot drive it on."""
+        """Notify those who wait for a run that this runtime cannot continue it."""
         for group in (self._rest, self._end):
             for waiter in group.pop(run_id, ()):
                 if not waiter.done():
                     waiter.set_exception(error)
-                    waiter.exception()  # one that nobody awaits any more must not leave a warning behind
+                    waiter.exception()  # a future that is not awaited any more must not cause a warning
 
     def close(self, error: BaseException) -> None:
-        """Tell all that nobody will answer, also those who come later."""
+        """Fail all futures, present and future ones: there will be no answer."""
         self._closed = error
         for run_id in {*self._rest, *self._end}:
             self.fail(run_id, error)
@@ -116,7 +116,7 @@ def _resolve(waiters: list[Waiter] | tuple[()], result: RunResult) -> None:
 
 
 def own_copy(result: RunResult) -> RunResult:
-    """Return a result that shares nothing mutable with the original; never raises, whatever the state's model does."""
+    """Return a copy of a result that shares nothing mutable; never raises, whatever the state's model does."""
     return replace(result, state=_copied(result.state), result=detach(result.result))
 
 
@@ -126,9 +126,9 @@ def _read_back(state: Any) -> Any:
 
 
 def _copied(state: Any) -> Any:
-    """Copy a state as users see it: a model as one, else by validating it anew, else as a plain mapping."""
+    """Copy a state as users see it: a model by `model_copy`, else by validating it again, else as a plain mapping."""
     if not hasattr(state, "model_copy"):
-        return state  # a view, which nobody can change
+        return state  # a read-only view
     for copy in (lambda: state.model_copy(deep=True), lambda: _read_back(state)):
         answer = call_now(copy)
         if answer.error is None:

@@ -1,6 +1,6 @@
 """Commands: every write from outside a run, one file each.
 
-A command is a frozen value; its handler takes the core and the command. `HANDLERS` is what `runtime.dispatch` looks in.
+A command is a frozen value; its handler takes the core and the command. `runtime.dispatch` finds it in `HANDLERS`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Admitting an event: what every trigger and every waiting run decided is one commit.
+"""Admitting an event: the decisions of all triggers and all waiting runs are one commit.
 
-Optimistic: read the loads, decide with pure functions, commit on condition that the loads are unchanged; if not, decide
-again. Nothing is started, buffered or remembered unless everything the event touched is durable.
+Optimistic: read the loads, decide with pure functions, commit if the loads are unchanged; if they changed, decide
+again. Nothing is started, buffered or remembered before all changes of the event are durable.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from poundlock.runtime.runs import accepted
 from poundlock.runtime.settling import tell_end
 
 _TOGETHER = 8
-"""Attempts to decide side by side with others of this process who were refused."""
+"""Attempts to decide concurrently with other refused events of this process."""
 _ATTEMPTS = 32
-"""Attempts to decide alone, after those."""
+"""Attempts to decide alone, after that."""
 
 
 @dataclass(slots=True)
 class Admit:
-    """Decide about an event. `decided` (workflow, trigger) pairs were decided elsewhere, waits included if any."""
+    """Decide about an event. The `decided` (workflow, trigger) pairs were decided elsewhere, and then the waits too."""
 
     event: Event
     decided: frozenset[tuple[str, str]] = frozenset()
     waits: bool = True
     dry: bool = False
-    """Answer what would happen, and do nothing."""
+    """Return what would happen; change nothing."""
 
 
 @dataclass(slots=True)
@@ -67,16 +67,16 @@ async def admit(core: Core, command: Admit) -> Admitted:
     """Handle `Admit`.
 
     Raises:
-        NotStorable: the payload is no data.
+        NotStorable: the payload is not data.
         IdempotencyConflict: the event's id was used before with another type or payload; nothing was decided.
-        Contended: too many others decided at the same moment; nothing was decided.
+        Contended: too many concurrent decisions; nothing was decided.
     """
     core.check_accepting()
     event, text = accepted(core, command.event)
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
     ref = core.ids.sortable(core.clock.now())
     offer = Offer(event, text, ref, fingerprint, command.decided, command.waits, command.dry)
-    core.tasks.admitting += 1  # a stop waits until what is accepted was carried out
+    core.tasks.admitting += 1  # a stop waits until accepted events are carried out
     try:
         plan, committed = await _decided(core, offer)
         if command.dry:
@@ -89,13 +89,13 @@ async def admit(core: Core, command: Admit) -> Admitted:
 
 
 async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
-    """Decide and commit once no other copy of the event is being decided: only then is it known for a duplicate."""
+    """Decide and commit when no other copy of the event is being decided: only then can a duplicate be recognised."""
     event = offer.event
     name = (event.source, event.id)
     copies = core.loads.deciding
     if name in copies:
-        # Lined up behind the other one it would be refused, and with it all who line up behind this one. The copies
-        # wait for the first alone, not for each other: then all of them are refused, and told, at once.
+        # Queued behind the other copy it would be refused, and with it all events queued behind it. The copies wait
+        # for the first one only, not for each other: then all of them are answered at the same time.
         waiting = copies[name]
         if waiting is None:
             waiting = copies[name] = asyncio.get_running_loop().create_future()
@@ -111,14 +111,14 @@ async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
 
 
 async def _together(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
-    """Decide and commit; if somebody was quicker, again with all others who were refused, at last one after another."""
+    """Decide and commit; after a conflict again together with all other refused events, at last one after another."""
     for _ in range(_TOGETHER):
         done = await _attempt(core, offer)
         if done is not None:
             return done
-        # What was in the way may still be on its way to the disk: trying before it is there would fail again.
+        # The conflicting commit may not be durable yet: a new attempt before that would fail again.
         await core.store.written_behind()
-    # Where some are in each other's way again and again, each gets on alone.
+    # If some conflict again and again, each one decides alone.
     async with core.loads.turn:
         for _ in range(_ATTEMPTS):
             done = await _attempt(core, offer)
@@ -133,7 +133,7 @@ async def _together(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]
 
 
 async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] | None:
-    """Decide once; None if it has to be done again, with what became known meanwhile."""
+    """Decide once; None if it has to be repeated with newer data."""
     try:
         plan, changes = await decide(core, offer)
         return plan, await (_check_only(core, changes) if offer.dry else _commit(core, plan, changes, offer.event))
@@ -146,7 +146,7 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
 
 
 async def _check_only(core: Core, changes: Changes) -> Committed:
-    """Ask whether the keys are free, writing nothing: a key that has expired already is checked and not kept."""
+    """Check without a write whether the keys are free: a key that has expired already is checked and not kept."""
     if not changes.remember:
         return NOTHING
     keys = tuple(key._replace(expires_at=changes.now) for key in changes.remember)
@@ -158,7 +158,7 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
         if remembered.fingerprint != fingerprint:
             raise IdempotencyConflict(
                 f"event id '{event.id}' from source '{event.source}' was used before with another type or payload: "
-                f"give this event an id of its own",
+                f"give this event a new id",
                 path="id",
                 event_id=event.id,
                 scope=scope,
@@ -167,10 +167,10 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
 
 async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> Committed:
     if core.loads.moved(plan.loads):
-        raise LoadMoved("the load changed while this was decided: read it again", workflow_id="")
+        raise LoadMoved("the load changed during the decision: read it again", workflow_id="")
     loads, lines = [], []
-    # One that was only read is guarded as well: what was dropped, rejected or signalled because of it must have been
-    # so when this became durable.
+    # A load that was only read is guarded too: what was dropped, rejected or signalled because of it must still be
+    # right when this becomes durable.
     for pair, (load, token) in plan.loads.items():
         if token is None and load.idle:
             continue
@@ -186,7 +186,7 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Even
         committed = await core.store.commit(changes)
         applied = True
     except asyncio.CancelledError:
-        # Whoever emitted went away; the commit goes on, and what belongs to it has to be done.
+        # The emitter was cancelled; the commit continues, and what follows it has to be done.
         after = core.tasks.follow_up(_after_all(core, plan, changes, event))
         for run, _, _ in plan.started:
             core.runs.lose(run.identity.run_id, after)
@@ -202,7 +202,7 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Even
 
 
 async def _after_all(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> None:
-    """Carry out what became durable after whoever emitted went away."""
+    """Carry out what became durable after the emitter was cancelled."""
     await written_behind(core)
     if changes.committed is not None:
         await _tell(core, _carry_out(core, plan, changes.committed, event))
@@ -212,7 +212,7 @@ async def _after_all(core: Core, plan: AdmissionPlan, changes: Changes, event: E
 
 
 def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> tuple[ReceiptLine, ...]:
-    """Do at once what follows the commit; returns the receipt's lines."""
+    """Do what follows the commit; returns the receipt's lines."""
     for run, create, route in plan.started:
         take_creation(run, create)
         start(core, LiveRun(run, route.entry, new=True))

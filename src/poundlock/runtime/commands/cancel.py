@@ -26,7 +26,7 @@ from poundlock.stores.answers import finished, not_found
 @documented
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Abort a run. `by` says who asked: "api", "replaced", "deregister" or a name."""
+    """Abort a run. `by` says who requested it: "api", "replaced", "deregister" or a name."""
 
     run_id: str
     reason: str = ""
@@ -34,7 +34,7 @@ class Cancel:
 
 
 async def cancel(core: Core, command: Cancel) -> None:
-    """Handle `Cancel`. A run without a task is aborted when this returns; a running one has its request durable.
+    """Handle `Cancel`. A run without a task is aborted when this returns; for a running one the request is durable.
 
     Raises:
         RunNotFound: no such run.
@@ -57,18 +57,18 @@ async def cancel(core: Core, command: Cancel) -> None:
                 await core.tasks.to_the_end(_ask(core, command, asyncio.current_task()))
                 record = await core.store.load(command.run_id)
                 if record is not None and record.head.status is not RunStatus.RUNNING:
-                    continue  # it came to rest before it could hear of the request
+                    continue  # it was paused or ended before it saw the request
             else:
                 await core.tasks.to_the_end(_abort_unowned(core, command, record))
         except (StaleVersion, LeaseLost, InboxAhead):
-            continue  # it moved between reading and writing: look again
+            continue  # it changed between read and write: look again
         except RunFinished:
             continue
         return
 
 
 def _left_alone(core: Core, record: RunRecord) -> bool:
-    """Whether a running run is this process's own, and no task here drives it or is about to."""
+    """Whether a running run is owned by this process, but no task here drives it or is about to."""
     if record.head.owner != core.worker:
         return False
     run_id = record.identity.run_id
@@ -79,15 +79,15 @@ def _left_alone(core: Core, record: RunRecord) -> bool:
 
 
 async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) -> None:
-    """Make the request durable, then interrupt the run; `caller` is the task that asked for it."""
+    """Make the request durable, then interrupt the run; `caller` is the task that requested it."""
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
     core.runs.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
     live = core.runs.driven(command.run_id)
     if live is None or live.task is None or live.task is caller:
-        return  # a step that aborts its own run learns of it at its end
-    # Where no user code runs, the run looks for requests itself; a commit on its way must not be interrupted.
+        return  # a step that aborts its own run is not interrupted; the run sees the request at the step's end
+    # While no user code runs, the run checks for requests itself; a commit in flight must not be interrupted.
     if core.inside == command.run_id:
         live.run.spared = (*live.run.spared, caller)  # likewise, if it is one of several
     interrupt(live.run, live.task, Interruption.ABORT)
@@ -107,13 +107,13 @@ def _insist_later(core: Core, live: LiveRun, command: Cancel) -> None:
 
 
 async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
-    """Write the end of a run whose task does not react; whatever is in the way, who waits for that is told."""
+    """Write the end of a run whose task does not react; in any case those who wait for it are notified."""
     what = f"leaving run '{command.run_id}' behind"
     over = True
     try:
         while not await patiently(core, lambda: _left_behind(core, live, command), what):
-            pass  # it moved between reading and writing: look again
-        over = not core.runs.mine(live)  # else its row rests, and its task is on its way out by itself
+            pass  # it changed between read and write: look again
+        over = not core.runs.mine(live)  # else the run is paused or has ended, and its task ends by itself
     finally:
         core.tasks.keep(live.task)
         if over and live.left is not None and not live.left.done():
@@ -121,10 +121,10 @@ async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
 
 
 async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
-    """Try to end it; False if it has to be looked at again."""
+    """Try to end it; False if this has to be repeated."""
     record = await core.store.load(command.run_id)
     if not core.runs.mine(live) or record is None or record.head.status is not RunStatus.RUNNING:
-        return True  # it is on its way out after all
+        return True  # its task is ending after all
     if record.head.owner != core.worker:
         core.runs.drop_mine(live)
         return True
@@ -137,7 +137,7 @@ async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
 
 
 async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None:
-    """Write the end of a run that nobody drives, on its version."""
+    """Write the end of a run without an owner task, on its version."""
     identity, head = record.identity, record.head
     move = await ending(core, record, reason=command.reason, by=command.by)
     promoted = await commit_freeing(

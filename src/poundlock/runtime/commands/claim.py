@@ -1,4 +1,4 @@
-"""Taking over runs nobody drives: recovered after a crash, given back, or due."""
+"""Taking over runs without an owner: interrupted by a crash, released, or due."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _BATCH = 100
 @documented
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take over what is ready or due, of the workflows registered here.
+    """Take over the runs that are ready or due, of the workflows registered here.
 
-    `stranded`: also what this process owns but could not go on with.
+    `stranded`: also runs that this process owns but could not continue.
     """
 
     stranded: bool = False
 
 
 async def claim(core: Core, command: Claim) -> int:
-    """Handle `Claim`; returns how many runs were taken over. They are driven, also if the caller goes away."""
+    """Handle `Claim`; returns how many runs were taken over. They are driven even if the caller is cancelled."""
     return await core.tasks.to_the_end(_claim(core, command))
 
 
 async def _claim(core: Core, command: Claim) -> int:
-    # One after another: what is claimed and not yet adopted must not be taken for a run that nothing drives.
+    # One claim at a time: a run that is claimed but not adopted yet must not look like a run that nothing drives.
     async with core.claiming:
         taken = 0
         if command.stranded:
@@ -43,7 +43,7 @@ async def _claim(core: Core, command: Claim) -> int:
             claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
             for claimed in claims:
                 if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
-                    take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow was taken out meanwhile
+                    take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow is deregistered by now
             taken += len(claims)
             if len(claims) < _BATCH:
                 break
@@ -53,9 +53,9 @@ async def _claim(core: Core, command: Claim) -> int:
 async def try_unfit(core: Core, workflow_id: str) -> None:
     """Make the runs of a workflow `ready` that are paused because their state did not fit its model.
 
-    Whoever registers the workflow may have brought a model that it fits; if not, they are paused as before.
+    The newly registered workflow may have a model that the state fits; if not, they are paused again.
     """
     now = core.clock.now()
     for record in await core.store.unfit(workflow_id):
-        with contextlib.suppress(StaleVersion, LeaseLost):  # somebody resumed or aborted it meanwhile
+        with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
             await core.store.commit(Changes(moves=(RunMove.of(record, RunStatus.READY, now=now),), now=now))

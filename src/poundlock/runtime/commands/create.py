@@ -35,9 +35,9 @@ class Create:
 
 
 async def create(core: Core, command: Create) -> str:
-    """Handle `Create`: returns the run's id once it is accepted. It goes on whether anybody waits for it or not.
+    """Handle `Create`: returns the run's id once it is accepted. The run continues even if nothing waits for it.
 
-    A run with an id or key of the caller's is durable by then; another one's creation rides in its first boundary.
+    A run with the caller's id or key is durable by then; otherwise its creation is committed with its first boundary.
 
     Raises:
         NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
@@ -61,7 +61,7 @@ async def create(core: Core, command: Create) -> str:
     else:
         payload, model = command.payload, entry.definition.state
         if model is not None and isinstance(payload, model):
-            payload = as_data(model, payload)  # by the same rule as everything else of that type
+            payload = as_data(model, payload)  # by the same rule as all data of that type
         event, text = invocation(core, (trigger.event if trigger else None) or entry.id, payload, run_id)
     initial = {} if event.payload is None else event.payload
     mapped = None if trigger_id is None else entry.functions.triggers[trigger_id].map
@@ -69,7 +69,7 @@ async def create(core: Core, command: Create) -> str:
         answer = call_now(mapped, event.detached())
         if isinstance(answer.error, Exception) and not isinstance(answer.error, (StopIteration, StopAsyncIteration)):
             raise answer.error
-        if answer.error is not None:  # what would end a process, or means something to a coroutine
+        if answer.error is not None:  # an error that would end the process, or has a meaning to coroutines
             said = describe(answer.error)
             raise InvalidEvent(f"map of trigger '{trigger_id}' raised {said.type}: {said.message}", path="map")
         initial = answer.value
@@ -98,7 +98,7 @@ def _check_names(command: Create) -> None:
 
 
 async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> str:
-    """Create a run that others may know by its id or key: its creation is durable before it starts."""
+    """Create a run that others may find by its id or key: its creation is durable before it starts."""
     changes = creation_of(run)
     if command.idempotency_key is not None:
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
@@ -108,7 +108,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
             f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, WITH_ITS_RUN
         )
         try:
-            # The key speaks first, also where the run's id is taken: checked here, remembered with the creation.
+            # The key is checked first, even if the run's id is taken: checked here, remembered with the creation.
             await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
         except KeysTaken as taken:
             return _first_call(key, taken)
@@ -125,7 +125,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> None:
     run_id = run.identity.run_id
-    if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit will say so
+    if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit refuses it
         core.runs.expect(run_id, asyncio.current_task())
     try:
         await core.store.commit(changes)
@@ -139,10 +139,10 @@ async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes
 
 
 def _first_call(key: Remember, taken: KeysTaken) -> str:
-    """Return the run that the first call with an idempotency key made.
+    """Return the run that the first call with an idempotency key created.
 
     Raises:
-        IdempotencyConflict: it asked for something else.
+        IdempotencyConflict: its request was different.
     """
     [known] = taken.taken.values()
     if known.fingerprint != key.fingerprint:

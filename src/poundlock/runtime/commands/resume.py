@@ -1,4 +1,4 @@
-"""Resuming a paused run by hand. Of any number who try, exactly one wins."""
+"""Resuming a paused run by hand. Of concurrent calls exactly one succeeds."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from poundlock.stores.answers import finished, not_found
 @documented
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Go on with a paused run.
+    """Resume a paused run.
 
     Args:
         patch: merged into its state; None merges nothing.
-        wait: id of the wait that is answered; None means the one it is paused at as this call enters.
+        wait: id of the wait that is answered; None means the one it is paused at when this call begins.
     """
 
     run_id: str
@@ -41,12 +41,12 @@ async def resume(core: Core, command: Resume) -> bool:
     """Handle `Resume`; returns when the answer is durable.
 
     Returns:
-        Whether this process drives the run on. Where its workflow is unknown it is left `ready`.
+        Whether this process continues the run. If its workflow is unknown here, the run is left `ready`.
 
     Raises:
         RunNotFound, RunFinished: there is nothing to resume.
-        NotPaused: the run is not waiting, or somebody else resumed it first.
-        StaleResume: the wait that was meant has been answered; the run waits for something else now.
+        NotPaused: the run is not paused, or another call resumed it first.
+        StaleResume: this wait has been answered; the run is paused at another one now.
         NotStorable, StateInvalid: the patch does not fit; nothing was changed.
     """
     core.check_accepting()
@@ -64,7 +64,7 @@ async def resume(core: Core, command: Resume) -> bool:
                 try:
                     await _leave_ready(core, None if given is None else as_patch(given), checkpoint.record)
                 except (StaleVersion, LeaseLost):
-                    continue  # somebody was quicker here as well
+                    continue  # another call was quicker here too
                 return False
             live = LiveRun(restored_run(core, entry, checkpoint), entry)
         else:
@@ -81,9 +81,9 @@ async def resume(core: Core, command: Resume) -> bool:
         except (StaleVersion, LeaseLost):
             if core.runs.mine(live):
                 core.runs.drop(run_id)
-            continue  # somebody was quicker: see what it waits for now
+            continue  # another call was quicker: see which wait it is paused at now
         except asyncio.CancelledError:
-            raise  # the commit may be on its way: what follows it knows
+            raise  # the commit may be in flight: `_after_all` deals with it
         except BaseException:
             if core.runs.mine(live):
                 core.runs.park(live)
@@ -92,7 +92,7 @@ async def resume(core: Core, command: Resume) -> bool:
 
 
 def _taken(patch: Any) -> Any:
-    """Return a patch that its caller cannot change any more, as far as it is data without a state model's help.
+    """Return a copy of a patch that its caller cannot change, as far as it is data without the state's model.
 
     Raises:
         StateInvalid: it is not a mapping.
@@ -100,11 +100,11 @@ def _taken(patch: Any) -> Any:
     try:
         return None if patch is None else as_patch(patch)
     except NotStorable:
-        return dict(patch)  # fields of a model may know how to write what is in it; else it is refused then
+        return dict(patch)  # fields of a model may know how to encode its values; else it is refused later
 
 
 def _epoch_now(core: Core, command: Resume) -> int | None:
-    """Return the epoch of the wait the run is paused at as this call enters; None where only the store knows.
+    """Return the epoch of the wait the run is paused at when this call begins; None if only the store knows.
 
     Raises:
         NotPaused: the run is being driven and not paused.
@@ -125,7 +125,7 @@ def _parked_row(live: LiveRun) -> WaitRow:
 
 
 async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None:
-    """The winning commit: answer and ownership at once. The run leaves its wait when it is driven, as for an event."""
+    """Commit answer and ownership together. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.identity.run_id
     changes = changes_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None)
@@ -135,7 +135,7 @@ async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None
     try:
         committed = await core.store.commit(changes)
     except asyncio.CancelledError:
-        # Whoever resumed went away; the commit goes on, and what it resumes must have a driver.
+        # The caller was cancelled; the commit continues, and the run it resumes needs a task to drive it.
         core.tasks.follow_up(_after_all(core, live, changes))
         raise
     take_commit(run, changes)
@@ -144,7 +144,7 @@ async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None
 
 
 async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
-    """Go on with what became durable after whoever resumed went away."""
+    """Drive the run if the commit became durable after its caller was cancelled."""
     await written_behind(core)
     run = live.run
     run_id = run.identity.run_id
@@ -183,14 +183,14 @@ def _not_paused(run_id: str, status: RunStatus) -> NotPaused:
 def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
     if (command.wait is not None and command.wait != row.wait_id) or (epoch is not None and epoch != row.epoch):
         raise StaleResume(
-            f"run '{command.run_id}' waits for '{row.wait_id}' now: look at it again before answering",
+            f"run '{command.run_id}' is paused at '{row.wait_id}' now: read it again before you answer",
             run_id=command.run_id,
             wait=row.wait_id,
         )
 
 
 async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord) -> None:
-    """Resume a run whose workflow is unknown here: whoever registers it goes on."""
+    """Resume a run whose workflow is unknown here: it continues in a process that registers it."""
     now = core.clock.now()
     move = RunMove.of(record, RunStatus.READY, now=now)
     answer = Post(record.identity.run_id, "resume", {"patch": patch}, now)

@@ -1,4 +1,4 @@
-"""Telling a run something: a patch that its state takes in at the next boundary."""
+"""Signals: a patch that is merged into a run's state at its next boundary."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def signal(core: Core, command: Signal) -> None:
     """Handle `Signal`; durable when this returns.
 
     Raises:
-        RunNotFound, RunFinished: there is nobody to tell.
-        NotStorable: the patch is no data.
+        RunNotFound, RunFinished: there is no run that could take it.
+        NotStorable: the patch is not data.
         StateInvalid: it is not a mapping, or has a key that the state's model lacks.
     """
     model, state = await _typed_state(core, command.run_id)
@@ -37,7 +37,7 @@ async def signal(core: Core, command: Signal) -> None:
 
 
 async def _typed_state(core: Core, run_id: str) -> tuple[Any, Mapping[str, Any]]:
-    """Return the model of a run's state, and the state; no model where the workflow is unknown: then the run judges."""
+    """Return the model of a run's state, and the state; no model if the workflow is unknown: then the run checks."""
     live = core.runs.live(run_id)
     if live is not None:
         return live.run.plan.state_model, live.run.state
@@ -60,7 +60,7 @@ async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
 
 
 def as_patch(patch: Any, model: Any = None, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return a patch that people wrote as it is stored, detached.
+    """Return a patch from `signal` or `resume` as it is stored, detached.
 
     Args:
         patch: what was given.
@@ -69,7 +69,7 @@ def as_patch(patch: Any, model: Any = None, state: Mapping[str, Any] | None = No
 
     Raises:
         StateInvalid: it is not a mapping, or has a key that the model lacks.
-        NotStorable: a value in it is no data; `path` names it.
+        NotStorable: a value in it is not data; `path` names it.
     """
     if not isinstance(patch, Mapping):
         raise StateInvalid(f"a patch is a mapping, not a {type(patch).__qualname__}", path="patch")
