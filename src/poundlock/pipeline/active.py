@@ -1,4 +1,4 @@
-"""A run in memory: what its owner knows beyond the row. Data only; `writing` turns it into changes and back.
+"""A run in memory: what its owner knows beyond the stored row. Data only; `writing` turns it into changes and back.
 
 House rules: only the task that drives the run writes here, except `inbox`, which deliveries of this process append to.
 `state` is never mutated, only replaced, so views and snapshots taken earlier stay valid.
@@ -29,11 +29,11 @@ if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
     from poundlock.state import StateStore
 
-_RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
+_RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 SMALLEST_SNAPSHOT: Final = 4096
-"""Characters of log below which no snapshot of the state is worth its space."""
+"""Minimum characters of log for a snapshot of the state; below that it is not worth its space."""
 JUMPED: Final = ""
-"""Instead of a walk: the run did not go straight on, so its visits have to be written one by one."""
+"""In place of a walk: the run did not go straight through its stages, so its visits are written one by one."""
 
 
 _left_behind: set[asyncio.Task[Any]] = set()
@@ -48,10 +48,10 @@ class Supervision(NamedTuple):
     """What the runs of one runtime share.
 
     Attributes:
-        watch: tells whether the event loop is ending.
+        watch: reports whether the event loop is ending.
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
-        answers: what patch functions gave for events that were judged.
+        answers: results of patch functions for events that were judged.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -64,7 +64,7 @@ _ALONE = Supervision()
 
 
 class Position(NamedTuple):
-    """Where a run stands and what changes with a boundary; kept whole so that a refused boundary can be undone."""
+    """Position of a run and all that changes with a boundary; one value, so that a refused boundary can be undone."""
 
     state: dict[str, Any]
     stage: str | None
@@ -82,16 +82,16 @@ class Position(NamedTuple):
 
 
 class StageVisit(Protocol):
-    """A visit of a stage that has services of its own."""
+    """A visit of a stage that has its own services."""
 
     def services(self, of_run: ArtifactContainer) -> ArtifactContainer:
-        """Return the container of this visit; what it lacks is asked of the run's."""
+        """Return the container of this visit; it falls back to the run's."""
 
 
 class ActiveRun:
-    """One run being driven by this process: the `RunView` of its steps, and what only its owner knows.
+    """One run that this process drives: the `RunView` of its steps, and what only its owner knows.
 
-    `parked` on a position is expressed by its waits: a row with `parked` set is the wait the run stands at.
+    `parked` on a position is expressed by its waits: a row with `parked` set is the wait the run is paused at.
     """
 
     __slots__ = (
@@ -173,9 +173,9 @@ class ActiveRun:
         self.supervision = supervision
         self.container: ArtifactContainer | None = None
         self.exported: str | None = None
-        """Services that outlived the last pause, as text; put back into the next container where they still fit."""
+        """Services exported at the last pause, as text; restored into the next container if they still fit."""
         self.state_store: StateStore | None = None
-        """What the run's services select from; made when the first of them does."""
+        """The state store of the run's services; created at its first use."""
         self.journal = Journal(full=timeline)
         # the head, as of the last commit
         self.written = False
@@ -186,33 +186,33 @@ class ActiveRun:
         self.slot = identity.load_key is not None
         self.log_seq = 0
         self.entered_at = 0
-        """Entries of the timeline before the stage it is in: the same however often that stage is begun."""
+        """Entries of the timeline before the current stage: the same for every start of that stage."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.stored_stage: str | None = None
         self.stored_outcome: str | None = None
-        """As the last commit left them: what others may see of a run that was written."""
+        """As of the last commit: what others may see of a stored run."""
         self.updated_at = identity.created_at
         self.wake_at: float | None = None
         self.log_size = 0
         self.snapshot_size = SMALLEST_SNAPSHOT
         """Characters of log after the last snapshot, and those after which the next one is due."""
-        # where it stands
+        # position
         self.stage: str | None = plan.stages[0].id
         self.waits: tuple[WaitRow, ...] = ()
         self.registered: Mapping[str, Wait] | None = None
         """Waits that steps announced since the last boundary; replaced, never changed. Once armed they are rows."""
         self.armed: dict[str, tuple[tuple[Any, ...], WaitRow | None]] | None = None
-        """Declared waits as they were armed last, with the values they were resolved from."""
+        """Declared waits as last armed, with the state values they use."""
         self.rearmed: tuple[WaitRow, ...] | None = None
-        """The waits as they were last armed, to tell whether anybody changed them since."""
+        """The waits as last armed, to detect changes since then."""
         self.buffer: tuple[Message, ...] = ()
         self.consumed: list[int] = []
         self.resume: Resume | None = None
         self.visits: dict[str, int] = {}
-        """How often each stage was entered since the last pause or delay; replaced when that begins anew."""
+        """How often each stage was entered since the last pause or delay; replaced when the count restarts."""
         self.walk: str | None = None
-        """What the head says of the visits while the run goes straight on; JUMPED if the counts have to be written."""
-        # what others say
+        """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
+        # messages
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
         self.inbox_seen = 0
@@ -221,16 +221,16 @@ class ActiveRun:
         self.interruption: Interruption | None = None
         """Why the runtime wants this run to stop, see `interrupting`."""
         self.spared: tuple[asyncio.Task[Any] | None, ...] = ()
-        """Tasks of its own that asked for its abort: a step among them is not cancelled with the others."""
+        """Tasks of the run that requested its abort: a step among them is not cancelled with the others."""
         self.interruptible = False
-        """Whether its task may be cancelled now: user code runs, and no commit is on its way."""
+        """Whether its task may be cancelled now: user code runs, and no commit is in flight."""
         self.recovered = False
         self.visit: StageVisit | None = None
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
-        """What it failed with, until its services are closed: they see it."""
+        """Its error, until its services are closed: they see it."""
         self.returning = False
-        """Whether it comes back from a pause, a delay or another owner: its state has to be looked at again."""
+        """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
 
     # ----------------------------------------------------------------------------------------------- what is seen
     def view(self, state: dict[str, Any] | None = None) -> Any:
@@ -252,16 +252,16 @@ class ActiveRun:
 
     @property
     def parked(self) -> WaitRow | None:
-        """The wait the run stands at, if it does."""
+        """The wait the run is paused at, if any."""
         for row in self.waits:
             if row.parked:
                 return row
         return None
 
     def services(self) -> ArtifactContainer:
-        """Return the container that user code asks: that of the stage it is in, if there are such services, or its own.
+        """Return the container for user code: that of the current stage, if it has services, else the run's own.
 
-        Both are made at the first use, so a run without services never has one.
+        Both are created at the first use, so a run without services never has one.
         """
         if self.container is None:
             assert self.make_container is not None  # noqa: S101 - every run of a runtime has a workflow
@@ -270,7 +270,7 @@ class ActiveRun:
 
     # ------------------------------------------------------------------------------------------------- positions
     def position(self) -> Position:
-        """Return where the run stands, for `restore`."""
+        """Return the run's position, for `restore`."""
         return new_tuple(
             Position,
             (
@@ -291,7 +291,7 @@ class ActiveRun:
         )
 
     def restore(self, position: Position, messages: Sequence[Message]) -> None:
-        """Undo what a refused boundary proposed, and take note of the messages it did not know."""
+        """Undo what a refused boundary proposed, and take over the messages it did not know."""
         self.state = position.state
         self.stage = position.stage
         self.waits = position.waits
@@ -301,13 +301,13 @@ class ActiveRun:
         self.abort = position.abort
         self.backlog = (*position.backlog, *messages)
         self.inbox_seen = max((position.inbox_seen, *(message.seq for message in messages)))
-        self.consumed[:] = position.consumed  # what earlier stages used up may ride in the same commit
+        self.consumed[:] = position.consumed  # messages used up by earlier stages may be in the same commit
         self.registered = position.registered
         self.visits = position.visits
         self.walk = position.walk
         self.journal.rewind(position.mark)
 
     def count_anew(self) -> None:
-        """Begin to count visits with the stage the run goes on at: it paused or was delayed before it."""
+        """Restart the count of visits with the next stage: the run paused or was delayed before it."""
         self.visits = {}
         self.walk = dump(self.stage)

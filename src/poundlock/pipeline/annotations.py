@@ -1,4 +1,4 @@
-"""What annotations of users' functions mean: a service, one of our own types, a model, or what cannot be read."""
+"""The meaning of annotations in users' functions: a service, one of our types, a model, or unreadable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from poundlock.callables import Unresolved, bare, is_unresolved, layers_of
 
 
 def used_service(hint: Any) -> str | Unresolved | None:
-    """Return the id in `Annotated[T, Use(id)]`, also where only its text shows it; an Unresolved if it shows none."""
+    """Return the id in `Annotated[T, Use(id)]`, also if only its text is known; an Unresolved if there is none."""
     if is_unresolved(hint):
         return hint() if hint.service is None and "Use(" in hint.text else hint.service  # type: ignore[no-any-return]  # a str or None
     for layer in layers_of(hint):
@@ -38,7 +38,7 @@ def is_model(hint: Any) -> bool:
 
 
 def is_about(hint: Any, kind: type) -> bool:
-    """Whether an annotation is about this class of ours, also where it is imported for type checkers only."""
+    """Whether an annotation names this class of ours, also if it is imported for type checkers only."""
     hint = bare(hint)
     if is_unresolved(hint):
         return bool(hint.text.rpartition(".")[2] == kind.__name__)
@@ -46,7 +46,7 @@ def is_about(hint: Any, kind: type) -> bool:
 
 
 def cannot_be_read(hint: Any) -> str:
-    """Say that an annotation cannot be read, and what to import; empty for one that can."""
+    """Return that an annotation cannot be read, and what to import; empty if it can be read."""
     if not is_unresolved(hint):
         return ""
     names = ", ".join(hint.missing) or "what it names"

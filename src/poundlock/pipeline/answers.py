@@ -1,7 +1,7 @@
-"""What an event comes to that answers a wait: the patch of the run's state, or why it cannot be applied.
+"""The effect of an event that answers a wait: the patch of the run's state, or why it cannot be applied.
 
-Asked twice: when the event is admitted, of a run that is paused, and when the run uses it. So a malformed event is
-refused where it came from, and one that was buffered before the run got there cannot end the run either.
+Computed twice: when the event is admitted, for a paused run, and when the run uses it. So a malformed event is
+refused at `emit`, and one that was buffered before the run got there cannot end the run either.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from poundlock.pipeline.states import Written, brought, settle, shown, written
 
 
 class Answers:
-    """What patch functions gave for events that were judged and not used yet, so that they are called once.
+    """Results of patch functions for events that were judged and not used yet, so that each is called once.
 
-    Bounded: beyond it the oldest are forgotten, and such a function is called again.
+    Bounded: beyond the limit the oldest are dropped, and those functions are called again.
     """
 
     LIMIT: Final = 4096
@@ -34,18 +34,18 @@ class Answers:
     def keep(
         self, run_id: str, row: WaitRow, event: Event, state: dict[str, Any], given: Mapping[str, Any] | None
     ) -> None:
-        """Keep what a function gave for an event and a state; detached data, or None for nothing to merge."""
+        """Keep a function's result for an event and a state; detached data, or None for nothing to merge."""
         self._given[_named(run_id, row, event)] = (state, given)
         if len(self._given) > self.LIMIT:
             del self._given[next(iter(self._given))]
 
     def get(self, run_id: str, row: WaitRow, event: Event, state: dict[str, Any]) -> Any:
-        """Return what was kept for the event and this state, or MISSING."""
+        """Return the result kept for the event and this state, or MISSING."""
         kept = self._given.get(_named(run_id, row, event)) if self._given else None
         if kept is None:
             return MISSING
         before, given = kept
-        # Guarded, because comparing a signalling NaN raises.
+        # Guarded, because a comparison with a signalling NaN raises.
         return given if before is state or call_now(lambda: before == state).value is True else MISSING
 
     def forget(self, run_id: str, row: WaitRow, event: Event) -> None:
@@ -58,7 +58,7 @@ def _named(run_id: str, row: WaitRow, event: Event) -> tuple[str, ...]:
 
 
 def can_be_refused(row: WaitRow, model: Any) -> bool:
-    """Whether there may be events that match a wait and cannot be applied: without code and model all can."""
+    """Whether events may match a wait and not be applicable: without a patch function and model all are."""
     return model is not None or row.patch == "call"
 
 
@@ -71,19 +71,19 @@ def patch_of_event(
     clock: Clock,
     known: Any = MISSING,
 ) -> Answer:
-    """Return the patch (`Written`) that an event is for a run at a wait; None if it changes nothing.
+    """Return the patch (`Written`) of an event for a run at a wait; None if it changes nothing.
 
     Args:
         row: the wait the run is paused at.
         declared: the wait as the workflow declares it, if it does.
-        event: what matches.
+        event: the event that matches.
         model: of the state, or None.
         state: which the patch is going to be merged into.
-        clock: tells whether the patch function held up the event loop.
-        known: what the patch function gave before, if it was asked already.
+        clock: measures whether the patch function blocked the event loop.
+        known: the patch function's earlier result, if it was called already.
 
     Returns:
-        The patch; or the error: what the patch function raised, or why the state would not fit its model.
+        The patch; or the error of the patch function, or why the state would not fit its model.
     """
     return call_now(_patch_of, row, declared, event, model, state, clock, known)
 
@@ -99,7 +99,7 @@ def _patch_of(
 ) -> Written | None:
     if row.patch is None:
         if not isinstance(event.payload, Mapping):
-            return None  # there is nothing to fold in; routers see it as resume.event
+            return None  # there is nothing to merge; routers see it as resume.event
         patch = brought(model, event.payload, state)
     else:
         given: Any = row.patch
@@ -122,7 +122,7 @@ def _called(
 ) -> Any:
     if declared is None or declared.patch is None:
         raise StepFailed(
-            f"the patch function of wait '{row.wait_id}' is gone from the workflow: restore it", path=row.wait_id
+            f"the patch function of wait '{row.wait_id}' is no longer in the workflow: restore it", path=row.wait_id
         )
     since = clock.monotonic()
     try:
@@ -132,7 +132,7 @@ def _called(
 
 
 def own_event(event: Event) -> Event:
-    """Return an event for user code, with a payload of its own: the store's is shared by all runs it is for."""
+    """Return an event for user code, with a copy of the payload: the store's is shared by all its runs."""
     own = event.detached()
     if event.time is not None:
         return own

@@ -1,4 +1,4 @@
-"""Parts of a workflow's definition as a whole: what identifies its structure, and functions that nothing would call."""
+"""Checks of a whole definition: what identifies its structure, and functions that would never be called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from poundlock.model.definitions import Instruction, Pipeline, Stage, Step
 
 
 def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
-    """Yield the functions under `on` that are no step, while others are: they would never be called."""
+    """Yield functions under `on` that are not steps, while others are: they would never be called."""
     stages = [stage for pipeline in pipelines for stage in pipeline.stages if isinstance(stage, Stage)]
     actions = [step.action for stage in stages for step in stage.steps if isinstance(step, Step)]
 
@@ -32,13 +32,13 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
                 f"triggers.{trigger_id}",
                 (
                     f"'{name}' is written under `on`, but it is not a step, so it would never be called: "
-                    f"put `step` below `on` as well, or write `workflow.on(...)` on a line of its own"
+                    f"put `step` below `on` as well, or write `workflow.on(...)` on a separate line"
                 ),
             )
 
 
 def structure_hash(pipelines: Iterable[Pipeline]) -> str:
-    """Identify the structure a run can stand in: pipelines, stages, steps and where instructions lead. No code."""
+    """Identify the structure that runs refer to: pipelines, stages, steps, targets of instructions. No code."""
     structure = [
         [pipeline.id, [[stage.id, [step.id for step in stage.steps], _lead(stage.router)] for stage in pipeline.stages]]
         for pipeline in pipelines

@@ -1,4 +1,4 @@
-"""At a wait: a run goes on because of an answer, an event or the time, or is paused there."""
+"""At a wait: a run continues because of an answer, an event or a time-out, or is paused there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("poundlock.pipeline")
 
 
 async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
-    """Decide for a run that stands at a wait: go on by hand, with what was buffered or because time is up, or stand.
+    """Decide for a run at a wait: resume by hand, by a buffered event or by time-out, or pause.
 
     Raises:
         Interrupted: the run was interrupted while a patch function ran.
@@ -51,7 +51,7 @@ async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
             refused = True
         if row.expires_at is not None and run.clock.now() >= row.expires_at:
             return _expired(run, row)
-        if refused and not came_back:  # it has not been paused yet: what matched was there before
+        if refused and not came_back:  # it has not been paused yet: the event was there before
             note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
         return Paused(row)
     except Interrupted:
@@ -66,11 +66,11 @@ async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
 _STATE_WAIT: Final = "__state__"
 _DELAY_WAIT: Final = "__delay__"
 _GOES_ON: Final[Mapping[str, Resume | None]] = {_STATE_WAIT: None, _DELAY_WAIT: Resume("delay")}
-"""Waits of runs that were not paused when their state turned out not to fit, and the reason they go on for then."""
+"""Waits of runs that were not paused when their state did not fit, with the reason for their later resume."""
 
 
 def misfit(run: ActiveRun) -> RunError | None:
-    """Return why the state of a run that comes back does not fit its model; None if it does, and it may go on."""
+    """Return why the state of a restored run does not fit its model; None if it fits, and the run may continue."""
     try:
         run.state = settled(run, run.state, run.plan.path_json)
     except (StateInvalid, NotStorable) as error:
@@ -80,7 +80,7 @@ def misfit(run: ActiveRun) -> RunError | None:
 
 
 def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
-    """Leave a run paused at this wait until its state fits: a new deployment may have changed the model."""
+    """Keep a run paused at this wait until its state fits: a new deployment may have changed the model."""
     payload = dump({"message": error.message, "code": error.code})
     run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
     log.error("run '%s' stays paused until its state fits its model: %s", run.identity.run_id, error.message)
@@ -88,7 +88,7 @@ def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
 
 
 def wait_for_state(run: ActiveRun) -> WaitRow:
-    """Let a run that is at no wait be paused at one of its own, from which it goes on where it is."""
+    """Pause a run that is not at a wait: at a wait made for this, behind which it continues at the same stage."""
     row = WaitRow(
         wait_id=_DELAY_WAIT if run.resume is not None and run.resume.reason == "delay" else _STATE_WAIT,
         epoch=run.version + 1,
@@ -115,12 +115,12 @@ def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None) -> None:
 
 
 async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> bool:
-    """Use a buffered event up: the run goes on after the wait, or the event is refused and the run stays.
+    """Use a buffered event: the run continues after the wait, or the event is refused and the run stays paused.
 
-    Whoever sent it may be anybody, so what cannot be applied is not the run's failure.
+    Any sender may have sent it, so an event that cannot be applied does not fail the run.
 
     Returns:
-        Whether the run goes on.
+        Whether the run continues.
 
     Raises:
         Interrupted: the run was interrupted meanwhile.
@@ -151,7 +151,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
 
 
 def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
-    """Check before an answer is given that the run can go on with it.
+    """Check an answer before it is committed: the run must be able to continue with it.
 
     Raises:
         StateInvalid: with its patch the state does not fit the model; nothing was changed.
@@ -163,7 +163,7 @@ def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
 
 
 def _answered(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> Written | None:
-    """Return an answer as it is stored; None if it does not fit: one given where the workflow is unknown may not."""
+    """Return an answer as it is stored; None if it does not fit: a process without the workflow cannot check it."""
     try:
         check_answer(run, patch)
         return written(run.plan.state_model, patch or {}, run.state)
@@ -177,7 +177,7 @@ def _go_on(run: ActiveRun, patch: Written | None) -> Outcome | None:
     if patch is not None and patch.patch:
         apply(run, patch, run.plan.path_json)
     rearm(run)
-    if run.stage is not None:  # else there is nothing behind the wait: the runner completes the run
+    if run.stage is not None:  # else no stage follows the wait: the runner completes the run
         run.plan.existing(run.stage)
     return None
 

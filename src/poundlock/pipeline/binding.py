@@ -1,6 +1,6 @@
-"""Every function of a definition, bound: what each is given is worked out once, and all that nothing can give is found.
+"""Binding of all functions of a definition: parameters are resolved once, and those that cannot be filled are reported.
 
-It copes with definitions that have other faults, so that all of them can be told at once.
+It accepts definitions with other faults, so that all faults are reported together.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class TriggerFunctions:
-    """A trigger's functions of the event; None where it has none."""
+    """A trigger's functions of the event; None for those it does not have."""
 
     when: EventFunction | None = None
     key: EventFunction | None = None
@@ -94,11 +94,11 @@ def _pipeline(pipeline: Pipeline, injector: Injector, bound: Bindings) -> None:
 
 
 def _refs(wait: Wait, path: str, injector: Injector) -> None:
-    """Find references to state that the model has no field for: such a wait could never be armed."""
+    """Find references to state fields that the model lacks: such a wait could never be armed."""
     where: object = wait.where
     correlate: object = wait.correlate
     if not isinstance(where, Sequence) or not (correlate is None or isinstance(correlate, Mapping)):
-        return  # told already
+        return  # reported already
     for reference in wait_refs(wait):
         near = injector.unknown_state(reference)
         if near is not None:
@@ -114,11 +114,11 @@ def _patch_keys(wait: Wait, path: str, injector: Injector) -> None:
         except StateInvalid as error:
             injector.fault(path, error.message)
         except NotStorable:
-            pass  # told already
+            pass  # reported already
 
 
 def _without_deletions(patch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a patch without what it removes: that may be the former model's."""
+    """Return a patch without its deletions: those may name fields of a former model."""
     return {
         key: _without_deletions(value) if isinstance(value, Mapping) else value
         for key, value in patch.items()
@@ -127,5 +127,5 @@ def _without_deletions(patch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_kind(parts: Iterable[Any], kind: type[T]) -> Iterator[T]:
-    """Yield the parts that are what they should be; the others are faults that are told already."""
+    """Yield the parts of the right type; the others are faults that are reported already."""
     yield from (part for part in parts if isinstance(part, kind) and isinstance(getattr(part, "id", None), str))

@@ -40,7 +40,7 @@ MAIN = "main"
 class Workflow:
     """A named collection of triggers, pipelines and services.
 
-    Everything may be given at once, or be collected by the decorators `on`, `step`, `route`, `wait` and `service`.
+    All parts may be given here, or be added by the decorators `on`, `step`, `route`, `wait` and `service`.
     Decorated functions are returned unchanged, so they stay plain functions that can be called in a test.
 
     Args:
@@ -48,11 +48,11 @@ class Workflow:
         label: for people.
         triggers: id to Trigger.
         pipelines: id to Pipeline, or just pipelines.
-        services: services this workflow brings.
+        services: services of this workflow.
         env: variables for the `__env__` service, before the runtime's.
         state: pydantic model of the run's state; every change is validated against it.
         mode: execution mode used unless `register` names one; default `Transient()`.
-        requires_env: variables that must be set, or registering fails and names all that are missing.
+        requires_env: variables that must be set; if not, registering fails and names all missing ones.
         visit_limit: how often one run may enter one stage, without a pause or delay in between, before it fails as an
             endless loop.
     """
@@ -85,7 +85,7 @@ class Workflow:
         self._stages: dict[str, dict[str, Any]] = {}
         self._routes: dict[str, Callable[..., Any]] = {}
         self._triggered: list[tuple[str, Callable[..., Any]]] = []
-        """Functions under `on`, by the trigger's id: each has to be a step as well."""
+        """Functions under `on`, by the trigger's id: each has to be a step too."""
         self._built: WorkflowDefinition | None = None
 
     # ---------------------------------------------------------------------------------------------- decorators
@@ -101,7 +101,7 @@ class Workflow:
         dedupe: Duration | None = DEFAULT_DEDUPE,
         priority: int = 0,
     ) -> Callable[[F], F]:
-        """Start a run for each such event. May stand above a step, or alone; the run enters at the first stage.
+        """Start a run for each such event. Use it above a step, or alone; the run begins at the first stage.
 
         Args:
             event: event type or dotted pattern.
@@ -118,7 +118,7 @@ class Workflow:
         name = id or event
         if name in self._triggers:
             raise AlreadyRegistered(
-                f"workflow '{self.id}' has a trigger '{name}' already: give this one an id of its own", path=name
+                f"workflow '{self.id}' has a trigger '{name}' already: give this one another id", path=name
             )
         self._triggers[name] = Trigger(
             event, pipeline=pipeline, when=when, key=key, map=map, dedupe=dedupe, priority=priority
@@ -175,11 +175,11 @@ class Workflow:
         """Add a function as a step.
 
         Args:
-            stage: steps of one stage name run together; default: a stage of its own, named like the step.
-            id: default: the function's name; a callable without one, such as an object, needs it.
+            stage: steps of one stage name run together; default: a new stage, named like the step.
+            id: default: the function's name; required for a callable without a name, such as an object.
             retry, timeout, executor, label: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
-                fails the stage. One step of the stage says it for all; default: "last".
+                fails the stage. One step of the stage sets it for all; default: "last".
 
         Raises:
             InvalidDefinition: the callable has no name, and no id was given; the id or the stage is not text; or a step
@@ -196,7 +196,7 @@ class Workflow:
             if conflict is not None and parts["conflict"] not in (None, conflict):
                 raise InvalidDefinition(
                     f"stage '{stage or name}' has conflict='{parts['conflict']}' already, and step '{name}' says "
-                    f"conflict='{conflict}': say it once",
+                    f"conflict='{conflict}': set it once",
                     path=f"{stage or name}.conflict",
                 )
             parts["conflict"] = conflict or parts["conflict"]
@@ -206,9 +206,9 @@ class Workflow:
         return collect if action is None else collect(action)
 
     def route(self, *, after: str) -> Callable[[F], F]:
-        """Let a function decide what comes after the stage `after`; it returns an instruction or a stage id.
+        """Add a function as the router of stage `after`; it returns an instruction or a stage id.
 
-        The stage may be written before the router or after it.
+        The stage may be defined before the router or after it.
 
         Raises:
             InvalidDefinition: that stage has a router already, or `after` is not text.
@@ -236,16 +236,16 @@ class Workflow:
         patch: Patch | None = None,
         resume_at: str | None = None,
     ) -> None:
-        """Add a stage that pauses until one of the events `on` comes; it stands where it is written.
+        """Add a stage that pauses until one of the events `on` comes; its place is in the order of definition.
 
         Args:
             name: id of the stage and of the wait.
             on: event type or pattern, or several.
             where, correlate, timeout, on_timeout, patch: see `Wait`.
-            resume_at: stage to go on with; default: the next one.
+            resume_at: stage to continue with; default: the next one.
 
         Raises:
-            InvalidDefinition: a stage or router of this name is there already, or the name is not text.
+            InvalidDefinition: a stage or router of this name exists already, or the name is not text.
         """
         self._collecting()
         _text("name", name)
@@ -259,7 +259,7 @@ class Workflow:
             id=name,
         )
         if name in self._stages:
-            raise InvalidDefinition(f"there is a stage '{name}' already: a wait is a stage of its own", path=name)
+            raise InvalidDefinition(f"there is a stage '{name}' already: a wait needs its own stage", path=name)
         if name in self._routes:
             raise InvalidDefinition(f"stage '{name}' has a router already, so it cannot be a wait", path=name)
         self._stage(name)["router"] = Pause(wait, resume_at)
@@ -288,7 +288,7 @@ class Workflow:
 
         Args:
             scope: "workflow", "run", "stage" or "transient".
-            id: default: the factory's name; a callable without one, such as an object, needs it.
+            id: default: the factory's name; required for a callable without a name, such as an object.
             type: what it provides; default: the factory's return annotation.
             options: see `Service`.
 
@@ -308,7 +308,7 @@ class Workflow:
     # ---------------------------------------------------------------------------------------------- definition
     @property
     def definition(self) -> WorkflowDefinition:
-        """The frozen, validated definition. From its first use on nothing can be added.
+        """The frozen, validated definition. After its first use nothing can be added.
 
         Raises:
             DuplicateKey: a service has a reserved id.
@@ -321,7 +321,7 @@ class Workflow:
         return self._built
 
     def draft(self) -> tuple[WorkflowDefinition, list[Fault]]:
-        """Return the definition as it is now, and what is wrong with it; what functions ask for is not looked at.
+        """Return the definition as it is now, and its faults; parameters of functions are not checked.
 
         Raises:
             DuplicateKey: a service has a reserved id.
@@ -362,7 +362,7 @@ class Workflow:
         return (definition if faults else replace(definition, hash=structure_hash(pipelines))), faults
 
     def built(self, definition: WorkflowDefinition) -> None:
-        """Take note that this draft is registered: from now on nothing can be added."""
+        """Close this draft, because it is registered: nothing can be added any more."""
         self._built = definition
 
     def _stage(self, name: str) -> dict[str, Any]:
@@ -380,7 +380,7 @@ class Workflow:
 
 
 def _text(name: str, given: object, advice: str = "give an id") -> None:
-    """Refuse what is not text where an id is to be given; of a function its name may be meant."""
+    """Refuse an id that is not text; for a function, suggest its name."""
     if given is not None and not isinstance(given, str):
         called = called_name(given)
         meant = f", such as '{called}'" if called and advice == "give an id" else ""
@@ -398,7 +398,7 @@ def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
 
 
 def _named(function: Any, what: str) -> str:
-    """Return the id of a step or service that was given none."""
+    """Return the id of a step or service without an explicit one."""
     if not callable(function):
         raise InvalidDefinition(
             f"{repr_of(function, 60)} is not a function: write @workflow.{what} above one, and the rest by "

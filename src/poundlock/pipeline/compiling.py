@@ -1,4 +1,4 @@
-"""From a definition to its plans: what reflection and look-ups there are happens here, when a workflow registers."""
+"""From a definition to its plans: all reflection and look-ups are done here, when a workflow is registered."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _compile_stage(
         _compile_step(path, stage.id, step, bound.steps[pipeline_id, stage.id, step.id]) for step in stage.steps
     )
     timeout = optional_seconds(stage.timeout)
-    # The short way knows nothing of services that live as long as a stage.
+    # The short way does not support services that live as long as a stage.
     staged = any(service.scope == "stage" for service in definition.services)
     alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not staged else None
     return StagePlan(
@@ -92,5 +92,5 @@ def _declared(pipeline: Pipeline, bound: Bindings) -> Iterator[DeclaredWait]:
 
 
 def _silent(stage: Stage) -> bool:
-    """Whether nothing of the user's runs in a stage."""
+    """Whether a stage runs no user code."""
     return not stage.steps and not callable(stage.router)

@@ -1,7 +1,7 @@
-"""Concluding a stage: messages first, then the stage's patch, then its router, and the run stands somewhere new.
+"""Concluding a stage: messages first, then the stage's patch, then its router, which gives the run's new position.
 
-Everything proposed here is undone (`ActiveRun.restore`) and concluded again if the commit finds that messages came
-meanwhile; so nothing in here may have an effect outside the run.
+All changes made here are undone (`ActiveRun.restore`) and concluded again if the commit finds that messages came
+meanwhile; so nothing here may have an effect outside the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from poundlock.pipeline.waits import first_match, note, park, rearm, stand_at
 
 @dataclass(slots=True)
 class Driven:
-    """An outcome, and what is needed to conclude again if its commit finds messages the run has not seen."""
+    """An outcome, and what is needed to conclude again if its commit finds new messages."""
 
     outcome: Outcome
     before: Position
@@ -36,10 +36,10 @@ class Driven:
 
 
 async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyncio.Task[Any]) -> Outcome | None:
-    """Conclude a performed stage; `before` is where the run stands. None: it stands at its next stage and goes on.
+    """Conclude a performed stage; `before` is the run's position. None: the run continues with its next stage.
 
     Raises:
-        Interrupted: the run was interrupted; it stands where it stood, with the messages taken in.
+        Interrupted: the run was interrupted; its position is unchanged, and the messages are taken in.
     """
     stage = done.stage
     absorbed: Position | None = None
@@ -77,14 +77,14 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             run.restore(absorbed, ())
         raise
     finally:
-        del raised  # else the error refers to itself, by its traceback
+        del raised  # else the error refers to itself through its traceback
 
 
 def interrupted(run: ActiveRun, interruption: Interrupted) -> Driven:
     """Return the outcome of a run that was interrupted to be aborted.
 
     Raises:
-        Interrupted: for another reason, which is no outcome.
+        Interrupted: for another reason, which is not an outcome.
     """
     if interruption.interruption is not Interruption.ABORT:
         raise interruption
@@ -95,11 +95,11 @@ def interrupted(run: ActiveRun, interruption: Interrupted) -> Driven:
 
 
 def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) -> Outcome | None:
-    """Stand where an instruction says. None: at another stage, going on."""
+    """Apply an instruction to the position. None: the run continues at another stage."""
     run.resume = None
     if instruction is None or type(instruction) is Advance:
         run.stage = stage.following
-        # At the end it only matters whether what was announced could be armed.
+        # At the end it only matters whether the registered waits could be armed.
         if run.stage is not None or run.registered:
             rearm(run)
         return None if run.stage is not None else complete(run, None)
@@ -129,7 +129,7 @@ def _apply_steps(run: ActiveRun, done: StageDone) -> None:
         if step.patch is not None and step.text is not None:
             state = merge(state, step.patch)
             run.journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
-    # Only what all of them come to has to be valid: a rule over two fields may need two steps to be met.
+    # Only the merged state has to be valid: a rule over two fields may need the patches of two steps.
     if state is not run.state:
         run.state = state if run.plan.state_model is None else settled(run, state, done.stage.path_json)
 
@@ -179,7 +179,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     run.stage = stage.following
     rearm(run)
     if run.stage is None:
-        return complete(run, None)  # nothing comes after the delay, so there is nothing to wait for
+        return complete(run, None)  # no stage follows the delay, so there is nothing to wait for
     run.count_anew()
     run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
     return Delayed(until)
@@ -193,6 +193,6 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
     note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)})
     stand_at(run, row)
     if first_match(run, row) is not None:
-        return None  # committed as standing here, so that after a crash it goes on for the same reason
+        return None  # committed at this wait, so that after a crash it continues for the same reason
     note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
     return Paused(row)

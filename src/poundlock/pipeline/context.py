@@ -1,4 +1,4 @@
-"""StepContext: what a step may know and do."""
+"""StepContext: what a step can read and do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class StepContext:
     """One attempt of one step of one run.
 
     Attributes:
-        run_id, workflow_id, pipeline_id, stage_id, step_id: where this is.
+        run_id, workflow_id, pipeline_id, stage_id, step_id: where the step is.
         attempt: which attempt of the step this is, from 1.
-        resume: why the run went on, if it was paused right before this stage; else None.
+        resume: why the run was resumed, if it was paused right before this stage; else None.
     """
 
     __slots__ = ("_cancelled", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
@@ -62,7 +62,7 @@ class StepContext:
         return self._run.view(self._state)
 
     def latest(self) -> Any:
-        """Return the state with signals merged in that came since the stage began."""
+        """Return the state, merged with the signals that came since the stage began."""
         return self._run.latest()
 
     @property
@@ -76,18 +76,18 @@ class StepContext:
 
     @property
     def cancelled(self) -> bool:
-        """True once nobody wants this step's result any more; a long step in a thread should look now and then.
+        """True once this step's result is not needed any more; a long step in a thread should check it regularly.
 
-        True also once the step has returned, for what it has started.
+        True also once the step has returned, for threads and tasks it has started.
         """
         run = self._run
         return self._cancelled or run.abort is not None or run.interruption is not None
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this step at this point of the run, also after a crash; for calls outside.
+        """The same for every attempt of this step at this point of the run, also after a crash; for external calls.
 
-        A loop that comes back to the stage gets another key: the log has grown meanwhile.
+        The next visit of the stage in a loop gets another key: the log has grown meanwhile.
         """
         return f"{self.run_id}/{self.stage_id}/{self.step_id}/{self._log_position}"
 
@@ -98,7 +98,7 @@ class StepContext:
 
         Raises:
             ArtifactNotFound: no such service; the message names near matches.
-            ContainerDisposed: the step has returned, or nobody waits for it any more: its services may be closed.
+            ContainerDisposed: the step has returned, or was abandoned: its services may be closed.
         """
         if self._cancelled:
             raise ContainerDisposed(
@@ -127,12 +127,12 @@ class StepContext:
         self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value})))
 
     def abandon(self) -> None:
-        """Say that nobody waits for this attempt any more: what was noted so far counts, what comes later does not."""
+        """Abandon this attempt: notes made so far count, later ones do not."""
         self.flush()
         self._cancelled = True
 
     def flush(self) -> None:
-        """Move what was logged and annotated into the journal."""
+        """Move log records and notes into the journal."""
         if self._notes:
             notes, self._notes = self._notes, []
             if self._cancelled:
@@ -142,7 +142,7 @@ class StepContext:
 
 
 class _TimelineHandler(logging.Handler):
-    """Copies records into the context's notes; bounded, and never in the step's way."""
+    """Copies records into the context's notes; bounded, and never raises into the step."""
 
     LIMIT = 1000
 
@@ -157,7 +157,7 @@ class _TimelineHandler(logging.Handler):
             return
         try:
             payload = dump({"level": record.levelname, "message": clean(record.getMessage())})
-        except BaseException as error:  # what is logged may raise anything when it is shown
+        except BaseException as error:  # a logged value may raise anything when it is formatted
             if for_the_process(error):
                 raise
             said = describe(error)

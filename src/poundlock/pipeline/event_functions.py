@@ -1,8 +1,8 @@
-"""Functions of an event: `when`, `map`, `key` and `patch`. What they are given is worked out when they are registered.
+"""Functions of an event: `when`, `map`, `key` and `patch`. Their parameters are resolved at registration.
 
 A parameter named `event`, or annotated `Event`, gets the event; one named `payload`, or annotated with a model, its
-payload; `patch` also knows `state`. Any other name is a fault: a parameter that meant something else would get the
-event all the same, and an event is always true.
+payload; `patch` also knows `state`. Any other name is a fault: otherwise a parameter with another meaning would get the
+event, and an event is always true.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from poundlock.pipeline.fields import Validator, validator_of
 from poundlock.pipeline.injection import Injector, takes_everything
 
 EventFunction = Callable[[Event], Any]
-"""Called with an event that is its own: whatever it does to it, nobody else sees."""
+"""Called with its own copy of the event: its changes are not seen elsewhere."""
 _Source = Callable[[Event, Callable[[], Any]], Any]
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN: Final = (bool, str, int, dict, type(None))
@@ -41,11 +41,11 @@ class PatchFunction(Protocol):
     """The same, also called with how to get the run's state."""
 
     def __call__(self, event: Event, state: Callable[[], Any] = _no_state) -> Any:
-        """Return what the user's function says."""
+        """Return the result of the user's function."""
 
 
 def compile_event_function(function: Any, path: str, injector: Injector) -> EventFunction:
-    """Return `when`, `map` or `key` as a function of the event alone; what nothing can give is noted as a fault."""
+    """Return `when`, `map` or `key` as a function of the event alone; parameters that cannot be filled are faults."""
     return _compile(function, path, injector, {})
 
 
@@ -84,7 +84,7 @@ def _compile(function: Any, path: str, injector: Injector, offered: dict[str, _S
 def _source(
     parameter: inspect.Parameter, hint: Any, path: str, injector: Injector, offered: dict[str, _Source]
 ) -> _Source | None:
-    name = parameter.name.removeprefix("_")  # as linters want one called that is not used
+    name = parameter.name.removeprefix("_")  # linters want this prefix for unused parameters
     about = bare(hint)
     injector.misplaced(parameter, path)
     if used_service(hint) is not None:
@@ -144,7 +144,7 @@ def _caller(
 
 
 def _settled(answer: Any, name: str) -> Any:
-    """Refuse what is not an answer yet: a coroutine or generator is true, and would let everything through."""
+    """Refuse a coroutine or generator: it is always true, and would match every event."""
     if not (inspect.isawaitable(answer) or inspect.isgenerator(answer) or inspect.isasyncgen(answer)):
         return answer
     if inspect.iscoroutine(answer):

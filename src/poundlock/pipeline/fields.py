@@ -22,20 +22,20 @@ Validator = Callable[[Any, str], Any]
 
 _EXACT: Final = (str, int, float, bool)
 _SAFE: Final = (*_EXACT, dict, list, tuple, set, bytes)
-"""Types whose validators can always be made, so that making them can wait until one is needed."""
+"""Types whose validators can always be built, so that they are built at first use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A state field that a parameter asks for.
+    """A state field that a parameter requests.
 
     Attributes:
         field: its name in the state.
         parameter: the parameter's name, for errors.
-        check: its validator; None where there is nothing to check.
-        exact: the annotation, if it is a plain type whose values need no look.
+        check: its validator; None if there is nothing to check.
+        exact: the annotation, if it is a plain type whose values need no check.
         default: the parameter's default, or `inspect.Parameter.empty`.
-        because: why the annotation says nothing, for the error; empty if it does.
+        because: why the annotation could not be used, for the error; empty if it could.
     """
 
     field: str
@@ -46,7 +46,7 @@ class Field:
     because: str
 
     def getter(self, *, typed: bool) -> Getter:
-        """Return how to get it, from an instance of the state model if the workflow has one (`typed`)."""
+        """Return its getter, which reads an instance of the state model if the workflow has one (`typed`)."""
         field, check, path, exact = self.field, self.check, self.parameter, self.exact
         if typed and check is None:
             return lambda run, _: getattr(run.view(), field)
@@ -62,14 +62,14 @@ class Field:
 
         def checked(run: RunView, _: Any) -> Any:
             value = run.state.get(field, MISSING)
-            if type(value) is exact:  # mostly, and then there is nothing to check or to copy
+            if type(value) is exact:  # the usual case: nothing to check or to copy
                 return value
             return self._absent() if value is MISSING else check(detach(value), path)
 
         return checked
 
     def _by_instance(self, run: RunView, _: Any) -> Any:
-        """Give the model's value where it fits the annotation, else what the state holds: a nested model as a dict."""
+        """Return the model's value if it fits the annotation, else the state's value: a nested model as a dict."""
         assert self.check is not None  # noqa: S101 - looked at by `getter`
         value = getattr(run.view(), self.field)
         try:
@@ -92,7 +92,7 @@ class Field:
 
 
 def validator_of(hint: Any) -> Validator | str | None:
-    """Return what checks a value against an annotation; None if there is nothing to check, a text if nothing can."""
+    """Return a validator for an annotation; None if there is nothing to check, a text if it cannot be built."""
     about = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     if about is MISSING or about is Any or about is object or is_unresolved(bare(hint)):
         return None
@@ -105,12 +105,12 @@ def validator_of(hint: Any) -> Validator | str | None:
         return _instance_of(about)
     named = name_of(about) if isinstance(about, type) else repr_of(about, 100)
     said = first_fault(adapter.error).text.partition("\n")[0].partition(". ")[0]
-    because = "" if "PydanticSchemaGenerationError" in said else f" ({said:.160})"  # it only says so once more
+    because = "" if "PydanticSchemaGenerationError" in said else f" ({said:.160})"  # that message only repeats this
     return f"data cannot be checked against {named}{because}"
 
 
 def instance_of(hint: Any) -> Validator:
-    """Return what checks a value against an annotation that is no data: only what is of that type already fits."""
+    """Return a validator for an annotation that is not data: only instances of that type fit."""
     from pydantic import ConfigDict, TypeAdapter
 
     adapter = call_now(lambda: TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)))
@@ -124,7 +124,7 @@ def instance_of(hint: Any) -> Validator:
 
 
 def exactly(hint: Any) -> type | None:
-    """Return a plain type of values that cannot change; a value of it is given as it is."""
+    """Return a plain type of immutable values; a value of it is passed as it is."""
     return next((kind for kind in _EXACT if hint is kind), None)
 
 
@@ -167,6 +167,6 @@ def _instance_of(kind: type) -> Validator:
 
 
 def payload_as(model: Any) -> Getter:
-    """Return how to get the payload of the run's event as an instance of a model."""
+    """Return a getter of the payload of the run's event as an instance of a model."""
     check = _when_needed(model)
     return lambda run, _: check(detach(run.event.payload), "event")

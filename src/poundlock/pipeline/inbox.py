@@ -1,4 +1,4 @@
-"""What others say to a run: messages taken in, in order, at a boundary."""
+"""Messages to a run: taken in, in order, at a boundary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
     """Take in the messages that came: signals change state, events are buffered, an abort request is noted.
 
     Returns:
-        The answer somebody gave by hand to the wait the run stands at, if there is one.
+        The answer that was given by hand to the wait the run is paused at, if any.
     """
     answer = None
     if not run.inbox and not run.backlog:
@@ -43,7 +43,7 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
 def _unread(run: ActiveRun) -> list[Message]:
     """Take the messages that have not been absorbed yet, in order.
 
-    Deliveries of this process may arrive out of order; one that would leave a gap stays for later.
+    Deliveries of this process may arrive out of order; messages behind a gap stay for later.
     """
     messages = list(run.backlog)
     run.backlog = ()
@@ -63,7 +63,7 @@ def _unread(run: ActiveRun) -> list[Message]:
 
 
 def _apply_signal(run: ActiveRun, patch: Mapping[str, Any]) -> None:
-    """Merge what somebody outside sent; if it does not fit it is noted and left out, as it is not the run's fault."""
+    """Merge a patch from outside; if it does not fit it is noted and left out, as it is not the run's fault."""
     try:
         apply(run, written(run.plan.state_model, patch, run.state), run.plan.path_json, "state:signal")
     except (StateInvalid, NotStorable) as error:
@@ -87,7 +87,7 @@ def apply(run: ActiveRun, change: Written, path_json: str, kind: str = "state:pa
 
 
 def settled(run: ActiveRun, state: dict[str, Any], path_json: str) -> dict[str, Any]:
-    """Return a state that noted patches led to, validated, with the defaults that have to be stored now noted as well.
+    """Return the state after noted patches, validated; defaults that have to be stored now are noted too.
 
     Raises:
         StateInvalid: it does not fit the state's model.
@@ -111,6 +111,6 @@ def abort_request(run: ActiveRun) -> Mapping[str, Any] | None:
 
 
 def note_event(run: ActiveRun, kind: str, message: Message) -> None:
-    """Note what became of an event that was for this run."""
+    """Note the result of an event for this run."""
     if run.journal.full and message.event is not None:
         run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, event_payload(message.event.event))

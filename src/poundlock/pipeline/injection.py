@@ -1,9 +1,9 @@
-"""What steps and routers are given for their parameters, worked out once when their workflow is registered.
+"""Arguments of steps and routers, resolved once when their workflow is registered.
 
-First that fits (the order users rely on): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
+The first match (users rely on the order): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
 `event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name
 `state`; for routers the names `results` and `resume`; a type registered as a service; the state field of that name,
-validated to the annotation. A lone parameter is not an exception. What nothing can give is a fault of the definition.
+validated to the annotation. A lone parameter is not an exception. One without a match is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
 
 RESERVED: Final = ("ctx", "state", "event", "results", "resume", "job")
-"""Names of the place: what they mean does not depend on the state, so no field of it may have one."""
+"""Reserved names: their meaning does not depend on the state, so no field of it may have one."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Deciding(NamedTuple):
-    """What a router is called with beside its run."""
+    """What a router is called with besides its run."""
 
     context: StepContext | None
     results: dict[str, Any]
 
 
 class Kind(NamedTuple):
-    """A kind of function, and what only this kind is given.
+    """A kind of function, and the arguments that only this kind gets.
 
     Attributes:
-        what: what to call it in a fault.
+        what: its name in a fault.
         offered: names that only this kind knows.
-        context: gives its context.
-        unnamed: what is given where no parameter has a name that counts: to callables that do not tell their
-            parameters, and to positional-only ones; None: that is a fault.
+        context: returns its context.
+        unnamed: the argument if no parameter has a usable name: for callables that do not show their
+            parameters, and for positional-only ones; None: that is a fault.
     """
 
     what: str
@@ -75,15 +75,15 @@ ROUTER: Final = Kind(
 
 
 class Injector:
-    """Binds the functions of one workflow, and collects what nothing can give.
+    """Binds the functions of one workflow, and collects the parameters that cannot be filled.
 
     Args:
         state_model: the workflow's state model, if any.
         service_types: type to the ids of the services that provide it.
-        service_fault: tells what is wrong with asking for the service of an id; None if it is there.
+        service_fault: returns why the service of an id cannot be requested; None if it can.
 
     Attributes:
-        faults: what was found so far.
+        faults: those found so far.
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Injector:
         self.faults.append((path, text))
 
     def unknown_state(self, path: str) -> str | None:
-        """Return near matches for a path into the state that begins with no field of it; None if it may be there."""
+        """Return near matches for a path into the state whose first field does not exist; None if it may exist."""
         if self._open or not path or path in self._fields or path.partition(".")[0] in self._fields:
             return None
         return suggest(path, list(self._fields))
 
     def bind(self, function: Any, path: str, kind: Kind) -> Binding:
-        """Work out how to call a step or router; what nothing can give is noted as a fault."""
+        """Resolve how to call a step or router; a parameter that cannot be filled is noted as a fault."""
         if runs_later(function):
             self.fault(
                 path,
@@ -174,7 +174,7 @@ class Injector:
         return _default(parameter.default)
 
     def _field(self, parameter: inspect.Parameter, hint: Any, path: str) -> Getter | None:
-        """Give the state field of that name: with a model it has to be there, without one only the run knows."""
+        """Return the state field of that name: a model has to have it; without a model only the run knows."""
         name, empty = parameter.name, parameter.default is parameter.empty
         field = self._fields.get(name)
         if field is None and not self._open:
@@ -189,7 +189,7 @@ class Injector:
         if is_unresolved(bare(hint)):
             self._looks_like_a_service(bare(hint), path)
         if field is not None and hint == self._annotation(field):
-            hint = MISSING  # the model has checked it
+            hint = MISSING  # the model checks it
         check = validator_of(hint)
         if isinstance(check, str):
             if empty:
@@ -201,7 +201,7 @@ class Injector:
         return found.getter(typed=field is not None)
 
     def _no_service(self, kind: Any) -> str:
-        """Say that no service is of a type; one that is of a subclass has to say so."""
+        """Return that no service has a type; a service of a subclass has to declare it."""
         for other, ids in self.service_types.items() if isinstance(kind, type) else ():
             if call_now(issubclass, other, kind).value is True:
                 return (
@@ -215,7 +215,7 @@ class Injector:
         return MISSING if described is None else described.annotation
 
     def _looks_like_a_service(self, hint: type[Unresolved], path: str) -> None:
-        """Refuse an annotation that is not there at run time and would have named a service, or the state."""
+        """Refuse an annotation that is missing at run time and would have named a service, or the state."""
         name = hint.text.rpartition(".")[2]
         if any(name == getattr(kind, "__name__", None) for kind in self.service_types):
             self.fault(path, f"{cannot_be_read(hint)}, or name the service: Annotated[{hint.text}, Use(id)]")
@@ -223,7 +223,7 @@ class Injector:
             self.fault(path, f"{cannot_be_read(hint)}, or call the parameter state")
 
     def other_model(self, hint: Any, path: str) -> None:
-        """Refuse a parameter for the state that is annotated with a model which the state is none of."""
+        """Refuse a parameter for the state that is annotated with another model than the state's."""
         own = self.state_model
         if not is_model(hint) or (own is not None and call_now(issubclass, own, hint).value is not False):
             return
@@ -231,7 +231,7 @@ class Injector:
         self.fault(path, f"the state is {given}: give Workflow(state={name_of(hint)}), or change the annotation")
 
     def misplaced(self, parameter: inspect.Parameter, path: str) -> None:
-        """Refuse `Use` as a default: it would be given as it is, and no service at all."""
+        """Refuse `Use` as a default: it would be passed as it is, in place of a service."""
         if type(parameter.default).__name__ == "Use":
             from poundlock.artifacts import Use
 
@@ -241,13 +241,13 @@ class Injector:
 
     # -------------------------------------------------------------------------------------------------- services
     def service_of(self, name: str, hint: Any, path: str, offered: Mapping[str, Any] = {}) -> str | None:
-        """Return the id of the service that a parameter asks for, by `Use` or by its type; None if for none.
+        """Return the id of the service that a parameter requests, by `Use` or by its type; None if it requests none.
 
         Args:
-            name: the parameter's.
-            hint: its annotation.
+            name: of the parameter.
+            hint: annotation of the parameter.
             path: where it is, for faults.
-            offered: names that are given, whatever their type.
+            offered: names that have a meaning of any type.
         """
         used = used_service(hint)
         if isinstance(used, Unresolved):
@@ -282,7 +282,7 @@ class Injector:
 
 
 class _Collected:
-    """The parameters of one function, as they are bound one after another."""
+    """The parameters of one function, bound one after another."""
 
     def __init__(self) -> None:
         self._positional: list[Getter] = []
@@ -307,7 +307,7 @@ class _Collected:
 
 
 async def arguments(run: RunView, binding: Binding, at: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Return what a bound function is to be called with.
+    """Return the arguments of a bound function.
 
     Raises:
         StateInvalid: a state field is missing or does not fit its annotation; `path` names it.
@@ -326,7 +326,7 @@ async def arguments(run: RunView, binding: Binding, at: Any) -> tuple[list[Any],
 
 
 def state_fields(model: type | None) -> dict[str, str]:
-    """Return the names that stand for fields of a state model, aliases too, and which field each stands for."""
+    """Return the names of fields of a state model, aliases too, with the field of each."""
     names: dict[str, str] = {}
     fields = getattr(model, "model_fields", {})
     for name, field in fields.items():
@@ -338,7 +338,7 @@ def state_fields(model: type | None) -> dict[str, str]:
 
 
 def takes_everything(function: Any) -> str:
-    """Say what to do about a function whose parameters are hidden behind a wrapper."""
+    """Return what to do about a function whose parameters are hidden by a wrapper."""
     return (
         f"{repr_of(function, 60)} takes only *args and **kwargs, so it is not known what to give it: "
         f"use functools.wraps in the decorator that made it, or name its parameters"

@@ -1,12 +1,12 @@
-"""Interrupting a run, and telling afterwards who it was: the runtime, or the code that ran.
+"""Interrupting a run, and deciding afterwards what caused it: the runtime, or user code.
 
 House rules:
 
-1. Whoever wants a run to stop says why first, and cancels its task then (`interrupt`). So a cancellation without a
-   reason is the doing of user code.
-2. Every call of user code ends in `judge`, unless nothing happened that needs a judgement (`disturbed`): no error, no
-   cancellation left behind, no interruption. It decides by what was asked for, see `guard`.
-3. A step that somebody else may give up (its stage, because a sibling failed; its time-out) runs in a task of its own,
+1. To stop a run, its reason is set first, then its task is cancelled (`interrupt`). So a cancellation without a
+   reason comes from user code.
+2. Every call of user code ends in `judge`, unless nothing needs a judgement (`disturbed`): no error, no
+   cancellation left behind, no interruption. It decides by what was requested, see `guard`.
+3. A step that may be given up (by its stage, because a sibling failed; by its time-out) runs in its own task,
    under a `Scope`: only such a task can be left behind when it does not react to its cancellation.
 """
 
@@ -26,14 +26,14 @@ log = logging.getLogger("poundlock.pipeline")
 
 
 def interrupt(run: ActiveRun, task: asyncio.Task[Any] | None, why: Interruption) -> None:
-    """Ask a run to stop: its task is cancelled if user code runs in it, else it finds out at its next boundary.
+    """Ask a run to stop: its task is cancelled if user code runs in it, else the run checks at its next boundary.
 
-    An abort has to be among the run's messages already. LOST overrules what was asked before, as nothing of the run can
+    An abort has to be among the run's messages already. LOST overrules an earlier request, as nothing of the run can
     be written any more; else the first request counts.
 
     Args:
         task: drives the run; None, a task that is done, or the one that calls are not cancelled.
-        why: what the runtime wants.
+        why: the runtime's request.
     """
     if run.interruption is None or why is Interruption.LOST:
         run.interruption = why
@@ -42,19 +42,19 @@ def interrupt(run: ActiveRun, task: asyncio.Task[Any] | None, why: Interruption)
 
 
 def current_task() -> asyncio.Task[Any]:
-    """Return the current task; whatever runs here runs in one."""
+    """Return the current task; all code here runs in one."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is only called from coroutines that a task drives
     return task
 
 
 class Scope:
-    """Around steps that can be given up while their run goes on: those of a stage, or an attempt with a time-out.
+    """Around steps that can be given up while their run continues: those of a stage, or an attempt with a time-out.
 
     Attributes:
-        over: nobody wants anything of them any more.
-        timed_out: because their time was over.
-        contexts: of the attempts within.
+        over: their results are not needed any more.
+        timed_out: because of their time-out.
+        contexts: of the attempts inside.
     """
 
     __slots__ = ("contexts", "outer", "over", "timed_out")
@@ -67,28 +67,28 @@ class Scope:
 
     @property
     def given_up(self) -> bool:
-        """Whether this, or anything around it, is over."""
+        """Whether this scope, or one around it, is over."""
         return self.over or (self.outer is not None and self.outer.given_up)
 
     def enter(self, context: StepContext) -> None:
-        """Take note of an attempt, here and in what is around."""
+        """Add an attempt, here and in the scopes around."""
         self.contexts.append(context)
         if self.outer is not None:
             self.outer.enter(context)
 
     def give_up(self) -> None:
-        """Want nothing more: what attempts have noted so far counts, what comes later does not."""
+        """Close the scope: notes that attempts made so far count, later ones do not."""
         self.over = True
         for context in self.contexts:
             context.abandon()
 
 
 class Withdrawn(BaseException):
-    """Unwinds a step that was given up. Like Interrupted, it is no failure and passes every `except Exception`."""
+    """Unwinds a step that was given up. Like Interrupted, it is not a failure and passes every `except Exception`."""
 
 
 def asked_for(run: ActiveRun) -> Interruption | None:
-    """Return what the runtime wants of a run, if it wants it to stop."""
+    """Return why the runtime wants a run to stop, if it does."""
     if run.interruption is not None:
         return run.interruption
     if run.supervision.watch.ending:
@@ -97,7 +97,7 @@ def asked_for(run: ActiveRun) -> Interruption | None:
 
 
 def disturbed(run: ActiveRun, task: asyncio.Task[Any]) -> bool:
-    """Whether user code that returned has to be judged all the same."""
+    """Whether user code that returned has to be judged nevertheless."""
     # `uncancel` leaves a cancellation that was not delivered, before CPython 3.13; it would hit our next await.
     return task.cancelling() > 0 or task._must_cancel or run.interruption is not None  # type: ignore[attr-defined]  # noqa: SLF001 - see above
 
@@ -105,28 +105,28 @@ def disturbed(run: ActiveRun, task: asyncio.Task[Any]) -> bool:
 async def judge(
     run: ActiveRun, task: asyncio.Task[Any], error: BaseException | None, scope: Scope | None = None
 ) -> BaseException | None:
-    """Decide what counts, after user code has raised `error`, or returned and left something behind.
+    """Decide what counts, after user code has raised `error`, or returned and left a cancellation behind.
 
     Cancellations left behind in the task are cleared.
 
     Args:
-        run: whose code it was.
+        run: the run of the code.
         task: the task it ran in, which is the current one.
         error: what it raised; None if it returned.
-        scope: the innermost scope it ran in; None where only the run itself can be interrupted.
+        scope: the innermost scope it ran in; None if only the run itself can be interrupted.
 
     Returns:
         The error the code failed with: `error`, or a CancelledError if it returned while cancelling itself; None if
         what it returned counts.
 
     Raises:
-        Interrupted: the run was interrupted, so nothing else counts.
-        Withdrawn: the step was given up by what is around it.
+        Interrupted: the run was interrupted; this overrides all else.
+        Withdrawn: the step was given up by a scope around it.
         BaseException: `error` is meant for the process or for the coroutine itself.
     """
     if error is not None and passes(error, task):
         raise error
-    # A cancellation that was asked for and not delivered is what a task that ends so would end with: cancelled.
+    # With a cancellation requested but not delivered, a task would end as cancelled; so this counts as cancelled.
     if error is None and task._must_cancel and task.cancelling():  # type: ignore[attr-defined]  # noqa: SLF001 - the loop gives no other way to tell
         error = asyncio.CancelledError()
     await clear_cancellation(task)
@@ -144,23 +144,23 @@ async def beside(
     seconds: float | None,
     fails: Callable[[asyncio.Task[Any]], bool] = lambda _: False,
 ) -> asyncio.Task[Any] | None:
-    """Wait for steps in tasks of their own. They are given up when one fails, when time is over, or on interruption.
+    """Wait for steps in their own tasks. They are given up when one fails, at the time-out, or on interruption.
 
-    What is given up is cancelled and has `abort_grace` to end; then it is left behind. An interrupted run waits for as
+    A step given up is cancelled and has `abort_grace` to end; then it is left behind. An interrupted run waits for as
     long as the runtime lets it.
 
     Args:
-        run: whose steps.
+        run: the run of the steps.
         tasks: they run in these.
-        scope: given up in those cases; its `timed_out` says whether it was for the time.
-        seconds: how long they may take; None for ever.
-        fails: whether one that is done has failed.
+        scope: given up in those cases; its `timed_out` is set for the time-out.
+        seconds: time-out; None for no limit.
+        fails: whether a finished task has failed.
 
     Returns:
         The first that failed.
 
     Raises:
-        asyncio.CancelledError: the current task was cancelled meanwhile; to be judged.
+        asyncio.CancelledError: the current task was cancelled meanwhile; the caller has to judge it.
     """
     group = _Group(run, tasks, scope, fails)
     cancelled: asyncio.CancelledError | None = None
@@ -178,7 +178,7 @@ async def beside(
 
 
 class _Group:
-    """Steps of a run in tasks of their own: first all of them are waited for, then those that were given up.
+    """Steps of a run in their own tasks: first all of them are awaited, then those that were given up.
 
     Attributes:
         pending: those that have not ended.
@@ -211,10 +211,10 @@ class _Group:
                 timer.cancel()
 
     async def give_up(self, grace: float | None) -> asyncio.CancelledError | None:
-        """Cancel those that are left, and wait for their end; after `grace` seconds they are left behind.
+        """Cancel the remaining ones, and wait for their end; after `grace` seconds they are left behind.
 
         Returns:
-            What cancelled the current task meanwhile; it was passed on to them.
+            The cancellation of the current task meanwhile; it was passed on to them.
         """
         self._scope.give_up()
         self._cancel()
@@ -224,7 +224,7 @@ class _Group:
         while self.pending and not self._turn.done():
             try:
                 await asyncio.shield(self._turn)
-            except asyncio.CancelledError as error:  # once more, or for another reason: pass it on, and go on waiting
+            except asyncio.CancelledError as error:  # again, or for another reason: pass it on and continue to wait
                 cancelled = error
                 self._cancel()
         if timer is not None:

@@ -12,7 +12,7 @@ from poundlock.model.runs import LogRow
 
 
 class Journal:
-    """Entries that wait for the next commit."""
+    """Entries for the next commit."""
 
     __slots__ = ("_gone", "full", "parts")
 
@@ -32,13 +32,13 @@ class Journal:
             self.parts.append(f'[{encode(time)},"{source}","{type}",{path},{payload},null]')
 
     def put(self, time: float, *rests: str) -> None:
-        """Add entries of one moment whose texts after the time were made beforehand, by `entry`."""
+        """Add entries of one moment; their texts after the time were made before, by `entry`."""
         stamp = encode(time)
         for rest in rests:
             self.parts.append(f"[{stamp},{rest}")
 
     def put_patch(self, time: float, head: str, text: str, *rests: str) -> None:
-        """Add a patch's entry whose text before the patch was made by `patch_head`, and further ones of that moment."""
+        """Add a patch's entry, with its text up to the patch from `patch_head`, and further ones of that moment."""
         stamp = encode(time)
         self.parts.append(f"[{stamp},{head}{text}]")
         for rest in rests:
@@ -46,11 +46,11 @@ class Journal:
 
     @property
     def mark(self) -> int:
-        """Where the journal ends now, for `rewind`."""
+        """The journal's present end, for `rewind`."""
         return self._gone + len(self.parts)
 
     def rewind(self, mark: int) -> None:
-        """Forget what was added since `mark`: a boundary that was refused is concluded anew."""
+        """Drop what was added since `mark`: a refused boundary is concluded again."""
         del self.parts[max(0, mark - self._gone) :]
 
     def row(self, first_seq: int, limit: int | None = None) -> LogRow | None:
@@ -62,7 +62,7 @@ class Journal:
         return LogRow(first_seq, len(parts), f"[{','.join(parts)}]") if parts else None
 
     def forget(self, count: int) -> None:
-        """Forget the first entries: they are committed. What was added meanwhile stays."""
+        """Drop the first entries: they are committed. Entries added meanwhile stay."""
         del self.parts[:count]
         self._gone += count
 
@@ -78,5 +78,5 @@ def patch_head(path: str) -> str:
 
 
 def event_payload(event: Event) -> str:
-    """Return how a timeline entry names an event."""
+    """Return the payload that names an event in a timeline entry."""
     return dump({"event": {"id": event.id, "type": event.type, "source": event.source}})

@@ -1,4 +1,4 @@
-"""Outcome: what driving a run came to, and how a run gets one. A closed union; the value is the only way back."""
+"""Outcome: the result of driving a run, and how a run gets one. A closed union; control returns only by this value."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class Completed:
 
 @dataclass(slots=True)
 class Paused:
-    """The run stands at this wait."""
+    """The run is paused at this wait."""
 
     wait: WaitRow
 
 
 @dataclass(slots=True)
 class Delayed:
-    """The run goes on at `until` (seconds since 1970)."""
+    """The run continues at `until` (seconds since 1970)."""
 
     until: float
 
 
 @dataclass(slots=True)
 class Failed:
-    """A step failed for good, a wait expired, or a router said so."""
+    """A step failed for good, a wait expired, or a router returned Fail."""
 
     error: RunError
 
 
 @dataclass(slots=True)
 class Aborted:
-    """Somebody asked for the run's end."""
+    """The run's abort was requested."""
 
     reason: str
     by: str
@@ -51,7 +51,7 @@ class Aborted:
 
 @dataclass(slots=True)
 class Released:
-    """The runtime stops; the run was given back at a boundary and goes on elsewhere or later."""
+    """The runtime stops; the run was released at a boundary and continues elsewhere or later."""
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def failed(run: ActiveRun, error: RunError, path_json: str) -> Outcome:
 
 
 def aborted(run: ActiveRun) -> Outcome:
-    """End the run because somebody asked for it."""
+    """End the run as aborted."""
     request = run.abort or {}
     _expire_buffer(run)
     run.journal.add(run.clock.now(), "pipeline", "pipeline:abort", run.plan.path_json, dump(dict(request)))
@@ -94,7 +94,7 @@ def aborted(run: ActiveRun) -> Outcome:
 
 
 def failure_of_outcome(run: ActiveRun, outcome: Outcome | None) -> BaseException | None:
-    """Return what services see when they are closed after this outcome; None where nothing failed."""
+    """Return the error that services see when they are closed after this outcome; None if nothing failed."""
     if isinstance(outcome, Failed):
         if run.failure is None:
             return StepFailed(str(outcome.error), path=outcome.error.stage)
@@ -105,14 +105,14 @@ def failure_of_outcome(run: ActiveRun, outcome: Outcome | None) -> BaseException
 
 
 def _expire_buffer(run: ActiveRun) -> None:
-    """Record what was buffered and never used: it ends with the run."""
-    # An abort does not wait for the next boundary: what came since the last one ends here as well.
+    """Record buffered events that were never used: they end with the run."""
+    # An abort does not wait for the next boundary: messages since the last one end here too.
     left = {message.seq: message for message in (*run.buffer, *run.backlog, *run.inbox)}
     for message in left.values():
         note_event(run, "wait:expired", message)
 
 
 def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
-    """Describe an error as a run keeps it."""
+    """Return an error as it is stored with a run."""
     said = describe(error)
     return RunError(said.type, said.message, said.code, stage, step, traceback_text(error))

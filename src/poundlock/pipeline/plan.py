@@ -1,4 +1,4 @@
-"""Plans: a definition compiled once, so that running it needs no reflection, no look-ups and no decisions twice.
+"""Plans: a definition compiled once, so that a run needs no reflection, no look-ups and no repeated decisions.
 
 Values only; `compiling` makes them.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
 
 Getter = Callable[[RunView, Any], Any]
-"""Gives one argument of a user's function: from its run, and its StepContext (steps) or Deciding (routers)."""
+"""Returns one argument of a user's function: from its run, and its StepContext (steps) or Deciding (routers)."""
 Router = Callable[[RunView, dict[str, Any]], Awaitable[Instruction | None]]
 """Decides where a run goes, from the run and what the steps of its stage returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """How to call a function for a run: getters for positional and keyword parameters, and services to resolve.
+    """Call plan of a function: getters for positional and keyword parameters, and services to resolve.
 
     `services` maps a parameter's place (positional) or name (keyword) to a service id; they are resolved first,
     because that may take time.
@@ -65,7 +65,7 @@ class StepPlan:
 
     @property
     def simple(self) -> bool:
-        """Whether an attempt is nothing but awaiting the action: no services, no timeout, no retry, no thread."""
+        """Whether an attempt is only an await of the action: no services, no timeout, no retry, no thread."""
         return (
             self.is_async
             and self.timeout is None
@@ -89,11 +89,11 @@ class StagePlan:
     only: StepPlan | None
     following: str | None
     silent: bool
-    """Nothing of the user's runs here (no steps, a fixed instruction), so no commit needs to come before it."""
+    """No user code runs here (no steps, a fixed instruction), so no commit is needed before it."""
     plain: bool
-    """One async step and neither a router nor a model: mostly there is nothing to decide, see `short_way`."""
+    """One async step, no router and no model: mostly there is nothing to decide, see `short_way`."""
     start_entries: tuple[str, ...] = field(init=False)
-    """What the timeline says when the stage begins; if it has only the one step, that it begins too."""
+    """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,18 +104,18 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredWait:
-    """A wait that stands in the definition, so that events for it are buffered before the run gets there."""
+    """A wait from the definition; events for it are buffered before the run gets there."""
 
     wait_id: str
     wait: Wait
     resume_at: str | None
     refs: tuple[str, ...]
-    """The state paths it refers to: as long as they hold the same values, it is armed for the same events."""
+    """The state paths it refers to: while their values are unchanged, it is armed for the same events."""
     patch: Callable[[Event, Callable[[], Any]], Any] | None = None
-    """Its patch, where that is a function: called with the event and with how to get the run's state."""
+    """Its patch, if that is a function: called with the event and a getter of the run's state."""
 
     def values(self, state: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return what a state holds at those paths."""
+        """Return a state's values at those paths."""
         return tuple([get_path(state, path) for path in self.refs])
 
 
@@ -123,12 +123,12 @@ class StageServices(Protocol):
     """How the services of one visit of a stage are opened and closed."""
 
     def open(self, run: RunView, stage_id: str, of_run: ArtifactContainer) -> ArtifactContainer:
-        """Return a new container for a visit; what it lacks is asked of the run's."""
+        """Return a new container for a visit; it falls back to the run's."""
 
     async def close(
         self, container: ArtifactContainer, stage_id: str, failure: BaseException | None
     ) -> BaseException | None:
-        """Dispose of it; its services see the failure. Returns what that failed with."""
+        """Dispose of it; its services see the failure. Returns the error, if any."""
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +144,7 @@ class PipelinePlan:
     state_model: Any
     visit_limit: int
     stage_services: StageServices | None = None
-    """None where the workflow has no services that live as long as a stage."""
+    """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
 

@@ -21,7 +21,7 @@ from poundlock.pipeline.waits import rearm
 
 
 class HookPlace(NamedTuple):
-    """The place that a hook's context names: the pipeline itself, step "hook"."""
+    """The place in a hook's context: the pipeline itself, step "hook"."""
 
     path_json: str
     id: str = "hook"
@@ -37,7 +37,7 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
     """Call the hook and merge the patch it may return. Returns an outcome if the run ended already.
 
     Raises:
-        Interrupted: the runtime stops, or somebody else drives the run now.
+        Interrupted: the runtime stops, or the run has another owner now.
     """
     task = current_task()
     before = run.position()
@@ -65,8 +65,8 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
         run.restore(before, ())
         return interrupted(run, interruption)
     finally:
-        raised = None  # else the error refers to itself, by its traceback
-    # Concluded again, because messages came meanwhile, it must fail again and not begin.
+        raised = None  # else the error refers to itself through its traceback
+    # If it is concluded again because of new messages, it must fail again and not begin.
     return Driven(failed(run, reason, run.plan.path_json), before, StageDone(run.plan.stages[0], error=reason))
 
 

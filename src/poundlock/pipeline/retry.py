@@ -1,6 +1,6 @@
 """Repeating a step's attempts. The arithmetic is tenacity's, as for artifacts; the loop is ours.
 
-Tenacity's own loop costs as much as the step's whole stage, and an error that means something to it ends it
+Tenacity's own loop costs as much as the step's whole stage, and an error with a meaning to the loop ends it
 (StopAsyncIteration). An attempt that the runtime ended raises Interrupted or Withdrawn: there is no further one,
 whatever `on` says.
 """
@@ -24,7 +24,7 @@ async def repeat(
     attempt: Callable[[int], Awaitable[T]],
     on_retry: Callable[[int, float, BaseException], None],
 ) -> T:
-    """Return what `attempt(number)` comes to, repeated as `retry` says.
+    """Return the result of `attempt(number)`, repeated by the rules of `retry`.
 
     `on_retry(number, delay, error)` is called before each wait. The last error is raised as it is.
     """

@@ -17,7 +17,7 @@ from poundlock.pipeline.run_view import RunView
 
 
 class RouterPlace(NamedTuple):
-    """The place that a router's context names: its stage, step "router"."""
+    """The place in a router's context: its stage, step "router"."""
 
     stage_id: str
     path_json: str
@@ -27,13 +27,13 @@ class RouterPlace(NamedTuple):
 def compile_router(
     router: Instruction | str | Callable[..., Any] | None, stage_id: str, path: str, binding: Binding | None
 ) -> Router | None:
-    """Return a router as an async function of (run, results); None where a stage simply advances.
+    """Return a router as an async function of (run, results); None if the stage always advances.
 
     Args:
-        router: what stands in the definition.
-        stage_id: the stage it is of.
-        path: where that is, in the timeline.
-        binding: what a function is given.
+        router: as it is in the definition.
+        stage_id: its stage.
+        path: of the stage, in the timeline.
+        binding: a function's arguments.
     """
     if router is None:
         return None
@@ -69,7 +69,7 @@ def _decider(function: Callable[..., Any], binding: Binding, place: RouterPlace,
 
 
 def as_instruction(answer: Any, path: str) -> Instruction | None:
-    """Return what a router or step answered as an instruction; a plain string means Jump, None means Advance."""
+    """Return the answer of a router or step as an instruction; a plain string means Jump, None means Advance."""
     if answer is None or isinstance(answer, INSTRUCTIONS):
         return answer
     if isinstance(answer, str):

@@ -1,6 +1,6 @@
-"""What user code sees of a run. Injection, routing and contexts know this, and nothing else of a run in memory.
+"""What user code sees of a run. Injection, routing and contexts use only this view of a run in memory.
 
-So what a step can reach is written down in one place, and none of them depends on how a run is driven.
+So all that a step can reach is in one place, and none of them depends on how a run is driven.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # a run without services never loads the container
 @documented
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Why a paused run went on.
+    """Why a paused run was resumed.
 
     Attributes:
-        reason: "event", "timeout", "api" or "delay"; a stage that is begun again after a crash is not told of a delay.
+        reason: "event", "timeout", "api" or "delay"; a stage that is repeated after a crash does not see a delay.
         wait: id of the wait; None after a delay.
         event: the event that matched; None for other reasons.
     """
@@ -50,12 +50,12 @@ class Place(Protocol):
 
 
 class RunView(Protocol):
-    """A run, as far as user code may look into it.
+    """A run, as far as user code may read it.
 
     Attributes:
         state: the state as of now; replaced at a boundary, never changed in place.
-        entered_at: entries of the timeline before the stage it is in.
-        resume: why the run went on, if it was paused right before this stage.
+        entered_at: entries of the timeline before the current stage.
+        resume: why the run was resumed, if it was paused right before this stage.
         abort: the request to end the run, once it was taken in.
         interruption: why the runtime wants the run to stop.
         journal: where notes go.
@@ -72,10 +72,10 @@ class RunView(Protocol):
     journal: Journal
 
     def view(self, state: dict[str, Any] | None = None) -> Any:
-        """Return a state, default the run's, as users see it."""
+        """Return a state as users see it; default: the run's."""
 
     def latest(self) -> Any:
-        """Return the state with the signals that came since the last boundary merged in."""
+        """Return the state, merged with the signals that came since the last boundary."""
 
     def services(self) -> ArtifactContainer:
         """Return the run's container."""

@@ -1,7 +1,7 @@
 """The map of a run: at a wait, in a stage, commit, and again, until there is an Outcome.
 
-What the run writes on its way leaves through `Progress`; what it came to is returned. The last boundary is not
-committed here: its changes belong into the one commit that also frees the slot, which is the caller's.
+The run's boundaries leave through `Progress`; its outcome is returned. The last boundary is not
+committed here: its changes belong to the one commit that also frees the slot, which the caller makes.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from poundlock.pipeline.writing import changes_of
 
 _RUNNING = RunStatus.RUNNING
 _LONG_LOOP = 64
-"""Visits to one stage after which a run lets others go on: one that never waits for anything would keep the loop."""
+"""Visits to one stage after which a run yields: a run that never awaits anything would block the event loop."""
 
 
 class Progress(Protocol):
-    """Where a run's boundaries go."""
+    """Takes a run's boundaries."""
 
     async def boundary(self, run: ActiveRun, changes: Changes) -> None:
-        """Commit a boundary the run goes on from."""
+        """Commit a boundary from which the run continues."""
 
     async def resumed(self, run: ActiveRun) -> None:
-        """Hear that the run left the wait it stood at and goes on, with what resumed it folded in."""
+        """Called when the run leaves its wait and continues, with the answer merged."""
 
 
 def begin(run: ActiveRun) -> None:
-    """Stand at the first stage of a new run, with its declared waits armed."""
+    """Set a new run to its first stage, with its declared waits armed."""
     rearm(run)
 
 
 async def drive(run: ActiveRun, progress: Progress) -> Driven:
-    """Take a run from where it stands to an outcome.
+    """Drive a run from its position to an outcome.
 
     Raises:
-        Interrupted: the runtime stops, or somebody else drives the run now; it stands where its last commit left it.
+        Interrupted: the runtime stops, or the run has another owner now; it is as its last commit left it.
         asyncio.CancelledError: a commit was cancelled, and the runtime did not ask for it.
-        PoundlockError: a commit failed; the run stands where its last commit left it.
+        PoundlockError: a commit failed; the run is as its last commit left it.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine that is driven has a task; the helper would be one call more
@@ -94,7 +94,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
             if driven is not None:
                 return driven
             stage = by_id.get(run.stage or "")
-            # A stage in which nothing of the user's runs needs no commit before it: its boundary rides in the next one.
+            # A stage without user code needs no commit before it: its boundary is part of the next commit.
             if stage is None or not stage.silent or run.parked is not None:
                 await progress.boundary(run, changes_of(run, _RUNNING))
     except Interrupted as interruption:
@@ -104,7 +104,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
 
 
 async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message], progress: Progress) -> Driven:
-    """Conclude again after a refused commit, with the messages it was refused for. Raises what `drive` does."""
+    """Conclude again after a refused commit, with the messages that caused it. Raises the errors of `drive`."""
     task = current_task()
     run.restore(driven.before, messages)
     if run.abort is not None:
@@ -137,7 +137,7 @@ def _check_asked(run: ActiveRun) -> None:
 
 
 async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
-    """Decide for a run that was cancelled outside of user code, in a commit or while it let others go on."""
+    """Decide for a run that was cancelled outside of user code, in a commit or while it yielded."""
     why = asked_for(run)
     if why is None:
         raise asyncio.CancelledError
@@ -146,7 +146,7 @@ async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
 
 
 def _returned(run: ActiveRun) -> Driven | None:
-    """Look at the state of a run that comes back from a delay or another owner; an outcome if it does not fit."""
+    """Check the state of a run after a delay or from another owner; an outcome if it does not fit."""
     before = run.position()
     error = misfit(run)
     if error is not None and (run.inbox or run.backlog):
@@ -158,7 +158,7 @@ def _returned(run: ActiveRun) -> Driven | None:
 
 
 async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
-    """Leave the wait the run stands at; an outcome if it has to stay there, or ends."""
+    """Leave the wait the run is paused at; an outcome if it has to stay there, or ends."""
     before, came = run.position(), tuple(run.inbox)
     try:
         outcome = await standing(run, row)
@@ -180,14 +180,14 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
     try:
         await progress.resumed(run)
     except asyncio.CancelledError as error:
-        await judge(run, task, error)  # a hook's own cancellation concerns nobody
+        await judge(run, task, error)  # a hook's own cancellation has no effect
     if disturbed(run, task):
         await judge(run, task, None)
     return None
 
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
-    """Note that a stage begins; returns how often it was begun by now."""
+    """Note that a stage begins; returns how often it has begun."""
     journal, counts, stage_id = run.journal, run.visits, stage.id
     run.entered_at = run.log_seq + len(journal.parts)
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
@@ -197,7 +197,7 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
 
 
 async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None:
-    """Begin a stage once more: an outcome if that was too often."""
+    """Check a repeated visit of a stage: an outcome if there were too many."""
     if visits > run.plan.visit_limit:
         before = run.position()
         return Driven(_endless(run, stage), before, None)
@@ -207,7 +207,7 @@ async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None
 
 
 async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> Driven | None:
-    """Perform a stage and conclude it; an outcome if the run does not go on behind it."""
+    """Perform a stage and conclude it; an outcome if the run does not continue after it."""
     if run.plan.stage_services is not None:
         return await visit(run, stage, task)
     done = await perform(run, stage, task)
@@ -217,7 +217,7 @@ async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -
 
 
 def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> None:
-    """Note that a stage begins; where the last owner died in it, that it begins again."""
+    """Note that a stage begins, or begins again if the last owner died in it."""
     journal = run.journal
     if run.recovered:
         payload = dump({"attempt": run.attempt, "recovered": True})
@@ -238,13 +238,13 @@ def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
 
 
 def _nowhere(run: ActiveRun) -> Driven:
-    """Decide for a run that stands at no stage: resumed behind its last one, or at one that is gone."""
+    """Decide for a run without a stage: resumed after its last one, or at one that no longer exists."""
     before = run.position()
     if run.stage is None:
         return Driven(complete(run, None), before, None)
     known = ", ".join(run.plan.by_id)
     error = StageGone(
-        f"the run stands at stage '{run.stage}', which pipeline '{run.plan.id}' no longer has ({known}): "
+        f"the run is at stage '{run.stage}', which pipeline '{run.plan.id}' no longer has ({known}): "
         f"restore the stage, or abort the run",
         path=run.plan.id,
     )
@@ -252,10 +252,10 @@ def _nowhere(run: ActiveRun) -> Driven:
 
 
 def stopped(run: ActiveRun) -> RuntimeStopped:
-    """Return the error for whoever waits for a run that this runtime no longer drives."""
+    """Return the error for those who wait for a run that this runtime no longer drives."""
     run_id = run.identity.run_id
     if run.written:
-        said = f"the runtime stopped before run '{run_id}' ended: start it again and the run goes on"
+        said = f"the runtime stopped before run '{run_id}' ended: start it again and the run continues"
     else:
-        said = f"the runtime stopped before run '{run_id}' ended, and it was not written yet: invoke it again"
+        said = f"the runtime stopped before run '{run_id}' ended, and it was not stored yet: invoke it again"
     return RuntimeStopped(said, run_id=run_id)

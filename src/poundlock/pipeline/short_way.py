@@ -24,9 +24,9 @@ from poundlock.pipeline.waits import rearm
 
 
 async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: asyncio.Task[Any]) -> Driven | None:
-    """Perform a stage of one plain step and conclude it; an outcome if the run does not go on behind it.
+    """Perform a stage of one plain step and conclude it; an outcome if the run does not continue after it.
 
-    That the step began is noted with the stage's own entries. The step runs in the run's own task, the current one.
+    The step's start is noted with the stage's own entries. The step runs in the run's task, the current one.
 
     Raises:
         Interrupted: the run was interrupted; nothing of the stage counts.
@@ -41,12 +41,12 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
         for getter in binding.positional:
             args.append(getter(run, context))  # noqa: PERF401 - a comprehension would be a call of its own
         result = await step.action(*args)
-        # A dict is nearly always what a step returns; what `digest` does with one, without a value around it.
+        # A step nearly always returns a dict; this does the same as `digest`, without a value around it.
         if stage.plain and type(result) is dict:
             patch, text = pack(result, "", "patch")
         else:
             came_to = digest(run, step, result)
-        # `disturbed`, written out: a call costs more than what it asks.
+        # `disturbed`, inlined: the call costs more than the check.
         if task.cancelling() or task._must_cancel or run.interruption is not None:  # type: ignore[attr-defined]  # noqa: SLF001 - as in `disturbed`
             stray = await judge(run, task, None)
             if stray is not None:
@@ -62,10 +62,10 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
         journal = run.journal
         if journal.full:
             journal.put(run.clock.now(), step.success_entry)
-        # Nothing has to be decided: the step gave a patch, no router or model judges it, and nobody said anything.
+        # Nothing has to be decided: the step returned a patch, there is no router or model, and no message came.
         if patch is not None and not (run.inbox or run.backlog or run.registered):
             before = run.position() if stage.following is None else None
-            # As `conclude` does. Flat patches are merged by a dict at once; what nests or deletes holds a second brace.
+            # As `conclude` does. A flat patch is merged as a dict; a nested or deleting one has a second brace.
             run.state = merge(run.state, patch) if text.find("{", 1) > 0 else {**run.state, **patch}
             if journal.full:
                 journal.put_patch(run.clock.now(), step.patch_head, text, stage.success_entry)

@@ -1,6 +1,6 @@
 """Services of one visit of a stage: made when first needed, closed after the router and before the commit.
 
-House rules: a workflow without such services never comes here. A visit is closed once. A stage whose services were
+House rules: a workflow without such services never uses this file. A visit is closed once. A stage whose services were
 rolled back has failed for good: concluding it again, because messages came before the commit, cannot make it succeed.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger("poundlock.services")
 
 
 class Visit:
-    """One visit of a stage by a run."""
+    """A run's visit of a stage."""
 
     __slots__ = ("_container", "_run", "stage_id")
 
@@ -38,7 +38,7 @@ class Visit:
         self._container: ArtifactContainer | None = None
 
     def services(self, of_run: ArtifactContainer) -> ArtifactContainer:
-        """Return the container of this visit; what it lacks is asked of the run's."""
+        """Return the container of this visit; it falls back to the run's."""
         if self._container is None:
             maker = self._run.plan.stage_services
             assert maker is not None  # noqa: S101 - else there is no visit
@@ -46,10 +46,10 @@ class Visit:
         return self._container
 
     async def close(self, failure: BaseException | None) -> BaseException | None:
-        """Close what was opened; returns what that failed with. An abort that comes meanwhile does not cut it short.
+        """Close the services; returns the error, if any. An abort meanwhile does not cut it short.
 
         Raises:
-            asyncio.CancelledError: the task was cancelled all the same; closing goes on without it.
+            asyncio.CancelledError: the task was cancelled nevertheless; closing continues without it.
         """
         run = self._run
         container, self._container = self._container, None
@@ -63,7 +63,7 @@ class Visit:
 
 
 async def visit(run: ActiveRun, stage: StagePlan, task: asyncio.Task[object]) -> Driven | None:
-    """Perform a stage and conclude it; an outcome if the run does not go on behind it.
+    """Perform a stage and conclude it; an outcome if the run does not continue after it.
 
     Raises:
         Interrupted: the run was interrupted; its services saw that as a failure.
@@ -85,7 +85,7 @@ async def visit(run: ActiveRun, stage: StagePlan, task: asyncio.Task[object]) ->
 async def conclude_again(
     run: ActiveRun, done: StageDone, before: Position, task: asyncio.Task[object]
 ) -> Outcome | None:
-    """Conclude a stage whose services are closed already; its router gets new ones if it asks for some."""
+    """Conclude a stage whose services are closed already; its router gets new ones if it needs any."""
     run.visit = current = Visit(run, done.stage.id)
     try:
         return await _conclude(run, done, before, task, current)
@@ -124,7 +124,7 @@ async def _conclude(
         raise
     if raised is None:
         return outcome
-    run.restore(before, taken_in)  # a failed stage leaves no patch behind, but what others said counts
+    run.restore(before, taken_in)  # a failed stage leaves no patch behind, but messages count
     if run.backlog:
         absorb(run)
         if run.abort is not None:
@@ -147,7 +147,7 @@ async def _roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object],
 
 _INTERRUPTED: Final[dict[Interruption, Callable[[ActiveRun], PoundlockError]]] = {
     Interruption.ABORT: lambda run: RunAborted(f"run '{run.identity.run_id}' is being aborted"),
-    Interruption.STOP: lambda run: RuntimeStopped(f"the runtime stops: run '{run.identity.run_id}' goes on later"),
+    Interruption.STOP: lambda run: RuntimeStopped(f"the runtime stops: run '{run.identity.run_id}' continues later"),
     Interruption.LOST: lambda run: LeaseLost(f"run '{run.identity.run_id}' is driven elsewhere now"),
 }
 

@@ -1,11 +1,11 @@
-"""The one door for a run's state: what events bring, what code and people write, and how users see it.
+"""The only access to a run's state: data of events, patches of code and people, and the view of users.
 
 - events (the start of a run, an event that answers a wait, a mode's signal): `begun`, `brought`, `signalled`. Keys that
-  the model lacks are what its own `extra` setting says.
+  the model lacks are treated by its own `extra` setting.
 - code and people (steps, patch functions, hooks, `signal`, `resume`): `written`, `returned`. Such keys are refused.
 
-Each gives the patch as it is stored; `settle` then judges the state it leads to. Without a model everything fits, and
-nothing of this costs anything. What models are is known to `poundlock.state`, imported when there is one.
+Each returns the patch as it is stored; `settle` then validates the new state. Without a model everything fits, and
+this costs nothing. `poundlock.state` knows models; it is imported when there is one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from poundlock.model.views import StateView
 
 
 class Written(NamedTuple):
-    """A patch as everyone sees it from now on, and its JSON text."""
+    """A patch as it is stored, and its JSON text."""
 
     patch: dict[str, Any]
     text: str
@@ -29,17 +29,17 @@ class Written(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------------------ writing
 def written(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any], path: str = "") -> Written:
-    """Return what code or people wrote, as it is stored.
+    """Return a patch of code or people, as it is stored.
 
     Args:
         model: of the state; None without one.
         patch: keys are names of fields or aliases.
-        state: what it is going to be merged into.
+        state: into which the patch is going to be merged.
         path: of the patch itself, for errors about values that cannot be stored.
 
     Raises:
         StateInvalid: the model has no such key; near matches are named.
-        NotStorable: a value in it is no data, or does not read back equal.
+        NotStorable: a value in it is not data, or does not read back equal.
     """
     if model is not None:
         from poundlock.state.patching import stored_patch
@@ -49,10 +49,10 @@ def written(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any], path
 
 
 def brought(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any]) -> Written:
-    """Return what an event brings, as it is stored: keys that the model does not have are not refused here.
+    """Return the patch of an event, as it is stored: keys that the model lacks are not refused here.
 
     Raises:
-        NotStorable: a value in it is no data.
+        NotStorable: a value in it is not data.
     """
     if model is not None:
         from poundlock.state.patching import stored_patch
@@ -62,13 +62,13 @@ def brought(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any]) -> W
 
 
 def signalled(model: Any, patch: Mapping[str, Any], path: str = "") -> Written:
-    """Return what a mode sends to its active run, as it is stored: a patch of the keys that the model has.
+    """Return a mode's signal to its active run, as it is stored: a patch of the keys that the model has.
 
-    In the run's inbox it cannot be told from what people write, so what the model would leave out is left out here.
+    In the run's inbox it looks like a patch of people, so keys that the model would ignore are left out here.
 
     Raises:
         StateInvalid: the model forbids a key.
-        NotStorable: a value in it is no data.
+        NotStorable: a value in it is not data.
     """
     if model is None:
         return Written(*pack_patch(patch, path))
@@ -78,7 +78,7 @@ def signalled(model: Any, patch: Mapping[str, Any], path: str = "") -> Written:
 
 
 def returned(model: Any, result: Any, state: dict[str, Any]) -> Written:
-    """Return the patch that a model returned by a step stands for.
+    """Return the patch for a model that a step returned.
 
     An instance of the state's model overwrites the fields it changed; any other model is a patch of all its fields.
 
@@ -104,7 +104,7 @@ def as_result(model: Any, result: Any) -> Any:
 
 
 def begun(model: Any, state: dict[str, Any], text: str) -> Written:
-    """Return what a run's state begins with, as it is stored, defaults included that would change; it is validated.
+    """Return a run's initial state, as it is stored, with defaults that would change; it is validated.
 
     Args:
         model: of the state; None without one.
@@ -123,7 +123,7 @@ def begun(model: Any, state: dict[str, Any], text: str) -> Written:
 
 
 def as_data(model: Any, initial: Any) -> Any:
-    """Return what code begins a state with as data: an instance of the state's model, or values that its fields hold.
+    """Return an initial state from code as data: an instance of the state's model, or values of its fields.
 
     Raises:
         NotStorable: a field of it does not read back equal.
@@ -142,7 +142,7 @@ def as_data(model: Any, initial: Any) -> Any:
 
 
 def settle(model: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Validate a state that patches led to; return it, completed by defaults that would change with each reading.
+    """Validate a state after patches; return it, completed by defaults that would change with each reading.
 
     Raises:
         StateInvalid: it does not fit the model; `path` is the field.
@@ -212,7 +212,7 @@ def fits(model: Any, state: dict[str, Any]) -> bool:
 
 
 class Fault(NamedTuple):
-    """What a validation found: where, what (with the place), and the error to name as its cause, if that says more."""
+    """A fault that validation found: path, text (with the path), and the error to name as its cause, if it has more."""
 
     path: str
     text: str
@@ -220,9 +220,9 @@ class Fault(NamedTuple):
 
 
 def first_fault(error: BaseException) -> Fault:
-    """Return the first fault of a validation, whatever a validator raised."""
+    """Return the first fault of a validation, for any error of a validator."""
     answer = call_now(_first_of, error)
-    if answer.error is not None:  # no ValidationError, or one that holds an error which cannot be shown
+    if answer.error is not None:  # not a ValidationError, or one with an error that cannot be shown
         said = describe(error)
         return Fault("", f"{said.type}: {said.message}", error)
     path, message = answer.value

@@ -1,6 +1,6 @@
 """Performing a stage: its steps run together, and either all of them have succeeded or the stage failed.
 
-Whatever a step raises ends here, as the failure of its stage, unless the runtime asked for it (`interrupting`).
+Every error of a step ends here, as the failure of its stage, unless the runtime requested it (`interrupting`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from poundlock.pipeline.states import as_result, returned, written
 
 @dataclass(slots=True)
 class StepDone:
-    """What one step came to: the patch as everyone sees it from now on, its text, and where it sends the run."""
+    """Result of one step: the patch as it is stored, its text, and its instruction."""
 
     step: StepPlan
     patch: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ class StepDone:
 
     @property
     def result(self) -> Any:
-        """What routers see of it."""
+        """The result as routers see it."""
         return self.patch
 
 
@@ -56,13 +56,13 @@ class ModelDone(StepDone):
 
     @property
     def result(self) -> Any:
-        """All of it."""
+        """The whole model."""
         return self.whole
 
 
 @dataclass(slots=True)
 class StageDone:
-    """What a stage came to: its steps in definition order, or why it failed."""
+    """Result of a stage: its steps in definition order, or why it failed."""
 
     stage: StagePlan
     steps: Sequence[StepDone] = ()
@@ -81,7 +81,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
-    """Several steps at once, or within a time: the first final failure, or the time, gives the others up."""
+    """Several steps at once, or a time-out: after the first final failure, or the time-out, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
     scope = Scope()
@@ -101,7 +101,7 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
         )
         run.failure = late
         return StageDone(stage, error=run_error(late, stage.id, None))
-    if failed is not None and failed.cancelled():  # from outside, before it began: `_perform_step` never raises that
+    if failed is not None and failed.cancelled():  # from outside, before it began: `_perform_step` never raises it
         run.failure = asyncio.CancelledError()
         return StageDone(stage, error=run_error(run.failure, stage.id, None))
     return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
@@ -122,7 +122,7 @@ def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
 
 
 async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError | None:
-    """All attempts of a step: what it came to, or why it failed for good; None if it was given up within `scope`.
+    """All attempts of a step: its result, or why it failed for good; None if it was given up within `scope`.
 
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
@@ -156,13 +156,13 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
     except (Interrupted, Withdrawn):
         if scope is None:
             raise
-        return None  # in a task of its own: whoever gave it up knows
+        return None  # in its own task: the scope that gave it up knows
     journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
     return done
 
 
 async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: Scope | None) -> StepDone:
-    """One attempt; raises what it failed with, Interrupted or Withdrawn."""
+    """One attempt; raises its error, Interrupted or Withdrawn."""
     task = current_task()
     try:
         done = digest(run, step, await _invoke(run, step, context))
@@ -177,7 +177,7 @@ async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: 
 
 
 async def _attempt_within(run: ActiveRun, step: StepPlan, context: StepContext, outer: Scope | None) -> StepDone:
-    """One attempt that is given up when its time is over."""
+    """One attempt that is given up at its time-out."""
     scope = Scope(outer)
     scope.enter(context)
     work = answer_of(_attempt(run, step, context, scope))
@@ -201,7 +201,7 @@ async def _attempt_within(run: ActiveRun, step: StepPlan, context: StepContext, 
             raise answer.error
         return answer.value  # type: ignore[no-any-return]  # what `_attempt` returns
     finally:
-        del answer, attempt  # else the error refers to itself, by its traceback
+        del answer, attempt  # else the error refers to itself through its traceback
 
 
 async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
@@ -219,8 +219,8 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
 
 
 def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
-    """Turn what a step returned into a patch or an instruction; the decoded copy is what counts from now on."""
-    if type(result) is dict and run.plan.state_model is None:  # nearly always; asking for a Mapping costs more
+    """Turn a step's return value into a patch or an instruction; from now on its decoded copy is used."""
+    if type(result) is dict and run.plan.state_model is None:  # nearly always; a check for Mapping costs more
         patch, text = pack(result, "", "patch")
         return StepDone(step, patch, text)
     if result is None:
@@ -230,7 +230,7 @@ def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
     model = run.plan.state_model
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
-            # A router may name the next stage so. A step may not: it would be taken for a patch that went wrong.
+            # A router may name the next stage by text. For a step, text is more likely a wrong patch.
             jump = f" (to go to a stage: Jump({repr_of(result, 60)}))" if isinstance(result, str) else ""
             raise StepFailed(
                 f"step '{step.id}' returned a {name_of(type(result))}: return a mapping, a model, "
@@ -246,7 +246,7 @@ def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
 def failure_of(run: ActiveRun, step: StepPlan, error: BaseException) -> RunError:
     """Note that a step failed for good, and return why its stage does."""
     payload = dump(describe(error)._asdict())
-    if run.failure is None:  # of several steps the first counts
+    if run.failure is None:  # the first of several counts
         run.failure = error
     run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, payload)
     return run_error(error, step.stage_id, step.id)

@@ -1,8 +1,8 @@
 """Worker threads for sync steps.
 
-Not `concurrent.futures`: its threads are joined when the interpreter exits, so one step that never returns would keep
+Not `concurrent.futures`: its threads are joined when the interpreter exits, so a step that never returns would keep
 the process alive for ever. These are daemon threads; a step that is abandoned (timeout, abort) keeps its thread until
-it returns, and its late result goes nowhere.
+it returns, and its late result is dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poundlock.guard import Carried
 
 
 class _Job:
-    """A call for a thread. `started`, `ended` and `left` (nobody waits any more) are guarded by the pool's lock."""
+    """A call for a thread. `started`, `ended` and `left` (abandoned) are guarded by the pool's lock."""
 
     __slots__ = ("answer", "ended", "function", "left", "loop", "started")
 
@@ -38,8 +38,8 @@ class StepThreads:
     A thread whose call was abandoned leaves the pool: it ends after its call, and others take its place.
 
     Args:
-        clock: told while threads work, so that a virtual clock does not jump meanwhile.
-        limit: threads at most, those left behind not counted; further steps wait their turn.
+        clock: notified while threads work, so that a virtual clock does not jump meanwhile.
+        limit: threads at most, those left behind not counted; further steps wait in a queue.
     """
 
     def __init__(self, clock: Clock, limit: int = 64) -> None:
@@ -53,7 +53,7 @@ class StepThreads:
     async def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function in a thread, in a copy of this context, and return its result.
 
-        Cancelling the caller abandons the call: the thread goes on, its result is discarded.
+        Cancelling the caller abandons the call: the thread continues, its result is discarded.
         """
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
@@ -63,7 +63,7 @@ class StepThreads:
         try:
             if self._pending > self._threads and self._threads < self._limit:
                 name = f"poundlock-step-{self._threads + 1}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()  # may be refused by the system
+                threading.Thread(target=self._work, name=name, daemon=True).start()  # the system may refuse it
                 self._threads += 1
             self._jobs.put(job)
             return await job.answer
@@ -98,12 +98,12 @@ class StepThreads:
             try:
                 job.loop.call_soon_threadsafe(_answer, job.answer, result, error)
             except RuntimeError:
-                return  # the loop is closed: nobody is left to hear it
+                return  # the loop is closed: no caller is left
             del job, result, error  # an idle thread must not keep a run's objects alive
 
 
 _MEANT_FOR_THREADS = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
-"""What ends a loop or a process where it is raised again; a step in a thread may end neither."""
+"""Errors that would end the loop or the process when raised again; a step in a thread may end neither."""
 
 
 def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

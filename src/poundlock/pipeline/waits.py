@@ -1,4 +1,4 @@
-"""Waits of a run: arming them, and standing at one."""
+"""Waits of a run: arming them, and pausing at one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from poundlock.pipeline.plan import DeclaredWait, StagePlan
 
 
 def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
-    """Arm what is declared, and what was registered since the last boundary, against the run's state as it stands now.
+    """Arm the declared waits, and those registered since the last boundary, with the run's current state.
 
-    Registered waits that are armed stay as they are, as does the wait the run was resumed from until it is `pausing`
-    again. Both are known by their rows alone, so that a restart changes nothing. Rows that did not change stay the same
-    objects, and if none changed so does the tuple, which tells the commit that there is nothing to write.
+    Armed registered waits stay unchanged, as does the wait the run was resumed from until it is `pausing`
+    again. Both are known by their rows alone, so that a restart changes nothing. Unchanged rows stay the same
+    objects, and if none changed so does the tuple: then the commit has nothing to write.
 
     Raises:
-        StateInvalid: a registered wait refers to state that is not there.
+        StateInvalid: a registered wait refers to state that does not exist.
     """
     plan = run.plan
     if not plan.declared and not run.registered and not run.waits:
@@ -49,7 +49,7 @@ def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
                 path=wait_id,
             )
         rows.append(_unless_changed(known.get(wait_id), row))
-    # A row that was parked once knows where it resumed; a registered one does not.
+    # A row that was parked before knows where it resumed; a registered one does not.
     rows += [row for row in run.waits if row.wait_id not in wanted and not (pausing and row.resume_at is not None)]
     if tuple(rows) != run.waits:
         run.waits = tuple(rows)
@@ -57,7 +57,7 @@ def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
 
 
 def _still_right(run: ActiveRun, *, pausing: bool) -> bool:
-    """Whether arming again could only come to the same rows as the last time."""
+    """Whether arming again would give the same rows as the last time."""
     plan = run.plan
     if pausing and not all(row.wait_id in plan.waits for row in run.waits):
         return False
@@ -70,7 +70,7 @@ def _still_right(run: ActiveRun, *, pausing: bool) -> bool:
 
 
 def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
-    """Return the row of a declared wait as the state has it now; None while something it refers to is missing."""
+    """Return the row of a declared wait for the current state; None while a value it refers to is missing."""
     values = entry.values(run.state)
     if run.armed is None:
         run.armed = {}
@@ -79,7 +79,7 @@ def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
         return known[1]
     row = arm(entry.wait, entry.wait_id, run.state, epoch=run.version + 1, resume_at=entry.resume_at)
     run.armed[entry.wait_id] = (values, row)
-    run.rearmed = None  # the run's waits do not hold this row yet
+    run.rearmed = None  # the run's waits do not have this row yet
     return row
 
 
@@ -88,7 +88,7 @@ def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
 
 
 def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
-    """Return the row of the wait a run is about to stand at.
+    """Return the row of the wait a run is about to pause at.
 
     Raises:
         InvalidDefinition: a wait made by a router has faults.
@@ -131,15 +131,15 @@ def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
 
 
 def stand_at(run: ActiveRun, row: WaitRow) -> None:
-    """Let the run stand at a wait: it replaces an armed one of the same id, the others go on buffering."""
+    """Pause the run at a wait: it replaces an armed one of the same id, the others continue to buffer."""
     others = tuple(other for other in run.waits if other.wait_id != row.wait_id and not other.parked)
     run.waits = (*others, row)
-    if run.registered and row.wait_id in run.registered:  # announced and paused for in one stage
+    if run.registered and row.wait_id in run.registered:  # registered and paused for in one stage
         run.registered = {wait_id: wait for wait_id, wait in run.registered.items() if wait_id != row.wait_id}
 
 
 def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
-    """Return the earliest buffered event that the wait is for."""
+    """Return the earliest buffered event that matches the wait."""
     for message in run.buffer:
         if message.event is not None and row.matches(message.event.event):
             return message
@@ -147,7 +147,7 @@ def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
 
 
 def leave(run: ActiveRun, row: WaitRow) -> None:
-    """Go on from a wait: it only buffers from now on."""
+    """Leave a wait: from now on it only buffers."""
     left = row._replace(parked=False, expires_at=None)
     run.waits = tuple(left if other.wait_id == row.wait_id else other for other in run.waits)
     run.stage = row.resume_at
@@ -161,7 +161,7 @@ def note(run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any]) -> 
 
 
 class AnnouncedWaits:
-    """The waits a run's steps announce: what its pause service works on."""
+    """The waits that a run's steps register: used by its pause service."""
 
     __slots__ = ("_run",)
 
@@ -189,7 +189,7 @@ class AnnouncedWaits:
             run.registered = {**registered, wait_id: wait}
         elif declared.wait != wait:
             raise InvalidDefinition(
-                f"the workflow declares another wait '{wait_id}': give this one an id of its own", path="wait.id"
+                f"the workflow declares another wait '{wait_id}': give this one another id", path="wait.id"
             )
         return wait_id
 
@@ -199,7 +199,7 @@ class AnnouncedWaits:
         return next(name for name in (f"wait-{number}" for number in count(1)) if name not in taken)
 
     def withdraw(self, wait_id: str) -> None:
-        """Forget a noted wait; it is disarmed with the stage's commit."""
+        """Remove a noted wait; it is disarmed with the stage's commit."""
         run = self._run
         if wait_id in run.plan.waits:
             return

@@ -1,4 +1,4 @@
-"""A run as Changes, and back: what a commit of it contains, and what it takes over from one, or from a checkpoint."""
+"""A run as Changes, and back: the contents of its commits, and its update from a commit or a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from poundlock.model.runs import Checkpoint, LogRow, RunHead, StoredEvent, WaitR
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun
 
-_RUNNING = RunStatus.RUNNING  # looking a member of an enum up costs more than comparing with it
+_RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 
 
 def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
-    """Return how this run is written with the event that was admitted for it: running, or queued by nobody."""
+    """Return the creation of this run, for the commit of its event: running, or queued without an owner."""
     now = run.identity.created_at
     if status is RunStatus.QUEUED:
         run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
@@ -27,9 +27,9 @@ def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
 
 
 def creation_of(run: ActiveRun) -> Changes:
-    """Return the changes that write this run as it stood before its stage began: without a boundary behind it.
+    """Return the changes that write this run as it was before its first stage began: without a boundary.
 
-    What the stage has noted so far is left for its boundary; a crash repeats it.
+    Entries of the stage so far are left for its boundary; a crash repeats them.
     """
     now = run.identity.created_at
     log = run.journal.row(1, run.entered_at or None)
@@ -45,13 +45,13 @@ def changes_of(
     slot: bool | None = None,
     guard_inbox: bool = False,
 ) -> Changes:
-    """Return the changes of a boundary: the run as it stands now, at `status`.
+    """Return the changes of a boundary: the run as it is now, at `status`.
 
     Args:
-        status: what the run is from then on.
+        status: the run's status from then on.
         wake_at: when it is due, for paused and delayed runs.
         outcome: JSON text of its result or error, at the end.
-        slot: whether it counts as active from then on; None leaves that as it is.
+        slot: whether it counts as active from then on; None leaves that unchanged.
         guard_inbox: refuse (`InboxAhead`) if messages came that this process has not seen.
     """
     now = run.clock.now()
@@ -65,7 +65,7 @@ def changes_of(
     log, snapshot = run.journal.row(run.log_seq + 1), None
     # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
     if log is not None:
-        run.log_size += len(log.text)  # counted again if this is refused: then a snapshot only comes earlier
+        run.log_size += len(log.text)  # counted twice if this is refused: then a snapshot only comes earlier
         if run.log_size > run.snapshot_size and not ended:
             snapshot = dump(run.state)
     epoch = run.epoch
@@ -126,7 +126,7 @@ def _creation(
 
 
 def take_commit(run: ActiveRun, changes: Changes) -> None:
-    """Take over what a commit of `changes` made true."""
+    """Update the run after a commit of `changes`."""
     run.registered = None
     if run.state_store is not None:
         run.state_store.adopt(run.state)
@@ -155,7 +155,7 @@ def take_commit(run: ActiveRun, changes: Changes) -> None:
 
 
 def take_resumption(run: ActiveRun, now: float) -> None:
-    """Take over that a commit of somebody else's at `now` resumed this run for this process."""
+    """Update the run after another task's commit at `now` resumed it for this process."""
     run.version += 1
     run.epoch += 1
     run.status = _RUNNING
@@ -167,7 +167,7 @@ def take_resumption(run: ActiveRun, now: float) -> None:
 
 
 def take_creation(run: ActiveRun, create: RunCreate) -> None:
-    """Take over that this run was written for the first time."""
+    """Update the run after it was stored for the first time."""
     _, head, log, waits = create
     run.written = True
     run.version = 1
@@ -190,7 +190,7 @@ def _snapshot_taken(run: ActiveRun, log_size: int, snapshot_size: int) -> None:
 
 
 def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
-    """Stand where a checkpoint stands."""
+    """Set the run to the position of a checkpoint."""
     record = checkpoint.record
     head = record.head
     run.written = run.returning = True
@@ -211,6 +211,6 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     _snapshot_taken(run, checkpoint.log_size, checkpoint.snapshot_size)
     run.inbox.clear()
     run.inbox_seen = head.inbox_seq
-    # Events stood in the inbox before: they are buffered. Signals and requests are still to be absorbed.
+    # Events in the inbox up to here are buffered. Signals and requests are still to be absorbed.
     run.buffer = tuple(message for message in checkpoint.inbox if message.kind == "event")
     run.backlog = tuple(message for message in checkpoint.inbox if message.kind != "event")

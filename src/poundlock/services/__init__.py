@@ -1,1 +1,1 @@
-"""Services a run may ask for: the user's, installed into containers, and the two that are always there."""
+"""Services of a run: the user's, installed into containers, and the two that always exist."""

@@ -1,4 +1,4 @@
-"""`__env__`: variables by name, read-only. Values never show up in a representation."""
+"""`__env__`: variables by name, read-only. Values are never part of a representation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class EnvService:
-    """Looks a variable up in the workflow's own env, then the runtime's, then gives None."""
+    """Looks a variable up in the workflow's own env, then the runtime's; else returns None."""
 
     __slots__ = ("_layers",)
 

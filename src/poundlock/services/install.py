@@ -1,6 +1,6 @@
 """Turning service definitions into artifacts, and runs into containers.
 
-Containers are made when somebody first needs one: a run that asks for no service never has any. Recipes are read once
+Containers are created at their first use: a run that requests no service never has any. Recipes are read once
 per workflow and shared by all its runs.
 """
 
@@ -33,7 +33,7 @@ _STAGE: Final = "stage"
 
 
 class Home(Protocol):
-    """What services need to know of the runtime they live in."""
+    """What services need to know of their runtime."""
 
     clock: Clock
     env: Mapping[str, str]
@@ -48,7 +48,7 @@ class Home(Protocol):
 
 
 def service_types(*groups: Iterable[Service]) -> dict[Any, tuple[str, ...]]:
-    """Return type to service ids, for injection by annotation; a nearer group hides an id of a farther one."""
+    """Return type to service ids, for injection by annotation; a nearer group hides an id of an outer one."""
     found: dict[Any, list[str]] = defaultdict(list)
     seen: set[str] = set()
     for services in groups:
@@ -57,7 +57,7 @@ def service_types(*groups: Iterable[Service]) -> dict[Any, tuple[str, ...]]:
                 continue
             seen.add(service.id)
             kind = service.type if service.type is not None else provided_type(service.factory)
-            # A builtin (str, dict ...) says nothing: every such field of the state would be taken for the service.
+            # A builtin (str, dict ...) does not name a service: every such field of the state would get the service.
             if isinstance(kind, type) and kind.__module__ != "builtins":
                 found[kind].append(service.id)
     return {kind: tuple(ids) for kind, ids in found.items()}
@@ -84,7 +84,7 @@ def global_container(clock: Clock, services: Iterable[Service], parents: Iterabl
 
 
 def not_global(container: ArtifactContainer, id: str, owners: Sequence[str]) -> ArtifactNotFound:
-    """Return the error for a service that the global container lacks; `owners` are workflows that bring one."""
+    """Return the error for a service that the global container lacks; `owners` are workflows that define it."""
     if owners:
         return ArtifactNotFound(
             f"there is no global service '{id}', but one of workflow '{owners[0]}': "
@@ -97,7 +97,7 @@ def not_global(container: ArtifactContainer, id: str, owners: Sequence[str]) -> 
 
 
 def _faults_of(service: Service) -> list[Fault]:
-    """Return what is wrong with a service by itself: its options, or a factory that nothing can call."""
+    """Return the faults of a service by itself: its options, or a factory that cannot be called."""
     from poundlock.artifacts import TemplateSet
 
     path = f"services.{service.id}"
@@ -112,7 +112,7 @@ def _faults_of(service: Service) -> list[Fault]:
 
 
 def _replaced(service: Service, replacement: Any) -> Service:
-    """Return a service that is made by a replacement: a factory, or the very instance."""
+    """Return a service with a replacement: a factory, or an instance."""
     factory = replacement if inspect.isroutine(replacement) or inspect.isclass(replacement) else lambda: replacement
     return replace(service, factory=factory, options={})
 
@@ -127,11 +127,11 @@ class WorkflowServices:
         self._templates: dict[str, TemplateSet] = {}
         """Recipes of the containers of runs and of stages, by scope; read when the first of them is made."""
         self._overrides: dict[str, list[Service]] = {}
-        """By id: what stands in for services of runs and stages now, the last one counts."""
+        """By id: current replacements of services of runs and stages, the last one counts."""
         self._sound = True
-        """Whether the services can be looked at together; `faults` finds out."""
+        """Whether the services can be checked together; set by `faults`."""
         self._probes: tuple[ArtifactContainer, ArtifactContainer] | None = None
-        """Containers like those of a stage and its run, to look at while the workflow is registered."""
+        """Containers like those of a stage and its run, for checks at registration."""
         self._exports = any(service.options.get("serializable") for service in self._services_of(_RUN))
         self.env = EnvService(definition.env, home.env)
 
@@ -163,11 +163,11 @@ class WorkflowServices:
         """Return a new container for a run; it falls back to the workflow's.
 
         Args:
-            run_id: names the container; "" for one that is only looked at, and stands for all runs.
-            state: gives the store that the run's services select from, when the first of them does.
-            waits: what the run's pause service works on.
-            exported: what `export` gave when the run was parked. What still fits the state is restored from it, the
-                rest is built anew; so is everything if the text is damaged, which is logged.
+            run_id: names the container; "" for one that is only used for checks.
+            state: returns the state store of the run's services, at its first use.
+            waits: those of the run's pause service.
+            exported: the text of `export` when the run was parked. Services that still fit the state are restored, the
+                others are built again; so are all if the text is damaged, which is logged.
         """
         from poundlock.artifacts import ArtifactContainer
 
@@ -183,7 +183,7 @@ class WorkflowServices:
             try:
                 container.restore(exported)
             except BundleDamaged as error:
-                log.warning("services of run '%s' are built anew: %s", run_id, error)
+                log.warning("services of run '%s' are built again: %s", run_id, error)
         return container
 
     @property
@@ -213,7 +213,7 @@ class WorkflowServices:
         return container
 
     def export(self, container: ArtifactContainer) -> str | None:
-        """Return a run's serialisable services as text that goes with its checkpoint; None where there are none."""
+        """Return a run's serialisable services as text for its checkpoint; None if there are none."""
         if not self._exports:
             return None
         bundle = container.export()
@@ -221,12 +221,12 @@ class WorkflowServices:
 
     @property
     def exports(self) -> bool:
-        """Whether any service of a run is serialisable at all."""
+        """Whether any service of a run is serialisable."""
         return self._exports
 
     @contextmanager
     def override(self, id: str, replacement: Any) -> Iterator[None]:
-        """Put a replacement in a service's place: at once in the workflow's container, for runs from their next use on.
+        """Replace a service: at once in the workflow's container, for runs from their next use on.
 
         Raises:
             ArtifactNotFound: the workflow has no such service; the message names near matches.
@@ -259,7 +259,7 @@ class WorkflowServices:
         return found
 
     def _read(self, scope: str) -> TemplateSet:
-        """Return the recipes of a scope, with what stands in for its services now."""
+        """Return the recipes of a scope, with current replacements of its services."""
         from poundlock.artifacts import TemplateSet
 
         return TemplateSet(
@@ -273,7 +273,7 @@ class WorkflowServices:
         return [service for service in self._definition.services if service.scope in held]
 
     def faults(self) -> list[Fault]:
-        """Return what is wrong with the graph of services, as far as it can be known.
+        """Return the faults of the graph of services, as far as they can be known.
 
         A stage's container sees all of it: its own services, the run's, the workflow's, and the global ones.
         """
@@ -282,7 +282,7 @@ class WorkflowServices:
         faults: list[Fault] = []
         for service in self._definition.services:
             if any(service_faults("", service)):
-                self._sound = False  # told with the definition's own faults
+                self._sound = False  # reported with the definition's own faults
             else:
                 faults += _faults_of(service)
         self._sound = self._sound and not faults
@@ -291,22 +291,22 @@ class WorkflowServices:
         try:
             return [(f"services.{key}", text) for key, text in self._probed()[0].faults()]
         except DuplicateKey:
-            self._sound = False  # told with the definition's own faults
+            self._sound = False  # reported with the definition's own faults
             return []
         except InvalidDefinition as error:  # of a global service
             self._sound = False
             return [(f"services.{path}", text) for path, text in error.faults] or [("services", error.message)]
 
     def fault_of(self, key: str, *, asked_in: Literal["stage", "run", "workflow"] = "stage") -> str | None:
-        """Return what is wrong with asking for a service; None if it is there.
+        """Return why a service cannot be requested; None if it can.
 
         Args:
             key: which service.
-            asked_in: who asks. A stage sees its own services, the run's, the workflow's and the global ones; the hooks
-                of a run those from the run's on; what is called outside of runs those from the workflow's on.
+            asked_in: where. A stage sees its own services, the run's, the workflow's and the global ones; the hooks
+                of a run those from the run's on; functions outside of runs those from the workflow's on.
         """
         if not self._sound:
-            return None  # what is wrong with the services has to be mended first
+            return None  # the faults of the services have to be mended first
         try:
             stage, run = self._probed()
             if {"stage": stage, "run": run, "workflow": self.container}[asked_in].find(key) is not None:
@@ -321,7 +321,7 @@ class WorkflowServices:
         return f"there is no service '{key}': {suggest(key, list(dict.fromkeys(known)))}"
 
     def _probed(self) -> tuple[ArtifactContainer, ArtifactContainer]:
-        """Return the containers of a stage and its run, to look at; the same if no service lives as long as a stage."""
+        """Return the containers of a stage and its run, for checks; the same if no service lives as long as a stage."""
         if self._probes is None:
             run = self.run_container("", dict, NoWaits())
             self._probes = (self.stage_container("stage", run, None) if self.has_stages else run, run)

@@ -1,4 +1,4 @@
-"""`__pause_service__`: lets a step announce a wait before the run gets there, so that early events are buffered."""
+"""`__pause_service__`: lets a step register a wait before the run gets there, so that early events are buffered."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class RunWaits(Protocol):
         """Note a wait; it is armed with the stage's commit. Returns its id."""
 
     def withdraw(self, wait_id: str) -> None:
-        """Forget a noted wait."""
+        """Remove a noted wait."""
 
     def armed(self) -> builtins.list[WaitInfo]:
         """Return the waits that are armed."""
 
 
 class NoWaits:
-    """The waits of no run: for a container that is only made to be checked."""
+    """Waits without a run: for a container that is only used for checks."""
 
     def announce(self, wait: Wait) -> str:
         """Refuse: there is no run that could wait (`NotPaused`)."""
         raise NotPaused("there is no run here that could wait: ask for the pause service in a step", wait=wait.id)
 
     def withdraw(self, wait_id: str) -> None:
-        """Nothing was announced."""
+        """Nothing is registered."""
 
     def armed(self) -> builtins.list[WaitInfo]:
         """Nothing is armed."""

@@ -600,7 +600,7 @@ async def test_who_waits_for_a_run_that_was_not_written_hears_so(faulty, vclock)
     running = asyncio.create_task(rt.run("wf"))
     await vclock.run_until_idle()
     await rt.stop(drain=0)
-    with pytest.raises(RuntimeStopped, match="was not written"):
+    with pytest.raises(RuntimeStopped, match="was not stored"):
         await running
 
 
