@@ -22,7 +22,7 @@ from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.states import shown, told
+from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
 
 if TYPE_CHECKING:  # a run without services never loads the container
@@ -247,7 +247,7 @@ class ActiveRun:
         model = self.plan.state_model
         for message in (*self.backlog, *self.inbox):
             if message.kind == "signal" and message.body is not None:
-                state = told(model, state, message.body)
+                state = with_signal(model, state, message.body)
         return shown(model, state)
 
     @property
@@ -307,7 +307,7 @@ class ActiveRun:
         self.walk = position.walk
         self.journal.rewind(position.mark)
 
-    def count_anew(self) -> None:
+    def restart_counts(self) -> None:
         """Restart the count of visits with the next stage: the run paused or was delayed before it."""
         self.visits = {}
         self.walk = dump(self.stage)

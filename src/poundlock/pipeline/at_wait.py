@@ -18,12 +18,12 @@ from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.outcome import Outcome, Paused, Unfit, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, validate, written
-from poundlock.pipeline.waits import first_match, leave, note, rearm, stand_at
+from poundlock.pipeline.waits import first_match, leave, note, pause_at, rearm
 
 log = logging.getLogger("poundlock.pipeline")
 
 
-async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
+async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
     """Decide for a run at a wait: resume by hand, by a buffered event or by time-out, or pause.
 
     Raises:
@@ -37,13 +37,13 @@ async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
             _leave(run, row, Resume("api", row.wait_id))
-            return _go_on(run, patch)
+            return _continue(run, patch)
         came_back = run.returning
         if came_back and (error := misfit(run)) is not None:
             return stay(run, row, error)
-        if row.wait_id in _GOES_ON:
+        if row.wait_id in _RESUMED_AS:
             _leave(run, row, None)
-            return _go_on(run, None)
+            return _continue(run, None)
         refused = False
         while (message := first_match(run, row)) is not None:
             if await _resume_with_event(run, row, message):
@@ -65,7 +65,7 @@ async def standing(run: ActiveRun, row: WaitRow) -> Outcome | None:
 # ---------------------------------------------------------------------------- a state that no longer fits its model
 _STATE_WAIT: Final = "__state__"
 _DELAY_WAIT: Final = "__delay__"
-_GOES_ON: Final[Mapping[str, Resume | None]] = {_STATE_WAIT: None, _DELAY_WAIT: Resume("delay")}
+_RESUMED_AS: Final[Mapping[str, Resume | None]] = {_STATE_WAIT: None, _DELAY_WAIT: Resume("delay")}
 """Waits of runs that were not paused when their state did not fit, with the reason for their later resume."""
 
 
@@ -102,15 +102,15 @@ def wait_for_state(run: ActiveRun) -> WaitRow:
         patch=None,
         keys=(),
     )
-    stand_at(run, row)
+    pause_at(run, row)
     return row
 
 
 def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None) -> None:
     leave(run, row)
     run.resume = reason
-    if row.wait_id in _GOES_ON:
-        run.resume = _GOES_ON[row.wait_id]
+    if row.wait_id in _RESUMED_AS:
+        run.resume = _RESUMED_AS[row.wait_id]
         run.waits = tuple(other for other in run.waits if other.wait_id != row.wait_id)
 
 
@@ -146,7 +146,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
     run.resume = Resume("event", row.wait_id, own_event(event))
     note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
     note(run, "pipeline:resume", row, {"reason": "event"})
-    _go_on(run, answer.value)
+    _continue(run, answer.value)
     return True
 
 
@@ -172,8 +172,8 @@ def _answered(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> 
         return None
 
 
-def _go_on(run: ActiveRun, patch: Written | None) -> Outcome | None:
-    run.count_anew()
+def _continue(run: ActiveRun, patch: Written | None) -> Outcome | None:
+    run.restart_counts()
     if patch is not None and patch.patch:
         apply(run, patch, run.plan.path_json)
     rearm(run)
@@ -195,4 +195,4 @@ def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:
     run.resume = Resume("timeout", row.wait_id)
     if row.on_timeout != "resume":
         run.stage = row.on_timeout
-    return _go_on(run, None)
+    return _continue(run, None)

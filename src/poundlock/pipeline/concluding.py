@@ -23,7 +23,7 @@ from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone
-from poundlock.pipeline.waits import first_match, note, park, rearm, stand_at
+from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 
 
 @dataclass(slots=True)
@@ -180,7 +180,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     rearm(run)
     if run.stage is None:
         return complete(run, None)  # no stage follows the delay, so there is nothing to wait for
-    run.count_anew()
+    run.restart_counts()
     run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
     return Delayed(until)
 
@@ -191,7 +191,7 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
     row = park(run, stage, pause)
     rearm(run, pausing=True)
     note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)})
-    stand_at(run, row)
+    pause_at(run, row)
     if first_match(run, row) is not None:
         return None  # committed at this wait, so that after a crash it continues for the same reason
     note(run, "pipeline:pause", row, {"expires_at": row.expires_at})

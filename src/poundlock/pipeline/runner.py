@@ -18,7 +18,7 @@ from poundlock.model.changes import Changes
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.at_wait import misfit, standing, stay, wait_for_state
+from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
@@ -79,7 +79,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                     return driven
                 stage = by_id.get(run.stage or "")
             if stage is None:
-                return _nowhere(run)
+                return _without_stage(run)
             visits = _enter(run, stage)
             if visits > 1 and (driven := await _again(run, stage, visits)) is not None:
                 return driven
@@ -161,7 +161,7 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
     """Leave the wait the run is paused at; an outcome if it has to stay there, or ends."""
     before, came = run.position(), tuple(run.inbox)
     try:
-        outcome = await standing(run, row)
+        outcome = await decide_at_wait(run, row)
     except Interrupted:
         run.restore(before, [message for message in came if message not in run.inbox])
         raise
@@ -237,7 +237,7 @@ def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
     return failed(run, run_error(error, stage.id, None), stage.path_json)
 
 
-def _nowhere(run: ActiveRun) -> Driven:
+def _without_stage(run: ActiveRun) -> Driven:
     """Decide for a run without a stage: resumed after its last one, or at one that no longer exists."""
     before = run.position()
     if run.stage is None:

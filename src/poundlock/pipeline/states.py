@@ -190,7 +190,7 @@ def _checked(model: Any, state: dict[str, Any]) -> Any:
     return read(model, state)
 
 
-def told(model: Any, state: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def with_signal(model: Any, state: dict[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state with a signal merged in; the state itself if the signal does not fit."""
     if model is None:
         return merge(state, patch)

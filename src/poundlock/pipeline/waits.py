@@ -130,7 +130,7 @@ def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
         raise InvalidDefinition(f"{faults[0][0]}: {faults[0][1]}", path=faults[0][0], faults=tuple(faults))
 
 
-def stand_at(run: ActiveRun, row: WaitRow) -> None:
+def pause_at(run: ActiveRun, row: WaitRow) -> None:
     """Pause the run at a wait: it replaces an armed one of the same id, the others continue to buffer."""
     others = tuple(other for other in run.waits if other.wait_id != row.wait_id and not other.parked)
     run.waits = (*others, row)

@@ -236,7 +236,7 @@ def _names(waiting: Waiting) -> str:
     return "wait " + ", ".join(row.wait_id for row in waiting.hit)
 
 
-def foretold(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
+def dry_lines(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
     """Return the lines of a dry run. They say what is likely: only a commit decides a delivery."""
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 

@@ -26,16 +26,16 @@ def awaiting(core: Core, inside: str, wanted: Wanted) -> Iterator[None]:
         WouldDeadlock: that run waits for this one, directly, through others, or because this one holds its slot.
     """
     edges = core.awaited
-    mine = edges.setdefault(inside, [])
-    mine.append(wanted)
+    own = edges.setdefault(inside, [])
+    own.append(wanted)
     try:
         way = _way_back(core, inside, wanted)
         if way is not None:
             raise _would_deadlock(inside, way)
         yield
     finally:
-        mine.remove(wanted)
-        if not mine and edges.get(inside) is mine:
+        own.remove(wanted)
+        if not own and edges.get(inside) is own:
             del edges[inside]
 
 
@@ -48,7 +48,7 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
         run_id: for which run.
         bounded: whether the wait has a time-out.
     """
-    since = _standing(core, inside)
+    since = _position(core, inside)
     if core.runs.phase(run_id) is not Phase.ABSENT:
         return Wanted(run_id, bounded=bounded, since=since)
     record = await core.store.load(run_id)
@@ -61,22 +61,22 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
 
 def to_wait_for_driven(core: Core, inside: str, run_id: str) -> Wanted:
     """Return the same for a run that has an owner task here."""
-    return Wanted(run_id, since=_standing(core, inside))
+    return Wanted(run_id, since=_position(core, inside))
 
 
-def _standing(core: Core, run_id: str) -> tuple[str | None, int] | None:
+def _position(core: Core, run_id: str) -> tuple[str | None, int] | None:
     """Return the stage a run is at, and which visit of it that is; None if it is not in memory."""
     live = core.runs.live(run_id)
     return None if live is None else (live.run.stage, live.run.visits.get(live.run.stage or "", 0))
 
 
-def _waits(core: Core, run_id: str, asked: Wanted) -> list[Wanted]:
-    """Return the waits that block a run. `asked` counts even with a time-out, because the time-out would expire."""
+def _waits(core: Core, run_id: str, request: Wanted) -> list[Wanted]:
+    """Return the waits that block a run. `request` counts even with a time-out, because the time-out would expire."""
     edges = core.awaited.get(run_id)
     if not edges or not core.runs.has_task(run_id):
         return []
-    now = _standing(core, run_id)
-    return [each for each in edges if each is asked or not (each.bounded or each.since != now)]
+    now = _position(core, run_id)
+    return [each for each in edges if each is request or not (each.bounded or each.since != now)]
 
 
 def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
@@ -97,9 +97,9 @@ def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
     return [each.run_id for each in way]
 
 
-def _free(core: Core, asked: Wanted) -> set[str]:
+def _free(core: Core, request: Wanted) -> set[str]:
     """Return those runs that can continue, of all that wait, are waited for, or hold a slot that another run needs."""
-    waiting = {run_id: edges for run_id in core.awaited if (edges := _waits(core, run_id, asked))}
+    waiting = {run_id: edges for run_id in core.awaited if (edges := _waits(core, run_id, request))}
     wanted = [each for edges in waiting.values() for each in edges]
     holders = {each.pair: _holders(core, each.pair) for each in wanted if each.pair is not None}
     queued = {each.run_id: each for each in wanted if each.pair is not None and _still_queued(core, each)}
@@ -136,10 +136,10 @@ def _still_queued(core: Core, run: Wanted) -> bool:
     return core.runs.phase(run.run_id) is Phase.ABSENT
 
 
-def _blocker(core: Core, run: Wanted, asked: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
+def _blocker(core: Core, run: Wanted, request: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
     """Return a run that blocks this one, for the error message."""
     held = _holders(core, run.pair) if run.pair is not None and _still_queued(core, run) else set()
-    blocking = [*_waits(core, run.run_id, asked), *(Wanted(run_id) for run_id in sorted(held))]
+    blocking = [*_waits(core, run.run_id, request), *(Wanted(run_id) for run_id in sorted(held))]
     return next((each for each in blocking if each.run_id not in free and each.run_id not in seen), None)
 
 

@@ -28,12 +28,12 @@ from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
-from poundlock.runtime.healing import FAULTS, again, patiently, read_checkpoint, tell
+from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import restored_run, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
-from poundlock.runtime.transitions import given_back
+from poundlock.runtime.transitions import release_move
 
 _PATIENCE = 2
 """After so many refused stops, deliveries of this process wait until the run has stopped."""
@@ -104,13 +104,13 @@ async def _load_and_start(core: Core, run_id: str) -> None:
     try:
         checkpoint = await read_checkpoint(core, run_id)
         if core.runs.phase(run_id) is Phase.LOADING and (checkpoint is None or not adopt(core, checkpoint)):
-            await give_back(core, [run_id], begun=False)
+            await release_runs(core, [run_id], begun=False)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
         if core.runs.phase(run_id) is Phase.LOADING:
             _strand(core, run_id, error)
 
 
-async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
+async def release_runs(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
     """Make runs that this process owns but does not drive `ready`, under a new epoch, and forget them.
 
     Args:
@@ -122,7 +122,7 @@ async def give_back(core: Core, run_ids: Iterable[str], *, begun: bool) -> None:
         record = await core.store.load(run_id)
         if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
-                await core.store.commit(Changes(moves=(given_back(record, core.clock.now(), begun=begun),)))
+                await core.store.commit(Changes(moves=(release_move(record, core.clock.now(), begun=begun),)))
             except (StaleVersion, LeaseLost):
                 continue  # it was moved meanwhile
         core.runs.drop(run_id)
@@ -178,7 +178,7 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
         return None
     if checkpoint is not None and ours:
         if not adopt(core, checkpoint):
-            await give_back(core, [run_id], begun=True)
+            await release_runs(core, [run_id], begun=True)
         return None
     core.runs.drop(run_id)
     if checkpoint is not None:
@@ -218,8 +218,8 @@ async def unknown(core: Core, workflow_id: str | None = None) -> list[str]:
     query = RunQuery(workflow=workflow_id, status=(RunStatus.RUNNING,), limit=500)
     while True:
         page = await core.store.find(query)
-        mine = [record.identity.run_id for record in page.items if record.head.owner == core.worker]
-        found += [run_id for run_id in mine if core.runs.phase(run_id) is Phase.ABSENT and run_id not in core.left]
+        owned = [record.identity.run_id for record in page.items if record.head.owner == core.worker]
+        found += [run_id for run_id in owned if core.runs.phase(run_id) is Phase.ABSENT and run_id not in core.left]
         if page.next_cursor is None:
             return found
         query = replace(query, cursor=page.next_cursor)
@@ -255,7 +255,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted and then deleted
         log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
         live.open_gate()
-        if core.runs.drop_mine(live):
+        if core.runs.drop_current(live):
             take_up(core, [run.identity.run_id], error)  # refused for another reason, it would have no owner
         await close_container(core, live, error)
     except BaseException as error:
@@ -264,10 +264,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             raise
         if core.ending or not run.written:
             gone = stopped(run) if core.ending else error
-            await _let_go(core, live, gone, gone)
+            await _give_up(core, live, gone, gone)
             return
         live.open_gate()
-        if core.runs.mine(live):
+        if core.runs.is_current(live):
             _strand(core, run.identity.run_id, error)
         await close_container(core, live, error)
     else:
@@ -282,7 +282,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: the outcome is durable, and is reported
             log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
         if isinstance(driven.outcome, Released):
-            await _let_go(core, live, stopped(run), None)
+            await _give_up(core, live, stopped(run), None)
         else:
             await finish(core, live, driven.outcome)
 
@@ -305,7 +305,7 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
         if core.ending:
             core.left.add(run_id)  # its step may have had effects: the next owner counts that as an attempt
         left = stopped(run)
-        await _let_go(core, live, left, left)
+        await _give_up(core, live, left, left)
         return
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task's coroutine
@@ -314,8 +314,8 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     live.open_gate()
     if not run.written:
         gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was stored: nothing of it is kept")
-        await _let_go(core, live, gone, gone)
-    elif core.runs.drop_mine(live):
+        await _give_up(core, live, gone, gone)
+    elif core.runs.drop_current(live):
         take_up(core, [run_id], ended_here=True)
         if run.identity.load_key is not None:
             core.tasks.spawn(_find_promoted(core, run.identity.workflow_id))
@@ -329,7 +329,7 @@ def _strand(core: Core, run_id: str, error: BaseException) -> None:
     core.waiters.fail(run_id, error)
 
 
-async def _let_go(core: Core, live: LiveRun, error: BaseException, failure: BaseException | None) -> None:
+async def _give_up(core: Core, live: LiveRun, error: BaseException, failure: BaseException | None) -> None:
     """Stop driving a run that is neither paused nor ended.
 
     Args:
@@ -339,7 +339,7 @@ async def _let_go(core: Core, live: LiveRun, error: BaseException, failure: Base
         failure: what its services see; None if it was released at a boundary.
     """
     live.open_gate()
-    if core.runs.mine(live):
+    if core.runs.is_current(live):
         core.runs.drop(live.run.identity.run_id)
         core.waiters.fail(live.run.identity.run_id, error)
     await close_container(core, live, failure)
@@ -402,7 +402,7 @@ class Boundaries:
             await core.store.commit(now)
             return now
 
-        return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
+        return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live
@@ -425,7 +425,7 @@ async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, dr
         live.gate = asyncio.Event()
     run_id, seen = run.identity.run_id, driven.before.inbox_seen
     messages = await patiently(
-        core, lambda: core.store.inbox(run_id, seen), f"run '{run_id}'", partial(tell, core, run)
+        core, lambda: core.store.inbox(run_id, seen), f"run '{run_id}'", partial(notify, core, run)
     )
     return await reconsider(run, driven, messages, boundaries)
 

@@ -19,7 +19,7 @@ from poundlock.pipeline.waits import AnnouncedWaits
 from poundlock.runtime.core import Core
 from poundlock.runtime.core import log as core_log
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.healing import patiently, tell
+from poundlock.runtime.healing import notify, patiently
 from poundlock.runtime.run_table import LiveRun
 from poundlock.services.install import WorkflowServices
 from poundlock.services.pause import NoWaits
@@ -92,7 +92,7 @@ async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun)
     run_id, last = run.identity.run_id, 1
     while services.exports:
         rows = await patiently(
-            core, partial(core.store.history, run_id, last), f"run '{run_id}'", partial(tell, core, run)
+            core, partial(core.store.history, run_id, last), f"run '{run_id}'", partial(notify, core, run)
         )
         for entry in reversed(read_entries(rows)):
             if entry.type == _EXPORTED:

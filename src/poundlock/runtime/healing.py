@@ -23,7 +23,7 @@ _FIRST: Final = 0.05
 _LONGEST: Final = 10.0
 
 
-def tell(core: Core, run: ActiveRun, fault: PoundlockError) -> None:
+def notify(core: Core, run: ActiveRun, fault: PoundlockError) -> None:
     """Notify those who wait for a run that the store still fails.
 
     Raises:

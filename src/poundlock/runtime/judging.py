@@ -17,7 +17,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord, WaitRow
 from poundlock.pipeline.answers import can_be_refused, patch_of_event
 from poundlock.pipeline.plan import PipelinePlan
-from poundlock.pipeline.states import fits, told
+from poundlock.pipeline.states import fits, with_signal
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import code_of
 from poundlock.runtime.run_table import Phase
@@ -86,7 +86,7 @@ async def _judged(
     model = plan.state_model
     for message in messages:
         if message.kind == "signal" and message.body is not None:
-            state = told(model, state, message.body)
+            state = with_signal(model, state, message.body)
     if not fits(model, state):
         return waiting  # the event is not to blame: it is buffered until the state fits
     caller = asyncio.current_task()

@@ -18,7 +18,7 @@ from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, Publication, Store
 from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.core import Core, State, log
-from poundlock.runtime.driver import give_back, unknown
+from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.hooks import Hooks
@@ -167,7 +167,7 @@ class Lifetime:
         await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
         await self._part("letting runs reach a boundary", self._drain(drain))
         await self._part("ending tasks", self._interrupt())
-        await self._part("releasing runs", self._give_back())
+        await self._part("releasing runs", self._release_runs())
         core.runs.close()
         core.threads.close()
         for entry in list(core.entries.values()):
@@ -241,7 +241,7 @@ class Lifetime:
             interrupt(live.run, None, Interruption.STOP)
         return [live.task for live in self._core.runs.all_driven() if live.task is not None and live.alive]
 
-    async def _give_back(self) -> None:
+    async def _release_runs(self) -> None:
         """Release the runs that this process took and never began: they were not interrupted by a crash."""
         core = self._core
         if not self._opened:
@@ -250,7 +250,7 @@ class Lifetime:
         idle = [live.run.identity.run_id for live in core.runs.all_driven() if not live.begun]
         vacant = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
         for run_id in [*vacant, *idle, *await unknown(core)]:
-            await self._part(f"releasing run '{run_id}'", give_back(core, [run_id], begun=False))
+            await self._part(f"releasing run '{run_id}'", release_runs(core, [run_id], begun=False))
 
     async def _heard(self, publication: Publication) -> None:
         await from_bus(self._core, publication)

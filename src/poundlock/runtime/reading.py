@@ -252,8 +252,8 @@ def _state_of(model: Any, state: dict[str, Any], known: Mapping[str, Any]) -> tu
 
 def aborted_error(reason: str, by: str) -> RunError:
     """Return the error of an aborted run: by whom and why."""
-    told = f" by {by}" if by else ""
-    return RunError("RunAborted", f"aborted{told}: {reason}" if reason else f"aborted{told}", RunAborted.code)
+    whom = f" by {by}" if by else ""
+    return RunError("RunAborted", f"aborted{whom}: {reason}" if reason else f"aborted{whom}", RunAborted.code)
 
 
 def metadata(core: Core, attempt: int) -> Mapping[str, Any]:

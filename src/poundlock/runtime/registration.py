@@ -240,13 +240,13 @@ def _others(core: Core, entry: Registered, inside: str | None) -> list[LiveRun]:
 
 async def _leave(core: Core, entry: Registered, inside: str | None, active: Literal["finish", "abort"]) -> None:
     """Let the active runs of a workflow end, except the run of the caller, and dispose its services."""
-    mine = [live for live in core.runs.all_driven() if live.entry is entry]
+    of_workflow = [live for live in core.runs.all_driven() if live.entry is entry]
     others = _others(core, entry, inside)
     if active == "abort":
         for live in others:
             await _abort(core, Cancel(live.run.identity.run_id, f"workflow '{entry.id}' deregistered", "deregister"))
     await _gone(others)
-    for live in mine:
+    for live in of_workflow:
         await close_container(core, live)  # of the caller's run: its services are closed before those they use
     core.entries.pop(entry.id, None)
     for live in core.runs.all_live():

@@ -38,7 +38,7 @@ async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> Run
     return await _wait(core, run_id, timeout, pauses_count=False)
 
 
-async def rested(core: Core, run_id: str, *, bounded: bool = False, checked: bool = False) -> RunResult:
+async def next_result(core: Core, run_id: str, *, bounded: bool = False, checked: bool = False) -> RunResult:
     """Return a run's result at its next pause or its end; at once if it is paused or has ended.
 
     Args:
@@ -52,7 +52,7 @@ async def rested(core: Core, run_id: str, *, bounded: bool = False, checked: boo
     """
     if not checked and (inside := core.inside):
         with awaiting(core, inside, await to_wait_for(core, inside, run_id, bounded=bounded)):
-            return await rested(core, run_id, checked=True)
+            return await next_result(core, run_id, checked=True)
     if core.runs.has_task(run_id):  # nearly always: it was accepted a moment ago
         waiter = core.waiters.rest(run_id)
         try:
@@ -66,10 +66,10 @@ async def rested(core: Core, run_id: str, *, bounded: bool = False, checked: boo
 async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> list[RunResult]:
     """Return the results of several runs in this order, each at its pause or end."""
     if timeout is None and len(run_ids) == 1:  # nearly always; gathering would take another task
-        return [await rested(core, run_ids[0])]
+        return [await next_result(core, run_ids[0])]
     loop = asyncio.get_running_loop()
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
-    waiting = [loop.create_task(rested(core, run_id, bounded=timeout is not None)) for run_id in run_ids]
+    waiting = [loop.create_task(next_result(core, run_id, bounded=timeout is not None)) for run_id in run_ids]
     try:
         async with limit:
             return list(await asyncio.gather(*waiting))

@@ -4,7 +4,7 @@ House rules:
 
 1. A run this process does not know is absent: it has no entry. Every other phase is an entry of the table, and every
    change of a phase goes through a method here, which checks `MOVES`.
-2. Only this table says which task drives a run. Such a task checks `mine` before it changes anything that others see.
+2. Only this table says which task drives a run. Such a task checks `is_current` before it changes what others see.
 3. An entry with a run in memory is a `LiveRun`; one without (it is being read, or has to be looked up) is a `Vacancy`.
 """
 
@@ -220,7 +220,7 @@ class RunTable:
         entry = self._entries.get(run_id)
         return entry if type(entry) is Vacancy else None
 
-    def mine(self, live: LiveRun) -> bool:
+    def is_current(self, live: LiveRun) -> bool:
         """Whether this is still the run's entry: it may have been taken over by a newer one."""
         return self._entries.get(live.run.identity.run_id) is live
 
@@ -329,7 +329,7 @@ class RunTable:
             self._unwritten.pop(run_id, None)
         return entry
 
-    def drop_mine(self, live: LiveRun) -> bool:
+    def drop_current(self, live: LiveRun) -> bool:
         """Forget a run that was driven and written, if this is still its entry; returns whether it was."""
         run_id = live.run.identity.run_id
         if self._entries.get(run_id) is not live:
@@ -342,7 +342,7 @@ class RunTable:
         """Record that a run is stored now."""
         self._unwritten.pop(run_id, None)
 
-    def tell(self, message: Message) -> None:
+    def deliver(self, message: Message) -> None:
         """Pass a durable message to the run, if it is in memory or about to be."""
         entry = self._entries.get(message.run_id)
         if type(entry) is LiveRun:

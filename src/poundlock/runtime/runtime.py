@@ -232,13 +232,13 @@ class WorkflowRuntime:
         command = Create(
             workflow_id, trigger_id, event, run_id=run_id, conflict=conflict, idempotency_key=idempotency_key
         )
-        return await results.rested(core, await create(core, command))
+        return await results.next_result(core, await create(core, command))
 
     async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
         """Invoke a workflow with a payload; the short form of `invoke`."""
         whole = merged(payload, fields) if fields or payload is None else payload
         core = self._core.here()
-        return await results.rested(core, await create(core, Create(workflow_id, payload=whole)))
+        return await results.next_result(core, await create(core, Create(workflow_id, payload=whole)))
 
     async def resume(
         self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None
@@ -257,7 +257,7 @@ class WorkflowRuntime:
         """
         core = self._core.here()
         here = await resume(core, Resume(run_id, patch, wait))
-        return await (results.rested(core, run_id) if here else results.as_it_is(core, run_id))
+        return await (results.next_result(core, run_id) if here else results.as_it_is(core, run_id))
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.

@@ -31,7 +31,7 @@ from poundlock.pipeline.writing import changes_of, take_commit
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
-from poundlock.runtime.healing import FAULTS, again, read_checkpoint, tell
+from poundlock.runtime.healing import FAULTS, again, notify, read_checkpoint
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -98,7 +98,7 @@ async def _settle_again(
             now = changes_of(run, status, wake_at=wake_at, outcome=record, slot=slot, guard_inbox=guarded)
         return now, await commit_freeing(core, live.entry, run.identity, now, freed=freed)
 
-    return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(tell, core, run))
+    return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
 
 
 async def commit_freeing(
@@ -171,32 +171,32 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     core.count(status._value_)
     ended = status.terminal
     # As it is now: the run may be resumed while hooks are called or its services are closed.
-    result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.anybody(run_id) else None
+    result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.has_waiters(run_id) else None
     if not ended or hooks.on_complete is not None or run.container is not None:
-        if core.runs.mine(live):
+        if core.runs.is_current(live):
             core.runs.rest(live)
         if ended and hooks.on_complete is not None and result is not None:
-            told = call_hook(core, live.entry, "on_complete", own_copy(result), services=run.services)
-            await _whatever_happens(core, told)
+            call = call_hook(core, live.entry, "on_complete", own_copy(result), services=run.services)
+            await _part(core, call)
         if run.container is not None:
-            await _whatever_happens(core, close_container(core, live, failure_of_outcome(run, outcome)))
+            await _part(core, close_container(core, live, failure_of_outcome(run, outcome)))
     run.failure = None
     # It may have been resumed by now, and then another task drives it.
     if ended or isinstance(outcome, Unfit):  # an unfit run is read again once it is mended
-        mine = core.runs.drop_mine(live)
-    elif mine := core.runs.mine(live):
+        current = core.runs.drop_current(live)
+    elif current := core.runs.is_current(live):
         core.runs.park(live)
     if ended and hooks.on_cleanup is not None:
         core.tasks.keep(live.task)
-        await _whatever_happens(core, call_hook(core, live.entry, "on_cleanup"))
-    if mine or ended:  # for a run that continues already, callers get their answer at its next pause or end
-        if result is None and core.waiters.anybody(run_id):
+        await _part(core, call_hook(core, live.entry, "on_cleanup"))
+    if current or ended:  # for a run that continues already, callers get their answer at its next pause or end
+        if result is None and core.waiters.has_waiters(run_id):
             result = result_of(core, run, status, outcome)
         if result is not None:
             core.waiters.answer(result)
 
 
-async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
+async def _part(core: Core, part: Coroutine[Any, Any, Any]) -> None:
     """Do one part of what follows a commit; the others are done even if the task is cancelled in this one.
 
     Only for tasks of the runtime: in a caller's task it would take back a cancellation meant for the caller.
@@ -209,16 +209,16 @@ async def _whatever_happens(core: Core, part: Coroutine[Any, Any, Any]) -> None:
             await clear_cancellation(task)
 
 
-def tell_end(core: Core, run_id: str) -> asyncio.Task[None]:
+def announce_end(core: Core, run_id: str) -> asyncio.Task[None]:
     """Call hooks and answer for a run that ended without being driven, in a task of the runtime.
 
     The end is committed, so neither a fault of the store nor the caller's cancellation may prevent this,
     and its errors are not the caller's: to wait for the task, use `asyncio.wait`.
     """
-    return core.tasks.spawn(_tell_end(core, run_id))
+    return core.tasks.spawn(_announce_end(core, run_id))
 
 
-async def _tell_end(core: Core, run_id: str) -> None:
+async def _announce_end(core: Core, run_id: str) -> None:
     core.enter_run(run_id)
     try:
         checkpoint = await read_checkpoint(core, run_id)
@@ -235,22 +235,22 @@ async def _tell_end(core: Core, run_id: str) -> None:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
     if workflow is not None and workflow.hooks.on_complete is not None and checkpoint is not None:
-        await _told_complete(core, workflow, entry, checkpoint, result)
+        await _call_on_complete(core, workflow, entry, checkpoint, result)
     if isinstance(entry, LiveRun):
         aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
-        await _whatever_happens(core, close_container(core, entry, aborted))
+        await _part(core, close_container(core, entry, aborted))
     if workflow is not None:
-        await _whatever_happens(core, call_hook(core, workflow, "on_cleanup"))
+        await _part(core, call_hook(core, workflow, "on_cleanup"))
     core.waiters.answer(result)
 
 
-async def _told_complete(
+async def _call_on_complete(
     core: Core, workflow: Registered, entry: object, checkpoint: Checkpoint, result: RunResult
 ) -> None:
     """Call `on_complete` for a run that ended without being driven; its services are created if the hook needs any."""
     if isinstance(entry, LiveRun):
-        told = call_hook(core, workflow, "on_complete", own_copy(result), services=entry.run.services)
-        await _whatever_happens(core, told)
+        call = call_hook(core, workflow, "on_complete", own_copy(result), services=entry.run.services)
+        await _part(core, call)
         return
     made: list[ArtifactContainer] = []
 
@@ -258,9 +258,9 @@ async def _told_complete(
         made.append(container_of_ended(core, workflow, checkpoint))
         return made[0]
 
-    await _whatever_happens(core, call_hook(core, workflow, "on_complete", own_copy(result), services=services))
+    await _part(core, call_hook(core, workflow, "on_complete", own_copy(result), services=services))
     for container in made:
-        await _whatever_happens(core, dispose(core, container, result.run_id))
+        await _part(core, dispose(core, container, result.run_id))
 
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:

@@ -48,7 +48,7 @@ async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")
 
 
-def given_back(record: RunRecord, now: float, *, begun: bool) -> RunMove:
+def release_move(record: RunRecord, now: float, *, begun: bool) -> RunMove:
     """Return the move that releases a run without a task; a `begun` run counts as recovered when claimed."""
     return RunMove.of(record, RunStatus.READY, now=now, owner=record.head.owner if begun else None)
 

@@ -62,7 +62,7 @@ class Waiters:
         """Drop a future from `rest` whose caller was cancelled."""
         _remove(self._rest, run_id, waiter)
 
-    def anybody(self, run_id: str) -> bool:
+    def has_waiters(self, run_id: str) -> bool:
         """Whether a caller waits for a run."""
         return run_id in self._rest or run_id in self._end
 

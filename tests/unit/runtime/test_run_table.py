@@ -77,8 +77,8 @@ async def test_a_run_taken_over_leaves_its_old_task_without_say(vclock):
     assert table.begin(old) is None
     old.task = asyncio.get_running_loop().create_task(work())
     assert table.begin(new) is old
-    assert table.mine(new)
-    assert not table.mine(old)
+    assert table.is_current(new)
+    assert not table.is_current(old)
     assert old.phase is Phase.ABSENT
     old.task.cancel()
     await asyncio.wait([old.task])
@@ -89,7 +89,7 @@ def test_messages_that_come_while_a_checkpoint_is_read_reach_the_run(vclock):
     table = RunTable(vclock, 60.0)
     table.load("r")
     message = SimpleNamespace(run_id="r")
-    table.tell(message)
+    table.deliver(message)
     driven = live()
     table.begin(driven)
     assert driven.run.inbox == [message]

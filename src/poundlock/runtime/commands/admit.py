@@ -28,7 +28,7 @@ from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
-from poundlock.runtime.admission import AdmissionPlan, Offer, decide, foretold
+from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, wake, written_behind
@@ -36,7 +36,7 @@ from poundlock.runtime.entries import call_hook
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted
-from poundlock.runtime.settling import tell_end
+from poundlock.runtime.settling import announce_end
 
 _TOGETHER = 8
 """Attempts to decide concurrently with other refused events of this process."""
@@ -80,11 +80,11 @@ async def admit(core: Core, command: Admit) -> Admitted:
     try:
         plan, committed = await _decided(core, offer)
         if command.dry:
-            return Admitted(event, foretold(plan))
+            return Admitted(event, dry_lines(plan))
         lines = _carry_out(core, plan, committed, event)
     finally:
         core.tasks.admitted()
-    await _tell(core, lines)
+    await _call_on_dispatch(core, lines)
     return Admitted(event, lines)
 
 
@@ -205,7 +205,7 @@ async def _after_all(core: Core, plan: AdmissionPlan, changes: Changes, event: E
     """Carry out what became durable after the emitter was cancelled."""
     await written_behind(core)
     if changes.committed is not None:
-        await _tell(core, _carry_out(core, plan, changes.committed, event))
+        await _call_on_dispatch(core, _carry_out(core, plan, changes.committed, event))
         return
     for run, _, _ in plan.started:
         core.runs.drop(run.identity.run_id)
@@ -217,12 +217,12 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
         take_creation(run, create)
         start(core, LiveRun(run, route.entry, new=True))
     for post, seq in zip(plan.posts, committed.posted, strict=True):
-        core.runs.tell(Message(post.run_id, seq, post.kind, post.time, post.body, None))
+        core.runs.deliver(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
         if outcome.fate is not Fate.GONE:
             _delivered(core, delivery, outcome.seq, outcome.fate, event)
     for run_id in plan.superseded:
-        tell_end(core, run_id)  # not waited for: it calls hooks
+        announce_end(core, run_id)  # not waited for: it calls hooks
     for active, successor in plan.replaced:
         core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
     return settle_lines(plan.lines, plan.deliveries, committed.delivered)
@@ -230,7 +230,7 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
 
 def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Event) -> None:
     now = core.clock.now()
-    core.runs.tell(Message(delivery.run_id, seq, "event", now, None, StoredEvent(delivery.event_ref, event)))
+    core.runs.deliver(Message(delivery.run_id, seq, "event", now, None, StoredEvent(delivery.event_ref, event)))
     if fate is not Fate.RESUMED or delivery.owner is None:
         return
     wake(core, delivery.run_id, now)
@@ -243,7 +243,7 @@ async def _abort(core: Core, abort: Cancel) -> None:
         log.debug("run '%s' had ended before it was replaced", abort.run_id)
 
 
-async def _tell(core: Core, lines: tuple[ReceiptLine, ...]) -> None:
+async def _call_on_dispatch(core: Core, lines: tuple[ReceiptLine, ...]) -> None:
     for line in lines:
         core.count("event:" + line.verdict)
         entry = core.entries.get(line.workflow_id or "")

@@ -18,7 +18,7 @@ from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import ensure_written
-from poundlock.runtime.settling import commit_freeing, tell_end
+from poundlock.runtime.settling import announce_end, commit_freeing
 from poundlock.runtime.transitions import ending
 from poundlock.stores.answers import finished, not_found
 
@@ -53,7 +53,7 @@ async def cancel(core: Core, command: Cancel) -> None:
         if status.terminal:
             raise finished(command.run_id, status)
         try:
-            if status is RunStatus.RUNNING and not _left_alone(core, record):
+            if status is RunStatus.RUNNING and not _undriven(core, record):
                 await core.tasks.to_the_end(_ask(core, command, asyncio.current_task()))
                 record = await core.store.load(command.run_id)
                 if record is not None and record.head.status is not RunStatus.RUNNING:
@@ -67,7 +67,7 @@ async def cancel(core: Core, command: Cancel) -> None:
         return
 
 
-def _left_alone(core: Core, record: RunRecord) -> bool:
+def _undriven(core: Core, record: RunRecord) -> bool:
     """Whether a running run is owned by this process, but no task here drives it or is about to."""
     if record.head.owner != core.worker:
         return False
@@ -83,7 +83,7 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
-    core.runs.tell(Message(command.run_id, committed.posted[0], "abort", now, body, None))
+    core.runs.deliver(Message(command.run_id, committed.posted[0], "abort", now, body, None))
     live = core.runs.driven(command.run_id)
     if live is None or live.task is None or live.task is caller:
         return  # a step that aborts its own run is not interrupted; the run sees the request at the step's end
@@ -113,7 +113,7 @@ async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
     try:
         while not await patiently(core, lambda: _left_behind(core, live, command), what):
             pass  # it changed between read and write: look again
-        over = not core.runs.mine(live)  # else the run is paused or has ended, and its task ends by itself
+        over = not core.runs.is_current(live)  # else the run is paused or has ended, and its task ends by itself
     finally:
         core.tasks.keep(live.task)
         if over and live.left is not None and not live.left.done():
@@ -123,10 +123,10 @@ async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
 async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
     """Try to end it; False if this has to be repeated."""
     record = await core.store.load(command.run_id)
-    if not core.runs.mine(live) or record is None or record.head.status is not RunStatus.RUNNING:
+    if not core.runs.is_current(live) or record is None or record.head.status is not RunStatus.RUNNING:
         return True  # its task is ending after all
     if record.head.owner != core.worker:
-        core.runs.drop_mine(live)
+        core.runs.drop_current(live)
         return True
     log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     try:
@@ -149,4 +149,4 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
         unqueued=head.status is RunStatus.QUEUED,
     )
     start_promoted(core, promoted)
-    await asyncio.wait([tell_end(core, identity.run_id)])
+    await asyncio.wait([announce_end(core, identity.run_id)])

@@ -10,7 +10,7 @@ from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import Changes, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
-from poundlock.runtime.driver import adopt, give_back, take_up, unknown
+from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
 
 _BATCH = 100
 
@@ -37,7 +37,7 @@ async def _claim(core: Core, command: Claim) -> int:
         taken = 0
         if command.stranded:
             take_up(core, await unknown(core))
-            await give_back(core, core.runs.without_task(), begun=True)
+            await release_runs(core, core.runs.without_task(), begun=True)
         while core.accepting and core.entries:
             workflows = {entry.id for entry in core.entries.values() if not entry.closing}
             claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)

@@ -79,13 +79,13 @@ async def resume(core: Core, command: Resume) -> bool:
             check_answer(run, patch)
             await _take(core, live, patch)
         except (StaleVersion, LeaseLost):
-            if core.runs.mine(live):
+            if core.runs.is_current(live):
                 core.runs.drop(run_id)
             continue  # another call was quicker: see which wait it is paused at now
         except asyncio.CancelledError:
             raise  # the commit may be in flight: `_after_all` deals with it
         except BaseException:
-            if core.runs.mine(live):
+            if core.runs.is_current(live):
                 core.runs.park(live)
             raise
         return True
@@ -148,7 +148,7 @@ async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
     await written_behind(core)
     run = live.run
     run_id = run.identity.run_id
-    if changes.committed is None or not (core.runs.mine(live) or core.runs.phase(run_id) is Phase.ABSENT):
+    if changes.committed is None or not (core.runs.is_current(live) or core.runs.phase(run_id) is Phase.ABSENT):
         take_up(core, [run_id])
         return
     take_commit(run, changes)

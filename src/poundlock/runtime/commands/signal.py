@@ -56,7 +56,7 @@ async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
         await ensure_written(core, live)
     now = core.clock.now()
     committed = await core.store.commit(Changes(posts=(Post(run_id, "signal", patch, now),), now=now))
-    core.runs.tell(Message(run_id, committed.posted[0], "signal", now, patch, None))
+    core.runs.deliver(Message(run_id, committed.posted[0], "signal", now, patch, None))
 
 
 def as_patch(patch: Any, model: Any = None, state: Mapping[str, Any] | None = None) -> dict[str, Any]:
