@@ -1,4 +1,4 @@
-"""A run that waits for a decision as a mere row, and goes on when the event comes. `python examples/approval.py`."""
+"""A run that pauses until an approval comes; meanwhile it is only a row in the store. `python examples/approval.py`."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ def ship(order: str, by: str) -> dict[str, str]:
 
 
 async def main() -> None:
-    """Place an order, approve it, and print what became of it."""
+    """Place an order, approve it, and print the result."""
     async with WorkflowRuntime(orders) as runtime:
         receipt = await runtime.emit("order.placed", order="A-7")
         [paused] = await receipt.results()

@@ -1,7 +1,7 @@
 """What `make demo` runs: the maintainer's desk on about sixty real webhook events, from the first to a timeline.
 
-It types nothing that you could not type yourself: each step is a command of `poundlock`, shown before it runs. The
-store is a new SQLite file each time; it stays, so look at it afterwards with the commands named at the end.
+Each step is a `poundlock` command, printed before it runs, so you can type it yourself. The store is a new SQLite file
+each time. It is kept, so that you can look at it afterwards with the commands printed at the end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
     poundlock("timeline", "show", gate)
     command = near(Path(sys.executable).with_name("poundlock"))
     print(f"""
-Everything stays in {near(file)}, which opens in any browser of SQLite files too.
+Everything stays in {near(file)}, which opens in any browser for SQLite files too.
 Try next, after `export POUNDLOCK_STORE={store}`:
 
   {command} runs ls
@@ -39,7 +39,7 @@ Try next, after `export POUNDLOCK_STORE={store}`:
   {command} timeline show {parked("triage")} --entries
   {command} run {near(APP)} --events {near(EVENTS)}
 
-The last one goes on where the feed was left: nothing is handled twice.""")
+The last one continues where the feed stopped: nothing is handled twice.""")
     return 0
 
 

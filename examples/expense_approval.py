@@ -51,7 +51,7 @@ class Bank:
     """A service of a run: here it would open a session."""
 
     async def pay(self, to: str, amount: Decimal, key: str) -> str:
-        """Pay; the real bank pays once per key, however often it is asked."""
+        """Pay; a real bank pays only once per key."""
         return f"payment of {amount} to {to}" if key else ""
 
 
@@ -65,9 +65,9 @@ def booking(ledger: Annotated[sqlite3.Connection, Use("ledger")]) -> Iterator[sq
 @claims.on("claim.filed", key="claim_id")
 @claims.step
 async def check(claim: Claim, limits: Annotated[Limits, Use("limits")]) -> dict[str, Any] | Fail:
-    """Begin, or begin again with a corrected amount."""
+    """Start, or start again with a corrected amount."""
     if claim.amount > limits["ever"]:
-        return Fail(f"nobody may claim {claim.amount}")
+        return Fail(f"{claim.amount} is above the limit")
     needed = 1 if claim.amount <= limits["one approval"] else 2
     return {"needed": needed, "approved_by": [], "refused": None, "reminders": 0}
 
@@ -95,7 +95,7 @@ claims.wait("approval", on=answers, correlate=this, patch=decision, timeout="2d"
 
 @claims.step
 async def decided(ctx: StepContext, claim: Claim) -> Jump:
-    """Write the audit trail, and ask further, pay, or send the claim back."""
+    """Write the audit trail, and ask for the next approval, pay, or send the claim back."""
     ctx.annotate("audit", {"approved_by": claim.approved_by, "refused": claim.refused})
     if claim.refused is not None:
         return Jump("send_back")
@@ -129,7 +129,7 @@ async def remind(claim: Claim, mail: Mail) -> dict[str, int]:
 @claims.route(after="remind")
 def patience(claim: Claim) -> str | Fail:
     """Wait again, three times at most."""
-    return "approval" if claim.reminders < 3 else Fail("nobody decided")
+    return "approval" if claim.reminders < 3 else Fail("no decision in time")
 
 
 def new_ledger() -> sqlite3.Connection:

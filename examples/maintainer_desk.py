@@ -1,12 +1,12 @@
-"""What lands on a maintainer's desk, as five workflows over the webhook events of a code-hosting service.
+"""The work of a maintainer, as five workflows over the webhook events of a code-hosting service.
 
-| workflow    | begins with                     | shows                                                              |
+| workflow    | starts when                     | shows                                                              |
 |-------------|---------------------------------|--------------------------------------------------------------------|
-| triage      | an issue is opened              | pausing until somebody labels it; comments are noted on the way    |
+| triage      | an issue is opened              | pausing until a label is set; comments are counted meanwhile       |
 | gate        | a pull request is opened        | one gate per pull request, a wait with a timeout and a reminder    |
-| releases    | a release is published          | one after the other per repository, with a delay that survives     |
+| releases    | a release is published          | one after another per repository, with a durable delay             |
 | deployments | a deployment is created         | exclusive per environment: a second one is rejected                |
-| watcher     | a status or a check comes in    | one loop at most, that is told what comes while it runs            |
+| watcher     | a status or a check comes in    | one loop at most; what comes while it runs is a signal to it       |
 
 Run it with `poundlock run examples/maintainer_desk.py --events examples/data/events.jsonl --store sqlite:///desk.db`.
 Steps are plain functions: their parameters are fields of the run's state, and what they return is merged into it.
@@ -29,7 +29,7 @@ from poundlock import (
     Workflow,
 )
 
-# A payload is large and a run keeps its state for good, so `map=` and `patch=` narrow it to what the steps need.
+# Payloads are large, and the state of a run is stored, so `map=` and `patch=` keep only what the steps need.
 SAME_REPOSITORY = {"repository.full_name": StateRef("repository")}
 
 
@@ -40,11 +40,11 @@ def about(event: Event) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- triage
-triage = Workflow("triage", label="An issue waits until somebody labels it")
+triage = Workflow("triage", label="An issue waits for a label")
 
 
 def opened_issue(event: Event) -> dict[str, Any]:
-    """Begin a run with what triage needs of an issue."""
+    """Return the fields of an issue that triage needs; a run starts with them."""
     issue = event.payload["issue"]
     return {
         "repository": event.payload["repository"]["full_name"],
@@ -98,7 +98,7 @@ gate = Workflow(
 
 
 def opened_pull(event: Event) -> dict[str, Any]:
-    """Begin a run with what the gate needs of a pull request."""
+    """Return the fields of a pull request that the gate needs."""
     pull = event.payload["pull_request"]
     return {
         "repository": event.payload["repository"]["full_name"],
@@ -112,13 +112,13 @@ def opened_pull(event: Event) -> dict[str, Any]:
 @gate.on("github.pull_request.opened", map=opened_pull)
 @gate.step(stage="check")
 def size(lines: int) -> dict[str, str]:
-    """Tell how much there is to read."""
+    """Say how much there is to review."""
     return {"size": "small" if lines < 100 else "large"}
 
 
 @gate.step(stage="check")
 def ready(draft: bool, title: str) -> dict[str, bool]:
-    """Tell whether it wants to be read; runs together with `size`."""
+    """Say whether it is ready for review; runs together with `size`."""
     return {"ready": not draft and not title.lower().startswith("wip")}
 
 
@@ -139,9 +139,9 @@ gate.wait(
 
 
 @gate.step
-def weigh(review: dict[str, str], heard: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Write down whom we heard."""
-    return {"heard": [*heard, f"{review['by']}: {review['state']}"]}
+def weigh(review: dict[str, str], reviews: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Keep a list of all reviews."""
+    return {"reviews": [*reviews, f"{review['by']}: {review['state']}"]}
 
 
 @gate.route(after="weigh")
@@ -152,14 +152,14 @@ def approved(state: Any) -> str:
 
 @gate.step
 def remind(reminders: int = 0) -> dict[str, int]:
-    """Ask again; where nobody reviews in time the run comes here."""
+    """Count a reminder; the run goes here if no review comes in time."""
     return {"reminders": reminders + 1}
 
 
 @gate.route(after="remind")
 def patience(state: Any) -> Jump | Terminate:
     """Give up after the second reminder."""
-    return Jump("review") if state["reminders"] < 3 else Terminate("nobody reviewed it")
+    return Jump("review") if state["reminders"] < 3 else Terminate("no review in time")
 
 
 @gate.step
@@ -175,7 +175,7 @@ releases = Workflow(
 
 
 def published_release(event: Event) -> dict[str, Any]:
-    """Begin a run with what a release needs."""
+    """Return the fields of a release that its run needs."""
     release = event.payload["release"]
     return {"repository": event.payload["repository"]["full_name"], "tag": release["tag_name"], "name": release["name"]}
 
@@ -190,13 +190,13 @@ def upload(tag: str, repository: str) -> dict[str, str]:
 
 @releases.route(after="upload")
 def let_mirrors_catch_up() -> Delay:
-    """Wait a moment; the next release of this repository waits with it."""
+    """Wait a moment; meanwhile the next release of this repository is queued."""
     return Delay(seconds=0.2)
 
 
 @releases.step
 def announce(repository: str, tag: str, name: str | None = None) -> Terminate:
-    """Tell the world."""
+    """Announce the release."""
     return Terminate(f"{repository} {name or tag} is out")
 
 
@@ -209,7 +209,7 @@ deployments = Workflow(
 
 
 def created_deployment(event: Event) -> dict[str, Any]:
-    """Begin a run with what a deployment needs."""
+    """Return the fields of a deployment that its run needs."""
     deployment = event.payload["deployment"]
     return {
         "repository": event.payload["repository"]["full_name"],
@@ -221,7 +221,7 @@ def created_deployment(event: Event) -> dict[str, Any]:
 @deployments.on("github.deployment.created", map=created_deployment)
 @deployments.step
 def roll_out(ctx: StepContext, environment: str, commit: str) -> None:
-    """Send the commit on its way; the key makes a second attempt after a crash harmless."""
+    """Start the deployment; with the key, a second attempt after a crash does no harm."""
     ctx.logger.info("rolling out %s to %s with key %s", commit[:7], environment, ctx.idempotency_key)
 
 
@@ -238,13 +238,13 @@ deployments.wait(
 
 @deployments.step
 def finish(outcome: str) -> Jump | Terminate:
-    """Be content, or take it back."""
+    """End with a success, or roll back."""
     return Terminate(outcome) if outcome == "success" else Jump("roll_back")
 
 
 @deployments.step
 def roll_back(environment: str) -> Terminate:
-    """Put the last good commit back."""
+    """Restore the last good commit."""
     return Terminate(f"{environment} was rolled back")
 
 
@@ -252,7 +252,7 @@ def roll_back(environment: str) -> Terminate:
 watcher = Workflow("watcher", label="Follows statuses and checks until it is quiet", mode=SingletonLoop("signal"))
 
 QUIET_LOOKS = 3
-"""So often the watcher looks, a tenth of a second apart, without seeing anything new before it goes home."""
+"""The watcher ends after this many looks, a tenth of a second apart, without anything new."""
 
 
 def status(event: Event) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def completed_check(event: Event) -> dict[str, Any]:
 @watcher.on("github.check_run.completed", map=completed_check)
 @watcher.step
 async def watch(ctx: StepContext) -> dict[str, Any]:
-    """Look at what came until nothing new has come for a while."""
+    """Log statuses and checks until nothing new has come for a while."""
     seen: dict[str, str] = {}
     calm = 0
     while calm < QUIET_LOOKS:
@@ -286,7 +286,7 @@ async def watch(ctx: StepContext) -> dict[str, Any]:
 
 @watcher.route(after="watch")
 def all_seen(state: Any) -> Jump | Terminate:
-    """A status that came in the very last moment is looked at too."""
+    """Go back if a status came at the last moment."""
     if state["seen"] != state["checks"]:
         return Jump("watch")
     broken = [name for name, outcome in state["checks"].items() if outcome not in ("success", "neutral")]
