@@ -7,6 +7,7 @@ workflow, of a run and of a stage. The tests replace them: `tests/acceptance/tes
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -141,14 +142,16 @@ def new_ledger() -> sqlite3.Connection:
 
 async def main() -> None:
     """File a claim that needs two approvals, and give them."""
-    async with WorkflowRuntime(claims, services=[Service("mail", Mail), Service("ledger", new_ledger)]) as runtime:
-        filed = await runtime.emit("claim.filed", claim_id="C-1", employee="Ada", amount="800.00")
-        for by in ("Bob", "Cleo"):
-            await filed.results()  # each is returned at its pause or end
-            [line] = await runtime.emit("claim.approved", claim_id="C-1", by=by)
-            print(by, line.verdict)
-        result = await runtime.wait(filed.run_ids[0])
-        print(result.status, "-", result.result)
+    with closing(new_ledger()) as ledger:
+        services = [Service("mail", Mail), Service("ledger", lambda: ledger)]
+        async with WorkflowRuntime(claims, services=services) as runtime:
+            filed = await runtime.emit("claim.filed", claim_id="C-1", employee="Ada", amount="800.00")
+            for by in ("Bob", "Cleo"):
+                await filed.results()  # each is returned at its pause or end
+                [line] = await runtime.emit("claim.approved", claim_id="C-1", by=by)
+                print(by, line.verdict)
+            result = await runtime.wait(filed.run_ids[0])
+            print(result.status, "-", result.result)
 
 
 if __name__ == "__main__":

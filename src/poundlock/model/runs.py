@@ -242,7 +242,7 @@ class RunInfo:
         attempt: from 1; one more each time it is taken over after a crash.
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
-        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or time-out of a wait.
+        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or timeout of a wait.
         parent_id, lineage: None and empty, until there are sub-pipelines.
         error: why it failed or was aborted, or why its state does not fit its model; else None.
     """

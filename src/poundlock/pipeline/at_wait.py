@@ -1,4 +1,4 @@
-"""At a wait: a run continues because of an answer, an event or a time-out, or is paused there."""
+"""At a wait: a run continues because of an answer, an event or a timeout, or is paused there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("poundlock.pipeline")
 
 
 async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
-    """Decide for a run at a wait: resume by hand, by a buffered event or by time-out, or pause.
+    """Decide for a run at a wait: resume by hand, by a buffered event or by timeout, or pause.
 
     Raises:
         Interrupted: the run was interrupted while a patch function ran.

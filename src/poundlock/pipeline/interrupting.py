@@ -6,7 +6,7 @@ House rules:
    reason comes from user code.
 2. Every call of user code ends in `judge`, unless nothing needs a judgement (`disturbed`): no error, no
    cancellation left behind, no interruption. It decides by what was requested, see `guard`.
-3. A step that may be given up (by its stage, because a sibling failed; by its time-out) runs in its own task,
+3. A step that may be given up (by its stage, because a sibling failed; by its timeout) runs in its own task,
    under a `Scope`: only such a task can be left behind when it does not react to its cancellation.
 """
 
@@ -49,11 +49,11 @@ def current_task() -> asyncio.Task[Any]:
 
 
 class Scope:
-    """Around steps that can be given up while their run continues: those of a stage, or an attempt with a time-out.
+    """Around steps that can be given up while their run continues: those of a stage, or an attempt with a timeout.
 
     Attributes:
         over: their results are not needed any more.
-        timed_out: because of their time-out.
+        timed_out: because of their timeout.
         contexts: of the attempts inside.
     """
 
@@ -144,7 +144,7 @@ async def beside(
     seconds: float | None,
     fails: Callable[[asyncio.Task[Any]], bool] = lambda _: False,
 ) -> asyncio.Task[Any] | None:
-    """Wait for steps in their own tasks. They are given up when one fails, at the time-out, or on interruption.
+    """Wait for steps in their own tasks. They are given up when one fails, at the timeout, or on interruption.
 
     A step given up is cancelled and has `abort_grace` to end; then it is left behind. An interrupted run waits for as
     long as the runtime lets it.
@@ -152,8 +152,8 @@ async def beside(
     Args:
         run: the run of the steps.
         tasks: they run in these.
-        scope: given up in those cases; its `timed_out` is set for the time-out.
-        seconds: time-out; None for no limit.
+        scope: given up in those cases; its `timed_out` is set for the timeout.
+        seconds: timeout; None for no limit.
         fails: whether a finished task has failed.
 
     Returns:

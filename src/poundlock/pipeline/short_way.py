@@ -1,4 +1,4 @@
-"""The short way through a stage of one async step with nothing around it: no retry, no time-out, no service, no thread.
+"""The short way through a stage of one async step with nothing around it: no retry, no timeout, no service, no thread.
 
 There are two ways through such a stage: this one, and `steps.perform` with `concluding.conclude`, which do all kinds.
 Most stages are of this kind, and the short way saves a quarter: a run of three in memory takes 368k instructions

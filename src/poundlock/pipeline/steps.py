@@ -81,7 +81,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
-    """Several steps at once, or a time-out: after the first final failure, or the time-out, the others are given up."""
+    """Several steps at once, or a timeout: after the first final failure, or the timeout, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
     scope = Scope()
@@ -177,7 +177,7 @@ async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: 
 
 
 async def _attempt_within(run: ActiveRun, step: StepPlan, context: StepContext, outer: Scope | None) -> StepDone:
-    """One attempt that is given up at its time-out."""
+    """One attempt that is given up at its timeout."""
     scope = Scope(outer)
     scope.enter(context)
     work = answer_of(_attempt(run, step, context, scope))

@@ -1,7 +1,7 @@
 """Which run's code waits for which other run, so that a wait that can never end is refused.
 
 Code is *inside* a run if its steps, routers or hooks call it or start it as a task (`Core.inside`). Only runs of this
-process are known here. A run counts as able to continue if it waits in another process, if it waits with a time-out,
+process are known here. A run counts as able to continue if it waits in another process, if it waits with a timeout,
 or if it went on to another stage while a task that it had started still waits.
 """
 
@@ -46,7 +46,7 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
         core: of the runtime.
         inside: id of the run whose code wants to wait.
         run_id: for which run.
-        bounded: whether the wait has a time-out.
+        bounded: whether the wait has a timeout.
     """
     since = _position(core, inside)
     if core.runs.phase(run_id) is not Phase.ABSENT:
@@ -71,7 +71,7 @@ def _position(core: Core, run_id: str) -> tuple[str | None, int] | None:
 
 
 def _waits(core: Core, run_id: str, request: Wanted) -> list[Wanted]:
-    """Return the waits that block a run. `request` counts even with a time-out, because the time-out would expire."""
+    """Return the waits that block a run. `request` counts even with a timeout, because the timeout would expire."""
     edges = core.awaited.get(run_id)
     if not edges or not core.runs.has_task(run_id):
         return []

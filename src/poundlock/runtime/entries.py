@@ -70,7 +70,7 @@ async def call_hook(
     does not end.
 
     Args:
-        core: the clock and the time-out.
+        core: the clock and the timeout.
         entry: the workflow.
         name: which hook.
         args: the documented argument, if it has one.

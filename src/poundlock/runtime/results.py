@@ -75,7 +75,7 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
             return list(await asyncio.gather(*waiting))
     except TimeoutError as error:
         if not limit.expired:
-            raise  # a time-out of other code
+            raise  # a timeout of other code
         runs = "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
         late = f"not all of {runs} paused or ended within {timeout}: they continue; wait again, or abort them"
         raise TimeoutError(late) from error
@@ -103,6 +103,6 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
                 return await waiter
         except TimeoutError as error:
             if not limit.expired:
-                raise  # a time-out of other code
+                raise  # a timeout of other code
             late = f"run '{run_id}' has not ended within {timeout}: it continues; wait again, or abort it"
             raise TimeoutError(late) from error

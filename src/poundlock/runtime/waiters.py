@@ -25,7 +25,7 @@ class Wanted:
         run_id: which run.
         pair: the (workflow, key) whose slot it needs, if it was queued when the wait began.
         active: how many runs held a slot of that pair then.
-        bounded: whether the wait has a time-out.
+        bounded: whether the wait has a timeout.
         since: the stage, and which visit of it, at which the waiting run began to wait.
     """
 
