@@ -13,7 +13,7 @@ from poundlock.codecs import pack_data
 from poundlock.errors import NotStorable, suggest
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.durations import seconds
-from poundlock.model.showing import shown
+from poundlock.model.quoting import shown
 
 Fault = tuple[str, str]
 """A path, and what is wrong there."""

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from typing import Final
 
-from poundlock.model.showing import shown
+from poundlock.model.quoting import shown
 
 Duration = float | int | dt.timedelta | str
 

@@ -35,7 +35,7 @@ from poundlock.model.definitions import (
     WorkflowDefinition,
 )
 from poundlock.model.durations import Duration, moment, seconds
-from poundlock.model.showing import shown
+from poundlock.model.quoting import shown
 from poundlock.model.wait_checks import ends_wait, same_waits, wait_faults
 
 RESERVED_SERVICES: Final = ("__env__", "__pause_service__")

@@ -9,7 +9,7 @@ from poundlock.codecs import pack_patch
 from poundlock.errors import NotStorable
 from poundlock.model.checks import Fault, condition_faults, duration_faults, name_faults, storable_faults, target_faults
 from poundlock.model.definitions import Pause, Stage, Wait
-from poundlock.model.showing import differ, shown
+from poundlock.model.quoting import differ, shown
 
 
 def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:

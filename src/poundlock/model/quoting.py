@@ -1,4 +1,8 @@
-"""Values of users in messages and comparisons. The model calls no other code of theirs, and this never raises."""
+"""Values of users in messages and comparisons: quoting them never raises.
+
+`guard.repr_of` does the same above the model. It is not used here, because `guard` knows threads and the event loop,
+which the model may not.
+"""
 
 from __future__ import annotations
 
