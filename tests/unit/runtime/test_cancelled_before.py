@@ -7,11 +7,26 @@ import asyncio
 import pytest
 
 from poundlock import Pause, Pipeline, Stage, Step, Wait, Workflow, WorkflowRuntime
+from poundlock.stores import MemoryStore
 from poundlock.testing import run_until_idle
 
 
-@pytest.mark.parametrize("how", ["before it begins", "while it reads"])
-async def test_a_checkpoint_that_is_being_read(vclock, tmp_path, how):
+class SlowStore(MemoryStore):
+    """A store that says when a checkpoint is being read, and answers once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def checkpoint(self, run_id):
+        self.reading.set()
+        await self.may_answer.wait()
+        return await super().checkpoint(run_id)
+
+
+@pytest.mark.parametrize("how", ["at once", "while it reads"])
+async def test_a_checkpoint_that_is_being_read(vclock, how):
     """A resumed run whose checkpoint is being read is read again if that task is cancelled."""
 
     async def step():
@@ -19,17 +34,16 @@ async def test_a_checkpoint_that_is_being_read(vclock, tmp_path, how):
 
     stages = [Stage("one", router=Pause(Wait("continue"))), Stage("two", [Step("step", step)])]
     wf = Workflow("wf", pipelines=[Pipeline("main", stages)])
-    store = f"sqlite:///{tmp_path / 'runs.db'}"
+    store = SlowStore()
     async with WorkflowRuntime(wf, store=store, clock=vclock, pause_window=0) as rt:
         run = await rt.run("wf")
-        before = asyncio.all_tasks()
         [line] = await rt.emit("continue")
         assert line.verdict == "resumed"
-        [reading] = asyncio.all_tasks() - before
+        reading = rt._core.runs.vacancy(run.run_id).task
         if how == "while it reads":
-            begun = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().call_soon(begun.set_result, None)
-            await begun
-        reading.cancel()
+            await store.reading.wait()
+        assert reading.cancel()
+        store.may_answer.set()
         await run_until_idle(vclock)
+        assert reading.cancelled()
         assert (await rt.get_run(run.run_id)).status == "completed"
