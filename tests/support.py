@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
-from poundlock.model.changes import Changes, Committed
+from poundlock.model.changes import Changes, Committed, Work
 from poundlock.runtime.core import State
 from poundlock.stores import MemoryStore
 from poundlock.stores.sqlite import SqliteStore
@@ -115,8 +115,9 @@ class GatedStore:
         if not self.dead:
             await self.inner.close()
 
-    async def commit(self, changes: Changes) -> Committed:
+    async def commit(self, work: Work) -> Committed:
         await self._alive()
+        changes = Changes.of(work)
         self.commits += 1
         number = self.commits
         error = self.failing(number, changes)
@@ -125,7 +126,7 @@ class GatedStore:
         if self.hold is not None and self.hold(changes):
             await self._hold(changes, after=False)
         await self._dies(number, "before")
-        committed = await self.inner.commit(changes)
+        committed = await self.inner.commit(work)
         self.written.append(changes)
         await self._dies(number, "after")
         if self.hold_after is not None and self.hold_after(changes):
@@ -236,7 +237,7 @@ def parks(changes: Changes) -> bool:
 def ends(changes: Changes) -> bool:
     """Whether a commit ends a run."""
     return any(move.status.terminal for move in changes.moves) or any(
-        create.head.status.terminal for create in changes.creates
+        create.start.status.terminal for create in changes.creates
     )
 
 

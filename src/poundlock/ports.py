@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from poundlock.clock import Clock
-from poundlock.model.changes import Changes, Committed, Token
+from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
@@ -86,11 +86,14 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was submitted and disconnect. A second call does nothing."""
 
-    async def commit(self, changes: Changes) -> Committed:
-        """Write all of `changes` atomically and return when durable.
+    def commit(self, work: Work) -> Awaitable[Committed]:
+        """Write a unit of work atomically; its answer comes when it is durable.
 
-        Changes are applied in the order they were submitted. If the waiting caller is cancelled, its changes are
-        written completely or not at all, and no other caller is affected; after `written_behind` their `committed` is
+        A store that has nothing to wait for returns the `Committed` itself, so that its caller need not await it; such
+        a store raises in the call.
+
+        Units are applied in the order they were submitted. If the waiting caller is cancelled, its unit is written
+        completely or not at all, and no other caller is affected; after `written_behind`, `committed` of Changes is
         the result, or None if they were not written.
 
         Raises:

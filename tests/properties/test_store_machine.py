@@ -108,7 +108,7 @@ class Stores(RuleBasedStateMachine):
 
         async def submit(store):
             tokens = {pair: (await store.read_loads([pair]))[0][1] for pair in PAIRS}
-            commits = [store.commit(unit(tokens)) for unit in units]
+            commits = [Scribe(store).commit(unit(tokens)) for unit in units]
             answers = await asyncio.gather(*commits, return_exceptions=True)
             return [outcome(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
@@ -138,7 +138,9 @@ class Stores(RuleBasedStateMachine):
             log=data.draw(st.none() | patches.map(lambda patch: log_of(1, patch))),
             waits=() if status.terminal else data.draw(waits),
         )
-        return lambda _: parts
+        alone = parts.creates[0]._replace(event=parts.events[0])
+        unit = alone if data.draw(st.booleans()) else parts
+        return lambda _: unit
 
     def step(self, data, run_id) -> Unit | None:
         record = self.record(run_id)
@@ -172,8 +174,10 @@ class Stores(RuleBasedStateMachine):
         identity = record.identity
         leaves = identity.load_key is not None and data.draw(st.booleans())
         pair = (identity.workflow_id, identity.load_key)
-        releases = (data.draw(st.builds(_release, st.just(pair), st.just(run_id), **RELEASES)),) if leaves else ()
-        return lambda _: Changes(moves=(move,), releases=releases, now=self.now)
+        release = data.draw(st.builds(_release, st.just(pair), st.just(run_id), **RELEASES)) if leaves else None
+        unit = move._replace(release=release)
+        alone = data.draw(st.booleans())
+        return lambda _: unit if alone else Changes(moves=(unit,), now=self.now)
 
     def mixture(self, data) -> Unit:
         """One of everything, sometimes: what admitting an event writes."""
@@ -193,7 +197,7 @@ class Stores(RuleBasedStateMachine):
         expires = self.now + data.draw(st.integers(1, 3))
         scopes = data.draw(st.sets(st.sampled_from(["", "orders/placed"])))
         remember = tuple(Remember("/shop", "same", scope, ref, None, expires) for scope in sorted(scopes))
-        creation = data.draw(st.none() | st.just(1)) and self.creation(data)({})
+        creation = data.draw(st.none() | st.just(1)) and Changes.of(self.creation(data)({}))
 
         def unit(tokens: Tokens) -> Changes:
             changes = []
@@ -203,7 +207,7 @@ class Stores(RuleBasedStateMachine):
                 changes.append(LoadChange(*pair, token if right else Token(0, 0), load, following))
             return Changes(
                 creates=creation.creates if creation else (),
-                events=(*(creation.events if creation else ()), event_of(ref, "order.approved")),
+                events=(*(creation.stored_events() if creation else ()), event_of(ref, "order.approved")),
                 loads=tuple(changes),
                 releases=leaving,
                 remember=remember,

@@ -1,4 +1,4 @@
-"""Changes: all writes of one unit of work, committed by `Store.commit` completely or not at all.
+"""Units of work, each committed by `Store.commit` completely or not at all: a boundary of a run, or several parts.
 
 House rules:
 
@@ -10,9 +10,9 @@ House rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
@@ -20,27 +20,42 @@ from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 
 
-class RunCreate(NamedTuple):
-    """A new run. Must hold: no run of this id exists (`RunExists`). Its state is in the log; there is no snapshot."""
+class Release(NamedTuple):
+    """A run leaves the load of its (workflow, key), and queued runs take the free slots.
 
-    identity: RunIdentity
-    head: RunHead
-    log: LogRow | None
-    waits: tuple[WaitRow, ...]
+    It has no condition, because the end of a run cannot be refused: the store computes the new load from the current
+    one (`Load.left`), advances its token, and returns the promoted runs, by priority and then acceptance. It is part
+    of the move that takes the run out (`RunMove.release`), and written after the load changes of the same unit.
+
+    Attributes:
+        run_id: the run that leaves.
+        queued: whether it leaves the queue; otherwise it releases its slot.
+        slots: how many runs may be active in this mode.
+        owner: the owner of the promoted runs; None makes them `ready`.
+    """
+
+    workflow_id: str
+    load_key: str
+    run_id: str
+    queued: bool
+    slots: int
+    owner: str | None
 
 
 class RunMove(NamedTuple):
-    """A change to a run by its owner, or by the command that moves a run without an owner.
+    """What a run writes at a boundary, or a command that moves a run without an owner: one flat value, never changed.
 
-    Must hold: the run's version is `version` (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is
-    given, its last inbox sequence is `inbox` (`InboxAhead`). The version then grows by one. A run that had released its
-    slot and continues with `slot` True counts as active in its load again; a `Release` releases it.
+    It is a unit of work by itself: most commits are one of these. Must hold: the run's version is `version`
+    (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is given, its last inbox sequence is `inbox`
+    (`InboxAhead`). The version then grows by one. A run that had released its slot and continues with `slot` True
+    counts as active in its load again.
 
     Attributes:
         waits: the complete new set of armed waits; None means unchanged.
         consumed: inbox sequences that this change consumes. A terminal status deletes the whole inbox and all waits.
         snapshot: JSON text of the whole state, when a snapshot is due.
         visits: how often the run entered its stages, see `visits.py`; None means unchanged.
+        release: the run leaves its load with this move; the answer to the commit names the promoted runs.
     """
 
     run_id: str
@@ -61,6 +76,7 @@ class RunMove(NamedTuple):
     consumed: tuple[int, ...] = ()
     snapshot: str | None = None
     visits: str | None = None
+    release: Release | None = None
 
     @classmethod
     def of(
@@ -110,6 +126,45 @@ class RunMove(NamedTuple):
         )
 
 
+class RunCreate(NamedTuple):
+    """A new run; also a unit of work by itself. Must hold: no run of this id exists (`RunExists`).
+
+    Attributes:
+        identity: what never changes.
+        start: its first boundary, from version 0. Its state is in the log; there is no snapshot.
+        event: the event it begins with; None if the Changes around it have it, for several runs.
+    """
+
+    identity: RunIdentity
+    start: RunMove
+    event: StoredEvent | None = None
+
+    @property
+    def head(self) -> RunHead:
+        """The run's head after this."""
+        start = self.start
+        return RunHead(
+            start.status,
+            1,
+            start.owner,
+            start.new_epoch,
+            start.stage,
+            start.attempt,
+            start.wake_at,
+            start.outcome,
+            start.slot,
+            0,
+            0 if start.log is None else start.log.first_seq + start.log.size - 1,
+            start.updated_at,
+            start.visits,
+        )
+
+    @property
+    def record(self) -> RunRecord:
+        """The run after this, as it is read from a store."""
+        return RunRecord(self.identity, self.head, self.start.waits or ())
+
+
 class Token(NamedTuple):
     """The version of a load that was read: `generation` is random per row, `turn` counts its changes.
 
@@ -140,28 +195,6 @@ class LoadChange:
     expect: Token | None
     load: Load
     token: Token
-
-
-class Release(NamedTuple):
-    """A run leaves the load of its (workflow, key), and queued runs take the free slots.
-
-    It has no condition, because the end of a run cannot be refused: the store computes the new load from the current
-    one (`Load.left`), advances its token, and returns the promoted runs, by priority and then acceptance. It is written
-    with the move that takes the run out, after the load changes of the same unit.
-
-    Attributes:
-        run_id: the run that leaves.
-        queued: whether it leaves the queue; otherwise it releases its slot.
-        slots: how many runs may be active in this mode.
-        owner: the owner of the promoted runs; None makes them `ready`.
-    """
-
-    workflow_id: str
-    load_key: str
-    run_id: str
-    queued: bool
-    slots: int
-    owner: str | None
 
 
 WITH_ITS_RUN: Final = float("inf")
@@ -198,8 +231,9 @@ class Post(NamedTuple):
 
 @dataclass
 class Changes:
-    """One unit of work. It moves or creates a run at most once; an event that is already stored is unchanged.
+    """A unit of work of several parts. It moves or creates a run at most once; an event already stored is unchanged.
 
+    What a single run writes at a boundary needs none of this: there the `RunMove` or `RunCreate` is the unit of work.
     Without `__slots__`, so that unused parts are not even set: their defaults are class attributes.
     """
 
@@ -217,28 +251,21 @@ class Changes:
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""
 
     @classmethod
-    def of_move(cls, move: RunMove, now: float) -> Changes:
-        """Return changes that only move a run, as most do."""
-        changes = cls.__new__(cls)
-        changes.moves = (move,)
-        changes.now = now
-        return changes
+    def of(cls, work: Work) -> Changes:
+        """Return a unit of work in parts, for code that knows only those."""
+        if isinstance(work, RunMove):
+            return cls(moves=(work,), now=work.updated_at)
+        if isinstance(work, RunCreate):
+            return cls(creates=(work,), now=work.start.updated_at)
+        return work
 
-    @classmethod
-    def of_creation(cls, create: RunCreate, event: StoredEvent, now: float) -> Changes:
-        """Return changes that create a run and store its event."""
-        changes = cls.__new__(cls)
-        changes.creates = (create,)
-        changes.events = (event,)
-        changes.now = now
-        return changes
+    def stored_events(self) -> tuple[StoredEvent, ...]:
+        """Return all events to store: those of created runs too."""
+        return (*self.events, *(create.event for create in self.creates if create.event is not None))
 
-    @property
-    def decides_nothing(self) -> bool:
-        """Whether runs are only created and moved: then only the runs' own conditions have to hold."""
-        return not (
-            self.loads or self.releases or self.remember or self.deliveries or self.posts or self.receipt is not None
-        )
+    def leaving(self) -> list[Release]:
+        """Return all releases: those of the moves, and those of runs that these changes do not move."""
+        return [*self.releases, *(move.release for move in self.moves if move.release is not None)]
 
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
         """Return the keys to store, after the results of the deliveries are known."""
@@ -249,6 +276,8 @@ class Changes:
 class Committed(NamedTuple):
     """The decisions of a commit.
 
+    A store that has nothing to wait for returns this itself from `commit`; so it can be awaited, too.
+
     Attributes:
         promoted: ids of the promoted runs, in order, over all releases.
         delivered: one result per delivery.
@@ -258,6 +287,14 @@ class Committed(NamedTuple):
     promoted: tuple[str, ...] = ()
     delivered: tuple[Delivered, ...] = ()
     posted: tuple[int, ...] = ()
+
+    def __await__(self) -> Generator[Any, None, Committed]:
+        yield from ()  # nothing: it only makes this a generator
+        return self
+
+
+Work: TypeAlias = RunCreate | RunMove | Changes
+"""What a store commits, completely or not at all."""
 
 
 NOTHING = Committed()

@@ -144,8 +144,7 @@ class Checkpoint(NamedTuple):
     snapshot_size: int
 
 
-@dataclass(slots=True)
-class LogRow:
+class LogRow(NamedTuple):
     """The timeline entries and state deltas of one commit.
 
     `text` is a JSON array of `size` entries, see `timeline.py`; the first of them has the sequence `first_seq`.

@@ -7,6 +7,7 @@ is pasted in. With `full=False` only entries with a patch are kept: they are wha
 from __future__ import annotations
 
 from poundlock.codecs import dump, encode
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.runs import LogRow
 
@@ -59,7 +60,7 @@ class Journal:
         It stays until `forget`.
         """
         parts = self.parts if limit is None else self.parts[:limit]
-        return LogRow(first_seq, len(parts), f"[{','.join(parts)}]") if parts else None
+        return new_tuple(LogRow, (first_seq, len(parts), f"[{','.join(parts)}]")) if parts else None
 
     def forget(self, count: int) -> None:
         """Drop the first entries: they are committed. Entries added meanwhile stay."""

@@ -7,15 +7,13 @@ committed here: its changes belong to the one commit that also frees the slot, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
 from poundlock.guard import Interrupted, clear_cancellation
-from poundlock.model.changes import Changes
-from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
@@ -28,9 +26,7 @@ from poundlock.pipeline.short_way import pass_through
 from poundlock.pipeline.stage_services import conclude_again, visit
 from poundlock.pipeline.steps import perform
 from poundlock.pipeline.waits import rearm
-from poundlock.pipeline.writing import changes_of
 
-_RUNNING = RunStatus.RUNNING
 _LONG_LOOP = 64
 """Visits to one stage after which a run yields: a run that never awaits anything would block the event loop."""
 
@@ -38,8 +34,8 @@ _LONG_LOOP = 64
 class Progress(Protocol):
     """Takes a run's boundaries."""
 
-    async def boundary(self, run: ActiveRun, changes: Changes) -> None:
-        """Commit a boundary from which the run continues."""
+    def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
+        """Commit a boundary from which the run continues; None if that is done and nothing has to be awaited."""
 
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""
@@ -95,8 +91,10 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 return driven
             stage = by_id.get(run.stage or "")
             # A stage without user code needs no commit before it: its boundary is part of the next commit.
-            if stage is None or not stage.silent or run.parked is not None:
-                await progress.boundary(run, changes_of(run, _RUNNING))
+            if (stage is None or not stage.silent or run.parked is not None) and (
+                pending := progress.boundary(run)
+            ) is not None:
+                await pending
     except Interrupted as interruption:
         return interrupted(run, interruption)
     except asyncio.CancelledError:
@@ -122,7 +120,8 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
             run.interruptible = False
         if outcome is not None:
             return Driven(outcome, before, driven.done)
-        await progress.boundary(run, changes_of(run, _RUNNING))
+        if (pending := progress.boundary(run)) is not None:
+            await pending
     except Interrupted as interruption:
         return interrupted(run, interruption)
     except asyncio.CancelledError:

@@ -1,12 +1,12 @@
-"""A run as Changes, and back: the contents of its commits, and its update from a commit or a checkpoint."""
+"""A run as units of work, and back: what it writes at its boundaries, and its update from a commit or a checkpoint."""
 
 from __future__ import annotations
 
 from poundlock.codecs import dump
-from poundlock.model.changes import Changes, RunCreate, RunMove
+from poundlock.model.changes import Release, RunCreate, RunMove
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Checkpoint, LogRow, RunHead, StoredEvent, WaitRow
+from poundlock.model.runs import Checkpoint, LogRow, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun
 
@@ -18,25 +18,64 @@ def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
     now = run.identity.created_at
     if status is RunStatus.QUEUED:
         run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
-    log = run.journal.row(1)
     running = status is _RUNNING
-    owner = run.owner if running else None
-    size = 0 if log is None else log.size
-    head = RunHead(status, 1, owner, run.epoch, run.stage, run.attempt, None, None, running and run.slot, 0, size, now)
-    return RunCreate(run.identity, head, log, run.waits)
+    log, waits = run.journal.row(1), run.waits
+    start = _start_of(run, status, None, None, running and run.slot, now, log, waits)
+    return new_tuple(RunCreate, (run.identity, start, None))
 
 
-def creation_of(run: ActiveRun) -> Changes:
-    """Return the changes that write this run as it was before its first stage began: without a boundary.
+def creation_of(run: ActiveRun) -> RunCreate:
+    """Return the creation of this run as it was before its first stage began: without a boundary.
 
     Entries of the stage so far are left for its boundary; a crash repeats them.
     """
     now = run.identity.created_at
     log = run.journal.row(1, run.entered_at or None)
-    return _creation(run, RunStatus.RUNNING, None, None, slot=run.slot, now=now, waits=run.waits, log=log)
+    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, run.waits)
+    return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event))
 
 
-def changes_of(
+def _start_of(
+    run: ActiveRun,
+    status: RunStatus,
+    wake_at: float | None,
+    outcome: str | None,
+    slot: bool,
+    now: float,
+    log: LogRow | None,
+    waits: tuple[WaitRow, ...],
+) -> RunMove:
+    """Return the first boundary of a run that is not stored yet."""
+    epoch = run.epoch
+    owner = run.owner if status is _RUNNING else None
+    visits = run.walk if run.walk != JUMPED else dump(run.visits)
+    return new_tuple(
+        RunMove,
+        (
+            run.identity.run_id,
+            0,
+            epoch,
+            None,
+            status,
+            owner,
+            epoch,
+            run.stage,
+            run.attempt,
+            wake_at,
+            outcome,
+            slot,
+            now,
+            log,
+            waits,
+            (),
+            None,
+            visits,
+            None,
+        ),
+    )
+
+
+def boundary_of(
     run: ActiveRun,
     status: RunStatus,
     *,
@@ -44,32 +83,39 @@ def changes_of(
     outcome: str | None = None,
     slot: bool | None = None,
     guard_inbox: bool = False,
-) -> Changes:
-    """Return the changes of a boundary: the run as it is now, at `status`.
+    taken_over: bool = False,
+    release: Release | None = None,
+) -> RunMove | RunCreate:
+    """Return what the run writes at a boundary: itself as it is now, at `status`. Its creation, if it is not stored.
 
     Args:
-        status: the run's status from then on.
+        run: the run.
+        status: its status from then on.
         wake_at: when it is due, for paused and delayed runs.
         outcome: JSON text of its result or error, at the end.
         slot: whether it counts as active from then on; None leaves that unchanged.
         guard_inbox: refuse (`InboxAhead`) if messages came that this process has not seen.
+        taken_over: whether it gets a new owner with this, and so a new epoch.
+        release: how it leaves its load with this.
     """
     now = run.clock.now()
     if slot is None:
         slot = run.slot
     ended = status is not _RUNNING and status.terminal
+    log = run.journal.row(run.log_seq + 1)
     waits = () if ended else run.waits
     if not run.written:
-        log = run.journal.row(1)
-        return _creation(run, status, wake_at, outcome, slot=slot, now=now, waits=waits, log=log)
-    log, snapshot = run.journal.row(run.log_seq + 1), None
+        start = _start_of(run, status, wake_at, outcome, slot, now, log, waits)
+        event = new_tuple(StoredEvent, (run.identity.event_ref, run.event))
+        return new_tuple(RunCreate, (run.identity, start, event))
+    snapshot = None
     # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
     if log is not None:
         run.log_size += len(log.text)  # counted twice if this is refused: then a snapshot only comes earlier
         if run.log_size > run.snapshot_size and not ended:
             snapshot = dump(run.state)
     epoch = run.epoch
-    move = new_tuple(
+    return new_tuple(
         RunMove,
         (
             run.identity.run_id,
@@ -78,7 +124,7 @@ def changes_of(
             run.inbox_seen if guard_inbox else None,
             status,
             run.owner if status is _RUNNING else None,
-            epoch,
+            epoch + 1 if taken_over else epoch,
             run.stage,
             run.attempt,
             wake_at,
@@ -90,67 +136,37 @@ def changes_of(
             tuple(run.consumed) if run.consumed else (),
             snapshot,
             run.walk if run.walk != JUMPED else dump(run.visits),
+            release,
         ),
     )
-    return Changes.of_move(move, now)
 
 
-def _creation(
-    run: ActiveRun,
-    status: RunStatus,
-    wake_at: float | None,
-    outcome: str | None,
-    *,
-    slot: bool,
-    now: float,
-    waits: tuple[WaitRow, ...],
-    log: LogRow | None,
-) -> Changes:
-    head = RunHead(
-        status,
-        1,
-        run.owner if status is _RUNNING else None,
-        run.epoch,
-        run.stage,
-        run.attempt,
-        wake_at,
-        outcome,
-        slot,
-        0,
-        0 if log is None else log.size,
-        now,
-        run.walk if run.walk != JUMPED else dump(run.visits),
-    )
-    event = StoredEvent(run.identity.event_ref, run.event)
-    return Changes.of_creation(RunCreate(run.identity, head, log, waits), event, now)
-
-
-def take_commit(run: ActiveRun, changes: Changes) -> None:
-    """Update the run after a commit of `changes`."""
+def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
+    """Update the run after the commit of its boundary."""
     run.registered = None
     if run.state_store is not None:
         run.state_store.adopt(run.state)
-    if changes.creates:
-        take_creation(run, changes.creates[0])
+    if type(work) is RunCreate:
+        take_creation(run, work)
         return
-    move = changes.moves[0]
-    log = move.log
+    move: RunMove = work  # type: ignore[assignment]  # asked above; `isinstance` costs more
+    status, _, epoch, stage, _, wake_at, outcome, slot, now, log, waits, consumed, snapshot = move[4:17]
     run.version += 1
-    run.epoch = move.new_epoch
-    run.status = move.status
-    run.slot = move.slot
-    run.updated_at = move.updated_at
-    run.wake_at = move.wake_at
-    run.stored_stage = move.stage
-    run.stored_outcome = move.outcome
+    run.epoch = epoch
+    run.status = status
+    run.slot = slot
+    run.updated_at = now
+    run.wake_at = wake_at
+    run.stored_stage = stage
+    run.stored_outcome = outcome
     if log is not None:
         run.log_seq += log.size
         run.journal.forget(log.size)
-        if move.snapshot is not None:
-            _snapshot_taken(run, 0, len(move.snapshot))
-    if move.waits is not None:
-        run.stored_waits = move.waits
-    if move.consumed:
+        if snapshot is not None:
+            _snapshot_taken(run, 0, len(snapshot))
+    if waits is not None:
+        run.stored_waits = waits
+    if consumed:
         run.consumed.clear()
 
 
@@ -168,18 +184,19 @@ def take_resumption(run: ActiveRun, now: float) -> None:
 
 def take_creation(run: ActiveRun, create: RunCreate) -> None:
     """Update the run after it was stored for the first time."""
-    _, head, log, waits = create
+    start = create.start
+    log = start.log
     run.written = True
     run.version = 1
-    run.stored_waits = waits
-    run.stored_stage = head.stage
-    run.stored_outcome = head.outcome
-    run.log_seq = head.log_seq
-    run.status = head.status
-    run.slot = head.slot
-    run.updated_at = head.updated_at
-    run.wake_at = head.wake_at
+    run.stored_waits = start.waits or ()
+    run.stored_stage = start.stage
+    run.stored_outcome = start.outcome
+    run.status = start.status
+    run.slot = start.slot
+    run.updated_at = start.updated_at
+    run.wake_at = start.wake_at
     if log is not None:
+        run.log_seq = log.size
         run.log_size = len(log.text)
         run.journal.forget(log.size)
 

@@ -265,7 +265,4 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
 
 def _unwritten(live: LiveRun, event: Event) -> Waiting:
     run = live.run
-    [create] = creation_of(run).creates
-    return Waiting(
-        RunRecord(run.identity, create.head, run.waits), tuple(row for row in run.waits if row.matches(event))
-    )
+    return Waiting(creation_of(run).record, tuple(row for row in run.waits if row.matches(event)))

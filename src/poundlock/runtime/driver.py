@@ -7,14 +7,14 @@ unsure or stranded in the run table, so that `abort`, `recover` and waiting call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunAborted, RunNotFound, StageGone, StaleVersion
 from poundlock.guard import Interrupted, Interruption, being_closed, clear_cancellation, for_the_process, log_text
-from poundlock.model.changes import Changes
+from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, RunQuery, RunRecord
 from poundlock.pipeline.active import ActiveRun
@@ -25,7 +25,7 @@ from poundlock.pipeline.outcome import Delayed, Failed, Outcome, Paused, Release
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
-from poundlock.pipeline.writing import changes_of, take_commit, take_resumption
+from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
@@ -36,6 +36,7 @@ from poundlock.runtime.runs import restored_run, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
 
+_RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 _PATIENCE = 2
 """After so many refused stops, deliveries of this process wait until the run has stopped."""
 
@@ -149,7 +150,7 @@ async def release_runs(core: Core, run_ids: Iterable[str], *, begun: bool) -> No
         record = await core.store.load(run_id)
         if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
-                await core.store.commit(Changes(moves=(release_move(record, core.clock.now(), begun=begun),)))
+                await core.store.commit(release_move(record, core.clock.now(), begun=begun))
             except (StaleVersion, LeaseLost):
                 continue  # it was moved meanwhile
         core.runs.drop(run_id)
@@ -404,32 +405,51 @@ class Boundaries:
         self._core = core
         self._live = live
 
-    async def boundary(self, run: ActiveRun, changes: Changes) -> None:
-        live = self._live
+    def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
+        live, core = self._live, self._core
         if live.gate is not None:
             live.open_gate()
         if live.creation is not None:
-            await asyncio.wait([live.creation])  # `written` has the result
-            changes = changes_of(run, RunStatus.RUNNING)
-        core = self._core
+            return self._after_creation(live.creation)
+        work = boundary_of(run, _RUNNING)
         try:
-            await core.store.commit(changes)
+            committed = core.store.commit(work)
         except FAULTS as fault:
-            changes = await self._again(fault, changes)
-        take_commit(run, changes)
-        if changes.creates:
-            core.runs.written(run.identity.run_id)
+            return self._again(fault, work)
+        if type(committed) is not Committed:
+            return self._durable(committed, work)
+        self._crossed(work)
+        return None
 
-    async def _again(self, fault: PoundlockError, changes: Changes) -> Changes:
+    def _crossed(self, work: RunMove | RunCreate) -> None:
+        run = self._live.run
+        take_commit(run, work)
+        if type(work) is RunCreate:
+            self._core.runs.written(run.identity.run_id)
+
+    async def _durable(self, committed: Awaitable[Committed], work: RunMove | RunCreate) -> None:
+        try:
+            await committed
+        except FAULTS as fault:
+            await self._again(fault, work)
+        else:
+            self._crossed(work)
+
+    async def _after_creation(self, creation: asyncio.Task[None]) -> None:
+        await asyncio.wait([creation])  # `written` has the result
+        if (pending := self.boundary(self._live.run)) is not None:
+            await pending
+
+    async def _again(self, fault: PoundlockError, work: RunMove | RunCreate) -> None:
         core, run = self._core, self._live.run
 
-        async def commit() -> Changes:
+        async def commit() -> RunMove | RunCreate:
             # Its creation may have been stored meanwhile, because of a message to it.
-            now = changes_of(run, RunStatus.RUNNING) if changes.creates and run.written else changes
+            now = boundary_of(run, _RUNNING) if type(work) is RunCreate and run.written else work
             await core.store.commit(now)
             return now
 
-        return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
+        self._crossed(await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run)))
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live

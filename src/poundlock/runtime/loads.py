@@ -89,7 +89,7 @@ class LoadDesk:
         line.token = None if load.idle else token
         line.in_flight += 1
         if queued is not None:
-            line.tail = RunRecord(queued.identity, queued.head, queued.waits)
+            line.tail = queued.record
         return line
 
     def settled(self, line: Line, *, applied: bool) -> None:

@@ -194,11 +194,11 @@ async def ensure_written(core: Core, live: LiveRun) -> None:
 
 
 async def _write_creation(core: Core, live: LiveRun) -> None:
-    changes = creation_of(live.run)
+    creation = creation_of(live.run)
     try:
-        await core.store.commit(changes)
+        await core.store.commit(creation)
         announced = live.run.registered
-        take_commit(live.run, changes)
+        take_commit(live.run, creation)
         core.runs.written(live.run.identity.run_id)
         live.run.registered = announced  # the stage that registered them is not concluded
     except RunExists:

@@ -7,16 +7,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
-from poundlock.model.changes import Changes, Release
+from poundlock.model.changes import Committed, Release, RunCreate, RunMove
+from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
+from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import (
     Aborted,
     Completed,
@@ -27,7 +29,7 @@ from poundlock.pipeline.outcome import (
     Unfit,
     failure_of_outcome,
 )
-from poundlock.pipeline.writing import changes_of, take_commit
+from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
@@ -60,82 +62,87 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
 
-    freed = run.slot and not keeps_slot
     guarded = status is not _READY
-    changes = changes_of(run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded)
+    release = leaving(core, live.entry, run.identity) if run.slot and not keeps_slot else None
+    work = boundary_of(
+        run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
+    )
     try:
-        if freed:
-            promoted = await commit_freeing(core, live.entry, run.identity, changes, freed=True)
+        if release is None:
+            committed = core.store.commit(work)
+            promoted = (committed if type(committed) is Committed else await committed).promoted
         else:
-            promoted = (await core.store.commit(changes)).promoted
+            promoted = await commit_leaving(core, work, release)
     except FAULTS as fault:
-        said = (status, wake_at, record)
-        changes, promoted = await _settle_again(core, live, fault, changes, said, freed=freed, slot=keeps_slot)
-    take_commit(run, changes)
-    if changes.creates:
+        propose = partial(
+            boundary_of,
+            run,
+            status,
+            wake_at=wake_at,
+            outcome=record,
+            slot=keeps_slot,
+            guard_inbox=guarded,
+            release=release,
+        )
+        work, promoted = await _settle_again(core, run, fault, work, propose, release)
+    take_commit(run, work)
+    if type(work) is RunCreate:
         core.runs.written(run.identity.run_id)
     return promoted
 
 
 async def _settle_again(
     core: Core,
-    live: LiveRun,
+    run: ActiveRun,
     fault: PoundlockError,
-    changes: Changes,
-    said: tuple[RunStatus, float | None, str | None],
-    *,
-    freed: bool,
-    slot: bool,
-) -> tuple[Changes, tuple[str, ...]]:
-    """Retry a commit that failed in the store; returns the changes committed in the end, and the promoted runs."""
-    run = live.run
-    status, wake_at, record = said
+    work: RunMove | RunCreate,
+    propose: Callable[[], RunMove | RunCreate],
+    release: Release | None,
+) -> tuple[RunMove | RunCreate, tuple[str, ...]]:
+    """Retry a commit that failed in the store; returns what was committed in the end, and the promoted runs."""
 
-    async def commit() -> tuple[Changes, tuple[str, ...]]:
-        now = changes
-        if changes.creates and run.written:  # stored meanwhile, because of a message to it
-            guarded = status is not _READY
-            now = changes_of(run, status, wake_at=wake_at, outcome=record, slot=slot, guard_inbox=guarded)
-        return now, await commit_freeing(core, live.entry, run.identity, now, freed=freed)
+    async def commit() -> tuple[RunMove | RunCreate, tuple[str, ...]]:
+        # It may have been stored meanwhile, because of a message to it.
+        now = propose() if type(work) is RunCreate and run.written else work
+        return now, await commit_leaving(core, now, release)
 
     return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
 
 
-async def commit_freeing(
-    core: Core,
-    entry: Registered | None,
-    identity: RunIdentity,
-    changes: Changes,
-    *,
-    freed: bool = False,
-    unqueued: bool = False,
-) -> tuple[str, ...]:
-    """Commit changes that take a run out of its load, and promote the runs that may start then.
-
-    An end is never refused because of other changes of the load.
+def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queued: bool = False) -> Release | None:
+    """Return how a run leaves its load; None if it counts in none.
 
     Args:
+        core: of the runtime.
         entry: the run's workflow; None if it is not registered here: then this process promotes no run.
-        identity: whose load.
-        changes: what else is committed.
-        freed: the run releases its slot.
-        unqueued: the run leaves the queue.
+        identity: of the run.
+        queued: it leaves the queue; otherwise it releases its slot.
     """
-    if identity.load_key is None or not (freed or unqueued):
-        return (await core.store.commit(changes)).promoted
-    pair = (identity.workflow_id, identity.load_key)
-    run_id = identity.run_id
+    load_key = identity.load_key
+    if load_key is None:
+        return None
     slots = 1 if entry is None else entry.mode.slots
     # While the workflow is being deregistered, or the runtime stops, no run is started any more.
     owner = core.worker if entry is not None and not entry.closing and not core.ending else None
-    changes.releases = (Release(*pair, run_id, unqueued, slots, owner),)
+    return new_tuple(Release, (identity.workflow_id, load_key, identity.run_id, queued, slots, owner))
+
+
+async def commit_leaving(core: Core, work: RunMove | RunCreate, release: Release | None) -> tuple[str, ...]:
+    """Commit a move that may take a run out of its load; returns the runs that may start then.
+
+    An end is never refused because of other changes of the load.
+    """
+    if release is None:
+        return (await core.store.commit(work)).promoted
+    pair = release[:2]
     # Read only so that the next decisions know the load after this.
     [(load, token)] = await core.loads.read([pair])
-    after, _ = load.left(run_id, slots, queued=unqueued)
+    after, _ = load.left(release.run_id, release.slots, queued=release.queued)
     line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
     applied = False
     try:
-        promoted = (await core.store.commit(changes)).promoted
+        committed = core.store.commit(work)
+        promoted = (committed if type(committed) is Committed else await committed).promoted
         applied = True
     finally:
         core.loads.settled(line, applied=applied)

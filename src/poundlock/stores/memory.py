@@ -28,6 +28,7 @@ from poundlock.model.changes import (
     RunCreate,
     RunMove,
     Token,
+    Work,
 )
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -72,7 +73,7 @@ class _Row:
 
     def __init__(self, identity: RunIdentity, head: RunHead, number: int) -> None:
         self.identity = identity
-        self.head = _copy(head)
+        self.head = head
         self.number = number
         # Exact tuples of numbers and texts, and no empty list: the garbage collector does not track them. In a store
         # with ten thousand runs they would be most of its work.
@@ -137,34 +138,39 @@ class MemoryStore:
         """Do nothing: each commit is complete when it returns."""
 
     # -------------------------------------------------------------------------------------------------- commit
-    async def commit(self, changes: Changes) -> Committed:
-        """Apply all of `changes`, or raise and apply none."""
-        if not changes.decides_nothing:
-            return self._decide(changes)
-        for create in changes.creates:
+    def commit(self, work: Work) -> Committed:
+        """Apply all of a unit of work, or raise and apply none."""
+        kind = type(work)
+        if kind is RunMove:
+            move: RunMove = work  # type: ignore[assignment]  # asked above; `isinstance` costs more
+            row = self._rows.get(move.run_id)
+            if row is None:
+                raise not_found(move.run_id)
+            self._commits += 1
+            return self._move(row, move)
+        if kind is RunCreate:
+            create: RunCreate = work  # type: ignore[assignment]  # the same
             self._check_absent(create)
-        for move in changes.moves:
-            self._check_move(move)
-        self._write_runs(changes)
-        return NOTHING
+            self._commits += 1
+            self._create(create)
+            return NOTHING
+        assert isinstance(work, Changes)  # noqa: S101 - the union is closed
+        return self._decide(work)
 
-    def _write_runs(self, changes: Changes) -> None:
+    def _decide(self, changes: Changes) -> Committed:
+        self._check(changes)
+        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
         self._commits += 1
         for ref, event in changes.events:
             self._events.setdefault(ref, event)
         for create in changes.creates:
             self._create(create)
         for move in changes.moves:
-            self._move(move)
-
-    def _decide(self, changes: Changes) -> Committed:
-        self._check(changes)
-        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
-        self._write_runs(changes)
+            self._write(self._rows[move.run_id], move)
         for change in changes.loads:
             self._set_load((change.workflow_id, change.load_key), change.load, change.token)
         promoted: list[str] = []
-        for release in changes.releases:
+        for release in changes.leaving():
             promoted += self._release(release, changes.now)
         delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
         posted = tuple(
@@ -268,30 +274,67 @@ class MemoryStore:
 
     def _create(self, create: RunCreate) -> None:
         self._numbers += 1
-        identity, head, log, waits = create
-        row = _Row(identity, head, self._numbers)
+        identity, start, event = create
+        row = _Row(identity, create.head, self._numbers)
         self._rows[identity.run_id] = row
+        if event is not None:
+            self._events.setdefault(*event)
         uses, ref = self._uses, identity.event_ref
         uses[ref] = uses.get(ref, 0) + 1
-        if log is not None:
-            row.log.append(_entries(log))
-        if waits:
-            self._set_waits(row, waits)
-        if row.head.status is not _RUNNING:
-            if row.head.status.terminal:  # it ended before its first commit
+        if start.log is not None:
+            first, size, text = start.log
+            row.log.append((first, size, text))
+        if start.waits:
+            self._set_waits(row, start.waits)
+        if start.status is not _RUNNING:
+            if start.status.terminal:  # it ended before its first commit
                 self._end(identity.run_id)
             self._index(row)
 
-    def _move(self, move: RunMove) -> None:
+    def _move(self, row: _Row, move: RunMove) -> Committed:
+        """Commit a move that is a unit of work by itself."""
+        head = row.head
+        # `refusal`, without a call where nothing is refused.
+        if (
+            head.version != move.version
+            or head.epoch != move.epoch
+            or (move.inbox is not None and head.inbox_seq != move.inbox)
+        ):
+            refused = refusal(move, head.version, head.epoch, head.inbox_seq)
+            assert refused is not None  # noqa: S101 - a number differs
+            raise refused
+        self._write(row, move)
+        if move.release is None:
+            return NOTHING
+        promoted = self._release(move.release, move.updated_at)
+        return Committed(tuple(promoted)) if promoted else NOTHING
+
+    def _write(self, row: _Row, move: RunMove) -> None:
         # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
-        run_id = move.run_id
-        status, owner, epoch, stage, attempt, wake_at, outcome, slot, now, log, waits, consumed, snapshot, visits = (
-            move[4:]
-        )
-        row = self._rows[run_id]
+        (
+            run_id,
+            version,
+            _,
+            _,
+            status,
+            owner,
+            epoch,
+            stage,
+            attempt,
+            wake_at,
+            outcome,
+            slot,
+            now,
+            log,
+            waits,
+            consumed,
+            snapshot,
+            visits,
+            _,
+        ) = move
         head = row.head
         before = head.status
-        head.version += 1
+        head.version = version + 1
         head.stage = stage
         head.attempt = attempt
         head.updated_at = now
@@ -307,8 +350,9 @@ class MemoryStore:
         if visits is not None:
             head.visits = visits
         if log is not None:
-            row.log.append(_entries(log))
-            head.log_seq = log.first_seq + log.size - 1
+            first, size, text = log
+            row.log.append((first, size, text))
+            head.log_seq = first + size - 1
         if snapshot is not None:
             row.snapshot = (head.log_seq, snapshot)
         if consumed:
@@ -586,10 +630,6 @@ class MemoryStore:
 
 def _phases(row: _Row) -> list[tuple[str, int, bool]]:
     return [(wait.wait_id, wait.epoch, wait.parked) for wait in row.waits]
-
-
-def _entries(log: LogRow) -> tuple[int, int, str]:
-    return (log.first_seq, log.size, log.text)
 
 
 def _copy(head: RunHead) -> RunHead:

@@ -50,6 +50,7 @@ from poundlock.model.changes import (
     RunCreate,
     RunMove,
     Token,
+    Work,
 )
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
@@ -141,9 +142,13 @@ class Scribe:
     def __init__(self, store: Store) -> None:
         self.store = store
 
+    async def commit(self, work: Work) -> Committed:
+        """Commit a unit of work; errors come when this is awaited, whatever the store does."""
+        return await self.store.commit(work)
+
     async def create(self, run_id: str = "r1", **options: Any) -> Committed:
         """Commit a new run; options are those of `creation`."""
-        return await self.store.commit(self.creation(run_id, **options))
+        return await self.commit(self.creation(run_id, **options))
 
     def creation(
         self,
@@ -181,15 +186,30 @@ class Scribe:
             created_at,
             event.ref,
         )
-        log_seq = 0 if log is None else log.first_seq + log.size - 1
-        holder = owner if status is RUNNING else None
-        head = RunHead(status, 1, holder, 1, "first", 1, wake_at, outcome, slot, 0, log_seq, created_at, visits)
-        return Changes(creates=(RunCreate(identity, head, log, waits),), events=(event,), now=NOW, **rest)
+        start = RunMove(
+            run_id=run_id,
+            version=0,
+            epoch=1,
+            inbox=None,
+            status=status,
+            owner=owner if status is RUNNING else None,
+            new_epoch=1,
+            stage="first",
+            attempt=1,
+            wake_at=wake_at,
+            outcome=outcome,
+            slot=slot,
+            updated_at=created_at,
+            log=log,
+            waits=waits,
+            visits=visits,
+        )
+        return Changes(creates=(RunCreate(identity, start),), events=(event,), now=NOW, **rest)
 
     async def move(self, run_id: str = "r1", *, rest: dict[str, Any] | None = None, **changes: Any) -> Committed:
-        """Move a run in its current version; `rest` are further parts of the same Changes."""
+        """Move a run in its current version; `rest` are further parts, which make it Changes."""
         move = move_of(await self.record(run_id), **changes)
-        return await self.store.commit(Changes(moves=(move,), **{"now": NOW, **(rest or {})}))
+        return await self.commit(move if rest is None else Changes(moves=(move,), **{"now": NOW, **rest}))
 
     async def park(self, run_id: str = "r1", *waits: WaitRow, **changes: Any) -> None:
         """Create a run and park it."""
@@ -209,18 +229,18 @@ class Scribe:
         line = ReceiptLine(Verdict.BUFFERED, "orders")
         deliveries = tuple(Delivery(run, ((wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
         event = event_of(ref, "order.approved")
-        return (await self.store.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
+        return (await self.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
     async def time_passes(self, now: float) -> None:
         """Make some commits at a time, for a store that prunes with its commits."""
         for _ in range(60):
-            await self.store.commit(Changes(receipt=ReceiptRow("/time", "passes", now, ()), now=now))
+            await self.commit(Changes(receipt=ReceiptRow("/time", "passes", now, ()), now=now))
 
     async def change_load(self, load: Load, *, pair: tuple[str, str] = ("orders", "")) -> Committed:
         """Set a load, with its next token."""
         [(_, token)] = await self.store.read_loads([pair])
         following = Token(7, 0) if token is None else token.next()
-        return await self.store.commit(Changes(loads=(LoadChange(*pair, token, load, following),), now=NOW))
+        return await self.commit(Changes(loads=(LoadChange(*pair, token, load, following),), now=NOW))
 
     async def release(
         self,
@@ -233,7 +253,7 @@ class Scribe:
     ) -> tuple[str, ...]:
         """Remove a run from its load, and return the promoted runs."""
         release = Release(*pair, run_id, queued, slots, owner)
-        return (await self.store.commit(Changes(releases=(release,), now=NOW))).promoted
+        return (await self.commit(Changes(releases=(release,), now=NOW))).promoted
 
     async def record(self, run_id: str = "r1") -> RunRecord:
         """Return the record of a run that exists."""
@@ -312,9 +332,12 @@ class StoreContract:
         )
         event = event_of("e1", payload={"id": 7, "ü": [1.5, True, None]}, key="k", headers={"traceparent": "00-ab"})
         identity = RunIdentity("r1", "wf", None, "main", "h", "k", "lk", 3, "p", ("root", "p"), NOW + 0.25, "e1")
-        head = RunHead(RUNNING, 4, "w1", 2, "second", 5, None, None, True, 0, 2, NOW + 0.5)
+        head = RunHead(RUNNING, 1, "w1", 2, "second", 5, None, None, True, 0, 2, NOW + 0.5)
         log = log_of(1, {"a": 1}, {"b": {"c": 2}})
-        await scribe.store.commit(Changes(creates=(RunCreate(identity, head, log, (wait,)),), events=(event,)))
+        start = RunMove(
+            "r1", 0, 2, None, RUNNING, "w1", 2, "second", 5, None, None, True, NOW + 0.5, log=log, waits=(wait,)
+        )
+        await scribe.commit(RunCreate(identity, start, event))
         checkpoint = await scribe.store.checkpoint("r1")
         assert checkpoint is not None
         assert checkpoint.record == RunRecord(identity, head, (wait,)) == await scribe.store.load("r1")
@@ -322,6 +345,38 @@ class StoreContract:
         assert (checkpoint.event, checkpoint.inbox) == (event.event, ())
         assert await scribe.store.history("r1") == [log]
         assert await scribe.store.inbox("r1", 0) == []
+
+    async def test_a_boundary_is_a_unit_of_work_by_itself(self, scribe: Scribe) -> None:
+        """A creation and a move are committed alone just as within Changes, with all they carry, or are refused."""
+        [create] = scribe.creation("r1", load_key="", slot=True, log=log_of(1, {"a": 1})).creates
+        event = event_of("e-r1")
+        assert await scribe.commit(create._replace(event=event)) == Committed()
+        [twin] = scribe.creation("r2", load_key="", slot=True, log=log_of(1, {"a": 1}), event=event).creates
+        await scribe.commit(Changes(creates=(twin,), events=(event,), now=NOW))
+        for run_id in ("r1", "r2"):
+            move = move_of(
+                await scribe.record(run_id),
+                stage="next",
+                log=log_of(2, {"b": 2}),
+                waits=(wait_of(),),
+                snapshot='{"s":3}',
+            )
+            alone = run_id == "r1"
+            assert await scribe.commit(move if alone else Changes(moves=(move,), now=NOW)) == Committed()
+            with pytest.raises(StaleVersion):
+                await scribe.commit(move if alone else Changes(moves=(move,), now=NOW))
+        with pytest.raises(RunExists):
+            await scribe.commit(create._replace(event=event))
+        with pytest.raises(RunNotFound):
+            await scribe.commit(move._replace(run_id="unknown"))
+        first, second = await scribe.store.checkpoint("r1"), await scribe.store.checkpoint("r2")
+        assert first is not None
+        assert second is not None
+        same = first.record.identity._replace(run_id="r2")
+        assert first._replace(record=first.record._replace(identity=same)) == second
+        assert first.state == {"s": 3}
+        assert [run.identity.run_id for run in await scribe.store.match_waits(event_of("x", "order.approved").event)]
+        assert await scribe.store.history("r1") == await scribe.store.history("r2")
 
     async def test_unknown_runs_and_events_read_as_nothing(self, scribe: Scribe) -> None:
         """Reading what does not exist returns None or an empty list, not an error."""
@@ -382,7 +437,7 @@ class StoreContract:
             await scribe.create(f"r{number:02}", visits=texts[number // 4])
         records = [await scribe.record(f"r{number:02}") for number in range(12)]
         moves = [move_of(record, stage="on", visits=texts[number % 3]) for number, record in enumerate(records)]
-        await asyncio.gather(*(scribe.store.commit(Changes(moves=(move,), now=NOW)) for move in moves))
+        await asyncio.gather(*(scribe.commit(Changes(moves=(move,), now=NOW)) for move in moves))
         after = [(await scribe.record(f"r{number:02}")).head.visits for number in range(12)]
         assert after == [texts[number % 3] or texts[number // 4] for number in range(12)]
 
@@ -410,7 +465,7 @@ class StoreContract:
         await scribe.create("r2")
         parts = [scribe.creation("r3"), scribe.creation("r4")]
         records = [await scribe.record("r1"), await scribe.record("r2")]
-        await scribe.store.commit(
+        await scribe.commit(
             Changes(
                 creates=tuple(create for part in parts for create in part.creates),
                 events=tuple(event for part in parts for event in part.events),
@@ -433,9 +488,9 @@ class StoreContract:
     async def test_what_was_written_belongs_to_the_store(self, scribe: Scribe) -> None:
         """A commit does not change its arguments, and keeps no object that the caller could change later."""
         changes = scribe.creation(waits=(wait_of(parked=False),))
-        await scribe.store.commit(changes)
+        await scribe.commit(changes)
         body = {"a": [1]}
-        await scribe.store.commit(Changes(posts=(Post("r1", "signal", body, NOW),)))
+        await scribe.commit(Changes(posts=(Post("r1", "signal", body, NOW),)))
         await scribe.move(stage="second")
         head = changes.creates[0].head
         assert (head.version, head.inbox_seq, head.stage) == (1, 0, "first")
@@ -463,7 +518,7 @@ class StoreContract:
     async def test_stopping_is_refused_while_messages_are_unseen(self, scribe: Scribe) -> None:
         """A move with an inbox sequence raises `InboxAhead` if there are newer messages; others are written."""
         await scribe.create()
-        await scribe.store.commit(Changes(posts=(Post("r1", "signal", {}, NOW),)))
+        await scribe.commit(Changes(posts=(Post("r1", "signal", {}, NOW),)))
         with pytest.raises(InboxAhead):
             await scribe.move(status=PAUSED, owner=None, inbox=0)
         await scribe.move(stage="second")
@@ -500,16 +555,16 @@ class StoreContract:
         await scribe.create()
         move = move_of(await scribe.record())._replace(run_id="unknown")
         with pytest.raises(RunNotFound):
-            await scribe.store.commit(Changes(moves=(move,)))
+            await scribe.commit(Changes(moves=(move,)))
 
     async def test_posts_go_to_runs_that_live(self, scribe: Scribe) -> None:
         """A message to an unknown run raises `RunNotFound`, to an ended run `RunFinished`."""
         await scribe.create()
         await scribe.end()
         with pytest.raises(RunNotFound):
-            await scribe.store.commit(Changes(posts=(Post("unknown", "signal", {}, NOW),)))
+            await scribe.commit(Changes(posts=(Post("unknown", "signal", {}, NOW),)))
         with pytest.raises(RunFinished) as refused:
-            await scribe.store.commit(Changes(posts=(Post("r1", "abort", {}, NOW),)))
+            await scribe.commit(Changes(posts=(Post("r1", "abort", {}, NOW),)))
         assert refused.value.fields["status"] == "completed"
 
     @pytest.mark.parametrize("case", REFUSALS)
@@ -523,7 +578,7 @@ class StoreContract:
         await scribe.park("parked")
         await scribe.create("queued", status=QUEUED, load_key="")
         await scribe.change_load(Load(active=1, queued=1))
-        await scribe.store.commit(Changes(remember=(Remember("/shop", "e-known", "", "f", None, NOW + 9),), now=NOW))
+        await scribe.commit(Changes(remember=(Remember("/shop", "e-known", "", "f", None, NOW + 9),), now=NOW))
         mover = await scribe.record("mover")
 
         def unit(
@@ -553,9 +608,9 @@ class StoreContract:
 
         before = await scribe.everything(receipts=["e-new"])
         with pytest.raises(by):
-            await scribe.store.commit(unit(**refused))
+            await scribe.commit(unit(**refused))
         assert await scribe.everything(receipts=["e-new"]) == before
-        committed = await scribe.store.commit(unit())
+        committed = await scribe.commit(unit())
         assert committed == Committed(("queued",), (Delivered(Fate.RESUMED, 1),), (1,))
 
     # ------------------------------------------------------------------------------------------------- concurrency
@@ -564,7 +619,7 @@ class StoreContract:
         creation = scribe.creation(log=log_of(1, {"n": 0}))
         record = RunRecord(creation.creates[0].identity, creation.creates[0].head, ())
         moves = [move_of(record, version=n, log=log_of(n + 1, {"n": n}), stage=f"s{n}") for n in range(1, 30)]
-        await asyncio.gather(*map(scribe.store.commit, [creation, *(Changes(moves=(move,)) for move in moves)]))
+        await asyncio.gather(*map(scribe.commit, [creation, *(Changes(moves=(move,)) for move in moves)]))
         assert (await scribe.record()).head.version == 30
         assert await scribe.state() == {"n": 29}
 
@@ -582,7 +637,7 @@ class StoreContract:
         """Of 200 concurrent commits with one refused, 199 are written; only the refused caller gets an error."""
         await scribe.create("bad")
         changes = [scribe.creation("bad" if n == bad else f"r{n:03}") for n in range(200)]
-        answers = await asyncio.gather(*map(scribe.store.commit, changes), return_exceptions=True)
+        answers = await asyncio.gather(*map(scribe.commit, changes), return_exceptions=True)
         assert [n for n, answer in enumerate(answers) if answer != Committed()] == [bad]
         assert isinstance(answers[bad], RunExists)
         assert (await scribe.store.stats())["running"] == 200
@@ -593,7 +648,7 @@ class StoreContract:
         records = [await scribe.record(f"r{n:03}") for n in range(200)]
         faults: dict[int, dict[str, Any]] = {10: {"version": 5}, 70: {"epoch": 5}, 130: {"inbox": 5}}
         moves = [move_of(record, log=log_of(1, {"n": n}), **faults.get(n, {})) for n, record in enumerate(records)]
-        commits = [scribe.store.commit(Changes(moves=(move,))) for move in moves]
+        commits = [scribe.commit(Changes(moves=(move,))) for move in moves]
         answers = await asyncio.gather(*commits, return_exceptions=True)
         failed = {n: type(answer) for n, answer in enumerate(answers) if answer != Committed()}
         assert failed == {10: StaleVersion, 70: LeaseLost, 130: InboxAhead}
@@ -635,7 +690,7 @@ class StoreContract:
         await scribe.park()
         record = await scribe.record()
         moves = [move_of(record, status=RUNNING, owner=f"w{n}", new_epoch=record.head.epoch + 1) for n in range(50)]
-        commits = [scribe.store.commit(Changes(moves=(move,))) for move in moves]
+        commits = [scribe.commit(Changes(moves=(move,))) for move in moves]
         answers = await asyncio.gather(*commits, return_exceptions=True)
         assert sum(answer == Committed() for answer in answers) == 1
         assert sum(isinstance(answer, LeaseLost) for answer in answers) == 49
@@ -666,7 +721,7 @@ class StoreContract:
         changes = [
             LoadChange("orders", "", tokens[n - 1] if n else None, Load(active=n + 1), tokens[n]) for n in range(20)
         ]
-        await asyncio.gather(*(scribe.store.commit(Changes(loads=(change,))) for change in changes))
+        await asyncio.gather(*(scribe.commit(Changes(loads=(change,))) for change in changes))
         assert await scribe.load() == (Load(active=20), tokens[-1])
 
     async def test_promotion_takes_priority_then_acceptance(self, scribe: Scribe) -> None:
@@ -729,7 +784,7 @@ class StoreContract:
             Changes(loads=(foreseen,), now=NOW),
             Changes(releases=(Release("orders", "", "back", False, 2, "w1"),), now=NOW),
         ]
-        _, first, refused, second = await asyncio.gather(*map(scribe.store.commit, commits), return_exceptions=True)
+        _, first, refused, second = await asyncio.gather(*map(scribe.commit, commits), return_exceptions=True)
         assert isinstance(refused, LoadMoved)
         assert first == second == Committed()
         assert await scribe.load() == (Load(1), Token(7, 3))
@@ -745,7 +800,7 @@ class StoreContract:
             if number % 3 == 2:
                 token, load = token.next(), load.left(f"r{number}", 9, queued=False)[0]
                 changes.append(Changes(releases=(Release("orders", "", f"r{number}", False, 9, "w1"),), now=NOW))
-        await asyncio.gather(*map(scribe.store.commit, changes))
+        await asyncio.gather(*map(scribe.commit, changes))
         assert await scribe.load() == (load, token) == (Load(8), Token(9, 15))
 
     async def test_the_last_release_leaves_an_idle_load(self, scribe: Scribe) -> None:
@@ -763,10 +818,11 @@ class StoreContract:
         await scribe.change_load(Load(1, "r1", 1, "r2"))
         release = Release("orders", "", "r1", False, 1, "w1")
         with pytest.raises(StaleVersion):
-            await scribe.move("r1", status=COMPLETED, version=9, rest={"releases": (release,)})
+            await scribe.move("r1", status=COMPLETED, version=9, release=release)
         assert await scribe.load() == (Load(1, "r1", 1, "r2"), FIRST)
         assert (await scribe.record("r2")).head.status is QUEUED
-        await scribe.move("r1", status=COMPLETED, owner=None, slot=False, rest={"releases": (release,)})
+        ended = await scribe.move("r1", status=COMPLETED, owner=None, slot=False, release=release)
+        assert ended.promoted == ("r2",)
         assert (await scribe.record("r2")).head.status is RUNNING
 
     async def test_slots_that_free_up_together_go_to_the_queue_in_order(self, scribe: Scribe) -> None:
@@ -788,7 +844,7 @@ class StoreContract:
             if number < 10 and number % 2 == 0:
                 run_id = f"q{19 - number // 2:02}"
                 units.append(ends(run_id, await scribe.record(run_id), queued=True))
-        answers = await asyncio.gather(*map(scribe.store.commit, units))
+        answers = await asyncio.gather(*map(scribe.commit, units))
         promoted = [run_id for answer in answers for run_id in answer.promoted]
         assert promoted == [f"q{number:02}" for number in range(15)]
         assert (await scribe.load())[0] == Load(15, "q14", 0, None)
@@ -811,7 +867,7 @@ class StoreContract:
         load, token = await scribe.load()
         assert load == Load(active=1, active_id="r1")
         with pytest.raises(LoadMoved):
-            await scribe.store.commit(Changes(loads=(LoadChange("orders", "", None, Load(), Token(1, 1)),)))
+            await scribe.commit(Changes(loads=(LoadChange("orders", "", None, Load(), Token(1, 1)),)))
         assert token is not None
         await scribe.change_load(Load())
         await scribe.create("r2", load_key="")
@@ -927,7 +983,7 @@ class StoreContract:
         """A move consumes the messages it names; the others keep their sequence."""
         await scribe.create(waits=(wait_of(parked=False),))
         await scribe.deliver("e2", ("r1", "approval", 1))
-        posted = (await scribe.store.commit(Changes(posts=(Post("r1", "signal", {"a": [1]}, NOW + 2),)))).posted
+        posted = (await scribe.commit(Changes(posts=(Post("r1", "signal", {"a": [1]}, NOW + 2),)))).posted
         await scribe.deliver("e3", ("r1", "approval", 1))
         assert posted == (2,)
         await scribe.move(consumed=(1,))
@@ -946,7 +1002,7 @@ class StoreContract:
         """Posts return their sequence in the inbox, also several in one commit, and do not move the run."""
         await scribe.create()
         posts = (Post("r1", "signal", {"a": 1}, NOW), Post("r1", "abort", {"reason": "no", "by": "me"}, NOW))
-        assert (await scribe.store.commit(Changes(posts=posts))).posted == (1, 2)
+        assert (await scribe.commit(Changes(posts=posts))).posted == (1, 2)
         assert [message.kind for message in await scribe.store.inbox("r1", 0)] == ["signal", "abort"]
         assert (await scribe.record()).head.version == 1
 
@@ -955,7 +1011,7 @@ class StoreContract:
         run_ids = [f"r{number}" for number in range(20)]
         for run_id in run_ids:
             await scribe.park(run_id)
-        await scribe.store.commit(Changes(posts=(Post("r3", "signal", {"first": True}, NOW),)))
+        await scribe.commit(Changes(posts=(Post("r3", "signal", {"first": True}, NOW),)))
         records = [await scribe.record(run_id) for run_id in run_ids]
         goes_on = {"status": RUNNING, "owner": "w2", "new_epoch": 2}
         changes = [
@@ -966,7 +1022,7 @@ class StoreContract:
             )
             for number, record in enumerate(records)
         ]
-        answers = await asyncio.gather(*map(scribe.store.commit, changes), return_exceptions=True)
+        answers = await asyncio.gather(*map(scribe.commit, changes), return_exceptions=True)
         assert isinstance(answers.pop(5), StaleVersion)
         assert [answer.posted for answer in answers if isinstance(answer, Committed)] == [
             (2,) if run_id == "r3" else (1,) for run_id in run_ids if run_id != "r5"
@@ -983,23 +1039,23 @@ class StoreContract:
     async def test_a_remembered_key_is_taken_until_it_expires(self, scribe: Scribe) -> None:
         """A stored key is refused, with its value, until it expires; from its expiry on it counts as absent."""
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 10)
-        await scribe.store.commit(Changes(remember=(key,), now=NOW))
+        await scribe.commit(Changes(remember=(key,), now=NOW))
         other = key._replace(fingerprint="g", run_id=None, expires_at=NOW + 20)
         with pytest.raises(KeysTaken) as refused:
-            await scribe.store.commit(Changes(remember=(other,), now=NOW + 9.5))
+            await scribe.commit(Changes(remember=(other,), now=NOW + 9.5))
         assert refused.value.fields["taken"] == {"orders/placed": key}
-        await scribe.store.commit(Changes(remember=(other,), now=NOW + 10))
+        await scribe.commit(Changes(remember=(other,), now=NOW + 10))
         with pytest.raises(KeysTaken) as refused:
-            await scribe.store.commit(Changes(remember=(key,), now=NOW + 11))
+            await scribe.commit(Changes(remember=(key,), now=NOW + 11))
         assert refused.value.fields["taken"] == {"orders/placed": other}
 
     async def test_a_key_that_has_expired_already_is_not_remembered(self, scribe: Scribe) -> None:
         """A key that has expired when it is written is not stored, and replaces nothing."""
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW)
         for now in (NOW, NOW + 1, NOW - 1, NOW + 1):
-            await scribe.store.commit(Changes(remember=(key,), now=now))
+            await scribe.commit(Changes(remember=(key,), now=now))
         with pytest.raises(KeysTaken):
-            await scribe.store.commit(Changes(remember=(key,), now=NOW - 1))
+            await scribe.commit(Changes(remember=(key,), now=NOW - 1))
 
     async def test_the_key_of_all_waits_is_remembered_if_one_took_the_event(self, scribe: Scribe) -> None:
         """An event whose waits have all ended may come again; one that a wait has accepted may not."""
@@ -1013,9 +1069,9 @@ class StoreContract:
             event = event_of("e-" + "-".join(targets))
             deliveries = tuple(Delivery(run_id, (("approval", 1),), event.ref, "w2", line) for run_id in targets)
             remember = (key, trigger) if targets == ["r1"] else (key,)
-            await scribe.store.commit(Changes(events=(event,), deliveries=deliveries, remember=remember, now=NOW))
+            await scribe.commit(Changes(events=(event,), deliveries=deliveries, remember=remember, now=NOW))
             with pytest.raises(KeysTaken) as taken:
-                await scribe.store.commit(Changes(remember=(key, trigger), now=NOW + 1))
+                await scribe.commit(Changes(remember=(key, trigger), now=NOW + 1))
             assert set(taken.value.fields["taken"]) == refused
 
     async def test_keys_differ_by_source_id_and_scope(self, scribe: Scribe) -> None:
@@ -1027,18 +1083,18 @@ class StoreContract:
             for scope in ("", "orders/placed")
         ]
         for key in keys:
-            await scribe.store.commit(Changes(remember=(key,), now=NOW))
+            await scribe.commit(Changes(remember=(key,), now=NOW))
         fresh = Remember("/a", "1", "orders/changed", "f", None, NOW + 10)
         with pytest.raises(KeysTaken) as refused:
-            await scribe.store.commit(Changes(remember=(keys[0], fresh, keys[1]), now=NOW))
+            await scribe.commit(Changes(remember=(keys[0], fresh, keys[1]), now=NOW))
         assert refused.value.fields["taken"] == {"": keys[0], "orders/placed": keys[1]}
-        await scribe.store.commit(Changes(remember=(fresh,), now=NOW))
+        await scribe.commit(Changes(remember=(fresh,), now=NOW))
 
     async def test_exactly_one_of_many_duplicates_wins(self, scribe: Scribe) -> None:
         """Of many concurrent commits with the same key exactly one is written."""
         key = Remember("/shop", "e1", "", "f", None, NOW + 10)
         answers = await asyncio.gather(
-            *(scribe.store.commit(Changes(remember=(key,), now=NOW)) for _ in range(50)), return_exceptions=True
+            *(scribe.commit(Changes(remember=(key,), now=NOW)) for _ in range(50)), return_exceptions=True
         )
         assert sum(isinstance(answer, KeysTaken) for answer in answers) == 49
 
@@ -1049,7 +1105,7 @@ class StoreContract:
             name = f"e{number}"
             keys = tuple(Remember("/shop", name, f"orders/{scope}", "f", "r1", NOW + DAY) for scope in "ab")
             receipt = ReceiptRow("/shop", name, NOW, (line,))
-            await scribe.store.commit(Changes(remember=keys, receipt=receipt, now=NOW))
+            await scribe.commit(Changes(remember=keys, receipt=receipt, now=NOW))
         stats = await scribe.store.stats()
         assert (stats["remembered"], stats["receipts"]) == (400, 200)
         await scribe.time_passes(NOW + 6 * DAY)
@@ -1064,9 +1120,9 @@ class StoreContract:
         """If an event's key is stored for longer than seven days, its receipt is kept for as long."""
         line = ReceiptLine(Verdict.STARTED, "orders", "placed", "r1")
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 30 * DAY)
-        await scribe.store.commit(Changes(remember=(key,), receipt=ReceiptRow("/shop", "e1", NOW, (line,)), now=NOW))
+        await scribe.commit(Changes(remember=(key,), receipt=ReceiptRow("/shop", "e1", NOW, (line,)), now=NOW))
         again = ReceiptLine(Verdict.DUPLICATE, "orders", "placed", "r1")
-        await scribe.store.commit(Changes(receipt=ReceiptRow("/shop", "e1", NOW + DAY, (again,)), now=NOW + DAY))
+        await scribe.commit(Changes(receipt=ReceiptRow("/shop", "e1", NOW + DAY, (again,)), now=NOW + DAY))
         await scribe.time_passes(NOW + 29 * DAY)
         assert await scribe.store.receipt("/shop", "e1") == (again,)
         assert (await scribe.store.stats())["remembered"] == 1
@@ -1077,22 +1133,22 @@ class StoreContract:
     async def test_a_key_may_live_as_long_as_its_run(self, scribe: Scribe) -> None:
         """A key that expires with its run is kept as long as the store has the run, ended or not."""
         key = Remember("/invoke/orders", "k", "/", "f", "r1", WITH_ITS_RUN)
-        await scribe.store.commit(scribe.creation("r1", remember=(key,)))
+        await scribe.commit(scribe.creation("r1", remember=(key,)))
         await scribe.end("r1")
         await scribe.time_passes(NOW + 1000 * DAY)
         with pytest.raises(KeysTaken) as refused:
-            await scribe.store.commit(Changes(remember=(key,), now=NOW + 1000 * DAY))
+            await scribe.commit(Changes(remember=(key,), now=NOW + 1000 * DAY))
         assert refused.value.fields["taken"] == {"/": key}
 
     async def test_a_key_that_is_remembered_again_has_its_new_time(self, scribe: Scribe) -> None:
         """A key that has expired and was stored again is kept for its new time, also when the old one is deleted."""
         key = Remember("/shop", "e1", "orders/placed", "f", "r1", NOW + 10)
-        await scribe.store.commit(Changes(remember=(key,), now=NOW))
+        await scribe.commit(Changes(remember=(key,), now=NOW))
         again = key._replace(expires_at=NOW + 30 * DAY)
-        await scribe.store.commit(Changes(remember=(again,), now=NOW + 20))
+        await scribe.commit(Changes(remember=(again,), now=NOW + 20))
         await scribe.time_passes(NOW + 29 * DAY)
         with pytest.raises(KeysTaken):
-            await scribe.store.commit(Changes(remember=(key,), now=NOW + 29 * DAY))
+            await scribe.commit(Changes(remember=(key,), now=NOW + 29 * DAY))
 
     async def test_delivered_events_go_when_no_message_refers_to_them(self, scribe: Scribe) -> None:
         """An event that started no run is kept as long as it is in an inbox of a run it was delivered to."""
@@ -1128,7 +1184,7 @@ class StoreContract:
             receipt=ReceiptRow("/shop", "e2", NOW, (started,)),
             now=NOW,
         )
-        await scribe.store.commit(changes)
+        await scribe.commit(changes)
         assert await scribe.store.receipt("/shop", "e2") == (
             started,
             ReceiptLine(Verdict.RESUMED, "orders", None, "r1", "wait"),
@@ -1137,7 +1193,7 @@ class StoreContract:
         )
         assert await scribe.store.receipt("/other", "e2") is None
         line = ReceiptLine(Verdict.DUPLICATE, "orders", "placed", "r9", "again")
-        await scribe.store.commit(Changes(receipt=ReceiptRow("/shop", "e2", NOW + 1, (line,))))
+        await scribe.commit(Changes(receipt=ReceiptRow("/shop", "e2", NOW + 1, (line,))))
         assert await scribe.store.receipt("/shop", "e2") == (line,)
 
     async def test_the_last_of_two_receipts_stays(self, scribe: Scribe) -> None:
@@ -1151,7 +1207,7 @@ class StoreContract:
             receipt=ReceiptRow("/shop", "e2", NOW, ()),
             now=NOW,
         )
-        await asyncio.gather(scribe.store.commit(first), scribe.store.commit(second))
+        await asyncio.gather(scribe.commit(first), scribe.commit(second))
         found = await scribe.store.receipt("/shop", "e2")
         assert found is not None
         assert [line.verdict for line in found] == [Verdict.RESUMED]

@@ -12,7 +12,7 @@ from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Position
-from poundlock.pipeline.writing import changes_of
+from poundlock.pipeline.writing import boundary_of
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -41,7 +41,7 @@ async def test_each_field_is_in_its_place(waits):
         run = ctx._run
         if waits:
             run.consumed.append(7)
-        move = changes_of(run, RunStatus.RUNNING, wake_at=9.5, outcome="{}", slot=True, guard_inbox=True).moves
+        move = boundary_of(run, RunStatus.RUNNING, wake_at=9.5, outcome="{}", slot=True, guard_inbox=True)
         seen.append((run, move, run.position(), run.version, tuple(run.consumed)))
         run.consumed.clear()
         return {"a": 1}
@@ -49,7 +49,7 @@ async def test_each_field_is_in_its_place(waits):
     async with WorkflowRuntime(wf) as rt:
         receipt = await rt.emit("go", who="Ada")
         await receipt.results()
-    [(run, (move,), position, version, consumed)] = seen
+    [(run, move, position, version, consumed)] = seen
     for value, kind in ((run.identity, RunIdentity), (move, RunMove), (position, Position)):
         assert type(value) is kind
         assert len(value) == len(kind._fields)

@@ -33,7 +33,7 @@ class CountingClock(SystemClock):
 
 async def answers(scribe, changes):
     """Commit all at once and return what each came to."""
-    return await asyncio.gather(*map(scribe.store.commit, changes), return_exceptions=True)
+    return await asyncio.gather(*map(scribe.commit, changes), return_exceptions=True)
 
 
 # ------------------------------------------------------------------------------------------------------ group commit

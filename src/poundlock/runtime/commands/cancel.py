@@ -18,7 +18,7 @@ from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun, Phase
 from poundlock.runtime.runs import ensure_written
-from poundlock.runtime.settling import announce_end, commit_freeing
+from poundlock.runtime.settling import announce_end, commit_leaving, leaving
 from poundlock.runtime.transitions import ending
 from poundlock.stores.answers import finished, not_found
 
@@ -140,13 +140,10 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     """Write the end of a run without an owner task, on its version."""
     identity, head = record.identity, record.head
     move = await ending(core, record, reason=command.reason, by=command.by)
-    promoted = await commit_freeing(
-        core,
-        core.entries.get(identity.workflow_id),
-        identity,
-        Changes(moves=(move,), now=move.updated_at),
-        freed=head.slot,
-        unqueued=head.status is RunStatus.QUEUED,
-    )
+    release, queued = None, head.status is RunStatus.QUEUED
+    if queued or head.slot:
+        release = leaving(core, core.entries.get(identity.workflow_id), identity, queued=queued)
+        move = move._replace(release=release)
+    promoted = await commit_leaving(core, move, release)
     start_promoted(core, promoted)
     await asyncio.wait([announce_end(core, identity.run_id)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from poundlock.documenting import documented
 from poundlock.errors import LeaseLost, StaleVersion
-from poundlock.model.changes import Changes, RunMove
+from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
@@ -58,4 +58,4 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
     now = core.clock.now()
     for record in await core.store.unfit(workflow_id):
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
-            await core.store.commit(Changes(moves=(RunMove.of(record, RunStatus.READY, now=now),), now=now))
+            await core.store.commit(RunMove.of(record, RunStatus.READY, now=now))

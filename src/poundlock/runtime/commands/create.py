@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, InvalidEvent, KeysTaken, NotRegistered, RunExists
 from poundlock.guard import call_now, describe
-from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember
+from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate
 from poundlock.model.events import Event, is_name
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import as_data
-from poundlock.pipeline.writing import creation_of, take_commit
+from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
@@ -99,7 +99,8 @@ def _check_names(command: Create) -> None:
 
 async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> str:
     """Create a run that others may find by its id or key: its creation is durable before it starts."""
-    changes = creation_of(run)
+    creation = creation_of(run)
+    work: RunCreate | Changes = creation
     if command.idempotency_key is not None:
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
@@ -112,29 +113,29 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
             await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
         except KeysTaken as taken:
             return _first_call(key, taken)
-        changes.remember = (key,)
+        work = Changes(creates=(creation,), remember=(key,), now=now)
     try:
-        await core.tasks.to_the_end(_begin(core, entry, run, changes))
+        await core.tasks.to_the_end(_begin(core, entry, run, work))
     except KeysTaken as taken:
-        return _first_call(changes.remember[0], taken)
+        return _first_call(key, taken)
     except RunExists:
         if command.conflict == "fail":
             raise
     return run.identity.run_id
 
 
-async def _begin(core: Core, entry: Registered, run: ActiveRun, changes: Changes) -> None:
+async def _begin(core: Core, entry: Registered, run: ActiveRun, work: RunCreate | Changes) -> None:
     run_id = run.identity.run_id
     if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit refuses it
         core.runs.expect(run_id, asyncio.current_task())
     try:
-        await core.store.commit(changes)
+        await core.store.commit(work)
     except BaseException:
         vacancy = core.runs.vacancy(run_id)
         if vacancy is not None and vacancy.task is asyncio.current_task():
             core.runs.drop(run_id)
         raise
-    take_commit(run, changes)
+    take_creation(run, work.creates[0] if isinstance(work, Changes) else work)
     start(core, LiveRun(run, entry, new=True))
 
 

@@ -13,7 +13,7 @@ from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
 from poundlock.pipeline.at_wait import check_answer
-from poundlock.pipeline.writing import changes_of, take_commit
+from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up, written_behind
@@ -128,17 +128,17 @@ async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None
     """Commit answer and ownership together. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.identity.run_id
-    changes = changes_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None)
-    changes.moves = (changes.moves[0]._replace(new_epoch=run.epoch + 1),)
-    body = {"patch": patch}
-    changes.posts = (Post(run_id, "resume", body, changes.now),)
+    move = boundary_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None, taken_over=True)
+    assert type(move) is RunMove  # noqa: S101 - a paused run is stored
+    now, body = move.updated_at, {"patch": patch}
+    changes = Changes(moves=(move,), posts=(Post(run_id, "resume", body, now),), now=now)
     try:
         committed = await core.store.commit(changes)
     except asyncio.CancelledError:
         # The caller was cancelled; the commit continues, and the run it resumes needs a task to drive it.
         core.tasks.follow_up(_after_all(core, live, changes))
         raise
-    take_commit(run, changes)
+    take_commit(run, move)
     run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
     start(core, live)
 
@@ -151,7 +151,7 @@ async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
     if changes.committed is None or not (core.runs.is_current(live) or core.runs.phase(run_id) is Phase.ABSENT):
         take_up(core, [run_id])
         return
-    take_commit(run, changes)
+    take_commit(run, changes.moves[0])
     body = changes.posts[0].body
     run.inbox.append(Message(run_id, changes.committed.posted[0], "resume", changes.now, body, None))
     start(core, live)

@@ -18,7 +18,6 @@ from poundlock.codecs import dump, load
 from poundlock.errors import PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
-    NOTHING,
     Changes,
     Committed,
     LoadChange,
@@ -122,18 +121,16 @@ class Transaction:
         """Write changes whose conditions hold."""
         execute = self.execute
         posts = [(post, dump(post.body, "body")) for post in changes.posts]
-        for event in changes.events:
+        for event in changes.stored_events():
             execute(sql.insert_events(1), event_row(event))
         for create in changes.creates:
             self._create(create)
         for move in changes.moves:
             self._move(move)
-        if changes.decides_nothing:
-            return NOTHING
         now = changes.now
         for change in changes.loads:
             self.change_load(change)
-        promoted = tuple(run_id for release in changes.releases for run_id in self.release(release, now))
+        promoted = tuple(run_id for release in changes.leaving() for run_id in self.release(release, now))
         delivered = tuple(self._deliver(delivery, now) for delivery in changes.deliveries)
         posted = tuple(self._post(post, body) for post, body in posts)
         for key in changes.remembered(delivered):
@@ -150,10 +147,11 @@ class Transaction:
         if create.head.status is RunStatus.QUEUED:
             place = self.place = self.place + 1
         self.execute(sql.insert_runs(1), run_row(create, place))
-        if create.log is not None:
-            self.execute(sql.insert_logs(1), log_row(run_id, create.log))
-        if create.waits:
-            self.replace_waits({run_id: create.waits})
+        start = create.start
+        if start.log is not None:
+            self.execute(sql.insert_logs(1), log_row(run_id, start.log))
+        if start.waits:
+            self.replace_waits({run_id: start.waits})
 
     def _move(self, move: RunMove) -> None:
         run_id = move.run_id

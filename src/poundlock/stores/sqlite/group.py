@@ -62,12 +62,12 @@ class Group:
             if move.slot and move.new_epoch != move.epoch:  # a new owner may have to take a slot again
                 return False
         for create in changes.creates:
-            if create.head.status is RunStatus.QUEUED:
+            if create.start.status is RunStatus.QUEUED:
                 return False
         for change in changes.loads:
             if not self._transaction.is_current(change):
                 return False
-        for release in changes.releases:
+        for release in changes.leaving():
             if self._transaction.promotes(release):
                 return False
         return not (changes.remember and self._transaction.taken(changes))
@@ -102,21 +102,22 @@ class Group:
         job.answer = NOTHING
         if changes.posts:
             self._posts += [(job, post, dump(post.body, "body")) for post in changes.posts]
-        for event in changes.events:
+        for event in changes.stored_events():
             self._events += event_row(event)
         for create in changes.creates:
             run_id = create.identity.run_id
             self._runs.add(run_id)
             self._creates += run_row(create, None)
-            if create.log is not None:
-                self._logs += log_row(run_id, create.log)
-            if create.waits:
-                self._waits[run_id] = create.waits
+            start = create.start
+            if start.log is not None:
+                self._logs += log_row(run_id, start.log)
+            if start.waits:
+                self._waits[run_id] = start.waits
         for move in changes.moves:
             self._add_move(move)
         for change in changes.loads:
             self._transaction.change_load(change)
-        for release in changes.releases:
+        for release in changes.leaving():
             self._transaction.release(release, changes.now)  # promotes no run, so it only counts
         for key in changes.remembered(()):
             self._keys.add(key[:3])

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import StoreUnavailable
-from poundlock.model.changes import Changes, Committed, Token
+from poundlock.model.changes import Changes, Committed, Token, Work
 from poundlock.model.events import Event
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
@@ -152,12 +152,12 @@ class SqliteStore:
         return StoreUnavailable(self._refusal, store=self.path)
 
     # -------------------------------------------------------------------------------------------------- writes
-    async def commit(self, changes: Changes) -> Committed:
-        """Queue the changes for the next transaction and return when it is durable."""
+    def commit(self, work: Work) -> asyncio.Future[Committed]:
+        """Queue a unit of work for the next transaction; the answer comes when that is durable."""
         writing = self._writing
         if writing is None:
             raise self._unavailable()
-        return await writing.submit(changes)  # type: ignore[no-any-return]  # the answer to Changes is Committed
+        return writing.submit(Changes.of(work))
 
     async def written_behind(self) -> None:
         """Wait for all queued jobs."""

@@ -230,7 +230,7 @@ def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
                 group.add(job)
             else:
                 # Promotion reads rows, and a run in the group may be leaving the queue.
-                if work.releases and not group.flush():
+                if work.leaving() and not group.flush():
                     raise _Repeat
                 job.answer = transaction.check(work) or transaction.write(work)
         else:
