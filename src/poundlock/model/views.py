@@ -22,6 +22,16 @@ class StateView(dict[str, Any]):
         # Data without containers is copied by dict itself, without Python code per value.
         dict.__init__(self, data if CONTAINERS.isdisjoint(map(type, data.values())) else detach(data))
 
+    @classmethod
+    def over(cls, data: dict[str, Any]) -> StateView:
+        """Return a view of data that nothing uses any more, such as the state of a run that has ended.
+
+        What is inside is not copied: that would be the dearest part of a small run's result.
+        """
+        view = cls.__new__(cls)
+        dict.__init__(view, data)
+        return view
+
     def __getitem__(self, key: str) -> Any:
         return _shown(super().__getitem__(key))
 
@@ -76,7 +86,5 @@ def _shown(value: Any) -> Any:
     """Return a part of a view: what is inside belongs to the view, so that a mapping need not be copied deep again."""
     kind = type(value)
     if kind is dict:
-        part = StateView.__new__(StateView)
-        dict.__init__(part, value)
-        return part
+        return StateView.over(value)
     return detach(value) if kind is list else value

@@ -217,7 +217,11 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
     elif isinstance(outcome, Unfit):
         waits, error = parked_waits(run.waits), outcome.error
     known = metadata(core, run.attempt)
-    state, known = _state_of(run.plan.state_model, run.state, known)
+    model = run.plan.state_model
+    if model is None and status.terminal:
+        state: Any = StateView.over(run.state)
+    else:
+        state, known = _state_of(model, run.state, known)
     return _make(run.identity.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
 
 

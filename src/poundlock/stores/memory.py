@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -60,6 +60,8 @@ from poundlock.stores.answers import (
     write_cursor,
 )
 from poundlock.stores.keeping import RECEIPTS_KEPT, Expiring, Heap
+from poundlock.stores.memory_agenda import READY, Agenda, Entry
+from poundlock.stores.memory_listing import Listings
 
 _IDLE = Load()
 _RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
@@ -111,25 +113,32 @@ class MemoryStore:
         """The number of runs and messages that refer to each event; at zero the event is deleted."""
         self._loads: dict[tuple[str, str], tuple[Load, Token]] = {}
         self._queues: dict[tuple[str, str], Heap] = {}
-        self._ready: dict[str, None] = {}
-        self._due = Heap()
+        self._listings = Listings(self._rows)
+        self._by_status = self._listings.by_status
+        self._agendas: dict[str, Agenda] = {}
+        """By workflow: what can be claimed, and when."""
+        self._unfit: dict[str, None] = {}
+        """Runs that are paused with an error."""
         self._remembered: Expiring[tuple[str, str, str], Remember] = Expiring()
         self._receipts: Expiring[tuple[str, str], tuple[ReceiptLine, ...]] = Expiring()
         self._waiting: dict[str, dict[str, None]] = {}
         self._shapes: Counter[str] = Counter()
+        self._armed = 0
+        """The number of waits of all runs."""
         self._numbers = 0
         self._commits = 0
 
     # ------------------------------------------------------------------------------------------------ lifetime
     async def open(self, worker: str) -> None:  # noqa: ARG002 - for stores that several workers share
         """Release the runs of former owners, even of one with the same name: each opening is a new owner."""
-        for row in self._rows.values():
+        for _, run_id in list(self._listings.of_status(_RUNNING)):
+            row = self._rows[run_id]
             head = row.head
-            if head.status is RunStatus.RUNNING:
-                head.status = RunStatus.READY
-                head.epoch += 1
-                head.version += 1
-                self._ready[row.identity.run_id] = None
+            head.status = _READY
+            head.epoch += 1
+            head.version += 1
+            self._relist(run_id, _RUNNING, _READY)
+            self._index(row)
 
     async def close(self) -> None:
         """Do nothing: there is no file or thread."""
@@ -216,6 +225,7 @@ class MemoryStore:
             if row is None or not row.head.status.terminal:
                 continue
             del self._rows[first]
+            self._by_status[row.head.status._value_].remove(first)
             self._disuse(row.identity.event_ref)
             if row.remembered is not None:
                 self._remembered.drop(row.remembered)
@@ -286,8 +296,10 @@ class MemoryStore:
             row.log.append((first, size, text))
         if start.waits:
             self._set_waits(row, start.waits)
-        if start.status is not _RUNNING:
-            if start.status.terminal:  # it ended before its first commit
+        status = start.status
+        self._by_status[status._value_].fresh[identity.run_id] = None
+        if status is not _RUNNING:
+            if status.terminal:  # it ended before its first commit
                 self._end(identity.run_id)
             self._index(row)
 
@@ -362,8 +374,8 @@ class MemoryStore:
         if waits is not None:
             self._set_waits(row, waits)
         if before is not status or wake_at is not None:
-            if before is _READY:
-                self._ready.pop(run_id, None)
+            if before is not status:
+                self._relist(run_id, before, status)
             if status.terminal:
                 self._end(run_id)
                 if row.inbox:
@@ -373,6 +385,8 @@ class MemoryStore:
                     self._set_waits(row, ())
             elif status is not _RUNNING:
                 self._index(row)
+        elif outcome is not None:
+            self._index(row)
 
     def _disuse_events(self, messages: Iterable[Message]) -> None:
         """Count down the uses of the events of messages that leave an inbox."""
@@ -380,8 +394,16 @@ class MemoryStore:
             if message.event is not None:
                 self._disuse(message.event.ref)
 
+    def _relist(self, run_id: str, before: RunStatus, status: RunStatus) -> None:
+        """List a run under its new status."""
+        listings = self._by_status
+        listings[before._value_].remove(run_id)
+        listings[status._value_].fresh[run_id] = None
+        if self._unfit:
+            self._unfit.pop(run_id, None)
+
     def _index(self, row: _Row) -> None:
-        """Add a run without an owner to the queue or heap where it is looked up."""
+        """Add a run without an owner to the queue or agenda where it is looked up."""
         head, identity = row.head, row.identity
         if head.status is _QUEUED:
             pair = (identity.workflow_id, identity.load_key or "")
@@ -390,18 +412,34 @@ class MemoryStore:
                 queue = self._queues[pair] = Heap()
             queue.push((-identity.priority, row.number, identity.run_id), self._is_queued)
         elif head.status is _READY:
-            self._ready[identity.run_id] = None
-        elif head.wake_at is not None and head.status in _DUE:
-            self._due.push((head.wake_at, identity.run_id), self._is_due)
+            self._agenda(identity.workflow_id).ready(identity.priority, identity.run_id)
+        elif head.status in _DUE:
+            if head.wake_at is not None:
+                self._agenda(identity.workflow_id).wait(identity.priority, head.wake_at, identity.run_id)
+            if head.outcome is not None and head.status is RunStatus.PAUSED:
+                self._unfit[identity.run_id] = None
+
+    def _agenda(self, workflow_id: str) -> Agenda:
+        agenda = self._agendas.get(workflow_id)
+        if agenda is None:
+            agenda = self._agendas[workflow_id] = Agenda(self._is_claimable)
+        return agenda
 
     def _is_queued(self, item: tuple[int, int, str]) -> bool:
         row = self._rows.get(item[2])
         return row is not None and row.head.status is _QUEUED
 
-    def _is_due(self, item: tuple[float, str]) -> bool:
-        """Whether this is still the current wake time of a run."""
-        row = self._rows.get(item[1])
-        return row is not None and row.head.wake_at == item[0] and row.head.status in _DUE
+    def _is_claimable(self, run_id: str, when: float) -> bool:
+        """Whether this still says when a run goes on."""
+        row = self._rows.get(run_id)
+        if row is None or row.head.status is not _READY:
+            return self._waits_until(run_id, when)
+        return when == READY
+
+    def _waits_until(self, run_id: str, when: float) -> bool:
+        """Whether this is still the time until which a run is paused or delayed."""
+        row = self._rows.get(run_id)
+        return row is not None and row.head.wake_at == when and row.head.status in _DUE
 
     def _set_waits(self, row: _Row, waits: tuple[WaitRow, ...]) -> None:
         run_id = row.identity.run_id
@@ -416,6 +454,7 @@ class MemoryStore:
                         del self._shapes[shape]
                     if not holders:
                         del self._waiting[key]
+        self._armed += len(waits) - len(row.waits)
         row.waits = waits
         for wait in waits:
             for key in wait.keys:
@@ -458,14 +497,15 @@ class MemoryStore:
     def _take(self, row: _Row, owner: str | None, now: float) -> None:
         """Give a run without an owner to its next owner, or make it `ready` if there is none."""
         head = row.head
-        head.status = RunStatus.RUNNING if owner is not None else RunStatus.READY
+        before, head.status = head.status, _READY if owner is None else _RUNNING
         head.owner = owner
         head.version += 1
         head.epoch += 1
         head.wake_at = head.outcome = None
         head.updated_at = now
+        self._relist(row.identity.run_id, before, head.status)
         if owner is None:
-            self._ready[row.identity.run_id] = None
+            self._index(row)
 
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         row = self._rows.get(delivery.run_id)
@@ -524,50 +564,58 @@ class MemoryStore:
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first."""
         before = None if query.cursor is None else read_cursor(query.cursor)
-        fits = (
-            row
-            for row in self._rows.values()
-            if _fits(query, row, self._events[row.identity.event_ref])
-            and (before is None or (row.identity.created_at, row.identity.run_id) < before)
-        )
-        rows = heapq.nlargest(query.limit + 1, fits, key=lambda row: (row.identity.created_at, row.identity.run_id))
-        more = len(rows) > query.limit
-        rows = rows[: query.limit]
-        return Page([row.record() for row in rows], write_cursor(rows[-1].identity) if more else None)
+        rows: list[_Row] = []
+        for _, run_id in self._listings.newest(query, before):
+            row = self._rows[run_id]
+            if _fits(query, row, self._events[row.identity.event_ref]):
+                if len(rows) == query.limit:
+                    return Page([row.record() for row in rows], write_cursor(rows[-1].identity))
+                rows.append(row)
+        return Page([row.record() for row in rows], None)
 
     async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
         """Claim ready and due runs."""
-        candidates = [self._rows[run_id] for run_id in self._ready]
-        passed: list[tuple[float, str]] = []
-        while self._due and self._due[0][0] <= now:
-            item = heapq.heappop(self._due)
-            # A run that was paused until the same time before is here twice.
-            if self._is_due(item) and item not in passed[-1:]:
-                candidates.append(self._rows[item[1]])
-                passed.append(item)
-        candidates = [row for row in candidates if row.identity.workflow_id in workflows]
-        candidates.sort(key=_urgency)
+        agendas = list(self._agendas_of(workflows))
+        first = [(entry, place) for place, agenda in enumerate(agendas) if (entry := agenda.first(now)) is not None]
+        heapq.heapify(first)
         claims: list[Claim] = []
-        unreadable: list[PoundlockError] = []
-        for row in candidates:
-            if len(claims) < limit:
-                try:
-                    claims.append(self._claim(row, worker, now))
-                except PoundlockError as error:  # a run that cannot be read must not block others
-                    unreadable.append(error)
-        for when, run_id in passed:  # runs that were not claimed stay due
-            if self._rows[run_id].head.wake_at == when:
-                heapq.heappush(self._due, (when, run_id))
-        if unreadable and not claims:
-            raise unreadable[0]
+        unread: list[tuple[Agenda, Entry]] = []
+        error: PoundlockError | None = None
+        while first and len(claims) < limit:
+            entry, place = first[0]
+            agenda = agendas[place]
+            agenda.skip()
+            try:
+                claims.append(self._claim(self._rows[entry[2]], worker, now))
+            except PoundlockError as fault:  # a run that cannot be read must not block others
+                unread.append((agenda, entry))
+                error = error or fault
+            following = agenda.first(now)
+            if following is None:
+                heapq.heappop(first)
+            else:
+                heapq.heapreplace(first, (following, place))
+        for agenda, entry in unread:
+            agenda.put_back(entry)
+        if error is not None and not claims:
+            raise error
         return claims
+
+    def _agendas_of(self, workflows: Collection[str]) -> Iterator[Agenda]:
+        """Yield the agendas of these workflows; those that have become empty are dropped."""
+        for workflow_id in workflows:
+            agenda = self._agendas.get(workflow_id)
+            if agenda is not None:
+                if agenda:
+                    yield agenda
+                else:
+                    del self._agendas[workflow_id]
 
     def _claim(self, row: _Row, worker: str, now: float) -> Claim:
         checkpoint = self._checkpoint(row)
         head = row.head
         recovered = head.status is RunStatus.READY and head.owner is not None
         delayed = head.status is RunStatus.DELAYED
-        self._ready.pop(row.identity.run_id, None)
         self._occupy(row)
         self._take(row, worker, now)
         if recovered:
@@ -576,20 +624,8 @@ class MemoryStore:
 
     async def next_due(self, workflows: Collection[str]) -> float | None:
         """Return the earliest wake time."""
-        passed = []
-        found = None
-        while self._due:
-            when, run_id = self._due[0]
-            if not self._is_due((when, run_id)):
-                heapq.heappop(self._due)
-            elif self._rows[run_id].identity.workflow_id in workflows:
-                found = when
-                break
-            else:
-                passed.append(heapq.heappop(self._due))
-        for item in passed:
-            heapq.heappush(self._due, item)
-        return found
+        times = [agenda.next_time(self._waits_until) for agenda in self._agendas_of(workflows)]
+        return min((when for when in times if when is not None), default=None)
 
     async def match_waits(self, event: Event) -> list[RunRecord]:
         """Return the runs under the event's keys."""
@@ -601,8 +637,8 @@ class MemoryStore:
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return paused runs with an error."""
-        rows = (row for row in self._rows.values() if row.head.status is RunStatus.PAUSED and row.head.outcome)
-        return [row.record() for row in rows if row.identity.workflow_id == workflow]
+        rows = [row for run_id in self._unfit if (row := self._rows[run_id]).identity.workflow_id == workflow]
+        return [row.record() for row in sorted(rows, key=_number) if row.head.outcome is not None]
 
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return unconsumed messages."""
@@ -622,14 +658,17 @@ class MemoryStore:
 
     async def stats(self) -> dict[str, int]:
         """Return counters."""
-        counts = Counter(str(row.head.status) for row in self._rows.values())
-        waits = sum(len(row.waits) for row in self._rows.values())
+        counts = {status: listing.size for status, listing in self._by_status.items() if listing.size}
         rows = {"events": len(self._events), "remembered": len(self._remembered), "receipts": len(self._receipts)}
-        return {**counts, "waits": waits, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
+        return {**counts, "waits": self._armed, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
 
 
 def _phases(row: _Row) -> list[tuple[str, int, bool]]:
     return [(wait.wait_id, wait.epoch, wait.parked) for wait in row.waits]
+
+
+def _number(row: _Row) -> int:
+    return row.number
 
 
 def _copy(head: RunHead) -> RunHead:
@@ -654,12 +693,6 @@ def _copy(head: RunHead) -> RunHead:
 def _fate(delivery: Delivery, row: _Row) -> Fate:
     head = row.head
     return delivered_fate(delivery, head.status, _phases(row), unfit=head.outcome is not None)
-
-
-def _urgency(row: _Row) -> tuple[int, float, str]:
-    """Higher priority first, then the earlier due time; a ready run is always due."""
-    due = 0.0 if row.head.status is RunStatus.READY else row.head.wake_at or 0.0
-    return (-row.identity.priority, due, row.identity.run_id)
 
 
 def _fits(query: RunQuery, row: _Row, event: Event) -> bool:
