@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
+from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
@@ -121,7 +122,8 @@ class Token(NamedTuple):
 
     def next(self) -> Token:
         """Return the token the load has after one more change."""
-        return Token(self.generation, self.turn + 1)
+        generation, turn = self
+        return new_tuple(Token, (generation, turn + 1))
 
 
 @dataclass(slots=True)
@@ -231,6 +233,14 @@ class Changes:
         changes.creates = (create,)
         changes.events = (event,)
         changes.now = now
+        return changes
+
+    @classmethod
+    def of_event(cls, receipt: ReceiptRow) -> Changes:
+        """Return the changes of an event with its receipt. The other parts are set afterwards; most events have few."""
+        changes = cls.__new__(cls)
+        changes.receipt = receipt
+        changes.now = receipt.time
         return changes
 
     @property
