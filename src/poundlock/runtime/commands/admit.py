@@ -30,6 +30,7 @@ from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
+from poundlock.runtime.at_once import Unfinished, begin
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, wake, written_behind
@@ -168,22 +169,36 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
 async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> Committed:
     if core.loads.moved(plan.loads):
         raise LoadMoved("the load changed during the decision: read it again", workflow_id="")
-    loads, lines = [], []
+    loads = []
     # A load that was only read is guarded too: what was dropped, rejected or signalled because of it must still be
     # right when this becomes durable.
-    for pair, (load, token) in plan.loads.items():
+    for (workflow_id, load_key), (load, token) in plan.loads.items():
         if token is None and load.idle:
             continue
         following = new_tuple(Token, (core.ids.token(), 0)) if token is None else token.next()
-        loads.append(LoadChange(*pair, token, load, following))
-        lines.append(core.loads.submitted(pair, load, following, plan.queued.get(pair)))
+        loads.append(LoadChange(workflow_id, load_key, token, load, following))
     changes.loads = tuple(loads)
+    answer = begin(core.store.commit(changes))
+    if isinstance(answer, Unfinished):
+        return await _in_flight(core, plan, changes, event, answer)
+    return answer
+
+
+async def _in_flight(
+    core: Core, plan: AdmissionPlan, changes: Changes, event: Event, answer: Unfinished[Committed]
+) -> Committed:
+    """Wait for a commit; meanwhile others see the loads as they will be, and the runs as about to be driven."""
+    lines = [
+        core.loads.submitted(pair, change.load, change.token, plan.queued.get(pair))
+        for change in changes.loads
+        for pair in [(change.workflow_id, change.load_key)]
+    ]
     applied = False
     task = asyncio.current_task() if plan.started else None
     for run, _, _ in plan.started:
         core.runs.expect(run.identity.run_id, task)
     try:
-        committed = await core.store.commit(changes)
+        committed = await answer
         applied = True
     except asyncio.CancelledError:
         # The emitter was cancelled; the commit continues, and what follows it has to be done.
