@@ -264,6 +264,8 @@ class Answer(NamedTuple):
     error: BaseException | None = None
 
 
+_new_answer = tuple.__new__  # half of the cost of a call of `Answer`, which is a Python function
+
 BLOCKING: Final = 1.0
 """A plain function that blocks the event loop for this many seconds is named in the log."""
 
@@ -285,7 +287,7 @@ def name_blocking(clock: Clock, since: float, function: Callable[..., Any]) -> N
 def call_now(function: Callable[..., Any], *args: Any) -> Answer:
     """Call a plain function of a user (`when`, `map`, `key`, a validator); never raises."""
     try:
-        return Answer(function(*args))
+        return _new_answer(Answer, (function(*args), None))
     except BaseException as error:
         if for_the_process(error):
             raise

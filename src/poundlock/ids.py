@@ -8,10 +8,7 @@ from __future__ import annotations
 import os
 import random
 
-# Fixed by RFC 9562: version 7 in bits 48-51, variant 0b10 in bits 64-65.
-_VERSION = 7
-_VARIANT = 0b10 << 62
-_MOST = 0xFFF  # the largest counter in the 12 bits after the version
+_VARIANT = 0b10 << 62  # fixed by RFC 9562: the first bits of the last eight bytes
 
 
 class Ids:
@@ -21,13 +18,16 @@ class Ids:
         seed: a number makes the sequence repeatable; None seeds it from the operating system.
     """
 
-    __slots__ = ("_counter", "_last_ms", "_random", "_stamp")
+    __slots__ = ("_counter", "_last_ms", "_random", "_time")
 
     def __init__(self, seed: int | None = None) -> None:
         # SystemRandom costs a system call per id; a generator seeded from it once gives unique ids, not secrets.
         start = int.from_bytes(os.urandom(32)) if seed is None else seed
         self._random = random.Random(start)  # noqa: S311 - ids are unique, not secret
-        self._enter(0)
+        self._last_ms = 0
+        self._counter = 0
+        self._time = _time_of(0)
+        """The beginning of all UUIDs of the last millisecond: many runs begin in one."""
 
     def uuid7(self, now: float) -> str:
         """Return a UUIDv7 (RFC 9562) for the time `now` (seconds since 1970), increasing within this generator.
@@ -36,24 +36,18 @@ class Ids:
         the order of their creation.
         """
         ms = int(now * 1000)
-        if ms > self._last_ms:
-            self._enter(ms)
-        elif self._counter < _MOST:
+        if ms <= self._last_ms and self._counter < 0xFFF:
             self._counter += 1
         else:
-            self._enter(self._last_ms + 1)
-        tail = f"{self._random.getrandbits(62) | _VARIANT:x}"
-        return f"{self._stamp}{self._counter:03x}-{tail[:4]}-{tail[4:]}"
-
-    def _enter(self, ms: int) -> None:
-        """Begin a new millisecond. Its ids share their first digits: 48 bits of time, and the version."""
-        self._last_ms = ms
-        self._counter = 0
-        self._stamp = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-{_VERSION}"
+            self._last_ms = max(ms, self._last_ms + 1)
+            self._counter = 0
+            self._time = _time_of(self._last_ms)
+        rest = (self._random.getrandbits(62) | _VARIANT).to_bytes(8).hex()
+        return f"{self._time}{self._counter:03x}-{rest[:4]}-{rest[4:]}"
 
     def unique(self) -> str:
         """Return 128 random bits as 32 hex digits: an id that does not sort by time."""
-        return f"{self._random.getrandbits(128):032x}"
+        return self._random.getrandbits(128).to_bytes(16).hex()
 
     def sortable(self, now: float) -> str:
         """Return 128 bits as 32 hex digits that sort by time from 1970 on: the milliseconds, and 80 random bits.
@@ -69,6 +63,12 @@ class Ids:
     def fraction(self) -> float:
         """Return a number in [0, 1), for jitter."""
         return self._random.random()
+
+
+def _time_of(ms: int) -> str:
+    """Return a UUIDv7 up to its counter: 48 bits of time, and the version."""
+    text = ms.to_bytes(6).hex()
+    return f"{text[:8]}-{text[8:]}-7"
 
 
 default_ids = Ids()

@@ -14,6 +14,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
@@ -176,7 +177,8 @@ class Token(NamedTuple):
 
     def next(self) -> Token:
         """Return the token the load has after one more change."""
-        return Token(self.generation, self.turn + 1)
+        generation, turn = self
+        return new_tuple(Token, (generation, turn + 1))
 
 
 @dataclass(slots=True)
@@ -266,6 +268,14 @@ class Changes:
     def leaving(self) -> list[Release]:
         """Return all releases: those of the moves, and those of runs that these changes do not move."""
         return [*self.releases, *(move.release for move in self.moves if move.release is not None)]
+
+    @classmethod
+    def of_event(cls, receipt: ReceiptRow) -> Changes:
+        """Return the changes of an event with its receipt. The other parts are set afterwards; most events have few."""
+        changes = cls.__new__(cls)
+        changes.receipt = receipt
+        changes.now = receipt.time
+        return changes
 
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
         """Return the keys to store, after the results of the deliveries are known."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from poundlock.codecs import encode
 from poundlock.documenting import documented
+from poundlock.model.drafts import maker_of
 
 
 class Verdict(StrEnum):
@@ -60,6 +61,10 @@ class ReceiptLine:
     def from_dict(cls, data: Mapping[str, Any]) -> ReceiptLine:
         """Read the result of `to_dict`."""
         return cls(Verdict(data["verdict"]), data["workflow_id"], data["trigger_id"], data["run_id"], data["reason"])
+
+
+new_line: Final = maker_of(ReceiptLine)
+"""Makes a line from all its fields, by place, in a third of the time."""
 
 
 class Fate(StrEnum):

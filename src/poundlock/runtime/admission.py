@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
-from poundlock.guard import for_the_process
+from poundlock.guard import call_now
 from poundlock.model.changes import Changes, Post, Remember, RunCreate, RunMove, Token
 from poundlock.model.conditions import Condition
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.modes import Drop, Load, Queue, Reject, Replace, Signal, Start
+from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, Start
 from poundlock.model.patterns import type_matches
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, new_line
 from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
 from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import Route, ask, code_of, unmet
+from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
 from poundlock.runtime.judging import Waiting, judged
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.run_table import LiveRun
@@ -32,7 +32,12 @@ from poundlock.runtime.runs import as_mapping, ensure_written, new_run
 from poundlock.runtime.transitions import superseding
 
 _RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
+_REFUSALS = (Drop, Reject)
 _WAIT_WINDOW = 86_400.0
+_UNMATCHED = ReceiptLine(Verdict.UNMATCHED)
+
+_Said = tuple[Verdict, str | None, str]
+"""What a receipt says of a trigger: verdict, run id, reason."""
 
 
 @dataclass(slots=True)
@@ -71,126 +76,171 @@ class AdmissionPlan:
         self.remember: list[Remember] = []
         self.deliveries: list[Delivery] = []
         self.loads: dict[Pair, tuple[Load, Token | None]] = {}
+        """With the token that was read, and the load after the decisions."""
         self.queued: dict[Pair, RunCreate] = {}
         self.started: list[tuple[ActiveRun, RunCreate, Route]] = []
         self.replaced: list[tuple[str, str]] = []
         """(active run, the run that takes its place)"""
-        self.superseded: list[str] = []
+        self.superseded: list[tuple[Pair, str, str]] = []
+        """(workflow and key, queued run, the run that takes its place)"""
 
 
 async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
     """Return all decisions about an event, with their changes; changes of loads are added by the committer."""
     plan = AdmissionPlan()
-    event = offer.event
-    decided = offer.decided
+    event, decided = offer.event, offer.decided
     # The look-up of waits takes time. It comes first, so that no other task of this process runs between reading a load
     # and submitting the decision on it.
-    waiting = await waiting_for(core, event, dry=offer.dry) if offer.waits else ()
-    for route in core.index.match(event.type):
-        if not decided or (route.entry.id, route.trigger_id) not in decided:
-            await _decide_route(core, plan, route, offer)
+    waiting = await waiting_for(core, event, dry=offer.dry) if offer.waits else None
+    routes: Sequence[Route] = core.index.match(event.type)
+    if decided:
+        routes = [route for route in routes if (route.entry.id, route.trigger_id) not in decided]
+    if routes:
+        await _decide_routes(core, plan, routes, offer)
     # A run keeps the event it begins with; an event that is only delivered is kept as long as a message refers to it.
     ref = offer.ref if plan.creates else LOOSE + offer.ref
-    _decide_waits(core, plan, offer, ref, waiting)
+    if waiting:
+        _decide_waits(core, plan, offer, ref, waiting)
     if not plan.lines and not plan.deliveries:
-        plan.lines.append(ReceiptLine(Verdict.UNMATCHED))
-    now = core.clock.now()
-    changes = Changes(
-        creates=tuple(plan.creates),
-        moves=tuple(plan.moves),
-        events=(StoredEvent(ref, event),) if plan.creates or plan.deliveries else (),
-        remember=tuple(plan.remember),
-        deliveries=tuple(plan.deliveries),
-        posts=tuple(plan.posts),
-        receipt=ReceiptRow(event.source, event.id, now, tuple(plan.lines)),
-        now=now,
-    )
-    return plan, changes
+        plan.lines.append(_UNMATCHED)
+    return plan, _changes_of(plan, event, ref, core.clock.now())
 
 
-async def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer) -> None:
-    entry, event = route.entry, offer.event
-    line = partial(_add_line, plan, route)
-    if route.scope in offer.known:
-        line(Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before")
-        return
-    asked = await ask(route, event, core.clock)
-    if isinstance(asked, BaseException):
-        line(Verdict.REJECTED, None, code_of(asked))
-        return
-    if asked is None:
-        when = route.trigger.when
-        why = "`when` did not match" if callable(when) else unmet(when, event.payload)
-        line(Verdict.FILTERED, None, why)
-        return
-    load_key, initial = asked
-    pair = (entry.id, load_key)
-    if pair not in plan.loads:
-        [plan.loads[pair]] = await core.loads.read([pair])
-    load, token = plan.loads[pair]
-    decision = entry.mode.accept(load)
-    patch: dict[str, Any] = {}
-    try:
-        if isinstance(decision, Signal):  # a patch for a state that is valid already, so it need not be valid alone
-            patch = signalled(entry.definition.state, as_mapping(initial), "state").patch
-            run_id = decision.run_id
+def _changes_of(plan: AdmissionPlan, event: Event, ref: str, now: float) -> Changes:
+    changes = Changes.of_event(new_tuple(ReceiptRow, (event.source, event.id, now, tuple(plan.lines))))
+    creates, deliveries = plan.creates, plan.deliveries
+    if creates or deliveries:
+        changes.creates = tuple(creates)
+        changes.deliveries = tuple(deliveries)
+        changes.events = (new_tuple(StoredEvent, (ref, event)),)
+    if plan.remember:
+        changes.remember = tuple(plan.remember)
+    if plan.moves:
+        changes.moves = tuple(plan.moves)
+    if plan.posts:
+        changes.posts = tuple(plan.posts)
+    return changes
+
+
+# ---------------------------------------------------------------------------------------------------- triggers
+async def _decide_routes(core: Core, plan: AdmissionPlan, routes: Sequence[Route], offer: Offer) -> None:
+    """Decide for all triggers of the event's type, in three phases: ask them all, read all loads, decide.
+
+    So nothing is awaited between a load and the decision on it, and the loads are read together.
+    """
+    event, known = offer.event, offer.known
+    answers: list[tuple[str, Any] | BaseException | None] = []
+    pairs: list[Pair] = []
+    for route in routes:
+        if route.scope in known:
+            answers.append(None)
+            continue
+        answer = await ask(route, event, core.clock) if route.called else answer_of(route, event)
+        answers.append(answer)
+        if type(answer) is tuple:
+            pairs.append((route.entry.id, answer[0]))
+    if pairs:
+        plan.loads = dict(zip(pairs, await core.loads.read(pairs), strict=True))
+    for route, answer in zip(routes, answers, strict=True):
+        if type(answer) is tuple:
+            verdict, run_id, reason = _decide_route(core, plan, route, offer, answer)
         else:
-            run = new_run(
-                core,
-                entry,
-                event,
-                initial,
-                pipeline_id=route.pipeline_id,
-                trigger_id=route.trigger_id,
-                payload_text=offer.payload_text,
-                event_ref=offer.ref,
-                load_key=load_key,
-                priority=route.trigger.priority,
-            )
-            run_id = run.identity.run_id
-    except BaseException as error:  # its data may not be a valid state; the other lines continue
-        if for_the_process(error):
-            raise
-        line(Verdict.REJECTED, None, code_of(error))
-        return
+            verdict, run_id, reason = _not_wanted(route, offer, answer)
+        plan.lines.append(new_line(verdict, route.entry.id, route.trigger_id, run_id, reason))
+    if plan.superseded:
+        plan.moves = [await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded]
+
+
+def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
+    """Return what to say of a trigger that does not match, has failed, or was decided before."""
+    if route.scope in offer.known:
+        return Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before"
+    if isinstance(answer, BaseException):
+        return Verdict.REJECTED, None, code_of(answer)
+    when = route.trigger.when
+    return Verdict.FILTERED, None, "`when` did not match" if callable(when) else unmet(when, offer.event.payload)
+
+
+def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: tuple[str, Any]) -> _Said:
+    """Decide for a trigger that wants the event, by the mode of its workflow."""
+    load_key, initial = answer
+    pair = (route.entry.id, load_key)
+    decision = route.entry.mode.accept(plan.loads[pair][0])
+    made, error = call_now(_made, core, route, offer, load_key, initial, decision)
+    if error is not None:  # its data may not be a valid state; the other lines continue
+        return Verdict.REJECTED, None, code_of(error)
+    said = _take(core, plan, route, pair, decision, made)
     window = route.window
+    if window is not None:
+        # What was dropped or rejected is checked, because the id may be known already; but it is not remembered.
+        expires = core.clock.now() + (window if type(decision) not in _REFUSALS else 0.0)
+        event = offer.event
+        key = (event.source, event.id, route.scope, offer.fingerprint, said[1], expires)
+        plan.remember.append(new_tuple(Remember, key))
+    return said
+
+
+def _made(
+    core: Core, route: Route, offer: Offer, load_key: str, initial: Any, decision: Decision
+) -> ActiveRun | dict[str, Any]:
+    """Return the new run for a decision, also for a refusal, as a check; for a signal its patch."""
+    if type(decision) is Signal:  # a patch for a state that is valid already, so it need not be valid alone
+        return signalled(route.entry.definition.state, as_mapping(initial), "state").patch
+    return new_run(
+        core,
+        route.entry,
+        offer.event,
+        initial,
+        pipeline_id=route.pipeline_id,
+        trigger_id=route.trigger_id,
+        payload_text=offer.payload_text,
+        event_ref=offer.ref,
+        load_key=load_key,
+        priority=route.trigger.priority,
+    )
+
+
+def _take(core: Core, plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, made: Any) -> _Said:
+    """Add what a decision leads to; `made` is from `_made`."""
     match decision:
         case Start():
+            load, token = plan.loads[pair]
+            run_id = made.identity.run_id
             plan.loads[pair] = (load.started(run_id), token)
-            create = admission_of(run, _RUNNING)
+            create = admission_of(made, _RUNNING)
             plan.creates.append(create)
-            plan.started.append((run, create, route))
-            line(_STARTED, run_id)
-        case Queue(supersedes=old) | Replace(supersedes=old):
-            if old is not None:
-                plan.moves.append(await superseding(core, pair, old, run_id))
-                plan.superseded.append(old)
-            plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
-            plan.queued[pair] = admission_of(run, RunStatus.QUEUED)
-            plan.creates.append(plan.queued[pair])
-            if isinstance(decision, Replace):
-                plan.replaced.append((decision.run_id, run_id))
-                line(Verdict.REPLACED, run_id, f"replaces {decision.run_id}")
-            else:
-                line(Verdict.QUEUED, run_id, f"supersedes {old}" if old is not None else "")
+            plan.started.append((made, create, route))
+            return _STARTED, run_id, ""
         case Signal(run_id=active):
-            plan.posts.append(Post(active, "signal", patch, core.clock.now()))
-            line(Verdict.SIGNALLED, active)
+            plan.posts.append(Post(active, "signal", made, core.clock.now()))
+            return Verdict.SIGNALLED, active, ""
         case Drop(reason=reason):
-            line(Verdict.DROPPED, None, reason)
-            window = 0.0  # checked, because the id may be known already; but not remembered
+            return Verdict.DROPPED, None, reason
         case Reject(reason=reason):
-            line(Verdict.REJECTED, None, reason)
-            window = 0.0
-    if route.window is not None:
-        expires = core.clock.now() + (window or 0.0)
-        plan.remember.append(Remember(event.source, event.id, route.scope, offer.fingerprint, run_id, expires))
+            return Verdict.REJECTED, None, reason
+        case Queue(supersedes=old):
+            _line_up(plan, pair, made, old)
+            return Verdict.QUEUED, made.identity.run_id, f"supersedes {old}" if old is not None else ""
+        case Replace(run_id=active, supersedes=old):
+            run_id = made.identity.run_id
+            _line_up(plan, pair, made, old)
+            plan.replaced.append((active, run_id))
+            return Verdict.REPLACED, run_id, f"replaces {active}"
 
 
-def _add_line(plan: AdmissionPlan, route: Route, verdict: Verdict, run_id: str | None = None, reason: str = "") -> None:
-    plan.lines.append(ReceiptLine(verdict, route.entry.id, route.trigger_id, run_id, reason))
+def _line_up(plan: AdmissionPlan, pair: Pair, run: ActiveRun, old: str | None) -> None:
+    """Queue a new run, behind the last one or instead of it."""
+    load, token = plan.loads[pair]
+    run_id = run.identity.run_id
+    if old is not None:
+        plan.superseded.append((pair, old, run_id))
+    plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
+    create = admission_of(run, RunStatus.QUEUED)
+    plan.queued[pair] = create
+    plan.creates.append(create)
 
 
+# ------------------------------------------------------------------------------------------------------- waits
 def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found: Sequence[Waiting]) -> None:
     event, dry = offer.event, offer.dry
     for waiting in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -34,14 +34,22 @@ class Route:
     functions: TriggerFunctions
     scope: str = field(init=False)
     """The scope in which deduplication remembers an event."""
+    called: tuple[Callable[..., Any], ...] = field(init=False)
+    """The user's functions of the event; without any, only data is compared."""
 
     def __post_init__(self) -> None:
         self.scope = f"{self.entry.id}/{self.trigger_id}"
+        trigger = self.trigger
+        functions = (trigger.when, trigger.key, trigger.map, self.entry.mode.key)
+        self.called = tuple(function for function in functions if callable(function))
 
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` matches the event; errors of a function are raised to the caller."""
         when = self.functions.when
-        return bool(when(event.detached())) if when is not None else all_match(self.trigger.when, event.payload)  # type: ignore[arg-type]  # conditions, if it is not a function
+        if when is not None:
+            return bool(when(event.detached()))
+        conditions: Any = self.trigger.when  # they are, if it is not a function
+        return not conditions or all_match(conditions, event.payload)
 
     def partition(self, event: Event) -> str:
         """Return the key value for the mode's rule: by the mode's key, else the trigger's, else "" for all.
@@ -132,25 +140,28 @@ def routes_of(entry: Registered) -> Iterator[Route]:
         yield Route(entry, trigger_id, trigger, pipeline_id, window, entry.functions.triggers[trigger_id])
 
 
-async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | BaseException | None:
-    """Call a trigger's `when`, `key` and `map` on an event; never raises their errors.
+def answer_of(route: Route, event: Event) -> tuple[str, Any] | BaseException | None:
+    """Find out what a trigger makes of an event; never raises the errors of its functions.
 
     Returns:
-        The key value and the initial state; None if `when` does not match; or the error that one of them raised.
+        The key value and the initial state; None if `when` does not match; or the error that a function raised.
     """
+    value, error = call_now(_asked, route, event)
+    return value if error is None else error
+
+
+async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | BaseException | None:
+    """Do as `answer_of` for a trigger with functions: one that blocks is named, a cancellation it left is cleared."""
     caller = asyncio.current_task()
     before = 0 if caller is None else caller.cancelling()
     since = clock.monotonic()
-    answer = call_now(_asked, route, event)
-    trigger = route.trigger
-    named = (trigger.when, trigger.key, trigger.map, route.entry.mode.key)
-    for function in named if clock.monotonic() - since >= BLOCKING else ():
-        if callable(function):
-            name_blocking(clock, since, function)
+    answer = answer_of(route, event)
+    for function in route.called if clock.monotonic() - since >= BLOCKING else ():
+        name_blocking(clock, since, function)
     if caller is not None and caller.cancelling() > before:
         await clear_cancellation(caller, before)  # the functions caused it: the emitter was not cancelled
-        return answer.error or asyncio.CancelledError()
-    return answer.value if answer.error is None else answer.error
+        return answer if isinstance(answer, BaseException) else asyncio.CancelledError()
+    return answer
 
 
 def _asked(route: Route, event: Event) -> tuple[str, Any] | None:

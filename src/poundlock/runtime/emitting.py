@@ -15,7 +15,7 @@ from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.receipts import MAKES_A_RUN, Receipt
+from poundlock.runtime.receipts import MAKES_A_RUN, Receipt, new_receipt
 from poundlock.runtime.results import results
 
 CONTROL_EVENTS = ("run:abort", "run:signal")
@@ -69,7 +69,7 @@ async def emit(
             (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
         )
         await _publish(core, Publication(admitted.event.detached(), core.store.store_id, decided))
-    return Receipt(admitted.event, admitted.lines, partial(results, core))
+    return new_receipt(admitted.event, admitted.lines, partial(results, core))
 
 
 async def _publish(core: Core, publication: Publication) -> None:

@@ -67,8 +67,11 @@ class LoadDesk:
 
     def moved(self, loads: Mapping[Pair, tuple[Load, Token | None]]) -> bool:
         """Whether a load that was read is known to be outdated: a decision on it would be refused."""
+        lines = self._lines
+        if not lines:
+            return False
         for pair, (_, token) in loads.items():
-            line = self._lines.get(pair)
+            line = lines.get(pair)
             if line is not None and (line.broken or line.token != token):
                 return True
         return False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from poundlock.documenting import documented
+from poundlock.model.drafts import maker_of
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
@@ -65,3 +66,7 @@ class Receipt:
 
     def __iter__(self) -> Iterator[ReceiptLine]:
         return iter(self.lines)
+
+
+new_receipt: Final = maker_of(Receipt)
+"""Makes a receipt from all its fields, by place, in a third of the time."""

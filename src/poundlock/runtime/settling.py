@@ -137,12 +137,14 @@ async def commit_leaving(core: Core, work: RunMove | RunCreate, release: Release
     pair = release[:2]
     # Read only so that the next decisions know the load after this.
     [(load, token)] = await core.loads.read([pair])
+    answer = core.store.commit(work)
+    if type(answer) is Committed:
+        return answer.promoted  # nothing to wait for, so nobody can decide meanwhile
     after, _ = load.left(release.run_id, release.slots, queued=release.queued)
     line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
     applied = False
     try:
-        committed = core.store.commit(work)
-        promoted = (committed if type(committed) is Committed else await committed).promoted
+        promoted = (await answer).promoted
         applied = True
     finally:
         core.loads.settled(line, applied=applied)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from poundlock.errors import InvalidDefinition
+from poundlock.model.drafts import new_tuple
 
 
 class Load(NamedTuple):
@@ -35,7 +36,8 @@ class Load(NamedTuple):
 
     def started(self, run_id: str) -> Load:
         """Return the load after a run took a slot."""
-        return Load(self.active + 1, run_id, self.queued, self.tail_id)
+        active, _, queued, tail_id = self
+        return new_tuple(Load, (active + 1, run_id, queued, tail_id))
 
     def lined_up(self, run_id: str, *, instead: bool = False) -> Load:
         """Return the load after a run was queued: `instead` of the last queued run, or behind it."""
@@ -43,8 +45,8 @@ class Load(NamedTuple):
 
     def freed(self, run_id: str) -> Load:
         """Return the load after a run released its slot."""
-        active_id = None if self.active_id == run_id else self.active_id
-        return Load(max(0, self.active - 1), active_id, self.queued, self.tail_id)
+        active, active_id, queued, tail_id = self
+        return new_tuple(Load, (max(0, active - 1), None if active_id == run_id else active_id, queued, tail_id))
 
     def unqueued(self, run_id: str) -> Load:
         """Return the load after a run left the queue without a slot."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from poundlock.errors import (
@@ -24,6 +24,7 @@ from poundlock.errors import (
     WaitMoved,
 )
 from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Remember, Token
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
 from poundlock.model.runs import Message, StoredEvent
@@ -32,7 +33,7 @@ from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, wake, written_behind
-from poundlock.runtime.entries import call_hook
+from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted
@@ -84,7 +85,8 @@ async def admit(core: Core, command: Admit) -> Admitted:
         lines = _carry_out(core, plan, committed, event)
     finally:
         core.tasks.admitted()
-    await _call_on_dispatch(core, lines)
+    for entry, line in _counted(core, lines):
+        await call_hook(core, entry, "on_dispatch", line)
     return Admitted(event, lines)
 
 
@@ -100,31 +102,29 @@ async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
         if waiting is None:
             waiting = copies[name] = asyncio.get_running_loop().create_future()
         await asyncio.shield(waiting)
-        return await _together(core, offer)
+        return await _attempt(core, offer) or await _again(core, offer)
     copies[name] = None
     try:
-        return await _together(core, offer)
+        return await _attempt(core, offer) or await _again(core, offer)
     finally:
         waiting = copies.pop(name)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
 
-async def _together(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
-    """Decide and commit; after a conflict again together with all other refused events, at last one after another."""
-    for _ in range(_TOGETHER):
-        done = await _attempt(core, offer)
-        if done is not None:
-            return done
+async def _again(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
+    """Decide again after a conflict, together with all other refused events, at last one after another."""
+    for _ in range(_TOGETHER - 1):
         # The conflicting commit may not be durable yet: a new attempt before that would fail again.
         await core.store.written_behind()
+        if done := await _attempt(core, offer):
+            return done
     # If some conflict again and again, each one decides alone.
     async with core.loads.turn:
         for _ in range(_ATTEMPTS):
-            done = await _attempt(core, offer)
-            if done is not None:
-                return done
             await core.store.written_behind()
+            if done := await _attempt(core, offer):
+                return done
     raise Contended(
         f"event '{offer.event.id}' was not admitted: others decided on the same workflow and key {_ATTEMPTS} times "
         f"in a row; emit it again",
@@ -168,22 +168,36 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
 async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> Committed:
     if core.loads.moved(plan.loads):
         raise LoadMoved("the load changed during the decision: read it again", workflow_id="")
-    loads, lines = [], []
+    loads = []
     # A load that was only read is guarded too: what was dropped, rejected or signalled because of it must still be
     # right when this becomes durable.
-    for pair, (load, token) in plan.loads.items():
+    for (workflow_id, load_key), (load, token) in plan.loads.items():
         if token is None and load.idle:
             continue
-        following = Token(core.ids.token(), 0) if token is None else token.next()
-        loads.append(LoadChange(*pair, token, load, following))
-        lines.append(core.loads.submitted(pair, load, following, plan.queued.get(pair)))
+        following = new_tuple(Token, (core.ids.token(), 0)) if token is None else token.next()
+        loads.append(LoadChange(workflow_id, load_key, token, load, following))
     changes.loads = tuple(loads)
+    answer = core.store.commit(changes)
+    if isinstance(answer, Committed):
+        return answer  # nothing to wait for, so nobody can see it in flight
+    return await _in_flight(core, plan, changes, event, answer)
+
+
+async def _in_flight(
+    core: Core, plan: AdmissionPlan, changes: Changes, event: Event, answer: Awaitable[Committed]
+) -> Committed:
+    """Wait for a commit; meanwhile others see the loads as they will be, and the runs as about to be driven."""
+    lines = [
+        core.loads.submitted(pair, change.load, change.token, plan.queued.get(pair))
+        for change in changes.loads
+        for pair in [(change.workflow_id, change.load_key)]
+    ]
     applied = False
     task = asyncio.current_task() if plan.started else None
     for run, _, _ in plan.started:
         core.runs.expect(run.identity.run_id, task)
     try:
-        committed = await core.store.commit(changes)
+        committed = await answer
         applied = True
     except asyncio.CancelledError:
         # The emitter was cancelled; the commit continues, and what follows it has to be done.
@@ -205,7 +219,8 @@ async def _after_all(core: Core, plan: AdmissionPlan, changes: Changes, event: E
     """Carry out what became durable after the emitter was cancelled."""
     await written_behind(core)
     if changes.committed is not None:
-        await _call_on_dispatch(core, _carry_out(core, plan, changes.committed, event))
+        for entry, line in _counted(core, _carry_out(core, plan, changes.committed, event)):
+            await call_hook(core, entry, "on_dispatch", line)
         return
     for run, _, _ in plan.started:
         core.runs.drop(run.identity.run_id)
@@ -216,13 +231,15 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
     for run, create, route in plan.started:
         take_creation(run, create)
         start(core, LiveRun(run, route.entry, new=True))
+    if not (plan.posts or plan.deliveries or plan.queued):  # then it started runs, or nothing
+        return tuple(plan.lines)
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.runs.deliver(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
         if outcome.fate is not Fate.GONE:
             _delivered(core, delivery, outcome.seq, outcome.fate, event)
-    for run_id in plan.superseded:
-        announce_end(core, run_id)  # not waited for: it calls hooks
+    for _, old, _ in plan.superseded:
+        announce_end(core, old)  # not waited for: it calls hooks
     for active, successor in plan.replaced:
         core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
     return settle_lines(plan.lines, plan.deliveries, committed.delivered)
@@ -243,9 +260,12 @@ async def _abort(core: Core, abort: Cancel) -> None:
         log.debug("run '%s' had ended before it was replaced", abort.run_id)
 
 
-async def _call_on_dispatch(core: Core, lines: tuple[ReceiptLine, ...]) -> None:
+def _counted(core: Core, lines: Sequence[ReceiptLine]) -> list[tuple[Registered, ReceiptLine]]:
+    """Count what was decided; returns the lines to call `on_dispatch` with."""
+    hooked = []
     for line in lines:
         core.count("event:" + line.verdict)
         entry = core.entries.get(line.workflow_id or "")
         if entry is not None and entry.hooks.on_dispatch is not None:
-            await call_hook(core, entry, "on_dispatch", line)
+            hooked.append((entry, line))
+    return hooked
