@@ -142,9 +142,7 @@ async def _loop(kind: str, rounds: int) -> Row:
                 result = await rt.wait(result.run_id)
     cpu = (marks[rounds] - marks[rounds - timed]) / timed * 1e6
     name = f"W7 loop of delays, {kind}, round {rounds:,}"
-    return Row(
-        name, "-", f"{cpu:.0f} us/round", "-", "the same in every round", "processor time, the last hundred rounds"
-    )
+    return Row(name, f"{cpu:.0f} us/round", notes="processor time, the last hundred rounds; the same in every round")
 
 
 async def _row(name: str, kind: str, count: int, rt: WorkflowRuntime, before: int, wall: float, cpu: float) -> Row:
@@ -152,7 +150,7 @@ async def _row(name: str, kind: str, count: int, rt: WorkflowRuntime, before: in
     notes = f"{wall / count * 1e6:.0f} us each, {cpu / count * 1e6:.0f} us of processor time"
     if kind != "memory":
         notes += f", {syncs} syncs in all"
-    return Row(f"{name}, {kind}, {count:,}", "-", f"{wall:.2f} s", "-", "in proportion, syncs in the tens", notes)
+    return Row(f"{name}, {kind}, {count:,}", f"{wall:.2f} s", notes=notes)
 
 
 def _store(kind: str, folder: str) -> MemoryStore | SqliteStore:
