@@ -4,11 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv demo test check fix bench clean
+.PHONY: help venv demo test check fix bench bench-instructions clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 venv: ## set up .venv (the others do it by themselves)
 	@$(PYTHON) scripts/bootstrap.py $(VENV)
@@ -33,6 +33,9 @@ fix: venv ## let ruff mend and format what it can
 
 bench: venv ## measure, side by side with the bare limits
 	@$(BIN)/python -m bench
+
+bench-instructions: venv ## count instructions per run (needs valgrind)
+	@$(BIN)/python -m bench.instructions
 
 clean: ## remove the environment, caches and build products
 	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
