@@ -7,7 +7,10 @@ from collections.abc import Callable, Coroutine
 
 from bench.bulk import bursts, loops, restarts
 from bench.measure import Figure, in_turn, ratios, timed
+from bench.memory import memories
+from bench.recovery import recoveries
 from bench.row import Row
+from bench.starting import starts
 from bench.subjects import SUBJECTS, Doors, Subject, figures, listener
 from poundlock import WorkflowRuntime
 from poundlock.runtime.dispatch import DispatchIndex
@@ -115,4 +118,7 @@ TABLES: dict[str, Callable[[], Coroutine[None, None, list[Row]]]] = {
     "w5": bursts,
     "w6": restarts,
     "w7": loops,
+    "w8": recoveries,
+    "start": starts,
+    "memory": memories,
 }
