@@ -112,14 +112,14 @@ async def _restart(kind: str, count: int) -> Row:
             return await _row("W6 due at a restart", kind, count, rt, 0, wall, cpu)
 
 
-async def _loop(kind: str, rounds: int) -> Row:
-    timed = 100
+async def round_cost(kind: str, rounds: int, last: int) -> float:
+    """Return the seconds of processor time of a round of a loop of delays: the last ones of so many."""
     marks: dict[int, float] = {}
     wf = Workflow("watch")
 
     @wf.step
     def look(n: int) -> dict[str, int]:
-        if n in (rounds - timed, rounds):
+        if n in (rounds - last, rounds):
             marks[n] = time.process_time()
         return {"n": n + 1}
 
@@ -140,7 +140,11 @@ async def _loop(kind: str, rounds: int) -> Row:
             result = await rt.run("watch", {"n": 0})
             while not result.status.terminal:
                 result = await rt.wait(result.run_id)
-    cpu = (marks[rounds] - marks[rounds - timed]) / timed * 1e6
+    return (marks[rounds] - marks[rounds - last]) / last
+
+
+async def _loop(kind: str, rounds: int) -> Row:
+    cpu = await round_cost(kind, rounds, last=100) * 1e6
     name = f"W7 loop of delays, {kind}, round {rounds:,}"
     return Row(name, f"{cpu:.0f} us/round", notes="processor time, the last hundred rounds; the same in every round")
 

@@ -26,10 +26,12 @@ CACHEGRIND = ("--tool=cachegrind", "--cache-sim=no", "--branch-sim=no", "--cache
 
 def main() -> None:
     """Print the table."""
-    arguments = argparse.ArgumentParser(description="instructions per operation, by cachegrind")
+    arguments = argparse.ArgumentParser(prog="python -m bench.instructions", description="instructions, by cachegrind")
     arguments.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(SUBJECTS))
     arguments.add_argument("--tree", type=Path, default=HERE, help="another checkout to measure instead of this one")
     asked = arguments.parse_args()
+    if unknown := [name for name in asked.subjects if name not in SUBJECTS]:
+        arguments.error(f"unknown: {', '.join(unknown)}. Next: choose from {', '.join(SUBJECTS)}")
     print(instructions(asked.tree.resolve(), asked.subjects))
 
 
