@@ -43,7 +43,7 @@ def against(base: Path, names: list[str]) -> str:
             for who, tree in trees.items():
                 taken[who].append(child(tree, name))
         lines.append(line(name, taken))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def child(tree: Path, name: str) -> Times:

@@ -1,8 +1,8 @@
 """How cost grows: the same work at once, ten and a hundred times the size, and the exponent between them.
 
-`python -m bench.growth [NAME ...]`. An exponent of 0 means that size costs nothing, 1 that twice as much costs twice as
-much, 2 that it costs four times as much. Figures are processor time, the median of several repetitions: counts of
-bytecodes would repeat better, but a scan inside SQLite or `sorted` executes none.
+`python -m bench.growth [--write] [NAME ...]`. An exponent of 0 means that size costs nothing, 1 that twice as much
+costs twice as much, 2 that it costs four times as much. Figures are processor time, the median of several repetitions:
+counts of bytecodes would repeat better, but a scan inside SQLite or `sorted` executes none.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from bench.bulk import KINDS, orders, round_cost, store_of
 from bench.measure import at_once
+from bench.page import show
 from bench.workload import payload, three_steps
 from poundlock import Trigger, Workflow, WorkflowRuntime
 
@@ -191,10 +192,11 @@ def main() -> None:
     """Print the table."""
     arguments = argparse.ArgumentParser(prog="python -m bench.growth", description="how cost grows with size")
     arguments.add_argument("names", nargs="*", metavar="NAME", help=", ".join(GROWN))
+    arguments.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     asked = arguments.parse_args()
     if unknown := [name for name in asked.names if name not in GROWN]:
         arguments.error(f"unknown: {', '.join(unknown)}. Next: choose from {', '.join(GROWN)}")
-    print(growth(asked.names))
+    show("growth", growth(asked.names), write=asked.write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m bench.instructions [--tree PATH] [SUBJECT ...]`: instructions per operation, which repeat; times drift.
+"""Instructions per operation, which repeat: `python -m bench.instructions [--tree PATH] [--write] [SUBJECT ...]`.
 
 A process does some operations under cachegrind, a second one does more of them, and the difference by the number is
 what one costs: starting and stopping cancel out. The collector is off and files are on a RAM disk when there is one, so
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from bench.child import command, environment, ram_disk
+from bench.page import show
 from bench.subjects import SUBJECTS
 
 HERE = Path(__file__).resolve().parent.parent
@@ -29,10 +30,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m bench.instructions", description="instructions, by cachegrind")
     arguments.add_argument("subjects", nargs="*", metavar="SUBJECT", help=", ".join(SUBJECTS))
     arguments.add_argument("--tree", type=Path, default=HERE, help="another checkout to measure instead of this one")
+    arguments.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     asked = arguments.parse_args()
     if unknown := [name for name in asked.subjects if name not in SUBJECTS]:
         arguments.error(f"unknown: {', '.join(unknown)}. Next: choose from {', '.join(SUBJECTS)}")
-    print(instructions(asked.tree.resolve(), asked.subjects))
+    show("instructions", instructions(asked.tree.resolve(), asked.subjects), write=asked.write)
 
 
 def instructions(tree: Path, names: list[str]) -> str:
