@@ -4,11 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help venv demo test check fix bench clean
+.PHONY: help venv demo test check fix bench bench-instructions bench-growth clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s  %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 venv: ## set up .venv (the others do it by themselves)
 	@$(PYTHON) scripts/bootstrap.py $(VENV)
@@ -31,8 +31,14 @@ fix: venv ## let ruff mend and format what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: venv ## measure, side by side with the bare limits
+bench: venv ## measure, side by side with hand-written floors
 	@$(BIN)/python -m bench
+
+bench-instructions: venv ## count instructions per run (needs valgrind)
+	@$(BIN)/python -m bench.instructions
+
+bench-growth: venv ## how cost grows at 10 and 100 times the size
+	@$(BIN)/python -m bench.growth
 
 clean: ## remove the environment, caches and build products
 	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist

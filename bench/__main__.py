@@ -1,52 +1,52 @@
-"""`python -m bench [--write] [w1 w2 w3 w4 ...]`: the table of docs/benchmarks.md; `--write` puts it there."""
+"""`python -m bench [--write] [w1 w2 ...]`: the times of docs/benchmarks.md; `--write` puts them there.
+
+`python -m bench --against PATH [SUBJECT ...]` measures another checkout beside this one, see `bench.against`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import datetime as dt
-import os
-import platform
-import sqlite3
 import sys
 from pathlib import Path
 
+from bench.against import against
+from bench.page import show
 from bench.row import Row
+from bench.subjects import SUBJECTS
 from bench.tables import TABLES
-
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-MARK = "<!-- measured -->"
 
 
 def main() -> None:
     """Measure what was asked for, print it, and write it if asked to."""
-    wanted = [name for name in sys.argv[1:] if not name.startswith("-")] or list(TABLES)
+    arguments = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
+    arguments.add_argument(
+        "names", nargs="*", help=f"tables: {', '.join(TABLES)}; with --against: {', '.join(SUBJECTS)}"
+    )
+    arguments.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    arguments.add_argument("--against", type=Path, metavar="PATH", help="measure the checkout at PATH beside this one")
+    asked = arguments.parse_args()
+    known = SUBJECTS if asked.against else TABLES
+    if unknown := [name for name in asked.names if name not in known]:
+        arguments.error(f"unknown: {', '.join(unknown)}. Next: choose from {', '.join(known)}")
+    if asked.against:
+        show("against", against(asked.against, asked.names), write=asked.write)
+        return
     rows: list[Row] = []
-    for name in wanted:
+    for name in asked.names or TABLES:
         print(f"measuring {name} ...", file=sys.stderr)
         rows += asyncio.run(TABLES[name]())
-    text = render(rows)
-    print(text)
-    if "--write" in sys.argv:
-        head = PAGE.read_text(encoding="utf-8").split(MARK)[0]
-        PAGE.write_text(f"{head}{MARK}\n\n{text}", encoding="utf-8")
+    show("times", render(rows), write=asked.write)
 
 
 def render(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table under a line about the machine."""
-    machine = (
-        f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {os.cpu_count()} cores, CPython {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}, load at the end {os.getloadavg()[0]:.1f}."
-    )
+    """Return the rows as a Markdown table."""
     lines = [
-        f"Measured {machine}",
-        "",
-        "| workload | limit by hand | Poundlock | of the limit | target | notes |",
-        "|---|---|---|---|---|---|",
+        "| workload | Poundlock | floor | ratio | by processor time | goal | limit by hand | of the limit | notes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row.workload} | {row.limit} | {row.ours} | {row.ratio} | {row.target} | {row.notes} |" for row in rows
-    ]
-    return "\n".join(lines) + "\n"
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

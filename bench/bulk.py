@@ -92,8 +92,8 @@ def orders() -> Workflow:
 
 async def _burst(name: str, kind: str, count: int, burst: Burst) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        async with WorkflowRuntime(orders(), store=_store(kind, folder)) as rt:
-            run_ids = await _parked(rt, count)
+        async with WorkflowRuntime(orders(), store=store_of(kind, folder)) as rt:
+            run_ids = await parked(rt, 0, count)
             before = (await rt.store.stats())["syncs"]
             start, cpu = time.perf_counter(), time.process_time()
             await burst(rt, run_ids)
@@ -102,24 +102,24 @@ async def _burst(name: str, kind: str, count: int, burst: Burst) -> Row:
 
 async def _restart(kind: str, count: int) -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        store = _store(kind, folder)
+        store = store_of(kind, folder)
         async with WorkflowRuntime(orders(), store=store) as rt:
-            run_ids = await _parked(rt, count)
+            run_ids = await parked(rt, 0, count)
         start, cpu = time.perf_counter(), time.process_time()
         async with WorkflowRuntime(orders(), store=store, clock=Later()) as rt:
-            await _ends(rt, run_ids)
+            await ends(rt, run_ids)
             wall, cpu = time.perf_counter() - start, time.process_time() - cpu
             return await _row("W6 due at a restart", kind, count, rt, 0, wall, cpu)
 
 
-async def _loop(kind: str, rounds: int) -> Row:
-    timed = 100
+async def round_cost(kind: str, rounds: int, last: int) -> float:
+    """Return the seconds of processor time of a round of a loop of delays: the last ones of so many."""
     marks: dict[int, float] = {}
     wf = Workflow("watch")
 
     @wf.step
     def look(n: int) -> dict[str, int]:
-        if n in (rounds - timed, rounds):
+        if n in (rounds - last, rounds):
             marks[n] = time.process_time()
         return {"n": n + 1}
 
@@ -136,15 +136,17 @@ async def _loop(kind: str, rounds: int) -> Row:
         return Jump("look")
 
     with tempfile.TemporaryDirectory() as folder:
-        async with VirtualClock() as clock, WorkflowRuntime(wf, store=_store(kind, folder), clock=clock) as rt:
+        async with VirtualClock() as clock, WorkflowRuntime(wf, store=store_of(kind, folder), clock=clock) as rt:
             result = await rt.run("watch", {"n": 0})
             while not result.status.terminal:
                 result = await rt.wait(result.run_id)
-    cpu = (marks[rounds] - marks[rounds - timed]) / timed * 1e6
+    return (marks[rounds] - marks[rounds - last]) / last
+
+
+async def _loop(kind: str, rounds: int) -> Row:
+    cpu = await round_cost(kind, rounds, last=100) * 1e6
     name = f"W7 loop of delays, {kind}, round {rounds:,}"
-    return Row(
-        name, "-", f"{cpu:.0f} us/round", "-", "the same in every round", "processor time, the last hundred rounds"
-    )
+    return Row(name, f"{cpu:.0f} us/round", notes="processor time, the last hundred rounds; the same in every round")
 
 
 async def _row(name: str, kind: str, count: int, rt: WorkflowRuntime, before: int, wall: float, cpu: float) -> Row:
@@ -152,19 +154,22 @@ async def _row(name: str, kind: str, count: int, rt: WorkflowRuntime, before: in
     notes = f"{wall / count * 1e6:.0f} us each, {cpu / count * 1e6:.0f} us of processor time"
     if kind != "memory":
         notes += f", {syncs} syncs in all"
-    return Row(f"{name}, {kind}, {count:,}", "-", f"{wall:.2f} s", "-", "in proportion, syncs in the tens", notes)
+    return Row(f"{name}, {kind}, {count:,}", f"{wall:.2f} s", notes=notes)
 
 
-def _store(kind: str, folder: str) -> MemoryStore | SqliteStore:
+def store_of(kind: str, folder: str) -> MemoryStore | SqliteStore:
+    """Return a new store of one of the `KINDS`."""
     return MemoryStore() if kind == "memory" else SqliteStore(Path(folder) / "runs.db")
 
 
-async def _parked(rt: WorkflowRuntime, count: int) -> list[str]:
-    receipts = await asyncio.gather(*(rt.emit("placed", id=number) for number in range(count)))
+async def parked(rt: WorkflowRuntime, first: int, count: int) -> list[str]:
+    """Park so many runs of `orders` with ids from `first` on, all at the same moment; returns the runs' ids."""
+    receipts = await asyncio.gather(*(rt.emit("placed", id=first + number) for number in range(count)))
     return [result.run_id for receipt in receipts for result in await receipt.results()]
 
 
-async def _ends(rt: WorkflowRuntime, run_ids: list[str]) -> None:
+async def ends(rt: WorkflowRuntime, run_ids: list[str]) -> None:
+    """Wait for the runs; each of them must have completed."""
     statuses = {str(result.status) for result in await asyncio.gather(*map(rt.wait, run_ids))}
     if statuses != {"completed"}:
         raise AssertionError(f"what was measured did not work: {statuses}")
@@ -172,7 +177,7 @@ async def _ends(rt: WorkflowRuntime, run_ids: list[str]) -> None:
 
 async def _approve(rt: WorkflowRuntime, run_ids: list[str]) -> None:
     await asyncio.gather(*(rt.emit("approved", id=number, by="bench") for number in range(len(run_ids))))
-    await _ends(rt, run_ids)
+    await ends(rt, run_ids)
 
 
 async def _approve_and_order(rt: WorkflowRuntime, run_ids: list[str]) -> None:
@@ -181,7 +186,7 @@ async def _approve_and_order(rt: WorkflowRuntime, run_ids: list[str]) -> None:
     for number in range(count):
         emits += [rt.emit("approved", id=number, by="bench"), rt.emit("placed", id=count + number)]
     await asyncio.gather(*emits)
-    await _ends(rt, run_ids)
+    await ends(rt, run_ids)
 
 
 async def _answer(rt: WorkflowRuntime, run_ids: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The limits: the same work by hand on bare asyncio and bare sqlite3, nothing else."""
+"""The limits: the same work by hand on bare asyncio and bare sqlite3, a row per run that is replaced, no more."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from bench.measure import at_once
 from bench.workload import payload
 
+TABLE = "CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, state TEXT)"
+REPLACE = "INSERT OR REPLACE INTO runs VALUES (?, ?)"
+
+Row = tuple[str | int, ...]
 Step = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -45,26 +50,26 @@ async def in_memory(runs: int) -> None:
 class Writer:
     """A writer thread with group commit: what is queued while one transaction syncs joins the next."""
 
-    def __init__(self, path: Path) -> None:
-        self.syncs = 0
-        self._jobs: SimpleQueue[tuple[tuple[str, str], asyncio.Future[None]] | None] = SimpleQueue()
+    def __init__(self, path: Path, table: str, insert: str) -> None:
+        self._insert = insert
+        self._jobs: SimpleQueue[tuple[Row, asyncio.Future[None]] | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, args=(path,), daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(path, table), daemon=True)
         self._thread.start()
 
-    async def put(self, run_id: str, state: str) -> None:
-        """Store a state durably."""
-        done = self._loop.create_future()
-        self._jobs.put(((run_id, state), done))
-        await done
+    def put(self, row: Row) -> asyncio.Future[None]:
+        """Store a row; the answer is done when it is durable."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put((row, done))
+        return done
 
     def close(self) -> None:
         """End the thread."""
         self._jobs.put(None)
         self._thread.join()
 
-    def _work(self, path: Path) -> None:
-        connection = connect(path)
+    def _work(self, path: Path, table: str) -> None:
+        connection = connect(path, table)
         while True:
             batch = [self._jobs.get()]
             while not self._jobs.empty():
@@ -72,9 +77,8 @@ class Writer:
             rows = [job for job in batch if job is not None]
             if rows:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?)", [row for row, _ in rows])
+                connection.executemany(self._insert, [row for row, _ in rows])
                 connection.execute("COMMIT")
-                self.syncs += 1
                 self._loop.call_soon_threadsafe(_resolve, [future for _, future in rows])
             if len(rows) < len(batch):
                 connection.close()
@@ -86,42 +90,43 @@ def _resolve(futures: list[asyncio.Future[None]]) -> None:
         future.set_result(None)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a file as the runtime does: WAL, synchronous FULL."""
+def connect(path: Path, table: str) -> sqlite3.Connection:
+    """Open a file as the runtime does, WAL and synchronous FULL, with this table in it."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("CREATE TABLE IF NOT EXISTS runs (id TEXT PRIMARY KEY, state TEXT)")
+    connection.execute(table)
     return connection
 
 
-async def durable(path: Path, runs: int, at_once: int) -> int:
-    """Three steps per run, the state written durably after each; returns the syncs."""
-    writer = Writer(path)
+class Durable:
+    """Three steps per run, the state written durably after each."""
 
-    async def work(first: int) -> None:
-        for number in range(first, runs, at_once):
-            state = payload(number)
-            for step in STEPS:
-                state |= await step(state)
-                await writer.put(f"{at_once}-{number}", json.dumps(state))
+    def __init__(self, path: Path, count: int) -> None:
+        self._writer = Writer(path, TABLE, REPLACE)
+        self._count = count
 
-    await asyncio.gather(*(work(first) for first in range(at_once)))
-    writer.close()
-    return writer.syncs
+    async def work(self, runs: int) -> None:
+        """Do so many runs."""
+        await at_once(self._count, runs, self._run)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._writer.close()
+
+    async def _run(self, number: int) -> None:
+        state = payload(number)
+        for step in STEPS:
+            state |= await step(state)
+            await self._writer.put((f"{self._count}-{number}", json.dumps(state)))
 
 
-async def durable_pauses(path: Path, rounds: int, at_once: int) -> int:
-    """One durable write to park and one to resume; returns the syncs."""
-    writer = Writer(path)
+class Pauses(Durable):
+    """One durable write to park and one to resume."""
 
-    async def work(first: int) -> None:
-        for number in range(first, rounds, at_once):
-            state = payload(number) | await reserve(payload(number))
-            await writer.put(f"p{at_once}-{number}", json.dumps(state))
-            state |= {"by": "bench"}
-            await writer.put(f"p{at_once}-{number}", json.dumps(state))
-
-    await asyncio.gather(*(work(first) for first in range(at_once)))
-    writer.close()
-    return writer.syncs
+    async def _run(self, number: int) -> None:
+        run, state = f"p{self._count}-{number}", payload(number)
+        state |= await reserve(state)
+        await self._writer.put((run, json.dumps(state)))
+        state |= {"by": "bench"}
+        await self._writer.put((run, json.dumps(state)))

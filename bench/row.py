@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One line of the table."""
+    """One line of the table; what has no floor, limit or goal leaves the place empty."""
 
     workload: str
-    limit: str
     ours: str
-    ratio: str
-    target: str
-    notes: str
+    floor: str = "-"
+    ratio: str = "-"
+    cpu_ratio: str = "-"
+    goal: str = "-"
+    limit: str = "-"
+    of_limit: str = "-"
+    notes: str = ""

@@ -1,208 +1,116 @@
-"""What is measured, row by row."""
+"""What is measured by the clock, row by row."""
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+import statistics
+from collections.abc import Callable, Coroutine
 
-from bench import limits
 from bench.bulk import bursts, loops, restarts
-from bench.measure import Figure, at_once, in_turn, once
+from bench.measure import Figure, in_turn, ratios, timed
+from bench.memory import memories
+from bench.recovery import recoveries
 from bench.row import Row
-from bench.workload import PAYLOAD, pausing, payload, three_steps
-from poundlock import Event, Receipt, Transient, Trigger, Workflow, WorkflowRuntime
+from bench.starting import starts
+from bench.subjects import SUBJECTS, Doors, Subject, figures, listener
+from poundlock import WorkflowRuntime
 from poundlock.runtime.dispatch import DispatchIndex
 
 ROUNDS = 5
-BATCHES, BATCH = 4, 100
-"""Events are emitted in batches small enough that none has to queue for a slot."""
+
+GOALS = {
+    "w1-1": ".068",
+    "w1-100": ".080",
+    "w1-timeline": ".040",
+    "w2-1": ".80",
+    "w2-100": ".44",
+    "w3-1": ".65",
+    "w3-100": ".41",
+}
+"""What the ratio to the floor should be."""
 
 
 async def w1() -> list[Row]:
     """In memory, three steps."""
-    rows = []
-    runs = 2000
-    targets = {(False, 1): "25 us (must 40)", (True, 1): "60 us", (False, 100): "30 us (must 45)", (True, 100): "70 us"}
-    for (timeline, count), target in targets.items():
-        async with WorkflowRuntime(three_steps(), timeline=timeline) as rt:
-            figures = await in_turn(
-                ROUNDS,
-                runs,
-                limit=lambda: limits.in_memory(runs),
-                ours=lambda: at_once(count, runs, lambda number: rt.run("three", payload(number))),
-            )
-        name = f"W1 in memory, {count} at once, timeline {'on' if timeline else 'off'}"
-        rows.append(_micros(name, figures, target))
-    return rows
+    return [await measured(name) for name in ("w1-1", "w1-timeline", "w1-100", "w1-100-timeline")]
 
 
 async def w2() -> list[Row]:
     """Durable, three steps, a commit per stage."""
-    rows = []
-    for count, runs, target in ((1, 300, "1,180/s (must 800)"), (100, 4000, "12,500/s (must 8,500)")):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder)
-            async with WorkflowRuntime(three_steps(), store=f"sqlite:///{path / 'runs.db'}") as rt:
-                before = (await rt.store.stats())["syncs"]
-                figures = await in_turn(
-                    ROUNDS,
-                    runs,
-                    limit=lambda: limits.durable(path / "limit.db", runs, count),
-                    ours=lambda: at_once(count, runs, lambda number: rt.run("three", payload(number))),
-                )
-                syncs = ((await rt.store.stats())["syncs"] - before) / runs / (ROUNDS + 1)
-        rows.append(_rate(f"W2 SQLite FULL, {count} at once", "runs/s", figures, target, f"{syncs:.2f} syncs per run"))
-    return rows
+    return [await measured(name) for name in ("w2-1", "w2-100")]
 
 
 async def w3() -> list[Row]:
-    """Park durably, then resume with a patch."""
-    rows = []
-    for count, rounds, target in ((1, 300, "1,000/s (must 650)"), (100, 3000, "7,500/s (must 4,500)")):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder)
-            async with WorkflowRuntime(pausing(), store=f"sqlite:///{path / 'runs.db'}") as rt:
-
-                async def round_trip(number: int) -> None:
-                    parked = await rt.run("pausing", payload(number))
-                    await rt.resume(parked.run_id, {"by": "bench"})
-
-                before = (await rt.store.stats())["syncs"]
-                figures = await in_turn(
-                    ROUNDS,
-                    rounds,
-                    limit=lambda: limits.durable_pauses(path / "limit.db", rounds, count),
-                    ours=lambda: at_once(count, rounds, round_trip),
-                )
-                syncs = ((await rt.store.stats())["syncs"] - before) / rounds / (ROUNDS + 1)
-        notes = f"{syncs:.2f} syncs per round trip, the end of the run included"
-        rows.append(_rate(f"W3 park and resume, {count} at once", "round trips/s", figures, target, notes))
-    return rows
+    """Park durably, then resume with a patch, or by an event."""
+    return [await measured(name) for name in ("w3-1", "w3-100", "w3-event-100")]
 
 
 async def w4() -> list[Row]:
     """From an event to its routes, and to a started run, among 1 and 10,000 workflows."""
-    rows = []
-    for count in (1, 10_000):
-        table = {f"type.{number}": number for number in range(count)}
-        async with WorkflowRuntime() as rt:
-            doors = Doors()
-            for number in range(count):
-                await rt.register(_listener(f"wf-{number}", f"type.{number}", doors))
-            index: DispatchIndex = rt._core.index
-            name = f"type.{count // 2}"
-
-            async def look_up() -> None:
-                for _ in range(100_000):
-                    table[name]
-
-            async def match() -> None:
-                for _ in range(100_000):
-                    index.match(name)
-
-            figures = await in_turn(ROUNDS, 100_000, limit=look_up, ours=match)
-            rows.append(
-                _rate(f"W4 matching only, {count:,} workflows", "events/s", figures, "0.75 M/s (must 0.5 M/s)", "")
-            )
-            ours = Figure("ours")
-            for number in range(ROUNDS * BATCHES + 1):
-                doors.close()
-                receipts: list[Receipt] = []
-
-                async def emit(receipts: list[Receipt] = receipts) -> None:
-                    receipts.extend([await rt.emit(Event(name, dict(PAYLOAD))) for _ in range(BATCH)])
-                    await doors.all_inside(BATCH)
-
-                # The first batch does not count, nor does the way from the step to the end of the run.
-                await once(ours if number else Figure("warm-up"), emit, BATCH)
-                doors.open()
-                for receipt in receipts:
-                    await receipt.results()
-            rows.append(
-                Row(
-                    f"W4 event to started run, {count:,} workflows",
-                    "-",
-                    f"{ours.per_second:,.0f} events/s",
-                    "-",
-                    "40,000/s",
-                    f"{ours.cpu_micros:.0f} us of processor time each, from `emit` until the step has begun",
-                )
-            )
-    return rows
+    return [await matching(1), await measured("w4"), await matching(10_000), await measured("w4-10000")]
 
 
-class Doors:
-    """Where steps wait, so that their runs have begun and do not end yet."""
-
-    def __init__(self) -> None:
-        self._waiting = 0
-        self._door = asyncio.Event()
-        self._full = asyncio.Event()
-        self._places = 0
-
-    def close(self) -> None:
-        """Hold those who come from now on."""
-        self._waiting = 0
-        self._door.clear()
-        self._full.clear()
-
-    def open(self) -> None:
-        """Let everybody through."""
-        self._door.set()
-
-    async def all_inside(self, count: int) -> None:
-        """Wait until so many wait at the door."""
-        self._places = count
-        if self._waiting < count:
-            await self._full.wait()
-
-    async def pass_through(self) -> None:
-        """Wait for the door to open."""
-        self._waiting += 1
-        if self._waiting == self._places:
-            self._full.set()
-        await self._door.wait()
+async def measured(name: str) -> Row:
+    """Measure one subject beside its floor and its limit."""
+    subject = SUBJECTS[name]
+    return row(subject, await figures(subject, "ours", "floor", "limit"), GOALS.get(name, "-"))
 
 
-def _listener(id: str, event: str, doors: Doors) -> Workflow:
-    wf = Workflow(id, triggers={event: Trigger(event)}, mode=Transient(concurrency=BATCH))
-
-    @wf.step
-    async def take(id: int) -> dict[str, int]:
-        await doors.pass_through()
-        return {"seen": id}
-
-    return wf
-
-
-def _micros(name: str, figures: dict[str, Figure], target: str) -> Row:
-    limit, ours = figures["limit"], figures["ours"]
+def row(subject: Subject, found: dict[str, Figure], goal: str) -> Row:
+    """Return the line of one subject."""
+    ours, floor, limit = found["ours"], found.get("floor"), found.get("limit")
+    notes = f"{ours.micros:.1f} us each, {ours.cpu_micros:.1f} us of processor time"
+    syncs = statistics.median(ours.syncs)
+    if syncs:
+        notes += f", {syncs:.2f} syncs each"
     return Row(
-        name,
-        f"{limit.micros:.1f} us/run",
-        f"{ours.micros:.1f} us/run",
-        f"{ours.micros / limit.micros:.0f} x",
-        target,
-        f"{ours.cpu_micros:.1f} us of processor time",
+        subject.name,
+        rate(ours, subject.unit),
+        rate(floor, subject.unit) if floor else "-",
+        of(floor.wall, ours.wall) if floor else "-",
+        of(floor.cpu, ours.cpu) if floor else "-",
+        goal,
+        rate(limit, subject.unit) if limit else "-",
+        of(limit.wall, ours.wall) if limit else "-",
+        notes,
     )
 
 
-def _rate(name: str, unit: str, figures: dict[str, Figure], target: str, notes: str) -> Row:
-    limit, ours = figures["limit"], figures["ours"]
-    processor = f"{ours.cpu_micros:.1f} us of processor time each"
-    return Row(
-        name,
-        f"{limit.per_second:,.0f} {unit}",
-        f"{ours.per_second:,.0f} {unit}",
-        f"{ours.per_second / limit.per_second:.0%}",
-        target,
-        f"{notes}, {processor}" if notes else processor,
-    )
+def of(by_hand: list[float], ours: list[float]) -> str:
+    """Return how close to what is done by hand, for people."""
+    return f"{statistics.median(ratios(by_hand, ours)):.3f}"
 
 
-TABLES: dict[str, Callable[[], Awaitable[list[Row]]]] = {
+def rate(figure: Figure, unit: str) -> str:
+    """Return operations per second for people."""
+    return f"{figure.per_second:,.0f} {unit}/s"
+
+
+async def matching(count: int) -> Row:
+    """Only the look-up of an event's routes, beside that of a key in a dict."""
+    table = {f"type.{number}": number for number in range(count)}
+    name = f"type.{count // 2}"
+    async with WorkflowRuntime() as rt:
+        doors = Doors()
+        for number in range(count):
+            await rt.register(listener(f"wf-{number}", f"type.{number}", doors))
+        index: DispatchIndex = rt._core.index
+
+        async def look_up(times: int) -> None:
+            for _ in range(times):
+                table[name]
+
+        async def match(times: int) -> None:
+            for _ in range(times):
+                index.match(name)
+
+        found = await in_turn(ROUNDS, {"floor": (timed(look_up), 100_000), "ours": (timed(match), 100_000)})
+    floor, ours = found["floor"], found["ours"]
+    shown = f"{count:,} workflow{'s' if count > 1 else ''}"
+    columns = (rate(ours, "events"), rate(floor, "look-ups"), of(floor.wall, ours.wall), of(floor.cpu, ours.cpu))
+    return Row(f"W4 matching only, {shown}", *columns)
+
+
+TABLES: dict[str, Callable[[], Coroutine[None, None, list[Row]]]] = {
     "w1": w1,
     "w2": w2,
     "w3": w3,
@@ -210,4 +118,7 @@ TABLES: dict[str, Callable[[], Awaitable[list[Row]]]] = {
     "w5": bursts,
     "w6": restarts,
     "w7": loops,
+    "w8": recoveries,
+    "start": starts,
+    "memory": memories,
 }
