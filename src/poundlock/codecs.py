@@ -244,11 +244,14 @@ def load(text: str | bytes) -> Any:
 
 def detach(value: Any) -> Any:
     """Return a deep copy of already decoded data (mappings, lists and immutable leaves)."""
-    if type(value) is dict:
+    kind = type(value)
+    if kind in _PLAIN:  # asking an abstract class such as Mapping is dear
+        return value
+    if kind is dict:
         return {key: detach(item) if type(item) in CONTAINERS else item for key, item in value.items()}
-    if type(value) is list:
+    if kind is list:
         return [detach(item) if type(item) in CONTAINERS else item for item in value]
-    if type(value) is Overwrite:
+    if kind is Overwrite:
         return Overwrite(detach(value.value))
     if isinstance(value, Mapping):
         return {key: detach(item) for key, item in value.items()}
@@ -258,9 +261,10 @@ def detach(value: Any) -> Any:
 def _parse(raw: bytes) -> Any:
     """Parse, and let the parser itself refuse what nests too deep: within brackets of ours its own limit comes earlier.
 
-    Walking the data to find its depth would cost a quarter of the whole. Few brackets cannot nest deep.
+    Walking the data to find its depth would cost a quarter of the whole. Few brackets cannot nest deep; to count them
+    by what is left without them takes a third of the time of `count`, which is slow in reading its arguments.
     """
-    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+    if len(raw) - len(raw.translate(None, b"{[")) <= MAX_DEPTH:
         return from_json(raw)
     value = from_json(b"[" * _HEADROOM + raw + b"]" * _HEADROOM)
     for _ in range(_HEADROOM):

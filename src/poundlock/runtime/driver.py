@@ -418,7 +418,9 @@ class Boundaries:
             return self._again(fault, work)
         if type(committed) is not Committed:
             return self._durable(committed, work)
-        self._crossed(work)
+        take_commit(run, work)
+        if type(work) is RunCreate:
+            core.runs.written(run.identity.run_id)
         return None
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
