@@ -11,13 +11,13 @@ House rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
+from poundlock.records import dataclass, field
 
 
 class RunCreate(NamedTuple):
@@ -196,7 +196,7 @@ class Post(NamedTuple):
     time: float
 
 
-@dataclass
+@dataclass()
 class Changes:
     """One unit of work. It moves or creates a run at most once; an event that is already stored is unchanged.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from poundlock.codecs import encode
-from poundlock.documenting import documented
+from poundlock.records import dataclass
 
 
 class Verdict(StrEnum):
@@ -27,7 +26,6 @@ class Verdict(StrEnum):
     UNMATCHED = "unmatched"
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
     """One line of a receipt.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-from poundlock.documenting import documented
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunResult
+from poundlock.records import dataclass, field
 
 MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 """Verdicts of lines whose run was created by the event."""
@@ -18,7 +17,6 @@ MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of an event. Iterating over it gives its lines.

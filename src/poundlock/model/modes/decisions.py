@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from poundlock.errors import InvalidDefinition
+from poundlock.records import dataclass
 
 
 class Load(NamedTuple):
