@@ -24,9 +24,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pydantic_core import PydanticSerializationError, SchemaSerializer, from_json
-
 from poundlock.errors import NotStorable, UnknownCodec
+from poundlock.json_core import PydanticSerializationError, SchemaSerializer, from_json
 from poundlock.marks import DELETE, Delete, Overwrite
 
 CODEC_ID: Final = "json/1"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Any, Final
 
-from poundlock.documenting import documented
+from poundlock.records import dataclass
 
 
 class Delete(enum.Enum):
@@ -22,7 +21,6 @@ DELETE: Final = Delete.DELETE
 """In a patch: remove this key. A sentinel, because None is a value."""
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Overwrite:
     """In a patch: replace the current value, where a mapping would be merged into it.

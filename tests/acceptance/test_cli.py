@@ -139,13 +139,13 @@ def test_output_that_nobody_reads(start, app, tmp_path):
 
 
 def test_help_is_quick():
-    """`--help` loads neither rich nor the library behind the commands."""
+    """`--help` loads neither rich nor asyncio nor the library behind the commands."""
     code = (
         "import sys\n"
         "from poundlock.cli.main import commands\n"
         "try:\n    commands()(args=['--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'rich', 'pydantic', 'blinker', 'dependency_injector', 'sqlite_utils', 'tenacity',"
-        " 'poundlock.runtime'}\n"
+        "heavy = {'rich', 'asyncio', 'sqlite3', 'pydantic', 'pydantic_core', 'blinker', 'dependency_injector',"
+        " 'sqlite_utils', 'tenacity', 'poundlock.codecs', 'poundlock.model', 'poundlock.runtime'}\n"
         "print('loaded:', *sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LAST_RESORT, check=True)

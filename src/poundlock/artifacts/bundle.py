@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from poundlock.artifacts import explain, graph, reactive
@@ -21,14 +20,13 @@ from poundlock.artifacts.make import check_product, publish
 from poundlock.artifacts.node import EMPTY, READY, Node, Slot
 from poundlock.artifacts.recipe import Recipe
 from poundlock.codecs import dump, load
-from poundlock.documenting import documented
 from poundlock.errors import BundleDamaged
 from poundlock.guard import describe, for_the_process
+from poundlock.records import dataclass
 
 VERSION: Final = 1
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class BundleItem:
     """One artifact as data.
@@ -48,7 +46,6 @@ class BundleItem:
     dependencies: tuple[str, ...]
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """Artifacts as data: `container.export()`.

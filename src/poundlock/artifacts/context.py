@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from poundlock.artifacts import explain, reactive
@@ -12,13 +11,12 @@ from poundlock.artifacts.cleanup import add_cleanup
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
 from poundlock.artifacts.recipe import ContextMark
-from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid, ContainerDisposed, PoundlockError
+from poundlock.records import dataclass
 
 T = TypeVar("T")
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """The result of `resolve`.

@@ -10,12 +10,11 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
-from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid, suggest
 from poundlock.guard import for_the_process, log_text
+from poundlock.records import dataclass
 
 logger = logging.getLogger("poundlock.artifacts")
 
@@ -32,7 +31,6 @@ EventName: TypeAlias = Literal[
 EVENT_NAMES: Final[tuple[str, ...]] = get_args(EventName)
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactEvent:
     """Something that happened in a container.

@@ -5,11 +5,10 @@ House rule: users pass a string or a class; inside this package a key is always 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from poundlock.documenting import documented
 from poundlock.errors import ArtifactInvalid
+from poundlock.records import dataclass
 
 Key: TypeAlias = str | type[Any]
 """A string, or a class; a class means its qualified name."""
@@ -28,7 +27,6 @@ def key_name(key: Key) -> str:
     raise ArtifactInvalid(f"{key!r} cannot name an artifact: use a non-empty string or a class")
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Use:
     """Asks for an artifact in a signature: `Annotated[Database, Use("db")]`.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from poundlock.artifacts import graph
 from poundlock.artifacts.node import BUILDING, READY, Node, Slot
-from poundlock.documenting import documented
+from poundlock.records import dataclass
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Counters of one container, as of one moment.
@@ -66,7 +64,6 @@ def statistics(node: Node) -> Statistics:
     )
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactInfo:
     """One artifact, as of one moment.
@@ -96,7 +93,6 @@ class ArtifactInfo:
     listeners: int
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class DebugInfo:
     """A container, as of one moment.

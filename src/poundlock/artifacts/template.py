@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from poundlock.artifacts.keys import Key, key_name
-from poundlock.documenting import documented
 from poundlock.errors import InvalidDefinition
 from poundlock.model.definitions import Retry
 from poundlock.model.durations import Duration, optional_seconds
+from poundlock.records import dataclass, field
 
 Factory: TypeAlias = Callable[..., Any]
 Scope: TypeAlias = Literal["singleton", "transient"]
@@ -26,7 +25,6 @@ class Codec(Protocol):
         """Return an instance equal to the one that `encode` was given."""
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class ArtifactTemplate:
     """How an artifact is built.

@@ -19,7 +19,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
 from typing import Any, Final
 
 from blinker import NamedSignal
@@ -30,6 +29,7 @@ from poundlock.guard import ends, for_the_process, log_text, repr_of
 from poundlock.model.events import Event
 from poundlock.model.patterns import is_pattern, type_matches
 from poundlock.ports import Handler, Publication, PublicationHandler, Subscription
+from poundlock.records import dataclass
 
 __all__ = ["BusStatistics", "LocalBus"]
 

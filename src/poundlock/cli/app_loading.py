@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from poundlock.errors import FeedInvalid
+from poundlock.records import dataclass
 
 if TYPE_CHECKING:
     from poundlock.pipeline.builder import Workflow

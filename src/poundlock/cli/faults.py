@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 import typer
 
-from poundlock.codecs import dump
 from poundlock.errors import FeedInvalid, PoundlockError
 
 REFUSED = 1
@@ -28,6 +27,8 @@ def reporting(*, as_json: bool) -> Iterator[None]:
         yield
     except PoundlockError as error:
         if as_json:
+            from poundlock.codecs import dump  # here, as in all commands: the list of commands needs no library
+
             print(dump({"error": error.to_dict()}))
         say(error)
         raise typer.Exit(MISUSED if isinstance(error, FeedInvalid) else REFUSED) from None

@@ -13,12 +13,12 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from poundlock.errors import FeedInvalid, InvalidEvent, PoundlockError
 from poundlock.model.events import Event
+from poundlock.records import dataclass
 
 _FIELDS = frozenset({"type", "payload", "data", "id", "time", "source", "key", "subject", "headers"})
 _LONGEST_LINE = 64 << 20

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from poundlock.cli.feed import Feed, Line
@@ -17,6 +16,7 @@ from poundlock.clock import sleep_for
 from poundlock.errors import PoundlockError, StoreCorrupt, StoreFull, StoreUnavailable
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.receipts import Verdict
+from poundlock.records import dataclass, field
 
 if TYPE_CHECKING:
     from poundlock.model.events import Event

@@ -7,10 +7,11 @@ gets at most `IDLE_SHARE` of the width; the durations beside the bars are the re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING, Any
+
+from poundlock.records import dataclass, field
 
 if TYPE_CHECKING:
     from poundlock.model.timeline import Timeline, TimelineEntry

@@ -11,7 +11,6 @@ House rules:
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from poundlock.model.drafts import new_tuple
@@ -19,6 +18,7 @@ from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
+from poundlock.records import dataclass, field
 
 
 class Release(NamedTuple):
@@ -231,7 +231,7 @@ class Post(NamedTuple):
     time: float
 
 
-@dataclass
+@dataclass()
 class Changes:
     """A unit of work of several parts. It moves or creates a run at most once; an event already stored is unchanged.
 

@@ -6,18 +6,16 @@ They never raise for any payload: a missing field, or a value of another kind, d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from poundlock.documenting import documented
 from poundlock.errors import InvalidDefinition
 from poundlock.model.paths import MISSING, get_path
+from poundlock.records import dataclass
 
 OPERATORS: Final = ("==", "!=", ">", ">=", "<", "<=", "exists")
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class StateRef:
     """A value read from the run's state when a wait is armed.
@@ -29,7 +27,6 @@ class StateRef:
     path: str
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One comparison on an event's payload; several of them are joined by AND.

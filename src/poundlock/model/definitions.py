@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from poundlock.documenting import documented
 from poundlock.model.conditions import Condition
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode
+from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
@@ -31,7 +30,6 @@ def several(given: Any) -> tuple[Any, ...]:
 
 
 # --------------------------------------------------------------------------------------------- instructions
-@documented
 @dataclass(frozen=True, slots=True)
 class Wait:
     """What a paused run waits for.
@@ -57,13 +55,11 @@ class Wait:
     id: str | None = field(default=None, kw_only=True)
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Advance:
     """Continue with the next stage; after the last one the run is completed."""
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Jump:
     """Go to a stage of this pipeline, forwards or back."""
@@ -71,7 +67,6 @@ class Jump:
     stage: str
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Terminate:
     """End the run as completed, with this result."""
@@ -79,7 +74,6 @@ class Terminate:
     result: Any = None
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Fail:
     """End the run as failed, for this reason."""
@@ -87,7 +81,6 @@ class Fail:
     reason: str
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Delay:
     """Continue with the next stage later: after `seconds`, or `until` a datetime with a zone, or seconds since 1970."""
@@ -96,7 +89,6 @@ class Delay:
     until: float | dt.datetime | None = None
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Wait for an event or answer, then continue at `resume_at` (default: the next stage)."""
@@ -110,7 +102,6 @@ INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
 
 
 # ------------------------------------------------------------------------------------------------ pipelines
-@documented
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and when a failed attempt is repeated.
@@ -137,7 +128,6 @@ class Retry:
     not_on: tuple[type[BaseException], ...] = ()
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Step:
     """One function of a stage. `def` runs in a worker thread, `async def` on the event loop.
@@ -160,7 +150,6 @@ class Step:
     label: str = field(default="", kw_only=True)
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Steps that run together, and what comes after them. Their patches are committed all at once.
@@ -185,7 +174,6 @@ class Stage:
         object.__setattr__(self, "steps", several(self.steps))
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """Stages in order. A run goes through them, unless a router or a step says otherwise.
@@ -205,7 +193,6 @@ class Pipeline:
 
 
 # ------------------------------------------------------------------------------------------------- workflows
-@documented
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """Which events start a run, and how the run begins.
@@ -230,7 +217,6 @@ class Trigger:
     priority: int = field(default=0, kw_only=True)
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Service:
     """Something that steps need, built by a factory and kept as long as its scope exists.
@@ -251,7 +237,6 @@ class Service:
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class WorkflowDefinition:
     """A validated workflow. `hash` identifies its structure; code is not part of it."""

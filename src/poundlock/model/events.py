@@ -5,22 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from poundlock.codecs import detach
-from poundlock.documenting import documented
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
 from poundlock.model.drafts import maker_of
 from poundlock.model.moments import YEAR_1, YEAR_10000, utc_text
+from poundlock.records import dataclass, field
 
 _LONGEST: Final = 1024
 _ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
 
 
-@documented
-@dataclass(frozen=True, slots=True, eq=True, init=False)
+@dataclass(frozen=True, slots=True, eq=True)
 class Event:
     """Something that happened.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from poundlock.codecs import encode
-from poundlock.documenting import documented
 from poundlock.model.drafts import maker_of
+from poundlock.records import dataclass
 
 
 class Verdict(StrEnum):
@@ -28,7 +27,6 @@ class Verdict(StrEnum):
     UNMATCHED = "unmatched"
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class ReceiptLine:
     """One line of a receipt.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from poundlock.documenting import documented
 from poundlock.model.conditions import Condition, all_match
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
+from poundlock.records import dataclass
 from poundlock.showing import plain
 
 
@@ -155,7 +154,6 @@ class LogRow(NamedTuple):
     text: str
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class RunQuery:
     """The filter of `find`; None and empty mean any. Newest runs first."""
@@ -170,7 +168,6 @@ class RunQuery:
     cursor: str | None = None
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class WaitInfo:
     """What a run waits for.
@@ -198,7 +195,6 @@ class WaitInfo:
         return plain(wait_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run failed or was aborted.
@@ -226,7 +222,6 @@ class RunError:
         return plain(error_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as it is in the store or in memory, without its state.
@@ -270,7 +265,6 @@ class RunInfo:
         return plain(run_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What a run came to, at its end or at a pause. `ok` is True for completed and paused.

@@ -7,16 +7,14 @@ of an entry is the row's `first_seq` plus its index, so it is not written. The s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import detach, load
-from poundlock.documenting import documented
 from poundlock.model.patches import merge
 from poundlock.model.runs import LogRow
+from poundlock.records import dataclass
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
     """One entry of a timeline.

@@ -6,7 +6,6 @@ It accepts definitions with other faults, so that all faults are reported togeth
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from poundlock.callables import is_coroutine_function
@@ -19,6 +18,7 @@ from poundlock.pipeline.event_functions import EventFunction, PatchFunction, com
 from poundlock.pipeline.injection import RESERVED, ROUTER, STEP, Injector
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
+from poundlock.records import dataclass, field
 
 T = TypeVar("T")
 

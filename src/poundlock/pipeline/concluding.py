@@ -7,7 +7,6 @@ meanwhile; so nothing here may have an effect outside the run.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import detach, dump
@@ -24,6 +23,7 @@ from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, comple
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
+from poundlock.records import dataclass
 
 
 @dataclass(slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from poundlock.callables import bare, is_unresolved
@@ -16,6 +15,7 @@ from poundlock.model.paths import MISSING
 from poundlock.pipeline.plan import Getter
 from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.states import first_fault
+from poundlock.records import dataclass
 
 Validator = Callable[[Any, str], Any]
 """Takes a value and the path it is at; returns it as the annotation wants it, or raises StateInvalid."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import dump, pack
@@ -11,6 +10,7 @@ from poundlock.guard import as_raised, describe, traceback_text
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import note_event
+from poundlock.records import dataclass
 
 
 @dataclass(slots=True)

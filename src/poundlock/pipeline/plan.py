@@ -6,7 +6,6 @@ Values only; `compiling` makes them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.errors import NotRegistered, suggest
@@ -16,6 +15,7 @@ from poundlock.model.events import Event
 from poundlock.model.paths import get_path
 from poundlock.pipeline.journal import entry, patch_head
 from poundlock.pipeline.run_view import RunView
+from poundlock.records import dataclass, field
 
 if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer

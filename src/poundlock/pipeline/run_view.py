@@ -6,21 +6,19 @@ So all that a step can reach is in one place, and none of them depends on how a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
-from poundlock.documenting import documented
 from poundlock.guard import Interruption
 from poundlock.model.events import Event
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.journal import Journal
+from poundlock.records import dataclass
 
 if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Why a paused run was resumed.

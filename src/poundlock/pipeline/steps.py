@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import dump, pack
@@ -31,6 +30,7 @@ from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.retry import repeat
 from poundlock.pipeline.states import as_result, returned, written
+from poundlock.records import dataclass
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ House rule: this file imports no command. It returns an `AdmissionPlan`, which `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from poundlock.guard import call_now
@@ -23,6 +23,7 @@ from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
+from poundlock.records import dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
 from poundlock.runtime.judging import Waiting, judged

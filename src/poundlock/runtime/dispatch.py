@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import is_pattern, type_matches
 from poundlock.model.waits import canonical
 from poundlock.pipeline.binding import TriggerFunctions
+from poundlock.records import dataclass, field
 from poundlock.runtime.entries import Registered
 
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
@@ -16,6 +15,7 @@ from poundlock.model.modes import Mode
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.plan import PipelinePlan
+from poundlock.records import dataclass, field
 from poundlock.runtime.hooks import BoundHook, BoundHooks
 from poundlock.runtime.tasks import Tasks
 from poundlock.services.install import WorkflowServices

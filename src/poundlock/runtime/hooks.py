@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.callables import annotations_of, parameters_of, runs_later
@@ -16,6 +16,7 @@ from poundlock.clock import Clock
 from poundlock.guard import name_blocking, repr_of
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.injection import Injector
+from poundlock.records import dataclass
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer

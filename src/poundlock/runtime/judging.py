@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from poundlock.guard import clear_cancellation
@@ -18,6 +18,7 @@ from poundlock.model.runs import Message, RunRecord, WaitRow
 from poundlock.pipeline.answers import can_be_refused, patch_of_event
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.states import fits, with_signal
+from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import code_of
 from poundlock.runtime.run_table import Phase

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from poundlock.documenting import documented
 from poundlock.model.drafts import maker_of
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event
 from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunResult
+from poundlock.records import dataclass, field
 
 MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 """Verdicts of lines whose run was created by the event."""
@@ -19,7 +18,6 @@ MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of an event. Iterating over it gives its lines.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import detach
@@ -13,6 +13,7 @@ from poundlock.guard import call_now
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
 from poundlock.model.views import StateView
+from poundlock.records import dataclass
 
 Waiter = asyncio.Future[RunResult]
 

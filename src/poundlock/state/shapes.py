@@ -12,10 +12,10 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union
 
 from poundlock.codecs import stored_name
+from poundlock.records import dataclass, field
 
 T = TypeVar("T")
 _STEADY: Final = (list, dict, set, frozenset, tuple, str, int, float, bool, bytes)

@@ -15,21 +15,19 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from poundlock.codecs import pack_data, pack_patch
-from poundlock.documenting import documented
 from poundlock.errors import StateInvalid
 from poundlock.guard import for_the_process, log_text
 from poundlock.model.patches import changed_paths, merge
 from poundlock.model.paths import get_path, touches
+from poundlock.records import dataclass
 from poundlock.state.views import plain, view
 
 logger = logging.getLogger("poundlock.state")
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Commit:
     """A commit, as subscribers get it.

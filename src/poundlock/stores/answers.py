@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
-from pydantic_core import from_json
-
 from poundlock.codecs import dump
 from poundlock.errors import (
     InboxAhead,
@@ -20,6 +18,7 @@ from poundlock.errors import (
     StaleVersion,
     WaitMoved,
 )
+from poundlock.json_core import from_json
 from poundlock.model.changes import Remember, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunIdentity

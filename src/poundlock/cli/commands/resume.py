@@ -5,8 +5,6 @@ The wait's id is read first and passed to `resume`, so that the answer never rea
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +39,8 @@ def resume(
     --app the run becomes `ready`, and continues when a runtime that has its workflow opens the store.
     """
     with reporting(as_json=as_json):
+        import asyncio
+
         from poundlock.cli.app_loading import load_app
         from poundlock.codecs import dump
         from poundlock.model.runs import error_shape, wait_shape
@@ -86,6 +86,8 @@ def _print_result(result: RunResult) -> None:
 
 
 def _patch(text: str) -> Mapping[str, Any]:
+    import json
+
     try:
         patch = json.loads(text)
     except json.JSONDecodeError as error:

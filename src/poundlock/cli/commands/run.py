@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from pathlib import Path
@@ -43,6 +42,8 @@ def run(
     event, or some events were refused; the others were handled.
     """
     with reporting(as_json=as_json):
+        import asyncio
+
         from poundlock.cli.app_loading import load_app
         from poundlock.cli.feed import Feed
 
@@ -56,6 +57,8 @@ def run(
 
 async def _until_signal(work: Any) -> int:
     """Do the work; on SIGINT and SIGTERM the runtime stops cleanly, and the same command can continue later."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - asyncio.run made one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,6 +30,8 @@ def ls(
 ) -> None:
     """List runs, newest first."""
     with reporting(as_json=as_json):
+        import asyncio
+
         from poundlock.codecs import dump
         from poundlock.model.runs import run_shape
         from poundlock.runtime.reading import info_of_record, query
@@ -56,6 +57,8 @@ def ls(
 def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show one run: its status and stage, what it waits for, its state, its result or error."""
     with reporting(as_json=as_json):
+        import asyncio
+
         from poundlock.codecs import dump
         from poundlock.model.runs import run_shape
         from poundlock.runtime import shapes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +21,8 @@ def show(
 ) -> None:
     """Draw the stages, steps and pauses of a run as bars."""
     with reporting(as_json=as_json):
+        import asyncio
+
         from poundlock.codecs import dump
         from poundlock.model.timeline import Timeline, read_entries
         from poundlock.runtime.reading import info_of_record

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from poundlock.errors import InvalidDefinition
 from poundlock.model.drafts import new_tuple
+from poundlock.records import dataclass
 
 
 class Load(NamedTuple):

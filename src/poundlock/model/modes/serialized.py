@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from poundlock.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
+from poundlock.records import dataclass
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Serialized:
     """One run at a time, strictly first in, first out.

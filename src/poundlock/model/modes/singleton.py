@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from poundlock.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Replace, Signal, Start, check_mode
+from poundlock.records import dataclass
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class SingletonLoop:
     """At most one active run.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from poundlock.documenting import documented
 from poundlock.model.modes.decisions import Decision, Drop, Load, Queue, Start, check_mode
+from poundlock.records import dataclass
 
 _START = Start()
 _QUEUE = Queue()
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Transient:
     """Up to `concurrency` runs at the same time; then a FIFO queue of up to `capacity`; then the event is dropped.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 
 from poundlock.errors import (
     Contended,
@@ -29,6 +28,7 @@ from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
+from poundlock.records import dataclass
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log

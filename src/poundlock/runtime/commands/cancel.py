@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
-from poundlock.documenting import documented
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt
+from poundlock.records import dataclass
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
@@ -23,7 +22,6 @@ from poundlock.runtime.transitions import ending
 from poundlock.stores.answers import finished, not_found
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """Abort a run. `by` says who requested it: "api", "replaced", "deregister" or a name."""

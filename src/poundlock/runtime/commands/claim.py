@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
-from poundlock.documenting import documented
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
+from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
 
 _BATCH = 100
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Take over the runs that are ready or due, of the workflows registered here.

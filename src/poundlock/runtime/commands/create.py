@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, InvalidEvent, KeysTaken, NotRegistered, RunExists
@@ -14,6 +13,7 @@ from poundlock.model.events import Event, is_name
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
+from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from poundlock.documenting import documented
 from poundlock.errors import LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
 from poundlock.pipeline.at_wait import check_answer
 from poundlock.pipeline.writing import boundary_of, take_commit
+from poundlock.records import dataclass
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up, written_behind
@@ -22,7 +21,6 @@ from poundlock.runtime.runs import restored_run
 from poundlock.stores.answers import finished, not_found
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Resume a paused run.

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from poundlock.documenting import documented
 from poundlock.errors import StateInvalid
 from poundlock.model.changes import Changes, Post
 from poundlock.model.runs import Message
 from poundlock.pipeline.states import written
+from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.runs import ensure_written
 
 
-@documented
 @dataclass(frozen=True, slots=True)
 class Signal:
     """Merge a patch into a run's state at its next boundary; a running step sees it at once with `ctx.latest()`."""

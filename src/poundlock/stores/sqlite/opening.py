@@ -6,10 +6,10 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 
 from poundlock.codecs import dump, load
 from poundlock.errors import PoundlockError, StoreUnavailable
+from poundlock.records import dataclass
 from poundlock.stores.sqlite import reads, schema, sql
 from poundlock.stores.sqlite.connect import (
     Synchronous,
