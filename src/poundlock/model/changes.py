@@ -222,7 +222,7 @@ class Remember(NamedTuple):
 class Post(NamedTuple):
     """A signal, abort request or answer for a run's inbox.
 
-    Must hold: the run exists and has not ended (`RunFinished`).
+    Must hold: the run exists (`RunNotFound`), or the same changes create it, and it has not ended (`RunFinished`).
     """
 
     run_id: str
@@ -276,6 +276,10 @@ class Changes:
         changes.receipt = receipt
         changes.now = receipt.time
         return changes
+
+    def creates_run(self, run_id: str) -> bool:
+        """Whether this run is new."""
+        return any(create.identity.run_id == run_id for create in self.creates)
 
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
         """Return the keys to store, after the results of the deliveries are known."""

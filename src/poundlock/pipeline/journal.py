@@ -73,6 +73,11 @@ def entry(source: str, type: str, path: str, payload: str = "null") -> str:
     return f'"{source}","{type}",{path},{payload},null]'
 
 
+def patch_entry(source: str, type: str, path: str, payload: str, patch: str) -> str:
+    """Return the text of an entry with a patch, for `Journal.put`; `path`, `payload` and `patch` are JSON texts."""
+    return f'"{source}","{type}",{path},{payload},{patch}]'
+
+
 def patch_head(path: str) -> str:
     """Return the text of a step's patch entry up to the patch, for `Journal.put_patch`."""
     return f'"state","state:patch",{path},null,'

@@ -220,7 +220,7 @@ def _take(core: Core, plan: AdmissionPlan, route: Route, pair: Pair, decision: D
         case Reject(reason=reason):
             return Verdict.REJECTED, None, reason
         case Queue(supersedes=old):
-            _line_up(plan, pair, made, old)
+            old = _line_up(plan, pair, made, old)
             return Verdict.QUEUED, made.identity.run_id, f"supersedes {old}" if old is not None else ""
         case Replace(run_id=active, supersedes=old):
             run_id = made.identity.run_id
@@ -229,16 +229,41 @@ def _take(core: Core, plan: AdmissionPlan, route: Route, pair: Pair, decision: D
             return Verdict.REPLACED, run_id, f"replaces {active}"
 
 
-def _line_up(plan: AdmissionPlan, pair: Pair, run: ActiveRun, old: str | None) -> None:
-    """Queue a new run, behind the last one or instead of it."""
+def _line_up(plan: AdmissionPlan, pair: Pair, run: ActiveRun, tail: str | None) -> str | None:
+    """Queue a new run: behind the last one, or instead of it (`tail`). Returns the stored run that it supersedes."""
     load, token = plan.loads[pair]
     run_id = run.identity.run_id
+    before = plan.queued.get(pair)
+    if tail is not None and before is not None and before.identity.run_id == tail:
+        old = _withdraw(plan, tail, run_id)
+    else:
+        old = tail
     if old is not None:
         plan.superseded.append((pair, old, run_id))
-    plan.loads[pair] = (load.lined_up(run_id, instead=old is not None), token)
+    plan.loads[pair] = (load.lined_up(run_id, instead=tail is not None), token)
     create = admission_of(run, RunStatus.QUEUED)
     plan.queued[pair] = create
     plan.creates.append(create)
+    return old
+
+
+def _withdraw(plan: AdmissionPlan, run_id: str, by: str) -> str | None:
+    """Take back a run that another trigger of this event queued: it is not stored, so it cannot be ended.
+
+    The event was taken all the same, by the run in its place: so it stays remembered for that trigger.
+
+    Returns:
+        The stored run that it superseded.
+    """
+    plan.creates = [create for create in plan.creates if create.identity.run_id != run_id]
+    plan.replaced = [pair for pair in plan.replaced if pair[1] != run_id]
+    plan.remember = [key._replace(run_id=None) if key.run_id == run_id else key for key in plan.remember]
+    for at, line in enumerate(plan.lines):
+        if line.run_id == run_id:
+            plan.lines[at] = replace(line, verdict=Verdict.DROPPED, run_id=None, reason=f"superseded by {by}")
+    stored = next((old for _, old, new in plan.superseded if new == run_id), None)
+    plan.superseded = [each for each in plan.superseded if each[2] != run_id]
+    return stored
 
 
 # ------------------------------------------------------------------------------------------------------- waits

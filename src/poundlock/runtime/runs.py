@@ -13,6 +13,7 @@ from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.journal import patch_entry
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
 from poundlock.pipeline.states import as_data, begun
@@ -114,12 +115,11 @@ def new_run(
         make_container=entry.make_container,
         supervision=core.supervision,
     )
-    payload = "null"
     if core.timeline:
-        payload = _created(event, trigger_id)
-    run.journal.add(now, "dispatch", "run:created", run.plan.path_json, payload, text)
-    if core.timeline:
-        run.journal.put(now, run.plan.start_entry)
+        created = patch_entry("dispatch", "run:created", plan.path_json, _created(event, trigger_id), text)
+        run.journal.put(now, created, plan.start_entry)
+    else:
+        run.journal.put(now, patch_entry("dispatch", "run:created", plan.path_json, "null", text))
     begin(run)
     return run
 

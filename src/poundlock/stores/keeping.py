@@ -49,7 +49,7 @@ class Expiring(Generic[K, V]):
     each event would add two.
     """
 
-    __slots__ = ("_entries", "_first", "_hours")
+    __slots__ = ("_entries", "_first", "_hours", "prunable")
 
     _HOUR: Final = 3600.0
 
@@ -58,6 +58,8 @@ class Expiring(Generic[K, V]):
         self._hours: dict[float, list[K]] = {}
         self._first = _FOR_EVER
         """The earliest hour with keys."""
+        self.prunable = _FOR_EVER
+        """The time from which `prune` has something to delete: nearly every call would come before it."""
 
     def get(self, key: K) -> V | None:
         """Return the value of a key."""
@@ -83,7 +85,7 @@ class Expiring(Generic[K, V]):
             keys.append(key)
         else:
             self._hours[hour] = [key]
-            self._first = min(self._first, hour)
+            self._begin_with(min(self._first, hour))
 
     def drop(self, key: K) -> None:
         """Delete an entry; a second time this does nothing."""
@@ -102,7 +104,11 @@ class Expiring(Generic[K, V]):
                     del self._entries[key]
             if not keys:
                 del self._hours[self._first]
-                self._first = min(self._hours, default=_FOR_EVER)
+                self._begin_with(min(self._hours, default=_FOR_EVER))
+
+    def _begin_with(self, hour: float) -> None:
+        self._first = hour
+        self.prunable = (hour + 1) * self._HOUR + GRACE
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -30,6 +30,7 @@ from poundlock.model.changes import (
     Token,
     Work,
 )
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
@@ -181,38 +182,41 @@ class MemoryStore:
         promoted: list[str] = []
         for release in changes.leaving():
             promoted += self._release(release, changes.now)
-        delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
-        posted = tuple(
-            [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
-        )
+        delivered: tuple[Delivered, ...] = ()
+        if changes.deliveries:
+            delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
+        posted = [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, _ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
-        changes.committed = Committed(tuple(promoted), delivered, posted)
+        made = (tuple(promoted), delivered, tuple(posted))
+        changes.committed = new_tuple(Committed, made) if promoted or delivered or posted else NOTHING
         return changes.committed
 
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
         now = changes.now
         longest = 0.0
         added = 0
-        for key in changes.remembered(delivered):
-            source, event_id, scope, _, run_id, expires_at = key
-            self._remembered.put((source, event_id, scope), key, expires_at)
+        for key in changes.remembered(delivered) if changes.remember else ():
+            name, (run_id, expires_at) = key[:3], key[4:]
+            self._remembered.put(name, key, expires_at)
             added += 1
             if expires_at == WITH_ITS_RUN and run_id in self._rows:
-                self._rows[run_id].remembered = (source, event_id, scope)
+                self._rows[run_id].remembered = name
             elif expires_at > longest:
                 longest = expires_at
-        receipt = changes.receipt
-        if receipt is not None:
-            name = (receipt.source, receipt.event_id)
-            until = max(receipt.time + RECEIPTS_KEPT, longest, self._receipts.expiry(name))
-            self._receipts.put(name, settle_lines(receipt.lines, changes.deliveries, delivered), until)
+        if changes.receipt is not None:
+            source, event_id, time, lines = changes.receipt
+            event = (source, event_id)
+            until = max(time + RECEIPTS_KEPT, longest, self._receipts.expiry(event))
+            self._receipts.put(event, settle_lines(lines, changes.deliveries, delivered), until)
         at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
-        self._remembered.prune(now, at_most)
-        self._receipts.prune(now, at_most)
+        if now >= self._remembered.prunable:
+            self._remembered.prune(now, at_most)
+        if now >= self._receipts.prunable:
+            self._receipts.prune(now, at_most)
 
     def _end(self, run_id: str) -> None:
         """Record the end of a run, and delete the runs that ended first, down to the limit.
@@ -249,7 +253,7 @@ class MemoryStore:
         # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
         taken = {}
         for key in changes.remember:
-            known = self._remembered.get((key.source, key.event_id, key.scope))
+            known = self._remembered.get(key[:3])
             if known is not None and known.expires_at > changes.now:
                 taken[key.scope] = known
         if taken:
@@ -265,6 +269,8 @@ class MemoryStore:
         for post in changes.posts:
             row = self._rows.get(post.run_id)
             if row is None:
+                if changes.creates_run(post.run_id):
+                    continue
                 raise not_found(post.run_id)
             if row.head.status.terminal:
                 raise finished(post.run_id, row.head.status)

@@ -557,6 +557,14 @@ class StoreContract:
         with pytest.raises(RunNotFound):
             await scribe.commit(Changes(moves=(move,)))
 
+    async def test_a_post_may_go_to_a_run_of_the_same_commit(self, scribe: Scribe) -> None:
+        """A message to a run that the same changes create is the first in its inbox."""
+        changes = scribe.creation("r1")
+        changes.posts = (Post("r1", "signal", {"a": 1}, NOW),)
+        assert (await scribe.store.commit(changes)).posted == (1,)
+        [message] = await scribe.store.inbox("r1", 0)
+        assert (message.seq, message.kind, message.body) == (1, "signal", {"a": 1})
+
     async def test_posts_go_to_runs_that_live(self, scribe: Scribe) -> None:
         """A message to an unknown run raises `RunNotFound`, to an ended run `RunFinished`."""
         await scribe.create()

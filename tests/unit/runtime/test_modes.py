@@ -267,6 +267,55 @@ async def test_queue_single_keeps_the_latest(runtime, gate, any_store):
     assert sorted(result.run_id for result in heard) == sorted(ids)
 
 
+def two_triggers(gate, mode, **second):
+    """A workflow with two triggers for one event."""
+    wf = Workflow("both", mode=mode, triggers={"first": Trigger("go"), "second": Trigger("go", **second)})
+
+    @wf.step
+    async def work(n=0):
+        await gate(0)
+        return {"done": n}
+
+    return wf
+
+
+@pytest.mark.parametrize("mode", [Exclusive("queue_single"), SingletonLoop("replace")], ids=["queue_single", "replace"])
+async def test_two_triggers_of_one_event_share_the_place_in_the_queue(runtime, gate, any_store, mode):
+    """The second trigger's run takes the place of the first's, whose line is then `dropped` and says so.
+
+    A queued run of an earlier event is superseded by the one that remains. Both triggers have decided for good.
+    """
+    rt = await runtime(two_triggers(gate, mode), store=any_store)
+    await rt.emit("go", n=1)
+    earlier = [line for line in (await rt.emit("go", n=2)).lines if line.run_id is not None]
+    event = Event("go", {"n": 3})
+    receipt = await rt.emit(event)
+    first, second = receipt.lines
+    assert (first.verdict, first.run_id) == (Verdict.DROPPED, None)
+    assert first.reason == f"superseded by {second.run_id}"
+    if second.verdict is Verdict.QUEUED:
+        assert second.reason == f"supersedes {earlier[-1].run_id}"
+    superseded = await rt.wait(earlier[-1].run_id)
+    assert superseded.status is RunStatus.ABORTED
+    assert second.run_id in superseded.error.message
+    assert [line.verdict for line in (await rt.emit(event)).lines] == [Verdict.DUPLICATE, Verdict.DUPLICATE]
+    gate.open()
+    assert (await rt.wait(second.run_id)).state["done"] == 3
+    assert await idle_loads(rt, "both")
+
+
+async def test_a_trigger_may_signal_the_run_that_another_one_starts(runtime, gate, any_store):
+    """Of two triggers for one event the first starts the run, and the second's patch reaches it as a signal."""
+    wf = two_triggers(gate, SingletonLoop("signal"), map=lambda event: {"signalled": event.payload["n"]})
+    rt = await runtime(wf, store=any_store)
+    receipt = await rt.emit("go", n=1)
+    started, signalled = receipt.lines
+    assert [started.verdict, signalled.verdict] == [Verdict.STARTED, Verdict.SIGNALLED]
+    assert signalled.run_id == started.run_id
+    gate.open()
+    assert (await rt.wait(started.run_id)).state == {"n": 1, "signalled": 1, "done": 1}
+
+
 async def test_singleton_drop(runtime, gate):
     """A busy singleton drops and says which run is active."""
     rt = await runtime(busy_workflow(gate, SingletonLoop("drop")))

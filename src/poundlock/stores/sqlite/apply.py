@@ -98,6 +98,8 @@ class Transaction:
         for post in changes.posts:
             row = self.execute(sql.RUN_STATUS, (post.run_id,)).fetchone()
             if row is None:
+                if changes.creates_run(post.run_id):
+                    continue
                 return not_found(post.run_id)
             if status_of(row[0]).terminal:
                 return finished(post.run_id, status_of(row[0]))
