@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
+from poundlock.model.changes import RunMove
 from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Message, RunIdentity, WaitRow
+from poundlock.model.runs import Message, RunHead, RunIdentity, WaitRow
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
@@ -81,6 +82,16 @@ class Position(NamedTuple):
     walk: str | None
 
 
+class Stored(NamedTuple):
+    """What a commit says of a run for others to see, if no boundary of the run itself says it."""
+
+    status: RunStatus
+    stage: str | None
+    wake_at: float | None
+    outcome: str | None
+    updated_at: float
+
+
 class StageVisit(Protocol):
     """A visit of a stage that has its own services."""
 
@@ -130,20 +141,16 @@ class ActiveRun:
         "stage",
         "state",
         "state_store",
-        "status",
         "stopping",
+        "stored",
         "stored_event",
-        "stored_outcome",
-        "stored_stage",
         "stored_waits",
         "supervision",
         "threads",
-        "updated_at",
         "version",
         "visit",
         "visits",
         "waits",
-        "wake_at",
         "walk",
         "written",
     )
@@ -179,7 +186,8 @@ class ActiveRun:
         self.journal = Journal(full=timeline)
         # the head, as of the last commit
         self.written = False
-        self.status = _RUNNING
+        self.stored: Stored | RunMove | RunHead | None = None
+        """What its last commit says of it, for others to see; None while it is not stored."""
         self.version = 0
         self.epoch = 1
         self.attempt = 1
@@ -188,11 +196,6 @@ class ActiveRun:
         self.entered_at = 0
         """Entries of the timeline before the current stage: the same for every start of that stage."""
         self.stored_waits: tuple[WaitRow, ...] = ()
-        self.stored_stage: str | None = None
-        self.stored_outcome: str | None = None
-        """As of the last commit: what others may see of a stored run."""
-        self.updated_at = identity.created_at
-        self.wake_at: float | None = None
         self.log_size = 0
         self.snapshot_size = SMALLEST_SNAPSHOT
         """Characters of log after the last snapshot, and those after which the next one is due."""
@@ -233,6 +236,31 @@ class ActiveRun:
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
 
     # ----------------------------------------------------------------------------------------------- what is seen
+    @property
+    def status(self) -> RunStatus:
+        """Its status, as of the last commit."""
+        return _RUNNING if self.stored is None else self.stored.status
+
+    @property
+    def stored_stage(self) -> str | None:
+        """Its stage, as of the last commit."""
+        return None if self.stored is None else self.stored.stage
+
+    @property
+    def stored_outcome(self) -> str | None:
+        """JSON text of its result or error, as of the last commit."""
+        return None if self.stored is None else self.stored.outcome
+
+    @property
+    def wake_at(self) -> float | None:
+        """When it is due, as of the last commit."""
+        return None if self.stored is None else self.stored.wake_at
+
+    @property
+    def updated_at(self) -> float:
+        """When its last commit was made; before that, when it was created."""
+        return self.identity.created_at if self.stored is None else self.stored.updated_at
+
     def view(self, state: dict[str, Any] | None = None) -> Any:
         """Return a state as users see it: a detached instance of the state model, or a read-only mapping.
 

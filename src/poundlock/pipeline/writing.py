@@ -8,7 +8,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, LogRow, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
-from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun
+from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun, Stored
 
 _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 
@@ -149,16 +149,12 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
     if type(work) is RunCreate:
         take_creation(run, work)
         return
-    move: RunMove = work  # type: ignore[assignment]  # asked above; `isinstance` costs more
-    status, _, epoch, stage, _, wake_at, outcome, slot, now, log, waits, consumed, snapshot = move[4:17]
+    assert type(work) is RunMove  # noqa: S101 - the union is closed
     run.version += 1
-    run.epoch = epoch
-    run.status = status
-    run.slot = slot
-    run.updated_at = now
-    run.wake_at = wake_at
-    run.stored_stage = stage
-    run.stored_outcome = outcome
+    run.stored = work
+    log, waits, consumed, snapshot = work[13:17]  # quicker than one after another
+    run.epoch = work.new_epoch
+    run.slot = work.slot
     if log is not None:
         run.log_seq += log.size
         run.journal.forget(log.size)
@@ -174,12 +170,9 @@ def take_resumption(run: ActiveRun, now: float) -> None:
     """Update the run after another task's commit at `now` resumed it for this process."""
     run.version += 1
     run.epoch += 1
-    run.status = _RUNNING
-    run.stored_outcome = None
+    run.stored = Stored(_RUNNING, run.stored_stage, None, None, now)
     run.slot = run.identity.load_key is not None
-    run.wake_at = None
     run.returning = True
-    run.updated_at = now
 
 
 def take_creation(run: ActiveRun, create: RunCreate) -> None:
@@ -189,12 +182,8 @@ def take_creation(run: ActiveRun, create: RunCreate) -> None:
     run.written = True
     run.version = 1
     run.stored_waits = start.waits or ()
-    run.stored_stage = start.stage
-    run.stored_outcome = start.outcome
-    run.status = start.status
+    run.stored = start
     run.slot = start.slot
-    run.updated_at = start.updated_at
-    run.wake_at = start.wake_at
     if log is not None:
         run.log_seq = log.size
         run.log_size = len(log.text)
@@ -211,19 +200,16 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     record = checkpoint.record
     head = record.head
     run.written = run.returning = True
-    run.status = head.status
+    run.stored = head
     run.version = head.version
     run.epoch = head.epoch
     run.attempt = head.attempt
     run.slot = head.slot
     run.log_seq = head.log_seq
-    run.stage = run.stored_stage = head.stage
-    run.stored_outcome = head.outcome
+    run.stage = head.stage
     run.visits = read_visits(head.visits, [stage.id for stage in run.plan.stages], head.stage)
     run.walk = JUMPED if head.visits is not None and head.visits.startswith("{") else head.visits
     run.waits = run.stored_waits = record.waits
-    run.updated_at = head.updated_at
-    run.wake_at = head.wake_at
     run.state = checkpoint.state
     _snapshot_taken(run, checkpoint.log_size, checkpoint.snapshot_size)
     run.inbox.clear()

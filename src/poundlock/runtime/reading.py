@@ -156,10 +156,14 @@ def info_of_run(run: ActiveRun) -> RunInfo:
 class _Head(Protocol):
     """What a stored run's head and a run in memory have in common."""
 
-    status: RunStatus
-    attempt: int
-    updated_at: float
-    wake_at: float | None
+    @property
+    def status(self) -> RunStatus: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def updated_at(self) -> float: ...
+    @property
+    def wake_at(self) -> float | None: ...
 
 
 def _info(

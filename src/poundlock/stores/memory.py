@@ -150,22 +150,34 @@ class MemoryStore:
     # -------------------------------------------------------------------------------------------------- commit
     def commit(self, work: Work) -> Committed:
         """Apply all of a unit of work, or raise and apply none."""
-        kind = type(work)
-        if kind is RunMove:
-            move: RunMove = work  # type: ignore[assignment]  # asked above; `isinstance` costs more
-            row = self._rows.get(move.run_id)
+        if type(work) is RunMove:  # `isinstance` costs more
+            row = self._rows.get(work.run_id)
             if row is None:
-                raise not_found(move.run_id)
+                raise not_found(work.run_id)
+            head, inbox = row.head, work.inbox
+            # `refusal`, without a call where nothing is refused.
+            if (
+                head.version != work.version
+                or head.epoch != work.epoch
+                or (inbox is not None and head.inbox_seq != inbox)
+            ):
+                refused = refusal(work, head.version, head.epoch, head.inbox_seq)
+                assert refused is not None  # noqa: S101 - a number differs
+                raise refused
             self._commits += 1
-            return self._move(row, move)
-        if kind is RunCreate:
-            create: RunCreate = work  # type: ignore[assignment]  # the same
-            self._check_absent(create)
+            self._write(row, work)
+            return NOTHING if work.release is None else self._free(work.release, work.updated_at)
+        if type(work) is RunCreate:
+            self._check_absent(work)
             self._commits += 1
-            self._create(create)
+            self._create(work)
             return NOTHING
         assert isinstance(work, Changes)  # noqa: S101 - the union is closed
         return self._decide(work)
+
+    def _free(self, release: Release, now: float) -> Committed:
+        promoted = self._release(release, now)
+        return Committed(tuple(promoted)) if promoted else NOTHING
 
     def _decide(self, changes: Changes) -> Committed:
         self._check(changes)
@@ -308,24 +320,6 @@ class MemoryStore:
             if status.terminal:  # it ended before its first commit
                 self._end(identity.run_id)
             self._index(row)
-
-    def _move(self, row: _Row, move: RunMove) -> Committed:
-        """Commit a move that is a unit of work by itself."""
-        head = row.head
-        # `refusal`, without a call where nothing is refused.
-        if (
-            head.version != move.version
-            or head.epoch != move.epoch
-            or (move.inbox is not None and head.inbox_seq != move.inbox)
-        ):
-            refused = refusal(move, head.version, head.epoch, head.inbox_seq)
-            assert refused is not None  # noqa: S101 - a number differs
-            raise refused
-        self._write(row, move)
-        if move.release is None:
-            return NOTHING
-        promoted = self._release(move.release, move.updated_at)
-        return Committed(tuple(promoted)) if promoted else NOTHING
 
     def _write(self, row: _Row, move: RunMove) -> None:
         # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
