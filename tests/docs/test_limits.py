@@ -33,6 +33,7 @@ VALUES = {
     "an async hook": default(WorkflowRuntime, "hook_timeout"),
     "letting runs reach": default(WorkflowRuntime.stop, "drain"),
     "a paused run in memory": default(WorkflowRuntime, "pause_window"),
+    "paused runs in memory": default(WorkflowRuntime, "pause_window_runs"),
     "an event id is remembered": Trigger().dedupe / 3600,
 }
 

@@ -117,6 +117,17 @@ def duration(path: str, value: Duration) -> float:
         raise InvalidDefinition(f"{path}: {error}", path=path) from None
 
 
+def whole_number(path: str, value: int) -> int:
+    """Return an argument that counts something.
+
+    Raises:
+        InvalidDefinition: it is not a whole number from 0; `path` names the argument.
+    """
+    for _, fault in whole_faults(path, value, 0):
+        raise InvalidDefinition(f"{path}: {fault}", path=path)
+    return value
+
+
 def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     yield from name_faults("id", definition.id)
     if not definition.pipelines:

@@ -6,7 +6,7 @@ from poundlock.codecs import dump
 from poundlock.model.changes import Release, RunCreate, RunMove
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Checkpoint, LogRow, StoredEvent, WaitRow
+from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunRecord, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun, Stored
 
@@ -217,3 +217,29 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     # Events in the inbox up to here are buffered. Signals and requests are still to be absorbed.
     run.buffer = tuple(message for message in checkpoint.inbox if message.kind == "event")
     run.backlog = tuple(message for message in checkpoint.inbox if message.kind != "event")
+
+
+def checkpoint_of(run: ActiveRun) -> Checkpoint:
+    """Return the checkpoint of a run that has stopped, as the store would give it after the run's last commit."""
+    head = RunHead(
+        status=run.status,
+        version=run.version,
+        owner=None,
+        epoch=run.epoch,
+        stage=run.stored_stage,
+        attempt=run.attempt,
+        wake_at=run.wake_at,
+        outcome=run.stored_outcome,
+        slot=run.slot,
+        inbox_seq=run.inbox_seen,
+        log_seq=run.log_seq,
+        updated_at=run.updated_at,
+        visits=run.walk if run.walk != JUMPED else dump(run.visits),
+    )
+    inbox = sorted((*run.buffer, *run.backlog), key=_seq) if run.buffer or run.backlog else ()
+    record = RunRecord(run.identity, head, run.stored_waits)
+    return Checkpoint(record, run.state, run.event, tuple(inbox), run.log_size, run.snapshot_size)
+
+
+def _seq(message: Message) -> int:
+    return message.seq

@@ -14,7 +14,7 @@ from poundlock.errors import WouldDeadlock
 from poundlock.model.lifecycle import RunStatus
 from poundlock.runtime.core import Core
 from poundlock.runtime.loads import Pair
-from poundlock.runtime.run_table import Phase
+from poundlock.runtime.phases import Phase
 from poundlock.runtime.waiters import Wanted
 
 
@@ -124,12 +124,9 @@ def _gets_a_slot(run: Wanted, holders: dict[Pair, set[str]], free: set[str]) -> 
 
 
 def _holders(core: Core, pair: Pair) -> set[str]:
-    workflow_id, load_key = pair
-    return {
-        live.run.identity.run_id
-        for live in core.runs.all_live()
-        if live.run.slot and live.run.identity.load_key == load_key and live.run.identity.workflow_id == workflow_id
-    }
+    held = [(live.run.identity, live.run.slot) for live in core.runs.all_live()]
+    held += [(parked.identity, parked.head.slot) for parked in core.runs.all_parked()]
+    return {identity.run_id for identity, slot in held if slot and (identity.workflow_id, identity.load_key) == pair}
 
 
 def _still_queued(core: Core, run: Wanted) -> bool:

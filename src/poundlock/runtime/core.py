@@ -62,6 +62,7 @@ class Core:
         env: Mapping[str, str],
         timeline: bool,
         pause_window: float,
+        pause_window_runs: int,
         abort_grace: float,
         hook_timeout: float,
         container: Callable[[], ArtifactContainer],
@@ -92,7 +93,7 @@ class Core:
         self.entries: dict[str, Registered] = {}
         self.index = DispatchIndex()
         self.loads = LoadDesk(store)
-        self.runs = RunTable(clock, pause_window)
+        self.runs = RunTable(clock, pause_window, pause_window_runs)
         self.waiters = Waiters()
         self.awaited: dict[str, list[Wanted]] = {}
         """By run: the runs that its steps and hooks are waiting for."""

@@ -13,7 +13,15 @@ from functools import partial
 from typing import Any
 
 from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunAborted, RunNotFound, StageGone, StaleVersion
-from poundlock.guard import Interrupted, Interruption, being_closed, clear_cancellation, for_the_process, log_text
+from poundlock.guard import (
+    Interrupted,
+    Interruption,
+    being_closed,
+    call_now,
+    clear_cancellation,
+    for_the_process,
+    log_text,
+)
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, RunQuery, RunRecord
@@ -30,9 +38,10 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
+from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
-from poundlock.runtime.run_table import LiveRun, Phase
-from poundlock.runtime.runs import restored_run, without_stages
+from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.runs import restored_run, unparked, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
 
@@ -85,12 +94,22 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
 
 def wake(core: Core, run_id: str, now: float) -> None:
     """Drive a paused run that this process owns since a commit at `now`; it is read if it is not in memory."""
-    live = core.runs.live(run_id)
-    if live is None or live.phase is Phase.DRIVING:
-        _load(core, run_id)
-        return
-    take_resumption(live.run, now)
-    start(core, LiveRun(live.run, live.entry))
+    parked = core.runs.parked(run_id)
+    if parked is not None:
+        kept = call_now(unparked, core, parked)
+        if kept.error is not None:  # a type of the user's does not let itself be decoded
+            core.runs.drop(run_id)
+            _load(core, run_id)
+            return
+        run, entry = kept.value, parked.entry
+    else:
+        live = core.runs.live(run_id)
+        if live is None or live.phase is Phase.DRIVING:
+            _load(core, run_id)
+            return
+        run, entry = live.run, live.entry
+    take_resumption(run, now)
+    start(core, LiveRun(run, entry))
 
 
 def start_promoted(core: Core, promoted: Iterable[str]) -> None:
@@ -195,13 +214,17 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
     checkpoint = await read_checkpoint(core, run_id)
     head = None if checkpoint is None else checkpoint.record.head
     ours = head is not None and head.status is RunStatus.RUNNING and head.owner == core.worker
-    live = core.runs.live(run_id)
-    if live is not None:
+    live, parked = core.runs.live(run_id), core.runs.parked(run_id)
+    if parked is not None:
+        if head is None or parked.head.epoch >= head.epoch:
+            return None
+        core.runs.drop(run_id)  # its row was moved while it was kept in memory
+    elif live is not None:
         dead = live.phase is Phase.DRIVING and not live.alive
         if not dead and (head is None or live.phase is Phase.RESUMING or live.run.epoch >= head.epoch):
             return None  # its task knows all that the store knows
         if dead or not ours:
-            core.runs.drop(run_id)  # its task has ended, or its row was moved while it was kept in memory
+            core.runs.drop(run_id)  # its task has ended, or its row was moved meanwhile
     elif core.runs.phase(run_id) not in (Phase.UNSURE, Phase.ABSENT):
         return None
     if checkpoint is not None and ours:

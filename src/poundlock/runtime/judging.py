@@ -21,7 +21,6 @@ from poundlock.pipeline.states import fits, with_signal
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import code_of
-from poundlock.runtime.run_table import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,10 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
     if row is None or plan is None or not can_be_refused(row, plan.state_model):
         return waiting
     identity = waiting.record.identity
-    live = core.runs.live(identity.run_id)
-    if live is not None and live.phase is Phase.PARKED and live.run.version == waiting.record.head.version:
-        return await _judged(core, event, waiting, plan, live.run.state, (*live.run.backlog, *live.run.inbox))
+    parked = core.runs.parked(identity.run_id)
+    if parked is not None and parked.head.version == waiting.record.head.version:
+        kept = parked.checkpoint()
+        return await _judged(core, event, waiting, plan, kept.state, (*kept.inbox, *parked.early))
     checkpoint = await core.store.checkpoint(identity.run_id)
     if checkpoint is None:
         return waiting  # the run was deleted; the delivery reports that

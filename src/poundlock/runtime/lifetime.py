@@ -22,9 +22,9 @@ from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.hooks import Hooks
+from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.registration import Subscriptions, register
-from poundlock.runtime.run_table import Phase
 
 
 def default_bus() -> Bus:

@@ -35,7 +35,7 @@ from poundlock.runtime.entries import Registered
 from poundlock.runtime.equipment import StageContainers, close_container, container_for, invoked_by_default
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.hooks import BoundHooks, Hooks, bind_hooks
-from poundlock.runtime.run_table import LiveRun, Phase
+from poundlock.runtime.run_table import LiveRun
 from poundlock.services.install import WorkflowServices, service_types
 
 
@@ -249,9 +249,9 @@ async def _leave(core: Core, entry: Registered, inside: str | None, active: Lite
     for live in of_workflow:
         await close_container(core, live)  # of the caller's run: its services are closed before those they use
     core.entries.pop(entry.id, None)
-    for live in core.runs.all_live():
-        if live.entry is entry and live.phase is Phase.PARKED:
-            core.runs.drop(live.run.identity.run_id)
+    for parked in core.runs.all_parked():
+        if parked.entry is entry:
+            core.runs.drop(parked.identity.run_id)
     await entry.services.close()
 
 

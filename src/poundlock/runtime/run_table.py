@@ -3,100 +3,33 @@
 House rules:
 
 1. A run this process does not know is absent: it has no entry. Every other phase is an entry of the table, and every
-   change of a phase goes through a method here, which checks `MOVES`.
+   change of a phase goes through a method here, which checks the table in `phases.py`.
 2. Only this table says which task drives a run. Such a task checks `is_current` before it changes what others see.
-3. An entry with a run in memory is a `LiveRun`; one without (it is being read, or has to be looked up) is a `Vacancy`.
+3. An entry with a run in memory is a `LiveRun`; a parked one is a `ParkedRun`, which is as small as can be; one without
+   a run (it is being read, or has to be looked up) is a `Vacancy`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
+from collections.abc import Iterator
 from typing import Any, Final
 
 from poundlock.clock import Clock, Timer
+from poundlock.guard import call_now
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import checkpoint_of
 from poundlock.runtime.entries import Registered
+from poundlock.runtime.parked_run import ParkedRun
+from poundlock.runtime.phases import Phase, check_phase
 
-
-class Phase(StrEnum):
-    """What this process does with a run. The texts are for debugging."""
-
-    ABSENT = "absent"
-    LOADING = "loading"
-    DRIVING = "driving"
-    CLOSING = "closing"
-    PARKED = "parked"
-    RESUMING = "resuming"
-    UNSURE = "unsure"
-    STRANDED = "stranded"
-
-
-# from -> {to: why}
-MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
-    Phase.ABSENT: {
-        Phase.LOADING: "promoted or resumed by a commit of this process; its checkpoint is being read",
-        Phase.DRIVING: "new, or claimed together with its checkpoint",
-        Phase.RESUMING: "an answer to a run that is only a row is being committed",
-        Phase.UNSURE: "a commit that gives it to this process is in flight, or its answer was lost",
-        Phase.STRANDED: "its row cannot be restored",
-    },
-    Phase.LOADING: {
-        Phase.DRIVING: "its checkpoint was read",
-        Phase.STRANDED: "its checkpoint cannot be read",
-        Phase.ABSENT: "another owner was quicker, or the runtime stops",
-    },
-    Phase.DRIVING: {
-        Phase.CLOSING: "its pause or end is stored; hooks and services are finishing",
-        Phase.LOADING: "resumed by an event before its task has seen that its pause is stored",
-        Phase.DRIVING: "taken over again before its task has seen that it was released",
-        Phase.STRANDED: "it cannot continue here; the error is kept",
-        Phase.ABSENT: "released, taken over by another owner, or ended",
-    },
-    Phase.CLOSING: {
-        Phase.PARKED: "all is closed; its state is kept for the pause window",
-        Phase.DRIVING: "resumed meanwhile",
-        Phase.ABSENT: "all is closed",
-    },
-    Phase.PARKED: {
-        Phase.RESUMING: "an answer is being committed",
-        Phase.DRIVING: "resumed by an event, a person or because it is due",
-        Phase.UNSURE: "the answer to a commit that may have resumed it was lost",
-        Phase.ABSENT: "the pause window is over, or its row was moved by another process",
-    },
-    Phase.RESUMING: {
-        Phase.DRIVING: "the answer is durable",
-        Phase.PARKED: "the answer was refused",
-        Phase.UNSURE: "the caller that resumed it was cancelled before the commit's answer",
-        Phase.ABSENT: "another caller was quicker",
-    },
-    Phase.UNSURE: {
-        Phase.DRIVING: "this process owns it",
-        Phase.LOADING: "resumed or promoted by another commit meanwhile",
-        Phase.STRANDED: "the store cannot say",
-        Phase.ABSENT: "by the store, this process does not own it",
-    },
-    Phase.STRANDED: {
-        Phase.DRIVING: "driven again",
-        Phase.ABSENT: "ended, or released",
-    },
-}
-_LEGAL: Final = {str(source): frozenset(str(target) for target in targets) for source, targets in MOVES.items()}
 _ABSENT, _DRIVING, _CLOSING, _PARKED = Phase.ABSENT, Phase.DRIVING, Phase.CLOSING, Phase.PARKED
-
-
-def check_phase(source: Phase, target: Phase) -> None:
-    """Refuse an illegal move.
-
-    Raises:
-        AssertionError: the table has no such move. That is a bug in Poundlock, not in a workflow.
-    """
-    # By plain text: a look-up by enum member calls Enum.__hash__, which is Python code.
-    if target._value_ not in _LEGAL[source._value_]:
-        raise AssertionError(f"illegal phase of a run: {source} -> {target}")
+MOST_PARKED: Final = 10_000
+"""How many parked runs are kept in memory by default."""
+_AS_THEY_ARE: Final = 256
+"""How many of them are not turned into text: to encode and decode one costs 7 % of its pause and its resumption."""
 
 
 class LiveRun:
@@ -105,7 +38,7 @@ class LiveRun:
     Attributes:
         run: its position and state, and what it writes.
         entry: its workflow.
-        phase: driving, closing, parked or resuming; absent once the table does not hold it any more.
+        phase: driving, closing or resuming; absent once the table does not hold it any more.
         new: whether `on_prepare` is still to be called.
         begun: whether its task has begun; a run that is interrupted before was not driven at all.
         task: drives it, or drove it last.
@@ -172,14 +105,19 @@ class RunTable:
     Args:
         clock: measures the pause window.
         pause_window: seconds a parked run is kept in memory; 0 keeps none.
+        most_parked: how many parked runs are kept; above that the one that was parked first is forgotten.
     """
 
-    def __init__(self, clock: Clock, pause_window: float) -> None:
+    def __init__(self, clock: Clock, pause_window: float, most_parked: int = MOST_PARKED) -> None:
         self._clock = clock
         self._pause_window = pause_window
-        self._entries: dict[str, LiveRun | Vacancy] = {}
+        self._most_parked = most_parked
+        self._entries: dict[str, LiveRun | ParkedRun | Vacancy] = {}
         self._unwritten: dict[str, LiveRun] = {}
         self._parked: OrderedDict[str, float] = OrderedDict()
+        """By run, in the order in which they were parked: when their pause window is over."""
+        self._lately: OrderedDict[str, ParkedRun] = OrderedDict()
+        """Those that were parked last, which are kept as they are."""
         self._eviction: Timer | None = None
 
     # -------------------------------------------------------------------------------------------------- look-ups
@@ -189,9 +127,14 @@ class RunTable:
         return Phase.ABSENT if entry is None else entry.phase
 
     def live(self, run_id: str) -> LiveRun | None:
-        """Return a run that is in memory: driving, closing, parked or resuming."""
+        """Return a run that is being worked on here: driving, closing or resuming."""
         entry = self._entries.get(run_id)
         return entry if type(entry) is LiveRun else None
+
+    def parked(self, run_id: str) -> ParkedRun | None:
+        """Return a run that is parked in memory."""
+        entry = self._entries.get(run_id)
+        return entry if type(entry) is ParkedRun else None
 
     def driven(self, run_id: str) -> LiveRun | None:
         """Return a run that has a task: driving or closing."""
@@ -225,9 +168,12 @@ class RunTable:
         return self._entries.get(live.run.identity.run_id) is live
 
     def all_live(self) -> list[LiveRun]:
-        """Return all runs in memory: those with a task first, then parked ones."""
-        held = [entry for entry in self._entries.values() if type(entry) is LiveRun]
-        return [live for live in held if live.phase is not _PARKED] + [live for live in held if live.phase is _PARKED]
+        """Return all runs that are being worked on here."""
+        return [entry for entry in self._entries.values() if type(entry) is LiveRun]
+
+    def all_parked(self) -> list[ParkedRun]:
+        """Return all runs that are parked in memory, the one that was parked first at the front."""
+        return [entry for run_id in self._parked if type(entry := self._entries[run_id]) is ParkedRun]
 
     def all_driven(self) -> list[LiveRun]:
         """Return all runs that have a task."""
@@ -261,6 +207,9 @@ class RunTable:
         if before is None:
             return None
         # Messages that came meanwhile; a run drops those that were read with its checkpoint.
+        if isinstance(before, ParkedRun):
+            live.run.inbox += before.early
+            return None
         if isinstance(before, Vacancy):
             live.run.inbox += before.early
             return before.before if before.before is not None and before.before.alive else None
@@ -298,33 +247,44 @@ class RunTable:
         live.phase = _CLOSING
 
     def park(self, live: LiveRun) -> None:
-        """Keep a parked run's state in memory for the pause window."""
-        run_id = live.run.identity.run_id
-        if self._pause_window <= 0:
-            self.drop(run_id)
-            return
+        """Keep what a run needs to go on in memory, for the pause window; nothing else of it stays."""
+        run = live.run
+        run_id = run.identity.run_id
         self._leave(run_id, _PARKED)
-        live.phase = _PARKED
-        self._entries[run_id] = live
+        live.phase = _ABSENT
+        if self._pause_window <= 0 or self._most_parked <= 0:
+            return
+        while len(self._parked) >= self._most_parked:
+            self.drop(next(iter(self._parked)))
+        parked = ParkedRun(live.entry, checkpoint_of(run), run.inbox, run.exported)
+        self._entries[run_id] = self._lately[run_id] = parked
         self._parked[run_id] = self._clock.monotonic() + self._pause_window
+        if len(self._lately) > _AS_THEY_ARE:
+            first, earlier = self._lately.popitem(last=False)
+            if call_now(earlier.shrink).error is not None:
+                self.drop(first)  # a type of the user's refuses: its row is read when it goes on
         if self._eviction is None:
             self._arm_eviction()
 
     def resume(self, live: LiveRun) -> None:
         """Record that an answer is being committed to a run that is parked in memory or only a row."""
         run_id = live.run.identity.run_id
-        self._leave(run_id, Phase.RESUMING)
+        before = self._leave(run_id, Phase.RESUMING)
+        if isinstance(before, ParkedRun):
+            live.run.inbox += before.early
         live.phase = Phase.RESUMING
         self._entries[run_id] = live
 
-    def drop(self, run_id: str) -> LiveRun | Vacancy | None:
+    def drop(self, run_id: str) -> LiveRun | ParkedRun | Vacancy | None:
         """Forget a run, whatever its phase; returns its entry."""
         entry = self._entries.pop(run_id, None)
         if entry is None:
             return None
-        if entry.phase is _PARKED:
+        if isinstance(entry, ParkedRun):
             del self._parked[run_id]
-        entry.phase = _ABSENT
+            self._lately.pop(run_id, None)
+        else:
+            entry.phase = _ABSENT
         if self._unwritten:
             self._unwritten.pop(run_id, None)
         return entry
@@ -347,6 +307,8 @@ class RunTable:
         entry = self._entries.get(message.run_id)
         if type(entry) is LiveRun:
             entry.run.inbox.append(message)
+        elif type(entry) is ParkedRun:
+            entry.deliver(message)
         elif type(entry) is Vacancy:
             entry.early.append(message)
 
@@ -355,11 +317,11 @@ class RunTable:
         vacancy = self._entries[run_id] = Vacancy(phase)
         if isinstance(left, Vacancy):
             vacancy.early, vacancy.before = left.early, left.before
-        elif left is not None and left.alive:
+        elif isinstance(left, LiveRun) and left.alive:
             vacancy.before = left
         return vacancy
 
-    def _leave(self, run_id: str, target: Phase) -> LiveRun | Vacancy | None:
+    def _leave(self, run_id: str, target: Phase) -> LiveRun | ParkedRun | Vacancy | None:
         """Take the present entry out, for a move to a phase other than absent."""
         check_phase(self.phase(run_id), target)
         return self.drop(run_id)
@@ -382,7 +344,7 @@ class RunTable:
     def close(self) -> None:
         """Forget everything; the rows stay."""
         for run_id in list(self._entries):
-            self._entries.pop(run_id).phase = _ABSENT
+            self.drop(run_id)
         self._parked.clear()
         self._unwritten.clear()
         if self._eviction is not None:

@@ -20,6 +20,7 @@ from poundlock.pipeline.states import as_data, begun
 from poundlock.pipeline.writing import creation_of, take_checkpoint, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
+from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.run_table import LiveRun
 
 
@@ -181,6 +182,13 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
         supervision=core.supervision,
     )
     take_checkpoint(run, checkpoint)
+    return run
+
+
+def unparked(core: Core, parked: ParkedRun) -> ActiveRun:
+    """Return a run that is parked in memory as an active one, as if its row had been read."""
+    run = restored_run(core, parked.entry, parked.checkpoint())
+    run.exported = parked.exported
     return run
 
 

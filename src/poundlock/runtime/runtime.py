@@ -23,7 +23,7 @@ from poundlock.model.modes import Mode
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_global_services, duration
+from poundlock.model.validation import check_global_services, duration, whole_number
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, reading, results
@@ -59,6 +59,7 @@ class WorkflowRuntime:
         timeline: False keeps only the state deltas of a run's timeline.
         state_registry: creates the state stores that services select from; see `poundlock.state`.
         pause_window: how long a paused run stays in memory; after that only its row is left.
+        pause_window_runs: how many paused runs stay in memory at most; above that the one that paused first leaves.
         abort_grace: how long an aborted step may take to stop before it is left behind.
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
     """
@@ -74,6 +75,7 @@ class WorkflowRuntime:
         timeline: bool = True,
         state_registry: Any = None,
         pause_window: Duration = 60.0,
+        pause_window_runs: int = 10_000,
         abort_grace: Duration = 10.0,
         hook_timeout: Duration = 60.0,
     ) -> None:
@@ -91,6 +93,7 @@ class WorkflowRuntime:
             env=os.environ if env is None else env,
             timeline=timeline,
             pause_window=duration("pause_window", pause_window),
+            pause_window_runs=whole_number("pause_window_runs", pause_window_runs),
             abort_grace=duration("abort_grace", abort_grace),
             hook_timeout=duration("hook_timeout", hook_timeout),
             container=lambda: global_container(self.clock, self.services, parents),

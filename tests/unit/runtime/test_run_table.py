@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from itertools import product
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
-from poundlock.runtime.run_table import MOVES, LiveRun, Phase, RunTable, check_phase
+from poundlock.runtime.phases import MOVES, Phase, check_phase
+from poundlock.runtime.run_table import LiveRun, RunTable
 
 LEGAL = {
     ("absent", "loading"),
@@ -61,7 +63,7 @@ def test_every_move_says_why():
 
 
 def live(run_id="r", *, written=True):
-    run = SimpleNamespace(identity=SimpleNamespace(run_id=run_id), written=written, inbox=[])
+    run = MagicMock(identity=SimpleNamespace(run_id=run_id), written=written, inbox=[], buffer=(), backlog=())
     return LiveRun(run, None)
 
 
@@ -103,8 +105,9 @@ async def test_parked_runs_leave_memory_after_their_window(vclock):
     table.rest(kept)
     table.park(kept)
     assert table.phase("r") is Phase.PARKED
+    assert table.live("r") is None
     await vclock.run_for(59)
-    assert table.live("r") is kept
+    assert table.parked("r").identity is kept.run.identity
     await vclock.run_for(2)
     assert table.phase("r") is Phase.ABSENT
     assert len(table) == 0

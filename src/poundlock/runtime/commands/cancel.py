@@ -15,7 +15,8 @@ from poundlock.records import dataclass
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
-from poundlock.runtime.run_table import LiveRun, Phase
+from poundlock.runtime.phases import Phase
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written
 from poundlock.runtime.settling import announce_end, commit_leaving, leaving
 from poundlock.runtime.transitions import ending

@@ -17,7 +17,8 @@ from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.run_table import LiveRun, Phase
+from poundlock.runtime.phases import Phase
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
 
 

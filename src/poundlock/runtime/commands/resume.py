@@ -16,7 +16,8 @@ from poundlock.records import dataclass
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up, written_behind
-from poundlock.runtime.run_table import LiveRun, Phase
+from poundlock.runtime.phases import Phase
+from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import restored_run
 from poundlock.stores.answers import finished, not_found
 
@@ -52,23 +53,22 @@ async def resume(core: Core, command: Resume) -> bool:
     given = _taken(command.patch)
     epoch = _epoch_now(core, command)
     while True:
-        live = core.runs.live(run_id)
-        if live is None or live.phase is not Phase.PARKED or live.entry.closing:
-            checkpoint = await core.store.checkpoint(run_id)
-            row = _paused_at(command, checkpoint, epoch)
-            assert checkpoint is not None  # noqa: S101 - refused otherwise
-            entry = core.entries.get(checkpoint.record.identity.workflow_id)
-            if entry is None or entry.closing:
-                try:
-                    await _leave_ready(core, None if given is None else as_patch(given), checkpoint.record)
-                except (StaleVersion, LeaseLost):
-                    continue  # another call was quicker here too
-                return False
-            live = LiveRun(restored_run(core, entry, checkpoint), entry)
-        else:
-            row = _parked_row(live)
-        epoch = row.epoch if epoch is None else epoch
-        _check_wait(command, row, epoch)
+        parked = core.runs.parked(run_id)
+        if parked is not None and parked.entry.closing:
+            parked = None
+        checkpoint = await core.store.checkpoint(run_id) if parked is None else parked.checkpoint()
+        epoch = _paused_at(command, checkpoint, epoch).epoch
+        assert checkpoint is not None  # noqa: S101 - refused otherwise
+        entry = core.entries.get(checkpoint.record.identity.workflow_id)
+        if entry is None or entry.closing:
+            try:
+                await _leave_ready(core, None if given is None else as_patch(given), checkpoint.record)
+            except (StaleVersion, LeaseLost):
+                continue  # another call was quicker here too
+            return False
+        live = LiveRun(restored_run(core, entry, checkpoint), entry)
+        if parked is not None:
+            live.run.exported = parked.exported
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
@@ -102,7 +102,7 @@ def _taken(patch: Any) -> Any:
 
 
 def _epoch_now(core: Core, command: Resume) -> int | None:
-    """Return the epoch of the wait the run is paused at when this call begins; None if only the store knows.
+    """Return the epoch of the wait the run is paused at when this call begins; None if no task works for it now.
 
     Raises:
         NotPaused: the run is being driven and not paused.
@@ -114,12 +114,6 @@ def _epoch_now(core: Core, command: Resume) -> int | None:
     if row is None:
         raise _not_paused(command.run_id, live.run.status)
     return row.epoch
-
-
-def _parked_row(live: LiveRun) -> WaitRow:
-    row = live.run.parked
-    assert row is not None  # noqa: S101 - only runs that are paused at a wait are kept as parked
-    return row
 
 
 async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None:

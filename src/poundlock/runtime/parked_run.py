@@ -1,0 +1,122 @@
+"""A parked run in memory: as little as it takes to show it, and to go on without reading its row.
+
+It is a checkpoint. So going on from here and going on from the row are one way; all that the run had in memory besides,
+such as its plan and its journal, is gone. The checkpoint is kept as it is at first, because most runs that go on within
+their pause window do so soon; when others have come after it, `shrink` turns what is large in it into text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poundlock.codecs import dump, encode, load
+from poundlock.model.conditions import Condition
+from poundlock.model.events import Event
+from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
+from poundlock.runtime.entries import Registered
+from poundlock.runtime.phases import Phase
+
+
+class ParkedRun:
+    """A run that is paused or delayed, within its pause window.
+
+    Args:
+        entry: its workflow.
+        checkpoint: the run as its last commit left it.
+        early: messages that came after that commit.
+        exported: its services that were exported at the pause, as text.
+
+    Attributes:
+        entry, exported: as given.
+        early: the messages that came after its last commit, until now.
+        identity, head: of its record.
+    """
+
+    __slots__ = (
+        "_checkpoint",
+        "_inbox",
+        "_log_size",
+        "_rest",
+        "_snapshot_size",
+        "_state",
+        "early",
+        "entry",
+        "exported",
+        "head",
+        "identity",
+    )
+
+    phase = Phase.PARKED
+    alive = False
+
+    def __init__(
+        self, entry: Registered, checkpoint: Checkpoint, early: list[Message], exported: str | None = None
+    ) -> None:
+        self.entry = entry
+        self.exported = exported
+        self.identity, self.head, _ = checkpoint.record
+        self.early: tuple[Message, ...] = ()
+        self._checkpoint: Checkpoint | None = checkpoint
+        for message in early:
+            self.deliver(message)
+
+    def deliver(self, message: Message) -> None:
+        """Add a message that has become durable, unless the run had read it before it was parked."""
+        if message.seq > self.head.inbox_seq:
+            self.early = (*self.early, message)
+
+    def shrink(self) -> None:
+        """Turn what is large into text; what others read stays the same.
+
+        Raises:
+            Exception: what the code raises that encodes values of a registered type; nothing was changed.
+        """
+        if self._checkpoint is None:
+            return
+        (_, _, waits), state, event, inbox, log_size, snapshot_size = self._checkpoint
+        # Encoded one by one, because each may nest as deep as data can.
+        armed = dump([_of_wait(wait) for wait in waits])
+        payload, headers = dump(event.payload), dump(dict(event.headers)) if event.headers else "{}"
+        about = encode([event.type, event.id, event.time, event.source, event.key])
+        self._state = dump(state)
+        self._rest = f"[{armed},{payload},{headers},{about}]"
+        self._inbox, self._log_size, self._snapshot_size = inbox, log_size, snapshot_size
+        self._checkpoint = None
+
+    def checkpoint(self) -> Checkpoint:
+        """Return its checkpoint, as the store had it after its last commit; it must not be changed."""
+        if self._checkpoint is not None:
+            return self._checkpoint
+        waits, payload, headers, (kind, event_id, time, source, key) = load(self._rest)
+        event = Event.trusted(kind, payload, id=event_id, time=time, source=source, key=key, headers=headers)
+        record = RunRecord(self.identity, self.head, tuple([_wait(*parts) for parts in waits]))
+        return Checkpoint(record, load(self._state), event, self._inbox, self._log_size, self._snapshot_size)
+
+
+def _of_wait(wait: WaitRow) -> list[Any]:
+    """Return a wait as data."""
+    wait_id, epoch, parked, events, where, correlate, *rest, patch, keys = wait
+    conditions = [[condition.field, condition.op, condition.value] for condition in where]
+    # Lists, because then the codec's fast way has nothing to object to.
+    return [wait_id, epoch, parked, list(events), conditions, list(map(list, correlate)), *rest, patch, list(keys)]
+
+
+def _wait(
+    wait_id: str,
+    epoch: int,
+    parked: bool,
+    events: list[str],
+    where: list[list[Any]],
+    correlate: list[list[Any]],
+    resume_at: str | None,
+    on_timeout: str,
+    expires_at: float | None,
+    patch: Any,
+    keys: list[str],
+) -> WaitRow:
+    """Return the wait of such data."""
+    conditions = tuple([Condition(*parts) for parts in where])
+    pairs = tuple([(path, value) for path, value in correlate])
+    return WaitRow(
+        wait_id, epoch, parked, tuple(events), conditions, pairs, resume_at, on_timeout, expires_at, patch, tuple(keys)
+    )
