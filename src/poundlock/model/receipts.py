@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.codecs import encode
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 
 
 class Verdict(StrEnum):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.errors import InvalidDefinition
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 
 
 class Load(NamedTuple):
