@@ -21,11 +21,12 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from poundlock.clock import Clock
 from poundlock.codecs import clean
 from poundlock.errors import HookTimeout, PoundlockError
+from poundlock.records import NamedTuple
 
 log = logging.getLogger("poundlock.guard")
 

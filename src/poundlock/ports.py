@@ -5,8 +5,9 @@ House rule: Protocols only, and no method without a caller.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from poundlock.clock import Clock
 from poundlock.model.changes import Committed, Token, Work
@@ -14,6 +15,7 @@ from poundlock.model.events import Event
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
+from poundlock.records import NamedTuple
 
 __all__ = [
     "Bus",
@@ -32,7 +34,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Page(NamedTuple, Generic[T]):
+class Page(typing.NamedTuple, Generic[T]):  # noqa: TID251 - only that of the standard library can be generic
     """Some items of a longer list.
 
     Attributes:

@@ -1,25 +1,28 @@
-"""`dataclass` of the standard library, with methods that are compiled when they are first used.
+"""`dataclass` and `NamedTuple` as in the standard library, made for quick imports.
 
-The standard library writes and compiles up to six methods as soon as it sees a class. That takes a millisecond per
-class; the modules of a small program hold 75 such classes, and it uses few of their methods.
+The standard library writes and compiles up to six methods as soon as it sees a dataclass. That takes a millisecond per
+class; the modules of a small program hold 75 such classes, and it uses few of their methods. Here a method is compiled
+when it is first used. For a NamedTuple it compiles the annotations, which nobody reads; here they stay text.
 
 House rules:
 
 1. Such a class can do what one of the standard library can: `fields`, `replace`, copies, pickles, signatures, `help()`.
-   Only what this package has no use for is missing: `order`, `unsafe_hash` and `InitVar`.
+   Only what this package has no use for is missing: `order`, `unsafe_hash` and `InitVar`; generic named tuples.
 2. After its first use a method is a plain function of the class, as if it had always been there.
+3. Type checkers see the names of the standard library.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import field, fields
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-__all__ = ["dataclass", "field"]
+__all__ = ["NamedTuple", "dataclass", "field"]
 
 T = TypeVar("T")
 
@@ -55,10 +58,26 @@ def _dataclass(*, frozen: bool = False, slots: bool = False, eq: bool = True) ->
     return decorate
 
 
+class _NamedTuples(type):
+    """Makes a named tuple of each class that is derived from `NamedTuple`."""
+
+    def __new__(cls, name: str, _bases: tuple[type, ...], space: dict[str, Any]) -> Any:
+        hints = space["__annotations__"]
+        defaults = [space[each] for each in hints if each in space]
+        # Checkers never come here: to them it is the NamedTuple they know.
+        made: Any = namedtuple(name, hints, defaults=defaults, module=space["__module__"])  # type: ignore[misc]  # noqa: PYI024
+        for key, value in space.items():
+            if key not in hints:
+                setattr(made, key, value)
+        return made
+
+
 if TYPE_CHECKING:
     from dataclasses import dataclass  # noqa: TID251 - to checkers it is the one they know
+    from typing import NamedTuple  # noqa: TID251 - the same
 else:
     dataclass = _dataclass
+    NamedTuple = type.__new__(_NamedTuples, "NamedTuple", (), {})
 
 
 class _Late:

@@ -1,4 +1,4 @@
-"""Our `dataclass` does what that of the standard library does, and compiles no method before its first use."""
+"""Our `dataclass` and `NamedTuple` do what those of the standard library do, and compile little at import."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import pickle
 import types
+import typing
 from dataclasses import FrozenInstanceError, field, fields, replace
 from typing import ClassVar, get_type_hints
 
@@ -210,3 +211,56 @@ def test_methods_are_compiled_at_first_use():
     assert one(1) == one(1)
     assert hash(one(1))
     assert [name for name in names if not isinstance(vars(one)[name], types.FunctionType)] == []
+
+
+class Pair(records.NamedTuple):
+    """Two values."""
+
+    left: int
+    right: list[Pair | int] | None = None
+
+    @property
+    def both(self):
+        """Both of them."""
+        return [self.left, self.right]
+
+    def with_left(self, left):
+        return self._replace(left=left)
+
+
+class StandardPair(typing.NamedTuple):
+    """Two values."""
+
+    left: int
+    right: list[StandardPair | int] | None = None
+
+    @property
+    def both(self):
+        """Both of them."""
+        return [self.left, self.right]
+
+    def with_left(self, left):
+        return self._replace(left=left)
+
+
+@pytest.mark.parametrize("pair", [StandardPair, Pair])
+def test_named_tuples(pair):
+    """A named tuple has its fields, defaults, methods, texts and hints, and can be copied and pickled."""
+    value = pair(1, [2])
+    assert value == (1, [2])
+    assert (pair(right=[], left=3), pair(4).right) == ((3, []), None)
+    assert (value.both, value.with_left(5)) == ([1, [2]], (5, [2]))
+    assert repr(value) == f"{pair.__name__}(left=1, right=[2])"
+    assert pair._fields == pair.__match_args__ == ("left", "right")
+    assert pair._field_defaults == {"right": None}
+    assert (pair.__doc__, pair.both.__doc__, pair.__module__) == ("Two values.", "Both of them.", __name__)
+    assert get_type_hints(pair) == {"left": int, "right": list[pair | int] | None}
+    assert str(inspect.signature(pair)).startswith("(left")
+    assert isinstance(pickle.loads(pickle.dumps(value)), pair)
+    assert copy.deepcopy(value) == value
+    with pytest.raises(AttributeError):
+        value.left = 2
+    with pytest.raises(AttributeError):
+        value.new = 2
+    with pytest.raises(TypeError):
+        pair()

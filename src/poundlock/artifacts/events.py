@@ -10,11 +10,11 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from poundlock.errors import ArtifactInvalid, suggest
 from poundlock.guard import for_the_process, log_text
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 
 logger = logging.getLogger("poundlock.artifacts")
 

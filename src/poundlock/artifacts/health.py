@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.artifacts import explain
 from poundlock.artifacts.node import READY, Node, Slot
 from poundlock.clock import timeout_after
 from poundlock.guard import ends
+from poundlock.records import NamedTuple
 
 
 class Health(NamedTuple):

@@ -19,7 +19,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator
 from contextvars import Context
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from poundlock.artifacts.events import Listener, Observer
 from poundlock.artifacts.keys import Key, key_name
@@ -27,6 +27,7 @@ from poundlock.artifacts.recipe import Recipe
 from poundlock.artifacts.template import ArtifactTemplate
 from poundlock.artifacts.templates import TemplateSet
 from poundlock.clock import Clock, SystemClock
+from poundlock.records import NamedTuple
 
 CleanUp: TypeAlias = Callable[..., Any]
 """Called without arguments; those of `cleanup.py` also take the failure of the work that used the artifact."""

@@ -13,7 +13,7 @@ import typing
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Annotated, Any, NamedTuple, Union
+from typing import Annotated, Any, Union
 
 from poundlock.artifacts.keys import Key, Use, key_name
 from poundlock.artifacts.template import ArtifactTemplate, Factory
@@ -27,6 +27,7 @@ from poundlock.callables import (
     provided_type,
 )
 from poundlock.errors import InvalidDefinition
+from poundlock.records import NamedTuple
 
 CONTEXT_NAMES = frozenset({"ctx", "context"})
 """Parameters with these names get the factory context without an annotation."""

@@ -6,12 +6,12 @@ House rule: a set knows only its own recipes. The container adds parents and ove
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from poundlock.artifacts.keys import Key, key_name
 from poundlock.artifacts.recipe import Kind, Need, Recipe
 from poundlock.artifacts.template import ArtifactTemplate, Factory
 from poundlock.errors import DuplicateKey, InvalidDefinition
+from poundlock.records import NamedTuple
 
 
 class Plan(NamedTuple):

@@ -11,14 +11,14 @@ House rules:
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
-from poundlock.records import dataclass, field
+from poundlock.records import NamedTuple, dataclass, field
 
 
 class Release(NamedTuple):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from poundlock.codecs import encode
 from poundlock.model.drafts import maker_of
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 
 
 class Verdict(StrEnum):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition, all_match
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 from poundlock.showing import plain
 
 

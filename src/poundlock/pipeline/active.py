@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.clock import Clock
 from poundlock.codecs import dump
@@ -25,6 +25,7 @@ from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
+from poundlock.records import NamedTuple
 
 if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from poundlock.callables import (
     Unresolved,
@@ -31,6 +31,7 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
+from poundlock.records import NamedTuple
 
 RESERVED: Final = ("ctx", "state", "event", "results", "resume", "job")
 """Reserved names: their meaning does not depend on the state, so no field of it may have one."""

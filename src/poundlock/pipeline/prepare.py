@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StateInvalid
@@ -18,6 +18,7 @@ from poundlock.pipeline.outcome import failed, run_error
 from poundlock.pipeline.states import returned, written
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import rearm
+from poundlock.records import NamedTuple
 
 
 class HookPlace(NamedTuple):

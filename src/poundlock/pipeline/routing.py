@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StepFailed
@@ -14,6 +14,7 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.injection import Deciding, arguments
 from poundlock.pipeline.plan import Binding, Router
 from poundlock.pipeline.run_view import RunView
+from poundlock.records import NamedTuple
 
 
 class RouterPlace(NamedTuple):

@@ -11,13 +11,14 @@ this costs nothing. `poundlock.state` knows models; it is imported when there is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.codecs import detach, pack, pack_patch
 from poundlock.errors import NotStorable, StateInvalid
 from poundlock.guard import call_now, describe
 from poundlock.model.patches import merge
 from poundlock.model.views import StateView
+from poundlock.records import NamedTuple
 
 
 class Written(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from poundlock.errors import InvalidDefinition
 from poundlock.model.drafts import new_tuple
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 
 
 class Load(NamedTuple):
