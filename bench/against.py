@@ -2,7 +2,8 @@
 
 Both trees are measured with this bench, each time in a process of its own, in turn: theirs, ours, theirs, ours ... A
 process measures its floor and its poundlock in turn as well, so each ratio is to a floor of the same seconds. The
-multiple is the median of this tree's ratios by the median of theirs.
+multiple is the median of this tree's ratios by the median of theirs; behind it stand the lowest and the highest of the
+single turns. A tree beside itself shows what the machine adds: what lies within that range is not a difference.
 """
 
 from __future__ import annotations
@@ -58,9 +59,16 @@ def line(name: str, taken: dict[str, list[Times]]) -> str:
     """Return the line of one subject."""
     subject = SUBJECTS[name]
     base, new = (median(taken[who], "wall") for who in ("base", "new"))
-    cpu = median(taken["new"], "cpu") / median(taken["base"], "cpu")
     shown = "{:.3f}" if subject.floor else f"{{:,.0f}} {subject.unit}/s"
-    return f"| {subject.name} | {shown.format(base)} | {shown.format(new)} | {new / base:.2f} | {cpu:.2f} |"
+    multiples = " | ".join(multiple(taken, kind) for kind in ("wall", "cpu"))
+    return f"| {subject.name} | {shown.format(base)} | {shown.format(new)} | {multiples} |"
+
+
+def multiple(taken: dict[str, list[Times]], kind: str) -> str:
+    """Return how many times better this tree is, and between what the single turns lie: a wide range proves nothing."""
+    turns = [median([new], kind) / median([base], kind) for base, new in zip(taken["base"], taken["new"], strict=True)]
+    whole = median(taken["new"], kind) / median(taken["base"], kind)
+    return f"{whole:.2f} ({min(turns):.2f} to {max(turns):.2f})"
 
 
 def median(taken: list[Times], kind: str) -> float:
