@@ -86,7 +86,7 @@ class Event:
         Emitting creates every event a second time, with its payload detached; a second check would cost as much as
         starting a run.
         """
-        return _make(type, payload, id, time, source, key, headers)
+        return new_event(type, payload, id, time, source, key, headers)
 
     def detached(self) -> Event:
         """Return this event with its own copy of the payload, for code that may change it."""
@@ -163,7 +163,8 @@ class Event:
         )
 
 
-_make: Final = maker_of(Event)
+new_event: Final = maker_of(Event)
+"""Makes an event from all its fields, by place, in a third of the time; see `Event.trusted`."""
 # Setting a slot itself takes half the time of `object.__setattr__`, which has to look it up.
 _PUT_TYPE, _PUT_PAYLOAD, _PUT_ID, _PUT_TIME, _PUT_SOURCE, _PUT_KEY, _PUT_HEADERS = (
     getattr(Event, slot.name).__set__ for slot in fields(Event)
@@ -173,6 +174,13 @@ _PUT_TYPE, _PUT_PAYLOAD, _PUT_ID, _PUT_TIME, _PUT_SOURCE, _PUT_KEY, _PUT_HEADERS
 def is_name(value: Any) -> bool:
     """Whether a value can be an id or a type: printable text of 1 to 1,024 characters without outer blanks."""
     return type(value) is str and 0 < len(value) <= _LONGEST and value == value.strip() and value.isprintable()
+
+
+def quoted(name: str) -> str:
+    """Return a text that `is_name` accepts, or "", as JSON: printable, it has no other characters to be escaped."""
+    if "\\" in name or '"' in name:
+        name = name.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + name + '"'  # not formatted: a member of an enum may have a text of its own for that
 
 
 def _check_text(name: str, value: Any) -> None:

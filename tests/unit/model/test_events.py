@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
 import math
 from pathlib import Path
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poundlock.codecs import pack
+from poundlock.codecs import encode, pack
 from poundlock.errors import InvalidEvent
-from poundlock.model.events import Event
+from poundlock.model.events import Event, is_name, quoted
 
 FEED = Path(__file__).resolve().parents[4] / "shared/data/webhooks/events.jsonl"
 SAMPLES = [
@@ -228,3 +229,21 @@ def test_a_time_that_cloudevents_has_no_text_for_is_named():
     with pytest.raises(InvalidEvent, match="after the year 9999") as raised:
         event.to_cloudevent()
     assert raised.value.path == "time"
+
+
+@given(st.text(max_size=20) | st.text(alphabet='\\"/aé\u2028', max_size=8))
+def test_a_name_is_quoted_as_the_codec_does(text):
+    """Whatever can be an id or a type has the same JSON text as from the codec, and so has the empty source."""
+    if is_name(text) or not text:
+        assert quoted(text) == encode(text)
+
+
+class Name(str, enum.Enum):  # noqa: UP042 - a StrEnum is shown as its value, this one is not
+    """Ids as people may write them."""
+
+    ONE = "one"
+
+
+def test_an_enum_is_quoted_by_its_value():
+    """A workflow's id may be a member of an enum: its text is the value, however the member is shown."""
+    assert quoted(Name.ONE) == encode("one")
