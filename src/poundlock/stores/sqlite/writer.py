@@ -24,7 +24,7 @@ from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
 from poundlock.stores.sqlite.gate import Gate
-from poundlock.stores.sqlite.group import Group
+from poundlock.stores.sqlite.heads import Heads
 from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.index import Effects, Index
 from poundlock.stores.sqlite.pruning import PASS_EVERY, Pruner
@@ -38,10 +38,6 @@ _IDLE_BITE: Final = 500  # rows, while nothing else is to be done
 _BETWEEN_BITES: Final = 0.05  # seconds
 _AFTER_TROUBLE: Final = 60.0  # seconds
 _WITHOUT: Final = 1000  # batches without pruning after trouble
-
-
-class _Repeat(Exception):
-    """A batch has to be repeated change by change. Never leaves this file."""
 
 
 class Writer:
@@ -82,8 +78,7 @@ class Writer:
         self._prune_after = 0
         self._broken: sqlite3.Error | None = None
         self._batches = 0
-        self._place: int = connection.execute(sql.LAST_PLACE).fetchone()[0] or 0
-        self._armed = bool(connection.execute(sql.ANY_WAIT).fetchone()[0])
+        self._heads = Heads(*(connection.execute(last).fetchone()[0] or 0 for last in (sql.LAST_RUN, sql.LAST_PLACE)))
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
         """Do a batch of jobs: Changes, operations, or None for a caller that only waits for earlier jobs."""
@@ -124,13 +119,14 @@ class Writer:
         self._pruned = False
         execute("BEGIN IMMEDIATE")
         try:
-            transaction = Transaction(self._cursor, self._place, self._armed, self._index.loads)
+            transaction = Transaction(self._cursor, self._heads, self._index.loads)
             apply(transaction, jobs)
             transaction.finish()
             if self._connection.total_changes != before:
                 self._prune_beside(jobs)
             execute("COMMIT")
         except BaseException:
+            self._heads.forget()
             # SQLite has rolled back by itself after some errors.
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
@@ -139,8 +135,7 @@ class Writer:
         if self._connection.total_changes != before:  # if all were refused, there was nothing to sync
             self.syncs += 1
         self._index.apply(transaction.effects)
-        self._place = transaction.place
-        self._armed = transaction.armed
+        self._heads.settle()
         return transaction.effects
 
     def _prune_beside(self, jobs: Sequence[Job]) -> None:
@@ -219,26 +214,15 @@ class Writer:
 
 
 def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
-    """Apply all jobs, in an order that looks sequential from outside: boundaries of different runs are written last."""
-    group = Group(transaction)
+    """Apply all jobs in their order."""
+    transaction.prepare([job.work for job in jobs if type(job.work) is Changes])
     for job in jobs:
         work = job.work
         if type(work) is Changes:
-            if group.touches(work) and not group.flush():
-                raise _Repeat
-            if group.fits(work):
-                group.add(job)
-            else:
-                # Promotion reads rows, and a run in the group may be leaving the queue.
-                if work.releases and not group.flush():
-                    raise _Repeat
-                job.answer = transaction.check(work) or transaction.write(work)
+            job.answer = transaction.apply(work)
         else:
-            if not group.flush():
-                raise _Repeat
+            transaction.flush()
             job.answer = work(transaction)
-    if not group.flush():
-        raise _Repeat
 
 
 def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
@@ -249,15 +233,13 @@ def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
         execute("SAVEPOINT one")
         try:
             work = job.work
-            if type(work) is Changes:
-                job.answer = transaction.check(work) or transaction.write(work)
-            else:
-                job.answer = work(transaction)
+            job.answer = transaction.apply(work) if type(work) is Changes else work(transaction)
+            transaction.flush()
         except Exception as error:
             if of_the_store(error):
                 raise
             execute("ROLLBACK TO one")
-            transaction.effects = Effects()
+            transaction.discard()
             job.answer = error
         execute("RELEASE one")
         transaction.before.merge(transaction.effects)
