@@ -46,8 +46,8 @@ _INSERT_EVENTS: Final = (
 )
 _INSERT_RUNS: Final = """\
 INSERT INTO runs (run, run_id, workflow_id, trigger_id, pipeline_id, definition_hash, key, load_key, priority,
-                  parent_id, lineage, created_at, event_ref, event_type, place, status, version, owner, epoch, stage, attempt,
-                  wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits, waits)
+                  parent_id, lineage, created_at, event_ref, event_type, place, status, version, owner, epoch, stage,
+                  attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits, waits)
 VALUES {rows}
 """
 _CHANGE_RUNS: Final = """\
