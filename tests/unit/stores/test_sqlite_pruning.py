@@ -149,7 +149,8 @@ async def test_events_of_long_inboxes_stay(opened, count, monkeypatch):
     scribe = Scribe(store)
     await scribe.create("r1", waits=(wait_of(parked=False),))
     for number in range(300):
-        await scribe.deliver(f"{LOOSE}{number:05}", ("r1" if number % 2 else "nobody", "approval", 1))
+        first = "r1" if number % 2 else "nobody"
+        await scribe.deliver(f"{LOOSE}{number:05}", (first, "approval", 1), ("nobody", "approval", 1))
     await scribe.time_passes(LATER)
     assert count("events") == 150 + 1
     assert all(message.event for message in await store.inbox("r1", 0))

@@ -1,23 +1,26 @@
-"""Apply Changes inside a transaction of the writer.
+"""Apply units of work inside a transaction of the writer.
 
 House rules:
 
 1. `check` reads and answers; `write` writes and cannot refuse. So a refused change has no effect, and the others in the
-   batch are not affected. Only the store or a bug can fail in `write`: then the batch is rolled back.
+   transaction are not affected. Only the store or a bug can fail in `write`: then the transaction is rolled back.
 2. The order of checks and writes is that of the memory store, which is the specification.
-3. The most common changes are written by `group`.
+3. Nothing is read change by change: `prepare` reads what many changes ask for, and rows are collected in `batch`.
+4. What a run is like now is known from `heads`, which are changed in place; what was collected is written before
+   anything else reads the file (`flush`).
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from poundlock.codecs import dump, load
-from poundlock.errors import PoundlockError
+from poundlock.codecs import dump
+from poundlock.errors import NotStorable, PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
+    NOTHING,
     Changes,
     Committed,
     LoadChange,
@@ -27,27 +30,33 @@ from poundlock.model.changes import (
     RunCreate,
     RunMove,
     Token,
+    Work,
 )
+from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivered, Delivery, Fate
-from poundlock.model.runs import WaitRow
+from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, delivered_fate, key_shape
+from poundlock.records import NamedTuple
 from poundlock.stores.answers import exists, finished, keys_taken, load_moved, not_found, refusal, wait_moved
 from poundlock.stores.sqlite import sql
+from poundlock.stores.sqlite.batch import Batch
+from poundlock.stores.sqlite.heads import Head, Heads
 from poundlock.stores.sqlite.index import Effects, Pair
-from poundlock.stores.sqlite.rows import (
-    event_row,
-    load_row,
-    log_row,
-    move_row,
-    run_row,
-    status_of,
-    wait_row,
-)
+from poundlock.stores.sqlite.rows import event_row, event_text, load_row, waits_text
 
 _IDLE = Load()
-_NONE: frozenset[str] = frozenset()
+_RUNNING = RunStatus.RUNNING
+_SILENT = LogRow(1, 0, "[]")
+"""The first log row of a run that has only an event to keep."""
+
+
+class _Kept(NamedTuple):
+    """An event of a unit of work; `alone`: one row refers to it and keeps it, so it is not in the table of events."""
+
+    event: Event
+    alone: bool
 
 
 class Transaction:
@@ -55,177 +64,343 @@ class Transaction:
 
     Args:
         cursor: on the writer's connection, inside BEGIN IMMEDIATE.
-        place: the last place in a queue that was assigned.
-        armed: whether there may be waits at all; if not, they are not looked up.
+        heads: the heads the writer knows.
         loads: the loads stored before this transaction.
 
     Attributes:
-        effects: the effects on the index. Loads are written from here, once each, after all changes.
+        effects: the effects on the index. Loads and counts are written from here, once each, after all changes.
         before: the effects of the earlier changes, while each change is applied alone.
     """
 
-    def __init__(
-        self, cursor: sqlite3.Cursor, place: int, armed: bool, loads: Mapping[Pair, tuple[Load, Token]]
-    ) -> None:
+    def __init__(self, cursor: sqlite3.Cursor, heads: Heads, loads: Mapping[Pair, tuple[Load, Token]]) -> None:
         self.execute = cursor.execute
         self.cursor = cursor
-        self.place = place
-        self.armed = armed
+        self.heads = heads
+        self.batch = Batch(cursor)
         self.effects = Effects()
         self.before = Effects()
         self._loads = loads
+        self._remembered: dict[tuple[str, ...], Remember] = {}
+        self._receipts: set[Pair] = set()
+        self._asked: set[Pair] = set()
+
+    # ---------------------------------------------------------------------------------------------------- reading
+    def prepare(self, works: Iterable[Work]) -> None:
+        """Read together what these units of work ask for, which is faster than reading it when each is checked."""
+        known = self.heads.known
+        runs: dict[str, None] = {}
+        events: dict[Pair, None] = {}
+        for work in works:
+            if type(work) is RunMove:
+                if work.run_id not in known:
+                    runs[work.run_id] = None
+                continue
+            if type(work) is RunCreate:
+                runs[work.identity.run_id] = None
+                continue
+            assert isinstance(work, Changes)  # noqa: S101 - the union is closed
+            changes = work
+            for create in changes.creates:
+                runs[create.identity.run_id] = None
+            for move in changes.moves:
+                if move.run_id not in known:
+                    runs[move.run_id] = None
+            for delivery in changes.deliveries:
+                runs[delivery.run_id] = None
+            for post in changes.posts:
+                runs[post.run_id] = None
+            for key in changes.remember:
+                events[key.source, key.event_id] = None
+            if changes.receipt is not None:
+                events[changes.receipt.source, changes.receipt.event_id] = None
+        if runs:
+            self.heads.read(self.execute, runs)
+        if events:
+            self._ask(list(events))
+
+    def _ask(self, pairs: list[Pair]) -> None:
+        """Read what is stored for events: remembered keys, and whether there is a receipt."""
+        self._asked.update(pairs)
+        values = [value for pair in pairs for value in pair]
+        start = 0
+        for size in sql.sizes(len(pairs)):
+            portion = values[start : start + 2 * size]
+            start += 2 * size
+            for row in self.execute(sql.remembered(size), portion):
+                self._remembered[row[:3]] = Remember(*row)
+            self._receipts.update(self.execute(sql.receipts(size), portion))
+
+    def head(self, run_id: str) -> Head | None:
+        """Return the head of a run as it is after all applied changes; None if there is no such run."""
+        return self.heads.get(self.execute, run_id)
+
+    def flush(self) -> None:
+        """Write what was collected, so that the file can be read."""
+        self.batch.flush(self.effects)
+
+    def discard(self) -> None:
+        """Drop what was collected and is known, after a rollback to the last savepoint."""
+        self.batch.clear()
+        self.heads.forget()
+        self.effects = Effects()
+        self._remembered.clear()
+        self._receipts.clear()
+        self._asked.clear()
 
     # --------------------------------------------------------------------------------------------------- checks
     def check(self, changes: Changes) -> PoundlockError | None:
         """Return why the changes do not apply now, or None if they do."""
         for create in changes.creates:
-            run_id = create.identity.run_id
-            if self.execute(sql.RUN_EXISTS, (run_id,)).fetchone():
-                return exists(run_id)
+            if self.head(create.identity.run_id) is not None:
+                return exists(create.identity.run_id)
         for move in changes.moves:
             refused = self._check_move(move)
             if refused is not None:
                 return refused
-        taken = self.taken(changes)
+        return self._check_decisions(changes)
+
+    def _check_move(self, move: RunMove) -> PoundlockError | None:
+        head = self.head(move.run_id)
+        return not_found(move.run_id) if head is None else refusal(move, head.version, head.epoch, head.inbox_seq)
+
+    def _check_decisions(self, changes: Changes) -> PoundlockError | None:
+        taken = self._taken(changes)
         if taken:
             return keys_taken(taken)
         for change in changes.loads:
-            if not self.is_current(change):
+            found = self.load_of((change.workflow_id, change.load_key))
+            if (None if found is None else found[1]) != change.expect:
                 return load_moved(change.workflow_id)
         for delivery in changes.deliveries:
-            if armed_anew(delivery, self.execute(sql.WAIT_PHASES, (delivery.run_id,))):
+            head = self.head(delivery.run_id)
+            if head is not None and armed_anew(delivery, head.armed()):
                 return wait_moved(delivery.run_id)
         for post in changes.posts:
-            row = self.execute(sql.RUN_STATUS, (post.run_id,)).fetchone()
-            if row is None:
+            head = self.head(post.run_id)
+            if head is None:
                 if changes.creates_run(post.run_id):
                     continue
                 return not_found(post.run_id)
-            if status_of(row[0]).terminal:
-                return finished(post.run_id, status_of(row[0]))
+            if head.status.terminal:
+                return finished(post.run_id, head.status)
         return None
 
-    def taken(self, changes: Changes) -> dict[str, Remember]:
+    def _taken(self, changes: Changes) -> dict[str, Remember]:
         """Return what is already stored under keys that the changes want to store, by scope."""
         taken = {}
         for key in changes.remember:
-            row = self.execute(sql.REMEMBERED, key[:3]).fetchone()
-            if row is not None and row[5] > changes.now:
-                taken[key.scope] = Remember(*row)
+            if (key.source, key.event_id) not in self._asked:
+                self._ask([(key.source, key.event_id)])
+            known = self._remembered.get(key[:3])
+            if known is not None and known.expires_at > changes.now:
+                taken[key.scope] = known
         return taken
 
-    def _check_move(self, move: RunMove) -> PoundlockError | None:
-        row = self.execute(sql.RUN_CONDITIONS, (move.run_id,)).fetchone()
-        return not_found(move.run_id) if row is None else refusal(move, row[0], row[1], row[2])
-
     # --------------------------------------------------------------------------------------------------- writes
-    def write(self, changes: Changes) -> Committed:
-        """Write changes whose conditions hold."""
-        execute = self.execute
-        posts = [(post, dump(post.body, "body")) for post in changes.posts]
-        for event in changes.stored_events():
-            execute(sql.insert_events(1), event_row(event))
+    def apply(self, work: Work) -> Committed | PoundlockError:
+        """Apply a unit of work if its conditions hold; return why not otherwise."""
+        if type(work) is RunMove:  # nearly always; `isinstance` costs more
+            refused = self._check_move(work)
+            if refused is not None:
+                return refused
+            self.move(work)
+            if work.release is None:
+                return NOTHING
+            return Committed(tuple(self.release(work.release, work.updated_at)))
+        if type(work) is RunCreate:
+            run_id, stored = work.identity.run_id, work.event
+            if self.head(run_id) is not None:
+                return exists(run_id)
+            self.create(work, None if stored is None else self._keep(stored, alone=stored.ref == run_id))
+            return NOTHING
+        assert isinstance(work, Changes)  # noqa: S101 - the union is closed
+        return self._apply_parts(work)
+
+    def _apply_parts(self, changes: Changes) -> Committed | PoundlockError:
+        refused = self.check(changes)
+        if refused is not None:
+            return refused
+        try:
+            posts = [(post, dump(post.body, "body")) for post in changes.posts] if changes.posts else ()
+        except NotStorable as error:
+            return error
+        events = self._events(changes)
         for create in changes.creates:
-            self._create(create)
+            self.create(create, events.get(create.identity.event_ref))
         for move in changes.moves:
-            self._move(move)
+            self.move(move)
+        return self._decide(changes, posts, events)
+
+    def _decide(self, changes: Changes, posts: Sequence[tuple[Post, str]], events: Mapping[str, _Kept]) -> Committed:
         now = changes.now
         for change in changes.loads:
             self.change_load(change)
-        promoted = tuple(run_id for release in changes.leaving() for run_id in self.release(release, now))
-        delivered = tuple(self._deliver(delivery, now) for delivery in changes.deliveries)
-        posted = tuple(self._post(post, body) for post, body in posts)
+        promoted = tuple([run_id for release in changes.leaving() for run_id in self.release(release, now)])
+        delivered = tuple([self._deliver(delivery, now, events) for delivery in changes.deliveries])
+        posted = tuple([self._post(post, body) for post, body in posts])
         for key in changes.remembered(delivered):
-            execute(sql.remember(1), tuple(key))
+            self._remember(key)
         receipt = changes.receipt
         if receipt is not None:
-            text = receipt.text(changes.deliveries, delivered)
-            execute(sql.put_receipts(1), (receipt.source, receipt.event_id, receipt.time, text))
+            pair = (receipt.source, receipt.event_id)
+            if pair not in self._asked:
+                self._ask([pair])
+            if pair not in self._receipts:
+                self._receipts.add(pair)
+                self.effects.tally("receipts", 1)
+            self.batch.receipts[pair] = (receipt.time, receipt.text(changes.deliveries, delivered))
         return Committed(promoted, delivered, posted)
 
-    def _create(self, create: RunCreate) -> None:
-        run_id = create.identity.run_id
-        place = None
-        if create.head.status is RunStatus.QUEUED:
-            place = self.place = self.place + 1
-        self.execute(sql.insert_runs(1), run_row(create, place))
-        start = create.start
-        if start.log is not None:
-            self.execute(sql.insert_logs(1), log_row(run_id, start.log))
-        if start.waits:
-            self.replace_waits({run_id: start.waits})
+    def _events(self, changes: Changes) -> dict[str, _Kept]:
+        """Store the events that several rows refer to; return all of them by reference.
 
-    def _move(self, move: RunMove) -> None:
-        run_id = move.run_id
-        if move.slot:
-            *_, slot, workflow_id, load_key = self.execute(sql.RUN_CONDITIONS, (run_id,)).fetchone()
-            if not slot:
-                self.occupy(run_id, workflow_id, load_key)
-                self.execute(sql.TAKE_SLOT, (run_id,))  # for a run without a load as well
-        self.execute(sql.MOVE_RUN, move_row(move))
-        if self.cursor.rowcount != 1:
+        A run keeps an event that has its own id, and an inbox one that is only delivered, and only once.
+        """
+        kept = {}
+        deliveries, creates = changes.deliveries, changes.creates
+        for stored in changes.stored_events():
+            ref = stored.ref
+            if deliveries:
+                alone = ref[:1] == LOOSE and len(deliveries) == 1 and deliveries[0].event_ref == ref
+            else:
+                alone = len(creates) == 1 and creates[0].identity.run_id == ref
+            kept[ref] = self._keep(stored, alone=alone)
+        return kept
+
+    def _keep(self, stored: StoredEvent, *, alone: bool) -> _Kept:
+        if not alone:
+            self.batch.events += event_row(stored)
+        return _Kept(stored.event, alone)
+
+    def create(self, create: RunCreate, kept: _Kept | None) -> None:
+        """Create a run.
+
+        Args:
+            create: the run.
+            kept: its event; None for one that was stored earlier.
+        """
+        identity, start, _ = create
+        log, waits = start.log, start.waits
+        place = self.heads.new_place() if start.status is RunStatus.QUEUED else 0
+        head = Head(
+            None,
+            self.heads.new_run(),
+            identity.run_id,
+            identity.workflow_id,
+            identity.load_key,
+            start.status,
+            1,
+            start.owner,
+            start.new_epoch,
+            start.stage,
+            start.attempt,
+            start.wake_at,
+            start.outcome,
+            start.slot,
+            0,
+            0 if log is None else log.first_seq + log.size - 1,
+            start.updated_at,
+            start.visits,
+            None,
+        )
+        self.heads.add(head)
+        own = kept is not None and kept.alone
+        event_type = kept.event.type if kept is not None else self._type_of(identity.event_ref)
+        self.batch.created.append((head, identity, event_type, own, place))
+        if kept is not None and own:
+            row = _log_row(head, log) if log is not None else _log_row(head, _SILENT)
+            self.batch.firsts += (*row, event_text(kept.event))
+        elif log is not None:
+            self.batch.logs += _log_row(head, log)
+        if waits:
+            self._arm(head, waits)
+
+    def _type_of(self, ref: str) -> str:
+        self.flush()
+        row = self.execute(sql.EVENT, (ref,)).fetchone()
+        return "" if row is None else str(row[1])
+
+    def move(self, move: RunMove) -> None:
+        """Move a run."""
+        # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
+        run_id, version, _, _, status, owner, epoch, stage, attempt, wake_at, outcome, slot, now = move[:13]
+        log, waits, consumed, snapshot, visits = move[13:18]
+        head = self.heads.known[run_id]
+        if head is None or head.version != version:
             raise AssertionError(f"one unit of work moves run '{run_id}' twice")
-        if move.log is not None:
-            self.execute(sql.insert_logs(1), log_row(run_id, move.log))
-        self.follow(move)
-        waits = () if move.status.terminal else move.waits
-        if waits is not None and (waits or self.armed):
-            self.replace_waits({run_id: waits})
+        head.version = version + 1
+        head.stage = stage
+        head.attempt = attempt
+        head.updated_at = now
+        if log is not None:
+            head.log_seq = log.first_seq + log.size - 1
+            self.batch.logs += _log_row(head, log)
+        # At a boundary the log says everything, see schema_3.sql.
+        if not (
+            status is _RUNNING is head.status
+            and log is not None
+            and epoch == head.epoch
+            and slot is head.slot
+            and visits is None is waits
+            and owner == head.owner
+            and wake_at == head.wake_at
+            and outcome == head.outcome
+        ):
+            self.batch.changed[head.run] = head
+            if slot and not head.slot:
+                self._occupy(head)
+            head.slot = slot
+            head.status = status
+            head.owner = owner
+            head.epoch = epoch
+            head.wake_at = wake_at
+            head.outcome = outcome
+            if visits is not None:
+                head.visits = visits
+            terminal = status.terminal
+            if terminal and head.waits is not None:
+                self._arm(head, ())
+            elif waits is not None and not terminal:
+                self._arm(head, waits)
+            if terminal and head.inbox_seq:
+                self.batch.emptied.append(head.run)
+            self.heads.leaves(head)
+        if snapshot is not None:
+            self.batch.snapshots[head.run] = (head.version, snapshot)
+        if consumed and not status.terminal:
+            for seq in consumed:
+                self.batch.consumed += (head.run, seq)
 
-    def follow(self, move: RunMove) -> None:
-        """Write what a move changes besides the run's row, its log and its waits."""
-        run_id = move.run_id
-        if move.snapshot is not None:
-            self.execute(sql.PUT_SNAPSHOT, (move.snapshot, run_id))
-        if move.status.terminal:
-            if move.inbox != 0:  # 0: there never was a message
-                self.execute(sql.DELETE_INBOX, (run_id,))
-        else:
-            for seq in move.consumed:
-                self.execute(sql.DELETE_MESSAGE, (run_id, seq))
+    def _arm(self, head: Head, waits: Sequence[WaitRow]) -> None:
+        """Replace the armed waits of a run; keys that stay are not written."""
+        text = waits_text(waits)
+        if text == head.waits:
+            return
+        old, new = head.keys(), {key for wait in waits for key in wait.keys}
+        before = set(old)
+        self.effects.tally("waits", len(waits) - len(head.armed()))
+        head.waits = text
+        for key in before - new:
+            self._change_key(key, head.run, -1)
+        for key in new - before:
+            self._change_key(key, head.run, 1)
 
-    def replace_waits(self, sets: Mapping[str, Sequence[WaitRow]]) -> None:
-        """Replace the armed waits of several runs; keys that stay are not written."""
-        old: dict[str, set[str]] = {}
-        if self.armed:
-            for size, run_ids in portions(list(sets)):
-                for run_id, keys in self.execute(sql.wait_keys(size), run_ids).fetchall():
-                    old.setdefault(run_id, set()).update(load(keys))
-            self.many(sql.delete_waits, 1, list(old))
-        gone: list[object] = []
-        come: list[object] = []
-        rows: list[object] = []
-        for run_id, waits in sets.items():
-            for place, wait in enumerate(waits):
-                rows += wait_row(run_id, place, wait)
-            before = old.get(run_id, _NONE)
-            after = {key for wait in waits for key in wait.keys}
-            for key in before - after:
-                gone += (key, run_id)
-                self.effects.count(key_shape(key), -1)
-            for key in after - before:
-                come += (key, run_id)
-                self.effects.count(key_shape(key), 1)
-        self.armed = self.armed or bool(rows)
-        self.many(sql.delete_keys, sql.KEY_WIDTH, gone)
-        self.many(sql.insert_waits, sql.WAIT_WIDTH, rows)
-        self.many(sql.insert_keys, sql.KEY_WIDTH, come)
+    def _change_key(self, key: str, run: int, change: int) -> None:
+        keys = self.batch.keys
+        keys[key, run] = keys.get((key, run), 0) + change
+        self.effects.count(key_shape(key), change)
 
-    def many(self, statement: Callable[[int], str], width: int, values: list[Any]) -> None:
-        """Execute a statement for many rows, whose values are in one flat list."""
-        for size, portion in portions(values, width):
-            self.execute(statement(size), portion)
+    def _remember(self, key: Remember) -> None:
+        name = key[:3]
+        if name not in self._remembered:
+            self.effects.tally("remembered", 1)
+        self._remembered[name] = self.batch.remember[name] = key
 
     # ---------------------------------------------------------------------------------------------------- loads
     def change_load(self, change: LoadChange) -> None:
         """Set a load."""
         loaded = change.load
         self.effects.loads[change.workflow_id, change.load_key] = None if loaded.idle else (loaded, change.token)
-
-    def promotes(self, release: Release) -> bool:
-        """Whether queued runs would take slots."""
-        known = self.load_of((release.workflow_id, release.load_key))
-        return known is not None and known[0].left(release.run_id, release.slots, queued=release.queued)[1] > 0
 
     def release(self, release: Release, now: float) -> list[str]:
         """Remove a run from its load, give free slots to queued runs, and return those."""
@@ -234,7 +409,11 @@ class Transaction:
         if known is None:
             return []  # no run is active or queued
         loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
-        promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, free)).fetchall()] if free else []
+        promoted: list[str] = []
+        if free:
+            self.flush()
+            promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, free)).fetchall()]
+            self.heads.read(self.execute, promoted)
         for run_id in promoted:
             self.take(run_id, release.owner, now, slot=True)
         if promoted:
@@ -249,21 +428,45 @@ class Transaction:
                 return effects.loads[pair]
         return self._loads.get(pair)
 
-    def is_current(self, change: LoadChange) -> bool:
-        """Whether the load is unchanged since it was read."""
-        found = self.load_of((change.workflow_id, change.load_key))
-        return (None if found is None else found[1]) == change.expect
-
-    def occupy(self, run_id: str, workflow_id: str, load_key: str | None) -> None:
+    def _occupy(self, head: Head) -> None:
         """Count a run that had released its slot as active again; this may exceed its mode's limit."""
-        if load_key is None:
+        if head.load_key is None:
             return
-        pair = (workflow_id, load_key)
+        pair = (head.workflow_id, head.load_key)
         known, token = self.load_of(pair) or (_IDLE, Token(default_ids.token(), 0))
-        self.effects.loads[pair] = (known.started(run_id), token.next())
+        self.effects.loads[pair] = (known.started(head.run_id), token.next())
+
+    def take(self, run_id: str, owner: str | None, now: float, *, slot: bool | None = None, attempt: int = 0) -> Head:
+        """Give a run without an owner to its next owner, or make it `ready` if there is none.
+
+        Args:
+            run_id: a run that exists.
+            owner: the next owner.
+            now: the time.
+            slot: whether it holds a slot then; None: it does if it counts in a load, and is counted there.
+            attempt: how many attempts this adds.
+        """
+        head = self.head(run_id)
+        assert head is not None  # noqa: S101 - found in this transaction
+        if slot is None:
+            if not head.slot:
+                self._occupy(head)
+            slot = head.slot or head.load_key is not None
+        head.status = RunStatus.READY if owner is None else _RUNNING
+        head.owner = owner
+        head.version += 1
+        head.epoch += 1
+        head.wake_at = head.outcome = None
+        head.slot = slot
+        head.attempt += attempt
+        head.updated_at = now
+        self.batch.changed[head.run] = head
+        self.heads.leaves(head)
+        return head
 
     def finish(self) -> None:
-        """Write the loads and the shapes of waits, after all changes."""
+        """Write everything, and then the loads, the shapes of waits and the counts."""
+        self.flush()
         idle: list[Any] = []
         busy: list[Any] = []
         for pair, stored in self.effects.loads.items():
@@ -271,49 +474,52 @@ class Transaction:
                 idle += pair
             else:
                 busy += (*pair, *load_row(*stored))
-        self.many(sql.delete_loads, sql.PAIR_WIDTH, idle)
-        self.many(sql.put_loads, sql.LOAD_WIDTH, busy)
+        many = self.batch.many
+        many(sql.delete_loads, sql.PAIR_WIDTH, idle)
+        many(sql.put_loads, sql.LOAD_WIDTH, busy)
         for shape, uses in self.effects.shapes.items():
             if uses:
                 self.execute(sql.COUNT_SHAPE, (shape, uses))
-
-    def take(self, run_id: str, owner: str | None, now: float, *, slot: bool, attempt: int = 0) -> None:
-        """Give a run without an owner to its next owner, or make it `ready` if there is none."""
-        status = RunStatus.READY if owner is None else RunStatus.RUNNING
-        self.execute(sql.TAKE_RUN, (status.value, owner, 1 if slot else 0, attempt, now, run_id))
+        counts = [value for name, more in self.effects.counts.items() if more for value in (name, more)]
+        many(sql.count, sql.PAIR_WIDTH, counts)
 
     # ------------------------------------------------------------------------------------------------- messages
-    def _deliver(self, delivery: Delivery, now: float) -> Delivered:
+    def _deliver(self, delivery: Delivery, now: float, events: Mapping[str, _Kept]) -> Delivered:
         run_id = delivery.run_id
-        row = self.execute(sql.RUN_PHASE, (run_id,)).fetchone()
-        if row is None:
+        head = self.head(run_id)
+        if head is None:
             return Delivered(Fate.GONE, 0)
-        status, slot, workflow_id, load_key, inbox_seq, unfit = row
-        armed = self.execute(sql.WAIT_PHASES, (run_id,)).fetchall()
-        fate = delivered_fate(delivery, status_of(status), armed, unfit=bool(unfit))
+        fate = delivered_fate(delivery, head.status, head.armed(), unfit=head.outcome is not None)
         if fate is Fate.GONE:
             return Delivered(fate, 0)
-        seq = self._append(run_id, inbox_seq + 1, "event", now, None, delivery.event_ref)
+        kept = events.get(delivery.event_ref)
+        text = event_text(kept.event) if kept is not None and kept.alone else 0
+        seq = self._append(head, "event", now, 0, delivery.event_ref, text)
         if fate is Fate.RESUMED:
-            if not slot:
-                self.occupy(run_id, workflow_id, load_key)
-            self.take(run_id, delivery.owner, now, slot=bool(slot) or load_key is not None)
+            self.take(run_id, delivery.owner, now)
         return Delivered(fate, seq)
 
     def _post(self, post: Post, body: str) -> int:
-        inbox_seq = self.execute(sql.RUN_PHASE, (post.run_id,)).fetchone()[4]
-        return self._append(post.run_id, inbox_seq + 1, post.kind, post.time, body, None)
+        head = self.head(post.run_id)
+        assert head is not None  # noqa: S101 - checked before
+        return self._append(head, post.kind, post.time, body, 0, 0)
 
-    def _append(self, run_id: str, seq: int, kind: str, time: float, body: str | None, event_ref: str | None) -> int:
-        self.execute(sql.NEXT_MESSAGE, (seq, run_id))
-        self.execute(sql.insert_messages(1), (run_id, seq, kind, time, body, event_ref))
-        return seq
+    def _append(self, head: Head, kind: str, time: float, body: str | int, ref: str | int, event: str | int) -> int:
+        head.inbox_seq += 1
+        self.batch.changed[head.run] = head
+        self.batch.messages += (head.run, head.inbox_seq, kind, time, body, ref, event)
+        return head.inbox_seq
 
 
-def portions(values: list[Any], width: int = 1) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the values in portions for which there are statements, each with its number of rows."""
-    start = 0
-    for size in sql.sizes(len(values) // width):
-        end = start + size * width
-        yield size, values[start:end]
-        start = end
+def _log_row(head: Head, log: LogRow) -> tuple[Any, ...]:
+    stage = head.stage
+    return (
+        head.run,
+        head.version,
+        0 if stage is None else stage,
+        head.attempt,
+        head.updated_at,
+        log.first_seq,
+        log.size,
+        log.text,
+    )

@@ -20,6 +20,7 @@ def claim(transaction: Transaction, worker: str, workflows: Collection[str], now
     claims: list[Claim] = []
     unreadable: dict[str, PoundlockError] = {}
     while len(claims) < limit:
+        transaction.flush()
         wanted = limit - len(claims) + len(unreadable)
         found = reads.ready(transaction.cursor, workflows, wanted) + reads.due(
             transaction.cursor, workflows, now, wanted
@@ -41,23 +42,20 @@ def claim(transaction: Transaction, worker: str, workflows: Collection[str], now
 def _take(transaction: Transaction, run_id: str, worker: str, now: float) -> Claim:
     checkpoint = reads.checkpoint(transaction.cursor, run_id)
     assert checkpoint is not None  # noqa: S101 - it was found in this transaction
-    identity, head, _ = checkpoint.record
-    recovered = head.status is RunStatus.READY and head.owner is not None
-    if not head.slot:
-        transaction.occupy(run_id, identity.workflow_id, identity.load_key)
-    attempt = 1 if recovered else 0
-    slot = head.slot or identity.load_key is not None
-    transaction.take(run_id, worker, now, slot=slot, attempt=attempt)
+    before = checkpoint.record.head
+    recovered = before.status is RunStatus.READY and before.owner is not None
+    head = transaction.take(run_id, worker, now, attempt=1 if recovered else 0)
     taken = replace(
-        head,
-        status=RunStatus.RUNNING,
-        version=head.version + 1,
+        before,
+        status=head.status,
+        version=head.version,
         owner=worker,
-        epoch=head.epoch + 1,
-        attempt=head.attempt + attempt,
+        epoch=head.epoch,
+        attempt=head.attempt,
         wake_at=None,
-        slot=slot,
+        outcome=None,
+        slot=head.slot,
         updated_at=now,
     )
-    delayed = head.status is RunStatus.DELAYED
+    delayed = before.status is RunStatus.DELAYED
     return Claim(checkpoint._replace(record=checkpoint.record._replace(head=taken)), recovered, delayed)

@@ -21,13 +21,19 @@ class Effects:
     Attributes:
         loads: the loads that changed; None for one that is idle now.
         shapes: the change in the number of uses of each shape of wait keys.
+        counts: the change in the number of runs of each status, and of rows of some tables.
     """
 
-    __slots__ = ("loads", "shapes")
+    __slots__ = ("counts", "loads", "shapes")
 
     def __init__(self) -> None:
         self.loads: dict[Pair, tuple[Load, Token] | None] = {}
         self.shapes: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+
+    def tally(self, name: str, more: int) -> None:
+        """Count `more` runs of a status, or rows of a table."""
+        self.counts[name] = self.counts.get(name, 0) + more
 
     def count(self, shape: str, uses: int) -> None:
         """Count `uses` more keys of this shape."""
@@ -38,6 +44,8 @@ class Effects:
         self.loads.update(later.loads)
         for shape, uses in later.shapes.items():
             self.count(shape, uses)
+        for name, more in later.counts.items():
+            self.tally(name, more)
 
 
 class Index:

@@ -188,7 +188,9 @@ def _recover(connection: sqlite3.Connection, opening: tuple[float, int]) -> tupl
     """
     cursor = connection.cursor()
     cursor.execute("BEGIN IMMEDIATE")
-    cursor.execute(sql.GIVE_BACK)
+    given_back = cursor.execute(sql.GIVE_BACK).rowcount
+    if given_back:
+        cursor.execute(sql.count(2), ("running", -given_back, "ready", given_back))
     rows = cursor.execute(sql.LOADS).fetchall()
     index = Index((((row[0], row[1]), read_load(row[2:])) for row in rows), reads.shapes(cursor).items())
     noted = cursor.execute(sql.READ_META, (_OPENED,)).fetchone()

@@ -14,6 +14,7 @@ House rules:
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import Final
 
@@ -50,7 +51,7 @@ _DROP_SHAPE: Final = "DELETE FROM wait_shapes WHERE shape = ? AND uses <= 0"
 
 _EVENTS: Final = "SELECT ref FROM events WHERE ref > ? AND ref < ? ORDER BY ref LIMIT ?"
 _INBOX: Final = """
-SELECT run_id, seq, event_ref FROM inbox WHERE (run_id, seq) > (?, ?) ORDER BY run_id, seq LIMIT ?
+SELECT run, seq, event_ref FROM inbox WHERE (run, seq) > (?, ?) ORDER BY run, seq LIMIT ?
 """
 _DROP_EVENT: Final = "DELETE FROM events WHERE ref = ?"
 
@@ -80,6 +81,8 @@ class Pruner:
         self._saved = _read(connection)
         self._began, self._table, self._position = self._saved
         self._pass: Generator[None, _Bite, None] | None = None
+        self._deleted: Counter[str] = Counter()
+        """Rows that the current bite deleted, per table that is counted."""
         if self._table:
             self._begin()
 
@@ -98,12 +101,15 @@ class Pruner:
             self._began = now
             self._begin()
         assert self._pass is not None  # noqa: S101 - just begun
+        self._deleted.clear()
         try:
             self._pass.send((execute, now, rows))
         except StopIteration:
             self._pass = None
             self._table = ""
             self._position = []
+        for table, deleted in self._deleted.items():
+            execute(sql.count(1), (table, -deleted))
 
     def save(self, connection: sqlite3.Connection) -> None:
         """Save the position of the pass in the file."""
@@ -132,6 +138,7 @@ class Pruner:
                 for row in found:
                     if row[-1]:
                         execute(delete, row[:-1])
+                        self._deleted[table] += 1
                 if len(found) < rows:
                     rows -= len(found)
                     break
@@ -156,7 +163,7 @@ class Pruner:
                 unused.update(found)
                 last = found[-1] if len(found) == rows else ""
                 execute, _, rows = yield
-            place: tuple[str, int] | None = ("", 0)
+            place: tuple[int, int] | None = (0, 0)
             while place is not None and unused:
                 messages = execute(_INBOX, (*place, rows)).fetchall()
                 unused.difference_update(ref for _, _, ref in messages)
@@ -165,6 +172,7 @@ class Pruner:
             while unused:
                 for ref in [unused.pop() for _ in range(min(rows, len(unused)))]:
                     execute(_DROP_EVENT, (ref,))
+                    self._deleted["events"] += 1
                 execute, _, rows = yield
 
 

@@ -13,56 +13,62 @@ from poundlock.model.changes import Token
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
-from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord, WaitRow
+from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.timeline import fold, size_of
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import Row, read_event, read_load, read_message, read_record, read_wait
+from poundlock.stores.sqlite.rows import Row, read_event, read_event_text, read_load, read_message, read_record
 
 _IDLE = Load()
 
 
-def waits(cursor: sqlite3.Cursor, run_id: str) -> tuple[WaitRow, ...]:
-    """Return the armed waits of a run."""
-    return tuple(read_wait(row) for row in cursor.execute(sql.WAITS, (run_id,)).fetchall())
-
-
-def _record(cursor: sqlite3.Cursor, row: Row) -> RunRecord:
-    record = read_record(row, ())
-    return record if record.head.status.terminal else record._replace(waits=waits(cursor, record.identity.run_id))
-
-
 def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
     """Return a run's record."""
-    row = cursor.execute(sql.RUN, (run_id,)).fetchone()
-    return None if row is None else _record(cursor, row)
+    row = cursor.execute(sql.RECORD, (run_id,)).fetchone()
+    return None if row is None else read_record(row)
 
 
 def checkpoint(cursor: sqlite3.Cursor, run_id: str) -> Checkpoint | None:
     """Return all that is needed to continue a run."""
-    found = record(cursor, run_id)
-    if found is None:
+    row = cursor.execute(sql.RECORD, (run_id,)).fetchone()
+    if row is None:
         return None
-    snapshot = cursor.execute(sql.SNAPSHOT, (run_id,)).fetchone()
+    found = read_record(row)
+    run, ref = row[26:]
+    snapshot = cursor.execute(sql.SNAPSHOT, (run,)).fetchone()
     since, text = (0, "") if snapshot is None else snapshot
-    rows = [LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, since)).fetchall()]
+    rows = [LogRow(*row) for row in cursor.execute(sql.LOG, (run, since)).fetchall()]
     state = fold(rows, load(text) if text else None)
-    event = read_event(cursor.execute(sql.EVENT, (found.identity.event_ref,)).fetchone()).event
-    messages = tuple(inbox(cursor, run_id, 0)) if found.head.inbox_seq else ()
+    if ref is None:
+        event = read_event_text(cursor.execute(sql.OWN_EVENT, (run,)).fetchone()[0])
+    else:
+        event = read_event(cursor.execute(sql.EVENT, (ref,)).fetchone()).event
+    messages = tuple(_inbox(cursor, run_id, run, 0)) if found.head.inbox_seq else ()
     return Checkpoint(found, state, event, messages, size_of(rows), len(text))
+
+
+def _number(cursor: sqlite3.Cursor, run_id: str) -> int:
+    """Return the number of a run; 0 if there is no such run."""
+    row = cursor.execute(sql.RUN, (run_id,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _inbox(cursor: sqlite3.Cursor, run_id: str, run: int, after: int) -> list[Message]:
+    return [read_message(row) for row in cursor.execute(sql.INBOX, (run_id, run, after)).fetchall()]
 
 
 def inbox(cursor: sqlite3.Cursor, run_id: str, after: int) -> list[Message]:
     """Return the unconsumed messages of a run."""
-    return [read_message(row) for row in cursor.execute(sql.INBOX, (run_id, after)).fetchall()]
+    return _inbox(cursor, run_id, _number(cursor, run_id), after)
 
 
 def history(cursor: sqlite3.Cursor, run_id: str, last: int | None = None) -> list[LogRow]:
     """Return all log rows of a run, or the last ones."""
+    run = _number(cursor, run_id)
     if last is not None:
-        return [LogRow(*row) for row in cursor.execute(sql.LOG_END, (run_id, last)).fetchall()][::-1]
-    return [LogRow(*row) for row in cursor.execute(sql.LOG, (run_id, 0)).fetchall()]
+        return [LogRow(*row) for row in cursor.execute(sql.LOG_END, (run, last)).fetchall()][::-1]
+    return [LogRow(*row) for row in cursor.execute(sql.LOG, (run, 0)).fetchall()]
 
 
 def receipt(cursor: sqlite3.Cursor, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
@@ -85,12 +91,12 @@ def shapes(cursor: sqlite3.Cursor) -> dict[str, int]:
 def under_keys(cursor: sqlite3.Cursor, keys: Iterable[str]) -> list[RunRecord]:
     """Return the runs with a wait under any of these keys."""
     rows = cursor.execute(sql.RUNS_UNDER_KEYS, (dump(list(keys)),)).fetchall()
-    return [_record(cursor, row) for row in rows]
+    return [read_record(row) for row in rows]
 
 
 def unfit(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
     """Return the paused runs of a workflow that have an error."""
-    return [_record(cursor, row) for row in cursor.execute(sql.UNFIT, (workflow,)).fetchall()]
+    return [read_record(row) for row in cursor.execute(sql.UNFIT, (workflow,)).fetchall()]
 
 
 def ready(cursor: sqlite3.Cursor, workflows: Collection[str], limit: int) -> list[tuple[int, float, str]]:
@@ -120,8 +126,10 @@ def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None
 
 def counts(cursor: sqlite3.Cursor) -> dict[str, int]:
     """Return the numbers of runs per status, and of rows in other tables."""
-    figures: dict[str, int] = dict(cursor.execute(sql.COUNTS).fetchall())
-    return figures | {name: cursor.execute(count).fetchone()[0] for name, count in sql.COUNT_ROWS.items()}
+    figures: dict[str, int] = {"waits": 0, "events": 0, "remembered": 0, "receipts": 0}
+    figures |= dict(cursor.execute(sql.COUNTS).fetchall())
+    figures["events"] += cursor.execute(sql.INBOX_EVENTS).fetchone()[0]
+    return figures
 
 
 # ------------------------------------------------------------------------------------------------- lists for people
@@ -130,23 +138,25 @@ def find(cursor: sqlite3.Cursor, query: RunQuery) -> Page[RunRecord]:
 
     Each status has its own range of an index, so a page costs as much in a full store as in an empty one.
     """
-    from sqlite_utils import Database  # heavy, and only lists and migrations need it
-
-    table = Database(cursor.connection, execute_plugins=False, recursive_triggers=False).table("runs")
     where, values = _filters(query)
     rows: list[Row] = []
     for status in dict.fromkeys(map(str, query.status or RunStatus)):
-        found = table.rows_where(
-            f"status = :status{where}",
-            {**values, "status": status},
-            select=sql.RUN_COLUMNS,
-            order_by="created_at DESC, run_id DESC",
-            limit=query.limit + 1,
-        )
-        rows += (tuple(row.values()) for row in found)
+        rows += cursor.execute(page_of(status, where), {**values, "limit": query.limit + 1}).fetchall()
     rows.sort(key=lambda row: (row[10], row[0]), reverse=True)
-    page = [_record(cursor, row) for row in rows[: query.limit]]
+    page = [read_record(row) for row in rows[: query.limit]]
     return Page(page, write_cursor(page[-1].identity) if len(rows) > query.limit else None)
+
+
+def page_of(status: str, where: str) -> str:
+    """Return the query for a page of the runs of one status.
+
+    The status stands in it, and the index's own condition, because SQLite does not see that one implies the other.
+    """
+    resting = "" if status == RunStatus.RUNNING else " AND runs.status <> 'running'"
+    return f"""
+        {sql.RECORDS} WHERE runs.status = '{status}'{resting}{where}
+        ORDER BY runs.created_at DESC, runs.run_id DESC LIMIT :limit
+    """
 
 
 def _filters(query: RunQuery) -> tuple[str, dict[str, str | float]]:
@@ -155,17 +165,17 @@ def _filters(query: RunQuery) -> tuple[str, dict[str, str | float]]:
     if query.workflow is not None:
         wanted.append(("workflow_id = :workflow", {"workflow": query.workflow}))
     if query.key is not None:
-        wanted.append(("key = :key", {"key": query.key}))
+        wanted.append(("runs.key = :key", {"key": query.key}))
     if query.since is not None:
         wanted.append(("created_at >= :since", {"since": query.since}))
     if query.until is not None:
         wanted.append(("created_at < :until", {"until": query.until}))
     if query.cursor is not None:
         created_at, run_id = read_cursor(query.cursor)
-        wanted.append(("(created_at, run_id) < (:before, :id)", {"before": created_at, "id": run_id}))
+        wanted.append(("(runs.created_at, runs.run_id) < (:before, :id)", {"before": created_at, "id": run_id}))
     if query.text is not None:
         # lowercase() is Python's: SQLite's own lower() knows ASCII only
-        columns = ["run_id", "key", "outcome", "(SELECT type FROM events WHERE ref = event_ref)"]
+        columns = ["runs.run_id", "runs.key", "outcome", "event_type"]
         search = " OR ".join(f"instr(lowercase({column}), :text)" for column in columns)
         wanted.append((f"({search})", {"text": query.text.lower()}))
     where = "".join(f" AND {condition}" for condition, _ in wanted)

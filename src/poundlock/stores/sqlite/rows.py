@@ -1,22 +1,24 @@
 """Convert values of the model to rows of the tables, and back.
 
 House rules: positional tuples in the order of the statements in `sql.py`; no code here uses a connection. Bound values
-are exactly str, int, float or None: sqlite3 is slow for subclasses, including enum members and bools.
+are exactly str, int or float: sqlite3 is slow for subclasses, as enum members and bools, and for None, see `sql`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from pydantic_core import to_json
-
-from poundlock.codecs import dump, load
-from poundlock.model.changes import RunCreate, RunMove, Token
+from poundlock.codecs import dump, encode, load
+from poundlock.model.changes import Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.runs import LogRow, Message, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
+from poundlock.model.runs import Message, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
+
+if TYPE_CHECKING:
+    from poundlock.stores.sqlite.heads import Head
 
 Row = tuple[Any, ...]
 
@@ -31,10 +33,10 @@ def event_row(stored: StoredEvent) -> Row:
         event.type,
         event.source,
         event.id,
-        event.time,
-        event.key,
+        "" if event.time is None else event.time,
+        0 if event.key is None else event.key,
         dump(event.headers, "headers") if event.headers else "{}",
-        None if event.payload is None else dump(event.payload, "payload"),
+        0 if event.payload is None else dump(event.payload, "payload"),
     )
 
 
@@ -48,83 +50,74 @@ def read_event(row: Row) -> StoredEvent:
     )
 
 
-def run_row(create: RunCreate, place: int | None) -> Row:
-    """Return the row of a new run."""
-    identity, head = create.identity, create.head
+def event_text(event: Event) -> str:
+    """Return an event as a JSON object, for a row that nothing else refers to. The names are those of CloudEvents."""
+    rest = encode(
+        {"type": event.type, "source": event.source, "id": event.id, "time": event.time, "subject": event.key}
+    )
+    headers = dump(event.headers, "headers") if event.headers else "{}"
+    data = "null" if event.payload is None else dump(event.payload, "payload")
+    return f'{rest[:-1]},"headers":{headers},"data":{data}}}'
+
+
+def read_event_text(text: str) -> Event:
+    """Read the result of `event_text`."""
+    event = load(text)
+    return Event.trusted(
+        event["type"],
+        event["data"],
+        id=event["id"],
+        time=event["time"],
+        source=event["source"],
+        key=event["subject"],
+        headers=event["headers"],
+    )
+
+
+def identity_row(run: int, identity: RunIdentity, event_type: str, own: bool, place: int) -> Row:
+    """Return the part of a run's row that never changes. `own`: its event is kept with its log."""
+    run_id, workflow_id, trigger_id, pipeline_id, definition, key, load_key, priority, parent, lineage, at, ref = (
+        identity
+    )
     return (
-        identity.run_id,
-        identity.workflow_id,
-        identity.trigger_id,
-        identity.pipeline_id,
-        identity.definition_hash,
-        identity.key,
-        identity.load_key,
-        identity.priority,
-        identity.parent_id,
-        dump(identity.lineage) if identity.lineage else "[]",
-        identity.created_at,
-        identity.event_ref,
-        head.status.value,
-        head.version,
-        head.owner,
-        head.epoch,
-        head.stage,
-        head.attempt,
-        head.wake_at,
-        head.outcome,
-        1 if head.slot else 0,
-        head.inbox_seq,
-        head.log_seq,
-        head.updated_at,
-        head.visits,
+        run,
+        run_id,
+        workflow_id,
+        0 if trigger_id is None else trigger_id,
+        pipeline_id,
+        definition,
+        0 if key is None else key,
+        0 if load_key is None else load_key,
+        priority,
+        0 if parent is None else parent,
+        dump(lineage) if lineage else 0,
+        at,
+        0 if own else ref,
+        event_type,
         place,
     )
 
 
-def boundary_row(move: RunMove) -> Row:
-    """Return what a stage boundary writes into a run's row, and the conditions under which it may."""
-    log, slot = move.log, 1 if move.slot else 0
+def moving_row(head: Head) -> Row:
+    """Return the part of a run's row that moves."""
+    owner, stage, wake_at, outcome = head.owner, head.stage, head.wake_at, head.outcome
+    visits, waits = head.visits, head.waits
     return (
-        move.owner,
-        move.stage,
-        move.attempt,
-        slot,
-        move.updated_at,
-        None if log is None else log.first_seq + log.size - 1,
-        move.run_id,
-        move.version,
-        move.epoch,
-        move.inbox,
-        slot,
+        head.status._value_,
+        head.version,
+        0 if owner is None else owner,
+        head.epoch,
+        0 if stage is None else stage,
+        head.attempt,
+        "" if wake_at is None else wake_at,
+        0 if outcome is None else outcome,
+        1 if head.slot else 0,
+        head.inbox_seq,
+        head.log_seq,
+        head.updated_at,
+        0 if visits is None else visits,
+        0 if waits is None else waits,
     )
-
-
-def move_row(move: RunMove) -> Row:
-    """Return what any move writes into a run's row, and its conditions."""
-    log, slot = move.log, 1 if move.slot else 0
-    return (
-        move.status.value,
-        move.owner,
-        move.new_epoch,
-        move.stage,
-        move.attempt,
-        move.wake_at,
-        move.outcome,
-        slot,
-        move.updated_at,
-        None if log is None else log.first_seq + log.size - 1,
-        move.visits,
-        move.run_id,
-        move.version,
-        move.epoch,
-        move.inbox,
-        slot,
-    )
-
-
-def log_row(run_id: str, log: LogRow) -> Row:
-    """Return the row of a commit's log."""
-    return (run_id, log.first_seq, log.size, log.text)
 
 
 def status_of(text: str) -> RunStatus:
@@ -132,11 +125,12 @@ def status_of(text: str) -> RunStatus:
     return _STATUS[text]
 
 
-def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
+def read_record(row: Row) -> RunRecord:
     """Return the record of a run's row."""
-    lineage = () if row[9] == "[]" else tuple(load(row[9]))
-    head = row[12:]
-    status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits = head
+    lineage = () if row[9] is None else tuple(load(row[9]))
+    (status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits) = (
+        row[12:25]
+    )
     return RunRecord(
         RunIdentity._make((*row[:9], lineage, *row[10:12])),
         RunHead(
@@ -154,62 +148,73 @@ def read_record(row: Row, waits: tuple[WaitRow, ...]) -> RunRecord:
             updated_at,
             visits,
         ),
-        waits,
+        () if row[25] is None else read_waits(row[25]),
     )
 
 
-def _texts(texts: tuple[str, ...]) -> str:
-    """Return texts that were checked before as a JSON array, without decoding it again to compare."""
-    return to_json(texts).decode()
+def waits_text(waits: Sequence[WaitRow]) -> str | None:
+    """Return armed waits as a JSON array of objects; None for none."""
+    return f"[{','.join([_wait_text(wait) for wait in waits])}]" if waits else None
 
 
-def wait_row(run_id: str, place: int, wait: WaitRow) -> Row:
-    """Return the row of an armed wait."""
-    return (
-        run_id,
-        place,
-        wait.wait_id,
-        wait.epoch,
-        1 if wait.parked else 0,
-        _texts(wait.events),
-        dump([[condition.field, condition.op, condition.value] for condition in wait.where]) if wait.where else "[]",
-        dump([list(pair) for pair in wait.correlate]) if wait.correlate else "[]",  # lists: the codec's fast way
-        wait.resume_at,
-        wait.on_timeout,
-        wait.expires_at,
-        "null" if wait.patch is None else dump(wait.patch),
-        _texts(wait.keys),
+def _wait_text(wait: WaitRow) -> str:
+    wait_id, epoch, parked, events, where, correlate, resume_at, on_timeout, expires_at, patch, keys = wait
+    # The texts among them were checked before; the values of users go through the codec.
+    rest = encode(
+        {
+            "wait": wait_id,
+            "epoch": epoch,
+            "parked": parked,
+            "events": events,
+            "resume_at": resume_at,
+            "on_timeout": on_timeout,
+            "expires_at": expires_at,
+            "keys": keys,
+        }
     )
+    conditions = dump([[condition.field, condition.op, condition.value] for condition in where]) if where else "[]"
+    pairs = dump([list(pair) for pair in correlate]) if correlate else "[]"  # lists: the codec's fast way
+    patched = "null" if patch is None else dump(patch)
+    return f'{rest[:-1]},"where":{conditions},"correlate":{pairs},"patch":{patched}}}'
 
 
-def read_wait(row: Row) -> WaitRow:
-    """Return the wait of a row."""
-    wait_id, epoch, parked, events, conditions, correlate, resume_at, on_timeout, expires_at, patch, keys = row
-    return WaitRow(
-        wait_id=wait_id,
-        epoch=epoch,
-        parked=bool(parked),
-        events=tuple(load(events)),
-        where=tuple(Condition(*parts) for parts in load(conditions)),
-        correlate=tuple((path, value) for path, value in load(correlate)),
-        resume_at=resume_at,
-        on_timeout=on_timeout,
-        expires_at=expires_at,
-        patch=load(patch),
-        keys=tuple(load(keys)),
+def read_waits(text: str) -> tuple[WaitRow, ...]:
+    """Read the result of `waits_text`."""
+    return tuple(
+        [
+            WaitRow(
+                wait_id=wait["wait"],
+                epoch=wait["epoch"],
+                parked=wait["parked"],
+                events=tuple(wait["events"]),
+                where=tuple(Condition(*parts) for parts in wait["where"]),
+                correlate=tuple((path, value) for path, value in wait["correlate"]),
+                resume_at=wait["resume_at"],
+                on_timeout=wait["on_timeout"],
+                expires_at=wait["expires_at"],
+                patch=wait["patch"],
+                keys=tuple(wait["keys"]),
+            )
+            for wait in load(text)
+        ]
     )
 
 
 def read_message(row: Row) -> Message:
     """Return the message of a row, its event included."""
-    run_id, seq, kind, time, body = row[:5]
-    event = None if row[5] is None else read_event(row[5:])
+    run_id, seq, kind, time, body, ref, text, *shared = row
+    event = None
+    if text is not None:
+        event = StoredEvent(ref, read_event_text(text))
+    elif ref is not None:
+        event = read_event((ref, *shared))
     return Message(run_id, seq, kind, time, None if body is None else load(body), event)
 
 
 def load_row(load: Load, token: Token) -> Row:
     """Return what a load's row holds besides its key."""
-    return (load.active, load.active_id, load.queued, load.tail_id, token.generation, token.turn)
+    active_id, tail_id = load.active_id or 0, load.tail_id or 0
+    return (load.active, active_id, load.queued, tail_id, token.generation, token.turn)
 
 
 def read_load(row: Row) -> tuple[Load, Token]:

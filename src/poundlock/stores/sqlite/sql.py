@@ -1,106 +1,119 @@
 """The statements of the hot path, each text once.
 
-House rules: values are always bound, each by a plain `?` in its place: from Python 3.12 on a numbered one (`?1`) counts
-as named, and a warning is given where its values come as a sequence. A statement for many rows exists in a few sizes
-only, so that SQLite's prepared form of each is found again; `sizes` says which to use.
+House rules:
+
+1. Values are always bound, each by a plain `?` in its place: from Python 3.12 on a numbered one (`?1`) counts as named,
+   and a warning is given where its values come as a sequence.
+2. A statement for many rows exists in a few sizes only, so that SQLite's prepared form of each is found again; `sizes`
+   says which to use.
+3. Statements for many rows take 0 (a wake time: an empty text) where NULL is meant. sqlite3 asks the types of None for
+   adapters each time, which costs as much as binding four texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 LARGEST: Final = 64
 """Rows in the largest statement. Larger ones are not faster, and each size has to be prepared once."""
 
-RUN_COLUMNS: Final = (
-    "run_id, workflow_id, trigger_id, pipeline_id, definition_hash, key, load_key, priority, parent_id, lineage,"
-    " created_at, event_ref, status, version, owner, epoch, stage, attempt, wake_at, outcome, slot, inbox_seq,"
-    " log_seq, updated_at, visits"
+# A running run is as far as the last row of its log says, if that is newer than its own row; see schema_3.sql.
+_LAST: Final = """\
+LEFT JOIN log AS last
+    ON last.run = runs.run
+    AND last.version = (SELECT max(version) FROM log WHERE log.run = runs.run AND log.version > runs.version)
+"""
+_VERSION: Final = "ifnull(last.version, runs.version)"
+_STAGE: Final = "CASE WHEN last.version IS NULL THEN runs.stage ELSE last.stage END"
+_ATTEMPT: Final = "ifnull(last.attempt, runs.attempt)"
+_LOG_SEQ: Final = "ifnull(last.first_seq + last.size - 1, runs.log_seq)"
+_UPDATED: Final = "ifnull(last.updated_at, runs.updated_at)"
+_HEAD: Final = (
+    f"status, {_VERSION}, owner, epoch, {_STAGE}, {_ATTEMPT}, wake_at, outcome, slot, inbox_seq, {_LOG_SEQ},"
+    f" {_UPDATED}, visits, waits"
 )
+_RECORD: Final = (
+    "runs.run_id, workflow_id, trigger_id, pipeline_id, definition_hash, runs.key, load_key, priority, parent_id,"
+    f" lineage, created_at, ifnull(event_ref, runs.run_id), {_HEAD}, runs.run, event_ref"
+)
+RECORDS: Final = f"SELECT {_RECORD} FROM runs {_LAST}"  # noqa: S608 - our own column names
+"""Selects records; conditions are added to it."""
 
-_INSERT_EVENTS: Final = "INSERT OR IGNORE INTO events (ref, type, source, id, time, subject, headers, data) VALUES "
-_INSERT_RUNS: Final = f"INSERT INTO runs ({RUN_COLUMNS}, place) VALUES "  # noqa: S608 - our own column names
-_INSERT_LOGS: Final = "INSERT INTO run_log (run_id, first_seq, size, text) VALUES "
-# A boundary does not change status, wake time and outcome, and so no index: half the work of a move. It does not change
-# the visits either, because the run visits its stages in order.
-CROSS_BOUNDARY: Final = """
-UPDATE runs
-SET version = version + 1, owner = ?, stage = ?, attempt = ?, slot = ?, updated_at = ?, log_seq = ifnull(?, log_seq)
-WHERE run_id = ? AND version = ? AND epoch = ? AND inbox_seq = ifnull(?, inbox_seq) AND slot >= ?
-  AND status = 'running' AND wake_at IS NULL AND outcome IS NULL
-"""
-_CROSS_BOUNDARIES: Final = """
-UPDATE runs
-SET version = version + 1, owner = new.owner, stage = new.stage, attempt = new.attempt, slot = new.slot,
-    updated_at = new.updated_at, log_seq = ifnull(new.log_seq, runs.log_seq)
-FROM (
-    SELECT column1 AS owner, column2 AS stage, column3 AS attempt, column4 AS slot, column5 AS updated_at,
-           column6 AS log_seq, column7 AS run_id, column8 AS from_version, column9 AS epoch, column10 AS from_inbox,
-           column11 AS least_slot
-    FROM (VALUES {rows})
-) AS new
-WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoch = new.epoch
-  AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.least_slot
-  AND runs.status = 'running' AND runs.wake_at IS NULL AND runs.outcome IS NULL
-"""
-MOVE_RUN: Final = """
-UPDATE runs
-SET version = version + 1, status = ?, owner = ?, epoch = ?, stage = ?, attempt = ?, wake_at = ?, outcome = ?,
-    slot = ?, updated_at = ?, log_seq = ifnull(?, log_seq), visits = ifnull(?, visits)
-WHERE run_id = ? AND version = ? AND epoch = ? AND inbox_seq = ifnull(?, inbox_seq) AND slot >= ?
-"""
-_MOVE_RUNS: Final = """
-UPDATE runs
-SET version = version + 1, status = new.status, owner = new.owner, epoch = new.epoch, stage = new.stage,
-    attempt = new.attempt, wake_at = new.wake_at, outcome = new.outcome, slot = new.slot,
-    updated_at = new.updated_at, log_seq = ifnull(new.log_seq, runs.log_seq), visits = ifnull(new.visits, runs.visits)
-FROM (
-    SELECT column1 AS status, column2 AS owner, column3 AS epoch, column4 AS stage, column5 AS attempt,
-           column6 AS wake_at, column7 AS outcome, column8 AS slot, column9 AS updated_at, column10 AS log_seq,
-           column11 AS visits, column12 AS run_id, column13 AS from_version, column14 AS from_epoch,
-           column15 AS from_inbox, column16 AS least_slot
-    FROM (VALUES {rows})
-) AS new
-WHERE runs.run_id = new.run_id AND runs.version = new.from_version AND runs.epoch = new.from_epoch
-  AND runs.inbox_seq = ifnull(new.from_inbox, runs.inbox_seq) AND runs.slot >= new.least_slot
-"""
-_WAIT_KEYS: Final = "SELECT run_id, keys FROM waits WHERE run_id IN ({rows})"
-_DELETE_WAITS: Final = "DELETE FROM waits WHERE run_id IN ({rows})"
-_INSERT_WAITS: Final = """
-INSERT INTO waits (run_id, place, wait_id, epoch, parked, events, conditions, correlate, resume_at, on_timeout,
-                   expires_at, patch, keys)
+_INSERT_EVENTS: Final = (
+    "INSERT OR IGNORE INTO events (ref, type, source, id, time, subject, headers, data) VALUES {rows}"
+)
+_INSERT_RUNS: Final = """\
+INSERT INTO runs (run, run_id, workflow_id, trigger_id, pipeline_id, definition_hash, key, load_key, priority,
+                  parent_id, lineage, created_at, event_ref, event_type, place, status, version, owner, epoch, stage,
+                  attempt, wake_at, outcome, slot, inbox_seq, log_seq, updated_at, visits, waits)
 VALUES {rows}
 """
-_DELETE_LOADS: Final = """
+_CHANGE_RUNS: Final = """\
+UPDATE runs
+SET status = new.status, version = new.version, owner = new.owner, epoch = new.epoch, stage = new.stage,
+    attempt = new.attempt, wake_at = new.wake_at, outcome = new.outcome, slot = new.slot, inbox_seq = new.inbox_seq,
+    log_seq = new.log_seq, updated_at = new.updated_at, visits = new.visits, waits = new.waits
+FROM (
+    SELECT column1 AS run, column2 AS status, column3 AS version, column4 AS owner, column5 AS epoch,
+           column6 AS stage, column7 AS attempt, column8 AS wake_at, column9 AS outcome, column10 AS slot,
+           column11 AS inbox_seq, column12 AS log_seq, column13 AS updated_at, column14 AS visits, column15 AS waits
+    FROM (VALUES {rows})
+) AS new
+WHERE runs.run = new.run
+"""
+_INSERT_LOGS: Final = """\
+INSERT INTO log (run, version, stage, attempt, updated_at, first_seq, size, text) VALUES {rows}
+"""
+_INSERT_FIRST_LOGS: Final = """\
+INSERT INTO log (run, version, stage, attempt, updated_at, first_seq, size, text, event) VALUES {rows}
+"""
+_PUT_SNAPSHOTS: Final = "INSERT OR REPLACE INTO snapshots (run, version, text) VALUES {rows}"
+_DELETE_LOADS: Final = """\
 DELETE FROM loads WHERE (workflow_id, load_key) IN (SELECT column1, column2 FROM (VALUES {rows}))
 """
-_PUT_LOADS: Final = """
+_PUT_LOADS: Final = """\
 INSERT OR REPLACE INTO loads (workflow_id, load_key, active, active_id, queued, tail_id, generation, turn)
 VALUES {rows}
 """
-_REMEMBER: Final = """
+_REMEMBER: Final = """\
 INSERT OR REPLACE INTO remembered (source, event_id, scope, fingerprint, run_id, expires_at) VALUES {rows}
 """
 _PUT_RECEIPTS: Final = "INSERT OR REPLACE INTO receipts (source, event_id, time, lines) VALUES {rows}"
-_INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run_id) VALUES {rows}"
+_INSERT_KEYS: Final = "INSERT INTO wait_keys (key, run) VALUES {rows}"
 # Bare VALUES would make SQLite read every key.
-_DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run_id) IN (SELECT column1, column2 FROM (VALUES {rows}))"
+_DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run) IN (SELECT column1, column2 FROM (VALUES {rows}))"
+_INSERT_MESSAGES: Final = "INSERT INTO inbox (run, seq, kind, time, body, event_ref, event) VALUES {rows}"
+_DELETE_MESSAGES: Final = "DELETE FROM inbox WHERE (run, seq) IN (SELECT column1, column2 FROM (VALUES {rows}))"
+_EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run IN (SELECT column1 FROM (VALUES {rows}))"
+_COUNT: Final = """\
+INSERT INTO counts (name, count) VALUES {rows} ON CONFLICT (name) DO UPDATE SET count = count + excluded.count
+"""
+_HEADS: Final = f"""\
+SELECT runs.run, runs.run_id, workflow_id, load_key, {_HEAD} FROM runs {_LAST}
+WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
+"""  # noqa: S608 - our own column names
+_REMEMBERED: Final = """\
+SELECT source, event_id, scope, fingerprint, run_id, expires_at FROM remembered
+WHERE (source, event_id) IN (SELECT column1, column2 FROM (VALUES {rows}))
+"""
+_RECEIPTS: Final = """\
+SELECT source, event_id FROM receipts WHERE (source, event_id) IN (SELECT column1, column2 FROM (VALUES {rows}))
+"""
 
-_INBOX_SEQS: Final = "SELECT run_id, inbox_seq FROM runs WHERE run_id IN ({rows})"
-_NEXT_MESSAGES: Final = "UPDATE runs SET inbox_seq = inbox_seq + 1 WHERE run_id IN ({rows})"
-_INSERT_MESSAGES: Final = "INSERT INTO inbox (run_id, seq, kind, time, body, event_ref) VALUES {rows}"
-_EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run_id IN ({rows})"
+_OR_NULL: Final = "nullif(?, 0)"
+_NULLABLE_IDENTITY: Final = (3, 6, 7, 9, 10, 12, 14)
+_NULLABLE_HEAD: Final = (2, 4, 7, 12, 13)
+_WAKE_AT: Final = 6
 
 EVENT_WIDTH: Final = 8
-RUN_WIDTH: Final = 26
-LOG_WIDTH: Final = 4
-BOUNDARY_WIDTH: Final = 11
-MOVE_WIDTH: Final = 16
-WAIT_WIDTH: Final = 13
+RUN_WIDTH: Final = 29
+CHANGE_WIDTH: Final = 15
+LOG_WIDTH: Final = 8
+FIRST_LOG_WIDTH: Final = 9
 KEY_WIDTH: Final = 2
-MESSAGE_WIDTH: Final = 6
+MESSAGE_WIDTH: Final = 7
 PAIR_WIDTH: Final = 2
 LOAD_WIDTH: Final = 8
 REMEMBER_WIDTH: Final = 6
@@ -109,216 +122,234 @@ RECEIPT_WIDTH: Final = 4
 
 def sizes(count: int) -> Iterator[int]:
     """Yield the sizes of statements that together cover `count` rows: powers of two, largest first."""
-    while count >= LARGEST:
+    while count > LARGEST:
         yield LARGEST
         count -= LARGEST
-    size = LARGEST
-    while count:
-        size >>= 1
-        if count >= size:
-            yield size
-            count -= size
+    yield from _parts(count)
 
 
-def _rows(width: int, count: int) -> str:
-    row = f"({', '.join('?' * width)})"
+@cache
+def _parts(count: int) -> tuple[int, ...]:
+    return tuple(1 << bit for bit in range(LARGEST.bit_length() - 1, -1, -1) if count >> bit & 1)
+
+
+def portions(values: list[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the values in portions for which there are statements, each with its size."""
+    start = 0
+    for size in sizes(len(values)):
+        yield size, values[start : start + size]
+        start += size
+
+
+def _row(width: int, nullable: tuple[int, ...] = (), **special: int) -> str:
+    places = [_OR_NULL if place in nullable else "?" for place in range(width)]
+    for place in special.values():
+        places[place] = "nullif(?, '')"
+    return f"({', '.join(places)})"
+
+
+def _head(start: int) -> tuple[int, ...]:
+    return tuple(start + place for place in _NULLABLE_HEAD)
+
+
+_EVENT_ROW: Final = _row(EVENT_WIDTH, (5, 7), time=4)
+_RUN_ROW: Final = _row(RUN_WIDTH, (*_NULLABLE_IDENTITY, *_head(15)), wake_at=15 + _WAKE_AT)
+_CHANGE_ROW: Final = _row(CHANGE_WIDTH, _head(1), wake_at=1 + _WAKE_AT)
+_LOG_ROW: Final = _row(LOG_WIDTH, (2,))
+_FIRST_LOG_ROW: Final = _row(FIRST_LOG_WIDTH, (2,))
+_MESSAGE_ROW: Final = _row(MESSAGE_WIDTH, (4, 5, 6))
+_LOAD_ROW: Final = _row(LOAD_WIDTH, (3, 5))
+_REMEMBER_ROW: Final = _row(REMEMBER_WIDTH, (4,))
+_RECEIPT_ROW: Final = _row(RECEIPT_WIDTH)
+_PAIR: Final = _row(PAIR_WIDTH)
+_SNAPSHOT_ROW: Final = _row(3)
+_ONE: Final = _row(1)
+
+
+def _rows(row: str, count: int) -> str:
     return ", ".join([row] * count)
 
 
 @cache
 def insert_events(count: int) -> str:
     """Return the statement that stores `count` events; one that exists already is unchanged."""
-    return _INSERT_EVENTS + _rows(EVENT_WIDTH, count)
+    return _INSERT_EVENTS.format(rows=_rows(_EVENT_ROW, count))
 
 
 @cache
 def insert_runs(count: int) -> str:
     """Return the statement that creates `count` runs."""
-    return _INSERT_RUNS + _rows(RUN_WIDTH, count)
+    return _INSERT_RUNS.format(rows=_rows(_RUN_ROW, count))
+
+
+@cache
+def change_runs(count: int) -> str:
+    """Return the statement that writes the heads of `count` different runs."""
+    return _CHANGE_RUNS.format(rows=_rows(_CHANGE_ROW, count))
 
 
 @cache
 def insert_logs(count: int) -> str:
     """Return the statement that appends `count` log rows."""
-    return _INSERT_LOGS + _rows(LOG_WIDTH, count)
+    return _INSERT_LOGS.format(rows=_rows(_LOG_ROW, count))
 
 
 @cache
-def cross_boundaries(count: int) -> str:
-    """Return the statement that lets up to `count` different running runs cross a stage boundary.
-
-    It skips those whose conditions do not hold, and those that would take a slot again: that changes a load too.
-    Rows of NULLs fill it up.
-    """
-    return CROSS_BOUNDARY if count == 1 else _CROSS_BOUNDARIES.format(rows=_rows(BOUNDARY_WIDTH, count))
+def insert_first_logs(count: int) -> str:
+    """Return the statement that appends `count` log rows that have an event."""
+    return _INSERT_FIRST_LOGS.format(rows=_rows(_FIRST_LOG_ROW, count))
 
 
 @cache
-def move_runs(count: int) -> str:
-    """Return the statement that moves up to `count` different runs, in any way; otherwise the same."""
-    return MOVE_RUN if count == 1 else _MOVE_RUNS.format(rows=_rows(MOVE_WIDTH, count))
+def put_snapshots(count: int) -> str:
+    """Return the statement that writes `count` snapshots."""
+    return _PUT_SNAPSHOTS.format(rows=_rows(_SNAPSHOT_ROW, count))
 
 
 @cache
 def delete_loads(count: int) -> str:
     """Return the statement that deletes `count` loads that are idle now."""
-    return _DELETE_LOADS.format(rows=_rows(PAIR_WIDTH, count))
+    return _DELETE_LOADS.format(rows=_rows(_PAIR, count))
 
 
 @cache
 def put_loads(count: int) -> str:
     """Return the statement that writes `count` loads."""
-    return _PUT_LOADS.format(rows=_rows(LOAD_WIDTH, count))
+    return _PUT_LOADS.format(rows=_rows(_LOAD_ROW, count))
 
 
 @cache
 def remember(count: int) -> str:
     """Return the statement that remembers `count` keys."""
-    return _REMEMBER.format(rows=_rows(REMEMBER_WIDTH, count))
+    return _REMEMBER.format(rows=_rows(_REMEMBER_ROW, count))
 
 
 @cache
 def put_receipts(count: int) -> str:
-    """Return the statement that writes `count` receipts; of several for one event the last stays."""
-    return _PUT_RECEIPTS.format(rows=_rows(RECEIPT_WIDTH, count))
-
-
-@cache
-def wait_keys(count: int) -> str:
-    """Return the query for the keys of all waits of `count` runs."""
-    return _WAIT_KEYS.format(rows=", ".join("?" * count))
-
-
-@cache
-def delete_waits(count: int) -> str:
-    """Return the statement that deletes all waits of `count` runs."""
-    return _DELETE_WAITS.format(rows=", ".join("?" * count))
-
-
-@cache
-def insert_waits(count: int) -> str:
-    """Return the statement that writes `count` waits."""
-    return _INSERT_WAITS.format(rows=_rows(WAIT_WIDTH, count))
+    """Return the statement that writes `count` receipts."""
+    return _PUT_RECEIPTS.format(rows=_rows(_RECEIPT_ROW, count))
 
 
 @cache
 def delete_keys(count: int) -> str:
     """Return the statement that deletes `count` keys of waits."""
-    return _DELETE_KEYS.format(rows=_rows(KEY_WIDTH, count))
+    return _DELETE_KEYS.format(rows=_rows(_PAIR, count))
 
 
 @cache
 def insert_keys(count: int) -> str:
     """Return the statement that writes `count` keys of waits."""
-    return _INSERT_KEYS.format(rows=_rows(KEY_WIDTH, count))
-
-
-@cache
-def inbox_seqs(count: int) -> str:
-    """Return the query for the last inbox sequences of `count` runs."""
-    return _INBOX_SEQS.format(rows=", ".join("?" * count))
-
-
-@cache
-def next_messages(count: int) -> str:
-    """Return the statement that counts one more message for each of `count` different runs."""
-    return _NEXT_MESSAGES.format(rows=", ".join("?" * count))
+    return _INSERT_KEYS.format(rows=_rows(_PAIR, count))
 
 
 @cache
 def insert_messages(count: int) -> str:
     """Return the statement that writes `count` messages."""
-    return _INSERT_MESSAGES.format(rows=_rows(MESSAGE_WIDTH, count))
+    return _INSERT_MESSAGES.format(rows=_rows(_MESSAGE_ROW, count))
+
+
+@cache
+def delete_messages(count: int) -> str:
+    """Return the statement that deletes `count` messages."""
+    return _DELETE_MESSAGES.format(rows=_rows(_PAIR, count))
 
 
 @cache
 def empty_inboxes(count: int) -> str:
     """Return the statement that deletes all messages of `count` runs."""
-    return _EMPTY_INBOXES.format(rows=", ".join("?" * count))
+    return _EMPTY_INBOXES.format(rows=_rows(_ONE, count))
+
+
+@cache
+def count(count: int) -> str:
+    """Return the statement that adds to `count` counters."""
+    return _COUNT.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def heads(count: int) -> str:
+    """Return the query for the heads of `count` runs."""
+    return _HEADS.format(rows=_rows(_ONE, count))
+
+
+@cache
+def remembered(count: int) -> str:
+    """Return the query for the keys stored for `count` events."""
+    return _REMEMBERED.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def receipts(count: int) -> str:
+    """Return the query for the events that have a receipt, of `count` events."""
+    return _RECEIPTS.format(rows=_rows(_PAIR, count))
 
 
 # ---------------------------------------------------------------------------------------------------- one by one
-RUN_EXISTS: Final = "SELECT 1 FROM runs WHERE run_id = ?"
-RUN_CONDITIONS: Final = "SELECT version, epoch, inbox_seq, slot, workflow_id, load_key FROM runs WHERE run_id = ?"
-RUN_STATUS: Final = "SELECT status FROM runs WHERE run_id = ?"
-RUN_PHASE: Final = """
-SELECT status, slot, workflow_id, load_key, inbox_seq, outcome IS NOT NULL FROM runs WHERE run_id = ?
-"""
-UNFIT: Final = f"""
-SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_unfit
-WHERE workflow_id = ? AND status = 'paused' AND outcome IS NOT NULL ORDER BY run_id
+UNFIT: Final = f"""\
+SELECT {_RECORD} FROM runs INDEXED BY runs_unfit {_LAST}
+WHERE workflow_id = ? AND status = 'paused' AND outcome IS NOT NULL ORDER BY runs.run_id
 """  # noqa: S608 - our own column names
-RUN: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?"  # noqa: S608 - our own column names
+RECORD: Final = f"{RECORDS} WHERE runs.run_id = ?"
+RUN: Final = "SELECT run FROM runs WHERE run_id = ?"
 
-TAKE_RUN: Final = """
+GIVE_BACK: Final = f"""\
 UPDATE runs
-SET status = ?, owner = ?, version = version + 1, epoch = epoch + 1, wake_at = NULL, outcome = NULL, slot = ?,
-    attempt = attempt + ?, updated_at = ?
-WHERE run_id = ?
-"""
-TAKE_SLOT: Final = "UPDATE runs SET slot = 1 WHERE run_id = ?"
-NEXT_MESSAGE: Final = "UPDATE runs SET inbox_seq = ? WHERE run_id = ?"
-GIVE_BACK: Final = """
-UPDATE runs SET status = 'ready', version = version + 1, epoch = epoch + 1
-WHERE status = 'running'
-"""
-QUEUE_HEAD: Final = """
+SET status = 'ready', version = now.version + 1, epoch = runs.epoch + 1, stage = now.stage, attempt = now.attempt,
+    log_seq = now.log_seq, updated_at = now.updated_at
+FROM (
+    SELECT runs.run, {_VERSION} AS version, {_STAGE} AS stage, {_ATTEMPT} AS attempt, {_LOG_SEQ} AS log_seq,
+           {_UPDATED} AS updated_at
+    FROM runs INDEXED BY runs_running {_LAST} WHERE status = 'running'
+) AS now
+WHERE runs.run = now.run
+"""  # noqa: S608 - our own column names
+QUEUE_HEAD: Final = """\
 SELECT run_id FROM runs
 WHERE status = 'queued' AND workflow_id = ? AND load_key = ?
 ORDER BY priority DESC, place LIMIT ?
 """
+LAST_RUN: Final = "SELECT max(run) FROM runs"
 LAST_PLACE: Final = "SELECT max(place) FROM runs WHERE status = 'queued'"
 
-LOAD: Final = """
+LOAD: Final = """\
 SELECT active, active_id, queued, tail_id, generation, turn FROM loads WHERE workflow_id = ? AND load_key = ?
 """
 LOADS: Final = "SELECT workflow_id, load_key, active, active_id, queued, tail_id, generation, turn FROM loads"
-REMEMBERED: Final = """
-SELECT source, event_id, scope, fingerprint, run_id, expires_at FROM remembered
-WHERE source = ? AND event_id = ? AND scope = ?
-"""
 RECEIPT: Final = "SELECT lines FROM receipts WHERE source = ? AND event_id = ?"
 
-WAITS: Final = """
-SELECT wait_id, epoch, parked, events, conditions, correlate, resume_at, on_timeout, expires_at, patch, keys
-FROM waits WHERE run_id = ? ORDER BY place
-"""
-WAIT_PHASES: Final = "SELECT wait_id, epoch, parked FROM waits WHERE run_id = ?"
-ANY_WAIT: Final = "SELECT EXISTS (SELECT 1 FROM waits)"
 SHAPES: Final = "SELECT shape, uses FROM wait_shapes WHERE uses > 0"
-COUNT_SHAPE: Final = """
+COUNT_SHAPE: Final = """\
 INSERT INTO wait_shapes (shape, uses) VALUES (?, ?) ON CONFLICT (shape) DO UPDATE SET uses = uses + excluded.uses
 """
 RUNS_UNDER_KEYS: Final = f"""
-SELECT {RUN_COLUMNS} FROM runs
-WHERE run_id IN (SELECT run_id FROM wait_keys WHERE wait_keys.key IN (SELECT value FROM json_each(?)))
-ORDER BY created_at, run_id
+{RECORDS}
+WHERE runs.run IN (SELECT wait_keys.run FROM wait_keys WHERE wait_keys.key IN (SELECT value FROM json_each(?)))
+ORDER BY created_at, runs.run_id
 """  # noqa: S608 - our own column names
 
-DELETE_MESSAGE: Final = "DELETE FROM inbox WHERE run_id = ? AND seq = ?"
-DELETE_INBOX: Final = "DELETE FROM inbox WHERE run_id = ?"
-INBOX: Final = """
-SELECT run_id, seq, kind, inbox.time, body, ref, type, source, id, events.time, subject, headers, data
-FROM inbox LEFT JOIN events ON events.ref = inbox.event_ref
-WHERE run_id = ? AND seq > ? ORDER BY seq
+INBOX: Final = """\
+SELECT ?, seq, kind, inbox.time, body, event_ref, event, type, source, id, events.time, subject, headers, data
+FROM inbox LEFT JOIN events ON events.ref = inbox.event_ref AND inbox.event IS NULL
+WHERE inbox.run = ? AND seq > ? ORDER BY seq
 """
+INBOX_EVENTS: Final = "SELECT count(event) FROM inbox"
 
 EVENT: Final = "SELECT ref, type, source, id, time, subject, headers, data FROM events WHERE ref = ?"
-SNAPSHOT: Final = "SELECT log_seq, text FROM snapshots WHERE run_id = ?"
-PUT_SNAPSHOT: Final = """
-INSERT OR REPLACE INTO snapshots (run_id, log_seq, text) SELECT run_id, log_seq, ? FROM runs WHERE run_id = ?
+OWN_EVENT: Final = "SELECT event FROM log WHERE run = ? ORDER BY version LIMIT 1"
+SNAPSHOT: Final = "SELECT version, text FROM snapshots WHERE run = ?"
+LOG: Final = "SELECT first_seq, size, text FROM log WHERE run = ? AND version > ? AND size > 0 ORDER BY version"
+LOG_END: Final = """\
+SELECT first_seq, size, text FROM log WHERE run = ? AND size > 0 ORDER BY version DESC LIMIT ?
 """
-LOG: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? AND first_seq > ? ORDER BY first_seq"
-LOG_END: Final = "SELECT first_seq, size, text FROM run_log WHERE run_id = ? ORDER BY first_seq DESC LIMIT ?"
 
 # The indexes are named because SQLite cannot know that few of the paused runs are due, and would read all of them.
 # Due runs come in order of time for each priority; the priorities in use are found by stepping down the index.
-READY: Final = """
+READY: Final = """\
 SELECT priority, 0.0, run_id FROM runs INDEXED BY runs_ready
 WHERE status = 'ready' AND workflow_id IN (SELECT value FROM json_each(?))
 ORDER BY priority DESC, run_id LIMIT ?
 """
-DUE_PRIORITIES: Final = """
+DUE_PRIORITIES: Final = """\
 WITH RECURSIVE found (priority) AS (
     SELECT max(priority) FROM runs INDEXED BY runs_due WHERE wake_at IS NOT NULL AND status IN ('paused', 'delayed')
     UNION ALL
@@ -329,7 +360,7 @@ WITH RECURSIVE found (priority) AS (
 )
 SELECT priority FROM found WHERE priority IS NOT NULL
 """
-DUE: Final = """
+DUE: Final = """\
 SELECT priority, wake_at, run_id FROM runs INDEXED BY runs_due
 WHERE priority = ? AND wake_at <= ? AND status IN ('paused', 'delayed')
   AND workflow_id IN (SELECT value FROM json_each(?))
@@ -337,10 +368,4 @@ ORDER BY wake_at, run_id LIMIT ?
 """
 READ_META: Final = "SELECT value FROM meta WHERE name = ?"
 WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
-COUNTS: Final = "SELECT status, count(*) FROM runs GROUP BY status"
-COUNT_ROWS: Final = {
-    "waits": "SELECT count(*) FROM waits",
-    "events": "SELECT count(*) FROM events",
-    "remembered": "SELECT count(*) FROM remembered",
-    "receipts": "SELECT count(*) FROM receipts",
-}
+COUNTS: Final = "SELECT name, count FROM counts WHERE count > 0"

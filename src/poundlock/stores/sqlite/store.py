@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import StoreUnavailable
-from poundlock.model.changes import Changes, Committed, Token, Work
+from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
@@ -157,7 +157,7 @@ class SqliteStore:
         writing = self._writing
         if writing is None:
             raise self._unavailable()
-        return writing.submit(Changes.of(work))
+        return writing.submit(work)
 
     async def written_behind(self) -> None:
         """Wait for all queued jobs."""

@@ -16,15 +16,15 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from poundlock.model.changes import Changes, Committed
+from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
 from poundlock.stores.sqlite.gate import Gate
-from poundlock.stores.sqlite.group import Group
+from poundlock.stores.sqlite.heads import Heads
 from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.index import Effects, Index
 from poundlock.stores.sqlite.pruning import PASS_EVERY, Pruner
@@ -38,10 +38,6 @@ _IDLE_BITE: Final = 500  # rows, while nothing else is to be done
 _BETWEEN_BITES: Final = 0.05  # seconds
 _AFTER_TROUBLE: Final = 60.0  # seconds
 _WITHOUT: Final = 1000  # batches without pruning after trouble
-
-
-class _Repeat(Exception):
-    """A batch has to be repeated change by change. Never leaves this file."""
 
 
 class Writer:
@@ -82,11 +78,10 @@ class Writer:
         self._prune_after = 0
         self._broken: sqlite3.Error | None = None
         self._batches = 0
-        self._place: int = connection.execute(sql.LAST_PLACE).fetchone()[0] or 0
-        self._armed = bool(connection.execute(sql.ANY_WAIT).fetchone()[0])
+        self._heads = Heads(*(connection.execute(last).fetchone()[0] or 0 for last in (sql.LAST_RUN, sql.LAST_PLACE)))
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
-        """Do a batch of jobs: Changes, operations, or None for a caller that only waits for earlier jobs."""
+        """Do a batch of jobs: units of work, operations, or None for a caller that only waits for earlier jobs."""
         if self._broken is not None:
             self._fail(jobs, self._broken)
             return None
@@ -102,7 +97,8 @@ class Writer:
         for job in work:
             if isinstance(job.answer, Committed):
                 self.commits += 1
-                job.work.committed = job.answer
+                if type(job.work) is Changes:
+                    job.work.committed = job.answer
         self._checkpoint_wal()
         return lambda: self._acknowledged(effects)
 
@@ -124,13 +120,14 @@ class Writer:
         self._pruned = False
         execute("BEGIN IMMEDIATE")
         try:
-            transaction = Transaction(self._cursor, self._place, self._armed, self._index.loads)
+            transaction = Transaction(self._cursor, self._heads, self._index.loads)
             apply(transaction, jobs)
             transaction.finish()
             if self._connection.total_changes != before:
                 self._prune_beside(jobs)
             execute("COMMIT")
         except BaseException:
+            self._heads.forget()
             # SQLite has rolled back by itself after some errors.
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
@@ -139,16 +136,15 @@ class Writer:
         if self._connection.total_changes != before:  # if all were refused, there was nothing to sync
             self.syncs += 1
         self._index.apply(transaction.effects)
-        self._place = transaction.place
-        self._armed = transaction.armed
+        self._heads.settle()
         return transaction.effects
 
     def _prune_beside(self, jobs: Sequence[Job]) -> None:
         """Prune a little in a transaction that is synced anyway."""
-        work = jobs[-1].work
-        if type(work) is Changes and self._pruner.wants(work.now) and work.now and self._batches >= self._prune_after:
+        now = _time_of(jobs[-1].work)
+        if now and self._pruner.wants(now) and self._batches >= self._prune_after:
             self._pruned = True
-            self._pruner.bite(self._cursor.execute, work.now, _BITE + _BITE_PER_JOB * len(jobs))
+            self._pruner.bite(self._cursor.execute, now, _BITE + _BITE_PER_JOB * len(jobs))
 
     def idle(self) -> float | None:
         """Prune while no job is queued."""
@@ -218,27 +214,25 @@ class Writer:
         self._connection.close()
 
 
+def _time_of(work: Any) -> float:
+    """Return when a unit of work was made; 0 if that is not known, or it is an operation."""
+    if type(work) is RunMove:
+        return work.updated_at
+    if type(work) is RunCreate:
+        return work.start.updated_at
+    return work.now if type(work) is Changes else 0.0
+
+
 def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
-    """Apply all jobs, in an order that looks sequential from outside: boundaries of different runs are written last."""
-    group = Group(transaction)
+    """Apply all jobs in their order."""
+    transaction.prepare([job.work for job in jobs if not callable(job.work)])
     for job in jobs:
         work = job.work
-        if type(work) is Changes:
-            if group.touches(work) and not group.flush():
-                raise _Repeat
-            if group.fits(work):
-                group.add(job)
-            else:
-                # Promotion reads rows, and a run in the group may be leaving the queue.
-                if work.leaving() and not group.flush():
-                    raise _Repeat
-                job.answer = transaction.check(work) or transaction.write(work)
-        else:
-            if not group.flush():
-                raise _Repeat
+        if callable(work):
+            transaction.flush()
             job.answer = work(transaction)
-    if not group.flush():
-        raise _Repeat
+        else:
+            job.answer = transaction.apply(work)
 
 
 def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
@@ -249,15 +243,13 @@ def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
         execute("SAVEPOINT one")
         try:
             work = job.work
-            if type(work) is Changes:
-                job.answer = transaction.check(work) or transaction.write(work)
-            else:
-                job.answer = work(transaction)
+            job.answer = work(transaction) if callable(work) else transaction.apply(work)
+            transaction.flush()
         except Exception as error:
             if of_the_store(error):
                 raise
             execute("ROLLBACK TO one")
-            transaction.effects = Effects()
+            transaction.discard()
             job.answer = error
         execute("RELEASE one")
         transaction.before.merge(transaction.effects)
