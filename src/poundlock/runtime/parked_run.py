@@ -13,6 +13,8 @@ from poundlock.codecs import dump, encode, load
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.writing import checkpoint_of
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.phases import Phase
 
@@ -22,18 +24,18 @@ class ParkedRun:
 
     Args:
         entry: its workflow.
-        checkpoint: the run as its last commit left it.
-        early: messages that came after that commit.
-        exported: its services that were exported at the pause, as text.
+        run: as its last commit left it.
 
     Attributes:
-        entry, exported: as given.
+        entry: its workflow.
         early: the messages that came after its last commit, until now.
         identity, head: of its record.
     """
 
     __slots__ = (
+        "_armed",
         "_checkpoint",
+        "_exported",
         "_inbox",
         "_log_size",
         "_rest",
@@ -41,7 +43,6 @@ class ParkedRun:
         "_state",
         "early",
         "entry",
-        "exported",
         "head",
         "identity",
     )
@@ -49,15 +50,15 @@ class ParkedRun:
     phase = Phase.PARKED
     alive = False
 
-    def __init__(
-        self, entry: Registered, checkpoint: Checkpoint, early: list[Message], exported: str | None = None
-    ) -> None:
+    def __init__(self, entry: Registered, run: ActiveRun) -> None:
+        checkpoint = checkpoint_of(run)
         self.entry = entry
-        self.exported = exported
         self.identity, self.head, _ = checkpoint.record
         self.early: tuple[Message, ...] = ()
         self._checkpoint: Checkpoint | None = checkpoint
-        for message in early:
+        self._exported = run.exported
+        self._armed = run.armed
+        for message in run.inbox:
             self.deliver(message)
 
     def deliver(self, message: Message) -> None:
@@ -81,7 +82,7 @@ class ParkedRun:
         self._state = dump(state)
         self._rest = f"[{armed},{payload},{headers},{about}]"
         self._inbox, self._log_size, self._snapshot_size = inbox, log_size, snapshot_size
-        self._checkpoint = None
+        self._checkpoint = self._armed = None
 
     def checkpoint(self) -> Checkpoint:
         """Return its checkpoint, as the store had it after its last commit; it must not be changed."""
@@ -91,6 +92,11 @@ class ParkedRun:
         event = Event.trusted(kind, payload, id=event_id, time=time, source=source, key=key, headers=headers)
         record = RunRecord(self.identity, self.head, tuple([_wait(*parts) for parts in waits]))
         return Checkpoint(record, load(self._state), event, self._inbox, self._log_size, self._snapshot_size)
+
+    def equip(self, run: ActiveRun) -> None:
+        """Give the run, restored from the checkpoint, what would have to be read or computed again."""
+        run.exported = self._exported
+        run.armed = self._armed
 
 
 def _of_wait(wait: WaitRow) -> list[Any]:

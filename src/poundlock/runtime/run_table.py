@@ -20,7 +20,6 @@ from poundlock.clock import Clock, Timer
 from poundlock.guard import call_now
 from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.writing import checkpoint_of
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.phases import Phase, check_phase
@@ -256,7 +255,7 @@ class RunTable:
             return
         while len(self._parked) >= self._most_parked:
             self.drop(next(iter(self._parked)))
-        parked = ParkedRun(live.entry, checkpoint_of(run), run.inbox, run.exported)
+        parked = ParkedRun(live.entry, run)
         self._entries[run_id] = self._lately[run_id] = parked
         self._parked[run_id] = self._clock.monotonic() + self._pause_window
         if len(self._lately) > _AS_THEY_ARE:

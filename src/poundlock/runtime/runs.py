@@ -187,7 +187,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
 def unparked(core: Core, parked: ParkedRun) -> ActiveRun:
     """Return a run that is parked in memory as an active one, as if its row had been read."""
     run = restored_run(core, parked.entry, parked.checkpoint())
-    run.exported = parked.exported
+    parked.equip(run)
     return run
 
 

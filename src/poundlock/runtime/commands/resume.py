@@ -68,7 +68,7 @@ async def resume(core: Core, command: Resume) -> bool:
             return False
         live = LiveRun(restored_run(core, entry, checkpoint), entry)
         if parked is not None:
-            live.run.exported = parked.exported
+            parked.equip(live.run)
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
