@@ -14,9 +14,9 @@ from typing import Any
 from poundlock.model.changes import Remember
 from poundlock.model.runs import RunIdentity
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.heads import Head
+from poundlock.stores.sqlite.heads import Head, moving_row
 from poundlock.stores.sqlite.index import Effects
-from poundlock.stores.sqlite.rows import identity_row, moving_row
+from poundlock.stores.sqlite.rows import identity_row
 
 Created = tuple[Head, RunIdentity, str, bool, int]
 """A new run's head, identity, the type of its event, whether it keeps that, and its place in a queue (0: in none)."""
