@@ -7,7 +7,7 @@ are exactly str, int or float: sqlite3 is slow for subclasses, as enum members a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from poundlock.codecs import dump, encode, load
 from poundlock.model.changes import Token
@@ -16,9 +16,6 @@ from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Message, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
-
-if TYPE_CHECKING:
-    from poundlock.stores.sqlite.heads import Head
 
 Row = tuple[Any, ...]
 
@@ -95,28 +92,6 @@ def identity_row(run: int, identity: RunIdentity, event_type: str, own: bool, pl
         0 if own else ref,
         event_type,
         place,
-    )
-
-
-def moving_row(head: Head) -> Row:
-    """Return the part of a run's row that moves."""
-    owner, stage, wake_at, outcome = head.owner, head.stage, head.wake_at, head.outcome
-    visits, waits = head.visits, head.waits
-    return (
-        head.status._value_,
-        head.version,
-        0 if owner is None else owner,
-        head.epoch,
-        0 if stage is None else stage,
-        head.attempt,
-        "" if wake_at is None else wake_at,
-        0 if outcome is None else outcome,
-        1 if head.slot else 0,
-        head.inbox_seq,
-        head.log_seq,
-        head.updated_at,
-        0 if visits is None else visits,
-        0 if waits is None else waits,
     )
 
 
