@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from poundlock.model.lifecycle import RunStatus
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import status_of
+from poundlock.stores.sqlite.rows import Row, status_of
 
 
 class Head:
@@ -88,6 +88,27 @@ class Head:
         self.updated_at = updated_at
         self.visits = visits
         self.waits = waits
+
+    def row(self) -> Row:
+        """Return the part of its row that moves."""
+        owner, stage, wake_at, outcome = self.owner, self.stage, self.wake_at, self.outcome
+        visits, waits = self.visits, self.waits
+        return (
+            self.status._value_,
+            self.version,
+            0 if owner is None else owner,
+            self.epoch,
+            0 if stage is None else stage,
+            self.attempt,
+            "" if wake_at is None else wake_at,
+            0 if outcome is None else outcome,
+            1 if self.slot else 0,
+            self.inbox_seq,
+            self.log_seq,
+            self.updated_at,
+            0 if visits is None else visits,
+            0 if waits is None else waits,
+        )
 
     def keys(self) -> list[str]:
         """Return the keys of all armed waits; one that several waits have is there as often."""
