@@ -14,7 +14,7 @@ from typing import Any
 from poundlock.model.changes import Remember
 from poundlock.model.runs import RunIdentity
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.heads import Head, moving_row
+from poundlock.stores.sqlite.heads import Head
 from poundlock.stores.sqlite.index import Effects
 from poundlock.stores.sqlite.rows import identity_row
 

@@ -121,28 +121,6 @@ class Head:
         return [(wait["wait"], wait["epoch"], wait["parked"]) for wait in from_json(self.waits)]
 
 
-def moving_row(head: Head) -> tuple[Any, ...]:
-    """Return the part of a run's row that moves."""
-    owner, stage, wake_at, outcome = head.owner, head.stage, head.wake_at, head.outcome
-    visits, waits = head.visits, head.waits
-    return (
-        head.status._value_,
-        head.version,
-        0 if owner is None else owner,
-        head.epoch,
-        0 if stage is None else stage,
-        head.attempt,
-        "" if wake_at is None else wake_at,
-        0 if outcome is None else outcome,
-        1 if head.slot else 0,
-        head.inbox_seq,
-        head.log_seq,
-        head.updated_at,
-        0 if visits is None else visits,
-        0 if waits is None else waits,
-    )
-
-
 class Heads:
     """The heads that the writer knows.
 
