@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from pydantic_core import from_json
-
+from poundlock.json_core import from_json
 from poundlock.model.lifecycle import RunStatus
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.rows import Row, status_of
