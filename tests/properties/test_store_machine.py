@@ -20,9 +20,10 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import sqlite_error
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError
+from poundlock.errors import PoundlockError, StoreFull
 from poundlock.model.changes import Changes, LoadChange, Post, Release, Remember, Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
@@ -75,6 +76,24 @@ def goes_wrong(transaction: Any) -> None:
     """An operation of the writer with a bug: it shows when everything before it has been written."""
     transaction.flush()
     raise ZeroDivisionError
+
+
+class FailsOnce:
+    """A writer's cursor with one statement that fails, the next ones work again."""
+
+    def __init__(self, cursor: Any, error: Exception, after: int) -> None:
+        self.cursor = cursor
+        self.error = error
+        self.left = after
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return self.cursor.execute(statement, values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
 
 
 def outcome(error: BaseException) -> Any:
@@ -276,6 +295,29 @@ class Stores(RuleBasedStateMachine):
         units += [self.mixture(data) for _ in range(data.draw(st.integers(0, 2)))]
         units = data.draw(st.permutations([unit for unit in units if unit is not None]))
         self.commit(*units, beside=data.draw(st.none() | st.integers(0, len(units))))
+
+    @rule(data=st.data(), run_id=RUNS, full=st.booleans(), after=st.integers(1, 12))
+    def fail(self, data, run_id, full, after):
+        """A statement fails: on a full disk nothing of the unit is written, after any other error it is tried again."""
+        unit = data.draw(st.sampled_from([self.step(data, run_id), self.creation(data), self.mixture(data)]))
+        if unit is None:
+            return
+        writer = self.sqlite._writer
+        cursor = writer._cursor
+        error = sqlite_error("SQLITE_FULL") if full else sqlite3.ProgrammingError("odd")
+        writer._cursor = FailsOnce(cursor, error, after)
+
+        async def submit(store):
+            tokens = {pair: (await store.read_loads([pair]))[0][1] for pair in PAIRS}
+            try:
+                return await Scribe(store).commit(unit(tokens))
+            except PoundlockError as refused:
+                return outcome(refused)
+
+        answer = self.runner.run(submit(self.sqlite))
+        writer._cursor = cursor
+        if not (full and type(answer) is tuple and answer[0] is StoreFull):
+            assert self.runner.run(submit(self.memory)) == answer
 
     @rule(workflows=st.lists(st.sampled_from(["orders", "other"]), unique=True), limit=st.integers(1, 4))
     def claim(self, workflows, limit):
