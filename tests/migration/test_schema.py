@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -276,6 +278,32 @@ async def test_a_migration_that_fails_changes_nothing(old, monkeypatch):
     await store.open("w1")
     await store.close()
     assert columns(old)["user_version"] == [(schema.SCHEMA_VERSION,)]
+
+
+def test_a_migration_needs_little_memory(tmp_path):
+    """A file is migrated where it does not fit into memory: only keys are sorted, not texts."""
+    path = tmp_path / "large.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript((HERE / f"schema-{schema.SCHEMA_VERSION - 1}.sql").read_text(encoding="utf-8"))
+        rest = ", ".join(name for _, name, *_ in connection.execute("PRAGMA table_info(runs)") if name != "run_id")
+        again = f"INSERT INTO runs (run_id, {rest}) SELECT ?, {rest} FROM runs WHERE run_id = 'kinds-1'"
+        connection.executemany(again, [(f"long-{number}",) for number in range(50)])
+        text = dump([[0.0, "state", "state:patch", "main", None, {"text": "x" * 4000}]])
+        rows = [(f"long-{number % 50}", number, 1, text) for number in range(1, 5001)]
+        connection.executemany("INSERT INTO run_log (run_id, first_seq, size, text) VALUES (?, ?, ?, ?)", rows)
+    code = (
+        "import asyncio, sqlite3, sys; from poundlock.stores.sqlite import SqliteStore; "
+        "assert sqlite3.connect(':memory:').execute('PRAGMA hard_heap_limit = 8000000').fetchone() == (8000000,); "
+        "asyncio.run(SqliteStore(sys.argv[1]).open('w1'))"
+    )
+    # In its own process: a limit of SQLite's is for all connections, and for ever.
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute(
+            "SELECT log.version, first_seq FROM log JOIN runs USING (run) WHERE run_id = 'long-7' ORDER BY log.version"
+        )
+        assert found.fetchall() == list(enumerate(range(7, 5001, 50), 1))
 
 
 def test_the_first_schema_stays_as_it_was():

@@ -8,24 +8,29 @@ by what they are good for: a change that names one goes through in both stores o
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import sqlite_error
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError
+from poundlock.errors import PoundlockError, StoreFull
 from poundlock.model.changes import Changes, LoadChange, Post, Release, Remember, Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import MOVES, RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import Delivery, ReceiptLine, ReceiptRow, Verdict
-from poundlock.model.runs import RunQuery
+from poundlock.model.runs import LOOSE, RunQuery
 from poundlock.stores import MemoryStore
 from poundlock.stores.sqlite import SqliteStore
 from poundlock.testing.store_contract import Scribe, event_of, log_of, move_of, wait_of
@@ -67,6 +72,30 @@ def _release(pair, run_id, *, queued=False, slots=2, owner="w1"):
     return Release(*pair, run_id, queued, slots, owner)
 
 
+def goes_wrong(transaction: Any) -> None:
+    """An operation of the writer with a bug: it shows when everything before it has been written."""
+    transaction.flush()
+    raise ZeroDivisionError
+
+
+class FailsOnce:
+    """A writer's cursor with one statement that fails, the next ones work again."""
+
+    def __init__(self, cursor: Any, error: Exception, after: int) -> None:
+        self.cursor = cursor
+        self.error = error
+        self.left = after
+
+    def execute(self, statement: str, values: Any = ()) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return self.cursor.execute(statement, values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cursor, name)
+
+
 def outcome(error: BaseException) -> Any:
     """What an error says to its reader."""
     assert isinstance(error, PoundlockError), error
@@ -103,13 +132,27 @@ class Stores(RuleBasedStateMachine):
     def record(self, run_id):
         return self.runner.run(self.memory.load(run_id))
 
-    def commit(self, *units: Unit) -> None:
-        """Submit units of work at the same time to each store; they must be answered alike."""
+    def commit(self, *units: Unit, beside: int | None = None) -> None:
+        """Submit units of work at the same time to each store; they must be answered alike.
+
+        Args:
+            units: what to submit.
+            beside: after how many of them something goes wrong in the writer of the SQLite store; None: it does not.
+        """
 
         async def submit(store):
             tokens = {pair: (await store.read_loads([pair]))[0][1] for pair in PAIRS}
             commits = [Scribe(store).commit(unit(tokens)) for unit in units]
-            answers = await asyncio.gather(*commits, return_exceptions=True)
+            tasks = [asyncio.ensure_future(commit) for commit in commits[:beside]]
+            if beside is not None and store is self.sqlite:
+                await asyncio.sleep(0)  # noqa: TID251 - those before it are submitted then
+                wrong = store._writing.submit(goes_wrong)
+                tasks += [asyncio.ensure_future(commit) for commit in commits[beside:]]
+                with pytest.raises(ZeroDivisionError):
+                    await wrong
+            elif beside is not None:
+                tasks += [asyncio.ensure_future(commit) for commit in commits[beside:]]
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
             return [outcome(answer) if isinstance(answer, Exception) else answer for answer in answers]
 
         self.both(submit)
@@ -134,7 +177,12 @@ class Stores(RuleBasedStateMachine):
             wake_at=self.now + data.draw(st.integers(0, 3)) if status is RunStatus.DELAYED else None,
             outcome='{"result":"Done"}' if status.terminal else None,
             created_at=1_000.0 + data.draw(st.integers(0, 3)),
-            event=event_of(f"e{self.number()}", payload={"id": data.draw(st.integers(1, 2))}),
+            # an event that shares its run's id is that run's alone
+            event=event_of(
+                data.draw(st.sampled_from([run_id, f"e{self.number()}"])),
+                data.draw(st.sampled_from(["order.placed", "order.Späť"])),
+                payload={"id": data.draw(st.integers(1, 2)), "at": Decimal("1.50")},
+            ),
             log=data.draw(st.none() | patches.map(lambda patch: log_of(1, patch))),
             waits=() if status.terminal else data.draw(waits),
         )
@@ -181,7 +229,7 @@ class Stores(RuleBasedStateMachine):
 
     def mixture(self, data) -> Unit:
         """One of everything, sometimes: what admitting an event writes."""
-        ref = f"e{self.number()}"
+        ref = data.draw(st.sampled_from(["e", f"{LOOSE}e"])) + str(self.number())
         line = ReceiptLine(Verdict.BUFFERED, "orders", None, None, "wait")
         targets = data.draw(st.lists(st.tuples(RUNS, st.sampled_from(["v", "w"]), st.integers(1, 2)), max_size=3))
         owner = data.draw(st.sampled_from(["w2", None]))
@@ -245,7 +293,31 @@ class Stores(RuleBasedStateMachine):
         units = [self.step(data, run_id) for run_id in runs]
         units += [self.creation(data) for _ in range(data.draw(st.integers(0, 3)))]
         units += [self.mixture(data) for _ in range(data.draw(st.integers(0, 2)))]
-        self.commit(*data.draw(st.permutations([unit for unit in units if unit is not None])))
+        units = data.draw(st.permutations([unit for unit in units if unit is not None]))
+        self.commit(*units, beside=data.draw(st.none() | st.integers(0, len(units))))
+
+    @rule(data=st.data(), run_id=RUNS, full=st.booleans(), after=st.integers(1, 12))
+    def fail(self, data, run_id, full, after):
+        """A statement fails: on a full disk nothing of the unit is written, after any other error it is tried again."""
+        unit = data.draw(st.sampled_from([self.step(data, run_id), self.creation(data), self.mixture(data)]))
+        if unit is None:
+            return
+        writer = self.sqlite._writer
+        cursor = writer._cursor
+        error = sqlite_error("SQLITE_FULL") if full else sqlite3.ProgrammingError("odd")
+        writer._cursor = FailsOnce(cursor, error, after)
+
+        async def submit(store):
+            tokens = {pair: (await store.read_loads([pair]))[0][1] for pair in PAIRS}
+            try:
+                return await Scribe(store).commit(unit(tokens))
+            except PoundlockError as refused:
+                return outcome(refused)
+
+        answer = self.runner.run(submit(self.sqlite))
+        writer._cursor = cursor
+        if not (full and type(answer) is tuple and answer[0] is StoreFull):
+            assert self.runner.run(submit(self.memory)) == answer
 
     @rule(workflows=st.lists(st.sampled_from(["orders", "other"]), unique=True), limit=st.integers(1, 4))
     def claim(self, workflows, limit):
@@ -276,6 +348,17 @@ class Stores(RuleBasedStateMachine):
             return seen
 
         self.both(read)
+
+    @invariant()
+    def counts_are_exact(self):
+        """What is counted with each commit is what a count of all rows gives."""
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
+            [(events,)] = connection.execute(
+                "SELECT (SELECT count(*) FROM events) + (SELECT count(event) FROM log)"
+                " + (SELECT count(event) FROM inbox)"
+            )
+            assert connection.execute("SELECT name FROM counts WHERE count < 0").fetchall() == []
+        assert self.runner.run(self.sqlite.stats())["events"] == events
 
     @rule(
         status=st.lists(st.sampled_from(list(RunStatus)), max_size=3).map(tuple),

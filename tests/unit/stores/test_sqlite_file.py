@@ -74,6 +74,25 @@ async def test_the_overview_shows_runs_for_people(scribe, ask):
     ]
 
 
+async def test_the_overview_knows_how_far_a_running_run_is(scribe, ask):
+    """Stage, attempt and time are those of its last boundary, whether that wrote the run's row or only the log."""
+    ours = "SELECT stage, attempt, updated FROM runs_overview WHERE run_id = 'r1'"
+    await scribe.create("r1", log=log_of(1, {"a": 1}))
+    assert ask(ours) == [("first", 1, "1970-01-01 00:16:40.000")]
+    await scribe.move("r1", log=log_of(2, {"a": 2}), stage="second", attempt=2, updated_at=60.5)
+    assert ask(ours) == [("second", 2, "1970-01-01 00:01:00.500")]
+    await scribe.move("r1", log=log_of(3, {"a": 3}), stage=None, attempt=1, updated_at=61.0)
+    assert ask(ours) == [(None, 1, "1970-01-01 00:01:01.000")]
+    await scribe.move("r1", stage="fourth", updated_at=62.0)
+    assert ask(ours) == [("fourth", 1, "1970-01-01 00:01:02.000")]
+
+
+async def test_who_waits_is_found_among_many_ended_runs(scribe, ask):
+    """`waiting` looks at the paused runs only."""
+    plan = [row[3] for row in ask("EXPLAIN QUERY PLAN SELECT * FROM waiting")]
+    assert plan[0].startswith("SEARCH runs USING INDEX runs_by_status (status=?")
+
+
 async def test_sqlite_utils_opens_the_file(scribe, path):
     """The file is at home in sqlite-utils: tables are strict, and views are found."""
     await scribe.create(log=log_of(1, {"a": 1}))

@@ -9,13 +9,14 @@ from contextlib import closing
 import pytest
 from support import BrokenCursor, sqlite_error
 
+from poundlock.errors import StoreFull
 from poundlock.model.changes import Changes, Remember
 from poundlock.model.receipts import ReceiptRow
 from poundlock.model.runs import LOOSE
 from poundlock.stores.sqlite import worker, writer
 from poundlock.stores.sqlite.pruning import PASS_EVERY
 from poundlock.testing import VirtualClock
-from poundlock.testing.store_contract import DAY, NOW, Scribe, event_of, wait_of
+from poundlock.testing.store_contract import DAY, NOW, Scribe, event_of, move_of, wait_of
 
 LATER = NOW + 40 * DAY
 
@@ -168,6 +169,38 @@ async def test_a_commit_never_fails_because_of_what_is_cleared_away(opened, coun
         await tick(store, LATER)
     assert count("runs") == 3
     assert count("remembered") == 100
+
+
+async def test_what_was_seen_in_a_commit_that_was_taken_back_is_forgotten(opened, count, clock):
+    """A commit that consumes messages, and does not fit on the disk, costs no event of them: they are still there."""
+    store = await opened(synchronous="OFF", clock=clock)
+    scribe = Scribe(store)
+    for run_id in ("r1", "r2"):
+        await scribe.create(run_id, waits=(wait_of(parked=False),))
+    await scribe.deliver(f"{LOOSE}e", ("r1", "approval", 1), ("r2", "approval", 1), now=LATER)
+    cursor = store._writer._cursor
+    store._writer._cursor = BrokenCursor(cursor, "COMMIT", sqlite_error("SQLITE_FULL"))
+    moves = tuple([move_of(await scribe.record(run_id), consumed=(1,)) for run_id in ("r1", "r2")])
+    with pytest.raises(StoreFull):
+        await store.commit(Changes(moves=moves, now=LATER + 1))
+    store._writer._cursor = cursor
+    clock.set(LATER + 2)
+    while store._writer.idle() < 1:
+        pass
+    for run_id in ("r1", "r2"):
+        assert [message.event.event.id for message in await store.inbox(run_id, 0)] == ["e"]
+    assert (await store.stats())["events"] == count("events") == 3
+
+
+async def test_only_what_is_reported_is_counted(opened, count):
+    """Rows that `stats` says nothing of leave no count behind when they are cleared away."""
+    store = await opened(synchronous="OFF")
+    scribe = Scribe(store)
+    await scribe.park("r1", wait_of())
+    await scribe.end("r1")
+    await scribe.time_passes(LATER)
+    assert count("wait_shapes") == 0
+    assert count("counts", "count < 0 OR name = 'wait_shapes'") == 0
 
 
 # ------------------------------------------------------------------------------------------ while there is no work

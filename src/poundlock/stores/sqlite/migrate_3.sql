@@ -1,4 +1,6 @@
 -- Schema 2 to 3: moves all data into the tables of schema_3.sql, which is executed between the two parts of this file.
+-- What is sorted is sorted in memory, so only keys are: a store is larger than that. LIMIT -1 means none, but makes
+-- SQLite keep the order of a subquery.
 DROP VIEW runs_overview;
 DROP VIEW timeline;
 DROP VIEW waiting;
@@ -35,13 +37,15 @@ SELECT
             FROM waits WHERE waits.run_id = former_runs.run_id ORDER BY place
         )
     )
-FROM former_runs
-ORDER BY created_at, run_id;
+FROM (SELECT run_id FROM former_runs ORDER BY created_at, run_id LIMIT -1) CROSS JOIN former_runs USING (run_id);
 INSERT INTO log (run, version, stage, attempt, updated_at, first_seq, size, text)
-SELECT
-    run, row_number() OVER (PARTITION BY run ORDER BY first_seq), stage, attempt, updated_at, first_seq, size, text
-FROM former_log JOIN runs USING (run_id)
-ORDER BY former_log.rowid;
+SELECT run, number, stage, attempt, updated_at, first_seq, size, text
+FROM (
+    SELECT rowid AS id, row_number() OVER (PARTITION BY run_id ORDER BY first_seq) AS number
+    FROM former_log ORDER BY id LIMIT -1
+) AS numbered
+CROSS JOIN former_log ON former_log.rowid = numbered.id
+CROSS JOIN runs ON runs.run_id = former_log.run_id;
 INSERT INTO snapshots (run, version, text)
 SELECT
     run,

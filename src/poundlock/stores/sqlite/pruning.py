@@ -8,7 +8,7 @@ House rules:
    in which nothing expires costs almost nothing.
 3. Bites are part of transactions that are written anyway; only while nothing is written they have their own.
 4. The position of a pass is kept in memory, and saved in the file when it is closed, so that short-lived processes also
-   complete a pass. If a bite is rolled back, the next pass finds its rows.
+   complete a pass. If a bite is rolled back (`taken_back`), what it saw may never have been: it is forgotten.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ _WALKS: Final = (
     ("wait_shapes", _SHAPES, _DROP_SHAPE, 1),
 )
 
+_UNCOUNTED: Final = frozenset({"wait_shapes"})
+"""Tables whose rows are not counted, see the table `counts`."""
+
 _Place = tuple[float, str, list[str]]
 """When the last pass started, and its current table and key; no table if it is done."""
 
@@ -109,7 +112,17 @@ class Pruner:
             self._table = ""
             self._position = []
         for table, deleted in self._deleted.items():
-            execute(sql.count(1), (table, -deleted))
+            if table not in _UNCOUNTED:
+                execute(sql.count(1), (table, -deleted))
+
+    def taken_back(self) -> None:
+        """Look again at what the last bite saw, after a rollback of its transaction.
+
+        The walk through the events begins anew: a message that the transaction had consumed is there again, and the
+        walk may have passed its place.
+        """
+        if self._pass is not None:
+            self._begin()
 
     def save(self, connection: sqlite3.Connection) -> None:
         """Save the position of the pass in the file."""
@@ -118,6 +131,7 @@ class Pruner:
             connection.execute(sql.WRITE_META, (_META, dump(list(place))))
 
     def _begin(self) -> None:
+        """Begin a pass, or go on with the one that stands at this table and key."""
         self._pass = self._walk()
         next(self._pass)
 

@@ -146,4 +146,5 @@ SELECT
     strftime('%Y-%m-%d %H:%M:%f', json_extract(wait.value, '$.expires_at'), 'unixepoch') AS expires,
     strftime('%Y-%m-%d %H:%M:%f', runs.updated_at, 'unixepoch') AS since
 FROM runs, json_each(runs.waits) AS wait
-WHERE runs.status = 'paused' AND json_extract(wait.value, '$.parked');
+-- The index has no running runs, and SQLite does not see that a paused one is none.
+WHERE runs.status = 'paused' AND runs.status <> 'running' AND json_extract(wait.value, '$.parked');

@@ -128,6 +128,8 @@ class Writer:
             execute("COMMIT")
         except BaseException:
             self._heads.forget()
+            if self._pruned:
+                self._pruner.taken_back()
             # SQLite has rolled back by itself after some errors.
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
@@ -175,6 +177,7 @@ class Writer:
             self._pruner.bite(execute, now, _IDLE_BITE)
             execute("COMMIT")
         except BaseException:
+            self._pruner.taken_back()
             if self._connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     execute("ROLLBACK")
