@@ -146,7 +146,9 @@ async def round_cost(kind: str, rounds: int, last: int) -> float:
 async def _loop(kind: str, rounds: int) -> Row:
     cpu = await round_cost(kind, rounds, last=100) * 1e6
     name = f"W7 loop of delays, {kind}, round {rounds:,}"
-    return Row(name, f"{cpu:.0f} us/round", notes="processor time, the last hundred rounds; the same in every round")
+    return Row(
+        name, f"{cpu:.0f} us/round", notes="processor time, the last hundred rounds; should be the same in every round"
+    )
 
 
 async def _row(name: str, kind: str, count: int, rt: WorkflowRuntime, before: int, wall: float, cpu: float) -> Row:

@@ -64,8 +64,8 @@ class _NamedTuples(type):
     def __new__(cls, name: str, _bases: tuple[type, ...], space: dict[str, Any]) -> Any:
         hints = space["__annotations__"]
         defaults = [space[each] for each in hints if each in space]
-        # Checkers never come here: to them it is the NamedTuple they know.
-        made: Any = namedtuple(name, hints, defaults=defaults, module=space["__module__"])  # type: ignore[misc]  # noqa: PYI024
+        tuple_of: Any = namedtuple  # noqa: PYI024 - to checkers the result is the NamedTuple they know
+        made = tuple_of(name, hints, defaults=defaults, module=space["__module__"])
         for key, value in space.items():
             if key not in hints:
                 setattr(made, key, value)

@@ -55,6 +55,7 @@ class Event:
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
     ) -> None:
+        """Create an instance. The arguments are its fields."""
         _check_text("type", type)
         if id is not None:
             _check_text("id", id)

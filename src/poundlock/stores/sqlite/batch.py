@@ -14,7 +14,7 @@ from typing import Any
 from poundlock.model.changes import Remember
 from poundlock.model.runs import RunIdentity
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.heads import Head, moving_row
+from poundlock.stores.sqlite.heads import Head
 from poundlock.stores.sqlite.index import Effects
 from poundlock.stores.sqlite.rows import identity_row
 
@@ -96,7 +96,7 @@ class Batch:
     def _create(self, effects: Effects) -> None:
         rows: list[Any] = []
         for head, identity, event_type, own, place in self.created:
-            rows += (*identity_row(head.run, identity, event_type, own, place), *moving_row(head))
+            rows += (*identity_row(head.run, identity, event_type, own, place), *head.row())
             effects.tally(head.status._value_, 1)
             head.stored = head.status
         self.many(sql.insert_runs, sql.RUN_WIDTH, rows)
@@ -104,7 +104,7 @@ class Batch:
     def _change(self, effects: Effects) -> None:
         rows: list[Any] = []
         for run, head in self.changed.items():
-            rows += (run, *moving_row(head))
+            rows += (run, *head.row())
             if head.stored is not head.status and head.stored is not None:
                 effects.tally(head.stored._value_, -1)
                 effects.tally(head.status._value_, 1)

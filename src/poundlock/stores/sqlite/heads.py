@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from pydantic_core import from_json
-
+from poundlock.json_core import from_json
 from poundlock.model.lifecycle import RunStatus
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import status_of
+from poundlock.stores.sqlite.rows import Row, status_of
 
 
 class Head:
@@ -89,6 +88,27 @@ class Head:
         self.visits = visits
         self.waits = waits
 
+    def row(self) -> Row:
+        """Return the part of its row that moves."""
+        owner, stage, wake_at, outcome = self.owner, self.stage, self.wake_at, self.outcome
+        visits, waits = self.visits, self.waits
+        return (
+            self.status._value_,
+            self.version,
+            0 if owner is None else owner,
+            self.epoch,
+            0 if stage is None else stage,
+            self.attempt,
+            "" if wake_at is None else wake_at,
+            0 if outcome is None else outcome,
+            1 if self.slot else 0,
+            self.inbox_seq,
+            self.log_seq,
+            self.updated_at,
+            0 if visits is None else visits,
+            0 if waits is None else waits,
+        )
+
     def keys(self) -> list[str]:
         """Return the keys of all armed waits; one that several waits have is there as often."""
         return [] if self.waits is None else [key for wait in from_json(self.waits) for key in wait["keys"]]
@@ -98,28 +118,6 @@ class Head:
         if self.waits is None:
             return []
         return [(wait["wait"], wait["epoch"], wait["parked"]) for wait in from_json(self.waits)]
-
-
-def moving_row(head: Head) -> tuple[Any, ...]:
-    """Return the part of a run's row that moves."""
-    owner, stage, wake_at, outcome = head.owner, head.stage, head.wake_at, head.outcome
-    visits, waits = head.visits, head.waits
-    return (
-        head.status._value_,
-        head.version,
-        0 if owner is None else owner,
-        head.epoch,
-        0 if stage is None else stage,
-        head.attempt,
-        "" if wake_at is None else wake_at,
-        0 if outcome is None else outcome,
-        1 if head.slot else 0,
-        head.inbox_seq,
-        head.log_seq,
-        head.updated_at,
-        0 if visits is None else visits,
-        0 if waits is None else waits,
-    )
 
 
 class Heads:

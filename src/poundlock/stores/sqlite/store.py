@@ -38,6 +38,8 @@ from poundlock.stores.sqlite.worker import Worker
 from poundlock.stores.sqlite.writer import Writer
 
 _IDLE = Load()
+_TOGETHER = 16
+"""Look-ups that share a transaction: few enough not to hold up the log; beginning one costs as much as a look-up."""
 log = logging.getLogger("poundlock.stores")
 T = TypeVar("T")
 
@@ -105,7 +107,7 @@ class SqliteStore:
             )
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists for people may take long; reads for runs and events must not wait behind them.
-        self._lookups = Worker("poundlock-lookups", Reader(self._file, gate, watched), self._clock)
+        self._lookups = Worker("poundlock-lookups", Reader(self._file, gate, watched, _TOGETHER), self._clock)
         self._lists = Worker("poundlock-lists", Reader(self._file, gate, watched), self._clock)
         _open_stores.add(self)
 
