@@ -87,6 +87,18 @@ async def test_the_overview_knows_how_far_a_running_run_is(scribe, ask):
     assert ask(ours) == [("fourth", 1, "1970-01-01 00:01:02.000")]
 
 
+async def test_a_boundary_of_a_resumed_run_writes_its_log_only(scribe, ask):
+    """A run that goes straight on after a pause names its visits at each boundary; unchanged, they are not written."""
+    row = "SELECT version, visits FROM runs WHERE run_id = 'r1'"
+    await scribe.create("r1", visits='"second"')
+    for seq in (1, 2):
+        await scribe.move("r1", log=log_of(seq, {"a": seq}), visits='"second"')
+    assert ask(row) == [(1, '"second"')]
+    await scribe.move("r1", log=log_of(3, {"a": 3}), visits='{"second":2}')
+    assert ask(row) == [(4, '{"second":2}')]
+    assert (await scribe.record("r1")).head.version == 4
+
+
 async def test_who_waits_is_found_among_many_ended_runs(scribe, ask):
     """`waiting` looks at the paused runs only."""
     plan = [row[3] for row in ask("EXPLAIN QUERY PLAN SELECT * FROM waiting")]

@@ -52,6 +52,17 @@ async def make_store(path):
     await store.close()
 
 
+def spoil(path, table):
+    """Damage the first page of a table."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        [(page, size)] = connection.execute(
+            "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_master WHERE name = ?", (table,)
+        )
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xa5" * size)
+
+
 # ------------------------------------------------------------------------------------------------------- refusals
 async def test_a_missing_folder_is_not_made(tmp_path):
     """A path in a folder that does not exist is `StoreUnavailable`, saying what to give instead."""
@@ -129,20 +140,26 @@ async def test_a_damaged_file_is_refused(path, start, length):
     assert path.read_bytes() == damaged
 
 
+async def test_damage_that_opening_meets_is_told_and_leaves_no_lock(path):
+    """Whoever opens a file whose runs cannot be read gets `StoreCorrupt`, each time: nothing is held after it."""
+    store = SqliteStore(path)
+    await store.open("w1")
+    await Scribe(store).create()
+    await Scribe(store).end()
+    await store.close()
+    spoil(path, "runs")
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match="restore it from a backup"):
+            await SqliteStore(path).open("w1")
+
+
 async def test_damage_further_in_is_told_when_it_is_met(path):
     """Damage that opening does not meet is `StoreCorrupt` for whoever needs the page; the rest stays readable."""
     store = SqliteStore(path)
     await store.open("w1")
     await Scribe(store).create("whole")
     await store.close()
-    connection = sqlite3.connect(path)
-    [(page, size)] = connection.execute(
-        "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_master WHERE name = 'events'"
-    )
-    connection.close()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xa5" * size)
+    spoil(path, "events")
     store = SqliteStore(path)
     await store.open("w1")
     try:

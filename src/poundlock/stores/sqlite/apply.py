@@ -341,7 +341,8 @@ class Transaction:
             and log is not None
             and epoch == head.epoch
             and slot is head.slot
-            and visits is None is waits
+            and waits is None
+            and (visits is None or visits == head.visits)
             and owner == head.owner
             and wake_at == head.wake_at
             and outcome == head.outcome

@@ -19,6 +19,7 @@ from poundlock.stores.sqlite.connect import (
     create_private,
 )
 from poundlock.stores.sqlite.failures import translate
+from poundlock.stores.sqlite.heads import Heads
 from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.rows import read_load
@@ -37,6 +38,7 @@ class Opened:
         connection: the connection that writes.
         store_id: the id of the data.
         index: what is active in it.
+        heads: of its runs: none yet, but with the numbers of the next ones.
         before: (time, bytes) of the previous opening; None if this is the first.
     """
 
@@ -45,6 +47,7 @@ class Opened:
     connection: sqlite3.Connection
     store_id: str
     index: Index
+    heads: Heads
     before: tuple[float, int] | None
 
     def abandon(self) -> None:
@@ -73,9 +76,12 @@ def open_owned(path: str, synchronous: Synchronous, now: float) -> Opened:
             if version < schema.SCHEMA_VERSION:
                 schema.migrate(connection)
             store_id = schema.read_meta(connection, path)["store_id"]
-            index, before = _recover(connection, (now, size_of(path)))
-            return Opened(path, lock, connection, store_id, index, before)
+            index, heads, before = _recover(connection, (now, size_of(path)))
+            return Opened(path, lock, connection, store_id, index, heads, before)
         except BaseException:
+            # A connection with an unfinished query keeps its lock after it was closed.
+            with suppress(sqlite3.Error):
+                connection.rollback()
             connection.close()
             raise
     except BaseException as error:
@@ -179,8 +185,10 @@ def size_of(path: str) -> int:
     return size
 
 
-def _recover(connection: sqlite3.Connection, opening: tuple[float, int]) -> tuple[Index, tuple[float, int] | None]:
-    """Release the runs of dead owners and return the index. The cost depends only on what is active.
+def _recover(
+    connection: sqlite3.Connection, opening: tuple[float, int]
+) -> tuple[Index, Heads, tuple[float, int] | None]:
+    """Release the runs of dead owners; return the index and the heads. The cost depends only on what is active.
 
     Records the time and size of this opening, and returns those of the previous one.
 
@@ -193,7 +201,8 @@ def _recover(connection: sqlite3.Connection, opening: tuple[float, int]) -> tupl
         cursor.execute(sql.count(2), ("running", -given_back, "ready", given_back))
     rows = cursor.execute(sql.LOADS).fetchall()
     index = Index((((row[0], row[1]), read_load(row[2:])) for row in rows), reads.shapes(cursor).items())
+    heads = Heads(*(cursor.execute(last).fetchone()[0] or 0 for last in (sql.LAST_RUN, sql.LAST_PLACE)))
     noted = cursor.execute(sql.READ_META, (_OPENED,)).fetchone()
     cursor.execute(sql.WRITE_META, (_OPENED, dump(list(opening))))
     cursor.execute("COMMIT")
-    return index, None if noted is None else tuple(load(noted[0]))
+    return index, heads, None if noted is None else tuple(load(noted[0]))

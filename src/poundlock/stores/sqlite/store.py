@@ -103,7 +103,14 @@ class SqliteStore:
             self._index = opened.index
             watched = Watched(self._file)
             self._writer = Writer(
-                opened.connection, opened.index, self._file, gate, opened.index.apply, self._clock.now, watched
+                opened.connection,
+                opened.index,
+                opened.heads,
+                self._file,
+                gate,
+                opened.index.apply,
+                self._clock.now,
+                watched,
             )
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists for people may take long; reads for runs and events must not wait behind them.

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
-from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
@@ -46,6 +45,7 @@ class Writer:
     Args:
         connection: the only one that writes.
         index: what is active in the file; this thread keeps its own copy, of committed data.
+        heads: what is known of its runs.
         path: path of the file.
         gate: all reads of this process pass it.
         acknowledged: called on the event loop with the effects of a batch, before its waiters continue.
@@ -57,6 +57,7 @@ class Writer:
         self,
         connection: sqlite3.Connection,
         index: Index,
+        heads: Heads,
         path: str,
         gate: Gate,
         acknowledged: Callable[[Effects], None],
@@ -78,7 +79,7 @@ class Writer:
         self._prune_after = 0
         self._broken: sqlite3.Error | None = None
         self._batches = 0
-        self._heads = Heads(*(connection.execute(last).fetchone()[0] or 0 for last in (sql.LAST_RUN, sql.LAST_PLACE)))
+        self._heads = heads
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
         """Do a batch of jobs: units of work, operations, or None for a caller that only waits for earlier jobs."""
