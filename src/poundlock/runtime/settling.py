@@ -143,7 +143,8 @@ async def commit_leaving(core: Core, work: RunMove | RunCreate, release: Release
     if type(answer) is Committed:
         return answer.promoted  # nothing to wait for, so nobody can decide meanwhile
     after, _ = load.left(release.run_id, release.slots, queued=release.queued)
-    line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
+    following = None if token is None or after.idle else token.next(release.run_id)
+    line = core.loads.submitted(pair, after, following)
     applied = False
     try:
         promoted = (await answer).promoted
