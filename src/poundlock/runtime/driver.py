@@ -489,7 +489,7 @@ class Boundaries:
 
         async def commit() -> RunMove | RunCreate:
             # Its creation may have been stored meanwhile, because of a message to it.
-            if live.creation is not None:
+            while live.creation is not None:
                 await asyncio.wait([live.creation])
             now = boundary_of(run, _RUNNING) if type(work) is RunCreate and run.written else work
             await core.store.commit(now)

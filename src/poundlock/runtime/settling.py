@@ -53,7 +53,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         LeaseLost, StaleVersion: the run has another owner now.
     """
     run = live.run
-    if live.creation is not None:
+    while live.creation is not None:  # after one that failed there may be another
         await asyncio.wait([live.creation])  # `written` has the result
     status, wake_at, record = _head_of(outcome)
     check_move(_RUNNING, status)
@@ -103,7 +103,7 @@ async def _settle_again(
 
     async def commit() -> tuple[RunMove | RunCreate, tuple[str, ...]]:
         # It may have been stored meanwhile, because of a message to it.
-        if live.creation is not None:
+        while live.creation is not None:
             await asyncio.wait([live.creation])
         now = propose() if type(work) is RunCreate and run.written else work
         return now, await commit_leaving(core, now, release)

@@ -9,6 +9,7 @@ from support import ends
 
 from poundlock import Workflow
 from poundlock.errors import StoreUnavailable
+from poundlock.runtime.runs import ensure_written
 
 
 def two_steps(first=None):
@@ -135,3 +136,34 @@ async def test_a_repeated_creation_waits_for_that_of_a_message(stores, gate, las
     result = await running
     assert (result.status, result.state) == ("completed", {"one": 1, "said": True, "two": 2})
     assert len(rt._core.runs) == 0
+
+
+async def test_the_first_commit_waits_for_every_creation(stores, gate):
+    """A run that ends before its first boundary waits for each message that has it stored, also after one failed."""
+    wf = Workflow("w")
+
+    @wf.step
+    async def only():
+        await gate()
+        return {"only": 1}
+
+    rt = await stores.enter(wf)
+    running = asyncio.create_task(rt.run("w", {}))
+    await stores.clock.run_until_idle()
+    [live] = rt._core.runs.all_driven()
+    rt.store.hold = creates
+    first = asyncio.create_task(ensure_written(rt._core, live))
+    [held] = await rt.store.until_held()
+    second = []
+    live.creation.add_done_callback(lambda _: second.append(asyncio.create_task(ensure_written(rt._core, live))))
+    gate.open()
+    await stores.clock.run_until_idle()
+    held.fail(StoreUnavailable("for a moment"))
+    [held] = await rt.store.until_held()
+    rt.store.hold = None
+    held.release()
+    result = await running
+    assert (result.status, result.state) == ("completed", {"only": 1})
+    assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], StoreUnavailable)
+    await asyncio.gather(*second)
+    assert (await rt.get_run(result.run_id)).status == "completed"
