@@ -105,7 +105,9 @@ def _compiled(cls: type, name: str) -> Any:
     )
     made: dict[str, Any] = {}
     # Among the names of its module, where the annotations of the arguments are looked up.
-    exec(text, vars(sys.modules[cls.__module__]), made)  # noqa: S102 - the names are those of our own fields
+    # It may be gone by now: a test forgot it to import it afresh, or the interpreter ends.
+    names = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
+    exec(text, names, made)  # noqa: S102 - the names are those of our own fields
     method = made["make"](**space)
     method.__qualname__ = f"{cls.__qualname__}.{name}"
     method.__doc__ = help_text

@@ -251,8 +251,7 @@ class Stores(RuleBasedStateMachine):
             changes = []
             for pair, load, right in wanted:
                 token = tokens[pair]
-                following = fresh if token is None else token.next()
-                changes.append(LoadChange(*pair, token if right else Token(0, 0), load, following))
+                changes.append(LoadChange(*pair, token if right else Token(0, 0), load, fresh))
             return Changes(
                 creates=creation.creates if creation else (),
                 events=(*(creation.stored_events() if creation else ()), event_of(ref, "order.approved")),

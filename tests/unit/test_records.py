@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import sys
 import types
 import typing
 from dataclasses import FrozenInstanceError, field, fields, replace
@@ -264,3 +265,13 @@ def test_named_tuples(pair):
         value.new = 2
     with pytest.raises(TypeError):
         pair()
+
+
+def test_methods_do_without_their_module(dataclass, monkeypatch):
+    """What a module made still works when the module has been forgotten, as by a test that imports it afresh."""
+    module = types.ModuleType("forgotten")
+    monkeypatch.setitem(sys.modules, "forgotten", module)
+    module.dataclass = dataclass
+    exec("@dataclass(slots=True)\nclass One:\n    a: int = 1", vars(module))
+    monkeypatch.delitem(sys.modules, "forgotten")
+    assert repr(module.One(2)) == "One(a=2)"

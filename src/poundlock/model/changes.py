@@ -10,6 +10,7 @@ House rules:
 
 from __future__ import annotations
 
+from binascii import crc32
 from collections.abc import Generator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
@@ -20,13 +21,16 @@ from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 from poundlock.records import NamedTuple, dataclass, field
 
+_BITS: Final = 0xFFFF_FFFF  # of a check sum
+
 
 class Release(NamedTuple):
     """A run leaves the load of its (workflow, key), and queued runs take the free slots.
 
     It has no condition, because the end of a run cannot be refused: the store computes the new load from the current
-    one (`Load.left`), advances its token, and returns the promoted runs, by priority and then acceptance. It is part
-    of the move that takes the run out (`RunMove.release`), and written after the load changes of the same unit.
+    one (`Load.left`), advances its token (`Token.next`), and returns the promoted runs, by priority and then
+    acceptance. It is part of the move that takes the run out (`RunMove.release`), and written after the load changes of
+    the same unit.
 
     Attributes:
         run_id: the run that leaves.
@@ -167,18 +171,20 @@ class RunCreate(NamedTuple):
 
 
 class Token(NamedTuple):
-    """The version of a load that was read: `generation` is random per row, `turn` counts its changes.
+    """The version of a load that was read: `generation` is random per decision, `turn` follows from what came since.
 
-    Because the next token follows from this one, a process can submit several changes before the first is durable.
+    Because the next token follows from this one, a process can submit several changes before the first is durable. It
+    depends on the run that changes the load: were the changes only counted, one that nobody foresaw could stand in for
+    one that was refused, and a decision made on the refused one would be written.
     """
 
     generation: int
     turn: int
 
-    def next(self) -> Token:
-        """Return the token the load has after one more change."""
+    def next(self, run_id: str) -> Token:
+        """Return the token the load has after a run left it, or took its slot again."""
         generation, turn = self
-        return new_tuple(Token, (generation, turn + 1))
+        return new_tuple(Token, (generation, crc32(run_id.encode(), turn & _BITS)))
 
 
 @dataclass(slots=True)

@@ -176,18 +176,24 @@ async def release_runs(core: Core, run_ids: Iterable[str], *, begun: bool) -> No
 
 
 def take_up(
-    core: Core, run_ids: Iterable[str], error: BaseException | None = None, *, ended_here: bool = False
+    core: Core,
+    run_ids: Iterable[str],
+    error: BaseException | None = None,
+    *,
+    ended_here: bool = False,
+    creation: asyncio.Task[None] | None = None,
 ) -> None:
     """Look up runs that this process may own: the answer to a commit was lost, or a commit was refused.
 
     Args:
         core: of the runtime.
         run_ids: which runs.
-        error: for callers that wait for a run which another process owns.
+        error: for callers that wait for a run which another process owns, or which was never stored.
         ended_here: whether a failed run failed here: then that has not been logged yet.
+        creation: stores the run, because of a message to it; it is waited for first.
     """
     wanted = list(run_ids)
-    task = _look(core, wanted, partial(_look_up, core, wanted, error, ended_here=ended_here))
+    task = _look(core, wanted, partial(_look_up, core, wanted, error, ended_here=ended_here, creation=creation))
     for run_id in wanted:
         core.runs.lose(run_id, task)
 
@@ -197,7 +203,16 @@ async def written_behind(core: Core) -> None:
     await patiently(core, core.store.written_behind, "reading the outcome of a commit")
 
 
-async def _look_up(core: Core, run_ids: list[str], error: BaseException | None, *, ended_here: bool) -> None:
+async def _look_up(
+    core: Core,
+    run_ids: list[str],
+    error: BaseException | None,
+    *,
+    ended_here: bool,
+    creation: asyncio.Task[None] | None,
+) -> None:
+    if creation is not None:
+        await asyncio.wait([creation])  # it may not even be submitted yet
     await written_behind(core)  # the commit without an answer may still be in flight
     for run_id in run_ids:
         try:
@@ -349,10 +364,13 @@ async def _let_finish(before: LiveRun) -> None:
 
 
 async def _interrupted(core: Core, live: LiveRun) -> None:
-    """Release a run whose task was cancelled; if the runtime did not request that, look the run up and continue."""
+    """Release a run whose task was cancelled; if the runtime did not request that, look the run up and continue.
+
+    A run that is being aborted is looked up too: its request is durable, and so only its end is still to be written.
+    """
     run = live.run
     run_id = run.identity.run_id
-    if core.ending or run.interruption is not None:
+    if core.ending or run.interruption not in (None, Interruption.ABORT):
         if core.ending:
             core.left.add(run_id)  # its step may have had effects: the next owner counts that as an attempt
         left = stopped(run)
@@ -361,13 +379,14 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a task's coroutine
     await clear_cancellation(task)
-    log.warning("the task of run '%s' was cancelled, but not by the runtime: the run continues in a new task", run_id)
     live.open_gate()
-    if not run.written:
+    gone = None
+    if not run.written:  # unless the commit that stores it is on its way
         gone = RunAborted(f"run '{run_id}' was cancelled by other code before it was stored: nothing of it is kept")
-        await _give_up(core, live, gone, gone)
-    elif core.runs.drop_current(live):
-        take_up(core, [run_id], ended_here=True)
+    if core.runs.is_current(live):
+        log.warning("run '%s': its task was cancelled, but not by the runtime: it continues in a new task", run_id)
+        core.runs.drop(run_id)
+        take_up(core, [run_id], gone, ended_here=True, creation=live.creation)
         if run.identity.load_key is not None:
             _look(core, (), partial(_find_promoted, core, run.identity.workflow_id))
     await close_container(core, live, asyncio.CancelledError())
@@ -466,10 +485,12 @@ class Boundaries:
             await pending
 
     async def _again(self, fault: PoundlockError, work: RunMove | RunCreate) -> None:
-        core, run = self._core, self._live.run
+        core, live, run = self._core, self._live, self._live.run
 
         async def commit() -> RunMove | RunCreate:
             # Its creation may have been stored meanwhile, because of a message to it.
+            while live.creation is not None:
+                await asyncio.wait([live.creation])
             now = boundary_of(run, _RUNNING) if type(work) is RunCreate and run.written else work
             await core.store.commit(now)
             return now

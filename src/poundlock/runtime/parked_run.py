@@ -41,6 +41,7 @@ class ParkedRun:
         "_rest",
         "_snapshot_size",
         "_state",
+        "_waits",
         "early",
         "entry",
         "head",
@@ -80,7 +81,7 @@ class ParkedRun:
         payload, headers = dump(event.payload), dump(dict(event.headers)) if event.headers else "{}"
         about = encode([event.type, event.id, event.time, event.source, event.key])
         self._state = dump(state)
-        self._rest = f"[{armed},{payload},{headers},{about}]"
+        self._waits, self._rest = armed, f"[{payload},{headers},{about}]"
         self._inbox, self._log_size, self._snapshot_size = inbox, log_size, snapshot_size
         self._checkpoint = self._armed = None
 
@@ -88,10 +89,15 @@ class ParkedRun:
         """Return its checkpoint, as the store had it after its last commit; it must not be changed."""
         if self._checkpoint is not None:
             return self._checkpoint
-        waits, payload, headers, (kind, event_id, time, source, key) = load(self._rest)
+        payload, headers, (kind, event_id, time, source, key) = load(self._rest)
         event = Event.trusted(kind, payload, id=event_id, time=time, source=source, key=key, headers=headers)
-        record = RunRecord(self.identity, self.head, tuple([_wait(*parts) for parts in waits]))
-        return Checkpoint(record, load(self._state), event, self._inbox, self._log_size, self._snapshot_size)
+        return Checkpoint(self.record(), load(self._state), event, self._inbox, self._log_size, self._snapshot_size)
+
+    def record(self) -> RunRecord:
+        """Return its record, for those who list runs: they need neither the state nor the event."""
+        if self._checkpoint is not None:
+            return self._checkpoint.record
+        return RunRecord(self.identity, self.head, tuple([_wait(*parts) for parts in load(self._waits)]))
 
     def equip(self, run: ActiveRun) -> None:
         """Give the run, restored from the checkpoint, what would have to be read or computed again."""

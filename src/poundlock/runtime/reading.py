@@ -107,13 +107,13 @@ def watch(core: Core, workflow_id: str, run_id: str) -> RunInfo | None:
     if live is not None:
         return info_of_run(live.run) if live.entry.id == workflow_id else None
     parked = core.runs.parked(run_id)
-    return info_of_record(parked.checkpoint().record) if parked is not None and parked.entry.id == workflow_id else None
+    return info_of_record(parked.record()) if parked is not None and parked.entry.id == workflow_id else None
 
 
 def list_all_runs(core: Core) -> list[RunInfo]:
     """Return all runs in memory: driven ones first, then parked ones."""
     worked_on = [info_of_run(live.run) for live in core.runs.all_live()]
-    return worked_on + [info_of_record(parked.checkpoint().record) for parked in core.runs.all_parked()]
+    return worked_on + [info_of_record(parked.record()) for parked in core.runs.all_parked()]
 
 
 async def timeline(core: Core, run_id: str) -> Timeline:

@@ -194,8 +194,8 @@ def unparked(core: Core, parked: ParkedRun) -> ActiveRun:
 async def ensure_written(core: Core, live: LiveRun) -> None:
     """Store the creation of an invoked run that has not reached its first boundary, so that others can address it."""
     if live.creation is None:
-        if live.run.written:
-            return
+        if live.run.written or not core.runs.is_current(live):
+            return  # also not if it was given up: nothing of it is kept
         live.creation = core.tasks.spawn(_write_creation(core, live))
     await asyncio.shield(live.creation)
 

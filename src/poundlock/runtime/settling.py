@@ -18,7 +18,6 @@ from poundlock.model.changes import Committed, Release, RunCreate, RunMove
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
-from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import (
     Aborted,
     Completed,
@@ -54,7 +53,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         LeaseLost, StaleVersion: the run has another owner now.
     """
     run = live.run
-    if live.creation is not None:
+    while live.creation is not None:  # after one that failed there may be another
         await asyncio.wait([live.creation])  # `written` has the result
     status, wake_at, record = _head_of(outcome)
     check_move(_RUNNING, status)
@@ -84,7 +83,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
             guard_inbox=guarded,
             release=release,
         )
-        work, promoted = await _settle_again(core, run, fault, work, propose, release)
+        work, promoted = await _settle_again(core, live, fault, work, propose, release)
     take_commit(run, work)
     if type(work) is RunCreate:
         core.runs.written(run.identity.run_id)
@@ -93,16 +92,19 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
 
 async def _settle_again(
     core: Core,
-    run: ActiveRun,
+    live: LiveRun,
     fault: PoundlockError,
     work: RunMove | RunCreate,
     propose: Callable[[], RunMove | RunCreate],
     release: Release | None,
 ) -> tuple[RunMove | RunCreate, tuple[str, ...]]:
     """Retry a commit that failed in the store; returns what was committed in the end, and the promoted runs."""
+    run = live.run
 
     async def commit() -> tuple[RunMove | RunCreate, tuple[str, ...]]:
         # It may have been stored meanwhile, because of a message to it.
+        while live.creation is not None:
+            await asyncio.wait([live.creation])
         now = propose() if type(work) is RunCreate and run.written else work
         return now, await commit_leaving(core, now, release)
 
@@ -141,7 +143,8 @@ async def commit_leaving(core: Core, work: RunMove | RunCreate, release: Release
     if type(answer) is Committed:
         return answer.promoted  # nothing to wait for, so nobody can decide meanwhile
     after, _ = load.left(release.run_id, release.slots, queued=release.queued)
-    line = core.loads.submitted(pair, after, None if token is None or after.idle else token.next())
+    following = None if token is None or after.idle else token.next(release.run_id)
+    line = core.loads.submitted(pair, after, following)
     applied = False
     try:
         promoted = (await answer).promoted

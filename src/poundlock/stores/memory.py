@@ -491,7 +491,7 @@ class MemoryStore:
                 self._take(row, release.owner, now)
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        self._set_load(pair, loaded, known[1].next())
+        self._set_load(pair, loaded, known[1].next(release.run_id))
         return promoted
 
     def _take(self, row: _Row, owner: str | None, now: float) -> None:
@@ -525,7 +525,7 @@ class MemoryStore:
             return
         pair = (identity.workflow_id, identity.load_key)
         known, token = self._loads.get(pair, (_IDLE, Token(default_ids.token(), 0)))
-        self._loads[pair] = (known.started(identity.run_id), token.next())
+        self._loads[pair] = (known.started(identity.run_id), token.next(identity.run_id))
         row.head.slot = True
 
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:

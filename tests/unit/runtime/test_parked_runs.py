@@ -25,7 +25,7 @@ PAYLOAD = {
 
 
 class Stubborn:
-    """A value that lets itself be encoded only as long as the test wants."""
+    """A value that lets itself be encoded and decoded only as long as the test wants."""
 
     refuses = False
 
@@ -41,7 +41,13 @@ def _encoded(_):
     return 1
 
 
-register_type(Stubborn, name="test_parked_runs.Stubborn", encode=_encoded, decode=lambda _: Stubborn())
+def _decoded(_):
+    if Stubborn.refuses:
+        raise RuntimeError("not now")
+    return Stubborn()
+
+
+register_type(Stubborn, name="test_parked_runs.Stubborn", encode=_encoded, decode=_decoded)
 
 
 def approvals(**first):
@@ -294,3 +300,28 @@ async def test_a_value_that_refuses_to_be_text_leaves_its_run_a_row(stores, monk
     monkeypatch.setattr(Stubborn, "refuses", False)
     await rt.emit("go", id=1)
     assert (await rt.wait(one)).state["value"] == Stubborn()
+
+
+async def test_to_list_parked_runs_takes_no_state(stores, monkeypatch):
+    """A value that cannot be decoded hides no run from the list of those in memory, and stops no signal to its run."""
+    monkeypatch.setattr(run_table, "_AS_THEY_ARE", 0)
+    wf = Workflow("w")
+
+    @wf.step
+    async def first(id):
+        return {"value": Stubborn()} if id == 1 else {}
+
+    wf.wait("go", on="go", correlate={"id": StateRef("id")}, where=[Condition("by", "==", Decimal("1.50"))])
+    rt = await stores.enter(wf)
+    ids = [await begin(rt, number) for number in (1, 2)]
+    monkeypatch.setattr(Stubborn, "refuses", True)
+    assert [(info.run_id, info.waits[0].correlate) for info in rt.list_all_runs()] == [
+        (ids[0], {"id": 1}),
+        (ids[1], {"id": 2}),
+    ]
+    assert rt.watch("w", ids[0]) == await rt.get_run(ids[0])
+    await rt.signal(ids[0], {"said": True})
+    monkeypatch.setattr(Stubborn, "refuses", False)
+    await rt.emit("go", id=1, by=Decimal("1.50"))
+    result = await rt.wait(ids[0])
+    assert (result.state["value"], result.state["said"]) == (Stubborn(), True)

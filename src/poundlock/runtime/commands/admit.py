@@ -174,7 +174,7 @@ async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Even
     for (workflow_id, load_key), (load, token) in plan.loads.items():
         if token is None and load.idle:
             continue
-        following = new_tuple(Token, (core.ids.token(), 0)) if token is None else token.next()
+        following = new_tuple(Token, (core.ids.token(), 0))
         loads.append(LoadChange(workflow_id, load_key, token, load, following))
     changes.loads = tuple(loads)
     answer = core.store.commit(changes)

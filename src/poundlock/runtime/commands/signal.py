@@ -41,7 +41,8 @@ async def _typed_state(core: Core, run_id: str) -> tuple[Any, Mapping[str, Any]]
         return live.run.plan.state_model, live.run.state
     parked = core.runs.parked(run_id)
     if parked is not None:
-        return parked.entry.definition.state, parked.checkpoint().state
+        model = parked.entry.definition.state
+        return model, {} if model is None else parked.checkpoint().state
     if all(entry.definition.state is None for entry in core.entries.values()):
         return None, {}
     checkpoint = await core.store.checkpoint(run_id)

@@ -419,7 +419,7 @@ class Transaction:
             self.take(run_id, release.owner, now, slot=True)
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        self.effects.loads[pair] = None if loaded.idle else (loaded, known[1].next())
+        self.effects.loads[pair] = None if loaded.idle else (loaded, known[1].next(release.run_id))
         return promoted
 
     def load_of(self, pair: Pair) -> tuple[Load, Token] | None:
@@ -435,7 +435,7 @@ class Transaction:
             return
         pair = (head.workflow_id, head.load_key)
         known, token = self.load_of(pair) or (_IDLE, Token(default_ids.token(), 0))
-        self.effects.loads[pair] = (known.started(head.run_id), token.next())
+        self.effects.loads[pair] = (known.started(head.run_id), token.next(head.run_id))
 
     def take(self, run_id: str, owner: str | None, now: float, *, slot: bool | None = None, attempt: int = 0) -> Head:
         """Give a run without an owner to its next owner, or make it `ready` if there is none.
