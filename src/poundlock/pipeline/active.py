@@ -115,7 +115,9 @@ class ActiveRun:
         "clock",
         "consumed",
         "container",
+        "entered",
         "entered_at",
+        "entered_waits",
         "epoch",
         "event",
         "exported",
@@ -196,6 +198,10 @@ class ActiveRun:
         self.log_seq = 0
         self.entered_at = 0
         """Entries of the timeline before the current stage: the same for every start of that stage."""
+        self.entered: str | None = None
+        """The stage it entered last: once that is concluded, `stage` is another one."""
+        self.entered_waits: tuple[WaitRow, ...] = ()
+        """The waits that were armed then."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.log_size = 0
         self.snapshot_size = SMALLEST_SNAPSHOT

@@ -20,18 +20,20 @@ def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
         run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
     running = status is _RUNNING
     log, waits = run.journal.row(1), run.waits
-    start = _start_of(run, status, None, None, running and run.slot, now, log, waits)
+    start = _start_of(run, status, None, None, running and run.slot, now, log, run.stage, waits)
     return new_tuple(RunCreate, (run.identity, start, None))
 
 
 def creation_of(run: ActiveRun) -> RunCreate:
-    """Return the creation of this run as it was before its first stage began: without a boundary.
+    """Return the creation of this run as it was when it entered its stage: without a boundary.
 
-    Entries of the stage so far are left for its boundary; a crash repeats them.
+    What the stage has come to is left for its boundary, also if that could not be written yet; a crash repeats it.
     """
     now = run.identity.created_at
     log = run.journal.row(1, run.entered_at or None)
-    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, run.waits)
+    began = run.entered is not None
+    stage, waits = (run.entered, run.entered_waits) if began else (run.stage, run.waits)
+    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits)
     return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event))
 
 
@@ -43,6 +45,7 @@ def _start_of(
     slot: bool,
     now: float,
     log: LogRow | None,
+    stage: str | None,
     waits: tuple[WaitRow, ...],
 ) -> RunMove:
     """Return the first boundary of a run that is not stored yet."""
@@ -59,7 +62,7 @@ def _start_of(
             status,
             owner,
             epoch,
-            run.stage,
+            stage,
             run.attempt,
             wake_at,
             outcome,
@@ -105,7 +108,7 @@ def boundary_of(
     log = run.journal.row(run.log_seq + 1)
     waits = () if ended else run.waits
     if not run.written:
-        start = _start_of(run, status, wake_at, outcome, slot, now, log, waits)
+        start = _start_of(run, status, wake_at, outcome, slot, now, log, run.stage, waits)
         event = new_tuple(StoredEvent, (run.identity.event_ref, run.event))
         return new_tuple(RunCreate, (run.identity, start, event))
     snapshot = None

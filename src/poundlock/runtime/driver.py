@@ -330,7 +330,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             raise
         if core.ending or not run.written:
             gone = stopped(run) if core.ending else error
+            creation = None if core.ending else live.creation
             await _give_up(core, live, gone, gone)
+            if creation is not None:  # a message has it stored at this moment: then it goes on after all
+                take_up(core, [run.identity.run_id], creation=creation)
             return
         live.open_gate()
         if core.runs.is_current(live):

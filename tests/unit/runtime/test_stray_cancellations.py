@@ -167,3 +167,29 @@ async def test_the_first_commit_waits_for_every_creation(stores, gate):
     assert isinstance((await asyncio.gather(first, return_exceptions=True))[0], StoreUnavailable)
     await asyncio.gather(*second)
     assert (await rt.get_run(result.run_id)).status == "completed"
+
+
+async def test_a_run_that_is_given_up_may_be_stored_by_a_message(stores):
+    """A caller hears of a lasting fault of the store; if a message has the run stored nevertheless, the run goes on."""
+    rt = await stores.enter(two_steps())
+    stores.clock.autojump = False
+    rt.store.failing = lambda _number, changes: StoreUnavailable("for long") if creates(changes) else None
+    running = asyncio.create_task(rt.run("w", {}))
+    await stores.clock.run_until_idle()
+    [live] = rt._core.runs.all_driven()
+    run_id = live.run.identity.run_id
+    stores.clock.advance(31)
+    rt.store.failing = lambda _number, _changes: None
+    rt.store.hold = creates
+    [last] = await rt.store.until_held()
+    signalled = asyncio.create_task(rt.signal(run_id, {"said": True}))
+    _, creation = await rt.store.until_held(2)
+    rt.store.hold = None
+    last.fail(StoreUnavailable("for long"))
+    with pytest.raises(StoreUnavailable):
+        await running
+    creation.release()
+    await signalled
+    result = await rt.wait(run_id)
+    assert (result.status, result.state) == ("completed", {"one": 1, "said": True, "two": 2})
+    assert len(rt._core.runs) == 0
