@@ -222,9 +222,9 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     run.backlog = tuple(message for message in checkpoint.inbox if message.kind != "event")
 
 
-def checkpoint_of(run: ActiveRun) -> Checkpoint:
-    """Return the checkpoint of a run that has stopped, as the store would give it after the run's last commit."""
-    head = RunHead(
+def head_of(run: ActiveRun) -> RunHead:
+    """Return the head of a run that has stopped, as the store would give it after the run's last commit."""
+    return RunHead(
         status=run.status,
         version=run.version,
         owner=None,
@@ -239,8 +239,12 @@ def checkpoint_of(run: ActiveRun) -> Checkpoint:
         updated_at=run.updated_at,
         visits=run.walk if run.walk != JUMPED else dump(run.visits),
     )
+
+
+def checkpoint_of(run: ActiveRun) -> Checkpoint:
+    """Return the checkpoint of a run that has stopped, as the store would give it after the run's last commit."""
     inbox = sorted((*run.buffer, *run.backlog), key=_seq) if run.buffer or run.backlog else ()
-    record = RunRecord(run.identity, head, run.stored_waits)
+    record = RunRecord(run.identity, head_of(run), run.stored_waits)
     return Checkpoint(record, run.state, run.event, tuple(inbox), run.log_size, run.snapshot_size)
 
 

@@ -185,9 +185,13 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
 
 
 def unparked(core: Core, parked: ParkedRun) -> ActiveRun:
-    """Return a run that is parked in memory as an active one, as if its row had been read."""
+    """Return a run that is parked in memory as an active one: itself, or as if its row had been read."""
+    run = parked.kept
+    if run is not None:
+        run.returning = True
+        return run
     run = restored_run(core, parked.entry, parked.checkpoint())
-    parked.equip(run)
+    run.exported = parked.exported
     return run
 
 

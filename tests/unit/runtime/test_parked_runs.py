@@ -158,7 +158,7 @@ async def test_only_the_latest_are_kept_as_they_are(stores, monkeypatch):
     ids = [await begin(rt, number) for number in range(4)]
     await rt.resume(ids[3], {"by": "me"})
     await next_result(rt._core, ids[3])
-    assert [kept(rt, run_id)._checkpoint is not None for run_id in ids] == [False, False, True, True]
+    assert [kept(rt, run_id).kept is not None for run_id in ids] == [False, False, True, True]
 
 
 # ------------------------------------------------------------------------------------------------- the same as a row
@@ -186,7 +186,7 @@ async def compare(rt, run_id):
         same = {"inbox_seq": stored.record.head.inbox_seq - len(early)}
         assert {**fields(stored.record.head), **same} == fields(held.record.head)
         parked.shrink()
-        assert parked._checkpoint is None
+        assert parked.kept is None
         parked.shrink()  # a second time changes nothing
 
 

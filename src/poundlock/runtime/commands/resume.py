@@ -18,7 +18,7 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up, written_behind
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.run_table import LiveRun
-from poundlock.runtime.runs import restored_run
+from poundlock.runtime.runs import restored_run, unparked
 from poundlock.stores.answers import finished, not_found
 
 
@@ -66,9 +66,7 @@ async def resume(core: Core, command: Resume) -> bool:
             except (StaleVersion, LeaseLost):
                 continue  # another call was quicker here too
             return False
-        live = LiveRun(restored_run(core, entry, checkpoint), entry)
-        if parked is not None:
-            parked.equip(live.run)
+        live = LiveRun(restored_run(core, entry, checkpoint) if parked is None else unparked(core, parked), entry)
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
