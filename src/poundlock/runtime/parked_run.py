@@ -1,7 +1,7 @@
 """A parked run in memory: as little as it takes to show it, and to go on without reading its row.
 
-At first the run itself is kept, because most runs that go on within their pause window do so soon, and to make one again
-costs 4 % of a pause and its resumption. When enough others have come after it, `shrink` turns it into its checkpoint,
+At first the run itself is kept: most runs that go on within their pause window do so soon, and to make one again costs
+4 % of a pause and its resumption. When enough others have come after it, `shrink` turns it into its checkpoint,
 with what is large in it as text. All that it had in memory besides, such as its plan and its journal, is gone then, and
 it goes on as from its row.
 """
