@@ -1,9 +1,10 @@
 """Another checkout beside this one, in one run: `python -m bench --against PATH [SUBJECT ...]`.
 
 Both trees are measured with this bench, each time in a process of its own, in turn: theirs, ours, theirs, ours ... A
-process measures its floor and its poundlock in turn as well, so each ratio is to a floor of the same seconds. The
-multiple is the median of this tree's ratios by the median of theirs; behind it stand the lowest and the highest of the
-single turns. A tree beside itself shows what the machine adds: what lies within that range is not a difference.
+process measures the floor and its poundlock in turn as well. All floors of a subject are taken together: the collector
+makes a floor slower in a process that keeps more objects, so a tree that keeps fewer would be measured by a better
+floor. The multiple is this tree's ratio by theirs; behind it stand the lowest and the highest of the single turns. A
+tree beside itself shows what the machine adds: what lies within that range is not a difference.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import sys
 from pathlib import Path
 
 from bench.child import command, environment
-from bench.measure import ratios
 from bench.subjects import SUBJECTS
 
 HERE = Path(__file__).resolve().parent.parent
@@ -58,26 +58,25 @@ def child(tree: Path, name: str) -> Times:
 def line(name: str, taken: dict[str, list[Times]]) -> str:
     """Return the line of one subject."""
     subject = SUBJECTS[name]
-    base, new = (median(taken[who], "wall") for who in ("base", "new"))
+    floors = [
+        seconds for times in (*taken["base"], *taken["new"]) for seconds in times.get("floor", {}).get("wall", [])
+    ]
+    floor = statistics.median(floors) if floors else 1.0
     shown = "{:.3f}" if subject.floor else f"{{:,.0f}} {subject.unit}/s"
-    multiples = " | ".join(multiple(taken, kind) for kind in ("wall", "cpu"))
-    return f"| {subject.name} | {shown.format(base)} | {shown.format(new)} | {multiples} |"
+    base, new = (shown.format(floor / median(taken[who], "wall")) for who in ("base", "new"))
+    return f"| {subject.name} | {base} | {new} | {multiple(taken, 'wall')} | {multiple(taken, 'cpu')} |"
 
 
 def multiple(taken: dict[str, list[Times]], kind: str) -> str:
     """Return how many times better this tree is, and between what the single turns lie: a wide range proves nothing."""
-    turns = [median([new], kind) / median([base], kind) for base, new in zip(taken["base"], taken["new"], strict=True)]
-    whole = median(taken["new"], kind) / median(taken["base"], kind)
+    turns = [median([base], kind) / median([new], kind) for base, new in zip(taken["base"], taken["new"], strict=True)]
+    whole = median(taken["base"], kind) / median(taken["new"], kind)
     return f"{whole:.2f} ({min(turns):.2f} to {max(turns):.2f})"
 
 
 def median(taken: list[Times], kind: str) -> float:
-    """Return the median ratio to the floor, or operations per second where there is no floor, over all rounds."""
-    found: list[float] = []
-    for times in taken:
-        ours = times["ours"][kind]
-        found += ratios(times["floor"][kind] if "floor" in times else [1.0] * len(ours), ours)
-    return statistics.median(found)
+    """Return the median of the seconds that one operation took, over all rounds."""
+    return statistics.median([seconds for times in taken for seconds in times["ours"][kind]])
 
 
 def commit(tree: Path) -> str:
