@@ -24,7 +24,7 @@ class StateView(dict[str, Any]):
 
     @classmethod
     def over(cls, data: dict[str, Any]) -> StateView:
-        """Return a view of data that nothing uses any more, such as the state of a run that has ended.
+        """Return a view of data that nothing uses any more, such as the state of an invoked run that has ended.
 
         What is inside is not copied: that would be the dearest part of a small run's result.
         """

@@ -19,6 +19,7 @@ from poundlock import (
     Service,
     StepContext,
     Workflow,
+    WorkflowRuntime,
 )
 from poundlock.errors import RuntimeStopped
 
@@ -733,3 +734,31 @@ async def test_deregister_may_abort_active_runs(runtime, any_store):
     info = await rt.get_run(receipt.run_ids[0])
     assert info.status is RunStatus.ABORTED
     assert "deregister" in info.error.message
+
+
+async def test_what_an_ended_run_shows_is_not_part_of_another_run(any_store, gate):
+    """Two runs begin with one event: whatever is done to the result of one, the state of the other stays as it is."""
+    quick, slow = Workflow("quick"), Workflow("slow")
+
+    @quick.on("go")
+    @quick.step
+    async def look():
+        return None
+
+    @slow.on("go")
+    @slow.step
+    async def wait(items):
+        await gate()
+        return {"seen": 1}
+
+    @slow.step
+    async def then(items):
+        return {"items_then": items}
+
+    async with WorkflowRuntime(quick, slow, store=any_store) as rt:
+        receipt = await rt.emit("go", items=[1, {"a": [2]}])
+        first, second = (line.run_id for line in sorted(receipt.lines, key=lambda line: line.workflow_id))
+        result = await rt.wait(first)
+        dict.__getitem__(result.state, "items").append("changed")  # as code in C reaches it
+        gate.open()
+        assert (await rt.wait(second)).state["items_then"] == [1, {"a": [2]}]
