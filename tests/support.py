@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable
 
 from poundlock import WorkflowRuntime
-from poundlock.model.changes import Changes, Committed, Work
+from poundlock.model.changes import Changes, Committed, RunCreate, RunMove, Work
 from poundlock.runtime.core import State
 from poundlock.stores import MemoryStore
 from poundlock.stores.sqlite import SqliteStore
@@ -64,6 +64,13 @@ class Held:
             self._among.remove(self)
 
 
+def in_parts(work: Work) -> Changes:
+    """Return a unit of work as Changes, so that a test can ask any of them what it creates and moves."""
+    if isinstance(work, RunMove):
+        return Changes(moves=(work,), now=work.updated_at)
+    return Changes(creates=(work,), now=work.start.updated_at) if isinstance(work, RunCreate) else work
+
+
 class GatedStore:
     """A Store around a real one whose commits a test may hold, let go in any order, make fail, or end the world at.
 
@@ -117,7 +124,7 @@ class GatedStore:
 
     async def commit(self, work: Work) -> Committed:
         await self._alive()
-        changes = Changes.of(work)
+        changes = in_parts(work)
         self.commits += 1
         number = self.commits
         error = self.failing(number, changes)

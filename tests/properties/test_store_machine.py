@@ -20,7 +20,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import sqlite_error
+from support import in_parts, sqlite_error
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, StoreFull
@@ -245,7 +245,7 @@ class Stores(RuleBasedStateMachine):
         expires = self.now + data.draw(st.integers(1, 3))
         scopes = data.draw(st.sets(st.sampled_from(["", "orders/placed"])))
         remember = tuple(Remember("/shop", "same", scope, ref, None, expires) for scope in sorted(scopes))
-        creation = data.draw(st.none() | st.just(1)) and Changes.of(self.creation(data)({}))
+        creation = data.draw(st.none() | st.just(1)) and in_parts(self.creation(data)({}))
 
         def unit(tokens: Tokens) -> Changes:
             changes = []

@@ -258,15 +258,6 @@ class Changes:
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""
 
-    @classmethod
-    def of(cls, work: Work) -> Changes:
-        """Return a unit of work in parts, for code that knows only those."""
-        if isinstance(work, RunMove):
-            return cls(moves=(work,), now=work.updated_at)
-        if isinstance(work, RunCreate):
-            return cls(creates=(work,), now=work.start.updated_at)
-        return work
-
     def stored_events(self) -> tuple[StoredEvent, ...]:
         """Return all events to store: those of created runs too."""
         return (*self.events, *(create.event for create in self.creates if create.event is not None))

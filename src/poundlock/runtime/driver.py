@@ -463,9 +463,7 @@ class Boundaries:
             return self._again(fault, work)
         if type(committed) is not Committed:
             return self._durable(committed, work)
-        take_commit(run, work)
-        if type(work) is RunCreate:
-            core.runs.written(run.identity.run_id)
+        self._crossed(work)
         return None
 
     def _crossed(self, work: RunMove | RunCreate) -> None:

@@ -5,7 +5,7 @@ House rules:
 1. A run this process does not know is absent: it has no entry. Every other phase is an entry of the table, and every
    change of a phase goes through a method here, which checks the table in `phases.py`.
 2. Only this table says which task drives a run. Such a task checks `is_current` before it changes what others see.
-3. An entry with a run in memory is a `LiveRun`; a parked one is a `ParkedRun`, which is as small as can be; one without
+3. An entry with a run in memory is a `LiveRun`; a parked one is a `ParkedRun`, which becomes small; one without
    a run (it is being read, or has to be looked up) is a `Vacancy`.
 """
 

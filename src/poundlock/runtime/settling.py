@@ -67,11 +67,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
     )
     try:
-        if release is None:
-            committed = core.store.commit(work)
-            promoted = (committed if type(committed) is Committed else await committed).promoted
-        else:
-            promoted = await commit_leaving(core, work, release)
+        promoted = await commit_leaving(core, work)
     except FAULTS as fault:
         propose = partial(
             boundary_of,
@@ -83,7 +79,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
             guard_inbox=guarded,
             release=release,
         )
-        work, promoted = await _settle_again(core, live, fault, work, propose, release)
+        work, promoted = await _settle_again(core, live, fault, work, propose)
     take_commit(run, work)
     if type(work) is RunCreate:
         core.runs.written(run.identity.run_id)
@@ -96,7 +92,6 @@ async def _settle_again(
     fault: PoundlockError,
     work: RunMove | RunCreate,
     propose: Callable[[], RunMove | RunCreate],
-    release: Release | None,
 ) -> tuple[RunMove | RunCreate, tuple[str, ...]]:
     """Retry a commit that failed in the store; returns what was committed in the end, and the promoted runs."""
     run = live.run
@@ -106,7 +101,7 @@ async def _settle_again(
         while live.creation is not None:
             await asyncio.wait([live.creation])
         now = propose() if type(work) is RunCreate and run.written else work
-        return now, await commit_leaving(core, now, release)
+        return now, await commit_leaving(core, now)
 
     return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
 
@@ -129,11 +124,12 @@ def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queu
     return new_tuple(Release, (identity.workflow_id, load_key, identity.run_id, queued, slots, owner))
 
 
-async def commit_leaving(core: Core, work: RunMove | RunCreate, release: Release | None) -> tuple[str, ...]:
-    """Commit a move that may take a run out of its load; returns the runs that may start then.
+async def commit_leaving(core: Core, work: RunMove | RunCreate) -> tuple[str, ...]:
+    """Commit what may take a run out of its load; returns the runs that may start then.
 
     An end is never refused because of other changes of the load.
     """
+    release = work.release if type(work) is RunMove else None
     if release is None:
         return (await core.store.commit(work)).promoted
     pair = release[:2]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from support import in_parts
+
 from poundlock import Event, Jump, RunStatus, Serialized, StateRef, Terminate, Verdict, Workflow, WorkflowRuntime
-from poundlock.model.changes import Changes
 from poundlock.stores import MemoryStore
 
 
@@ -87,7 +88,7 @@ class Interrupting(MemoryStore):
         self.before_pausing = []
 
     async def commit(self, changes):
-        if self.before_pausing and any(move.status is RunStatus.PAUSED for move in Changes.of(changes).moves):
+        if self.before_pausing and any(move.status is RunStatus.PAUSED for move in in_parts(changes).moves):
             await self.before_pausing.pop(0)()
         return await super().commit(changes)
 

@@ -139,10 +139,10 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     """Write the end of a run without an owner task, on its version."""
     identity, head = record.identity, record.head
     move = await ending(core, record, reason=command.reason, by=command.by)
-    release, queued = None, head.status is RunStatus.QUEUED
+    queued = head.status is RunStatus.QUEUED
     if queued or head.slot:
-        release = leaving(core, core.entries.get(identity.workflow_id), identity, queued=queued)
-        move = move._replace(release=release)
-    promoted = await commit_leaving(core, move, release)
+        entry = core.entries.get(identity.workflow_id)
+        move = move._replace(release=leaving(core, entry, identity, queued=queued))
+    promoted = await commit_leaving(core, move)
     start_promoted(core, promoted)
     await asyncio.wait([announce_end(core, identity.run_id)])
