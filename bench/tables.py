@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from bench.bulk import bursts, loops, restarts
 from bench.measure import Figure, in_turn, ratios, timed
 from bench.memory import memories
+from bench.peers import peers
 from bench.recovery import recoveries
 from bench.row import Row
 from bench.starting import starts
@@ -121,4 +122,5 @@ TABLES: dict[str, Callable[[], Coroutine[None, None, list[Row]]]] = {
     "w8": recoveries,
     "start": starts,
     "memory": memories,
+    "peers": peers,
 }
