@@ -189,8 +189,9 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage begins; returns how often it has begun."""
     journal, counts, stage_id = run.journal, run.visits, stage.id
     run.entered_at = run.log_seq + len(journal.parts)
-    run.entered = stage_id
-    run.entered_waits = run.waits
+    if not run.written:  # a creation may still be written as of here
+        run.entered = stage_id
+        run.entered_waits = run.waits
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])

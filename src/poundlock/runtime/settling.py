@@ -67,7 +67,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
     )
     try:
-        promoted = await commit_leaving(core, work)
+        # Without a slot to release there is nothing to read first, and no coroutine for it.
+        promoted = (await core.store.commit(work)).promoted if release is None else await commit_leaving(core, work)
     except FAULTS as fault:
         propose = partial(
             boundary_of,
