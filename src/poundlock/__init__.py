@@ -33,6 +33,8 @@ _HOMES = {
         "Terminate",
         "Trigger",
         "Wait",
+        "branch",
+        "switch",
     ),
     "poundlock.model.events": ("Event",),
     "poundlock.model.lifecycle": ("RunStatus",),

@@ -142,6 +142,12 @@ from poundlock.model.definitions import (
 from poundlock.model.definitions import (
     Wait as Wait,
 )
+from poundlock.model.definitions import (
+    branch as branch,
+)
+from poundlock.model.definitions import (
+    switch as switch,
+)
 from poundlock.model.events import (
     Event as Event,
 )
@@ -250,4 +256,6 @@ __all__ = [
     "Wait",
     "Workflow",
     "WorkflowRuntime",
+    "branch",
+    "switch",
 ]

@@ -132,7 +132,8 @@ def parked_list(infos: Sequence[RunInfo]) -> Group:
 
 def wait_text(wait: WaitInfo) -> Text:
     """Return a wait as text: its id, event types, conditions, and deadline."""
-    text = Text().append(wait.id, "yellow").append(": " + " or ".join(wait.events))
+    events = [f"{event} (to {stage})" for event, stage in wait.leads_to.items()] or wait.events
+    text = Text().append(wait.id, "yellow").append(": " + " or ".join(events))
     needs = [f"{path} = {plain(value)}" for path, value in wait.correlate.items()]
     needs += [f"{at.field} {at.op} {plain(at.value)}" for at in wait.where]
     if needs:

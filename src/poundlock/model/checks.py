@@ -6,10 +6,10 @@ shown, compared or hashed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from poundlock.codecs import pack_data
+from poundlock.codecs import pack_data, pack_patch
 from poundlock.errors import NotStorable, suggest
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.durations import seconds
@@ -79,6 +79,17 @@ def storable_faults(path: str, value: Any) -> Iterator[Fault]:
         return
     try:
         pack_data(value)
+    except NotStorable as error:
+        yield path, error.message
+
+
+def patch_faults(path: str, patch: object) -> Iterator[Fault]:
+    """A patch that is given as data."""
+    if not isinstance(patch, Mapping):
+        yield path, f"{shown(patch)} is not a patch: give a mapping"
+        return
+    try:
+        pack_patch(patch)
     except NotStorable as error:
         yield path, error.message
 

@@ -35,29 +35,39 @@ class Wait:
     """What a paused run waits for.
 
     Args:
-        events: one event type or pattern, or a list of several; any of them resumes.
+        events: one event type or pattern, or a list of several; any of them resumes. Or a mapping of event types or
+            patterns to the stages they lead to: exact types come first, then patterns as written. Such a wait is
+            answered by hand only with `resume(..., event=)`, so that a "no" cannot take the way of a "yes".
         where: conditions on the event's payload, joined by AND; values may be StateRefs.
         correlate: {payload path: StateRef or value}; an equality that is also the index key of the wait.
         timeout: how long to wait at most; None means no limit.
         on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
         patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
             part of the definition) a function of the event.
+        early: False counts only events that are accepted while the wait's question is open: from the pause there until
+            an answer. A timeout does not close the question.
         id: name of the wait; default: the stage that pauses. A wait with a patch function shares it with no
             other one of its pipeline.
     """
 
-    events: str | Sequence[str]
+    events: str | Sequence[str] | Mapping[str, str]
     where: Sequence[Condition] = field(default=(), kw_only=True)
     correlate: Mapping[str, Any] | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     on_timeout: str = field(default="fail", kw_only=True)
     patch: Patch | None = field(default=None, kw_only=True)
+    early: bool = field(default=True, kw_only=True)
     id: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Continue with the next stage; after the last one the run is completed."""
+    """Continue with the next stage; after the last one the run is completed.
+
+    Every instruction takes `patch=`, which is merged into the state like a mapping that a step returns.
+    """
+
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class Jump:
     """Go to a stage of this pipeline, forwards or back."""
 
     stage: str
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +83,32 @@ class Terminate:
     """End the run as completed, with this result."""
 
     result: Any = None
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """End the run as failed, for this reason."""
+    """End the run as failed, for this reason. Its patch is part of the failed run's state."""
 
     reason: str
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Continue with the next stage later: after `seconds`, or `until` a datetime with a zone, or seconds since 1970."""
+    """Continue later: after `seconds`, or `until` a datetime with a zone, or seconds since 1970.
+
+    Args:
+        seconds: a duration.
+        until: the moment; instead of `seconds`.
+        then: the stage to continue with; default: the next one.
+        patch: merged into the state before the delay.
+    """
 
     seconds: Duration | None = None
     until: float | dt.datetime | None = None
+    then: str | None = field(default=None, kw_only=True)
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +117,82 @@ class Pause:
 
     wait: Wait
     resume_at: str | None = None
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
 Instruction = Advance | Jump | Terminate | Fail | Delay | Pause
 INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
+
+
+# ------------------------------------------------------------------------------------------- routers as data
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A router as data: the first case whose conditions the state meets names the stage. Made by `branch`.
+
+    Attributes:
+        cases: conditions on the state, joined by AND, and the stage they lead to; in order.
+        otherwise: the stage if no case is met; None: the next one.
+    """
+
+    cases: tuple[tuple[tuple[Condition, ...], str], ...]
+    otherwise: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A router as data: the value of a field names the stage. Made by `switch`.
+
+    Attributes:
+        field: dotted path into the state.
+        cases: values, and the stages they lead to.
+        otherwise: the stage for any other value, or if there is none; None: the next one.
+    """
+
+    field: str
+    cases: tuple[tuple[Any, str], ...]
+    otherwise: str | None = None
+
+
+def branch(
+    cases: Mapping[Condition | tuple[Condition, ...], str] | Iterable[tuple[Any, str]],
+    *,
+    otherwise: str | None = None,
+) -> Branch:
+    """Return a router that goes to the stage of the first case the run's state meets.
+
+    A graph can show it and registration can check it, unlike a function.
+
+    Args:
+        cases: {condition, or several in a tuple: stage}; pairs where a condition's value cannot be hashed.
+        otherwise: the stage if no case is met; default: the next one.
+
+    Example:
+        `workflow.route(branch({Condition("amount", ">", 1000): "review"}, otherwise="pay"), after="check")`
+    """
+    pairs = cases.items() if isinstance(cases, Mapping) else cases
+    return Branch(tuple((several_conditions(given), stage) for given, stage in pairs), otherwise)
+
+
+def switch(field: str, cases: Mapping[Any, str] | Iterable[tuple[Any, str]], *, otherwise: str | None = None) -> Switch:
+    """Return a router that goes to the stage of a field's value, compared as conditions compare.
+
+    Args:
+        field: dotted path into the state.
+        cases: {value: stage}.
+        otherwise: the stage for any other value, or if the field is missing; default: the next one.
+    """
+    pairs = cases.items() if isinstance(cases, Mapping) else cases
+    return Switch(field, tuple((value, stage) for value, stage in pairs), otherwise)
+
+
+def several_conditions(given: Any) -> tuple[Any, ...]:
+    """Return one or several conditions as a tuple."""
+    return (given,) if isinstance(given, Condition) else several(given)
+
+
+ROUTERS: Final = (Branch, Switch)
+"""Routers that are data and read the state."""
+Router = Instruction | Branch | Switch | str | Callable[..., Any]
 
 
 # ------------------------------------------------------------------------------------------------ pipelines
@@ -157,18 +251,24 @@ class Stage:
     Args:
         id: unique in its pipeline.
         steps: one, several, or none if the router alone decides.
-        router: what comes next: an instruction, a stage id, or a function that returns one; default: the next stage.
+        router: what comes next: an instruction, a stage id, `branch(...)`, `switch(...)`, or a function that returns an
+            instruction or a stage id; default: `then`.
         timeout: limit of the steps of one visit, retries included, a duration; default: none.
         label: for people.
         conflict: if two steps write the same key, "last" lets the later one win, "error" fails the stage.
+        then: the stage after this one, unless a router or a step says otherwise; default: the next one in the order of
+            definition that is not `aside`, or the end behind an `aside` stage.
+        aside: it is entered by name only: no stage leads to it because it is the next one.
     """
 
     id: str
     steps: Sequence[Step] = ()
-    router: Instruction | str | Callable[..., Any] | None = field(default=None, kw_only=True)
+    router: Router | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
     conflict: Literal["last", "error"] = field(default="last", kw_only=True)
+    then: str | None = field(default=None, kw_only=True)
+    aside: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", several(self.steps))

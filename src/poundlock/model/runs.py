@@ -9,7 +9,7 @@ from poundlock.model.conditions import Condition, all_match
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
-from poundlock.records import NamedTuple, dataclass
+from poundlock.records import NamedTuple, dataclass, field
 from poundlock.showing import plain
 
 
@@ -63,7 +63,9 @@ class WaitRow(NamedTuple):
     """One armed wait of a run. All StateRefs are resolved, so it is plain data.
 
     `parked`: the run is paused at this wait; otherwise the wait only buffers events. `patch` None merges the event's
-    payload; "call" means that the definition has a function. `keys` are the index keys for events.
+    payload; "call" means that the definition has a function. `keys` are the index keys for events. `leads_to`: pairs of
+    an event type or pattern and the stage it leads to; empty if all lead to `resume_at`.
+    `early` False: only events with a later inbox sequence than `asked_at` count; None: the question is not open.
     """
 
     wait_id: str
@@ -77,9 +79,26 @@ class WaitRow(NamedTuple):
     expires_at: float | None
     patch: Mapping[str, Any] | Literal["call"] | None
     keys: tuple[str, ...]
+    leads_to: tuple[tuple[str, str], ...] = ()
+    early: bool = True
+    asked_at: int | None = None
+
+    @property
+    def counting(self) -> bool:
+        """Whether events that match count now."""
+        return self.early or self.asked_at is not None
+
+    def stage_after(self, event_type: str | None) -> str | None:
+        """Return the stage that an event of this type, or an answer without one (None), leads to."""
+        if event_type is None or not self.leads_to:
+            return self.resume_at
+        for pattern, stage in self.leads_to:
+            if pattern == event_type:
+                return stage
+        return next((stage for pattern, stage in self.leads_to if type_matches(pattern, event_type)), self.resume_at)
 
     def matches(self, event: Event) -> bool:
-        """Whether the event matches this wait."""
+        """Whether the event matches this wait, counting or not."""
         return (
             any(type_matches(pattern, event.type) for pattern in self.events)
             and all(Condition(path, "==", value).matches(event.payload) for path, value in self.correlate)
@@ -108,7 +127,8 @@ class Message(NamedTuple):
     """A message to a run, in order of arrival.
 
     kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the
-    answer to the wait that the run is paused at: `body` is {"patch"}, None if the answer changes nothing.
+    answer to the wait that the run is paused at: `body` is {"patch"}, None if the answer changes nothing, and "event",
+    the event type that it stands for, at a wait whose event types lead to different stages.
     """
 
     run_id: str
@@ -179,7 +199,8 @@ class WaitInfo:
         correlate: {path in the payload: value that the run has}.
         parked: whether the run is paused at it; False: it only buffers events for later.
         expires_at: when its time is out, in seconds since 1970 UTC; None: never, or the run is not paused at it.
-        resume_at: id of the stage to go on with; None: the end.
+        resume_at: id of the stage to go on with; None: the end, or `leads_to` says it.
+        leads_to: {event type or pattern: id of the stage it leads to}; empty if all lead to `resume_at`.
     """
 
     id: str
@@ -189,6 +210,7 @@ class WaitInfo:
     parked: bool
     expires_at: float | None
     resume_at: str | None
+    leads_to: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wait as data that `json.dumps` takes. Each of `where` is `field`, `op` and `value`."""
@@ -315,7 +337,9 @@ class RunResult:
 
 def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
     """Return a wait as users see it; `parked`: whether the run is paused at it now."""
-    return WaitInfo(row.wait_id, row.events, row.where, dict(row.correlate), parked, row.expires_at, row.resume_at)
+    resume_at = None if row.leads_to else row.resume_at
+    correlate, leads_to = dict(row.correlate), dict(row.leads_to)
+    return WaitInfo(row.wait_id, row.events, row.where, correlate, parked, row.expires_at, resume_at, leads_to)
 
 
 def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
@@ -334,6 +358,7 @@ def wait_shape(wait: WaitInfo) -> dict[str, Any]:
         "parked": wait.parked,
         "expires_at": wait.expires_at,
         "resume_at": wait.resume_at,
+        "leads_to": dict(wait.leads_to),
     }
 
 

@@ -13,13 +13,16 @@ from poundlock.model.checks import (
     duration_faults,
     is_number,
     name_faults,
+    patch_faults,
     storable_faults,
     target_faults,
     whole_faults,
 )
+from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
     INSTRUCTIONS,
     Advance,
+    Branch,
     Delay,
     Fail,
     Jump,
@@ -29,6 +32,7 @@ from poundlock.model.definitions import (
     Service,
     Stage,
     Step,
+    Switch,
     Terminate,
     Trigger,
     Wait,
@@ -227,6 +231,8 @@ def _pipeline(pipeline: Pipeline) -> Iterator[Fault]:
     stages = [stage for stage in pipeline.stages if _is(stage, Stage) and _is(stage.id, str)]
     ids = [stage.id for stage in stages]
     yield from _twice(f"{path}.stages", ids)
+    if stages and not course(stages):
+        yield f"{path}.stages", "all stages are aside, so no run could begin: define one that is not"
     for stage in stages:
         yield from _stage(f"{path}.{stage.id}", stage, ids)
     yield from same_waits(path, stages)
@@ -240,6 +246,11 @@ def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
         yield path, "a stage needs steps or a router"
     if not isinstance(stage.conflict, str) or stage.conflict not in ("last", "error"):
         yield f"{path}.conflict", f"{shown(stage.conflict)} is not a rule: use last or error"
+    aside: object = stage.aside
+    if not isinstance(aside, bool):
+        yield f"{path}.aside", f"{shown(aside)} is not True or False"
+    if stage.then is not None:
+        yield from target_faults(f"{path}.then", stage.then, ids)
     yield from duration_faults(f"{path}.timeout", stage.timeout)
     yield from _twice(f"{path}.steps", (step.id for step in stage.steps if _is(step, Step)))
     for place, step in enumerate(stage.steps):
@@ -251,8 +262,14 @@ def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
 
 
 def _router(path: str, router: object, ids: list[str]) -> Iterator[Fault]:
+    if isinstance(router, INSTRUCTIONS) and router.patch is not None:
+        yield from patch_faults(f"{path}.patch", router.patch)
     if isinstance(router, str):
         yield from target_faults(path, router, ids)
+    elif isinstance(router, Branch):
+        yield from _branch(path, router, ids)
+    elif isinstance(router, Switch):
+        yield from _switch(path, router, ids)
     elif isinstance(router, Jump):
         yield from target_faults(path, router.stage, ids)
     elif isinstance(router, Delay):
@@ -260,9 +277,13 @@ def _router(path: str, router: object, ids: list[str]) -> Iterator[Fault]:
             moment_of(router, 0.0)
         except ValueError as error:
             yield path, str(error)
+        if router.then is not None:
+            yield from target_faults(f"{path}.then", router.then, ids)
     elif isinstance(router, Pause):
         if router.resume_at is not None:
             yield from target_faults(f"{path}.resume_at", router.resume_at, ids)
+            if isinstance(router.wait, Wait) and isinstance(router.wait.events, Mapping):
+                yield f"{path}.resume_at", "each of the wait's events names a stage already: leave resume_at out"
         yield from wait_faults(f"{path}.wait", router.wait, ids)
     elif isinstance(router, Terminate):
         yield from storable_faults(f"{path}.result", router.result)
@@ -272,6 +293,30 @@ def _router(path: str, router: object, ids: list[str]) -> Iterator[Fault]:
         yield path, f"{router.__name__} is a class: give an object of it, {router.__name__}(...)"
     elif router is not None and not isinstance(router, INSTRUCTIONS) and not callable(router):
         yield path, f"{shown(router)} is neither an instruction, a stage id nor a function"
+
+
+def _branch(path: str, router: Branch, ids: list[str]) -> Iterator[Fault]:
+    if not router.cases:
+        yield f"{path}.cases", "give at least one case: branch({Condition(field, op, value): stage})"
+    for place, (conditions, stage) in enumerate(router.cases):
+        if not conditions:
+            yield f"{path}.{place}", "a case needs a condition: use otherwise= for the rest"
+        yield from condition_faults(f"{path}.{place}", conditions, state=True)
+        yield from target_faults(f"{path}.{place}", stage, ids)
+    if router.otherwise is not None:
+        yield from target_faults(f"{path}.otherwise", router.otherwise, ids)
+
+
+def _switch(path: str, router: Switch, ids: list[str]) -> Iterator[Fault]:
+    if not isinstance(router.field, str) or not router.field:
+        yield f"{path}.field", f"{shown(router.field)} is not a path into the state"
+    if not router.cases:
+        yield f"{path}.cases", "give at least one case: switch(field, {value: stage})"
+    for place, (value, stage) in enumerate(router.cases):
+        yield from storable_faults(f"{path}.{place}", value)
+        yield from target_faults(f"{path}.{place}", stage, ids)
+    if router.otherwise is not None:
+        yield from target_faults(f"{path}.otherwise", router.otherwise, ids)
 
 
 def _step(path: str, step: Step) -> Iterator[Fault]:
@@ -333,35 +378,50 @@ def _twice(path: str, names: Iterable[str]) -> Iterator[Fault]:
 
 def _unreachable(stages: Sequence[Stage]) -> Iterator[str]:
     """Yield stages no path leads to. A router that is a function may lead anywhere, and so may a step without one."""
-    ids = [stage.id for stage in stages]
-    places = {stage.id: place for place, stage in enumerate(stages)}
-    reached: set[int] = set()
-    queue = [0] if stages else []
+    by_id = {stage.id: stage for stage in stages}
+    following = next_stages(stages)
+    reached: set[str] = set()
+    queue: list[str | None] = list(course(stages)[:1])
     while queue:
         place = queue.pop()
-        if place in reached or place >= len(stages):
+        if place is None or place in reached:
             continue
         reached.add(place)
-        targets = _leads_to(stages[place], place)
-        if targets is None or not all(_is(target, int) or (_is(target, str) and target in ids) for target in targets):
+        targets = _leads_to(by_id[place], following[place])
+        if targets is None or not all(target is None or (_is(target, str) and target in by_id) for target in targets):
             return  # one that is not there is a fault itself, and may be the one that should lead here
-        queue += [target if isinstance(target, int) else places[target] for target in targets]
-    yield from (stage.id for place, stage in enumerate(stages) if place not in reached)
+        queue += targets
+    yield from (stage.id for stage in stages if stage.id not in reached)
 
 
-def _leads_to(stage: Stage, place: int) -> list[int | str] | None:
+def _leads_to(stage: Stage, following: str | None) -> list[str | None] | None:
+    """Return where a stage leads to, None for the end; None if that is not known before it runs."""
     router = stage.router
-    if (router is None and stage.steps) or (callable(router) and not isinstance(router, INSTRUCTIONS)):
-        return None
     if isinstance(router, str):
         return [router]
+    if isinstance(router, Branch | Switch):
+        return [*(target for _, target in router.cases), _either(router.otherwise, following)]
+    if (router is None and stage.steps) or (callable(router) and not isinstance(router, INSTRUCTIONS)):
+        return None
     if isinstance(router, Jump):
         return [router.stage]
+    if isinstance(router, Delay):
+        return [_either(router.then, following)]
     if isinstance(router, Pause):
-        ways: list[int | str] = [place + 1 if router.resume_at is None else router.resume_at]
-        if isinstance(router.wait, Wait) and not ends_wait(router.wait.on_timeout):
-            ways.append(router.wait.on_timeout)
-        return ways
-    if router is None or isinstance(router, Advance | Delay):
-        return [place + 1]
-    return []
+        return _ways_of(router, following)
+    return [following] if router is None or isinstance(router, Advance) else []
+
+
+def _either(named: str | None, following: str | None) -> str | None:
+    return following if named is None else named  # what is named may be anything, also without a truth value
+
+
+def _ways_of(pause: Pause, following: str | None) -> list[str | None]:
+    wait = pause.wait
+    if isinstance(wait, Wait) and isinstance(wait.events, Mapping):
+        ways: list[str | None] = list(wait.events.values())
+    else:
+        ways = [_either(pause.resume_at, following)]
+    if isinstance(wait, Wait) and not ends_wait(wait.on_timeout):
+        ways.append(wait.on_timeout)
+    return ways

@@ -19,7 +19,18 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
         yield path, f"{shown(wait)} is not a Wait{meant}"
         return
     yield from _wait_id(f"{path}.id", wait.id)
-    yield from _wait_events(f"{path}.events", wait.events)
+    if isinstance(wait.events, Mapping):
+        yield from _wait_ways(f"{path}.events", wait.events, ids)
+        if wait.on_timeout == "resume":
+            yield (
+                f"{path}.on_timeout",
+                "'resume' does not say which of the stages comes next: name a stage, or use fail",
+            )
+    else:
+        yield from _wait_events(f"{path}.events", wait.events)
+    early: object = wait.early
+    if not isinstance(early, bool):
+        yield f"{path}.early", f"{shown(early)} is not True or False"
     yield from condition_faults(f"{path}.where", wait.where, state=True)
     correlate: object = {} if wait.correlate is None else wait.correlate
     if not isinstance(correlate, Mapping) or not all(isinstance(field, str) and field for field in correlate):
@@ -54,10 +65,17 @@ def _wait_id(path: str, name: Any) -> Iterator[Fault]:
 
 def _wait_events(path: str, events: object) -> Iterator[Fault]:
     listed: object = (events,) if isinstance(events, str) else events
-    if not isinstance(listed, Collection) or isinstance(listed, Mapping):  # a generator is empty the second time
+    if not isinstance(listed, Collection):  # a generator is empty the second time
         yield path, f"{shown(events)} is not an event type: give one event type or pattern, or a list of them"
     elif not listed or not all(isinstance(event, str) and event for event in listed):
         yield path, "name at least one event type or pattern"
+
+
+def _wait_ways(path: str, ways: Mapping[Any, Any], ids: list[str]) -> Iterator[Fault]:
+    if not ways or not all(isinstance(event, str) and event for event in ways):
+        yield path, "map at least one event type or pattern to a stage"
+    for event, stage in ways.items():
+        yield from target_faults(f"{path}.{event if isinstance(event, str) else shown(event)}", stage, ids)
 
 
 def same_waits(path: str, stages: Iterable[Stage]) -> Iterator[Fault]:

@@ -30,7 +30,7 @@ _SEPARATOR = "\x1f"  # ASCII unit separator: not allowed in an event type (print
 
 def wait_events(wait: Wait) -> tuple[str, ...]:
     """Return the event types and patterns of a wait."""
-    return (wait.events,) if isinstance(wait.events, str) else tuple(wait.events)
+    return (wait.events,) if isinstance(wait.events, str) else tuple(wait.events)  # the keys of a mapping
 
 
 def wait_refs(wait: Wait) -> tuple[str, ...]:
@@ -126,6 +126,8 @@ def arm(
         expires_at=None,
         patch="call" if callable(wait.patch) else wait.patch,
         keys=wait_keys(events, correlate),
+        leads_to=tuple(wait.events.items()) if isinstance(wait.events, Mapping) else (),
+        early=wait.early,
     )
 
 

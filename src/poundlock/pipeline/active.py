@@ -207,7 +207,7 @@ class ActiveRun:
         self.snapshot_size = SMALLEST_SNAPSHOT
         """Characters of log after the last snapshot, and those after which the next one is due."""
         # position
-        self.stage: str | None = plan.stages[0].id
+        self.stage: str | None = plan.course[0]
         self.waits: tuple[WaitRow, ...] = ()
         self.registered: Mapping[str, Wait] | None = None
         """Waits that steps announced since the last boundary; replaced, never changed. Once armed they are rows."""

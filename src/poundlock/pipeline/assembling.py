@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -13,7 +13,7 @@ from poundlock.callables import called_name
 from poundlock.codecs import dump
 from poundlock.guard import call_now, repr_of
 from poundlock.model.checks import Fault
-from poundlock.model.definitions import Instruction, Pipeline, Stage, Step
+from poundlock.model.definitions import Branch, Pause, Pipeline, Router, Stage, Step, Switch, Wait
 
 
 def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
@@ -39,14 +39,25 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
 
 def structure_hash(pipelines: Iterable[Pipeline]) -> str:
     """Identify the structure that runs refer to: pipelines, stages, steps, targets of instructions. No code."""
-    structure = [
-        [pipeline.id, [[stage.id, [step.id for step in stage.steps], _lead(stage.router)] for stage in pipeline.stages]]
-        for pipeline in pipelines
-    ]
+    structure = [[pipeline.id, [_structure(stage) for stage in pipeline.stages]] for pipeline in pipelines]
     return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
 
 
-def _lead(router: Instruction | str | Callable[..., Any] | None) -> str | None:
+def _structure(stage: Stage) -> list[Any]:
+    parts: list[Any] = [stage.id, [step.id for step in stage.steps], _lead(stage.router)]
+    if stage.then is not None or stage.aside:  # left out where it says nothing, so that older hashes stay the same
+        parts.append([stage.then, stage.aside])
+    return parts
+
+
+def _lead(router: Router | None) -> Any:
     if router is None or isinstance(router, str):
         return router
-    return type(router).__name__
+    name = type(router).__name__
+    if isinstance(router, Branch):
+        return [name, [stage for _, stage in router.cases], router.otherwise]
+    if isinstance(router, Switch):
+        return [name, router.field, [stage for _, stage in router.cases], router.otherwise]
+    if isinstance(router, Pause) and isinstance(router.wait, Wait) and isinstance(router.wait.events, Mapping):
+        return [name, dict(router.wait.events)]
+    return name

@@ -36,7 +36,7 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if answer is not None and (patch := _answered(run, row, answer["patch"])) is not None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
-            _leave(run, row, Resume("api", row.wait_id))
+            _leave(run, row, Resume("api", row.wait_id), answer.get("event"))
             return _continue(run, patch)
         came_back = run.returning
         if came_back and (error := misfit(run)) is not None:
@@ -106,8 +106,8 @@ def wait_for_state(run: ActiveRun) -> WaitRow:
     return row
 
 
-def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None) -> None:
-    leave(run, row)
+def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str | None = None) -> None:
+    leave(run, row, answered=True, event_type=event_type)
     run.resume = reason
     if row.wait_id in _RESUMED_AS:
         run.resume = _RESUMED_AS[row.wait_id]
@@ -142,7 +142,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
         named = {"id": event.id, "type": event.type, "source": event.source}
         note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason})
         return False
-    leave(run, row)
+    leave(run, row, answered=True, event_type=event.type)
     run.resume = Resume("event", row.wait_id, own_event(event))
     note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
     note(run, "pipeline:resume", row, {"reason": "event"})
@@ -191,7 +191,7 @@ def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:
         run.abort = {"reason": f"wait '{row.wait_id}' expired", "by": "timeout"}
         return aborted(run)
     note(run, "pipeline:resume", row, {"reason": "timeout"})
-    leave(run, row)
+    leave(run, row, answered=False)
     run.resume = Resume("timeout", row.wait_id)
     if row.on_timeout != "resume":
         run.stage = row.on_timeout

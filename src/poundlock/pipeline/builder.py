@@ -14,6 +14,10 @@ from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
     DEFAULT_VISIT_LIMIT,
+    INSTRUCTIONS,
+    ROUTERS,
+    Branch,
+    Instruction,
     Patch,
     Pause,
     Pipeline,
@@ -21,6 +25,7 @@ from poundlock.model.definitions import (
     Service,
     Stage,
     Step,
+    Switch,
     Trigger,
     Wait,
     WorkflowDefinition,
@@ -83,7 +88,7 @@ class Workflow:
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
         self._pipelines: list[Pipeline] = list(several(given))
         self._stages: dict[str, dict[str, Any]] = {}
-        self._routes: dict[str, Callable[..., Any]] = {}
+        self._routes: dict[str, Any] = {}
         self._triggered: list[tuple[str, Callable[..., Any]]] = []
         """Functions under `on`, by the trigger's id: each has to be a step too."""
         self._built: WorkflowDefinition | None = None
@@ -143,6 +148,7 @@ class Workflow:
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
+        then: str | None = None,
     ) -> F: ...
 
     @overload
@@ -157,6 +163,7 @@ class Workflow:
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
+        then: str | None = None,
     ) -> Callable[[F], F]: ...
 
     def step(
@@ -171,6 +178,7 @@ class Workflow:
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
+        then: str | None = None,
     ) -> Any:
         """Add a function as a step.
 
@@ -180,35 +188,103 @@ class Workflow:
             retry, timeout, executor, label: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage sets it for all; default: "last".
+            then: the stage after this one; default: the next one. One step of the stage sets it for all.
 
         Raises:
-            InvalidDefinition: the callable has no name, and no id was given; the id or the stage is not text; or a step
-                of the stage has another `conflict`.
+            InvalidDefinition: the callable has no name, and no id was given; the id, the stage or `then` is not text; or
+                another step of the stage has said something else.
         """
         self._collecting()
         _text("id", id)
         _text("stage", stage)
+        _text("then", then, "give the id of a stage")
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "step")
             step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
-            parts = self._stage(stage or name)
-            if conflict is not None and parts["conflict"] not in (None, conflict):
-                raise InvalidDefinition(
-                    f"stage '{stage or name}' has conflict='{parts['conflict']}' already, and step '{name}' says "
-                    f"conflict='{conflict}': set it once",
-                    path=f"{stage or name}.conflict",
-                )
-            parts["conflict"] = conflict or parts["conflict"]
-            parts["steps"].append(step)
+            self._add_step(stage or name, step, {"conflict": conflict, "then": then, "aside": False})
             return function
 
         return collect if action is None else collect(action)
 
-    def route(self, *, after: str) -> Callable[[F], F]:
-        """Add a function as the router of stage `after`; it returns an instruction or a stage id.
+    @overload
+    def aside(
+        self,
+        action: F,
+        /,
+        *,
+        stage: str | None = None,
+        id: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        executor: Literal["thread", "inline"] | None = None,
+        label: str = "",
+        then: str | None = None,
+    ) -> F: ...
+
+    @overload
+    def aside(
+        self,
+        /,
+        *,
+        stage: str | None = None,
+        id: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        executor: Literal["thread", "inline"] | None = None,
+        label: str = "",
+        then: str | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def aside(
+        self,
+        action: Any = None,
+        /,
+        *,
+        stage: str | None = None,
+        id: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        executor: Literal["thread", "inline"] | None = None,
+        label: str = "",
+        then: str | None = None,
+    ) -> Any:
+        """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
+
+        Args:
+            stage, id, retry, timeout, executor, label: see `step`.
+            then: the stage to continue with; default: none, the run is completed.
+
+        Raises:
+            InvalidDefinition: as `step`; or the stage has steps that are not aside.
+        """
+        self._collecting()
+        _text("id", id)
+        _text("stage", stage)
+        _text("then", then, "give the id of a stage")
+
+        def collect(function: Callable[..., Any]) -> Callable[..., Any]:
+            name = id or _named(function, "aside")
+            step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
+            self._add_step(stage or name, step, {"then": then, "aside": True})
+            return function
+
+        return collect if action is None else collect(action)
+
+    @overload
+    def route(self, router: Instruction | Branch | Switch | str, /, *, after: str) -> None: ...
+
+    @overload
+    def route(self, /, *, after: str) -> Callable[[F], F]: ...
+
+    def route(self, router: Any = None, /, *, after: str) -> Any:
+        """Set the router of stage `after`: data, or the function below, which returns an instruction or a stage id.
 
         The stage may be defined before the router or after it.
+
+        Args:
+            router: `branch(...)`, `switch(...)`, an instruction or a stage id; without it, this is a decorator.
+            after: the stage.
 
         Raises:
             InvalidDefinition: that stage has a router already, or `after` is not text.
@@ -216,32 +292,41 @@ class Workflow:
         self._collecting()
         _text("after", after)
 
-        def collect(function: F) -> F:
+        def collect(function: Any) -> Any:
             if after in self._routes or (after in self._stages and self._stages[after]["router"] is not None):
                 raise InvalidDefinition(f"stage '{after}' has a router already: a stage has one", path=after)
             self._routes[after] = function
             return function
 
-        return collect
+        if router is None:
+            return collect
+        if isinstance(router, (*INSTRUCTIONS, *ROUTERS, str)):
+            collect(router)
+            return None
+        raise InvalidDefinition(
+            f"{repr_of(router, 60)} is not a router as data: write @workflow.route(after={after!r}) above a function",
+            path=after,
+        )
 
     def wait(
         self,
         name: str,
         *,
-        on: str | Sequence[str],
+        on: str | Sequence[str] | Mapping[str, str],
         where: Sequence[Condition] = (),
         correlate: Mapping[str, Any] | None = None,
         timeout: Duration | None = None,
         on_timeout: str = "fail",
         patch: Patch | None = None,
+        early: bool = True,
         resume_at: str | None = None,
     ) -> None:
         """Add a stage that pauses until one of the events `on` comes; its place is in the order of definition.
 
         Args:
             name: id of the stage and of the wait.
-            on: event type or pattern, or several.
-            where, correlate, timeout, on_timeout, patch: see `Wait`.
+            on: event type or pattern, or several; or {event type or pattern: the stage it leads to}.
+            where, correlate, timeout, on_timeout, patch, early: see `Wait`.
             resume_at: stage to continue with; default: the next one.
 
         Raises:
@@ -256,6 +341,7 @@ class Workflow:
             timeout=timeout,
             on_timeout=on_timeout,
             patch=patch,
+            early=early,
             id=name,
         )
         if name in self._stages:
@@ -366,7 +452,21 @@ class Workflow:
         self._built = definition
 
     def _stage(self, name: str) -> dict[str, Any]:
-        return self._stages.setdefault(name, {"steps": [], "router": None, "conflict": None})
+        return self._stages.setdefault(name, {"steps": [], "router": None})
+
+    def _add_step(self, stage: str, step: Step, said: Mapping[str, Any]) -> None:
+        """Add a step, with what it says of its stage: each only once, or the same."""
+        parts = self._stage(stage)
+        for name, value in said.items():
+            known = parts.get(name)
+            if value is not None and known not in (None, value):
+                raise InvalidDefinition(
+                    f"stage '{stage}' has {name}={known!r} already, and step '{step.id}' says {name}={value!r}: set it "
+                    f"once",
+                    path=f"{stage}.{name}",
+                )
+        parts |= {name: value for name, value in said.items() if value is not None}
+        parts["steps"].append(step)
 
     def _collecting(self) -> None:
         if self._built is not None:
@@ -394,7 +494,14 @@ def _mapping(name: str, given: Any, what: str) -> dict[Any, Any]:
 
 
 def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
-    return Stage(name, parts["steps"], router=parts["router"] or router, conflict=parts["conflict"] or "last")
+    return Stage(
+        name,
+        parts["steps"],
+        router=parts["router"] or router,
+        conflict=parts.get("conflict", "last"),
+        then=parts.get("then"),
+        aside=parts.get("aside", False),
+    )
 
 
 def _named(function: Any, what: str) -> str:

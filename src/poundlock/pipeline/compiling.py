@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
+from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDefinition
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
@@ -20,15 +21,19 @@ def compile_plans(definition: WorkflowDefinition, bound: Bindings) -> dict[str, 
 
 
 def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound: Bindings) -> PipelinePlan:
+    following = next_stages(pipeline.stages)
+    straight = course(pipeline.stages)
+    in_order = set(zip(straight, [*straight[1:], None], strict=True))
     stages = []
-    for index, stage in enumerate(pipeline.stages):
-        following = pipeline.stages[index + 1] if index + 1 < len(pipeline.stages) else None
-        stages.append(_compile_stage(definition, pipeline.id, stage, following, bound))
-    declared = tuple(_declared(pipeline, bound))
+    for stage in pipeline.stages:
+        step = (stage.id, following[stage.id])
+        stages.append(_compile_stage(definition, pipeline.id, stage, step[1], bound, strays=step not in in_order))
+    declared = tuple(_declared(pipeline, following, bound))
     return PipelinePlan(
         id=pipeline.id,
         path_json=dump(pipeline.id),
         stages=tuple(stages),
+        course=tuple(straight),
         by_id={stage.id: stage for stage in stages},
         declared=declared,
         waits={entry.wait_id: entry for entry in declared},
@@ -38,7 +43,13 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
 
 
 def _compile_stage(
-    definition: WorkflowDefinition, pipeline_id: str, stage: Stage, following: Stage | None, bound: Bindings
+    definition: WorkflowDefinition,
+    pipeline_id: str,
+    stage: Stage,
+    following: str | None,
+    bound: Bindings,
+    *,
+    strays: bool,
 ) -> StagePlan:
     path = f"{pipeline_id}/{stage.id}"
     steps = tuple(
@@ -57,9 +68,10 @@ def _compile_stage(
         conflict_is_error=stage.conflict == "error",
         router=compile_router(stage.router, stage.id, path, bound.routers.get((pipeline_id, stage.id))),
         only=alone,
-        following=None if following is None else following.id,
+        following=following,
+        strays=strays,
         silent=_silent(stage),
-        plain=alone is not None and stage.router is None and definition.state is None,
+        plain=alone is not None and stage.router is None and definition.state is None and not strays,
     )
 
 
@@ -80,13 +92,11 @@ def _compile_step(stage_path: str, stage_id: str, step: Step, binding: Binding) 
     )
 
 
-def _declared(pipeline: Pipeline, bound: Bindings) -> Iterator[DeclaredWait]:
-    stages = pipeline.stages
-    for index, stage in enumerate(stages):
+def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bindings) -> Iterator[DeclaredWait]:
+    for stage in pipeline.stages:
         if isinstance(stage.router, Pause):
-            following = stages[index + 1].id if index + 1 < len(stages) else None
             wait = stage.router.wait
-            resume_at = stage.router.resume_at or following
+            resume_at = stage.router.resume_at or following[stage.id]
             patch = bound.patches.get((pipeline.id, stage.id))
             yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch)
 

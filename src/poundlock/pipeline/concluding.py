@@ -7,21 +7,23 @@ meanwhile; so nothing here may have an effect outside the run.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import detach, dump
 from poundlock.errors import StepFailed
-from poundlock.guard import Interrupted, Interruption, repr_of
+from poundlock.guard import Interrupted, Interruption, name_of, repr_of
 from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
 from poundlock.pipeline.active import JUMPED, ActiveRun, Position
-from poundlock.pipeline.inbox import abort_request, absorb, settled
+from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
-from poundlock.pipeline.plan import StagePlan
-from poundlock.pipeline.steps import StageDone
+from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.steps import StageDone, carried_patch
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
 
@@ -56,6 +58,10 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
         instruction = None
         if stage.router is not None or len(done.steps) != 1 or done.steps[0].instruction is not None:
             instruction = await _route(run, done)
+            if stage.router is not None and instruction is not None:  # a step's own is among the patches of the steps
+                carried = carried_patch(run, instruction, stage.path)
+                if carried is not None:
+                    apply(run, carried, stage.path_json)
         if run.journal.full:
             run.journal.put(run.clock.now(), stage.success_entry)
         outcome = follow(run, stage, instruction)
@@ -99,6 +105,8 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
     run.resume = None
     if instruction is None or type(instruction) is Advance:
         run.stage = stage.following
+        if stage.strays:
+            run.walk = JUMPED
         # At the end it only matters whether the registered waits could be armed.
         if run.stage is not None or run.registered:
             rearm(run)
@@ -152,21 +160,36 @@ def _note_clashes(run: ActiveRun, done: StageDone) -> None:
 
 
 async def _route(run: ActiveRun, done: StageDone) -> Instruction | None:
-    routed = [step.instruction for step in done.steps if step.instruction is not None]
-    if len(routed) > 1:
-        raise StepFailed(
-            f"two steps of stage '{done.stage.id}' route the run: let one of them, or a router, decide",
-            path=done.stage.path,
-        )
-    if routed:
-        return routed[0]
+    routed = [(step.step, step.instruction) for step in done.steps if step.instruction is not None]
     router = done.stage.router
     if router is None:
-        return None
+        return _agreed(done.stage, routed)
+    if routed:
+        step, told = routed[0]
+        raise StepFailed(
+            f"step '{step.id}' returned {name_of(type(told))}, but stage '{done.stage.id}' has a router: let one of "
+            f"them decide",
+            path=step.path,
+        )
     instruction = await router(run, {step.step.id: detach(step.result) for step in done.steps})
     if run.journal.full and not isinstance(instruction, Pause):
         payload = dump({"instruction": "Advance" if instruction is None else repr_of(instruction)})
         run.journal.add(run.clock.now(), "pipeline", "router:evaluated", done.stage.path_json, payload)
+    return instruction
+
+
+def _agreed(stage: StagePlan, routed: Sequence[tuple[StepPlan, Instruction]]) -> Instruction | None:
+    """Return the instruction that steps of a stage returned, if any did: the same one, but for its data."""
+    if not routed:
+        return None
+    first, instruction = routed[0]
+    for step, other in routed[1:]:
+        if replace(other, patch=None) != replace(instruction, patch=None):
+            raise StepFailed(
+                f"steps '{first.id}' and '{step.id}' of stage '{stage.id}' lead to different places: let one of them, "
+                f"or a router, decide",
+                path=stage.path,
+            )
     return instruction
 
 
@@ -176,7 +199,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
         until = moment_of(delay, now)
     except ValueError as error:
         raise StepFailed(f"the delay after stage '{stage.id}' cannot be read: {error}", path=stage.path) from error
-    run.stage = stage.following
+    run.stage = stage.following if delay.then is None else run.plan.existing(delay.then)
     rearm(run)
     if run.stage is None:
         return complete(run, None)  # no stage follows the delay, so there is nothing to wait for

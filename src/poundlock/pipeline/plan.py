@@ -88,6 +88,8 @@ class StagePlan:
     router: Router | None
     only: StepPlan | None
     following: str | None
+    strays: bool
+    """The stage that follows is not the next one in order, so visits are counted one by one, see `visits`."""
     silent: bool
     """No user code runs here (no steps, a fixed instruction), so no commit is needed before it."""
     plain: bool
@@ -138,6 +140,8 @@ class PipelinePlan:
     id: str
     path_json: str
     stages: tuple[StagePlan, ...]
+    course: tuple[str, ...]
+    """The stages in order, without those that are entered by name only. A run begins at the first one."""
     by_id: Mapping[str, StagePlan]
     declared: tuple[DeclaredWait, ...]
     waits: Mapping[str, DeclaredWait]

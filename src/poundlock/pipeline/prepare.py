@@ -68,7 +68,8 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
     finally:
         raised = None  # else the error refers to itself through its traceback
     # If it is concluded again because of new messages, it must fail again and not begin.
-    return Driven(failed(run, reason, run.plan.path_json), before, StageDone(run.plan.stages[0], error=reason))
+    first = run.plan.by_id[run.plan.course[0]]
+    return Driven(failed(run, reason, run.plan.path_json), before, StageDone(first, error=reason))
 
 
 def _merge(run: ActiveRun, patch: Any) -> None:

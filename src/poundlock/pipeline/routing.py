@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StepFailed
 from poundlock.guard import name_blocking, repr_of
-from poundlock.model.definitions import INSTRUCTIONS, Instruction, Jump
+from poundlock.model import definitions
+from poundlock.model.conditions import Condition, all_match, resolve
+from poundlock.model.definitions import INSTRUCTIONS, Branch, Instruction, Jump, Switch
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.injection import Deciding, arguments
 from poundlock.pipeline.plan import Binding, Router
@@ -26,7 +29,7 @@ class RouterPlace(NamedTuple):
 
 
 def compile_router(
-    router: Instruction | str | Callable[..., Any] | None, stage_id: str, path: str, binding: Binding | None
+    router: definitions.Router | None, stage_id: str, path: str, binding: Binding | None
 ) -> Router | None:
     """Return a router as an async function of (run, results); None if the stage always advances.
 
@@ -47,8 +50,37 @@ def compile_router(
             return fixed
 
         return always
+    if isinstance(router, Branch):
+        return _by_state(partial(_branched, router))
+    if isinstance(router, Switch):
+        return _by_state(partial(_switched, router))
     assert binding is not None  # noqa: S101 - every function of a definition is bound
     return _decider(router, binding, RouterPlace(stage_id, dump(path)), path)
+
+
+def _by_state(target: Callable[[Mapping[str, Any]], str | None]) -> Router:
+    """Return a router that reads nothing but the state."""
+
+    async def decide(run: RunView, _results: dict[str, Any]) -> Instruction | None:
+        stage = target(run.state)
+        return None if stage is None else Jump(stage)
+
+    return decide
+
+
+def _branched(router: Branch, state: Mapping[str, Any]) -> str | None:
+    for conditions, stage in router.cases:
+        resolved = resolve(conditions, state)
+        if resolved is not None and all_match(resolved, state):
+            return stage
+    return router.otherwise
+
+
+def _switched(router: Switch, state: Mapping[str, Any]) -> str | None:
+    for value, stage in router.cases:
+        if Condition(router.field, "==", value).matches(state):
+            return stage
+    return router.otherwise
 
 
 def _decider(function: Callable[..., Any], binding: Binding, place: RouterPlace, path: str) -> Router:

@@ -29,7 +29,7 @@ from poundlock.pipeline.interrupting import (
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.retry import repeat
-from poundlock.pipeline.states import as_result, returned, written
+from poundlock.pipeline.states import Written, as_result, returned, written
 from poundlock.records import dataclass
 
 
@@ -225,9 +225,12 @@ def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
         return StepDone(step, patch, text)
     if result is None:
         return StepDone(step)
-    if isinstance(result, INSTRUCTIONS):
-        return StepDone(step, instruction=result)
     model = run.plan.state_model
+    if isinstance(result, INSTRUCTIONS):
+        carried = carried_patch(run, result, step.path)
+        if carried is None:
+            return StepDone(step, instruction=result)
+        return StepDone(step, *carried, instruction=result)
     if not isinstance(result, Mapping):
         if not hasattr(type(result), "model_dump"):
             # A router may name the next stage by text. For a step, text is more likely a wrong patch.
@@ -241,6 +244,23 @@ def digest(run: ActiveRun, step: StepPlan, result: Any) -> StepDone:
         return ModelDone(step, patch, text, whole=as_result(model, result))
     patch, text = written(model, result, run.state)
     return StepDone(step, patch, text)
+
+
+def carried_patch(run: ActiveRun, instruction: Instruction, path: str) -> Written | None:
+    """Return the patch an instruction carries, as it is stored; None if it carries none.
+
+    Raises:
+        StepFailed: it is not a mapping.
+        StateInvalid, NotStorable: it does not fit the state's model, or is not data.
+    """
+    patch: object = instruction.patch
+    if patch is None:
+        return None
+    if not isinstance(patch, Mapping):
+        raise StepFailed(
+            f"the patch of {name_of(type(instruction))} is a {name_of(type(patch))}: give a mapping", path=path
+        )
+    return written(run.plan.state_model, patch, run.state, "patch")
 
 
 def failure_of(run: ActiveRun, step: StepPlan, error: BaseException) -> RunError:

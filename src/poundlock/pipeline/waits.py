@@ -84,7 +84,10 @@ def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
 
 
 def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
-    return old if old is not None and (old is row or old == row._replace(epoch=old.epoch)) else row
+    """Return the old row if the new one says the same: its question may be open."""
+    if old is None or (old is not row and old != row._replace(epoch=old.epoch, asked_at=old.asked_at)):
+        return row
+    return old
 
 
 def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
@@ -118,7 +121,21 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
         parked=True,
         resume_at=resume_at,
         expires_at=None if timeout is None else run.clock.now() + timeout,
+        asked_at=None if row.early else _asked_at(run, row),
     )
+
+
+def _asked_at(run: ActiveRun, row: WaitRow) -> int:
+    """Return the inbox sequence after which events count for a wait that is about to be parked at.
+
+    A timeout does not close a question. So if it was asked before, with the same values, it is the same question.
+    """
+    before = next((other for other in run.waits if other.wait_id == row.wait_id), None)
+    if before is not None and before.asked_at is not None:
+        same = (before.events, before.where, before.correlate) == (row.events, row.where, row.correlate)
+        if same:
+            return before.asked_at
+    return run.inbox_seen
 
 
 def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
@@ -141,16 +158,28 @@ def pause_at(run: ActiveRun, row: WaitRow) -> None:
 def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
     """Return the earliest buffered event that matches the wait."""
     for message in run.buffer:
-        if message.event is not None and row.matches(message.event.event):
+        if message.event is None or not row.matches(message.event.event):
+            continue
+        if row.early or (row.asked_at is not None and message.seq > row.asked_at):
             return message
     return None
 
 
-def leave(run: ActiveRun, row: WaitRow) -> None:
-    """Leave a wait: from now on it only buffers."""
+def leave(run: ActiveRun, row: WaitRow, *, answered: bool, event_type: str | None = None) -> None:
+    """Leave a wait: from now on it only buffers.
+
+    Args:
+        run: the run.
+        row: the wait it is paused at.
+        answered: whether that was an answer; a timeout leaves its question open.
+        event_type: of the event that answered it, or that the answer stands for; None without one.
+    """
     left = row._replace(parked=False, expires_at=None)
+    if answered and not row.early:
+        # A new epoch: a sender that still saw the open question has to match its event again.
+        left = left._replace(asked_at=None, epoch=run.version + 1)
     run.waits = tuple(left if other.wait_id == row.wait_id else other for other in run.waits)
-    run.stage = row.resume_at
+    run.stage = row.stage_after(event_type)
 
 
 def note(run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any]) -> None:

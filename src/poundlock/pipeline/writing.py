@@ -210,7 +210,7 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     run.slot = head.slot
     run.log_seq = head.log_seq
     run.stage = head.stage
-    run.visits = read_visits(head.visits, [stage.id for stage in run.plan.stages], head.stage)
+    run.visits = read_visits(head.visits, run.plan.course, head.stage)
     run.walk = JUMPED if head.visits is not None and head.visits.startswith("{") else head.visits
     run.waits = run.stored_waits = record.waits
     run.state = checkpoint.state

@@ -26,7 +26,7 @@ from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.records import dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
-from poundlock.runtime.judging import Waiting, judged
+from poundlock.runtime.judging import Waiting, counting, judged
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
@@ -305,6 +305,8 @@ def _unmet(waiting: Waiting, event: Event) -> str:
             found = unmet(row.where, event.payload)
             if found:
                 return f"wait {row.wait_id}: {found}"
+            if not row.early:
+                return f"wait {row.wait_id}: not asked yet"
     return "the wait's conditions do not match"
 
 
@@ -334,11 +336,11 @@ async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Wa
         live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
             await live_run.gate.wait()  # its stop was refused often: let it stop first
-        waiting = Waiting(record, tuple(row for row in record.waits if row.matches(event)))
+        waiting = Waiting(record, await counting(core, event, record))
         found.append(await judged(core, event, waiting) if waiting.hit else waiting)
     return found
 
 
 def _unwritten(live: LiveRun, event: Event) -> Waiting:
     run = live.run
-    return Waiting(creation_of(run).record, tuple(row for row in run.waits if row.matches(event)))
+    return Waiting(creation_of(run).record, tuple(row for row in run.waits if row.counting and row.matches(event)))

@@ -87,7 +87,7 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     if delayed:
         run.resume = Resume("delay")
     # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
-    never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.stages[0].id
+    never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0]
     start(core, LiveRun(run, entry, new=never_began))
     return True
 

@@ -38,6 +38,23 @@ class Waiting:
     refused: str = ""
 
 
+async def counting(core: Core, event: Event, record: RunRecord) -> tuple[WaitRow, ...]:
+    """Return the waits of a run that match the event and count it."""
+    rows = tuple(row for row in record.waits if row.counting and row.matches(event))
+    if record.head.status is RunStatus.PAUSED:
+        return rows
+    return tuple([row for row in rows if row.early or not row.parked or not await _answered(core, record, row)])
+
+
+async def _answered(core: Core, record: RunRecord, row: WaitRow) -> bool:
+    """Whether the question of a wait has been answered: the row says so only from the run's next boundary on."""
+    messages = await core.store.inbox(record.identity.run_id, row.asked_at or 0)
+    return any(
+        message.kind == "resume" or (message.event is not None and row.matches(message.event.event))
+        for message in messages
+    )
+
+
 async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
     """Return the waiting run with the judgement: as it was found, or as it is now if it had to be read again."""
     row = _paused_at(waiting)
@@ -54,7 +71,7 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
         return waiting  # the run was deleted; the delivery reports that
     # The judgement and the delivery need the same version of the run, or the receipt would mix two of them.
     record = checkpoint.record
-    now = Waiting(record, tuple(row for row in record.waits if row.matches(event)))
+    now = Waiting(record, await counting(core, event, record))
     if not now.hit:
         return waiting  # the run has moved on; the delivery reports that
     return await _judged(core, event, now, plan, checkpoint.state, checkpoint.inbox)

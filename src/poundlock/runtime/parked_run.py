@@ -109,10 +109,11 @@ class ParkedRun:
 
 def _of_wait(wait: WaitRow) -> list[Any]:
     """Return a wait as data."""
-    wait_id, epoch, parked, events, where, correlate, *rest, patch, keys = wait
+    wait_id, epoch, parked, events, where, correlate, *rest, patch, keys, leads_to, early, asked_at = wait
     conditions = [[condition.field, condition.op, condition.value] for condition in where]
     # Lists, because then the codec's fast way has nothing to object to.
-    return [wait_id, epoch, parked, list(events), conditions, list(map(list, correlate)), *rest, patch, list(keys)]
+    lists = [list(events), conditions, list(map(list, correlate))]
+    return [wait_id, epoch, parked, *lists, *rest, patch, list(keys), list(map(list, leads_to)), early, asked_at]
 
 
 def _wait(
@@ -127,10 +128,24 @@ def _wait(
     expires_at: float | None,
     patch: Any,
     keys: list[str],
+    leads_to: list[list[str]],
+    early: bool,
+    asked_at: int | None,
 ) -> WaitRow:
     """Return the wait of such data."""
-    conditions = tuple([Condition(*parts) for parts in where])
-    pairs = tuple([(path, value) for path, value in correlate])
     return WaitRow(
-        wait_id, epoch, parked, tuple(events), conditions, pairs, resume_at, on_timeout, expires_at, patch, tuple(keys)
+        wait_id,
+        epoch,
+        parked,
+        tuple(events),
+        tuple([Condition(*parts) for parts in where]),
+        tuple([(path, value) for path, value in correlate]),
+        resume_at,
+        on_timeout,
+        expires_at,
+        patch,
+        tuple(keys),
+        tuple([(event, stage) for event, stage in leads_to]),
+        early,
+        asked_at,
     )

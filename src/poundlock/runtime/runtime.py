@@ -244,7 +244,7 @@ class WorkflowRuntime:
         return await results.next_result(core, await create(core, Create(workflow_id, payload=whole)))
 
     async def resume(
-        self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None
+        self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None, event: str | None = None
     ) -> RunResult:
         """Resume a paused run; returns at its next pause or end.
 
@@ -252,14 +252,16 @@ class WorkflowRuntime:
             run_id: which run.
             patch: merged into its state.
             wait: id of the wait that is answered; default: the one it is paused at when this call begins.
+            event: the event type that the answer stands for, at a wait whose event types lead to different stages.
 
         Raises:
             RunNotFound, RunFinished, NotPaused: there is nothing to resume, or another call was quicker.
             StaleResume: this wait has been answered already.
+            InvalidEvent: `event` is missing where the way depends on it, or is not an event of the wait.
             NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         """
         core = self._core.here()
-        here = await resume(core, Resume(run_id, patch, wait))
+        here = await resume(core, Resume(run_id, patch, wait, event))
         return await (results.next_result(core, run_id) if here else results.as_it_is(core, run_id))
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:

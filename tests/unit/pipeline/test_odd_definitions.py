@@ -163,7 +163,8 @@ WRONG = {
     "router class": (lambda: flow(stage(router=Terminate)), "pipelines.main.one.router"),
     "wait id": (lambda: paused(id=""), "pipelines.main.one.router.wait.id"),
     "event generator": (lambda: paused(each for each in ["go"]), "pipelines.main.one.router.wait.events"),
-    "event mapping": (lambda: paused({"yes": "one", "no": "one"}), "pipelines.main.one.router.wait.events"),
+    "event mapping": (lambda: paused({"yes": "one", "no": "ten"}), "pipelines.main.one.router.wait.events.no"),
+    "no events": (lambda: paused({}), "pipelines.main.one.router.wait.events"),
     "needs text": (lambda: flow(services=[Service("a", nothing, options={"needs": "pool"})]), "services.a.needs"),
     "type text": (lambda: flow(services=[Service("a", nothing, type="Pool")]), "services.a.type"),
     "enum in a trigger": (

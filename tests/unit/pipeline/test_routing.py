@@ -140,15 +140,18 @@ async def test_a_step_may_route(runtime):
 
 
 async def test_two_routing_steps_are_one_too_many(runtime):
-    """Where two steps of a stage route the run, the stage fails and commits nothing."""
+    """Where two steps of a stage route the run to different places, the stage fails and commits nothing."""
 
     async def ends():
         return Terminate()
 
+    async def jumps():
+        return Jump("a")
+
     async def patches():
         return {"lost": True}
 
-    rt = await runtime(flow(Stage("a", [Step("x", ends), Step("y", ends), Step("z", patches)])))
+    rt = await runtime(flow(Stage("a", [Step("x", ends), Step("y", jumps), Step("z", patches)])))
     result = await rt.run("wf")
     assert (result.status, result.error.code, dict(result.state)) == ("failed", "STEP_FAILED", {})
 

@@ -30,6 +30,10 @@ def resume(
     wait: Annotated[
         str | None, typer.Option(metavar="ID", help="The wait to answer; default: the one the run is paused at.")
     ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="The event the answer stands for, where the wait's events lead apart."),
+    ] = None,
     app: AppOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +54,7 @@ def resume(
         if loaded is None or loaded.runtime is None:
             store = needed(store)
         runtime = _runtime(loaded, store, named=on_command_line(context, "store"))
-        result = asyncio.run(_resume(runtime, run_id, merged, wait))
+        result = asyncio.run(_resume(runtime, run_id, merged, wait, event))
         if as_json:
             shape = {
                 "run_id": result.run_id,
@@ -111,7 +115,7 @@ def _runtime(app: App | None, store: str | None, *, named: bool) -> WorkflowRunt
 
 
 async def _resume(
-    runtime: WorkflowRuntime, run_id: str, patch: Mapping[str, Any] | None, wait: str | None
+    runtime: WorkflowRuntime, run_id: str, patch: Mapping[str, Any] | None, wait: str | None, event: str | None
 ) -> RunResult:
     from poundlock.cli.reading import reading
     from poundlock.stores.answers import not_found
@@ -127,4 +131,4 @@ async def _resume(
                 raise not_found(run_id)
             wait = wait or next((row.wait_id for row in record.waits if row.parked), None)
     async with runtime:
-        return await runtime.resume(run_id, patch, wait=wait)
+        return await runtime.resume(run_id, patch, wait=wait, event=event)

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from poundlock.errors import LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
+from poundlock.errors import InvalidEvent, LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.quoting import shown
 from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
 from poundlock.pipeline.at_wait import check_answer
 from poundlock.pipeline.writing import boundary_of, take_commit
@@ -29,11 +30,13 @@ class Resume:
     Args:
         patch: merged into its state; None merges nothing.
         wait: id of the wait that is answered; None means the one it is paused at when this call begins.
+        event: the event type that the answer stands for; needed where the wait's event types lead to different stages.
     """
 
     run_id: str
     patch: Mapping[str, Any] | None = None
     wait: str | None = None
+    event: str | None = None
 
 
 async def resume(core: Core, command: Resume) -> bool:
@@ -46,6 +49,7 @@ async def resume(core: Core, command: Resume) -> bool:
         RunNotFound, RunFinished: there is nothing to resume.
         NotPaused: the run is not paused, or another call resumed it first.
         StaleResume: this wait has been answered; the run is paused at another one now.
+        InvalidEvent: the answer has to say which of the wait's events it stands for, or names another one.
         NotStorable, StateInvalid: the patch does not fit; nothing was changed.
     """
     core.check_accepting()
@@ -62,7 +66,7 @@ async def resume(core: Core, command: Resume) -> bool:
         entry = core.entries.get(checkpoint.record.identity.workflow_id)
         if entry is None or entry.closing:
             try:
-                await _leave_ready(core, None if given is None else as_patch(given), checkpoint.record)
+                await _leave_ready(core, _body(command, None if given is None else as_patch(given)), checkpoint.record)
             except (StaleVersion, LeaseLost):
                 continue  # another call was quicker here too
             return False
@@ -73,7 +77,7 @@ async def resume(core: Core, command: Resume) -> bool:
             run = live.run
             patch = None if given is None else as_patch(given, run.plan.state_model, run.state)
             check_answer(run, patch)
-            await _take(core, live, patch)
+            await _take(core, live, _body(command, patch))
         except (StaleVersion, LeaseLost):
             if core.runs.is_current(live):
                 core.runs.drop(run_id)
@@ -114,13 +118,18 @@ def _epoch_now(core: Core, command: Resume) -> int | None:
     return row.epoch
 
 
-async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None:
+def _body(command: Resume, patch: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the answer as the run's inbox holds it."""
+    return {"patch": patch} if command.event is None else {"patch": patch, "event": command.event}
+
+
+async def _take(core: Core, live: LiveRun, body: dict[str, Any]) -> None:
     """Commit answer and ownership together. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.identity.run_id
     move = boundary_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None, taken_over=True)
     assert type(move) is RunMove  # noqa: S101 - a paused run is stored
-    now, body = move.updated_at, {"patch": patch}
+    now = move.updated_at
     changes = Changes(moves=(move,), posts=(Post(run_id, "resume", body, now),), now=now)
     try:
         committed = await core.store.commit(changes)
@@ -177,11 +186,22 @@ def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
             run_id=command.run_id,
             wait=row.wait_id,
         )
+    events = [event for event, _ in row.leads_to] or row.events
+    if command.event is None and row.leads_to:
+        ways = ", ".join(f"event='{event}' (to '{stage}')" for event, stage in row.leads_to)
+        raise InvalidEvent(
+            f"the events of wait '{row.wait_id}' lead to different stages: say which one the answer stands for: {ways}",
+            path="event",
+        )
+    if command.event is not None and command.event not in events:
+        raise InvalidEvent(
+            f"{shown(command.event)} is not an event of wait '{row.wait_id}': it has {', '.join(events)}", path="event"
+        )
 
 
-async def _leave_ready(core: Core, patch: dict[str, Any] | None, record: RunRecord) -> None:
+async def _leave_ready(core: Core, body: dict[str, Any], record: RunRecord) -> None:
     """Resume a run whose workflow is unknown here: it continues in a process that registers it."""
     now = core.clock.now()
     move = RunMove.of(record, RunStatus.READY, now=now)
-    answer = Post(record.identity.run_id, "resume", {"patch": patch}, now)
+    answer = Post(record.identity.run_id, "resume", body, now)
     await core.store.commit(Changes(moves=(move,), posts=(answer,), now=now))

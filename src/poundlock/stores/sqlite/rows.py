@@ -133,20 +133,38 @@ def waits_text(waits: Sequence[WaitRow]) -> str | None:
 
 
 def _wait_text(wait: WaitRow) -> str:
-    wait_id, epoch, parked, events, where, correlate, resume_at, on_timeout, expires_at, patch, keys = wait
+    (
+        wait_id,
+        epoch,
+        parked,
+        events,
+        where,
+        correlate,
+        resume_at,
+        on_timeout,
+        expires_at,
+        patch,
+        keys,
+        ways,
+        early,
+        asked,
+    ) = wait
     # The texts among them were checked before; the values of users go through the codec.
-    rest = encode(
-        {
-            "wait": wait_id,
-            "epoch": epoch,
-            "parked": parked,
-            "events": events,
-            "resume_at": resume_at,
-            "on_timeout": on_timeout,
-            "expires_at": expires_at,
-            "keys": keys,
-        }
-    )
+    plain = {
+        "wait": wait_id,
+        "epoch": epoch,
+        "parked": parked,
+        "events": events,
+        "resume_at": resume_at,
+        "on_timeout": on_timeout,
+        "expires_at": expires_at,
+        "keys": keys,
+    }
+    if ways:
+        plain["leads_to"] = ways
+    if not early:
+        plain["early"], plain["asked_at"] = False, asked
+    rest = encode(plain)
     conditions = dump([[condition.field, condition.op, condition.value] for condition in where]) if where else "[]"
     pairs = dump([list(pair) for pair in correlate]) if correlate else "[]"  # lists: the codec's fast way
     patched = "null" if patch is None else dump(patch)
@@ -169,6 +187,9 @@ def read_waits(text: str) -> tuple[WaitRow, ...]:
                 expires_at=wait["expires_at"],
                 patch=wait["patch"],
                 keys=tuple(wait["keys"]),
+                leads_to=tuple((event, stage) for event, stage in wait.get("leads_to", ())),
+                early=wait.get("early", True),
+                asked_at=wait.get("asked_at"),
             )
             for wait in load(text)
         ]
