@@ -246,9 +246,9 @@ class RunError:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run as it is in the store or in memory, without its state.
+    """A run as it is in the store or in memory.
 
-    Its state is `(await runtime.timeline(run_id)).state_at()`. Once it has ended, `runtime.wait(run_id)` gives it too.
+    `await runtime.get_run(run_id, state=True)` reads its state too; lists leave it out.
 
     Attributes:
         run_id, workflow_id, pipeline_id, trigger_id: which run it is. `trigger_id` is None without a trigger.
@@ -261,6 +261,8 @@ class RunInfo:
         wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or timeout of a wait.
         parent_id, lineage: None and empty, until there are sub-pipelines.
         error: why it failed or was aborted, or why its state does not fit its model; else None.
+        state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
+            None unless it was asked for.
     """
 
     run_id: str
@@ -278,22 +280,28 @@ class RunInfo:
     error: RunError | None
     trigger_id: str | None = None
     wake_at: float | None = None
+    state: Any = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as data that `json.dumps` takes; never raises.
 
-        The keys are the names of the fields; times are seconds since 1970, `waits` a list, `error` an object or None.
+        The keys are the names of the fields; times are seconds since 1970, `waits` a list, `error` an object or None;
+        `state` is there if it was asked for.
         """
-        return plain(run_shape(self))  # type: ignore[no-any-return]  # a dict in, a dict out
+        shape = run_shape(self)
+        return plain(shape if self.state is None else {**shape, "state": self.state})  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run came to, at its end or at a pause. `ok` is True for completed and paused.
+    """What a run came to, at its end or at a pause; or what it is now, with `until="accepted"`.
+
+    `ok` is True for completed and paused.
 
     Attributes:
         run_id, workflow_id: which run it is.
-        status: completed, failed, aborted or paused; ready after a `resume` where its workflow is not registered.
+        status: completed, failed, aborted or paused; ready after a `resume` where its workflow is not registered; any
+            other one with `until="accepted"`.
         state: an instance of the workflow's state model, or a read-only mapping.
         result: what `Terminate(result)` was given; else None.
         error: why it failed or was aborted; else None.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from poundlock.codecs import load
@@ -23,11 +24,12 @@ from poundlock.model.runs import (
     parked_waits,
     wait_info,
 )
-from poundlock.model.timeline import Timeline, read_entries
+from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.views import StateView
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import Aborted, Completed, Failed, Outcome, Paused, Unfit
 from poundlock.pipeline.states import shown
+from poundlock.pipeline.writing import creation_of
 from poundlock.ports import Page
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
@@ -58,8 +60,11 @@ class PipelineRegistry:
         return self.get(run_id) is not None
 
 
-async def get_run(core: Core, run_id: str) -> RunInfo:
+async def get_run(core: Core, run_id: str, *, state: bool = False) -> RunInfo:
     """Return a run as it is stored; an invoked run that is not stored yet comes from memory."""
+    if state:
+        checkpoint = await _present(core, run_id)
+        return replace(info_of_record(checkpoint.record), state=result_of_checkpoint(core, checkpoint).state)
     record = await core.store.load(run_id)
     if record is not None:
         return info_of_record(record)
@@ -67,6 +72,24 @@ async def get_run(core: Core, run_id: str) -> RunInfo:
     if live is None:
         raise not_found(run_id)
     return info_of_run(live.run)
+
+
+async def as_it_is(core: Core, run_id: str) -> RunResult:
+    """Return the present result of a run, whatever its status; from memory if it is not stored yet."""
+    return result_of_checkpoint(core, await _present(core, run_id))
+
+
+async def _present(core: Core, run_id: str) -> Checkpoint:
+    """Return a run as of its last commit, or as it is going to be created."""
+    checkpoint = await core.store.checkpoint(run_id)
+    if checkpoint is not None:
+        return checkpoint
+    live = core.runs.live(run_id)
+    if live is None:
+        raise not_found(run_id)
+    create = creation_of(live.run)
+    log = create.start.log
+    return Checkpoint(create.record, fold(() if log is None else (log,)), live.run.event, (), 0, 0)
 
 
 def query(

@@ -15,6 +15,8 @@ from poundlock.records import dataclass, field
 MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 """Verdicts of lines whose run was created by the event."""
 
+_HAS_RESULT = MAKES_A_RUN | {Verdict.RESUMED}
+
 Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
 
@@ -47,12 +49,14 @@ class Receipt:
         return [line.verdict for line in self.lines]
 
     async def results(self, timeout: Duration | None = None) -> list[RunResult]:
-        """Return the results of the runs this event started or queued, in line order, each at its pause or end.
+        """Return the results of the runs this event started, queued or resumed, in line order.
+
+        Each at its next pause or its end.
 
         Raises:
             TimeoutError: not all are paused or have ended within `timeout`; the runs are unchanged.
         """
-        run_ids = [line.run_id for line in self.lines if line.verdict in MAKES_A_RUN and line.run_id is not None]
+        run_ids = [line.run_id for line in self.lines if line.verdict in _HAS_RESULT and line.run_id is not None]
         return [] if self._gather is None else await self._gather(run_ids, timeout)
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from poundlock.clock import timeout_after
+from poundlock.errors import InvalidDefinition
+from poundlock.guard import repr_of
 from poundlock.model.durations import Duration
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunResult
 from poundlock.model.validation import duration
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
-from poundlock.runtime.reading import result_of_checkpoint
+from poundlock.runtime.reading import as_it_is, result_of_checkpoint
 from poundlock.stores.answers import not_found
 
+REST, END, ACCEPTED = "rest", "end", "accepted"
+Until = Literal["rest", "end", "accepted"]
+"""How long a call waits: until the run is paused or has ended, until it has ended, or only until it is accepted."""
 
-async def as_it_is(core: Core, run_id: str) -> RunResult:
-    """Return the present result of a run that another process continues."""
-    checkpoint = await core.store.checkpoint(run_id)
-    if checkpoint is None:
-        raise not_found(run_id)
-    return result_of_checkpoint(core, checkpoint)
+
+def check_until(until: object, *allowed: str) -> None:
+    """Refuse an `until=` that is none of these (`InvalidDefinition`), before anything is done."""
+    if until not in allowed:
+        raise InvalidDefinition(f"until is {repr_of(until, 60)}: use {' or '.join(map(repr, allowed))}", path="until")
+
+
+async def result_at(core: Core, run_id: str, until: Until) -> RunResult:
+    """Return the result of a run that was accepted by the calling method, as soon as `until` says."""
+    if until == REST:
+        return await next_result(core, run_id)
+    return await (wait_for_end(core, run_id, None) if until == END else as_it_is(core, run_id))
+
+
+async def wait_for_rest(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
+    """Return a run's result once it is paused or has ended, by its last commit.
+
+    Raises:
+        RunNotFound: no such run.
+        TimeoutError: it is neither within `timeout`; the run is unchanged.
+        WouldDeadlock: the run waits for the one whose code this is.
+    """
+    inside = core.inside
+    if inside:
+        with awaiting(core, inside, await to_wait_for(core, inside, run_id, bounded=timeout is not None)):
+            return await _wait(core, run_id, timeout, pauses_count=True)
+    return await _wait(core, run_id, timeout, pauses_count=True)
 
 
 async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
@@ -104,5 +131,6 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
         except TimeoutError as error:
             if not limit.expired:
                 raise  # a timeout of other code
-            late = f"run '{run_id}' has not ended within {timeout}: it continues; wait again, or abort it"
+            missed = "is neither paused nor ended" if pauses_count else "has not ended"
+            late = f"run '{run_id}' {missed} within {timeout}: it continues; wait again, or abort it"
             raise TimeoutError(late) from error

@@ -215,8 +215,9 @@ class WorkflowRuntime:
         run_id: str | None = None,
         conflict: Literal["fail", "use_existing"] = "fail",
         idempotency_key: str | None = None,
+        until: results.Until = "rest",
     ) -> RunResult:
-        """Run a workflow without bus and mode; returns at its pause or end.
+        """Run a workflow without bus and mode; returns at its pause or end, or as `until` says.
 
         Args:
             workflow_id: which workflow.
@@ -225,9 +226,12 @@ class WorkflowRuntime:
             run_id: the run's id; default: a new one.
             conflict: what to do if that id exists: "fail", or "use_existing" and return its result.
             idempotency_key: a second call with the same key and content returns the first one's result.
+            until: "rest" waits until it is paused or has ended, "end" through its pauses, "accepted" not at all: then
+                the result says what the run is now. Give a `run_id` with it, so that the run is durable by then.
 
         Raises:
-            NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
+            NotRegistered: unknown workflow or trigger.
+            InvalidDefinition: there are several triggers or pipelines and none is named, or `until` is unknown.
             RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
             NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
         """
@@ -235,7 +239,8 @@ class WorkflowRuntime:
         command = Create(
             workflow_id, trigger_id, event, run_id=run_id, conflict=conflict, idempotency_key=idempotency_key
         )
-        return await results.next_result(core, await create(core, command))
+        results.check_until(until, "rest", "end", "accepted")
+        return await results.result_at(core, await create(core, command), until)
 
     async def run(self, workflow_id: str, payload: Any = None, /, **fields: Any) -> RunResult:
         """Invoke a workflow with a payload; the short form of `invoke`."""
@@ -244,15 +249,22 @@ class WorkflowRuntime:
         return await results.next_result(core, await create(core, Create(workflow_id, payload=whole)))
 
     async def resume(
-        self, run_id: str, patch: Mapping[str, Any] | None = None, *, wait: str | None = None, event: str | None = None
+        self,
+        run_id: str,
+        patch: Mapping[str, Any] | None = None,
+        *,
+        wait: str | None = None,
+        event: str | None = None,
+        until: results.Until = "rest",
     ) -> RunResult:
-        """Resume a paused run; returns at its next pause or end.
+        """Resume a paused run; returns at its next pause or end, or as `until` says.
 
         Args:
             run_id: which run.
             patch: merged into its state.
             wait: id of the wait that is answered; default: the one it is paused at when this call begins.
             event: the event type that the answer stands for, at a wait whose event types lead to different stages.
+            until: "rest", "end" or "accepted", see `invoke`; the answer is durable in any case.
 
         Raises:
             RunNotFound, RunFinished, NotPaused: there is nothing to resume, or another call was quicker.
@@ -261,8 +273,10 @@ class WorkflowRuntime:
             NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         """
         core = self._core.here()
+        results.check_until(until, "rest", "end", "accepted")
         here = await resume(core, Resume(run_id, patch, wait, event))
-        return await (results.next_result(core, run_id) if here else results.as_it_is(core, run_id))
+        # Without its workflow nobody here brings it to rest.
+        return await results.result_at(core, run_id, until if here or until == "end" else "accepted")
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
@@ -282,17 +296,23 @@ class WorkflowRuntime:
         """
         await cancel(self._core.at_work(), Cancel(run_id, reason))
 
-    async def wait(self, run_id: str, timeout: Duration | None = None) -> RunResult:
-        """Return a run's result once it has ended.
+    async def wait(
+        self, run_id: str, timeout: Duration | None = None, *, until: Literal["end", "rest"] = "end"
+    ) -> RunResult:
+        """Return a run's result once it has ended; with `until="rest"` also when it is paused, by its last commit.
 
         Raises:
-            RunNotFound: no such run. TimeoutError: it has not ended within `timeout`; the run is unchanged.
+            RunNotFound: no such run. TimeoutError: that did not happen within `timeout`; the run is unchanged.
+            InvalidDefinition: unknown `until`.
         """
-        return await results.wait_for_end(self._core.at_work(), run_id, timeout)
+        core = self._core.at_work()
+        results.check_until(until, "end", "rest")
+        waiting = results.wait_for_end if until == "end" else results.wait_for_rest
+        return await waiting(core, run_id, timeout)
 
-    async def get_run(self, run_id: str) -> RunInfo:
-        """Return a run as it is stored (`RunNotFound` if it is not)."""
-        return await reading.get_run(self._core.here(), run_id)
+    async def get_run(self, run_id: str, *, state: bool = False) -> RunInfo:
+        """Return a run as it is stored (`RunNotFound` if it is not); with `state=True` its state too."""
+        return await reading.get_run(self._core.here(), run_id, state=state)
 
     async def find_runs(
         self,

@@ -1,12 +1,24 @@
-"""Waits whose events lead to different stages, and waits that count only what comes after the question."""
+"""Asking and waiting: events that lead to different stages, questions that are asked again, and `until`."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from pydantic import BaseModel
 
-from poundlock import Condition, InvalidDefinition, InvalidEvent, StateRef, Terminate, Verdict, Workflow
+from poundlock import (
+    Condition,
+    Delay,
+    Event,
+    InvalidDefinition,
+    InvalidEvent,
+    RunNotFound,
+    StateRef,
+    Terminate,
+    Verdict,
+    Workflow,
+)
 
 
 def asking(*, early=True, timeout=None, on=None, working=None, **options):
@@ -260,3 +272,123 @@ def test_faults_are_found(options, path):
     with pytest.raises(InvalidDefinition) as raised:
         _ = wf.definition
     assert any(place.endswith(path) for place, _ in raised.value.faults)
+
+
+# ------------------------------------------------------------------------------------------------- how long to wait
+async def test_accepted_does_not_wait(stores):
+    """With `until="accepted"` a call returns once the run is durable; the result says what the run is now."""
+    working = asyncio.Event()
+    wf = Workflow("w", visit_limit=3)
+
+    @wf.step
+    async def work(n: int):
+        await working.wait()
+        return {"n": n + 1}
+
+    wf.wait("gate", on="go")
+
+    @wf.step
+    async def last():
+        await working.wait()
+
+    rt = await stores.enter(wf)
+    event = Event("begin", {"n": 1})
+    begun = await rt.invoke("w", event=event, run_id="r", until="accepted")
+    assert (begun.status, begun.ok, begun.state["n"]) == ("running", False, 1)
+    working.set()
+    assert (await rt.wait("r", until="rest")).status == "paused"
+    working.clear()
+    going = await rt.resume("r", until="accepted")
+    assert (going.status, going.state["n"]) == ("running", 2)
+    working.set()
+    assert (await rt.wait("r")).status == "completed"
+
+
+async def test_an_invoked_run_without_an_id_is_seen_before_it_is_stored(stores):
+    """A run that is not stored yet is read from memory, as it was created."""
+    working = asyncio.Event()
+    wf = Workflow("w")
+
+    @wf.step
+    async def work(n: int):
+        await working.wait()
+        return {"n": n + 1}
+
+    rt = await stores.enter(wf)
+    begun = await rt.invoke("w", event=Event("begin", {"n": 1}), until="accepted")
+    assert (begun.status, begun.state["n"]) == ("running", 1)
+    info = await rt.get_run(begun.run_id, state=True)
+    assert (info.status, info.state["n"]) == ("running", 1)
+    working.set()
+    assert (await rt.wait(begun.run_id)).state["n"] == 2
+
+
+async def test_until_the_end_goes_through_pauses(stores):
+    """With `until="end"` a call waits through the pauses; `until="rest"` returns at the next one."""
+    rt = await stores.enter(asking())
+    ended = asyncio.create_task(rt.invoke("w", event=Event("begin", {"id": 1}), run_id="r", until="end"))
+    await stores.clock.run_until_idle()
+    assert (await rt.wait("r", until="rest")).status == "paused"
+    assert not ended.done()
+    assert (await rt.resume("r", event="again", until="rest")).state["rounds"] == 2
+    await rt.emit("agreed", id=1)
+    assert (await ended).result == 2
+
+
+async def test_a_resumed_run_is_not_at_rest(stores):
+    """Once an event was answered `resumed`, waiting for rest and the receipt's results mean the next pause."""
+    rt = await stores.enter(asking())
+    run_id = await begin(rt)
+    await rt.emit("again", id=1)
+    assert (await rt.wait(run_id, until="rest")).state["rounds"] == 2
+    [result] = await (await rt.emit("again", id=1)).results()
+    assert (result.run_id, result.status, result.state["rounds"]) == (run_id, "paused", 3)
+
+
+async def test_rest_has_a_timeout(stores, vclock):
+    """A run that delays is not at rest; the error says what did not happen, and the run is unchanged."""
+    wf = Workflow("w")
+    wf.route(Delay("1h"), after="work")
+    wf.step(lambda: None, id="work")
+    wf.step(lambda: None, id="later")
+    rt = await stores.enter(wf)
+    await rt.invoke("w", run_id="r", until="accepted")
+    waiting = asyncio.create_task(rt.wait("r", "1m", until="rest"))
+    await vclock.run_for(minutes=2)
+    with pytest.raises(TimeoutError, match="is neither paused nor ended within 1m"):
+        await waiting
+    assert (await rt.get_run("r")).status == "delayed"
+
+
+async def test_an_unknown_until_does_nothing(stores):
+    """An `until` that there is not is refused before anything happens."""
+    rt = await stores.enter(asking())
+    for call in (
+        rt.invoke("w", run_id="r", until="done"),
+        rt.resume("r", until="done"),
+        rt.wait("r", until="accepted"),
+    ):
+        with pytest.raises(InvalidDefinition, match="until is") as raised:
+            await call
+        assert raised.value.path == "until"
+    assert (await rt.find_runs()).items == []
+
+
+@pytest.mark.parametrize("typed", [False, True])
+async def test_a_run_with_its_state(stores, typed):
+    """`get_run(state=True)` has the state, as an instance of the model if there is one; without, it is None."""
+
+    class State(BaseModel):
+        n: int
+
+    wf = Workflow("w", state=State if typed else None)
+    wf.wait("gate", on="go")
+    rt = await stores.enter(wf)
+    await rt.invoke("w", event=Event("begin", {"n": 1}), run_id="r")
+    info = await rt.get_run("r", state=True)
+    assert info.state == (State(n=1) if typed else {"n": 1})
+    assert info.to_dict()["state"] == {"n": 1}
+    assert (await rt.get_run("r")).state is None
+    assert "state" not in (await rt.get_run("r")).to_dict()
+    with pytest.raises(RunNotFound):
+        await rt.get_run("other", state=True)

@@ -24,7 +24,7 @@ RUN = {
     "updated_at", "wake_at", "parent_id", "lineage", "waits", "error",
 }  # fmt: skip
 RESULT = {"run_id", "workflow_id", "status", "ok", "state", "result", "error", "waits", "metadata"}
-WAIT = {"id", "events", "where", "correlate", "parked", "expires_at", "resume_at"}
+WAIT = {"id", "events", "where", "correlate", "parked", "expires_at", "resume_at", "leads_to"}
 ERROR = {"type", "message", "code", "stage", "step"}
 
 
@@ -166,7 +166,7 @@ def nested(levels):
         (Odd(), "<Odd>"),
         (Angry(a=1), "<Angry>"),
         (10**5000, "<int>"),
-        (Jump("x"), {"stage": "x"}),
+        (Jump("x"), {"stage": "x", "patch": None}),
     ],
     ids=map(str, range(19)),  # hostile values cannot name themselves
 )
