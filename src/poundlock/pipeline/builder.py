@@ -191,8 +191,8 @@ class Workflow:
             then: the stage after this one; default: the next one. One step of the stage sets it for all.
 
         Raises:
-            InvalidDefinition: the callable has no name, and no id was given; the id, the stage or `then` is not text; or
-                another step of the stage has said something else.
+            InvalidDefinition: the callable has no name, and no id was given; the id, the stage or `then` is not text;
+                or another step of the stage has said something else.
         """
         self._collecting()
         _text("id", id)
