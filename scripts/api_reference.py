@@ -40,7 +40,7 @@ GROUPS = {
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
     "Run it": "WorkflowRuntime StepContext Resume",
     "Events and receipts": "Event Receipt ReceiptLine Verdict",
-    "Look at runs": "RunInfo RunResult WaitInfo RunError RunStatus Page Timeline TimelineEntry",
+    "Look at runs": "RunInfo RunResult WaitInfo RunError Failure RunStatus Page Timeline TimelineEntry",
 }
 BESIDES = {each.__name__: each for each in (WaitInfo, RunError, Timeline, TimelineEntry, Resume, Page)}
 """Classes that are met as attributes and answers, and need no import."""

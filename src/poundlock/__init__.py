@@ -40,7 +40,7 @@ _HOMES = {
     "poundlock.model.lifecycle": ("RunStatus",),
     "poundlock.model.modes": ("Exclusive", "Serialized", "SingletonLoop", "Transient"),
     "poundlock.model.receipts": ("ReceiptLine", "Verdict"),
-    "poundlock.model.runs": ("RunInfo", "RunResult"),
+    "poundlock.model.runs": ("Failure", "RunInfo", "RunResult"),
     "poundlock.pipeline.builder": ("Workflow",),
     "poundlock.pipeline.context": ("StepContext",),
     "poundlock.runtime.receipts": ("Receipt",),

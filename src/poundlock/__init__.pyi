@@ -173,6 +173,9 @@ from poundlock.model.receipts import (
     Verdict as Verdict,
 )
 from poundlock.model.runs import (
+    Failure as Failure,
+)
+from poundlock.model.runs import (
     RunInfo as RunInfo,
 )
 from poundlock.model.runs import (
@@ -209,6 +212,7 @@ __all__ = [
     "Event",
     "Exclusive",
     "Fail",
+    "Failure",
     "IdempotencyConflict",
     "InvalidDefinition",
     "InvalidEvent",

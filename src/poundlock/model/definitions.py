@@ -259,6 +259,8 @@ class Stage:
         then: the stage after this one, unless a router or a step says otherwise; default: the next one in the order of
             definition that is not `aside`, or the end behind an `aside` stage.
         aside: it is entered by name only: no stage leads to it because it is the next one.
+        on_failure: what its failure leads to: "fail" ends the run, "pause" pauses it until `resume` has the stage
+            entered again, or the id of a stage, which is given the `Failure`. Default: what the workflow says.
     """
 
     id: str
@@ -269,6 +271,7 @@ class Stage:
     conflict: Literal["last", "error"] = field(default="last", kw_only=True)
     then: str | None = field(default=None, kw_only=True)
     aside: bool = field(default=False, kw_only=True)
+    on_failure: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", several(self.steps))
@@ -352,3 +355,4 @@ class WorkflowDefinition:
     requires_env: tuple[str, ...]
     visit_limit: int
     hash: str
+    on_failure: str = "fail"

@@ -106,6 +106,12 @@ class WaitRow(NamedTuple):
         )
 
 
+FAILURE_WAIT: Final = "__failure__"
+"""Reserved id. Parked: the run is paused because a stage failed. Else it holds the failure that the run is handling.
+
+No event matches it; its `patch` is the error as data, so that it is stored with the run's waits.
+"""
+
 LOOSE: Final = " "
 """First character of the reference of an event that started no run: it is deleted when no inbox refers to it.
 
@@ -218,6 +224,25 @@ class WaitInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a stage failed, for the stage that its `on_failure` leads to.
+
+    Attributes:
+        type: name of the exception's class; "Fail" for the instruction.
+        message: what it says.
+        stage: id of the stage that failed.
+        step: id of the step that failed; None where it was not a step.
+        attempt: how many attempts the step had made.
+    """
+
+    type: str
+    message: str
+    stage: str | None
+    step: str | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunError:
     """Why a run failed or was aborted.
 
@@ -227,6 +252,7 @@ class RunError:
         code: code of a PoundlockError; None for other exceptions.
         stage, step: where; None where it was neither.
         traceback: for developers; "" where there is none.
+        attempt: how many attempts the step had made, the last one included.
     """
 
     type: str
@@ -235,6 +261,7 @@ class RunError:
     stage: str | None = None
     step: str | None = None
     traceback: str = ""
+    attempt: int = 1
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
@@ -320,8 +347,10 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the run is completed or paused."""
-        return self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
+        """Whether the run is completed, or paused at a wait of its own: not because of a failure."""
+        if self.status is RunStatus.PAUSED:
+            return all(wait.id != FAILURE_WAIT for wait in self.waits)
+        return self.status is RunStatus.COMPLETED
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data that `json.dumps` takes; never raises.

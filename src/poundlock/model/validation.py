@@ -145,7 +145,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         else:
             yield path, f"{shown(trigger)} is not a Trigger"
     for pipeline in definition.pipelines.values():
-        yield from _pipeline(pipeline)
+        yield from _pipeline(pipeline, definition.on_failure)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     yield from _services(definition.services)
     yield from _env(definition)
@@ -220,7 +220,7 @@ def service_faults(path: str, service: Service) -> Iterator[Fault]:
         yield f"{path}.needs", f"{shown(needs)} is not a list of the ids of services"
 
 
-def _pipeline(pipeline: Pipeline) -> Iterator[Fault]:
+def _pipeline(pipeline: Pipeline, on_failure: object) -> Iterator[Fault]:
     path = f"pipelines.{pipeline.id}"
     yield from name_faults(path, pipeline.id)
     if not pipeline.stages:
@@ -236,8 +236,15 @@ def _pipeline(pipeline: Pipeline) -> Iterator[Fault]:
     for stage in stages:
         yield from _stage(f"{path}.{stage.id}", stage, ids)
     yield from same_waits(path, stages)
-    for stage_id in _unreachable(stages):
+    yield from _after_failure("on_failure", on_failure, ids)
+    ways = [on_failure, *(stage.on_failure for stage in stages)]
+    for stage_id in _unreachable(stages, [way for way in ways if isinstance(way, str) and way in ids]):
         yield f"{path}.{stage_id}", "no router and no earlier stage leads here"
+
+
+def _after_failure(path: str, way: object, ids: list[str]) -> Iterator[Fault]:
+    if way is not None and not (isinstance(way, str) and way in ("fail", "pause")):
+        yield from target_faults(path, way, ids)
 
 
 def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
@@ -251,6 +258,7 @@ def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
         yield f"{path}.aside", f"{shown(aside)} is not True or False"
     if stage.then is not None:
         yield from target_faults(f"{path}.then", stage.then, ids)
+    yield from _after_failure(f"{path}.on_failure", stage.on_failure, ids)
     yield from duration_faults(f"{path}.timeout", stage.timeout)
     yield from _twice(f"{path}.steps", (step.id for step in stage.steps if _is(step, Step)))
     for place, step in enumerate(stage.steps):
@@ -376,12 +384,12 @@ def _twice(path: str, names: Iterable[str]) -> Iterator[Fault]:
             yield f"{path}.{name}", f"this id is used {count} times"
 
 
-def _unreachable(stages: Sequence[Stage]) -> Iterator[str]:
+def _unreachable(stages: Sequence[Stage], after_failures: list[str]) -> Iterator[str]:
     """Yield stages no path leads to. A router that is a function may lead anywhere, and so may a step without one."""
     by_id = {stage.id: stage for stage in stages}
     following = next_stages(stages)
     reached: set[str] = set()
-    queue: list[str | None] = list(course(stages)[:1])
+    queue: list[str | None] = [*course(stages)[:1], *after_failures]
     while queue:
         place = queue.pop()
         if place is None or place in reached:

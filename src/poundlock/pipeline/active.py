@@ -18,7 +18,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Message, RunHead, RunIdentity, WaitRow
+from poundlock.model.runs import FAILURE_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
@@ -291,6 +291,15 @@ class ActiveRun:
         for row in self.waits:
             if row.parked:
                 return row
+        return None
+
+    @property
+    def handled(self) -> Failure | None:
+        """The failure that led the run to its current stage, while it is handled."""
+        for row in self.waits:
+            if row.wait_id == FAILURE_WAIT and not row.parked and isinstance(row.patch, Mapping):
+                error = row.patch
+                return Failure(error["type"], error["message"], error["stage"], error["step"], error["attempt"])
         return None
 
     def services(self) -> ArtifactContainer:

@@ -37,16 +37,19 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
             )
 
 
-def structure_hash(pipelines: Iterable[Pipeline]) -> str:
+def structure_hash(pipelines: Iterable[Pipeline], on_failure: str = "fail") -> str:
     """Identify the structure that runs refer to: pipelines, stages, steps, targets of instructions. No code."""
-    structure = [[pipeline.id, [_structure(stage) for stage in pipeline.stages]] for pipeline in pipelines]
+    structure: list[Any] = [[pipeline.id, [_structure(stage) for stage in pipeline.stages]] for pipeline in pipelines]
+    if on_failure != "fail":
+        structure.append(on_failure)
     return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
 
 
 def _structure(stage: Stage) -> list[Any]:
     parts: list[Any] = [stage.id, [step.id for step in stage.steps], _lead(stage.router)]
-    if stage.then is not None or stage.aside:  # left out where it says nothing, so that older hashes stay the same
-        parts.append([stage.then, stage.aside])
+    told = [stage.then, stage.aside, stage.on_failure]
+    if told != [None, False, None]:  # left out where it says nothing, so that older hashes stay the same
+        parts.append(told)
     return parts
 
 

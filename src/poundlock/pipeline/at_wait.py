@@ -10,12 +10,13 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
-from poundlock.model.runs import Message, RunError, WaitRow
+from poundlock.model.runs import FAILURE_WAIT, Message, RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import own_event, patch_of_event
+from poundlock.pipeline.failing import halted, wait_failed
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
-from poundlock.pipeline.outcome import Outcome, Paused, Unfit, aborted, failed, run_error
+from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, validate, written
 from poundlock.pipeline.waits import first_match, leave, note, pause_at, rearm
@@ -53,7 +54,7 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
             return _expired(run, row)
         if refused and not came_back:  # it has not been paused yet: the event was there before
             note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
-        return Paused(row)
+        return halted(row) if row.wait_id == FAILURE_WAIT else Paused(row)
     except Interrupted:
         raise
     except BaseException as error:
@@ -84,7 +85,7 @@ def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
     payload = dump({"message": error.message, "code": error.code})
     run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
     log.error("run '%s' stays paused until its state fits its model: %s", run.identity.run_id, error.message)
-    return Unfit(row, error)
+    return Halted(row, error)
 
 
 def wait_for_state(run: ActiveRun) -> WaitRow:
@@ -111,6 +112,7 @@ def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str 
     run.resume = reason
     if row.wait_id in _RESUMED_AS:
         run.resume = _RESUMED_AS[row.wait_id]
+    if row.wait_id in _RESUMED_AS or row.wait_id == FAILURE_WAIT:
         run.waits = tuple(other for other in run.waits if other.wait_id != row.wait_id)
 
 
@@ -182,11 +184,19 @@ def _continue(run: ActiveRun, patch: Written | None) -> Outcome | None:
     return None
 
 
+def _failed_in_time(run: ActiveRun, row: WaitRow) -> Outcome | None:
+    error = WaitExpired(f"nothing that matches the wait '{row.wait_id}' came in time", path=row.wait_id)
+    declared = run.plan.waits.get(row.wait_id)
+    stage = None if declared is None else run.plan.by_id.get(declared.stage_id or "")
+    leave(run, row, answered=False)
+    outcome = wait_failed(run, stage, run_error(error, None if stage is None else stage.id, None))
+    return _continue(run, None) if outcome is None else outcome
+
+
 def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:
     note(run, "wait:expired", row, {"on_timeout": row.on_timeout})
     if row.on_timeout == "fail":
-        error = WaitExpired(f"nothing that matches the wait '{row.wait_id}' came in time", path=row.wait_id)
-        return failed(run, run_error(error, None, None), run.plan.path_json)
+        return _failed_in_time(run, row)
     if row.on_timeout == "abort":
         run.abort = {"reason": f"wait '{row.wait_id}' expired", "by": "timeout"}
         return aborted(run)

@@ -15,7 +15,7 @@ from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, St
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
-from poundlock.pipeline.injection import RESERVED, ROUTER, STEP, Injector
+from poundlock.pipeline.injection import AFTER_FAILURE, RESERVED, ROUTER, STEP, Injector
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
 from poundlock.records import dataclass, field
@@ -45,7 +45,9 @@ class Bindings:
 
 def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bindings:
     """Bind the functions of a definition, and of the mode it is registered with; faults go to the injector."""
-    for name in RESERVED:
+    pipelines = [list(_of_kind(pipeline.stages, Stage)) for pipeline in definition.pipelines.values()]
+    led_to = any(after_failure(stage, stages, definition.on_failure) for stages in pipelines for stage in stages)
+    for name in (*RESERVED, "failure") if led_to else RESERVED:
         if name in getattr(injector.state_model, "model_fields", {}):
             injector.fault(
                 f"state.{name}",
@@ -58,7 +60,7 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
         if isinstance(trigger, Trigger):
             bound.triggers[name] = _trigger(f"triggers.{name}", trigger, injector)
     for pipeline in definition.pipelines.values():
-        _pipeline(pipeline, injector, bound)
+        _pipeline(pipeline, definition.on_failure, injector, bound)
     return bound
 
 
@@ -72,14 +74,21 @@ def _trigger(path: str, trigger: Trigger, injector: Injector) -> TriggerFunction
     return TriggerFunctions(**compiled)
 
 
-def _pipeline(pipeline: Pipeline, injector: Injector, bound: Bindings) -> None:
-    for stage in _of_kind(pipeline.stages, Stage):
+def after_failure(stage: Stage, stages: Iterable[Stage], on_failure: object) -> bool:
+    """Whether the failure of a stage, or of the workflow's stages, leads to this one."""
+    return stage.id == on_failure or any(stage.id == other.on_failure for other in stages)
+
+
+def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound: Bindings) -> None:
+    stages = list(_of_kind(pipeline.stages, Stage))
+    for stage in stages:
+        kind = AFTER_FAILURE if after_failure(stage, stages, on_failure) else STEP
         path = f"pipelines.{pipeline.id}.{stage.id}"
         for step in _of_kind(stage.steps, Step):
             action: object = step.action
             if not callable(action):
                 continue
-            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", STEP)
+            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", kind)
             if step.executor is not None and is_coroutine_function(step.action):
                 injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
         router = stage.router

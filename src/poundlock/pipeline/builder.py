@@ -60,6 +60,8 @@ class Workflow:
         requires_env: variables that must be set; if not, registering fails and names all missing ones.
         visit_limit: how often one run may enter one stage, without a pause or delay in between, before it fails as an
             endless loop.
+        on_failure: what the failure of a stage leads to, unless the stage says it: "fail" ends the run, "pause" pauses
+            it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Workflow:
         mode: Mode | None = None,
         requires_env: Sequence[str] = (),
         visit_limit: int = DEFAULT_VISIT_LIMIT,
+        on_failure: str = "fail",
     ) -> None:
         self.id = id
         self.label = label
@@ -83,6 +86,7 @@ class Workflow:
         self.env = _mapping("env", env, "names to values")
         self.requires_env = (requires_env,) if isinstance(requires_env, str) else several(requires_env)
         self.visit_limit = visit_limit
+        self.on_failure = on_failure
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -149,6 +153,7 @@ class Workflow:
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
+        on_failure: str | None = None,
     ) -> F: ...
 
     @overload
@@ -164,6 +169,7 @@ class Workflow:
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
+        on_failure: str | None = None,
     ) -> Callable[[F], F]: ...
 
     def step(
@@ -179,6 +185,7 @@ class Workflow:
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
+        on_failure: str | None = None,
     ) -> Any:
         """Add a function as a step.
 
@@ -189,6 +196,8 @@ class Workflow:
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage sets it for all; default: "last".
             then: the stage after this one; default: the next one. One step of the stage sets it for all.
+            on_failure: what a failure of the stage leads to: "fail", "pause", or a stage; default: what the workflow
+                says.
 
         Raises:
             InvalidDefinition: the callable has no name, and no id was given; the id, the stage or `then` is not text;
@@ -198,11 +207,14 @@ class Workflow:
         _text("id", id)
         _text("stage", stage)
         _text("then", then, "give the id of a stage")
+        _text("on_failure", on_failure, "write fail, pause or the id of a stage")
+
+        said = {"conflict": conflict, "then": then, "on_failure": on_failure, "aside": False}
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "step")
             step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
-            self._add_step(stage or name, step, {"conflict": conflict, "then": then, "aside": False})
+            self._add_step(stage or name, step, said)
             return function
 
         return collect if action is None else collect(action)
@@ -320,6 +332,7 @@ class Workflow:
         patch: Patch | None = None,
         early: bool = True,
         resume_at: str | None = None,
+        on_failure: str | None = None,
     ) -> None:
         """Add a stage that pauses until one of the events `on` comes; its place is in the order of definition.
 
@@ -328,6 +341,7 @@ class Workflow:
             on: event type or pattern, or several; or {event type or pattern: the stage it leads to}.
             where, correlate, timeout, on_timeout, patch, early: see `Wait`.
             resume_at: stage to continue with; default: the next one.
+            on_failure: what a timeout leads to where `on_timeout` is "fail", see `step`.
 
         Raises:
             InvalidDefinition: a stage or router of this name exists already, or the name is not text.
@@ -348,7 +362,7 @@ class Workflow:
             raise InvalidDefinition(f"there is a stage '{name}' already: a wait needs its own stage", path=name)
         if name in self._routes:
             raise InvalidDefinition(f"stage '{name}' has a router already, so it cannot be a wait", path=name)
-        self._stage(name)["router"] = Pause(wait, resume_at)
+        self._stage(name).update(router=Pause(wait, resume_at), on_failure=on_failure)
 
     @overload
     def service(
@@ -443,9 +457,10 @@ class Workflow:
             requires_env=self.requires_env,
             visit_limit=self.visit_limit,
             hash="",
+            on_failure=self.on_failure,
         )
         faults = [*faults_of(definition), *faults]
-        return (definition if faults else replace(definition, hash=structure_hash(pipelines))), faults
+        return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults
 
     def built(self, definition: WorkflowDefinition) -> None:
         """Close this draft, because it is registered: nothing can be added any more."""
@@ -501,6 +516,7 @@ def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
         conflict=parts.get("conflict", "last"),
         then=parts.get("then"),
         aside=parts.get("aside", False),
+        on_failure=parts.get("on_failure"),
     )
 
 

@@ -39,6 +39,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         waits={entry.wait_id: entry for entry in declared},
         state_model=definition.state,
         visit_limit=definition.visit_limit,
+        on_failure=definition.on_failure,
     )
 
 
@@ -72,6 +73,8 @@ def _compile_stage(
         strays=strays,
         silent=_silent(stage),
         plain=alone is not None and stage.router is None and definition.state is None and not strays,
+        aside=stage.aside,
+        on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
     )
 
 
@@ -98,7 +101,7 @@ def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bi
             wait = stage.router.wait
             resume_at = stage.router.resume_at or following[stage.id]
             patch = bound.patches.get((pipeline.id, stage.id))
-            yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch)
+            yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch, stage.id)
 
 
 def _silent(stage: Stage) -> bool:

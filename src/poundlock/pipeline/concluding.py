@@ -19,9 +19,10 @@ from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
 from poundlock.pipeline.active import JUMPED, ActiveRun, Position
+from poundlock.pipeline.failing import stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
-from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, failed, run_error
+from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.steps import StageDone, carried_patch
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
@@ -52,7 +53,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
                 return aborted(run)
             before = run.position()
         if done.error is not None:
-            return failed(run, done.error, stage.path_json)
+            return stage_failed(run, done, done.error)
         absorbed = before
         _apply_steps(run, done)
         instruction = None
@@ -64,7 +65,11 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
                     apply(run, carried, stage.path_json)
         if run.journal.full:
             run.journal.put(run.clock.now(), stage.success_entry)
-        outcome = follow(run, stage, instruction)
+        if type(instruction) is Fail:
+            reason = RunError("Fail", instruction.reason, StepFailed.code, stage.id)
+            outcome = stage_failed(run, done, reason)
+        else:
+            outcome = follow(run, stage, instruction)
         if not disturbed(run, task):
             return outcome
         raised = None
@@ -77,7 +82,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
         if absorbed is not None:
             run.restore(absorbed, ())  # a failed stage leaves no patch behind
         run.failure = raised
-        return failed(run, run_error(raised, stage.id, None), stage.path_json)
+        return stage_failed(run, done, run_error(raised, stage.id, None))
     except Interrupted:
         if absorbed is not None:
             run.restore(absorbed, ())
@@ -118,9 +123,6 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
         return None
     if type(instruction) is Terminate:
         return complete(run, instruction.result)
-    if type(instruction) is Fail:
-        error = RunError("Fail", instruction.reason, StepFailed.code, stage.id)
-        return failed(run, error, stage.path_json)
     if type(instruction) is Delay:
         return _delay(run, stage, instruction)
     assert isinstance(instruction, Pause)  # noqa: S101 - the union is closed

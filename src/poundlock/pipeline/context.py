@@ -10,6 +10,7 @@ from poundlock.codecs import clean, dump
 from poundlock.errors import ContainerDisposed
 from poundlock.guard import describe, for_the_process
 from poundlock.model.events import Event
+from poundlock.model.runs import Failure
 from poundlock.pipeline.run_view import Place, Resume, RunView
 
 logger = logging.getLogger("poundlock.step")
@@ -73,6 +74,11 @@ class StepContext:
     @property
     def resume(self) -> Resume | None:
         return self._run.resume
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure that led the run to this stage by `on_failure`, or to the aside stages before it; else None."""
+        return self._run.handled
 
     @property
     def cancelled(self) -> bool:

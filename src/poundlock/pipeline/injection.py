@@ -1,9 +1,10 @@
 """Arguments of steps and routers, resolved once when their workflow is registered.
 
 The first match (users rely on the order): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
-`event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name
-`state`; for routers the names `results` and `resume`; a type registered as a service; the state field of that name,
-validated to the annotation. A lone parameter is not an exception. One without a match is a fault of the definition.
+`event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name `state`;
+`Failure`, and the name `failure` in stages that a failure leads to; for routers the names `results` and `resume`; a
+type registered as a service; the state field of that name, validated to the annotation. A lone parameter is not an
+exception. One without a match is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from poundlock.guard import call_now, name_of, repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.events import Event
 from poundlock.model.paths import MISSING
+from poundlock.model.runs import Failure
 from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
@@ -67,6 +69,8 @@ def _own(_run: RunView, at: Any) -> Any:
 
 
 STEP: Final = Kind("step", {}, _own, _own)
+AFTER_FAILURE: Final = Kind("step", {"failure": lambda run, _: run.handled}, _own, _own)
+"""A step of a stage that a failure leads to."""
 ROUTER: Final = Kind(
     "router",
     {"results": lambda _, at: at.results, "resume": lambda run, _: run.resume},
@@ -160,6 +164,8 @@ class Injector:
         if (self.state_model is not None and about is self.state_model) or name == "state":
             self.other_model(about, path)
             return _state
+        if about is Failure:
+            return lambda run, _: run.handled
         if name in kind.offered:
             return kind.offered[name]
         if parameter.kind is parameter.POSITIONAL_ONLY:

@@ -55,14 +55,14 @@ class Released:
 
 
 @dataclass(slots=True)
-class Unfit:
-    """The run's state does not fit its model any more: it stays paused at this wait until it does."""
+class Halted:
+    """The run is paused at this wait with an error: its state does not fit its model, or a stage failed."""
 
     wait: WaitRow
     error: RunError
 
 
-Outcome = Completed | Paused | Delayed | Failed | Aborted | Released | Unfit
+Outcome = Completed | Paused | Delayed | Failed | Aborted | Released | Halted
 
 
 def complete(run: ActiveRun, result: Any) -> Outcome:
@@ -112,7 +112,7 @@ def _expire_buffer(run: ActiveRun) -> None:
         note_event(run, "wait:expired", message)
 
 
-def run_error(error: BaseException, stage: str | None, step: str | None) -> RunError:
+def run_error(error: BaseException, stage: str | None, step: str | None, attempt: int = 1) -> RunError:
     """Return an error as it is stored with a run."""
     said = describe(error)
-    return RunError(said.type, said.message, said.code, stage, step, traceback_text(error))
+    return RunError(said.type, said.message, said.code, stage, step, traceback_text(error), attempt)

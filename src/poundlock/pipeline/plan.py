@@ -94,6 +94,9 @@ class StagePlan:
     """No user code runs here (no steps, a fixed instruction), so no commit is needed before it."""
     plain: bool
     """One async step, no router and no model: mostly there is nothing to decide, see `short_way`."""
+    aside: bool
+    on_failure: str
+    """What its failure leads to: "fail", "pause" or a stage."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -115,6 +118,8 @@ class DeclaredWait:
     """The state paths it refers to: while their values are unchanged, it is armed for the same events."""
     patch: Callable[[Event, Callable[[], Any]], Any] | None = None
     """Its patch, if that is a function: called with the event and a getter of the run's state."""
+    stage_id: str | None = None
+    """The stage that pauses at it."""
 
     def values(self, state: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return a state's values at those paths."""
@@ -147,6 +152,8 @@ class PipelinePlan:
     waits: Mapping[str, DeclaredWait]
     state_model: Any
     visit_limit: int
+    on_failure: str
+    """What the failure of a wait leads to that no stage declares."""
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from poundlock.clock import Clock
 from poundlock.guard import Interruption
 from poundlock.model.events import Event
-from poundlock.model.runs import RunIdentity
+from poundlock.model.runs import Failure, RunIdentity
 from poundlock.pipeline.journal import Journal
 from poundlock.records import dataclass
 
@@ -54,6 +54,7 @@ class RunView(Protocol):
         state: the state as of now; replaced at a boundary, never changed in place.
         entered_at: entries of the timeline before the current stage.
         resume: why the run was resumed, if it was paused right before this stage.
+        handled: the failure that led the run here; None if none did.
         abort: the request to end the run, once it was taken in.
         interruption: why the runtime wants the run to stop.
         journal: where notes go.
@@ -65,6 +66,10 @@ class RunView(Protocol):
     clock: Clock
     entered_at: int
     resume: Resume | None
+
+    @property
+    def handled(self) -> Failure | None: ...
+
     abort: Mapping[str, Any] | None
     interruption: Interruption | None
     journal: Journal

@@ -18,6 +18,7 @@ from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
+from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, failed, run_error
@@ -76,6 +77,8 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 stage = by_id.get(run.stage or "")
             if stage is None:
                 return _without_stage(run)
+            if run.waits:
+                leave_route(run, stage)
             visits = _enter(run, stage)
             if visits > 1 and (driven := await _again(run, stage, visits)) is not None:
                 return driven

@@ -15,9 +15,10 @@ from poundlock.errors import LeaseLost, PoundlockError, RunAborted, RuntimeStopp
 from poundlock.guard import Interrupted, Interruption, clear_cancellation, log_text
 from poundlock.pipeline.active import ActiveRun, Position
 from poundlock.pipeline.concluding import Driven, conclude
+from poundlock.pipeline.failing import stage_failed
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import disturbed, judge
-from poundlock.pipeline.outcome import Failed, Outcome, aborted, failed, failure_of_outcome, run_error
+from poundlock.pipeline.outcome import Failed, Outcome, aborted, failure_of_outcome, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone, perform
 
@@ -102,7 +103,7 @@ async def _conclude(
     except Interrupted as interruption:
         await _roll_back(run, current, task, interruption)
         raise
-    failure = failure_of_outcome(run, outcome)
+    failure = done.handled or failure_of_outcome(run, outcome)
     try:
         raised = await current.close(failure)
     except asyncio.CancelledError as cancelled:
@@ -131,7 +132,7 @@ async def _conclude(
             return aborted(run)
     run.failure = raised
     done.error = run_error(raised, stage.id, None)
-    return failed(run, done.error, stage.path_json)
+    return stage_failed(run, done, done.error)
 
 
 async def _roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object], interruption: Interrupted) -> None:

@@ -67,6 +67,8 @@ class StageDone:
     stage: StagePlan
     steps: Sequence[StepDone] = ()
     error: RunError | None = None
+    handled: BaseException | None = None
+    """Why it failed, if the run goes on all the same: services of the stage see it."""
 
 
 async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -128,8 +130,11 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
         Interrupted: the run was interrupted, and there is no scope.
     """
     journal, task = run.journal, current_task()
+    made = 1
 
     async def attempt(number: int) -> StepDone:
+        nonlocal made
+        made = number
         journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, dump({"attempt": number}))
         context = StepContext(run, step, number)
         if scope is not None:
@@ -152,7 +157,7 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
             raise
         except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
             # Judged again, because its task may have been cancelled between two attempts.
-            return failure_of(run, step, await judge(run, task, error, scope) or error)
+            return failure_of(run, step, await judge(run, task, error, scope) or error, made)
     except (Interrupted, Withdrawn):
         if scope is None:
             raise
@@ -263,10 +268,10 @@ def carried_patch(run: ActiveRun, instruction: Instruction, path: str) -> Writte
     return written(run.plan.state_model, patch, run.state, "patch")
 
 
-def failure_of(run: ActiveRun, step: StepPlan, error: BaseException) -> RunError:
+def failure_of(run: ActiveRun, step: StepPlan, error: BaseException, attempt: int = 1) -> RunError:
     """Note that a step failed for good, and return why its stage does."""
     payload = dump(describe(error)._asdict())
     if run.failure is None:  # the first of several counts
         run.failure = error
     run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, payload)
-    return run_error(error, step.stage_id, step.id)
+    return run_error(error, step.stage_id, step.id, attempt)

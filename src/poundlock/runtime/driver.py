@@ -29,7 +29,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.outcome import Delayed, Failed, Outcome, Paused, Released, Unfit
+from poundlock.pipeline.outcome import Delayed, Failed, Halted, Outcome, Paused, Released
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
@@ -532,5 +532,5 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
         core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
     elif isinstance(outcome, Delayed):
         core.wake_at(outcome.until)
-    elif not isinstance(outcome, Unfit):  # a run whose state does not fit continues to buffer events for its wait
+    elif not isinstance(outcome, Halted):  # a halted run continues to buffer events for its waits
         core.want(live.run.identity.run_id, [])

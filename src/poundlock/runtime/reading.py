@@ -12,6 +12,7 @@ from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
+    FAILURE_WAIT,
     Checkpoint,
     RunError,
     RunIdentity,
@@ -27,7 +28,7 @@ from poundlock.model.runs import (
 from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.views import StateView
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.outcome import Aborted, Completed, Failed, Outcome, Paused, Unfit
+from poundlock.pipeline.outcome import Aborted, Completed, Failed, Halted, Outcome, Paused
 from poundlock.pipeline.states import shown
 from poundlock.pipeline.writing import creation_of
 from poundlock.ports import Page
@@ -220,7 +221,8 @@ def _info(
 def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
-    infos = [wait_info(row, parked=row.parked and paused) for row in rows]
+    # A failure that is being handled is no wait.
+    infos = [wait_info(row, parked=row.parked and paused) for row in rows if row.parked or row.wait_id != FAILURE_WAIT]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
 
@@ -245,7 +247,7 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         error = aborted_error(outcome.reason, outcome.by)
     elif isinstance(outcome, Paused):
         waits = parked_waits(run.waits)
-    elif isinstance(outcome, Unfit):
+    elif isinstance(outcome, Halted):
         waits, error = parked_waits(run.waits), outcome.error
     known = metadata(core, run.attempt)
     model = run.plan.state_model

@@ -23,9 +23,9 @@ from poundlock.pipeline.outcome import (
     Completed,
     Delayed,
     Failed,
+    Halted,
     Outcome,
     Paused,
-    Unfit,
     failure_of_outcome,
 )
 from poundlock.pipeline.writing import boundary_of, take_commit
@@ -191,7 +191,7 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
             await _part(core, close_container(core, live, failure_of_outcome(run, outcome)))
     run.failure = None
     # It may have been resumed by now, and then another task drives it.
-    if ended or isinstance(outcome, Unfit):  # an unfit run is read again once it is mended
+    if ended or isinstance(outcome, Halted):  # a halted run is read again once it is mended
         current = core.runs.drop_current(live)
     elif current := core.runs.is_current(live):
         core.runs.park(live)
@@ -277,7 +277,7 @@ def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:
     if type(outcome) is Completed:  # mostly; a match statement is slower
         return _COMPLETED, None, None if outcome.result is None else dump({"result": outcome.result})
     match outcome:
-        case Unfit(_, error):
+        case Halted(_, error):
             return _PAUSED, None, outcome_text(error)
         case Paused(wait):
             return _PAUSED, wait.expires_at, None

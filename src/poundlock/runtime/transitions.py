@@ -58,7 +58,7 @@ def outcome_text(error: RunError) -> str:
     return dump({"error": _plain(error)})
 
 
-def _plain(error: RunError) -> dict[str, str | None]:
+def _plain(error: RunError) -> dict[str, str | int | None]:
     return {
         "type": error.type,
         "message": error.message,
@@ -66,4 +66,5 @@ def _plain(error: RunError) -> dict[str, str | None]:
         "stage": error.stage,
         "step": error.step,
         "traceback": error.traceback,
+        "attempt": error.attempt,
     }

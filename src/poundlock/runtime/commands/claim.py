@@ -7,6 +7,7 @@ import contextlib
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import FAILURE_WAIT
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
@@ -55,5 +56,7 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
     """
     now = core.clock.now()
     for record in await core.store.unfit(workflow_id):
+        if any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits):
+            continue  # a stage failed: only an answer by hand has it entered again
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
             await core.store.commit(RunMove.of(record, RunStatus.READY, now=now))
