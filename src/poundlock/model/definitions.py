@@ -17,6 +17,8 @@ from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
+DEFAULT_LIMIT: Final = 10
+"""Elements that a step with `each` is called for at once."""
 
 Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
 """What is merged into the state: a mapping, or a function of the event that returns one, or None for nothing."""
@@ -234,6 +236,11 @@ class Step:
         timeout: limit of each attempt, a duration: seconds, a timedelta, or text such as "2m"; default: none.
         executor: "thread" (what `def` gets by default), or "inline" for a quick pure function on the event loop.
         label: for people.
+        each: dotted path to a list or a mapping in the state: the function is called once per element, with the
+            parameters `item` and `index`, and `key` for a mapping, and returns a value for it. `retry` and `timeout`
+            are those of each element. The first final failure cancels the others and fails the stage.
+        limit: how many elements at once, at most.
+        into: key of the state that gets the results, in order, as a list or a mapping by key; default: the step's id.
     """
 
     id: str
@@ -242,6 +249,9 @@ class Step:
     timeout: Duration | None = field(default=None, kw_only=True)
     executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
+    each: str | None = field(default=None, kw_only=True)
+    limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
+    into: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

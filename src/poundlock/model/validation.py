@@ -20,6 +20,7 @@ from poundlock.model.checks import (
 )
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
+    DEFAULT_LIMIT,
     INSTRUCTIONS,
     Advance,
     Branch,
@@ -336,6 +337,24 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
         yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread or inline"
     if step.retry is not None:
         yield from retry_faults(f"{path}.retry", step.retry)
+    yield from _each(path, step)
+
+
+def _each(path: str, step: Step) -> Iterator[Fault]:
+    """What a step says of its elements."""
+    yield from whole_faults(f"{path}.limit", step.limit, 1)
+    if step.each is None:
+        if step.into is not None:
+            yield f"{path}.into", "only a step with each= puts its results somewhere: leave it out, or give each="
+        if step.limit != DEFAULT_LIMIT:
+            yield f"{path}.limit", "only a step with each= has elements: leave it out, or give each="
+        return
+    if not _is(step.each, str) or not step.each:
+        yield f"{path}.each", f"{shown(step.each)} is not a path into the state: give that of a list or a mapping"
+    if step.into is not None and (not _is(step.into, str) or not step.into or "." in step.into):
+        yield f"{path}.into", f"{shown(step.into)} is not a key of the state: give a text without dots"
+    if step.executor == "inline" and step.limit != DEFAULT_LIMIT:
+        yield f"{path}.limit", "inline functions run one after another: leave it out, or leave out executor"
 
 
 def retry_faults(path: str, retry: object) -> Iterator[Fault]:

@@ -6,7 +6,7 @@ It accepts definitions with other faults, so that all faults are reported togeth
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from poundlock.callables import is_coroutine_function
 from poundlock.errors import NotStorable, StateInvalid
@@ -15,7 +15,7 @@ from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, St
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
-from poundlock.pipeline.injection import AFTER_FAILURE, RESERVED, ROUTER, STEP, Injector
+from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, Injector, of_elements
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
 from poundlock.records import dataclass, field
@@ -47,7 +47,9 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
     """Bind the functions of a definition, and of the mode it is registered with; faults go to the injector."""
     pipelines = [list(_of_kind(pipeline.stages, Stage)) for pipeline in definition.pipelines.values()]
     led_to = any(after_failure(stage, stages, definition.on_failure) for stages in pipelines for stage in stages)
-    for name in (*RESERVED, "failure") if led_to else RESERVED:
+    steps = [step for stages in pipelines for stage in stages for step in _of_kind(stage.steps, Step)]
+    mapped = any(step.each is not None for step in steps)
+    for name in (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ())):
         if name in getattr(injector.state_model, "model_fields", {}):
             injector.fault(
                 f"state.{name}",
@@ -88,7 +90,9 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             action: object = step.action
             if not callable(action):
                 continue
-            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", kind)
+            own = kind if step.each is None else of_elements(kind)
+            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", own)
+            _elements(step, f"{path}.{step.id}", injector)
             if step.executor is not None and is_coroutine_function(step.action):
                 injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
         router = stage.router
@@ -100,6 +104,20 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 bound.patches[pipeline.id, stage.id] = patch
         elif callable(router) and not isinstance(router, INSTRUCTIONS):
             bound.routers[pipeline.id, stage.id] = injector.bind(router, f"{path}.router", ROUTER)
+
+
+def _elements(step: Step, path: str, injector: Injector) -> None:
+    """Find paths of a step with `each` that the model lacks."""
+    each, into = cast("tuple[object, object]", (step.each, step.into or step.id))
+    if not isinstance(each, str):
+        return  # not called per element, or reported already
+    near = injector.unknown_state(each)
+    if near is not None:
+        injector.fault(f"{path}.each", f"'{each}' is not a field of the state: {near}")
+    near = injector.unknown_state(into) if isinstance(into, str) else None
+    if near is not None:
+        what = "give the one that gets the results, into=" if step.into is None else "its results go there"
+        injector.fault(f"{path}.into", f"'{into}' is not a field of the state ({what}): {near}")
 
 
 def _refs(wait: Wait, path: str, injector: Injector) -> None:

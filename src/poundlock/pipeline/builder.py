@@ -13,6 +13,7 @@ from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
+    DEFAULT_LIMIT,
     DEFAULT_VISIT_LIMIT,
     INSTRUCTIONS,
     ROUTERS,
@@ -151,6 +152,9 @@ class Workflow:
         timeout: Duration | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
+        each: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        into: str | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -167,6 +171,9 @@ class Workflow:
         timeout: Duration | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
+        each: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        into: str | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -183,6 +190,9 @@ class Workflow:
         timeout: Duration | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
+        each: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        into: str | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -192,7 +202,7 @@ class Workflow:
         Args:
             stage: steps of one stage name run together; default: a new stage, named like the step.
             id: default: the function's name; required for a callable without a name, such as an object.
-            retry, timeout, executor, label: see `Step`.
+            retry, timeout, executor, label, each, limit, into: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage sets it for all; default: "last".
             then: the stage after this one; default: the next one. One step of the stage sets it for all.
@@ -213,7 +223,17 @@ class Workflow:
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "step")
-            step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
+            step = Step(
+                name,
+                function,
+                retry=retry,
+                timeout=timeout,
+                executor=executor,
+                label=label,
+                each=each,
+                limit=limit,
+                into=into,
+            )
             self._add_step(stage or name, step, said)
             return function
 
@@ -231,6 +251,9 @@ class Workflow:
         timeout: Duration | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
+        each: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        into: str | None = None,
         then: str | None = None,
     ) -> F: ...
 
@@ -245,6 +268,9 @@ class Workflow:
         timeout: Duration | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
+        each: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        into: str | None = None,
         then: str | None = None,
     ) -> Callable[[F], F]: ...
 
@@ -259,12 +285,15 @@ class Workflow:
         timeout: Duration | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
+        each: str | None = None,
+        limit: int = DEFAULT_LIMIT,
+        into: str | None = None,
         then: str | None = None,
     ) -> Any:
         """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
 
         Args:
-            stage, id, retry, timeout, executor, label: see `step`.
+            stage, id, retry, timeout, executor, label, each, limit, into: see `step`.
             then: the stage to continue with; default: none, the run is completed.
 
         Raises:
@@ -277,7 +306,17 @@ class Workflow:
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "aside")
-            step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
+            step = Step(
+                name,
+                function,
+                retry=retry,
+                timeout=timeout,
+                executor=executor,
+                label=label,
+                each=each,
+                limit=limit,
+                into=into,
+            )
             self._add_step(stage or name, step, {"then": then, "aside": True})
             return function
 

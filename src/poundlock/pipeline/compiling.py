@@ -11,7 +11,7 @@ from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDe
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.binding import Bindings
-from poundlock.pipeline.plan import Binding, DeclaredWait, PipelinePlan, StagePlan, StepPlan
+from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
 
@@ -92,6 +92,7 @@ def _compile_step(stage_path: str, stage_id: str, step: Step, binding: Binding) 
         binding=binding,
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
+        each=None if step.each is None else EachPlan(step.each, step.limit, step.into or step.id),
     )
 
 

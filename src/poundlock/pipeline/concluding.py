@@ -24,7 +24,8 @@ from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.steps import StageDone, carried_patch
+from poundlock.pipeline.step_results import carried_patch
+from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
 

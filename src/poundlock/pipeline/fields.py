@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Final
 
 from poundlock.callables import bare, is_unresolved
@@ -45,13 +46,18 @@ class Field:
     default: Any
     because: str
 
-    def getter(self, *, typed: bool) -> Getter:
-        """Return its getter, which reads an instance of the state model if the workflow has one (`typed`)."""
+    def getter(self, *, typed: bool, each: bool = False) -> Getter:
+        """Return its getter.
+
+        Args:
+            typed: whether it reads an instance of the state model.
+            each: whether the function is called once per element: those share an instance, as making one takes the
+                longer, the more elements there are.
+        """
         field, check, path, exact = self.field, self.check, self.parameter, self.exact
-        if typed and check is None:
-            return lambda run, _: getattr(run.view(), field)
         if typed:
-            return self._by_instance
+            read: Getter = (lambda _, at: at.field(field)) if each else (lambda run, _: getattr(run.view(), field))
+            return read if check is None else partial(self._fitting, read)
         if check is None:
 
             def plain(run: RunView, _: Any) -> Any:
@@ -68,10 +74,10 @@ class Field:
 
         return checked
 
-    def _by_instance(self, run: RunView, _: Any) -> Any:
+    def _fitting(self, read: Getter, run: RunView, at: Any) -> Any:
         """Return the model's value if it fits the annotation, else the state's value: a nested model as a dict."""
         assert self.check is not None  # noqa: S101 - looked at by `getter`
-        value = getattr(run.view(), self.field)
+        value = read(run, at)
         try:
             return self.check(value, self.parameter)
         except StateInvalid:
@@ -89,6 +95,35 @@ class Field:
             f"or give the parameter a default{more}",
             path=self.parameter,
         )
+
+
+def of_element(name: str, check: Validator | None, exact: type | None, default: Any) -> Getter:
+    """Return a getter of an element's `item`, `index` or `key`, from the context of its attempt.
+
+    Args:
+        name: which.
+        check: its validator; None if there is nothing to check.
+        exact: the annotation, if it is a plain type whose values need no check.
+        default: the parameter's default, or `inspect.Parameter.empty`.
+    """
+
+    def given(_run: RunView, at: Any) -> Any:
+        value = getattr(at, name)
+        if value is MISSING:
+            if default is not inspect.Parameter.empty:
+                return default
+            raise StateInvalid(f"'{name}' is given for the elements of a mapping: a list has `index`", path=name)
+        if check is None or type(value) is exact:
+            return value
+        try:
+            return check(value, name)
+        except StateInvalid:
+            held = at.stored_item if name == "item" else MISSING
+            if held is MISSING:
+                raise
+            return check(held, name)  # an instance of a model, and the function takes a mapping
+
+    return given
 
 
 def validator_of(hint: Any) -> Validator | str | None:

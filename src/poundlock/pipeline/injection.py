@@ -30,7 +30,7 @@ from poundlock.model.paths import MISSING
 from poundlock.model.runs import Failure
 from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.fields import Field, exactly, instance_of, payload_as, validator_of
+from poundlock.pipeline.fields import Field, Validator, exactly, instance_of, of_element, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
 from poundlock.records import NamedTuple
@@ -56,12 +56,14 @@ class Kind(NamedTuple):
         context: returns its context.
         unnamed: the argument if no parameter has a usable name: for callables that do not show their
             parameters, and for positional-only ones; None: that is a fault.
+        each: whether it is called once per element: `item`, `index` and `key` are those of the element.
     """
 
     what: str
     offered: Mapping[str, Getter]
     context: Getter
     unnamed: Getter | None
+    each: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -71,6 +73,15 @@ def _own(_run: RunView, at: Any) -> Any:
 STEP: Final = Kind("step", {}, _own, _own)
 AFTER_FAILURE: Final = Kind("step", {"failure": lambda run, _: run.handled}, _own, _own)
 """A step of a stage that a failure leads to."""
+ELEMENT: Final = ("item", "index", "key")
+"""What a step with `each` is given of its element; reserved names in workflows with such a step."""
+
+
+def of_elements(kind: Kind) -> Kind:
+    """Return the kind of steps that are called once per element."""
+    return kind._replace(each=True)
+
+
 ROUTER: Final = Kind(
     "router",
     {"results": lambda _, at: at.results, "resume": lambda run, _: run.resume},
@@ -146,7 +157,7 @@ class Injector:
     def _give(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind, into: _Collected) -> None:
         name = parameter.name
         self.misplaced(parameter, path)
-        service = self.service_of(name, hint, path, kind.offered)
+        service = None if kind.each and name in ELEMENT else self.service_of(name, hint, path, kind.offered)
         if service is not None:
             into.service(parameter, service)
         elif is_about(hint, StepContext) or name == "ctx":
@@ -157,6 +168,8 @@ class Injector:
     def _getter(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
         name = parameter.name
         about = bare(hint)
+        if kind.each and name in ELEMENT:
+            return of_element(name, self._check(hint), exactly(hint), parameter.default)
         if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":
@@ -170,7 +183,12 @@ class Injector:
             return kind.offered[name]
         if parameter.kind is parameter.POSITIONAL_ONLY:
             return self._positional_only(parameter, path, kind)
-        return self._field(parameter, hint, path)
+        return self._field(parameter, hint, path, kind)
+
+    @staticmethod
+    def _check(hint: Any) -> Validator | None:
+        check = validator_of(hint)
+        return instance_of(hint) if isinstance(check, str) else check
 
     def _positional_only(self, parameter: inspect.Parameter, path: str, kind: Kind) -> Getter | None:
         if kind.unnamed is not None:
@@ -180,7 +198,7 @@ class Injector:
             return None
         return _default(parameter.default)
 
-    def _field(self, parameter: inspect.Parameter, hint: Any, path: str) -> Getter | None:
+    def _field(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind) -> Getter | None:
         """Return the state field of that name: a model has to have it; without a model only the run knows."""
         name, empty = parameter.name, parameter.default is parameter.empty
         field = self._fields.get(name)
@@ -205,7 +223,7 @@ class Injector:
             check = instance_of(hint)
         because = cannot_be_read(hint)
         found = Field(field or name, name, check, exactly(hint), parameter.default, because)
-        return found.getter(typed=field is not None)
+        return found.getter(typed=field is not None, each=kind.each)
 
     def _no_service(self, kind: Any) -> str:
         """Return that no service has a type; a service of a subclass has to declare it."""

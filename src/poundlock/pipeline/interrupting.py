@@ -54,7 +54,7 @@ class Scope:
     Attributes:
         over: their results are not needed any more.
         timed_out: because of their timeout.
-        contexts: of the attempts inside.
+        contexts: of the attempts inside that have not ended, in the order they began.
     """
 
     __slots__ = ("contexts", "outer", "over", "timed_out")
@@ -63,7 +63,7 @@ class Scope:
         self.outer = outer
         self.over = False
         self.timed_out = False
-        self.contexts: list[StepContext] = []
+        self.contexts: dict[StepContext, None] = {}
 
     @property
     def given_up(self) -> bool:
@@ -72,9 +72,15 @@ class Scope:
 
     def enter(self, context: StepContext) -> None:
         """Add an attempt, here and in the scopes around."""
-        self.contexts.append(context)
+        self.contexts[context] = None
         if self.outer is not None:
             self.outer.enter(context)
+
+    def leave(self, context: StepContext) -> None:
+        """Remove an attempt that has ended, here and in the scopes around: a step may have thousands of elements."""
+        self.contexts.pop(context, None)
+        if self.outer is not None:
+            self.outer.leave(context)
 
     def give_up(self) -> None:
         """Close the scope: notes that attempts made so far count, later ones do not."""

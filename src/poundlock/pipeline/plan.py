@@ -40,6 +40,21 @@ class Binding:
     wants_context: bool
 
 
+@dataclass(frozen=True, slots=True)
+class EachPlan:
+    """What a step with `each` runs over.
+
+    Attributes:
+        path: dotted path into the state.
+        limit: how many elements at once, at most.
+        into: key of the state that gets the results.
+    """
+
+    path: str
+    limit: int
+    into: str
+
+
 @dataclass(slots=True, eq=False)
 class StepPlan:
     """One step, ready to be called."""
@@ -54,6 +69,8 @@ class StepPlan:
     binding: Binding
     timeout: float | None
     retry: Retry | None
+    each: EachPlan | None = None
+    """None if it is called once."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     patch_head: str = field(init=False)
@@ -65,11 +82,12 @@ class StepPlan:
 
     @property
     def simple(self) -> bool:
-        """Whether an attempt is only an await of the action: no services, no timeout, no retry, no thread."""
+        """Whether the step is only an await of the action: no services, timeout, retry, thread or elements."""
         return (
             self.is_async
             and self.timeout is None
             and self.retry is None
+            and self.each is None
             and not self.binding.services
             and not self.binding.keyword
         )

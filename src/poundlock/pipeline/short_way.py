@@ -19,7 +19,8 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import judge
 from poundlock.pipeline.outcome import complete
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.steps import StageDone, StepDone, digest, failure_of
+from poundlock.pipeline.step_results import StepDone, digest, failure_of
+from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import rearm
 
 

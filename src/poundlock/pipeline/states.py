@@ -10,15 +10,20 @@ this costs nothing. `poundlock.state` knows models; it is imported when there is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import copy
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from poundlock.codecs import detach, pack, pack_patch
+from poundlock.codecs import detach, pack, pack_data, pack_patch
 from poundlock.errors import NotStorable, StateInvalid
 from poundlock.guard import call_now, describe
 from poundlock.model.patches import merge
+from poundlock.model.paths import get_path
 from poundlock.model.views import StateView
 from poundlock.records import NamedTuple
+
+_IMMUTABLE: Final = (str, int, float, bytes, enum.Enum, type(None))
 
 
 class Written(NamedTuple):
@@ -165,7 +170,67 @@ def _changing_defaults(model: Any) -> bool:
     return has_factories(model)
 
 
+def element_result(model: Any, into: str, place: int | str, value: Any) -> Any:
+    """Return what a step returned for one element, as it is stored in the field that gets the results.
+
+    Args:
+        model: of the state; None without one.
+        into: the field.
+        place: index or key of the element.
+        value: what was returned.
+
+    Raises:
+        StateInvalid: the model has no such key; near matches are named.
+        NotStorable: a value in it is not data, or does not read back equal.
+    """
+    if model is not None:
+        from poundlock.state.patching import stored_item
+
+        value = stored_item(model, into, place, value)
+    return pack_data(value, f"{into}.{place}")[0]
+
+
 # ------------------------------------------------------------------------------------------------------------ reading
+def held_at(model: Any, state: dict[str, Any], path: str) -> tuple[Any, Any]:
+    """Return the value at a dotted path, as the model reads it and as it is stored; MISSING where there is none.
+
+    Raises:
+        StateInvalid: the state does not fit the model.
+    """
+    if model is None:
+        value = get_path(state, path)
+        return value, value
+    from poundlock.state.places import find
+
+    return find(shown(model, state), state, path)
+
+
+def keys_of(value: Mapping[Any, Any], stored: Any) -> list[str]:
+    """Return the keys of a mapping as text; `stored` is the same mapping as it is stored."""
+    if all(type(key) is str for key in value):
+        return list(value)
+    if isinstance(stored, Mapping) and len(stored) == len(value):
+        return list(stored)
+    from poundlock.state.typed import as_json  # a default of the model
+
+    return [str(key) for key in as_json(Any, value) or value]
+
+
+def detached_field(instance: Any, name: str, again: Callable[[], Any]) -> Any:
+    """Return a field of a state that several functions are given: its value if it cannot be changed, else a copy.
+
+    Args:
+        instance: of the state's model.
+        name: the field.
+        again: returns another instance, where the value cannot be copied.
+    """
+    value = getattr(instance, name)
+    if isinstance(value, _IMMUTABLE):
+        return value
+    copied = call_now(copy.deepcopy, value)
+    return copied.value if copied.error is None else getattr(again(), name)
+
+
 def shown(model: Any, state: dict[str, Any]) -> Any:
     """Return a state as users see it: a detached instance of the state model, or a read-only mapping without one.
 

@@ -38,6 +38,25 @@ def stored_patch(model: Any, patch: Mapping[str, Any], state: Mapping[str, Any],
     return _Walk(strict).model(shape, patch, state, "")
 
 
+def stored_item(model: Any, field: str, place: int | str, value: Any) -> Any:
+    """Return an item of a field's list or mapping in its stored form.
+
+    Args:
+        model: the model of the state.
+        field: the field's name or alias.
+        place: index or key of the item.
+        value: the item.
+
+    Raises:
+        StateInvalid: a key in it is unknown, given twice, or cannot be set; `path` names it.
+    """
+    shape = shape_of(model)
+    own = shape.keys.get(field) if isinstance(shape, ModelShape) else None
+    inner = None if own is None else own.shape
+    hint = inner.item if isinstance(inner, ListShape) else inner.value if isinstance(inner, MappingShape) else Any
+    return _Walk(strict=True).value(value, hint, None, below(field, place), spine=False)
+
+
 def known_keys(model: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a patch without the keys that a model ignores, at any depth; a model that forbids them keeps them."""
     shape = shape_of(model)

@@ -1,0 +1,293 @@
+"""A step with `each`: its function is called once per element of a list or a mapping in the state, so many at once.
+
+House rules: no more tasks than `limit`, however many elements there are, and nothing is done per element that grows
+with their number. One final failure gives up the rest. The results are one patch, of the step as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from poundlock.clock import sleep_for
+from poundlock.codecs import detach, dump
+from poundlock.errors import StateInvalid, StepFailed
+from poundlock.guard import name_of
+from poundlock.marks import Overwrite
+from poundlock.model.definitions import INSTRUCTIONS
+from poundlock.model.paths import MISSING
+from poundlock.model.runs import RunError
+from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.attempts import Attempts, Work
+from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.interrupting import Scope, asked_for, beside, current_task, disturbed, judge
+from poundlock.pipeline.plan import EachPlan, StepPlan
+from poundlock.pipeline.run_view import RunView
+from poundlock.pipeline.states import detached_field, element_result, held_at, keys_of, written
+from poundlock.pipeline.step_results import Element, StepDone, failure_of
+from poundlock.records import dataclass
+
+_LONG_WAY: Final = 64
+"""Elements after which a worker yields: functions that never await anything would block the event loop."""
+
+
+@dataclass(slots=True)
+class MappedDone(StepDone):
+    """A step that was called per element."""
+
+    results: Any = None
+
+    @property
+    def result(self) -> Any:
+        """What it returned for the elements: a list, or a mapping by key."""
+        return self.results
+
+
+class Elements:
+    """The elements of a list or a mapping in a run's state, as functions are given them.
+
+    With a state model they are as it reads them. Each attempt gets values of its own, as it may change them.
+
+    Args:
+        run: the run; its state does not change while this is used.
+        step_id: the step, for errors.
+        path: where the elements are.
+
+    Raises:
+        StateInvalid: there is no list and no mapping.
+    """
+
+    __slots__ = ("_model", "_path", "_read", "_run", "_stored", "_view", "keys")
+
+    def __init__(self, run: RunView, model: Any, step_id: str, path: str) -> None:
+        self._run = run
+        self._model = model
+        self._path = path
+        self._view: Any = None
+        value, stored = held_at(model, run.state, path)
+        if not isinstance(value, list | tuple | Mapping) and isinstance(stored, list | Mapping):
+            value = stored  # the model reads a set, for one, which has no order of its own
+        if value is MISSING:
+            raise StateInvalid(
+                f"the state has no '{path}', which step '{step_id}' runs over: write it in an earlier stage, or map it "
+                f"from the event",
+                path=path,
+            )
+        if not isinstance(value, list | tuple | Mapping):
+            raise StateInvalid(
+                f"'{path}' is a {name_of(type(value))}, and step '{step_id}' runs over its elements: it has to be a "
+                f"list or a mapping",
+                path=path,
+            )
+        self.keys = keys_of(value, stored) if isinstance(value, Mapping) else None
+        """Those of a mapping; None for a list."""
+        self._stored = _items_of(stored)
+        self._read: dict[int, list[Any]] | None = None
+        """What the model reads, by attempt; None without a model, or where only the stored data counts."""
+        if value is not stored:
+            self._read = {1: _items_of(value)}
+
+    def __len__(self) -> int:
+        return len(self._stored if self._read is None else self._read[1])
+
+    def at(self, index: int) -> Element:
+        """Return the name of an element."""
+        return Element(index, None if self.keys is None else self.keys[index])
+
+    def item(self, index: int, attempt: int) -> Any:
+        """Return an element for one of its attempts."""
+        read = self._read
+        if read is None:
+            return detach(self._stored[index])
+        if attempt not in read:  # one reading of the state gives an item to each element's attempt of this number
+            read[attempt] = _items_of(held_at(self._model, self._run.state, self._path)[0])
+        return read[attempt][index]
+
+    def stored_item(self, index: int) -> Any:
+        """Return an element as it is stored; MISSING if it is only a default of the model."""
+        return detach(self._stored[index]) if index < len(self._stored) else MISSING
+
+    def field(self, name: str) -> Any:
+        """Return another field of the state model: it is not read anew for each element."""
+        if self._view is None:
+            self._view = self._run.view()
+        return detached_field(self._view, name, self._run.view)
+
+
+def _items_of(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+class ElementContext(StepContext):
+    """One attempt of a step for one element."""
+
+    __slots__ = ("_element", "_elements")
+
+    def __init__(self, run: RunView, step: StepPlan, attempt: int, elements: Elements, element: Element) -> None:
+        super().__init__(run, step, attempt)
+        self._elements = elements
+        self._element = element
+
+    @property
+    def item(self) -> Any:
+        """The element, for this attempt alone."""
+        return self._elements.item(self._element.index, self.attempt)
+
+    @property
+    def stored_item(self) -> Any:
+        """The element as it is stored."""
+        return self._elements.stored_item(self._element.index)
+
+    @property
+    def index(self) -> int:
+        """Its place, from 0."""
+        return self._element.index
+
+    @property
+    def key(self) -> Any:
+        """Its key; MISSING in a list."""
+        return MISSING if self._element.key is None else self._element.key
+
+    def field(self, name: str) -> Any:
+        """A field of the state model."""
+        return self._elements.field(name)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this step for this element at this point of the run, also after a crash."""
+        element = self._element
+        return f"{super().idempotency_key}/{element.index if element.key is None else element.key}"
+
+
+class Mapped(Work):
+    """A step with `each`: all its elements.
+
+    Attributes:
+        elements: those it runs over.
+        failure: why the first element failed for good.
+    """
+
+    __slots__ = ("_each", "_next", "_results", "elements", "failure")
+
+    def __init__(self, run: ActiveRun, step: StepPlan, each: EachPlan, scope: Scope | None) -> None:
+        super().__init__(run, step, scope)
+        self._each = each
+        self._next = 0
+        self._results: list[Any] = []
+        self.elements: Elements
+        self.failure: RunError | None = None
+
+    async def _result(self) -> StepDone | RunError:
+        run, step, task = self.run, self.step, current_task()
+        self.elements = Elements(run, run.plan.state_model, step.id, self._each.path)
+        if disturbed(run, task) and (stray := await judge(run, task, None, self.scope)) is not None:
+            raise stray
+        detail = dump({"elements": len(self.elements)})
+        run.journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, detail)
+        self._results = [None] * len(self.elements)
+        await self._all()
+        if self.failure is not None:
+            return self.failure
+        done = self._done()
+        run.journal.add(run.clock.now(), "pipeline", "step:success", step.path_json, detail)
+        return done
+
+    def _failed(self, error: BaseException) -> RunError | None:
+        return self.failure or super()._failed(error)
+
+    async def _all(self) -> None:
+        """Have all elements done by some workers, unless one fails."""
+        run, outer = self.run, self.scope
+        scope = Scope(outer)
+        loop = asyncio.get_running_loop()
+        name = f"step {self.step.path}"
+        count = min(self._each.limit, len(self.elements))
+        workers = [loop.create_task(self._work(scope), name=name) for _ in range(count)]
+        if not workers:
+            return
+        try:
+            failed = await beside(run, workers, scope, None, _has_failed)
+        except asyncio.CancelledError as error:
+            await judge(run, current_task(), error, outer)
+            raise
+        if asked_for(run) is not None or (outer is not None and outer.given_up):
+            await judge(run, current_task(), None, outer)
+        if failed is not None:
+            if failed.cancelled():  # from outside, before it began: `outcome` never raises it
+                raise asyncio.CancelledError
+            failed.result()  # raises what is not for the run
+
+    async def _work(self, scope: Scope) -> RunError | None:
+        """Do elements until none is left, or one has failed."""
+        while self._next < len(self._results) and self.failure is None:
+            call = _Call(self, scope, self.elements.at(self._next))
+            self._next += 1
+            outcome = await call.outcome()
+            if outcome is not call:
+                return outcome  # the failure, or None: it was given up
+            self._results[call.element.index] = call.value
+        return None
+
+    def _done(self) -> MappedDone:
+        keys, into = self.elements.keys, self._each.into
+        results: Any = self._results if keys is None else dict(zip(keys, self._results, strict=True))
+        patch = {into: results if keys is None else Overwrite(results)}  # what an earlier visit wrote goes
+        stored, text = written(self.run.plan.state_model, patch, self.run.state)
+        return MappedDone(self.step, stored, text, results=results)
+
+    def result_of(self, element: Element, result: Any) -> Any:
+        """Return what the function returned for an element, as it is stored.
+
+        Raises:
+            StepFailed: it is an instruction.
+            NotStorable, StateInvalid: it is no data, or does not fit the state's model.
+        """
+        if isinstance(result, INSTRUCTIONS):
+            raise StepFailed(
+                f"step '{self.step.id}' returned {name_of(type(result))} for one of its elements: return a value, and "
+                f"let a router or the next step decide where the run goes",
+                path=self.step.path,
+            )
+        place = element.index if element.key is None else element.key
+        return element_result(self.run.plan.state_model, self._each.into, place, result)
+
+
+class _Call(Attempts):
+    """The attempts for one element."""
+
+    __slots__ = ("_mapped", "element", "value")
+
+    def __init__(self, mapped: Mapped, scope: Scope, element: Element) -> None:
+        super().__init__(mapped.run, mapped.step, scope)
+        self._mapped = mapped
+        self.element = element
+        self.value: Any = None
+
+    async def _result(self) -> _Call:
+        """Return itself, with the value: None is a value too."""
+        if self.element.index % _LONG_WAY == _LONG_WAY - 1:
+            await sleep_for(self.run.clock, 0)
+        self.value = await super()._result()
+        return self
+
+    def _begin(self, number: int) -> StepContext:
+        return ElementContext(self.run, self.step, number, self._mapped.elements, self.element)
+
+    def _take(self, result: Any) -> Any:
+        return self._mapped.result_of(self.element, result)
+
+    def _detail(self, number: int) -> dict[str, Any]:
+        return {**super()._detail(number), **self.element.detail}
+
+    def _failed(self, error: BaseException) -> RunError | None:
+        if self._mapped.failure is not None:
+            return None  # another one failed at the same moment, so this one is given up
+        self._mapped.failure = failure_of(self.run, self.step, error, self.made, self.element)
+        return self._mapped.failure
+
+
+def _has_failed(task: asyncio.Task[RunError | None]) -> bool:
+    return task.cancelled() or task.exception() is not None or task.result() is not None
