@@ -125,6 +125,18 @@ async def entries(kind: str, size: int) -> float:
         return await repeated(read, times=1)
 
 
+async def elements(kind: str, size: int) -> float:
+    """A run of one step that is called for so many elements."""
+    wf = Workflow("map")
+
+    @wf.step(each="items", into="prices")
+    async def price(item: int) -> float:
+        return item * 2.5
+
+    async with opened(kind, wf) as rt:
+        return await repeated(lambda _number: rt.run("map", {"items": list(range(size))}), times=1)
+
+
 async def rounds(kind: str, size: int) -> float:
     """A round of a loop of delays, after so many."""
     return await round_cost(kind, size, last=20)
@@ -163,6 +175,7 @@ GROWN: dict[str, Grown] = {
     "stats": Grown("`stats`, finished runs", "runs", 100, 0, BOTH, finished(lambda rt: rt.store.stats())),
     "workflows": Grown("event to one of the workflows", "workflows", 100, 0, MEMORY, workflows),
     "stages": Grown("a run", "stages", 5, 1, BOTH, stages),
+    "elements": Grown("a run of a step with `each`", "elements", 100, 1, BOTH, elements),
     "entries": Grown("reading the timeline of a run", "stages", 5, 1, BOTH, entries),
     "rounds": Grown("a round of a loop of delays", "rounds before it", 40, 0, BOTH, rounds),
 }
