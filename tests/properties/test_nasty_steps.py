@@ -44,6 +44,8 @@ SHAPES = {
     "with retry": {"retry": Retry(2, backoff=0, on=(BaseException,))},
     "with time-out": {"timeout": 1000},
     "both": {"retry": Retry(2, backoff=0, on=(BaseException,)), "timeout": 1000},
+    "per element": {"each": "items"},
+    "per element, with retry": {"each": "items", "retry": Retry(2, backoff=0, on=(BaseException,))},
 }
 REQUESTS = ["none", "abort", "stop", "time-out", "stage's time-out", "sibling"]
 HOURS = 3600 * 24
@@ -121,7 +123,7 @@ async def tried(acts, end, shape, request, store, clock):
     over = asyncio.Event()
     stopped = False
     async with WorkflowRuntime(workflow(act, shape, request, fails), store=store, clock=clock) as rt:
-        run_id = (await rt.emit("go")).run_ids[0]
+        run_id = (await rt.emit("go", items=["the only one"])).run_ids[0]
         waiting = asyncio.ensure_future(rt.wait(run_id, HOURS))
         places = [asyncio.ensure_future(event.wait()) for event in (work.at_end, work.left)]
         await asyncio.wait([waiting, *places], return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +160,7 @@ async def tried(acts, end, shape, request, store, clock):
             if result.status is RunStatus.FAILED and request != "sibling":
                 assert result.error.stage == "one"
         if not stopped and request != "sibling":  # the slot is free
-            following = (await rt.emit("go")).run_ids[0]
+            following = (await rt.emit("go", items=["the only one"])).run_ids[0]
             assert (await rt.wait(following, HOURS)).status is RunStatus.COMPLETED
     work.let_go.set()
     if stopped:
