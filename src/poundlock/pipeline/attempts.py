@@ -6,6 +6,7 @@ Every error ends here, as a failure of the step, unless the runtime requested it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from poundlock.codecs import dump
@@ -46,7 +47,7 @@ class Work:
         task = current_task()
         try:
             try:
-                return await self._result()
+                return self._succeeded(await self._result())
             except (Interrupted, Withdrawn):
                 raise
             except BaseException as error:  # noqa: BLE001 - a step may raise anything; it fails the run, not the runtime
@@ -57,9 +58,13 @@ class Work:
                 raise
             return None  # in its own task: the scope that gave it up knows
 
-    async def _result(self) -> Any:
+    def _result(self) -> Coroutine[Any, Any, Any]:
         """Return what it comes to; raises its error, Interrupted or Withdrawn."""
         raise NotImplementedError
+
+    def _succeeded(self, result: Any) -> Any:
+        """Note that it succeeded, and return its result."""
+        return result
 
     def _failed(self, error: BaseException) -> RunError | None:
         """Note the final failure, and return it."""
@@ -76,7 +81,9 @@ class Attempts(Work):
     __slots__ = ("made",)
 
     def __init__(self, run: ActiveRun, step: StepPlan, scope: Scope | None) -> None:
-        super().__init__(run, step, scope)
+        self.run = run
+        self.step = step
+        self.scope = scope
         self.made = 1
 
     # ------------------------------------------------------------------------------- what a kind of call has of its own
@@ -93,10 +100,10 @@ class Attempts(Work):
         return {"attempt": number}
 
     # -------------------------------------------------------------------------------------------------------- attempts
-    async def _result(self) -> Any:
+    def _result(self) -> Coroutine[Any, Any, Any]:
         if self.step.retry is None:
-            return await self._attempt(1)
-        return await repeat(self.step.retry, self.run.clock, self._attempt, self._note_retry)
+            return self._attempt(1)
+        return repeat(self.step.retry, self.run.clock, self._attempt, self._note_retry)
 
     async def _attempt(self, number: int) -> Any:
         self.made = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from poundlock.codecs import dump
@@ -83,18 +83,17 @@ def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
     return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
 
 
-async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError | None:
+def _perform_step(
+    run: ActiveRun, step: StepPlan, scope: Scope | None
+) -> Coroutine[Any, Any, StepDone | RunError | None]:
     """All attempts of a step: its result, or why it failed for good; None if it was given up within `scope`.
 
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
     """
     if step.each is not None:
-        return await Mapped(run, step, step.each, scope).outcome()
-    done: StepDone | RunError | None = await _Whole(run, step, scope).outcome()
-    if isinstance(done, StepDone):
-        run.journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
-    return done
+        return Mapped(run, step, step.each, scope).outcome()
+    return _Whole(run, step, scope).outcome()
 
 
 class _Whole(Attempts):
@@ -103,12 +102,21 @@ class _Whole(Attempts):
     __slots__ = ()
 
     def _begin(self, number: int) -> StepContext:
-        detail = dump(self._detail(number))
-        self.run.journal.add(self.run.clock.now(), "pipeline", "step:start", self.step.path_json, detail)
-        return StepContext(self.run, self.step, number)
+        run, step = self.run, self.step
+        if number > 1:
+            detail = dump(self._detail(number))
+            run.journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, detail)
+        elif run.journal.full:
+            run.journal.put(run.clock.now(), step.start_entry)
+        return StepContext(run, step, number)
 
     def _take(self, result: Any) -> StepDone:
         return digest(self.run, self.step, result)
+
+    def _succeeded(self, result: StepDone) -> StepDone:
+        if self.run.journal.full:
+            self.run.journal.put(self.run.clock.now(), self.step.success_entry)
+        return result
 
     def _failed(self, error: BaseException) -> RunError:
         return failure_of(self.run, self.step, error, self.made)
