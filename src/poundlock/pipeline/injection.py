@@ -2,9 +2,9 @@
 
 The first match (users rely on the order): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
 `event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name `state`;
-`Failure`, and the name `failure` in stages that a failure leads to; for routers the names `results` and `resume`; a
-type registered as a service; the state field of that name, validated to the annotation. A lone parameter is not an
-exception. One without a match is a fault of the definition.
+`Failure`, and the name `failure` in stages that a failure leads to; for routers the names `results` and `resume`; for
+steps with `each` the names `item`, `index` and `key`; a type registered as a service; the state field of that name,
+validated to the annotation. A lone parameter is not an exception. One without a match is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ ELEMENT: Final = ("item", "index", "key")
 
 def of_elements(kind: Kind) -> Kind:
     """Return the kind of steps that are called once per element."""
-    return kind._replace(each=True)
+    return kind._replace(each=True, offered={**kind.offered, **dict.fromkeys(ELEMENT, _own)})
 
 
 ROUTER: Final = Kind(
@@ -157,7 +157,7 @@ class Injector:
     def _give(self, parameter: inspect.Parameter, hint: Any, path: str, kind: Kind, into: _Collected) -> None:
         name = parameter.name
         self.misplaced(parameter, path)
-        service = None if kind.each and name in ELEMENT else self.service_of(name, hint, path, kind.offered)
+        service = self.service_of(name, hint, path, kind.offered)
         if service is not None:
             into.service(parameter, service)
         elif is_about(hint, StepContext) or name == "ctx":

@@ -105,8 +105,8 @@ class Elements:
         return read[attempt][index]
 
     def stored_item(self, index: int) -> Any:
-        """Return an element as it is stored; MISSING if it is only a default of the model."""
-        return detach(self._stored[index]) if index < len(self._stored) else MISSING
+        """Return an element as it is stored; MISSING if the model has made it: a default, or one of other elements."""
+        return detach(self._stored[index]) if len(self._stored) == len(self) else MISSING
 
     def field(self, name: str) -> Any:
         """Return another field of the state model: it is not read anew for each element."""

@@ -9,7 +9,7 @@ import uuid
 from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from poundlock import (
     DELETE,
@@ -692,6 +692,51 @@ async def test_a_model_read_as_the_annotation_wants(stores):
     rt = await stores.enter(over(work, state=Order, each="lines", into="plain", retry=Retry(3, backoff=0)))
     payload = [{"SKU": "a", "day": "2026-01-02", "qty": 3}]
     assert (await begin(rt, Lines=payload)).state.plain == [4]
+
+
+async def test_elements_that_the_model_selects(stores):
+    """What a validator leaves of a list is what counts, and nothing that is stored is taken in its place."""
+
+    class Selected(BaseModel):
+        lines: list[Line]
+        plain: list[int] = []
+
+        @field_validator("lines")
+        @classmethod
+        def select(cls, lines):
+            return [line for line in lines if line.qty > 1]
+
+    lines = [{"SKU": "a", "day": "2026-01-02"}, {"SKU": "b", "day": "2026-01-03", "qty": 3}]
+    rt = await stores.enter(over(lambda item: item.qty, state=Selected, each="lines", into="plain"))
+    assert (await begin(rt, lines=lines)).state.plain == [3]
+    await rt.stop()
+
+    def work(item: dict):
+        return 0
+
+    rt = await stores.enter(over(work, state=Selected, each="lines", into="plain"))
+    assert (await begin(rt, lines=lines)).error.message.startswith("element 0: 'item' does not fit its annotation")
+
+
+async def test_names_and_types(runtime):
+    """The names of an element are not services, unless `Use` says so."""
+
+    class Mail: ...
+
+    async def work(item: Annotated[Mail, Use("mail")], index: Mail | int):
+        return [type(item).__name__, index]
+
+    rt = await runtime(over(work, services=[Service("mail", Mail)]))
+    assert (await begin(rt, items=[1])).state["out"] == [["Mail", 0]]
+
+
+async def test_without_a_timeline(stores):
+    """Without a timeline nothing of the elements is kept but the results."""
+    rt = await stores.enter(over(lambda item: item), timeline=False)
+    result = await begin(rt, items=[1, 2])
+    entries = (await rt.timeline(result.run_id)).entries
+    assert [entry.patch["out"] for entry in entries if entry.patch and "out" in entry.patch] == [[1, 2]]
+    assert [entry.type for entry in entries if entry.type.startswith("step:")] == []
 
 
 async def test_defaults_of_a_model(stores):
