@@ -147,22 +147,10 @@ class RunCreate(NamedTuple):
     @property
     def head(self) -> RunHead:
         """The run's head after this."""
-        start = self.start
-        return RunHead(
-            start.status,
-            1,
-            start.owner,
-            start.new_epoch,
-            start.stage,
-            start.attempt,
-            start.wake_at,
-            start.outcome,
-            start.slot,
-            0,
-            0 if start.log is None else start.log.first_seq + start.log.size - 1,
-            start.updated_at,
-            start.visits,
-        )
+        status, owner, epoch, stage, attempt, wake_at, outcome, slot, now, log = self.start[4:14]  # quicker than singly
+        last = 0 if log is None else log.first_seq + log.size - 1
+        visits = self.start.visits
+        return RunHead(status, 1, owner, epoch, stage, attempt, wake_at, outcome, slot, 0, last, now, visits)
 
     @property
     def record(self) -> RunRecord:

@@ -17,6 +17,7 @@ GRACE: Final = 3600.0
 """Seconds that expired entries are still kept: a clock that was wrong for a moment must not lose data."""
 
 _FOR_EVER: Final = float("inf")
+_HOUR: Final = 3600.0
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -51,8 +52,6 @@ class Expiring(Generic[K, V]):
 
     __slots__ = ("_entries", "_first", "_hours", "prunable")
 
-    _HOUR: Final = 3600.0
-
     def __init__(self) -> None:
         self._entries: dict[K, tuple[float, V]] = {}
         self._hours: dict[float, list[K]] = {}
@@ -77,8 +76,8 @@ class Expiring(Generic[K, V]):
         self._entries[key] = (expires_at, value)
         if expires_at == _FOR_EVER:
             return
-        hour = expires_at // self._HOUR
-        if before is not None and before[0] // self._HOUR == hour:
+        hour = expires_at // _HOUR
+        if before is not None and before[0] // _HOUR == hour:
             return
         keys = self._hours.get(hour)
         if keys is not None:
@@ -94,7 +93,7 @@ class Expiring(Generic[K, V]):
     def prune(self, now: float, at_most: int) -> None:
         """Delete up to `at_most` entries that expired more than `GRACE` ago."""
         now -= GRACE
-        while at_most > 0 and (end := (self._first + 1) * self._HOUR) <= now:
+        while at_most > 0 and (end := (self._first + 1) * _HOUR) <= now:
             keys = self._hours[self._first]
             portion = keys[-at_most:]
             del keys[-at_most:]
@@ -108,7 +107,7 @@ class Expiring(Generic[K, V]):
 
     def _begin_with(self, hour: float) -> None:
         self._first = hour
-        self.prunable = (hour + 1) * self._HOUR + GRACE
+        self.prunable = (hour + 1) * _HOUR + GRACE
 
     def __len__(self) -> int:
         return len(self._entries)

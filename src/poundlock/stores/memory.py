@@ -23,6 +23,7 @@ from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
     Committed,
+    Post,
     Release,
     Remember,
     RunCreate,
@@ -151,24 +152,13 @@ class MemoryStore:
     def commit(self, work: Work) -> Committed:
         """Apply all of a unit of work, or raise and apply none."""
         if type(work) is RunMove:  # `isinstance` costs more
-            row = self._rows.get(work.run_id)
-            if row is None:
-                raise not_found(work.run_id)
-            head, inbox = row.head, work.inbox
-            # `refusal`, without a call where nothing is refused.
-            if (
-                head.version != work.version
-                or head.epoch != work.epoch
-                or (inbox is not None and head.inbox_seq != inbox)
-            ):
-                refused = refusal(work, head.version, head.epoch, head.inbox_seq)
-                assert refused is not None  # noqa: S101 - a number differs
-                raise refused
+            row = self._movable(work)
             self._commits += 1
             self._write(row, work)
             return NOTHING if work.release is None else self._free(work.release, work.updated_at)
         if type(work) is RunCreate:
-            self._check_absent(work)
+            if work.identity.run_id in self._rows:
+                raise exists(work.identity.run_id)
             self._commits += 1
             self._create(work)
             return NOTHING
@@ -180,24 +170,48 @@ class MemoryStore:
         return Committed(tuple(promoted)) if promoted else NOTHING
 
     def _decide(self, changes: Changes) -> Committed:
-        self._check(changes)
-        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
+        now, rows = changes.now, self._rows
+        for create in changes.creates:
+            if create.identity.run_id in rows:
+                raise exists(create.identity.run_id)
+        moved = [(self._movable(move), move) for move in changes.moves] if changes.moves else ()
+        # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
+        taken = {}
+        for key in changes.remember:
+            known = self._remembered.get(key[:3])
+            if known is not None and known.expires_at > now:
+                taken[key.scope] = known
+        if taken:
+            raise keys_taken(taken)
+        loads = self._loads
+        for change in changes.loads:
+            found = loads.get((change.workflow_id, change.load_key))
+            if (None if found is None else found[1]) != change.expect:
+                raise load_moved(change.workflow_id)
+        for delivery in changes.deliveries:
+            known_run = rows.get(delivery.run_id)
+            if known_run is not None and armed_anew(delivery, _phases(known_run)):
+                raise wait_moved(delivery.run_id)
+        posts = self._checked_posts(changes) if changes.posts else ()
+
+        # From here on nothing can be refused.
         self._commits += 1
         for ref, event in changes.events:
             self._events.setdefault(ref, event)
         for create in changes.creates:
             self._create(create)
-        for move in changes.moves:
-            self._write(self._rows[move.run_id], move)
+        for row, move in moved:
+            self._write(row, move)
         for change in changes.loads:
             self._set_load((change.workflow_id, change.load_key), change.load, change.token)
         promoted: list[str] = []
-        for release in changes.leaving():
-            promoted += self._release(release, changes.now)
+        if changes.releases or moved:
+            for release in changes.leaving():
+                promoted += self._release(release, now)
         delivered: tuple[Delivered, ...] = ()
         if changes.deliveries:
-            delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
-        posted = [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
+            delivered = tuple([self._deliver(delivery, now) for delivery in changes.deliveries])
+        posted = [self._append(rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, _ in changes.events:
@@ -207,13 +221,25 @@ class MemoryStore:
         changes.committed = new_tuple(Committed, made) if promoted or delivered or posted else NOTHING
         return changes.committed
 
+    def _checked_posts(self, changes: Changes) -> list[tuple[Post, Any]]:
+        """Return the posts with their bodies, detached, if their runs can take them."""
+        for post in changes.posts:
+            row = self._rows.get(post.run_id)
+            if row is None:
+                if changes.creates_run(post.run_id):
+                    continue
+                raise not_found(post.run_id)
+            if row.head.status.terminal:
+                raise finished(post.run_id, row.head.status)
+        return [(post, load(dump(post.body, "body"))) for post in changes.posts]
+
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
-        now = changes.now
+        now, remembered, receipts = changes.now, self._remembered, self._receipts
         longest = 0.0
         added = 0
         for key in changes.remembered(delivered) if changes.remember else ():
             name, (run_id, expires_at) = key[:3], key[4:]
-            self._remembered.put(name, key, expires_at)
+            remembered.put(name, key, expires_at)
             added += 1
             if expires_at == WITH_ITS_RUN and run_id in self._rows:
                 self._rows[run_id].remembered = name
@@ -222,13 +248,13 @@ class MemoryStore:
         if changes.receipt is not None:
             source, event_id, time, lines = changes.receipt
             event = (source, event_id)
-            until = max(time + RECEIPTS_KEPT, longest, self._receipts.expiry(event))
-            self._receipts.put(event, settle_lines(lines, changes.deliveries, delivered), until)
-        at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
-        if now >= self._remembered.prunable:
-            self._remembered.prune(now, at_most)
-        if now >= self._receipts.prunable:
-            self._receipts.prune(now, at_most)
+            if changes.deliveries:
+                lines = settle_lines(lines, changes.deliveries, delivered)
+            receipts.put(event, lines, max(time + RECEIPTS_KEPT, longest, receipts.expiry(event)))
+        if now >= remembered.prunable or now >= receipts.prunable:
+            at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
+            remembered.prune(now, at_most)
+            receipts.prune(now, at_most)
 
     def _end(self, run_id: str) -> None:
         """Record the end of a run, and delete the runs that ended first, down to the limit.
@@ -257,48 +283,15 @@ class MemoryStore:
         else:
             del self._uses[ref], self._events[ref]
 
-    def _check(self, changes: Changes) -> None:
-        for create in changes.creates:
-            self._check_absent(create)
-        for move in changes.moves:
-            self._check_move(move)
-        # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
-        taken = {}
-        for key in changes.remember:
-            known = self._remembered.get(key[:3])
-            if known is not None and known.expires_at > changes.now:
-                taken[key.scope] = known
-        if taken:
-            raise keys_taken(taken)
-        for change in changes.loads:
-            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
-            if token != change.expect:
-                raise load_moved(change.workflow_id)
-        for delivery in changes.deliveries:
-            known_run = self._rows.get(delivery.run_id)
-            if known_run is not None and armed_anew(delivery, _phases(known_run)):
-                raise wait_moved(delivery.run_id)
-        for post in changes.posts:
-            row = self._rows.get(post.run_id)
-            if row is None:
-                if changes.creates_run(post.run_id):
-                    continue
-                raise not_found(post.run_id)
-            if row.head.status.terminal:
-                raise finished(post.run_id, row.head.status)
-
-    def _check_absent(self, create: RunCreate) -> None:
-        if create.identity.run_id in self._rows:
-            raise exists(create.identity.run_id)
-
-    def _check_move(self, move: RunMove) -> None:
+    def _movable(self, move: RunMove) -> _Row:
+        """Return the run that a move is for, if the move's conditions hold."""
         row = self._rows.get(move.run_id)
         if row is None:
             raise not_found(move.run_id)
-        head = row.head
-        refused = refusal(move, head.version, head.epoch, head.inbox_seq)
+        refused = refusal(move, row.head)
         if refused is not None:
             raise refused
+        return row
 
     def _create(self, create: RunCreate) -> None:
         self._numbers += 1
@@ -464,11 +457,12 @@ class MemoryStore:
                     self._shapes[key_shape(key)] += 1
 
     def _set_load(self, pair: tuple[str, str], loaded: Load, token: Token) -> None:
-        if loaded.idle:
+        active, _, queued, _ = loaded
+        if active or queued:
+            self._loads[pair] = (loaded, token)
+        else:
             self._loads.pop(pair, None)
             self._queues.pop(pair, None)
-        else:
-            self._loads[pair] = (loaded, token)
 
     def _release(self, release: Release, now: float) -> Sequence[str]:
         workflow_id, load_key, run_id, queued, slots, _ = release
@@ -477,9 +471,6 @@ class MemoryStore:
         if known is None:
             return ()  # no run is active or queued
         loaded, free = known[0].left(run_id, slots, queued=queued)
-        if loaded.idle:
-            self._set_load(pair, loaded, known[1])
-            return ()
         promoted: list[str] = []
         queue = self._queues.get(pair)
         while queue and len(promoted) < free:

@@ -161,7 +161,7 @@ class Transaction:
 
     def _check_move(self, move: RunMove) -> PoundlockError | None:
         head = self.head(move.run_id)
-        return not_found(move.run_id) if head is None else refusal(move, head.version, head.epoch, head.inbox_seq)
+        return not_found(move.run_id) if head is None else refusal(move, head)
 
     def _check_decisions(self, changes: Changes) -> PoundlockError | None:
         taken = self._taken(changes)
