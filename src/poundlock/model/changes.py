@@ -175,8 +175,7 @@ class Token(NamedTuple):
         return new_tuple(Token, (generation, crc32(run_id.encode(), turn & _BITS)))
 
 
-@dataclass(slots=True)
-class LoadChange:
+class LoadChange(NamedTuple):
     """A change to the load of one (workflow, key).
 
     Must hold: the stored token is `expect`, or there is no row if that is None (`LoadMoved`).
@@ -253,14 +252,6 @@ class Changes:
     def leaving(self) -> list[Release]:
         """Return all releases: those of the moves, and those of runs that these changes do not move."""
         return [*self.releases, *(move.release for move in self.moves if move.release is not None)]
-
-    @classmethod
-    def of_event(cls, receipt: ReceiptRow) -> Changes:
-        """Return the changes of an event with its receipt. The other parts are set afterwards; most events have few."""
-        changes = cls.__new__(cls)
-        changes.receipt = receipt
-        changes.now = receipt.time
-        return changes
 
     def creates_run(self, run_id: str) -> bool:
         """Whether this run is new."""

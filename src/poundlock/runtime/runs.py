@@ -52,7 +52,6 @@ def new_run(
     entry: Registered,
     event: Event,
     initial: Any,
-    *,
     pipeline_id: str,
     trigger_id: str | None,
     payload_text: str,

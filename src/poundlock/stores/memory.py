@@ -12,6 +12,7 @@ import heapq
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -49,7 +50,7 @@ from poundlock.model.runs import (
 )
 from poundlock.model.timeline import fold, size_of
 from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
-from poundlock.ports import Claim, Page
+from poundlock.ports import AtHand, Claim, Page
 from poundlock.stores.answers import (
     exists,
     finished,
@@ -66,6 +67,7 @@ from poundlock.stores.memory_agenda import READY, Agenda, Entry
 from poundlock.stores.memory_listing import Listings
 
 _IDLE = Load()
+_NO_LOAD = (_IDLE, None)
 _RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
 _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
 
@@ -184,10 +186,10 @@ class MemoryStore:
         if taken:
             raise keys_taken(taken)
         loads = self._loads
-        for change in changes.loads:
-            found = loads.get((change.workflow_id, change.load_key))
-            if (None if found is None else found[1]) != change.expect:
-                raise load_moved(change.workflow_id)
+        for workflow_id, load_key, expect, _, _ in changes.loads:
+            found = loads.get((workflow_id, load_key))
+            if (None if found is None else found[1]) != expect:
+                raise load_moved(workflow_id)
         for delivery in changes.deliveries:
             known_run = rows.get(delivery.run_id)
             if known_run is not None and armed_anew(delivery, _phases(known_run)):
@@ -202,8 +204,8 @@ class MemoryStore:
             self._create(create)
         for row, move in moved:
             self._write(row, move)
-        for change in changes.loads:
-            self._set_load((change.workflow_id, change.load_key), change.load, change.token)
+        for workflow_id, load_key, _, loaded, token in changes.loads:
+            self._set_load((workflow_id, load_key), loaded, token)
         promoted: list[str] = []
         if changes.releases or moved:
             for release in changes.leaving():
@@ -530,9 +532,9 @@ class MemoryStore:
         return row.head.inbox_seq
 
     # --------------------------------------------------------------------------------------------------- reads
-    async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
+    def read_loads(self, pairs: Sequence[tuple[str, str]]) -> AtHand[tuple[Load, Token | None]]:
         """Return loads and tokens."""
-        return [self._loads.get(pair, (_IDLE, None)) for pair in pairs]
+        return AtHand(map(self._loads.get, pairs, repeat(_NO_LOAD)))
 
     async def load(self, run_id: str) -> RunRecord | None:
         """Return a run's record."""
@@ -618,13 +620,13 @@ class MemoryStore:
         times = [agenda.next_time(self._waits_until) for agenda in self._agendas_of(workflows)]
         return min((when for when in times if when is not None), default=None)
 
-    async def match_waits(self, event: Event) -> list[RunRecord]:
+    def match_waits(self, event: Event) -> AtHand[RunRecord]:
         """Return the runs under the event's keys."""
         if not self._waiting:
-            return []
+            return AtHand()
         found = {run_id for key in event_keys(list(self._shapes), event) for run_id in self._waiting.get(key, ())}
         oldest_first = sorted((self._rows[run_id].identity.created_at, run_id) for run_id in found)
-        return [self._rows[run_id].record() for _, run_id in oldest_first]
+        return AtHand([self._rows[run_id].record() for _, run_id in oldest_first])
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return paused runs with an error."""

@@ -98,7 +98,7 @@ class Writer:
         for job in work:
             if isinstance(job.answer, Committed):
                 self.commits += 1
-                if type(job.work) is Changes:
+                if isinstance(job.work, Changes):
                     job.work.committed = job.answer
         self._checkpoint_wal()
         return lambda: self._acknowledged(effects)
@@ -224,7 +224,7 @@ def _time_of(work: Any) -> float:
         return work.updated_at
     if type(work) is RunCreate:
         return work.start.updated_at
-    return work.now if type(work) is Changes else 0.0
+    return work.now if isinstance(work, Changes) else 0.0
 
 
 def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
