@@ -33,6 +33,11 @@ class RunIdentity(NamedTuple):
     created_at: float
     event_ref: str
 
+    @property
+    def owns_event(self) -> bool:
+        """Whether its event is its own: it was invoked, or the only run that the event started or was delivered to."""
+        return self.event_ref == self.run_id
+
 
 @dataclass(slots=True)
 class RunHead:

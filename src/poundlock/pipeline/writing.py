@@ -14,14 +14,19 @@ _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than th
 
 
 def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
-    """Return the creation of this run, for the commit of its event: running, or queued without an owner."""
-    now = run.identity.created_at
+    """Return the creation of this run, for the commit of its event: running, or queued without an owner.
+
+    It has the event if this is the only run that begins with it; else the event is stored beside it.
+    """
+    identity = run.identity
+    now = identity.created_at
     if status is RunStatus.QUEUED:
         run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
     running = status is _RUNNING
     log, waits = run.journal.row(1), run.waits
     start = _start_of(run, status, None, None, running and run.slot, now, log, run.stage, waits)
-    return new_tuple(RunCreate, (run.identity, start, None))
+    event = new_tuple(StoredEvent, (identity.event_ref, run.event)) if identity.owns_event else None
+    return new_tuple(RunCreate, (identity, start, event))
 
 
 def creation_of(run: ActiveRun) -> RunCreate:

@@ -51,7 +51,6 @@ class Offer:
     Attributes:
         event: as it is stored.
         payload_text: JSON text of its payload.
-        ref: the reference it is stored under if a run begins with it.
         fingerprint: of type and payload; the same id with another fingerprint is a conflict.
         decided: (workflow, trigger) pairs that were decided elsewhere.
         waits: whether waiting runs are considered too.
@@ -64,10 +63,9 @@ class Offer:
     dry = False
     known: Mapping[str, Remember] = MappingProxyType({})
 
-    def __init__(self, event: Event, payload_text: str, ref: str, fingerprint: str) -> None:
+    def __init__(self, event: Event, payload_text: str, fingerprint: str) -> None:
         self.event = event
         self.payload_text = payload_text
-        self.ref = ref
         self.fingerprint = fingerprint
 
 
@@ -75,6 +73,7 @@ class AdmissionPlan(Changes):
     """What one attempt will commit, and what has to be done when it is durable.
 
     Attributes:
+        ref: the reference under which the event is stored if several may refer to it; else None.
         seen: by workflow and key, the load after the decisions, and the token with which it was read.
         queued: by workflow and key, the last run that the event queues.
         started: runs that begin, with their creations.
@@ -83,6 +82,7 @@ class AdmissionPlan(Changes):
     """
 
     # Defaults in the class, as those of Changes: most events have few parts.
+    ref: str | None = None
     seen: dict[Pair, tuple[Load, Token | None]]
     queued: Mapping[Pair, RunCreate] = MappingProxyType({})
     started: tuple[tuple[LiveRun, RunCreate], ...] = ()
@@ -106,17 +106,20 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
     routes: Sequence[Route] = core.index.match(event.type)
     if offer.decided:
         routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
+    if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
+        plan.ref = core.ids.sortable(plan.now)
     if routes:
         await _decide_routes(core, plan, routes, offer)
-    # A run keeps the event it begins with; an event that is only delivered is kept as long as a message refers to it.
-    ref = offer.ref if plan.creates else LOOSE + offer.ref
-    if waiting:
-        _decide_waits(core, plan, offer, ref, waiting)
+    if plan.ref is not None:
+        # A run keeps the event it begins with; one that is only delivered is kept as long as a message refers to it.
+        ref = plan.ref if plan.creates else LOOSE + plan.ref
+        if waiting:
+            _decide_waits(core, plan, offer, ref, waiting)
+        if plan.creates or plan.deliveries:
+            plan.events = (StoredEvent(ref, event),)
     lines = plan.lines
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
-    if plan.creates or plan.deliveries:
-        plan.events = (new_tuple(StoredEvent, (ref, event)),)
     plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
     return plan
 
@@ -162,7 +165,7 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
     load_key, initial = answer
     pair = (route.entry.id, load_key)
     decision = route.entry.mode.accept(plan.seen[pair][0])
-    made, error = call_now(_made, core, route, offer, load_key, initial, decision)
+    made, error = call_now(_made, core, route, offer, plan.ref, load_key, initial, decision)
     if error is not None:  # its data may not be a valid state; the other lines continue
         return Verdict.REJECTED, None, code_of(error)
     said = _take(plan, route, pair, decision, made)
@@ -177,7 +180,7 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
 
 
 def _made(
-    core: Core, route: Route, offer: Offer, load_key: str, initial: Any, decision: Decision
+    core: Core, route: Route, offer: Offer, ref: str | None, load_key: str, initial: Any, decision: Decision
 ) -> ActiveRun | dict[str, Any]:
     """Return the new run for a decision, also for a refusal, as a check; for a signal its patch."""
     if type(decision) is Signal:  # a patch for a state that is valid already, so it need not be valid alone
@@ -191,7 +194,7 @@ def _made(
         route.trigger_id,
         offer.payload_text,
         None,
-        offer.ref,
+        ref,
         load_key,
         route.priority,
     )

@@ -78,7 +78,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
     core.check_accepting()
     event, text = accepted(core, command.event)
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    offer = Offer(event, text, core.ids.sortable(core.clock.now()), fingerprint)
+    offer = Offer(event, text, fingerprint)
     dry = command.dry
     if command.decided or not command.waits or dry:
         offer.decided, offer.waits, offer.dry = command.decided, command.waits, dry
