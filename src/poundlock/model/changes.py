@@ -260,7 +260,12 @@ class Changes:
     def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
         """Return the keys to store, after the results of the deliveries are known."""
         missed = bool(delivered) and all(outcome.fate is Fate.GONE for outcome in delivered)
-        return [key for key in self.remember if key.expires_at > self.now and (key.scope or not missed)]
+        now, kept = self.now, []
+        for key in self.remember:
+            _, _, scope, _, _, expires_at = key
+            if expires_at > now and (scope or not missed):
+                kept.append(key)
+        return kept
 
 
 class Committed(NamedTuple):

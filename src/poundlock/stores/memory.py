@@ -278,15 +278,18 @@ class MemoryStore:
         delivered: tuple[Delivered, ...] = ()
         if changes.deliveries:
             delivered = tuple([self._deliver(delivery, now) for delivery in changes.deliveries])
-        posted = [self._append(rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
+        posted: tuple[int, ...] = ()
+        if posts:
+            told = [self._append(rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
+            posted = tuple(told)
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, _ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
-        made = (tuple(promoted), delivered, tuple(posted))
-        changes.committed = new_tuple(Committed, made) if promoted or delivered or posted else NOTHING
-        return changes.committed
+        decided = Committed(tuple(promoted), delivered, posted) if promoted or delivered or posted else NOTHING
+        changes.committed = decided
+        return decided
 
     def _checked_posts(self, changes: Changes) -> list[tuple[Post, Any]]:
         """Return the posts with their bodies, detached, if their runs can take them."""
@@ -305,11 +308,11 @@ class MemoryStore:
         longest = 0.0
         added = 0
         for key in changes.remembered(delivered) if changes.remember else ():
-            name, (run_id, expires_at) = key[:3], key[4:]
+            name, expires_at = key[:3], key[5]
             remembered.put(name, key, expires_at)
             added += 1
-            if expires_at == WITH_ITS_RUN and run_id in self._rows:
-                self._rows[run_id].remembered = name
+            if expires_at == WITH_ITS_RUN and key.run_id in self._rows:
+                self._rows[key.run_id].remembered = name
             elif expires_at > longest:
                 longest = expires_at
         if changes.receipt is not None:
