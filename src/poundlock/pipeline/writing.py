@@ -186,16 +186,17 @@ def take_resumption(run: ActiveRun, now: float) -> None:
 def take_creation(run: ActiveRun, create: RunCreate) -> None:
     """Update the run after it was stored for the first time."""
     start = create.start
-    log = start.log
+    slot, _, log, waits = start[11:15]  # quicker than one after another
     run.written = True
     run.version = 1
-    run.stored_waits = start.waits or ()
+    run.stored_waits = waits or ()
     run.stored = start
-    run.slot = start.slot
+    run.slot = slot
     if log is not None:
-        run.log_seq = log.size
-        run.log_size = len(log.text)
-        run.journal.forget(log.size)
+        _, size, text = log
+        run.log_seq = size
+        run.log_size = len(text)
+        run.journal.forget(size)
 
 
 def _snapshot_taken(run: ActiveRun, log_size: int, snapshot_size: int) -> None:

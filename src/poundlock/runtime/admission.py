@@ -108,8 +108,29 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
     if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
         plan.ref = core.ids.sortable(plan.now)
-    if routes:
-        await _decide_routes(core, plan, routes, offer)
+    # Three phases: ask all triggers, read all loads, decide. So nothing is awaited between a load and the decision on it,
+    # and the loads are read together.
+    known, seen = offer.known, plan.seen
+    asked: list[tuple[Route, tuple[str, Any] | BaseException | None]] = []
+    for route in routes:
+        answer = None
+        if not known or route.scope not in known:
+            answer = await ask(route, event, core.clock) if route.called else answer_of(route, event)
+            if type(answer) is tuple:
+                seen[route.workflow_id, answer[0]] = _UNREAD
+        asked.append((route, answer))
+    if seen:
+        loads = core.loads.read([*seen])
+        seen.update(zip(seen, loads if isinstance(loads, AtHand) else await loads, strict=True))
+    lines = plan.lines
+    for route, answer in asked:
+        if type(answer) is tuple:
+            verdict, run_id, reason = _decide_route(core, plan, route, offer, answer)
+        else:
+            verdict, run_id, reason = _not_wanted(route, offer, answer)
+        lines.append(new_line(verdict, route.workflow_id, route.trigger_id, run_id, reason))
+    if plan.superseded:
+        plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
     if plan.ref is not None:
         # A run keeps the event it begins with; one that is only delivered is kept as long as a message refers to it.
         ref = plan.ref if plan.creates else LOOSE + plan.ref
@@ -117,7 +138,6 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
             _decide_waits(core, plan, offer, ref, waiting)
         if plan.creates or plan.deliveries:
             plan.events = (StoredEvent(ref, event),)
-    lines = plan.lines
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
     plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
@@ -125,31 +145,6 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
 
 
 # ---------------------------------------------------------------------------------------------------- triggers
-async def _decide_routes(core: Core, plan: AdmissionPlan, routes: Sequence[Route], offer: Offer) -> None:
-    """Decide for all triggers of the event's type, in three phases: ask them all, read all loads, decide.
-
-    So nothing is awaited between a load and the decision on it, and the loads are read together.
-    """
-    event, known, seen = offer.event, offer.known, plan.seen
-    asked: list[tuple[Route, tuple[str, Any] | BaseException | None]] = []
-    for route in routes:
-        answer = None
-        if not known or route.scope not in known:
-            answer = await ask(route, event, core.clock) if route.called else answer_of(route, event)
-            if type(answer) is tuple:
-                seen[route.entry.id, answer[0]] = _UNREAD
-        asked.append((route, answer))
-    if seen:
-        found = core.loads.read([*seen])
-        plan.seen = dict(zip(seen, found if isinstance(found, AtHand) else await found, strict=True))
-    for route, answer in asked:
-        decided = _decide_route(core, plan, route, offer, answer) if type(answer) is tuple else None
-        verdict, run_id, reason = decided or _not_wanted(route, offer, answer)
-        plan.lines.append(new_line(verdict, route.entry.id, route.trigger_id, run_id, reason))
-    if plan.superseded:
-        plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
-
-
 def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
     """Return what to say of a trigger that does not match, has failed, or was decided before."""
     if route.scope in offer.known:
@@ -163,7 +158,7 @@ def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
 def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: tuple[str, Any]) -> _Said:
     """Decide for a trigger that wants the event, by the mode of its workflow."""
     load_key, initial = answer
-    pair = (route.entry.id, load_key)
+    pair = (route.workflow_id, load_key)
     decision = route.entry.mode.accept(plan.seen[pair][0])
     made, error = call_now(_made, core, route, offer, plan.ref, load_key, initial, decision)
     if error is not None:  # its data may not be a valid state; the other lines continue
@@ -324,7 +319,7 @@ def waiting_for(core: Core, event: Event, *, dry: bool = False) -> Awaitable[lis
     Invoked runs that are not stored yet are stored first, so that the event can be delivered to them; `dry` only
     reads. For paused runs whose workflow is registered here it is checked whether they could continue with the event.
     """
-    unwritten = [live for live in core.runs.unwritten() if any(row.matches(event) for row in live.run.waits)]
+    unwritten = core.runs.unwritten()
     if unwritten:
         return _waiting_unwritten(core, event, unwritten, dry=dry)
     records = core.store.match_waits(event)
@@ -334,10 +329,11 @@ def waiting_for(core: Core, event: Event, *, dry: bool = False) -> Awaitable[lis
 async def _waiting_unwritten(core: Core, event: Event, unwritten: Sequence[LiveRun], *, dry: bool) -> list[Waiting]:
     found = []
     for live in unwritten:
-        if dry:
-            found.append(_unwritten(live, event))
-        else:
-            await ensure_written(core, live)
+        if any(row.matches(event) for row in live.run.waits):
+            if dry:
+                found.append(_unwritten(live, event))
+            else:
+                await ensure_written(core, live)
     return [*found, *await _waiting(core, event, core.store.match_waits(event))]
 
 

@@ -32,6 +32,7 @@ class Route:
     pipeline_id: str
     window: float | None
     functions: TriggerFunctions
+    workflow_id: str = field(init=False)
     scope: str = field(init=False)
     """The scope in which deduplication remembers an event."""
     called: tuple[Callable[..., Any], ...] = field(init=False)
@@ -41,7 +42,8 @@ class Route:
     """Whether it takes each event of its type, and the event's payload as it is: then there is nothing to ask."""
 
     def __post_init__(self) -> None:
-        self.scope = f"{self.entry.id}/{self.trigger_id}"
+        self.workflow_id = self.entry.id
+        self.scope = f"{self.workflow_id}/{self.trigger_id}"
         trigger = self.trigger
         self.priority = trigger.priority
         by = self.entry.mode.key

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any, Final
 
 from poundlock.clock import Clock, Timer
@@ -182,9 +181,9 @@ class RunTable:
         """Return the ids of runs that are loading, unsure or stranded."""
         return [run_id for run_id, entry in self._entries.items() if entry.phase is phase]
 
-    def unwritten(self) -> Iterator[LiveRun]:
-        """Yield the invoked runs that the store does not know yet; events for them are looked up here."""
-        return iter(list(self._unwritten.values()))
+    def unwritten(self) -> list[LiveRun]:
+        """Return the invoked runs that the store does not know yet; events for them are looked up here."""
+        return list(self._unwritten.values())
 
     @property
     def parked_count(self) -> int:

@@ -32,7 +32,6 @@ from poundlock.model.changes import (
     Token,
     Work,
 )
-from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
@@ -222,7 +221,9 @@ class MemoryStore:
             row = self._movable(work)
             self._commits += 1
             self._write(row, work)
-            return NOTHING if work.release is None else self._free(work.release, work.updated_at)
+            release = work.release
+            promoted = () if release is None else self._release(release, work.updated_at)
+            return Committed(tuple(promoted)) if promoted else NOTHING
         if type(work) is RunCreate:
             if work.identity.run_id in self._rows:
                 raise exists(work.identity.run_id)
@@ -231,10 +232,6 @@ class MemoryStore:
             return NOTHING
         assert isinstance(work, Changes)  # noqa: S101 - the union is closed
         return self._decide(work)
-
-    def _free(self, release: Release, now: float) -> Committed:
-        promoted = self._release(release, now)
-        return Committed(tuple(promoted)) if promoted else NOTHING
 
     def _decide(self, changes: Changes) -> Committed:
         now, rows = changes.now, self._rows
@@ -270,7 +267,11 @@ class MemoryStore:
         for row, move in moved:
             self._write(row, move)
         for workflow_id, load_key, _, loaded, token in changes.loads:
-            self._set_load((workflow_id, load_key), loaded, token)
+            if loaded.idle:
+                loads.pop((workflow_id, load_key), None)
+                self._queues.pop((workflow_id, load_key), None)
+            else:
+                loads[workflow_id, load_key] = (loaded, token)
         promoted: list[str] = []
         if changes.releases or moved:
             for release in changes.leaving():
@@ -522,14 +523,6 @@ class MemoryStore:
                     holders[run_id] = None
                     self._shapes[key_shape(key)] += 1
 
-    def _set_load(self, pair: tuple[str, str], loaded: Load, token: Token) -> None:
-        active, _, queued, _ = loaded
-        if active or queued:
-            self._loads[pair] = (loaded, token)
-        else:
-            self._loads.pop(pair, None)
-            self._queues.pop(pair, None)
-
     def _release(self, release: Release, now: float) -> Sequence[str]:
         workflow_id, load_key, run_id, queued, slots, _ = release
         pair = (workflow_id, load_key)
@@ -537,6 +530,10 @@ class MemoryStore:
         if known is None:
             return ()  # no run is active or queued
         loaded, free = known[0].left(run_id, slots, queued=queued)
+        if loaded.idle:
+            del self._loads[pair]
+            self._queues.pop(pair, None)
+            return ()
         promoted: list[str] = []
         queue = self._queues.get(pair)
         while queue and len(promoted) < free:
@@ -548,7 +545,7 @@ class MemoryStore:
                 self._take(row, release.owner, now)
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        self._set_load(pair, loaded, known[1].next(release.run_id))
+        self._loads[pair] = (loaded, known[1].next(release.run_id))
         return promoted
 
     def _take(self, row: _Row, owner: str | None, now: float) -> None:

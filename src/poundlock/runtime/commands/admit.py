@@ -263,8 +263,10 @@ async def _abort(core: Core, abort: Cancel) -> None:
 def _counted(core: Core, lines: Sequence[ReceiptLine]) -> list[tuple[Registered, ReceiptLine]]:
     """Count what was decided; returns the lines to call `on_dispatch` with."""
     hooked = []
+    counters = core.counters
     for line in lines:
-        core.count(_COUNTER[line.verdict._value_])
+        counter = _COUNTER[line.verdict._value_]
+        counters[counter] = counters.get(counter, 0) + 1
         entry = core.entries.get(line.workflow_id or "")
         if entry is not None and entry.hooks.on_dispatch is not None:
             hooked.append((entry, line))
