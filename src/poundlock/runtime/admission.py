@@ -25,6 +25,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.ports import AtHand
+from poundlock.records import dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
 from poundlock.runtime.judging import Waiting, judged
@@ -45,6 +46,7 @@ _Said = tuple[Verdict, str | None, str]
 """What a receipt says of a trigger: verdict, run id, reason."""
 
 
+@dataclass(slots=True)
 class Offer:
     """An accepted event, and what has to be decided about it.
 
@@ -58,15 +60,13 @@ class Offer:
         known: what this event id has done before, by scope; grows from attempt to attempt.
     """
 
+    event: Event
+    payload_text: str
+    fingerprint: str
     decided: frozenset[tuple[str, str]] = frozenset()
-    waits = True
-    dry = False
-    known: Mapping[str, Remember] = MappingProxyType({})
-
-    def __init__(self, event: Event, payload_text: str, fingerprint: str) -> None:
-        self.event = event
-        self.payload_text = payload_text
-        self.fingerprint = fingerprint
+    waits: bool = True
+    dry: bool = False
+    known: dict[str, Remember] = field(default_factory=dict)
 
 
 class AdmissionPlan(Changes):
@@ -108,8 +108,8 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
     if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
         plan.ref = core.ids.sortable(plan.now)
-    # Three phases: ask all triggers, read all loads, decide. So nothing is awaited between a load and the decision on it,
-    # and the loads are read together.
+    # Three phases: ask all triggers, read all loads, decide. So the loads are read together, and nothing is awaited
+    # between a load and the decision on it.
     known, seen = offer.known, plan.seen
     asked: list[tuple[Route, tuple[str, Any] | BaseException | None]] = []
     for route in routes:
@@ -159,8 +159,25 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
     """Decide for a trigger that wants the event, by the mode of its workflow."""
     load_key, initial = answer
     pair = (route.workflow_id, load_key)
-    decision = route.entry.mode.accept(plan.seen[pair][0])
-    made, error = call_now(_made, core, route, offer, plan.ref, load_key, initial, decision)
+    entry, event = route.entry, offer.event
+    decision = entry.mode.accept(plan.seen[pair][0])
+    if type(decision) is Signal:
+        made, error = call_now(_patch, route, initial)
+    else:  # also for a refusal, as a check
+        made, error = call_now(
+            new_run,
+            core,
+            entry,
+            event,
+            initial,
+            route.pipeline_id,
+            route.trigger_id,
+            offer.payload_text,
+            None,
+            plan.ref,
+            load_key,
+            route.priority,
+        )
     if error is not None:  # its data may not be a valid state; the other lines continue
         return Verdict.REJECTED, None, code_of(error)
     said = _take(plan, route, pair, decision, made)
@@ -168,44 +185,27 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
     if window is not None:
         # What was dropped or rejected is checked, because the id may be known already; but it is not remembered.
         expires = plan.now + (window if type(decision) not in _REFUSALS else 0.0)
-        event = offer.event
         key = (event.source, event.id, route.scope, offer.fingerprint, said[1], expires)
         plan.remember += (new_tuple(Remember, key),)
     return said
 
 
-def _made(
-    core: Core, route: Route, offer: Offer, ref: str | None, load_key: str, initial: Any, decision: Decision
-) -> ActiveRun | dict[str, Any]:
-    """Return the new run for a decision, also for a refusal, as a check; for a signal its patch."""
-    if type(decision) is Signal:  # a patch for a state that is valid already, so it need not be valid alone
-        return signalled(route.entry.definition.state, as_mapping(initial), "state").patch
-    return new_run(
-        core,
-        route.entry,
-        offer.event,
-        initial,
-        route.pipeline_id,
-        route.trigger_id,
-        offer.payload_text,
-        None,
-        ref,
-        load_key,
-        route.priority,
-    )
+def _patch(route: Route, initial: Any) -> dict[str, Any]:
+    """Return the patch of a signal. It is for a state that is valid already, so it need not be valid alone."""
+    return signalled(route.entry.definition.state, as_mapping(initial), "state").patch
 
 
 def _take(plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, made: Any) -> _Said:
-    """Add what a decision leads to; `made` is from `_made`."""
-    if type(decision) is Start:  # mostly; a match statement is slower
-        load, token = plan.seen[pair]
-        run_id = made.identity.run_id
-        plan.seen[pair] = (load.started(run_id), token)
-        create = admission_of(made, _RUNNING)
-        plan.creates += (create,)
-        plan.started += ((LiveRun(made, route.entry, new=True), create),)
-        return _STARTED, run_id, ""
+    """Add what a decision leads to; `made` is the new run, or the patch of a signal."""
     match decision:
+        case Start():
+            load, token = plan.seen[pair]
+            run_id = made.identity.run_id
+            plan.seen[pair] = (load.started(run_id), token)
+            create = admission_of(made, _RUNNING)
+            plan.creates += (create,)
+            plan.started += ((LiveRun(made, route.entry, new=True), create),)
+            return _STARTED, run_id, ""
         case Signal(run_id=active):
             plan.posts += (Post(active, "signal", made, plan.now),)
             return Verdict.SIGNALLED, active, ""
@@ -221,8 +221,6 @@ def _take(plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, mad
             _line_up(plan, pair, made, old)
             plan.replaced += ((active, run_id),)
             return Verdict.REPLACED, run_id, f"replaces {active}"
-        case _:
-            raise AssertionError(f"{decision!r:.60} is not a decision")
 
 
 def _line_up(plan: AdmissionPlan, pair: Pair, run: ActiveRun, tail: str | None) -> str | None:

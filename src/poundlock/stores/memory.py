@@ -235,16 +235,17 @@ class MemoryStore:
 
     def _decide(self, changes: Changes) -> Committed:
         now, rows = changes.now, self._rows
-        for create in changes.creates:
-            if create.identity.run_id in rows:
-                raise exists(create.identity.run_id)
+        for identity, _, _ in changes.creates:
+            if identity.run_id in rows:
+                raise exists(identity.run_id)
         moved = [(self._movable(move), move) for move in changes.moves] if changes.moves else ()
         # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
         taken = {}
+        known_keys = self._remembered.entries
         for key in changes.remember:
-            known = self._remembered.get(key[:3])
-            if known is not None and known.expires_at > now:
-                taken[key.scope] = known
+            known = known_keys.get(key[:3])
+            if known is not None and known[0] > now:
+                taken[key.scope] = known[1]
         if taken:
             raise keys_taken(taken)
         loads = self._loads
@@ -307,11 +308,10 @@ class MemoryStore:
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
         now, remembered, receipts = changes.now, self._remembered, self._receipts
         longest = 0.0
-        added = 0
-        for key in changes.remembered(delivered) if changes.remember else ():
+        keys = changes.remembered(delivered) if changes.remember else ()
+        for key in keys:
             name, expires_at = key[:3], key[5]
             remembered.put(name, key, expires_at)
-            added += 1
             if expires_at == WITH_ITS_RUN and key.run_id in self._rows:
                 self._rows[key.run_id].remembered = name
             elif expires_at > longest:
@@ -321,9 +321,11 @@ class MemoryStore:
             event = (source, event_id)
             if changes.deliveries:
                 lines = settle_lines(lines, changes.deliveries, delivered)
-            receipts.put(event, lines, max(time + RECEIPTS_KEPT, longest, receipts.expiry(event)))
+            until = max(time + RECEIPTS_KEPT, longest)
+            before = receipts.entries.get(event)
+            receipts.put(event, lines, until if before is None else max(until, before[0]))
         if now >= remembered.prunable or now >= receipts.prunable:
-            at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
+            at_most = 8 + 2 * len(keys)  # more than were added, so that a backlog becomes smaller
             remembered.prune(now, at_most)
             receipts.prune(now, at_most)
 

@@ -29,7 +29,7 @@ from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
@@ -59,8 +59,7 @@ class Admit:
     """Return what would happen; change nothing."""
 
 
-@dataclass(slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """What became of an event: the receipt's lines, and the event as it was accepted."""
 
     event: Event
@@ -78,10 +77,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
     core.check_accepting()
     event, text = accepted(core, command.event)
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    offer = Offer(event, text, fingerprint)
-    dry = command.dry
-    if command.decided or not command.waits or dry:
-        offer.decided, offer.waits, offer.dry = command.decided, command.waits, dry
+    offer = Offer(event, text, fingerprint, command.decided, command.waits, command.dry)
     core.tasks.admitting += 1  # a stop waits until accepted events are carried out
     name, copies = (event.source, event.id), core.loads.deciding
     first = name not in copies
@@ -91,7 +87,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
         else:
             await _decided_before(copies, name)
         plan, committed = await _attempt(core, offer) or await _again(core, offer)
-        if dry:
+        if command.dry:
             return Admitted(event, dry_lines(plan))
         lines = _carry_out(core, plan, committed, event)
     finally:
@@ -100,7 +96,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
             waiting.set_result(None)
     for entry, line in _counted(core, lines):
         await call_hook(core, entry, "on_dispatch", line)
-    return Admitted(event, lines)
+    return new_tuple(Admitted, (event, lines))
 
 
 async def _decided_before(copies: dict[Copy, asyncio.Future[None] | None], name: Copy) -> None:
@@ -146,7 +142,7 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
         return plan, answer if isinstance(answer, Committed) else await _in_flight(core, plan, offer.event, answer)
     except KeysTaken as taken:
         _check_same(offer.event, offer.fingerprint, taken.taken)
-        offer.known = {**offer.known, **taken.taken}
+        offer.known |= taken.taken
     except (LoadMoved, WaitMoved, StaleVersion, InboxAhead, LeaseLost, RunFinished, RunNotFound):
         pass
     return None
