@@ -224,12 +224,11 @@ class Post(NamedTuple):
     time: float
 
 
-@dataclass()
+@dataclass(slots=True)
 class Changes:
     """A unit of work of several parts. It moves or creates a run at most once; an event already stored is unchanged.
 
     What a single run writes at a boundary needs none of this: there the `RunMove` or `RunCreate` is the unit of work.
-    Without `__slots__`, so that unused parts are not even set: their defaults are class attributes.
     """
 
     creates: tuple[RunCreate, ...] = ()

@@ -37,6 +37,7 @@ from poundlock.runtime.transitions import superseding
 _NOBODY: Final[AtHand[Waiting]] = AtHand()
 """Waits for the event."""
 _UNREAD = (Load(), None)
+_NONE_QUEUED: Final[Mapping[Pair, RunCreate]] = MappingProxyType({})
 _RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
 _REFUSALS = (Drop, Reject)
 _WAIT_WINDOW = 86_400.0
@@ -73,6 +74,7 @@ class AdmissionPlan(Changes):
     """What one attempt will commit, and what has to be done when it is durable.
 
     Attributes:
+        lines: what the receipt says; the lines of deliveries come after these.
         ref: the reference under which the event is stored if several may refer to it; else None.
         seen: by workflow and key, the load after the decisions, and the token with which it was read.
         queued: by workflow and key, the last run that the event queues.
@@ -81,18 +83,17 @@ class AdmissionPlan(Changes):
         superseded: (workflow and key, queued run, the run that takes its place).
     """
 
-    # Defaults in the class, as those of Changes: most events have few parts.
-    ref: str | None = None
-    seen: dict[Pair, tuple[Load, Token | None]]
-    queued: Mapping[Pair, RunCreate] = MappingProxyType({})
-    started: tuple[tuple[LiveRun, RunCreate], ...] = ()
-    replaced: tuple[tuple[str, str], ...] = ()
-    superseded: tuple[tuple[Pair, str, str], ...] = ()
+    __slots__ = ("lines", "queued", "ref", "replaced", "seen", "started", "superseded")
 
     def __init__(self, now: float) -> None:
-        self.now = now
+        Changes.__init__(self, now=now)
         self.lines: list[ReceiptLine] = []
-        self.seen = {}
+        self.ref: str | None = None
+        self.seen: dict[Pair, tuple[Load, Token | None]] = {}
+        self.queued: Mapping[Pair, RunCreate] = _NONE_QUEUED
+        self.started: tuple[tuple[LiveRun, RunCreate], ...] = ()
+        self.replaced: tuple[tuple[str, str], ...] = ()
+        self.superseded: tuple[tuple[Pair, str, str], ...] = ()
 
 
 async def decide(core: Core, offer: Offer) -> AdmissionPlan:

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import dump, load
 from poundlock.errors import PoundlockError
@@ -67,6 +67,7 @@ from poundlock.stores.memory_listing import Listings
 
 _IDLE = Load()
 _NO_LOAD = (_IDLE, None)
+_NOBODY: Final[AtHand[RunRecord]] = AtHand()
 _RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
 _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
 
@@ -102,10 +103,6 @@ class _Row:
         self.number = number
         # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
         (
-            _,
-            _,
-            _,
-            _,
             self.status,
             self.owner,
             self.epoch,
@@ -116,12 +113,8 @@ class _Row:
             self.slot,
             self.updated_at,
             log,
-            _,
-            _,
-            _,
-            self.visits,
-            _,
-        ) = start
+        ) = start[4:14]
+        self.visits = start.visits
         self.version = 1
         self.inbox_seq = 0
         # Exact tuples of numbers and texts, and no empty list: the garbage collector does not track them. In a store
@@ -367,21 +360,21 @@ class MemoryStore:
         return row
 
     def _create(self, create: RunCreate) -> None:
-        self._numbers += 1
+        self._numbers = number = self._numbers + 1
         identity, start, event = create
-        row = _Row(identity, start, self._numbers)
-        self._rows[identity.run_id] = row
+        run_id, ref, waits = identity.run_id, identity.event_ref, start.waits
+        self._rows[run_id] = row = _Row(identity, start, number)
         if event is not None:
             self._events.setdefault(*event)
-        uses, ref = self._uses, identity.event_ref
+        uses = self._uses
         uses[ref] = uses.get(ref, 0) + 1
-        if start.waits:
-            self._set_waits(row, start.waits)
-        status = start.status
-        self._by_status[status._value_].fresh[identity.run_id] = None
+        if waits:
+            self._set_waits(row, waits)
+        status = row.status
+        self._by_status[status._value_].fresh[run_id] = None
         if status is not _RUNNING:
             if status.terminal:  # it ended before its first commit
-                self._end(identity.run_id)
+                self._end(run_id)
             self._index(row)
 
     def _write(self, row: _Row, move: RunMove) -> None:
@@ -684,7 +677,7 @@ class MemoryStore:
     def match_waits(self, event: Event) -> AtHand[RunRecord]:
         """Return the runs under the event's keys."""
         if not self._waiting:
-            return AtHand()
+            return _NOBODY
         found = {run_id for key in event_keys(list(self._shapes), event) for run_id in self._waiting.get(key, ())}
         oldest_first = sorted((self._rows[run_id].identity.created_at, run_id) for run_id in found)
         return AtHand([self._rows[run_id].record() for _, run_id in oldest_first])
