@@ -11,13 +11,13 @@ House rules:
 from __future__ import annotations
 
 from binascii import crc32
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any, Final, Literal, TypeAlias
 
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptRow
+from poundlock.model.receipts import Delivered, Delivery, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 from poundlock.records import NamedTuple, dataclass, field
 
@@ -199,9 +199,9 @@ WITH_ITS_RUN: Final = float("inf")
 class Remember(NamedTuple):
     """A key that must be absent (`KeysTaken`) and is then stored until `expires_at`.
 
-    `scope` is "workflow/trigger", or "" for the one entry that all waits share; it is stored only if a delivery of the
-    same changes was accepted. An expired key counts as absent; a new key that has already expired is only checked.
-    `expires_at` may be `WITH_ITS_RUN`.
+    `scope` is "workflow/trigger", or "" for the one entry that all waits share: that is not stored if the same changes
+    have deliveries of which none was accepted (`none_accepted`). An expired key counts as absent; a new key that has
+    already expired is only checked. `expires_at` may be `WITH_ITS_RUN`.
     """
 
     source: str
@@ -255,16 +255,6 @@ class Changes:
     def creates_run(self, run_id: str) -> bool:
         """Whether this run is new."""
         return any(create.identity.run_id == run_id for create in self.creates)
-
-    def remembered(self, delivered: Sequence[Delivered]) -> list[Remember]:
-        """Return the keys to store, after the results of the deliveries are known."""
-        missed = bool(delivered) and all(outcome.fate is Fate.GONE for outcome in delivered)
-        now, kept = self.now, []
-        for key in self.remember:
-            _, _, scope, _, _, expires_at = key
-            if expires_at > now and (scope or not missed):
-                kept.append(key)
-        return kept
 
 
 class Committed(NamedTuple):

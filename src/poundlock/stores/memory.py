@@ -35,7 +35,7 @@ from poundlock.model.changes import (
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, settle_lines
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines
 from poundlock.model.runs import (
     Checkpoint,
     LogRow,
@@ -301,12 +301,17 @@ class MemoryStore:
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
         now, remembered, receipts = changes.now, self._remembered, self._receipts
         longest = 0.0
-        keys = changes.remembered(delivered) if changes.remember else ()
-        for key in keys:
-            name, expires_at = key[:3], key[5]
+        added = 0
+        missed = none_accepted(delivered) if delivered else False
+        for key in changes.remember:
+            source, event_id, scope, _, run_id, expires_at = key
+            if expires_at <= now or (missed and not scope):
+                continue
+            name = (source, event_id, scope)
             remembered.put(name, key, expires_at)
-            if expires_at == WITH_ITS_RUN and key.run_id in self._rows:
-                self._rows[key.run_id].remembered = name
+            added += 1
+            if expires_at == WITH_ITS_RUN and run_id in self._rows:
+                self._rows[run_id].remembered = name
             elif expires_at > longest:
                 longest = expires_at
         if changes.receipt is not None:
@@ -318,7 +323,7 @@ class MemoryStore:
             before = receipts.entries.get(event)
             receipts.put(event, lines, until if before is None else max(until, before[0]))
         if now >= remembered.prunable or now >= receipts.prunable:
-            at_most = 8 + 2 * len(keys)  # more than were added, so that a backlog becomes smaller
+            at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
             remembered.prune(now, at_most)
             receipts.prune(now, at_most)
 

@@ -35,7 +35,7 @@ from poundlock.model.changes import (
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.receipts import Delivered, Delivery, Fate
+from poundlock.model.receipts import Delivered, Delivery, Fate, none_accepted
 from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, delivered_fate, key_shape
 from poundlock.records import NamedTuple
@@ -238,8 +238,10 @@ class Transaction:
         promoted = tuple([run_id for release in changes.leaving() for run_id in self.release(release, now)])
         delivered = tuple([self._deliver(delivery, now, events) for delivery in changes.deliveries])
         posted = tuple([self._post(post, body) for post, body in posts])
-        for key in changes.remembered(delivered):
-            self._remember(key)
+        missed = none_accepted(delivered)
+        for key in changes.remember:
+            if key.expires_at > now and (key.scope or not missed):
+                self._remember(key)
         receipt = changes.receipt
         if receipt is not None:
             pair = (receipt.source, receipt.event_id)
