@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from poundlock.clock import Clock
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
@@ -128,6 +129,9 @@ class Store(Protocol):
 
     async def load(self, run_id: str) -> RunRecord | None:
         """Return a run's record."""
+
+    async def status(self, run_id: str) -> RunStatus | None:
+        """Return a run's status; asked for by each caller that waits, so a store answers many together."""
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return a run's record, state, event and inbox, read atomically."""

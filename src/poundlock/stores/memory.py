@@ -601,6 +601,11 @@ class MemoryStore:
         row = self._rows.get(run_id)
         return None if row is None else row.record()
 
+    async def status(self, run_id: str) -> RunStatus | None:
+        """Return a run's status."""
+        row = self._rows.get(run_id)
+        return None if row is None else row.head.status
+
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return all that is needed to continue a run."""
         row = self._rows.get(run_id)

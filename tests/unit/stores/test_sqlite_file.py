@@ -153,6 +153,11 @@ QUESTIONS = {
 }
 MANY = (
     sql.heads,
+    sql.statuses,
+    sql.checkpoints,
+    sql.logs,
+    sql.inboxes,
+    sql.events,
     sql.remembered,
     sql.receipts,
     sql.change_runs,

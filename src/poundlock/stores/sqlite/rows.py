@@ -175,9 +175,9 @@ def read_waits(text: str) -> tuple[WaitRow, ...]:
     )
 
 
-def read_message(row: Row) -> Message:
+def read_message(run_id: str, row: Row) -> Message:
     """Return the message of a row, its event included."""
-    run_id, seq, kind, time, body, ref, text, *shared = row
+    seq, kind, time, body, ref, text, *shared = row
     event = None
     if text is not None:
         event = StoredEvent(ref, read_event_text(text))

@@ -94,6 +94,32 @@ _HEADS: Final = f"""\
 SELECT runs.run, runs.run_id, workflow_id, load_key, {_HEAD} FROM runs {_LAST}
 WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
 """  # noqa: S608 - our own column names
+# The event of a run that has its own is read here, and only the log after the snapshot: a run that delays in each round
+# of a loop has a long one.
+_CHECKPOINTS: Final = f"""\
+SELECT {_RECORD},
+    CASE WHEN event_ref IS NULL THEN (
+        SELECT event FROM log WHERE log.run = runs.run ORDER BY log.version LIMIT 1
+    ) END,
+    ifnull(snapshots.version, 0), snapshots.text
+FROM runs {_LAST} LEFT JOIN snapshots ON snapshots.run = runs.run
+WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
+"""  # noqa: S608 - our own column names
+_LOGS: Final = """\
+SELECT log.run, log.version, first_seq, size, text
+FROM (VALUES {rows}) AS wanted CROSS JOIN log ON log.run = wanted.column1 AND log.version > wanted.column2
+WHERE size > 0
+"""
+_INBOXES: Final = """\
+SELECT inbox.run, seq, kind, inbox.time, body, event_ref, event, type, source, id, events.time, subject, headers, data
+FROM (VALUES {rows}) AS wanted CROSS JOIN inbox ON inbox.run = wanted.column1 AND seq > wanted.column2
+LEFT JOIN events ON events.ref = inbox.event_ref AND inbox.event IS NULL
+"""
+_EVENTS: Final = """\
+SELECT ref, type, source, id, time, subject, headers, data FROM events
+WHERE ref IN (SELECT column1 FROM (VALUES {rows}))
+"""
+_STATUSES: Final = "SELECT run_id, status FROM runs WHERE run_id IN (SELECT column1 FROM (VALUES {rows}))"
 _REMEMBERED: Final = """\
 SELECT source, event_id, scope, fingerprint, run_id, expires_at FROM remembered
 WHERE (source, event_id) IN (SELECT column1, column2 FROM (VALUES {rows}))
@@ -273,6 +299,36 @@ def heads(count: int) -> str:
 
 
 @cache
+def checkpoints(count: int) -> str:
+    """Return the query for the records of `count` runs, with their own events and their snapshots."""
+    return _CHECKPOINTS.format(rows=_rows(_ONE, count))
+
+
+@cache
+def logs(count: int) -> str:
+    """Return the query for the log rows of `count` runs, each after a version."""
+    return _LOGS.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def inboxes(count: int) -> str:
+    """Return the query for the messages of `count` runs, each after a sequence."""
+    return _INBOXES.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def events(count: int) -> str:
+    """Return the query for `count` events."""
+    return _EVENTS.format(rows=_rows(_ONE, count))
+
+
+@cache
+def statuses(count: int) -> str:
+    """Return the query for the status of `count` runs."""
+    return _STATUSES.format(rows=_rows(_ONE, count))
+
+
+@cache
 def remembered(count: int) -> str:
     """Return the query for the keys stored for `count` events."""
     return _REMEMBERED.format(rows=_rows(_PAIR, count))
@@ -327,16 +383,9 @@ WHERE runs.run IN (SELECT wait_keys.run FROM wait_keys WHERE wait_keys.key IN (S
 ORDER BY created_at, runs.run_id
 """  # noqa: S608 - our own column names
 
-INBOX: Final = """\
-SELECT ?, seq, kind, inbox.time, body, event_ref, event, type, source, id, events.time, subject, headers, data
-FROM inbox LEFT JOIN events ON events.ref = inbox.event_ref AND inbox.event IS NULL
-WHERE inbox.run = ? AND seq > ? ORDER BY seq
-"""
 INBOX_EVENTS: Final = "SELECT count(event) FROM inbox"
 
 EVENT: Final = "SELECT ref, type, source, id, time, subject, headers, data FROM events WHERE ref = ?"
-OWN_EVENT: Final = "SELECT event FROM log WHERE run = ? ORDER BY version LIMIT 1"
-SNAPSHOT: Final = "SELECT version, text FROM snapshots WHERE run = ?"
 LOG: Final = "SELECT first_seq, size, text FROM log WHERE run = ? AND version > ? AND size > 0 ORDER BY version"
 LOG_END: Final = """\
 SELECT first_seq, size, text FROM log WHERE run = ? AND size > 0 ORDER BY version DESC LIMIT ?

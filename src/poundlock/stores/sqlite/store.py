@@ -12,13 +12,14 @@ import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import StoreUnavailable
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
@@ -33,13 +34,13 @@ from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, size_of, tidy
-from poundlock.stores.sqlite.reader import Reader
+from poundlock.stores.sqlite.reader import Keyed, Reader
 from poundlock.stores.sqlite.worker import Worker
 from poundlock.stores.sqlite.writer import Writer
 
 _NO_LOAD = (Load(), None)
-_TOGETHER = 16
-"""Look-ups that share a transaction: few enough not to hold up the log; beginning one costs as much as a look-up."""
+_TOGETHER = 64
+"""Look-ups that share a transaction: few enough not to hold up the log, and as many as one statement looks up."""
 log = logging.getLogger("poundlock.stores")
 T = TypeVar("T")
 
@@ -186,9 +187,12 @@ class SqliteStore:
 
     # --------------------------------------------------------------------------------------------------- reads
     async def _read(self, read: Callable[[sqlite3.Cursor], T]) -> T:
+        return await self._look_up(read)  # type: ignore[no-any-return]  # what `read` returns
+
+    def _look_up(self, read: Keyed | Callable[[sqlite3.Cursor], Any]) -> asyncio.Future[Any]:
         if self._lookups is None:
             raise self._unavailable()
-        return await self._lookups.submit(read)  # type: ignore[no-any-return]  # what `read` returns
+        return self._lookups.submit(read)
 
     async def _list(self, read: Callable[[sqlite3.Cursor], T]) -> T:
         if self._lists is None:
@@ -220,7 +224,11 @@ class SqliteStore:
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return all that is needed to continue a run."""
-        return await self._read(lambda cursor: reads.checkpoint(cursor, run_id))
+        return await self._look_up(Keyed(reads.checkpoints, run_id))  # type: ignore[no-any-return]  # one of those
+
+    async def status(self, run_id: str) -> RunStatus | None:
+        """Return a run's status."""
+        return await self._look_up(Keyed(reads.statuses, run_id, shared=True))  # type: ignore[no-any-return]  # one of those
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return paused runs with an error."""
