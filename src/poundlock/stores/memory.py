@@ -604,7 +604,7 @@ class MemoryStore:
     async def status(self, run_id: str) -> RunStatus | None:
         """Return a run's status."""
         row = self._rows.get(run_id)
-        return None if row is None else row.head.status
+        return None if row is None else row.status
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return all that is needed to continue a run."""
