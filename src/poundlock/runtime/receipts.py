@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from poundlock.model.drafts import maker_of
@@ -15,7 +15,7 @@ from poundlock.records import dataclass, field
 MAKES_A_RUN = frozenset({Verdict.STARTED, Verdict.QUEUED, Verdict.REPLACED})
 """Verdicts of lines whose run was created by the event."""
 
-Gather = Callable[[list[str], Duration | None], Coroutine[Any, Any, list[RunResult]]]
+Gather = Callable[[list[str], Duration | None], Awaitable[list[RunResult]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Receipt:
         """The lines' verdicts in order."""
         return [line.verdict for line in self.lines]
 
-    def results(self, timeout: Duration | None = None) -> Coroutine[Any, Any, list[RunResult]]:
+    async def results(self, timeout: Duration | None = None) -> list[RunResult]:
         """Return the results of the runs this event started or queued, in line order, each at its pause or end.
 
         Raises:
             TimeoutError: not all are paused or have ended within `timeout`; the runs are unchanged.
         """
         run_ids = [line.run_id for line in self.lines if line.verdict in MAKES_A_RUN and line.run_id is not None]
-        return (self._gather or _no_results)(run_ids, timeout)  # a coroutine, without another one around it
+        return [] if self._gather is None else await self._gather(run_ids, timeout)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the receipt as plain data."""
@@ -64,11 +64,6 @@ class Receipt:
 
     def __iter__(self) -> Iterator[ReceiptLine]:
         return iter(self.lines)
-
-
-async def _no_results(_run_ids: list[str], _timeout: Duration | None) -> list[RunResult]:
-    """Return the results of an event that was only explained: it started no run."""
-    return []
 
 
 new_receipt: Final = maker_of(Receipt)
