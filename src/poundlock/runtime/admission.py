@@ -174,6 +174,7 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
             route.pipeline_id,
             route.trigger_id,
             offer.payload_text,
+            plan.now,
             None,
             plan.ref,
             load_key,

@@ -24,26 +24,26 @@ from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.run_table import LiveRun
 
 
-def accepted(core: Core, event: Event) -> tuple[Event, str]:
-    """Return an event as it is stored: its payload detached, its time stamped; and the payload's JSON text.
+def accepted(event: Event, now: float) -> tuple[Event, str]:
+    """Return an event as it is stored: its payload detached, its time stamped if it has none; and the payload's text.
 
     Raises:
         NotStorable: the payload or a header is not data; `path` names it.
     """
     payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
     headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
-    time = core.clock.now() if event.time is None else event.time
+    time = now if event.time is None else event.time
     return new_event(event.type, payload, event.id, time, event.source, event.key, headers), text
 
 
-def invocation(core: Core, type: str, payload: Any, run_id: str) -> tuple[Event, str]:
+def invocation(type: str, payload: Any, run_id: str, now: float) -> tuple[Event, str]:
     """Return the event of an invocation with a payload, as it is accepted. It is named like its run.
 
     Raises:
         NotStorable: the payload is not data; `path` names it.
     """
     decoded, text = pack(payload, "payload", "none")
-    event = Event.trusted(type, decoded, id=run_id, time=core.clock.now(), source="/invoke", key=None, headers={})
+    event = Event.trusted(type, decoded, id=run_id, time=now, source="/invoke", key=None, headers={})
     return event, text
 
 
@@ -55,6 +55,7 @@ def new_run(
     pipeline_id: str,
     trigger_id: str | None,
     payload_text: str,
+    now: float,
     run_id: str | None = None,
     event_ref: str | None = None,
     load_key: str | None = None,
@@ -65,6 +66,7 @@ def new_run(
     Args:
         initial: the initial state.
         payload_text: JSON text of the event's payload, encoded when the event was accepted.
+        now: when it is created.
         load_key: the partition it counts in; None for invoked runs.
 
     Raises:
@@ -80,7 +82,6 @@ def new_run(
             state = merge({}, state)  # a patch of an empty state: its deletions have no effect
     if plan.state_model is not None:
         state, text = begun(plan.state_model, state, text)
-    now = core.clock.now()
     if run_id is None:
         run_id = core.ids.uuid7(now)
     identity = new_tuple(

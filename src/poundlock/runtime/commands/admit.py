@@ -76,7 +76,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
     """
     if not core.accepting:
         core.check_accepting()
-    event, text = accepted(core, command.event)
+    event, text = accepted(command.event, core.clock.now())
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
     offer = Offer(event, text, fingerprint, command.decided, command.waits, command.dry)
     core.tasks.admitting += 1  # a stop waits until accepted events are carried out

@@ -56,14 +56,15 @@ async def create(core: Core, command: Create) -> str:
         _check_names(command)
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
-    run_id = core.ids.uuid7(core.clock.now()) if command.run_id is None else command.run_id
+    now = core.clock.now()
+    run_id = core.ids.uuid7(now) if command.run_id is None else command.run_id
     if command.event is not None:
-        event, text = accepted(core, command.event)
+        event, text = accepted(command.event, now)
     else:
         payload, model = command.payload, entry.definition.state
         if model is not None and isinstance(payload, model):
             payload = as_data(model, payload)  # by the same rule as all data of that type
-        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, payload, run_id)
+        event, text = invocation((trigger.event if trigger else None) or entry.id, payload, run_id, now)
     initial = {} if event.payload is None else event.payload
     mapped = None if trigger_id is None else entry.functions.triggers[trigger_id].map
     if mapped is not None:
@@ -82,6 +83,7 @@ async def create(core: Core, command: Create) -> str:
         pipeline_id=pipeline_id,
         trigger_id=trigger_id,
         payload_text=text,
+        now=now,
         run_id=run_id,
     )
     if not addressed:
