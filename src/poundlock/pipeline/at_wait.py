@@ -83,7 +83,7 @@ def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
     """Keep a run paused at this wait until its state fits: a new deployment may have changed the model."""
     payload = dump({"message": error.message, "code": error.code})
     run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
-    log.error("run '%s' stays paused until its state fits its model: %s", run.identity.run_id, error.message)
+    log.error("run '%s' stays paused until its state fits its model: %s", run.run_id, error.message)
     return Unfit(row, error)
 
 
@@ -129,7 +129,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
     event, task = message.event.event, current_task()
     run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
     run.consumed.append(message.seq)
-    declared, answers, run_id = run.plan.waits.get(row.wait_id), run.supervision.answers, run.identity.run_id
+    declared, answers, run_id = run.plan.waits.get(row.wait_id), run.supervision.answers, run.run_id
     known = answers.get(run_id, row, event, run.state)
     answer = patch_of_event(row, declared, event, run.plan.state_model, run.state, run.clock, known)
     answers.forget(run_id, row, event)

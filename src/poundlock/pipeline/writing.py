@@ -60,7 +60,7 @@ def _start_of(
     return new_tuple(
         RunMove,
         (
-            run.identity.run_id,
+            run.run_id,
             0,
             epoch,
             None,
@@ -126,7 +126,7 @@ def boundary_of(
     return new_tuple(
         RunMove,
         (
-            run.identity.run_id,
+            run.run_id,
             run.version,
             epoch,
             run.inbox_seen if guard_inbox else None,
@@ -160,9 +160,7 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
     assert type(work) is RunMove  # noqa: S101 - the union is closed
     run.version += 1
     run.stored = work
-    log, waits, consumed, snapshot = work[13:17]  # quicker than one after another
-    run.epoch = work.new_epoch
-    run.slot = work.slot
+    run.epoch, _, _, _, _, run.slot, _, log, waits, consumed, snapshot = work[6:17]  # quicker than one after another
     if log is not None:
         run.log_seq += log.size
         run.journal.forget(log.size)

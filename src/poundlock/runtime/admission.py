@@ -228,7 +228,7 @@ def _take(plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, mad
 def _line_up(plan: AdmissionPlan, pair: Pair, run: ActiveRun, tail: str | None) -> str | None:
     """Queue a new run: behind the last one, or instead of it (`tail`). Returns the stored run that it supersedes."""
     load, token = plan.seen[pair]
-    run_id = run.identity.run_id
+    run_id = run.run_id
     before = plan.queued.get(pair)
     if tail is not None and before is not None and before.identity.run_id == tail:
         old = _withdraw(plan, tail, run_id)

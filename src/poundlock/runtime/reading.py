@@ -231,7 +231,7 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         state: Any = StateView.over(run.state)
     else:
         state, known = _state_of(model, run.state, known)
-    return _make(run.identity.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
+    return _make(run.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:

@@ -163,7 +163,7 @@ class RunTable:
 
     def is_current(self, live: LiveRun) -> bool:
         """Whether this is still the run's entry: it may have been taken over by a newer one."""
-        return self._entries.get(live.run.identity.run_id) is live
+        return self._entries.get(live.run.run_id) is live
 
     def all_live(self) -> list[LiveRun]:
         """Return all runs that are being worked on here."""
@@ -196,7 +196,7 @@ class RunTable:
     # ---------------------------------------------------------------------------------------------------- moves
     def begin(self, live: LiveRun) -> LiveRun | None:
         """Let a run be driven; returns its former entry if the task of that has not ended yet."""
-        run_id = live.run.identity.run_id
+        run_id = live.run.run_id
         before = self._leave(run_id, _DRIVING) if run_id in self._entries else None  # absent: most runs are new
         live.phase = _DRIVING
         self._entries[run_id] = live
@@ -247,7 +247,7 @@ class RunTable:
     def park(self, live: LiveRun) -> None:
         """Keep what a run needs to go on in memory, for the pause window; nothing else of it stays."""
         run = live.run
-        run_id = run.identity.run_id
+        run_id = run.run_id
         self._leave(run_id, _PARKED)
         live.phase = _ABSENT
         if self._pause_window <= 0 or self._most_parked <= 0:
@@ -266,7 +266,7 @@ class RunTable:
 
     def resume(self, live: LiveRun) -> None:
         """Record that an answer is being committed to a run that is parked in memory or only a row."""
-        run_id = live.run.identity.run_id
+        run_id = live.run.run_id
         before = self._leave(run_id, Phase.RESUMING)
         if isinstance(before, ParkedRun):
             live.run.inbox += before.early
@@ -289,7 +289,7 @@ class RunTable:
 
     def drop_current(self, live: LiveRun) -> bool:
         """Forget a run that was driven and written, if this is still its entry; returns whether it was."""
-        run_id = live.run.identity.run_id
+        run_id = live.run.run_id
         if self._entries.get(run_id) is not live:
             return False
         del self._entries[run_id]

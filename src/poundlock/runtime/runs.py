@@ -210,7 +210,7 @@ async def _write_creation(core: Core, live: LiveRun) -> None:
         await core.store.commit(creation)
         announced = live.run.registered
         take_commit(live.run, creation)
-        core.runs.written(live.run.identity.run_id)
+        core.runs.written(live.run.run_id)
         live.run.registered = announced  # the stage that registered them is not concluded
     except RunExists:
         pass  # its first boundary was quicker

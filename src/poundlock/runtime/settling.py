@@ -85,7 +85,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         work, promoted = await _settle_again(core, live, fault, work, propose)
     take_commit(run, work)
     if type(work) is RunCreate:
-        core.runs.written(run.identity.run_id)
+        core.runs.written(run.run_id)
     return promoted
 
 
@@ -106,7 +106,7 @@ async def _settle_again(
         now = propose() if type(work) is RunCreate and run.written else work
         return now, (await commit_leaving(core, now)).promoted
 
-    return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
+    return await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
 
 
 def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queued: bool = False) -> Release | None:
@@ -192,7 +192,7 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     answer: hooks and clean-ups are bounded and may raise anything, and a state may no longer fit its model.
     """
     run, hooks = live.run, live.entry.hooks
-    run_id = run.identity.run_id
+    run_id = run.run_id
     status = run.status
     core.count(status._value_)
     ended = status.terminal

@@ -390,14 +390,14 @@ class MemoryStore:
             _,
             _,
             status,
-            owner,
-            epoch,
-            stage,
-            attempt,
+            row.owner,
+            row.epoch,
+            row.stage,
+            row.attempt,
             wake_at,
             outcome,
             slot,
-            now,
+            row.updated_at,
             log,
             waits,
             consumed,
@@ -407,16 +407,11 @@ class MemoryStore:
         ) = move
         before = row.status
         row.version = version + 1
-        row.stage = stage
-        row.attempt = attempt
-        row.updated_at = now
         if slot is not row.slot:
             if slot:
                 self._occupy(row)
             row.slot = slot
         row.status = status
-        row.owner = owner
-        row.epoch = epoch
         row.wake_at = wake_at
         row.outcome = outcome
         if visits is not None:

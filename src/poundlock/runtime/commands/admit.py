@@ -192,7 +192,7 @@ async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awai
     applied = False
     task = asyncio.current_task() if plan.started else None
     for live, _ in plan.started:
-        core.runs.expect(live.run.identity.run_id, task)
+        core.runs.expect(live.run.run_id, task)
     try:
         committed = await answer
         applied = True
@@ -200,11 +200,11 @@ async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awai
         # The emitter was cancelled; the commit continues, and what follows it has to be done.
         after = core.tasks.follow_up(_after_all(core, plan, event))
         for live, _ in plan.started:
-            core.runs.lose(live.run.identity.run_id, after)
+            core.runs.lose(live.run.run_id, after)
         raise
     except BaseException:
         for live, _ in plan.started:
-            core.runs.drop(live.run.identity.run_id)
+            core.runs.drop(live.run.run_id)
         raise
     finally:
         for line in lines:
@@ -220,7 +220,7 @@ async def _after_all(core: Core, plan: AdmissionPlan, event: Event) -> None:
             await call_hook(core, entry, "on_dispatch", line)
         return
     for live, _ in plan.started:
-        core.runs.drop(live.run.identity.run_id)
+        core.runs.drop(live.run.run_id)
 
 
 def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> tuple[ReceiptLine, ...]:

@@ -88,7 +88,7 @@ async def create(core: Core, command: Create) -> str:
     )
     if not addressed:
         start(core, LiveRun(run, entry, new=True))
-        return run.identity.run_id
+        return run.run_id
     return await _addressed(core, command, entry, run, text)
 
 
@@ -108,9 +108,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
         now = core.clock.now()
-        key = Remember(
-            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, WITH_ITS_RUN
-        )
+        key = Remember(f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.run_id, WITH_ITS_RUN)
         try:
             # The key is checked first, even if the run's id is taken: checked here, remembered with the creation.
             await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
@@ -124,11 +122,11 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
     except RunExists:
         if command.conflict == "fail":
             raise
-    return run.identity.run_id
+    return run.run_id
 
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, work: RunCreate | Changes) -> None:
-    run_id = run.identity.run_id
+    run_id = run.run_id
     if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit refuses it
         core.runs.expect(run_id, asyncio.current_task())
     try:

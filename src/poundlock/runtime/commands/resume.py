@@ -117,7 +117,7 @@ def _epoch_now(core: Core, command: Resume) -> int | None:
 async def _take(core: Core, live: LiveRun, patch: dict[str, Any] | None) -> None:
     """Commit answer and ownership together. The run leaves its wait when it is driven, as for an event."""
     run = live.run
-    run_id = run.identity.run_id
+    run_id = run.run_id
     move = boundary_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None, taken_over=True)
     assert type(move) is RunMove  # noqa: S101 - a paused run is stored
     now, body = move.updated_at, {"patch": patch}
@@ -137,7 +137,7 @@ async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
     """Drive the run if the commit became durable after its caller was cancelled."""
     await written_behind(core)
     run = live.run
-    run_id = run.identity.run_id
+    run_id = run.run_id
     if changes.committed is None or not (core.runs.is_current(live) or core.runs.phase(run_id) is Phase.ABSENT):
         take_up(core, [run_id])
         return
