@@ -155,7 +155,6 @@ MANY = (
     sql.heads,
     sql.statuses,
     sql.checkpoints,
-    sql.logs,
     sql.inboxes,
     sql.events,
     sql.remembered,

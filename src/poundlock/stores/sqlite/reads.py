@@ -16,7 +16,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
-from poundlock.model.timeline import fold, size_of
+from poundlock.model.timeline import fold_entries
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
 from poundlock.stores.sqlite import sql
@@ -32,7 +32,7 @@ from poundlock.stores.sqlite.rows import (
 
 _IDLE = Load()
 # Places in the rows of the query `checkpoints`.
-_INBOX_SEQ, _RUN, _REF, _OWN, _SINCE = 21, 26, 27, 28, 29
+_INBOX_SEQ, _RUN, _REF, _OWN = 21, 26, 27, 28
 
 
 def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
@@ -49,39 +49,33 @@ def statuses(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, RunSta
 def checkpoints(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, Checkpoint | Exception]:
     """Return all that is needed to continue runs, or why that cannot be read, for those that exist."""
     rows = _many(cursor, sql.checkpoints, 1, run_ids)
-    after = [value for row in rows for value in (row[_RUN], row[_SINCE])]
-    logs: dict[int, list[Row]] = {}
-    for run, *log in _many(cursor, sql.logs, 2, after):
-        logs.setdefault(run, []).append(tuple(log))
     shared = {row[0]: row for row in _many(cursor, sql.events, 1, list({row[_REF] for row in rows if row[_REF]}))}
     spoken_to = [value for row in rows if row[_INBOX_SEQ] for value in (row[_RUN], 0)]
     inboxes = _inboxes(cursor, spoken_to) if spoken_to else {}
     found: dict[str, Checkpoint | Exception] = {}
     for row in rows:
-        run = row[_RUN]
         try:
-            found[row[0]] = _checkpoint(row, logs.get(run, []), shared.get(row[_REF]), inboxes.get(run, []))
+            found[row[0]] = _checkpoint(row, shared.get(row[_REF]), inboxes.get(row[_RUN]))
         except Exception as error:  # noqa: BLE001 - one unreadable run must not fail the others
             found[row[0]] = error
     return found
 
 
-def _checkpoint(row: Row, logs: list[Row], shared: Row | None, inbox: list[Row]) -> Checkpoint:
+def _checkpoint(row: Row, shared: Row | None, inbox: list[Row] | None) -> Checkpoint:
     """Return the checkpoint of a run.
 
     Args:
         row: of the query `checkpoints`.
-        logs: the rows of its log since the snapshot, without the number of the run.
         shared: the row of its event, if that is not its own.
-        inbox: the rows of its messages, without the number of the run.
+        inbox: the rows of its messages, without the number of the run; None if there are none.
     """
-    own, _, text = row[_OWN:]
-    logs.sort()
-    rows = [LogRow(*log[1:]) for log in logs]
-    state = fold(rows, None if text is None else load(text))
+    own, snapshot, texts = row[_OWN:]
+    logs = [] if texts is None else load(f"[{texts}]")
+    state = fold_entries(logs, None if snapshot is None else load(snapshot))
     event = read_event_text(own) if shared is None else read_event(shared).event
     messages = _messages(row[0], inbox) if inbox else ()
-    return Checkpoint(read_record(row), state, event, messages, size_of(rows), 0 if text is None else len(text))
+    log_size = len(texts) + 1 - len(logs) if texts else 0  # without the commas between them
+    return Checkpoint(read_record(row), state, event, messages, log_size, 0 if snapshot is None else len(snapshot))
 
 
 def _many(cursor: sqlite3.Cursor, query: Callable[[int], str], width: int, values: Sequence[Any]) -> list[Row]:

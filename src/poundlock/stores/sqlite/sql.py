@@ -94,22 +94,23 @@ _HEADS: Final = f"""\
 SELECT runs.run, runs.run_id, workflow_id, load_key, {_HEAD} FROM runs {_LAST}
 WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
 """  # noqa: S608 - our own column names
-# The event of a run that has its own is read here, and only the log after the snapshot: a run that delays in each round
-# of a loop has a long one.
+# One row per run: each row costs a switch of threads, see `batch`. The texts of the log come as one, each a JSON array;
+# only those after the snapshot: a run that delays in each round of a loop has a long log.
 _CHECKPOINTS: Final = f"""\
 SELECT {_RECORD},
     CASE WHEN event_ref IS NULL THEN (
         SELECT event FROM log WHERE log.run = runs.run ORDER BY log.version LIMIT 1
     ) END,
-    ifnull(snapshots.version, 0), snapshots.text
+    snapshots.text,
+    (
+        SELECT group_concat(text, ',') FROM (
+            SELECT text FROM log
+            WHERE log.run = runs.run AND log.version > ifnull(snapshots.version, 0) AND size > 0 ORDER BY log.version
+        )
+    )
 FROM runs {_LAST} LEFT JOIN snapshots ON snapshots.run = runs.run
 WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
 """  # noqa: S608 - our own column names
-_LOGS: Final = """\
-SELECT log.run, log.version, first_seq, size, text
-FROM (VALUES {rows}) AS wanted CROSS JOIN log ON log.run = wanted.column1 AND log.version > wanted.column2
-WHERE size > 0
-"""
 _INBOXES: Final = """\
 SELECT inbox.run, seq, kind, inbox.time, body, event_ref, event, type, source, id, events.time, subject, headers, data
 FROM (VALUES {rows}) AS wanted CROSS JOIN inbox ON inbox.run = wanted.column1 AND seq > wanted.column2
@@ -300,14 +301,8 @@ def heads(count: int) -> str:
 
 @cache
 def checkpoints(count: int) -> str:
-    """Return the query for the records of `count` runs, with their own events and their snapshots."""
+    """Return the query for the records of `count` runs, with their own events, snapshots and logs."""
     return _CHECKPOINTS.format(rows=_rows(_ONE, count))
-
-
-@cache
-def logs(count: int) -> str:
-    """Return the query for the log rows of `count` runs, each after a version."""
-    return _LOGS.format(rows=_rows(_PAIR, count))
 
 
 @cache
