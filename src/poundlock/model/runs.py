@@ -98,10 +98,12 @@ class StoredEvent(NamedTuple):
     """An accepted event under the reference that runs and inboxes share.
 
     All references to it are written by the commit that stores it. See `LOOSE` for an event that is only delivered.
+    `payload` is the JSON text of its payload, where that is at hand, so that a store need not encode it again.
     """
 
     ref: str
     event: Event
+    payload: str | None = None
 
 
 class Message(NamedTuple):

@@ -132,6 +132,7 @@ class ActiveRun:
         "log_size",
         "make_container",
         "owner",
+        "payload_text",
         "plan",
         "rearmed",
         "recovered",
@@ -146,7 +147,6 @@ class ActiveRun:
         "state_store",
         "stopping",
         "stored",
-        "stored_event",
         "stored_waits",
         "supervision",
         "threads",
@@ -175,6 +175,8 @@ class ActiveRun:
         self.identity = identity
         self.plan = plan
         self.event: Event = event
+        self.payload_text: str | None = None
+        """JSON text of the event's payload, until the run is stored."""
         self.state = state
         self.owner = owner
         self.clock = clock

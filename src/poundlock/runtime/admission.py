@@ -104,16 +104,17 @@ async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
         _decide_waits(core, plan, offer, ref, waiting)
     if not plan.lines and not plan.deliveries:
         plan.lines.append(_UNMATCHED)
-    return plan, _changes_of(plan, event, ref, core.clock.now())
+    return plan, _changes_of(plan, StoredEvent(ref, event, offer.payload_text), core.clock.now())
 
 
-def _changes_of(plan: AdmissionPlan, event: Event, ref: str, now: float) -> Changes:
+def _changes_of(plan: AdmissionPlan, stored: StoredEvent, now: float) -> Changes:
+    event = stored.event
     changes = Changes.of_event(new_tuple(ReceiptRow, (event.source, event.id, now, tuple(plan.lines))))
     creates, deliveries = plan.creates, plan.deliveries
     if creates or deliveries:
         changes.creates = tuple(creates)
         changes.deliveries = tuple(deliveries)
-        changes.events = (new_tuple(StoredEvent, (ref, event)),)
+        changes.events = (stored,)
     if plan.remember:
         changes.remember = tuple(plan.remember)
     if plan.moves:

@@ -183,7 +183,7 @@ class MemoryStore:
         self._check(changes)
         posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
         self._commits += 1
-        for ref, event in changes.events:
+        for ref, event, _ in changes.events:
             self._events.setdefault(ref, event)
         for create in changes.creates:
             self._create(create)
@@ -200,7 +200,7 @@ class MemoryStore:
         posted = [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
-        for ref, _ in changes.events:
+        for ref, *_ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
         made = (tuple(promoted), delivered, tuple(posted))
@@ -306,7 +306,7 @@ class MemoryStore:
         row = _Row(identity, create.head, self._numbers)
         self._rows[identity.run_id] = row
         if event is not None:
-            self._events.setdefault(*event)
+            self._events.setdefault(event.ref, event.event)
         uses, ref = self._uses, identity.event_ref
         uses[ref] = uses.get(ref, 0) + 1
         if start.log is not None:
