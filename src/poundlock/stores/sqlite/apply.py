@@ -30,7 +30,6 @@ from poundlock.model.changes import (
     RunCreate,
     RunMove,
     Token,
-    Work,
 )
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
