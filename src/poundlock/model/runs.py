@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from poundlock.model.conditions import Condition, all_match
+from poundlock.model.conditions import Condition, all_match, has
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
@@ -85,10 +86,30 @@ class WaitRow(NamedTuple):
 
     def matches(self, event: Event) -> bool:
         """Whether the event matches this wait."""
-        return (
-            any(type_matches(pattern, event.type) for pattern in self.events)
-            and all(Condition(path, "==", value).matches(event.payload) for path, value in self.correlate)
-            and all_match(self.where, event.payload)
+        for pattern in self.events:
+            if type_matches(pattern, event.type):
+                break
+        else:
+            return False
+        payload = event.payload
+        for path, value in self.correlate:
+            if not has(payload, path, value):
+                return False
+        return all_match(self.where, payload)
+
+    def parked_until(self, expires_at: float | None, epoch: int, resume_at: str | None) -> WaitRow:
+        """Return this wait with a run paused at it; it is another wait then, with an epoch of its own."""
+        wait_id, _, _, events, where, correlate, _, on_timeout, _, patch, keys = self
+        return new_tuple(
+            WaitRow,
+            (wait_id, epoch, True, events, where, correlate, resume_at, on_timeout, expires_at, patch, keys),
+        )
+
+    def left(self) -> WaitRow:
+        """Return this wait after the run has left it: it only buffers."""
+        wait_id, epoch, _, events, where, correlate, resume_at, on_timeout, _, patch, keys = self
+        return new_tuple(
+            WaitRow, (wait_id, epoch, False, events, where, correlate, resume_at, on_timeout, None, patch, keys)
         )
 
 
@@ -103,10 +124,12 @@ class StoredEvent(NamedTuple):
     """An accepted event under the reference that runs and inboxes share.
 
     All references to it are written by the commit that stores it. See `LOOSE` for an event that is only delivered.
+    `payload` is the JSON text of its payload, where that is at hand, so that a store need not encode it again.
     """
 
     ref: str
     event: Event
+    payload: str | None = None
 
 
 class Message(NamedTuple):

@@ -132,6 +132,7 @@ class ActiveRun:
         "log_size",
         "make_container",
         "owner",
+        "payload_text",
         "plan",
         "rearmed",
         "recovered",
@@ -147,7 +148,6 @@ class ActiveRun:
         "state_store",
         "stopping",
         "stored",
-        "stored_event",
         "stored_waits",
         "supervision",
         "threads",
@@ -178,6 +178,8 @@ class ActiveRun:
         """At hand: reading a field of a named tuple costs ten times as much, and this one is read all the time."""
         self.plan = plan
         self.event: Event = event
+        self.payload_text: str | None = None
+        """JSON text of the event's payload, until the run is stored."""
         self.state = state
         self.owner = owner
         self.clock = clock

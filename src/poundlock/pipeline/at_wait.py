@@ -140,7 +140,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
         said = describe(error)
         reason = {"message": shortened(said.message), "code": said.code, "type": said.type}
         named = {"id": event.id, "type": event.type, "source": event.source}
-        note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason})
+        note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason}, dump)
         return False
     leave(run, row)
     run.resume = Resume("event", row.wait_id, own_event(event))
@@ -150,25 +150,26 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
     return True
 
 
-def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
-    """Check an answer before it is committed: the run must be able to continue with it.
+def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> Written:
+    """Return an answer as it is stored, checked before it is committed: the run must be able to continue with it.
 
     Raises:
         StateInvalid: with its patch the state does not fit the model; nothing was changed.
         NotStorable: a value in it does not read back equal; nothing was changed.
     """
     model = run.plan.state_model
-    state = merge(run.state, written(model, patch, run.state, "patch").patch) if patch else run.state
-    validate(model, state)
+    answer = written(model, patch or {}, run.state, "patch")
+    if model is not None:
+        validate(model, merge(run.state, answer.patch))
+    return answer
 
 
 def _answered(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> Written | None:
     """Return an answer as it is stored; None if it does not fit: a process without the workflow cannot check it."""
     try:
-        check_answer(run, patch)
-        return written(run.plan.state_model, patch or {}, run.state)
+        return check_answer(run, patch)
     except (StateInvalid, NotStorable) as error:
-        note(run, "wait:refused", row, {"path": error.path, "message": error.message})
+        note(run, "wait:refused", row, {"path": error.path, "message": error.message}, dump)
         return None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import encode
 from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
@@ -84,7 +84,8 @@ def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
 
 
 def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
-    return old if old is not None and (old is row or old == row._replace(epoch=old.epoch)) else row
+    # Equal but for their epochs, the second field.
+    return old if old is not None and (old is row or (old[0] == row[0] and old[2:] == row[2:])) else row
 
 
 def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
@@ -96,11 +97,13 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
     """
     wait = pause.wait
     plan = run.plan
-    if all(entry.wait is not wait for entry in plan.declared):
+    for entry in plan.declared:
+        if entry.wait is wait:
+            break
+    else:
         _check_made(wait, f"{stage.path}/wait", list(plan.by_id))
     wait_id = wait.id or stage.id
     declared = plan.waits.get(wait_id)
-    resume_at = pause.resume_at or stage.following
     if declared is not None and declared.wait is wait:
         row = armed_row(run, declared)
     else:
@@ -113,12 +116,8 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
             path=stage.path,
         )
     timeout = optional_seconds(wait.timeout)
-    return row._replace(
-        epoch=run.version + 1,
-        parked=True,
-        resume_at=resume_at,
-        expires_at=None if timeout is None else run.clock.now() + timeout,
-    )
+    expires_at = None if timeout is None else run.clock.now() + timeout
+    return row.parked_until(expires_at, run.version + 1, pause.resume_at or stage.following)
 
 
 def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
@@ -132,7 +131,7 @@ def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
 
 def pause_at(run: ActiveRun, row: WaitRow) -> None:
     """Pause the run at a wait: it replaces an armed one of the same id, the others continue to buffer."""
-    others = tuple(other for other in run.waits if other.wait_id != row.wait_id and not other.parked)
+    others = [other for other in run.waits if other.wait_id != row.wait_id and not other.parked]
     run.waits = (*others, row)
     if run.registered and row.wait_id in run.registered:  # registered and paused for in one stage
         run.registered = {wait_id: wait for wait_id, wait in run.registered.items() if wait_id != row.wait_id}
@@ -148,15 +147,17 @@ def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
 
 def leave(run: ActiveRun, row: WaitRow) -> None:
     """Leave a wait: from now on it only buffers."""
-    left = row._replace(parked=False, expires_at=None)
-    run.waits = tuple(left if other.wait_id == row.wait_id else other for other in run.waits)
+    left = row.left()
+    run.waits = tuple([left if other.wait_id == row.wait_id else other for other in run.waits])
     run.stage = row.resume_at
 
 
-def note(run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any]) -> None:
-    """Write a wait's entry into the journal."""
+def note(
+    run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any], write: Callable[[Any], str] = encode
+) -> None:
+    """Write a wait's entry into the journal; `write` is `dump` where the detail has values or texts of users."""
     if run.journal.full:
-        payload = dump({"wait": row.wait_id, **detail})
+        payload = write({"wait": row.wait_id, **detail})
         run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, payload)
 
 

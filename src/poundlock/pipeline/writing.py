@@ -25,7 +25,8 @@ def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
     running = status is _RUNNING
     log, waits = run.journal.row(1), run.waits
     start = _start_of(run, status, None, None, running and run.slot, now, log, run.stage, waits)
-    event = new_tuple(StoredEvent, (identity.event_ref, run.event)) if identity.owns_event else None
+    stored = (identity.event_ref, run.event, run.payload_text)
+    event = new_tuple(StoredEvent, stored) if identity.owns_event else None
     return new_tuple(RunCreate, (identity, start, event))
 
 
@@ -39,7 +40,7 @@ def creation_of(run: ActiveRun) -> RunCreate:
     began = run.entered is not None
     stage, waits = (run.entered, run.entered_waits) if began else (run.stage, run.waits)
     start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits)
-    return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event))
+    return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event, run.payload_text))
 
 
 def _start_of(
@@ -114,7 +115,7 @@ def boundary_of(
     waits = () if ended else run.waits
     if not run.written:
         start = _start_of(run, status, wake_at, outcome, slot, now, log, run.stage, waits)
-        event = new_tuple(StoredEvent, (run.identity.event_ref, run.event))
+        event = new_tuple(StoredEvent, (run.identity.event_ref, run.event, run.payload_text))
         return new_tuple(RunCreate, (run.identity, start, event))
     snapshot = None
     # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
@@ -186,6 +187,7 @@ def take_creation(run: ActiveRun, create: RunCreate) -> None:
     start = create.start
     slot, _, log, waits = start[11:15]  # quicker than one after another
     run.written = True
+    run.payload_text = None
     run.version = 1
     run.stored_waits = waits or ()
     run.stored = start

@@ -138,7 +138,7 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         if waiting:
             _decide_waits(core, plan, offer, ref, waiting)
         if plan.creates or plan.deliveries:
-            plan.events = (StoredEvent(ref, event),)
+            plan.events = (StoredEvent(ref, event, offer.payload_text),)
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
     plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))

@@ -113,6 +113,7 @@ def new_run(
         make_container=entry.make_container,
         supervision=core.supervision,
     )
+    run.payload_text = payload_text
     if core.timeline:
         created = patch_entry("dispatch", "run:created", plan.path_json, _created(event, trigger_id), text)
         run.journal.put(now, created, plan.start_entry)

@@ -254,7 +254,7 @@ class MemoryStore:
 
         # From here on nothing can be refused.
         self._commits += 1
-        for ref, event in changes.events:
+        for ref, event, _ in changes.events:
             self._events.setdefault(ref, event)
         for create in changes.creates:
             self._create(create)
@@ -279,7 +279,7 @@ class MemoryStore:
             posted = tuple(told)
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
-        for ref, _ in changes.events:
+        for ref, *_ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
         decided = Committed(tuple(promoted), delivered, posted) if promoted or delivered or posted else NOTHING
@@ -370,7 +370,7 @@ class MemoryStore:
         run_id, ref, waits = identity.run_id, identity.event_ref, start.waits
         self._rows[run_id] = row = _Row(identity, start, number)
         if event is not None:
-            self._events.setdefault(*event)
+            self._events.setdefault(event.ref, event.event)
         uses = self._uses
         uses[ref] = uses.get(ref, 0) + 1
         if waits:

@@ -345,7 +345,17 @@ async def test_the_previous_wait_buffers_until_the_next_pause(stores, gate):
     assert (result.status, result.state["by"]) == (COMPLETED, 2)
 
 
-async def test_declared_wait_is_armed_once_its_state_is_there_and_anew_when_it_changes(stores, make_gate):
+@pytest.mark.parametrize(
+    ("path", "patch"),
+    [
+        ("id", lambda number: {"id": number}),
+        ("order.id", lambda number: {"order": {"id": number}}),
+        ("order.id", lambda number: {"order.id": number}),
+        ("order.lines.0", lambda number: {"order": {"lines": [number]}}),
+    ],
+    ids=["key", "below", "dotted", "item"],
+)
+async def test_declared_wait_is_armed_once_its_state_is_there_and_anew_when_it_changes(stores, make_gate, path, patch):
     """A wait that refers to state keeps events from the boundary on that writes it, under the value it holds then."""
     gates = [make_gate(), make_gate(), make_gate()]
     wf = Workflow("w", triggers={"begin": Trigger("begin")})

@@ -90,10 +90,11 @@ _EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run IN (SELECT column1 FROM (VA
 _COUNT: Final = """\
 INSERT INTO counts (name, count) VALUES {rows} ON CONFLICT (name) DO UPDATE SET count = count + excluded.count
 """
-_HEADS: Final = f"""\
-SELECT runs.run, runs.run_id, workflow_id, load_key, {_HEAD} FROM runs {_LAST}
-WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
-"""  # noqa: S608 - our own column names
+_HEADS: Final = """\
+SELECT run, run_id, workflow_id, load_key, status, version, owner, epoch, stage, attempt, wake_at, outcome, slot,
+       inbox_seq, log_seq, updated_at, visits, waits
+FROM runs WHERE run_id IN (SELECT column1 FROM (VALUES {rows}))
+"""
 # One row per run: each row costs a switch of threads, see `batch`. The texts of the log come as one, each a JSON array;
 # only those after the snapshot: a run that delays in each round of a loop has a long log.
 _CHECKPOINTS: Final = f"""\
@@ -295,7 +296,7 @@ def count(count: int) -> str:
 
 @cache
 def heads(count: int) -> str:
-    """Return the query for the heads of `count` runs."""
+    """Return the query for the rows of `count` runs; of a running one, see `LAST` too."""
     return _HEADS.format(rows=_rows(_ONE, count))
 
 
@@ -358,6 +359,10 @@ QUEUE_HEAD: Final = """\
 SELECT run_id FROM runs
 WHERE status = 'queued' AND workflow_id = ? AND load_key = ?
 ORDER BY priority DESC, place LIMIT ?
+"""
+LAST: Final = """\
+SELECT version, stage, attempt, updated_at, first_seq + size - 1 FROM log
+WHERE run = ? AND version > ? ORDER BY version DESC LIMIT 1
 """
 LAST_RUN: Final = "SELECT max(run) FROM runs"
 LAST_PLACE: Final = "SELECT max(place) FROM runs WHERE status = 'queued'"
