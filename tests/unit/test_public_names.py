@@ -32,6 +32,9 @@ PROMISED = [
     "Delay",
     "Pause",
     "Wait",
+    "Failure",
+    "branch",
+    "switch",
     "DELETE",
     "Overwrite",
     "Transient",
@@ -122,7 +125,7 @@ def test_every_error_that_is_offered_is_raised():
     ("kind", "absent"),
     [
         (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
-        (poundlock.Stage, ["pipelines", "on_failure"]),
+        (poundlock.Stage, ["pipelines"]),
         (poundlock.Step, ["undo"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
