@@ -6,18 +6,20 @@ House rule: Protocols only, and no method without a caller.
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from poundlock.clock import Clock
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.records import NamedTuple
 
 __all__ = [
+    "AtHand",
     "Bus",
     "Claim",
     "Clock",
@@ -44,6 +46,16 @@ class Page(typing.NamedTuple, Generic[T]):  # noqa: TID251 - only that of the st
 
     items: list[T]
     next_cursor: str | None
+
+
+class AtHand(list[T]):
+    """The answer to a read for which a store has nothing to wait: it is given in the call. It can be awaited, too."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, AtHand[T]]:
+        yield from ()  # nothing: it only makes this a generator
+        return self
 
 
 class Claim(NamedTuple):
@@ -109,11 +121,17 @@ class Store(Protocol):
     async def written_behind(self) -> None:
         """Return when everything submitted before this call is durable."""
 
-    async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
-        """Return the load and token of each (workflow, key); O(1) each. The token of an idle pair is None."""
+    def read_loads(self, pairs: Sequence[tuple[str, str]]) -> Awaitable[list[tuple[Load, Token | None]]]:
+        """Return the load and token of each (workflow, key); O(1) each. The token of an idle pair is None.
+
+        A store that has them in memory returns them `AtHand`, so that its caller need not await them.
+        """
 
     async def load(self, run_id: str) -> RunRecord | None:
         """Return a run's record."""
+
+    async def status(self, run_id: str) -> RunStatus | None:
+        """Return a run's status; asked for by each caller that waits, so a store answers many together."""
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return a run's record, state, event and inbox, read atomically."""
@@ -135,8 +153,11 @@ class Store(Protocol):
     async def next_due(self, workflows: Collection[str]) -> float | None:
         """Return the earliest wake time among paused and delayed runs of these workflows."""
 
-    async def match_waits(self, event: Event) -> list[RunRecord]:
-        """Return the runs with a wait that this event may match, oldest first; one look-up per shape in use."""
+    def match_waits(self, event: Event) -> Awaitable[list[RunRecord]]:
+        """Return the runs with a wait that this event may match, oldest first; one look-up per shape in use.
+
+        A store that has them in memory, or knows that there are none, returns them `AtHand`.
+        """
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return the paused runs of a workflow that have an error: their state does not match its model."""

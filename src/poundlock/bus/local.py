@@ -256,7 +256,8 @@ class LocalBus:
 
     def has_subscribers(self, event_type: str, ignoring: Collection[Any] = ()) -> bool:
         """Whether an event of this type has a subscriber that is not in `ignoring` (subscriptions)."""
-        for signal in self._route(event_type):
+        route = self._routes.get(event_type)
+        for signal in self._route(event_type) if route is None else route:
             if signal.receivers and not signal.is_muted:
                 if not ignoring:
                     return True

@@ -60,6 +60,12 @@ class Condition:
         return found is not MISSING and _compare(found, self.op, self.value)
 
 
+def has(payload: Any, path: str, value: Any) -> bool:
+    """Whether the payload has this value at a path: the condition `==`, without making one."""
+    found = get_path(payload, path)
+    return found is not MISSING and _compare(found, "==", value)
+
+
 def _kind(value: Any) -> type:
     """Return the kind of a value. Numbers of all types are one kind; a bool is not a number.
 
@@ -89,6 +95,8 @@ def _equal(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+_ALIKE: Final = frozenset({str, int, bool})
+"""Types whose values are equal as Python has it, if both are of that type."""
 _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">": lambda left, right: left > right,
     ">=": lambda left, right: left >= right,
@@ -98,6 +106,8 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 
 def _compare(left: Any, op: str, right: Any) -> bool:
+    if op == "==" and type(left) is type(right) and type(left) in _ALIKE:  # nearly always
+        return bool(left == right)
     if left is None or right is None:
         # null is not "another kind" for equality: `!= None` means "any value"
         return (left is right) if op == "==" else (left is not right) if op == "!=" else False

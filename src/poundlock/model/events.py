@@ -56,13 +56,14 @@ class Event:
         headers: Mapping[str, Any] | None = None,
     ) -> None:
         """Create an instance. The arguments are its fields."""
-        _check_text("type", type)
-        if id is not None:
-            _check_text("id", id)
-        if source != "":
-            _check_text("source", source)
-        if key is not None:
-            _check_text("key", key)
+        if not is_name(type):
+            raise _no_name("type", type)
+        if id is not None and not is_name(id):
+            raise _no_name("id", id)
+        if source != "" and not is_name(source):
+            raise _no_name("source", source)
+        if key is not None and not is_name(key):
+            raise _no_name("key", key)
         _PUT_TYPE(self, type)
         _PUT_PAYLOAD(self, payload)
         _PUT_ID(self, default_ids.unique() if id is None else id)
@@ -184,13 +185,12 @@ def quoted(name: str) -> str:
     return '"' + name + '"'  # not formatted: a member of an enum may have a text of its own for that
 
 
-def _check_text(name: str, value: Any) -> None:
-    if not is_name(value):
-        raise InvalidEvent(
-            f"an event's {name} must be printable text of 1 to {_LONGEST} characters without outer blanks, "
-            f"not {value!r:.60}",
-            path=name,
-        )
+def _no_name(name: str, value: Any) -> InvalidEvent:
+    return InvalidEvent(
+        f"an event's {name} must be printable text of 1 to {_LONGEST} characters without outer blanks, "
+        f"not {value!r:.60}",
+        path=name,
+    )
 
 
 def _check_headers(headers: Any) -> dict[str, Any]:

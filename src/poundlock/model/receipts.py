@@ -96,6 +96,11 @@ class Delivered(NamedTuple):
     seq: int
 
 
+def none_accepted(delivered: Sequence[Delivered]) -> bool:
+    """Whether there were deliveries, and no run took one."""
+    return bool(delivered) and all(outcome.fate is Fate.GONE for outcome in delivered)
+
+
 def settle_lines(
     lines: Sequence[ReceiptLine], deliveries: Sequence[Delivery], delivered: Sequence[Delivered]
 ) -> tuple[ReceiptLine, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from poundlock.model.conditions import Condition, all_match
+from poundlock.model.conditions import Condition, all_match, has
+from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
@@ -32,6 +33,11 @@ class RunIdentity(NamedTuple):
     lineage: tuple[str, ...]
     created_at: float
     event_ref: str
+
+    @property
+    def owns_event(self) -> bool:
+        """Whether its event is its own: it was invoked, or the only run that the event started or was delivered to."""
+        return self.event_ref == self.run_id
 
 
 @dataclass(slots=True)
@@ -99,11 +105,36 @@ class WaitRow(NamedTuple):
 
     def matches(self, event: Event) -> bool:
         """Whether the event matches this wait, counting or not."""
-        return (
-            any(type_matches(pattern, event.type) for pattern in self.events)
-            and all(Condition(path, "==", value).matches(event.payload) for path, value in self.correlate)
-            and all_match(self.where, event.payload)
-        )
+        for pattern in self.events:
+            if type_matches(pattern, event.type):
+                break
+        else:
+            return False
+        payload = event.payload
+        for path, value in self.correlate:
+            if not has(payload, path, value):
+                return False
+        return all_match(self.where, payload)
+
+    def parked_until(
+        self, expires_at: float | None, epoch: int, resume_at: str | None, asked_at: int | None
+    ) -> WaitRow:
+        """Return this wait with a run paused at it; it is another wait then, with an epoch of its own."""
+        wait_id, _, _, events, where, correlate, _, on_timeout, _, patch, keys, leads_to, early, _ = self
+        of_wait = (wait_id, epoch, True, events, where, correlate, resume_at, on_timeout, expires_at, patch, keys)
+        return new_tuple(WaitRow, (*of_wait, leads_to, early, asked_at))
+
+    def left(self, *, answered: bool, epoch: int) -> WaitRow:
+        """Return this wait after the run has left it: it only buffers.
+
+        An answer closes its question, if it has one. It gets the new epoch then: a sender that still saw the open
+        question has to match its event again.
+        """
+        wait_id, before, _, events, where, correlate, resume_at, on_timeout, _, patch, keys, leads_to, early, at = self
+        if answered and not early:
+            before, at = epoch, None
+        of_wait = (wait_id, before, False, events, where, correlate, resume_at, on_timeout, None, patch, keys)
+        return new_tuple(WaitRow, (*of_wait, leads_to, early, at))
 
 
 FAILURE_WAIT: Final = "__failure__"
@@ -123,10 +154,12 @@ class StoredEvent(NamedTuple):
     """An accepted event under the reference that runs and inboxes share.
 
     All references to it are written by the commit that stores it. See `LOOSE` for an event that is only delivered.
+    `payload` is the JSON text of its payload, where that is at hand, so that a store need not encode it again.
     """
 
     ref: str
     event: Event
+    payload: str | None = None
 
 
 class Message(NamedTuple):

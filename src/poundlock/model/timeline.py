@@ -64,9 +64,14 @@ def size_of(rows: Iterable[LogRow]) -> int:
 
 def fold(rows: Iterable[LogRow], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the state after the patches of log rows, starting from `state`."""
+    return fold_entries([load(row.text) for row in rows], state)
+
+
+def fold_entries(logs: Iterable[list[Any]], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the same as `fold`, from the entries of each row."""
     folded = dict(state or {})
-    for row in rows:
-        for entry in load(row.text):
+    for entries in logs:
+        for entry in entries:
             if entry[5] is not None:
                 folded = merge(folded, entry[5])
     return folded

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from poundlock.codecs import dump
+from poundlock.codecs import dump, encode
 from poundlock.model.conditions import Condition, StateRef, resolve
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
@@ -22,6 +22,7 @@ from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import Delivery, Fate
 from poundlock.model.runs import WaitRow
 
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LONGEST_INT: Final = 4000  # digits, as far as an integer can be stored
 _LONGEST_FLOAT: Final = 300  # digits before the point, all of which a float can have
@@ -47,8 +48,16 @@ def _is_path(path: object) -> bool:
 def wait_keys(events: Iterable[str], correlate: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
     """Return the index keys of a wait: one per event type or pattern."""
     paths = _SEPARATOR.join(path for path, _ in correlate)
-    values = dump([canonical(value) for _, value in correlate])
-    return tuple(f"{event}{_SEPARATOR}{paths}{_SEPARATOR}{_SEPARATOR}{values}" for event in events)
+    values = _text([canonical(value) for _, value in correlate])
+    return tuple([f"{event}{_SEPARATOR}{paths}{_SEPARATOR}{_SEPARATOR}{values}" for event in events])
+
+
+def _text(values: list[Any]) -> str:
+    """Return the JSON text of data; what JSON writes as it is read needs no check."""
+    for value in values:
+        if type(value) not in _PLAIN:
+            return dump(values)
+    return encode(values)
 
 
 def key_shape(key: str) -> str:
@@ -65,7 +74,7 @@ def event_keys(shapes: Iterable[str], event: Event) -> list[str]:
             continue
         values = [get_path(event.payload, path) for path in joined.split(_SEPARATOR)] if joined else []
         if not any(value is MISSING for value in values):
-            keys.append(f"{shape}{_SEPARATOR}{_SEPARATOR}{dump([canonical(value) for value in values])}")
+            keys.append(f"{shape}{_SEPARATOR}{_SEPARATOR}{_text([canonical(value) for value in values])}")
     return keys
 
 

@@ -132,12 +132,14 @@ class ActiveRun:
         "log_size",
         "make_container",
         "owner",
+        "payload_text",
         "plan",
         "rearmed",
         "recovered",
         "registered",
         "resume",
         "returning",
+        "run_id",
         "slot",
         "snapshot_size",
         "spared",
@@ -146,7 +148,6 @@ class ActiveRun:
         "state_store",
         "stopping",
         "stored",
-        "stored_event",
         "stored_waits",
         "supervision",
         "threads",
@@ -173,8 +174,12 @@ class ActiveRun:
         supervision: Supervision = _ALONE,
     ) -> None:
         self.identity = identity
+        self.run_id = identity.run_id
+        """At hand: reading a field of a named tuple costs ten times as much, and this one is read all the time."""
         self.plan = plan
         self.event: Event = event
+        self.payload_text: str | None = None
+        """JSON text of the event's payload, until the run is stored."""
         self.state = state
         self.owner = owner
         self.clock = clock

@@ -84,7 +84,7 @@ def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
     """Keep a run paused at this wait until its state fits: a new deployment may have changed the model."""
     payload = dump({"message": error.message, "code": error.code})
     run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
-    log.error("run '%s' stays paused until its state fits its model: %s", run.identity.run_id, error.message)
+    log.error("run '%s' stays paused until its state fits its model: %s", run.run_id, error.message)
     return Halted(row, error)
 
 
@@ -131,7 +131,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
     event, task = message.event.event, current_task()
     run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
     run.consumed.append(message.seq)
-    declared, answers, run_id = run.plan.waits.get(row.wait_id), run.supervision.answers, run.identity.run_id
+    declared, answers, run_id = run.plan.waits.get(row.wait_id), run.supervision.answers, run.run_id
     known = answers.get(run_id, row, event, run.state)
     answer = patch_of_event(row, declared, event, run.plan.state_model, run.state, run.clock, known)
     answers.forget(run_id, row, event)
@@ -142,7 +142,7 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
         said = describe(error)
         reason = {"message": shortened(said.message), "code": said.code, "type": said.type}
         named = {"id": event.id, "type": event.type, "source": event.source}
-        note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason})
+        note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason}, dump)
         return False
     leave(run, row, answered=True, event_type=event.type)
     run.resume = Resume("event", row.wait_id, own_event(event))
@@ -152,25 +152,26 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
     return True
 
 
-def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> None:
-    """Check an answer before it is committed: the run must be able to continue with it.
+def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> Written:
+    """Return an answer as it is stored, checked before it is committed: the run must be able to continue with it.
 
     Raises:
         StateInvalid: with its patch the state does not fit the model; nothing was changed.
         NotStorable: a value in it does not read back equal; nothing was changed.
     """
     model = run.plan.state_model
-    state = merge(run.state, written(model, patch, run.state, "patch").patch) if patch else run.state
-    validate(model, state)
+    answer = written(model, patch or {}, run.state, "patch")
+    if model is not None:
+        validate(model, merge(run.state, answer.patch))
+    return answer
 
 
 def _answered(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> Written | None:
     """Return an answer as it is stored; None if it does not fit: a process without the workflow cannot check it."""
     try:
-        check_answer(run, patch)
-        return written(run.plan.state_model, patch or {}, run.state)
+        return check_answer(run, patch)
     except (StateInvalid, NotStorable) as error:
-        note(run, "wait:refused", row, {"path": error.path, "message": error.message})
+        note(run, "wait:refused", row, {"path": error.path, "message": error.message}, dump)
         return None
 
 

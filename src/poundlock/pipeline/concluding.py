@@ -216,7 +216,7 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
         run.plan.existing(pause.resume_at)
     row = park(run, stage, pause)
     rearm(run, pausing=True)
-    note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)})
+    note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
     pause_at(run, row)
     if first_match(run, row) is not None:
         return None  # committed at this wait, so that after a crash it continues for the same reason

@@ -39,7 +39,7 @@ class StepContext:
 
     @property
     def run_id(self) -> str:
-        return self._run.identity.run_id
+        return self._run.run_id
 
     @property
     def workflow_id(self) -> str:

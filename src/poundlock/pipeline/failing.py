@@ -82,7 +82,7 @@ def _lead_on(run: ActiveRun, way: str, stage_id: str | None, error: RunError, pa
     if paused:
         rearm(run, pausing=True)
         pause_at(run, row)
-        log.error("run '%s' is paused because stage '%s' failed: %s", run.identity.run_id, stage_id, error)
+        log.error("run '%s' is paused because stage '%s' failed: %s", run.run_id, stage_id, error)
         return Halted(row, error)
     run.stage = run.plan.existing(way)
     run.walk = JUMPED

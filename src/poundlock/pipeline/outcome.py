@@ -100,7 +100,7 @@ def failure_of_outcome(run: ActiveRun, outcome: Outcome | None) -> BaseException
             return StepFailed(str(outcome.error), path=outcome.error.stage)
         return as_raised(run.failure)
     if isinstance(outcome, Aborted):
-        return RunAborted(f"run '{run.identity.run_id}' was aborted: {outcome.reason or 'no reason given'}")
+        return RunAborted(f"run '{run.run_id}' was aborted: {outcome.reason or 'no reason given'}")
     return None
 
 

@@ -176,8 +176,12 @@ class PipelinePlan:
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
+    correlated: frozenset[str] = field(init=False)
+    """The keys of a state that its declared waits refer to, or look below: a patch of other keys arms none anew."""
 
     def __post_init__(self) -> None:
+        paths = [path for declared in self.declared for path in declared.refs]
+        self.correlated = frozenset([*paths, *(path.partition(".")[0] for path in paths)])
         self.start_entry = entry("pipeline", "pipeline:start", self.path_json)
         self.success_entry = entry("pipeline", "pipeline:success", self.path_json)
 

@@ -61,6 +61,7 @@ class RunView(Protocol):
     """
 
     identity: RunIdentity
+    run_id: str
     event: Event
     state: dict[str, Any]
     clock: Clock

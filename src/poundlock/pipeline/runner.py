@@ -258,7 +258,7 @@ def _without_stage(run: ActiveRun) -> Driven:
 
 def stopped(run: ActiveRun) -> RuntimeStopped:
     """Return the error for those who wait for a run that this runtime no longer drives."""
-    run_id = run.identity.run_id
+    run_id = run.run_id
     if run.written:
         said = f"the runtime stopped before run '{run_id}' ended: start it again and the run continues"
     else:

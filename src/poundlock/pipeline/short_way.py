@@ -74,7 +74,9 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
                 journal.put_patch(run.clock.now(), step.patch_head, text)
             run.resume = None
             run.stage = stage.following
-            if run.waits or run.plan.declared:
+            plan = run.plan
+            # Armed as they are to be, unless the patch touches what they refer to.
+            if (run.waits or plan.declared) and not (run.waits is run.rearmed and plan.correlated.isdisjoint(patch)):
                 rearm(run)
             if before is None:
                 return None

@@ -147,11 +147,11 @@ async def _roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object],
 
 
 _INTERRUPTED: Final[dict[Interruption, Callable[[ActiveRun], PoundlockError]]] = {
-    Interruption.ABORT: lambda run: RunAborted(f"run '{run.identity.run_id}' is being aborted"),
-    Interruption.STOP: lambda run: RuntimeStopped(f"the runtime stops: run '{run.identity.run_id}' continues later"),
-    Interruption.LOST: lambda run: LeaseLost(f"run '{run.identity.run_id}' is driven elsewhere now"),
+    Interruption.ABORT: lambda run: RunAborted(f"run '{run.run_id}' is being aborted"),
+    Interruption.STOP: lambda run: RuntimeStopped(f"the runtime stops: run '{run.run_id}' continues later"),
+    Interruption.LOST: lambda run: LeaseLost(f"run '{run.run_id}' is driven elsewhere now"),
 }
 
 
 def _log(run: ActiveRun, stage_id: str, error: BaseException) -> None:
-    log.error("closing services of stage '%s' of run '%s' failed\n%s", stage_id, run.identity.run_id, log_text(error))
+    log.error("closing services of stage '%s' of run '%s' failed\n%s", stage_id, run.run_id, log_text(error))

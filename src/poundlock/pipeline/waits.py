@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import encode
 from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
@@ -84,10 +84,11 @@ def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
 
 
 def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
-    """Return the old row if the new one says the same: its question may be open."""
-    if old is None or (old is not row and old != row._replace(epoch=old.epoch, asked_at=old.asked_at)):
+    """Return the old row if the new one says the same but for its epoch: its question may be open."""
+    if old is None or old is row:
         return row
-    return old
+    same = old[0] == row[0] and old[2:-1] == row[2:-1]  # all but the epoch, the second field, and `asked_at`, the last
+    return old if same else row
 
 
 def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
@@ -99,11 +100,13 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
     """
     wait = pause.wait
     plan = run.plan
-    if all(entry.wait is not wait for entry in plan.declared):
+    for entry in plan.declared:
+        if entry.wait is wait:
+            break
+    else:
         _check_made(wait, f"{stage.path}/wait", list(plan.by_id))
     wait_id = wait.id or stage.id
     declared = plan.waits.get(wait_id)
-    resume_at = pause.resume_at or stage.following
     if declared is not None and declared.wait is wait:
         row = armed_row(run, declared)
     else:
@@ -116,13 +119,9 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
             path=stage.path,
         )
     timeout = optional_seconds(wait.timeout)
-    return row._replace(
-        epoch=run.version + 1,
-        parked=True,
-        resume_at=resume_at,
-        expires_at=None if timeout is None else run.clock.now() + timeout,
-        asked_at=None if row.early else _asked_at(run, row),
-    )
+    expires_at = None if timeout is None else run.clock.now() + timeout
+    asked_at = None if row.early else _asked_at(run, row)
+    return row.parked_until(expires_at, run.version + 1, pause.resume_at or stage.following, asked_at)
 
 
 def _asked_at(run: ActiveRun, row: WaitRow) -> int:
@@ -149,7 +148,7 @@ def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
 
 def pause_at(run: ActiveRun, row: WaitRow) -> None:
     """Pause the run at a wait: it replaces an armed one of the same id, the others continue to buffer."""
-    others = tuple(other for other in run.waits if other.wait_id != row.wait_id and not other.parked)
+    others = [other for other in run.waits if other.wait_id != row.wait_id and not other.parked]
     run.waits = (*others, row)
     if run.registered and row.wait_id in run.registered:  # registered and paused for in one stage
         run.registered = {wait_id: wait for wait_id, wait in run.registered.items() if wait_id != row.wait_id}
@@ -174,18 +173,17 @@ def leave(run: ActiveRun, row: WaitRow, *, answered: bool, event_type: str | Non
         answered: whether that was an answer; a timeout leaves its question open.
         event_type: of the event that answered it, or that the answer stands for; None without one.
     """
-    left = row._replace(parked=False, expires_at=None)
-    if answered and not row.early:
-        # A new epoch: a sender that still saw the open question has to match its event again.
-        left = left._replace(asked_at=None, epoch=run.version + 1)
-    run.waits = tuple(left if other.wait_id == row.wait_id else other for other in run.waits)
+    left = row.left(answered=answered, epoch=run.version + 1)
+    run.waits = tuple([left if other.wait_id == row.wait_id else other for other in run.waits])
     run.stage = row.stage_after(event_type)
 
 
-def note(run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any]) -> None:
-    """Write a wait's entry into the journal."""
+def note(
+    run: ActiveRun, kind: str, row: WaitRow, detail: Mapping[str, Any], write: Callable[[Any], str] = encode
+) -> None:
+    """Write a wait's entry into the journal; `write` is `dump` where the detail has values or texts of users."""
     if run.journal.full:
-        payload = dump({"wait": row.wait_id, **detail})
+        payload = write({"wait": row.wait_id, **detail})
         run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, payload)
 
 

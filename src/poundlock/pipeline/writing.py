@@ -14,14 +14,20 @@ _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than th
 
 
 def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
-    """Return the creation of this run, for the commit of its event: running, or queued without an owner."""
-    now = run.identity.created_at
+    """Return the creation of this run, for the commit of its event: running, or queued without an owner.
+
+    It has the event if this is the only run that begins with it; else the event is stored beside it.
+    """
+    identity = run.identity
+    now = identity.created_at
     if status is RunStatus.QUEUED:
         run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
     running = status is _RUNNING
     log, waits = run.journal.row(1), run.waits
     start = _start_of(run, status, None, None, running and run.slot, now, log, run.stage, waits)
-    return new_tuple(RunCreate, (run.identity, start, None))
+    stored = (identity.event_ref, run.event, run.payload_text)
+    event = new_tuple(StoredEvent, stored) if identity.owns_event else None
+    return new_tuple(RunCreate, (identity, start, event))
 
 
 def creation_of(run: ActiveRun) -> RunCreate:
@@ -34,7 +40,7 @@ def creation_of(run: ActiveRun) -> RunCreate:
     began = run.entered is not None
     stage, waits = (run.entered, run.entered_waits) if began else (run.stage, run.waits)
     start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits)
-    return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event))
+    return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event, run.payload_text))
 
 
 def _start_of(
@@ -55,7 +61,7 @@ def _start_of(
     return new_tuple(
         RunMove,
         (
-            run.identity.run_id,
+            run.run_id,
             0,
             epoch,
             None,
@@ -109,7 +115,7 @@ def boundary_of(
     waits = () if ended else run.waits
     if not run.written:
         start = _start_of(run, status, wake_at, outcome, slot, now, log, run.stage, waits)
-        event = new_tuple(StoredEvent, (run.identity.event_ref, run.event))
+        event = new_tuple(StoredEvent, (run.identity.event_ref, run.event, run.payload_text))
         return new_tuple(RunCreate, (run.identity, start, event))
     snapshot = None
     # A snapshot once the deltas outweigh the state: amortised O(n) storage, and a bounded fold on load.
@@ -121,7 +127,7 @@ def boundary_of(
     return new_tuple(
         RunMove,
         (
-            run.identity.run_id,
+            run.run_id,
             run.version,
             epoch,
             run.inbox_seen if guard_inbox else None,
@@ -155,9 +161,7 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
     assert type(work) is RunMove  # noqa: S101 - the union is closed
     run.version += 1
     run.stored = work
-    log, waits, consumed, snapshot = work[13:17]  # quicker than one after another
-    run.epoch = work.new_epoch
-    run.slot = work.slot
+    run.epoch, _, _, _, _, run.slot, _, log, waits, consumed, snapshot = work[6:17]  # quicker than one after another
     if log is not None:
         run.log_seq += log.size
         run.journal.forget(log.size)
@@ -181,16 +185,18 @@ def take_resumption(run: ActiveRun, now: float) -> None:
 def take_creation(run: ActiveRun, create: RunCreate) -> None:
     """Update the run after it was stored for the first time."""
     start = create.start
-    log = start.log
+    slot, _, log, waits = start[11:15]  # quicker than one after another
     run.written = True
+    run.payload_text = None
     run.version = 1
-    run.stored_waits = start.waits or ()
+    run.stored_waits = waits or ()
     run.stored = start
-    run.slot = start.slot
+    run.slot = slot
     if log is not None:
-        run.log_seq = log.size
-        run.log_size = len(log.text)
-        run.journal.forget(log.size)
+        _, size, text = log
+        run.log_seq = size
+        run.log_size = len(text)
+        run.journal.forget(size)
 
 
 def _snapshot_taken(run: ActiveRun, log_size: int, snapshot_size: int) -> None:

@@ -5,12 +5,13 @@ House rule: this file imports no command. It returns an `AdmissionPlan`, which `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from poundlock.guard import call_now
-from poundlock.model.changes import Changes, Post, Remember, RunCreate, RunMove, Token
+from poundlock.model.changes import Changes, Post, Remember, RunCreate, Token
 from poundlock.model.conditions import Condition
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
@@ -23,6 +24,7 @@ from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
+from poundlock.ports import AtHand
 from poundlock.records import dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
@@ -32,6 +34,10 @@ from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
 from poundlock.runtime.transitions import superseding
 
+_NOBODY: Final[AtHand[Waiting]] = AtHand()
+"""Waits for the event."""
+_UNREAD = (Load(), None)
+_NONE_QUEUED: Final[Mapping[Pair, RunCreate]] = MappingProxyType({})
 _RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
 _REFUSALS = (Drop, Reject)
 _WAIT_WINDOW = 86_400.0
@@ -48,7 +54,6 @@ class Offer:
     Attributes:
         event: as it is stored.
         payload_text: JSON text of its payload.
-        ref: the reference it is stored under if a run begins with it.
         fingerprint: of type and payload; the same id with another fingerprint is a conflict.
         decided: (workflow, trigger) pairs that were decided elsewhere.
         waits: whether waiting runs are considered too.
@@ -58,7 +63,6 @@ class Offer:
 
     event: Event
     payload_text: str
-    ref: str
     fingerprint: str
     decided: frozenset[tuple[str, str]] = frozenset()
     waits: bool = True
@@ -66,92 +70,82 @@ class Offer:
     known: dict[str, Remember] = field(default_factory=dict)
 
 
-class AdmissionPlan:
-    """What one attempt will commit, and what has to be done when it is durable."""
+class AdmissionPlan(Changes):
+    """What one attempt will commit, and what has to be done when it is durable.
 
-    def __init__(self) -> None:
+    Attributes:
+        lines: what the receipt says; the lines of deliveries come after these.
+        ref: the reference under which the event is stored if several may refer to it; else None.
+        seen: by workflow and key, the load after the decisions, and the token with which it was read.
+        queued: by workflow and key, the last run that the event queues.
+        started: runs that begin, with their creations.
+        replaced: (active run, the run that takes its place).
+        superseded: (workflow and key, queued run, the run that takes its place).
+    """
+
+    __slots__ = ("lines", "queued", "ref", "replaced", "seen", "started", "superseded")
+
+    def __init__(self, now: float) -> None:
+        Changes.__init__(self, now=now)
         self.lines: list[ReceiptLine] = []
-        self.creates: list[RunCreate] = []
-        self.moves: list[RunMove] = []
-        self.posts: list[Post] = []
-        self.remember: list[Remember] = []
-        self.deliveries: list[Delivery] = []
-        self.loads: dict[Pair, tuple[Load, Token | None]] = {}
-        """With the token that was read, and the load after the decisions."""
-        self.queued: dict[Pair, RunCreate] = {}
-        self.started: list[tuple[ActiveRun, RunCreate, Route]] = []
-        self.replaced: list[tuple[str, str]] = []
-        """(active run, the run that takes its place)"""
-        self.superseded: list[tuple[Pair, str, str]] = []
-        """(workflow and key, queued run, the run that takes its place)"""
+        self.ref: str | None = None
+        self.seen: dict[Pair, tuple[Load, Token | None]] = {}
+        self.queued: Mapping[Pair, RunCreate] = _NONE_QUEUED
+        self.started: tuple[tuple[LiveRun, RunCreate], ...] = ()
+        self.replaced: tuple[tuple[str, str], ...] = ()
+        self.superseded: tuple[tuple[Pair, str, str], ...] = ()
 
 
-async def decide(core: Core, offer: Offer) -> tuple[AdmissionPlan, Changes]:
-    """Return all decisions about an event, with their changes; changes of loads are added by the committer."""
-    plan = AdmissionPlan()
-    event, decided = offer.event, offer.decided
+async def decide(core: Core, offer: Offer) -> AdmissionPlan:
+    """Return all decisions about an event; the changes of loads are added by the committer."""
+    event = offer.event
     # The look-up of waits takes time. It comes first, so that no other task of this process runs between reading a load
     # and submitting the decision on it.
-    waiting = await waiting_for(core, event, dry=offer.dry) if offer.waits else None
+    found = waiting_for(core, event, dry=offer.dry) if offer.waits else _NOBODY
+    waiting = found if isinstance(found, AtHand) else await found
+    plan = AdmissionPlan(core.clock.now())
     routes: Sequence[Route] = core.index.match(event.type)
-    if decided:
-        routes = [route for route in routes if (route.entry.id, route.trigger_id) not in decided]
-    if routes:
-        await _decide_routes(core, plan, routes, offer)
-    # A run keeps the event it begins with; an event that is only delivered is kept as long as a message refers to it.
-    ref = offer.ref if plan.creates else LOOSE + offer.ref
-    if waiting:
-        _decide_waits(core, plan, offer, ref, waiting)
-    if not plan.lines and not plan.deliveries:
-        plan.lines.append(_UNMATCHED)
-    return plan, _changes_of(plan, event, ref, core.clock.now())
-
-
-def _changes_of(plan: AdmissionPlan, event: Event, ref: str, now: float) -> Changes:
-    changes = Changes.of_event(new_tuple(ReceiptRow, (event.source, event.id, now, tuple(plan.lines))))
-    creates, deliveries = plan.creates, plan.deliveries
-    if creates or deliveries:
-        changes.creates = tuple(creates)
-        changes.deliveries = tuple(deliveries)
-        changes.events = (new_tuple(StoredEvent, (ref, event)),)
-    if plan.remember:
-        changes.remember = tuple(plan.remember)
-    if plan.moves:
-        changes.moves = tuple(plan.moves)
-    if plan.posts:
-        changes.posts = tuple(plan.posts)
-    return changes
-
-
-# ---------------------------------------------------------------------------------------------------- triggers
-async def _decide_routes(core: Core, plan: AdmissionPlan, routes: Sequence[Route], offer: Offer) -> None:
-    """Decide for all triggers of the event's type, in three phases: ask them all, read all loads, decide.
-
-    So nothing is awaited between a load and the decision on it, and the loads are read together.
-    """
-    event, known = offer.event, offer.known
-    answers: list[tuple[str, Any] | BaseException | None] = []
-    pairs: list[Pair] = []
+    if offer.decided:
+        routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
+    if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
+        plan.ref = core.ids.sortable(plan.now)
+    # Three phases: ask all triggers, read all loads, decide. So the loads are read together, and nothing is awaited
+    # between a load and the decision on it.
+    known, seen = offer.known, plan.seen
+    asked: list[tuple[Route, tuple[str, Any] | BaseException | None]] = []
     for route in routes:
-        if route.scope in known:
-            answers.append(None)
-            continue
-        answer = await ask(route, event, core.clock) if route.called else answer_of(route, event)
-        answers.append(answer)
-        if type(answer) is tuple:
-            pairs.append((route.entry.id, answer[0]))
-    if pairs:
-        plan.loads = dict(zip(pairs, await core.loads.read(pairs), strict=True))
-    for route, answer in zip(routes, answers, strict=True):
+        answer = None
+        if not known or route.scope not in known:
+            answer = await ask(route, event, core.clock) if route.called else answer_of(route, event)
+            if type(answer) is tuple:
+                seen[route.workflow_id, answer[0]] = _UNREAD
+        asked.append((route, answer))
+    if seen:
+        loads = core.loads.read([*seen])
+        seen.update(zip(seen, loads if isinstance(loads, AtHand) else await loads, strict=True))
+    lines = plan.lines
+    for route, answer in asked:
         if type(answer) is tuple:
             verdict, run_id, reason = _decide_route(core, plan, route, offer, answer)
         else:
             verdict, run_id, reason = _not_wanted(route, offer, answer)
-        plan.lines.append(new_line(verdict, route.entry.id, route.trigger_id, run_id, reason))
+        lines.append(new_line(verdict, route.workflow_id, route.trigger_id, run_id, reason))
     if plan.superseded:
-        plan.moves = [await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded]
+        plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
+    if plan.ref is not None:
+        # A run keeps the event it begins with; one that is only delivered is kept as long as a message refers to it.
+        ref = plan.ref if plan.creates else LOOSE + plan.ref
+        if waiting:
+            _decide_waits(core, plan, offer, ref, waiting)
+        if plan.creates or plan.deliveries:
+            plan.events = (StoredEvent(ref, event, offer.payload_text),)
+    if not lines and not plan.deliveries:
+        lines.append(_UNMATCHED)
+    plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
+    return plan
 
 
+# ---------------------------------------------------------------------------------------------------- triggers
 def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
     """Return what to say of a trigger that does not match, has failed, or was decided before."""
     if route.scope in offer.known:
@@ -165,55 +159,57 @@ def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
 def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: tuple[str, Any]) -> _Said:
     """Decide for a trigger that wants the event, by the mode of its workflow."""
     load_key, initial = answer
-    pair = (route.entry.id, load_key)
-    decision = route.entry.mode.accept(plan.loads[pair][0])
-    made, error = call_now(_made, core, route, offer, load_key, initial, decision)
+    pair = (route.workflow_id, load_key)
+    entry, event = route.entry, offer.event
+    decision = entry.mode.accept(plan.seen[pair][0])
+    if type(decision) is Signal:
+        made, error = call_now(_patch, route, initial)
+    else:  # also for a refusal, as a check
+        made, error = call_now(
+            new_run,
+            core,
+            entry,
+            event,
+            initial,
+            route.pipeline_id,
+            route.trigger_id,
+            offer.payload_text,
+            plan.now,
+            None,
+            plan.ref,
+            load_key,
+            route.priority,
+        )
     if error is not None:  # its data may not be a valid state; the other lines continue
         return Verdict.REJECTED, None, code_of(error)
-    said = _take(core, plan, route, pair, decision, made)
+    said = _take(plan, route, pair, decision, made)
     window = route.window
     if window is not None:
         # What was dropped or rejected is checked, because the id may be known already; but it is not remembered.
-        expires = core.clock.now() + (window if type(decision) not in _REFUSALS else 0.0)
-        event = offer.event
+        expires = plan.now + (window if type(decision) not in _REFUSALS else 0.0)
         key = (event.source, event.id, route.scope, offer.fingerprint, said[1], expires)
-        plan.remember.append(new_tuple(Remember, key))
+        plan.remember += (new_tuple(Remember, key),)
     return said
 
 
-def _made(
-    core: Core, route: Route, offer: Offer, load_key: str, initial: Any, decision: Decision
-) -> ActiveRun | dict[str, Any]:
-    """Return the new run for a decision, also for a refusal, as a check; for a signal its patch."""
-    if type(decision) is Signal:  # a patch for a state that is valid already, so it need not be valid alone
-        return signalled(route.entry.definition.state, as_mapping(initial), "state").patch
-    return new_run(
-        core,
-        route.entry,
-        offer.event,
-        initial,
-        pipeline_id=route.pipeline_id,
-        trigger_id=route.trigger_id,
-        payload_text=offer.payload_text,
-        event_ref=offer.ref,
-        load_key=load_key,
-        priority=route.trigger.priority,
-    )
+def _patch(route: Route, initial: Any) -> dict[str, Any]:
+    """Return the patch of a signal. It is for a state that is valid already, so it need not be valid alone."""
+    return signalled(route.entry.definition.state, as_mapping(initial), "state").patch
 
 
-def _take(core: Core, plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, made: Any) -> _Said:
-    """Add what a decision leads to; `made` is from `_made`."""
+def _take(plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, made: Any) -> _Said:
+    """Add what a decision leads to; `made` is the new run, or the patch of a signal."""
     match decision:
         case Start():
-            load, token = plan.loads[pair]
+            load, token = plan.seen[pair]
             run_id = made.identity.run_id
-            plan.loads[pair] = (load.started(run_id), token)
+            plan.seen[pair] = (load.started(run_id), token)
             create = admission_of(made, _RUNNING)
-            plan.creates.append(create)
-            plan.started.append((made, create, route))
+            plan.creates += (create,)
+            plan.started += ((LiveRun(made, route.entry, new=True), create),)
             return _STARTED, run_id, ""
         case Signal(run_id=active):
-            plan.posts.append(Post(active, "signal", made, core.clock.now()))
+            plan.posts += (Post(active, "signal", made, plan.now),)
             return Verdict.SIGNALLED, active, ""
         case Drop(reason=reason):
             return Verdict.DROPPED, None, reason
@@ -225,25 +221,25 @@ def _take(core: Core, plan: AdmissionPlan, route: Route, pair: Pair, decision: D
         case Replace(run_id=active, supersedes=old):
             run_id = made.identity.run_id
             _line_up(plan, pair, made, old)
-            plan.replaced.append((active, run_id))
+            plan.replaced += ((active, run_id),)
             return Verdict.REPLACED, run_id, f"replaces {active}"
 
 
 def _line_up(plan: AdmissionPlan, pair: Pair, run: ActiveRun, tail: str | None) -> str | None:
     """Queue a new run: behind the last one, or instead of it (`tail`). Returns the stored run that it supersedes."""
-    load, token = plan.loads[pair]
-    run_id = run.identity.run_id
+    load, token = plan.seen[pair]
+    run_id = run.run_id
     before = plan.queued.get(pair)
     if tail is not None and before is not None and before.identity.run_id == tail:
         old = _withdraw(plan, tail, run_id)
     else:
         old = tail
     if old is not None:
-        plan.superseded.append((pair, old, run_id))
-    plan.loads[pair] = (load.lined_up(run_id, instead=tail is not None), token)
+        plan.superseded += ((pair, old, run_id),)
+    plan.seen[pair] = (load.lined_up(run_id, instead=tail is not None), token)
     create = admission_of(run, RunStatus.QUEUED)
-    plan.queued[pair] = create
-    plan.creates.append(create)
+    plan.queued = {**plan.queued, pair: create}
+    plan.creates += (create,)
     return old
 
 
@@ -255,14 +251,14 @@ def _withdraw(plan: AdmissionPlan, run_id: str, by: str) -> str | None:
     Returns:
         The stored run that it superseded.
     """
-    plan.creates = [create for create in plan.creates if create.identity.run_id != run_id]
-    plan.replaced = [pair for pair in plan.replaced if pair[1] != run_id]
-    plan.remember = [key._replace(run_id=None) if key.run_id == run_id else key for key in plan.remember]
+    plan.creates = tuple([create for create in plan.creates if create.identity.run_id != run_id])
+    plan.replaced = tuple([pair for pair in plan.replaced if pair[1] != run_id])
+    plan.remember = tuple([key._replace(run_id=None) if key.run_id == run_id else key for key in plan.remember])
     for at, line in enumerate(plan.lines):
         if line.run_id == run_id:
             plan.lines[at] = replace(line, verdict=Verdict.DROPPED, run_id=None, reason=f"superseded by {by}")
     stored = next((old for _, old, new in plan.superseded if new == run_id), None)
-    plan.superseded = [each for each in plan.superseded if each[2] != run_id]
+    plan.superseded = tuple([each for each in plan.superseded if each[2] != run_id])
     return stored
 
 
@@ -281,12 +277,12 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
         else:
             if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
                 line = replace(line, verdict=Verdict.RESUMED)
-            plan.deliveries.append(_delivery(core, waiting, ref, line))
+            plan.deliveries += (_delivery(core, waiting, ref, line),)
     refused = any(waiting.hit and waiting.refused for waiting in found)
     if plan.deliveries or (refused and "" not in offer.known):
         # An event that was only refused is not remembered, but looked up: it may have resumed another run before.
-        expires = core.clock.now() + (_WAIT_WINDOW if plan.deliveries else 0.0)
-        plan.remember.append(Remember(event.source, event.id, "", offer.fingerprint, None, expires))
+        expires = plan.now + (_WAIT_WINDOW if plan.deliveries else 0.0)
+        plan.remember += (Remember(event.source, event.id, "", offer.fingerprint, None, expires),)
 
 
 def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -> Delivery:
@@ -319,20 +315,33 @@ def dry_lines(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 
 
-async def waiting_for(core: Core, event: Event, *, dry: bool = False) -> list[Waiting]:
+def waiting_for(core: Core, event: Event, *, dry: bool = False) -> Awaitable[list[Waiting]]:
     """Return the runs with a wait for this event; `hit` is empty if only the conditions do not match.
 
     Invoked runs that are not stored yet are stored first, so that the event can be delivered to them; `dry` only
     reads. For paused runs whose workflow is registered here it is checked whether they could continue with the event.
     """
+    unwritten = core.runs.unwritten()
+    if unwritten:
+        return _waiting_unwritten(core, event, unwritten, dry=dry)
+    records = core.store.match_waits(event)
+    return _NOBODY if isinstance(records, AtHand) and not records else _waiting(core, event, records)
+
+
+async def _waiting_unwritten(core: Core, event: Event, unwritten: Sequence[LiveRun], *, dry: bool) -> list[Waiting]:
     found = []
-    for live in core.runs.unwritten():
+    for live in unwritten:
         if any(row.matches(event) for row in live.run.waits):
             if dry:
                 found.append(_unwritten(live, event))
             else:
                 await ensure_written(core, live)
-    for record in await core.store.match_waits(event):
+    return [*found, *await _waiting(core, event, core.store.match_waits(event))]
+
+
+async def _waiting(core: Core, event: Event, records: Awaitable[Sequence[RunRecord]]) -> list[Waiting]:
+    found = []
+    for record in await records:
         live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
             await live_run.gate.wait()  # its stop was refused often: let it stop first

@@ -32,16 +32,24 @@ class Route:
     pipeline_id: str
     window: float | None
     functions: TriggerFunctions
+    workflow_id: str = field(init=False)
     scope: str = field(init=False)
     """The scope in which deduplication remembers an event."""
     called: tuple[Callable[..., Any], ...] = field(init=False)
     """The user's functions of the event; without any, only data is compared."""
+    priority: int = field(init=False)
+    plain: bool = field(init=False)
+    """Whether it takes each event of its type, and the event's payload as it is: then there is nothing to ask."""
 
     def __post_init__(self) -> None:
-        self.scope = f"{self.entry.id}/{self.trigger_id}"
+        self.workflow_id = self.entry.id
+        self.scope = f"{self.workflow_id}/{self.trigger_id}"
         trigger = self.trigger
-        functions = (trigger.when, trigger.key, trigger.map, self.entry.mode.key)
+        self.priority = trigger.priority
+        by = self.entry.mode.key
+        functions = (trigger.when, trigger.key, trigger.map, by)
         self.called = tuple(function for function in functions if callable(function))
+        self.plain = not self.called and not trigger.when and trigger.key is None and by is None
 
     def wants(self, event: Event) -> bool:
         """Whether the trigger's `when` matches the event; errors of a function are raised to the caller."""
@@ -146,6 +154,8 @@ def answer_of(route: Route, event: Event) -> tuple[str, Any] | BaseException | N
     Returns:
         The key value and the initial state; None if `when` does not match; or the error that a function raised.
     """
+    if route.plain:
+        return "", {} if event.payload is None else event.payload
     value, error = call_now(_asked, route, event)
     return value if error is None else error
 

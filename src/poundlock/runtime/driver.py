@@ -62,7 +62,7 @@ def start(core: Core, live: LiveRun) -> None:
     # Named like its run: that helps in debugging, and generating a name takes as long as a step.
     # Other code that cancels it before its first line leaves the run to `abort` and `recover`. Noticing that was tried:
     # a callback per turn of the loop costs 4 percent of a run in memory, a coroutine of ours around this one 5.
-    live.task = asyncio.get_running_loop().create_task(execute(core, live, before), name=live.run.identity.run_id)
+    live.task = asyncio.get_running_loop().create_task(execute(core, live, before), name=live.run.run_id)
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
@@ -298,7 +298,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     `before` drove the run in this process and may not have ended yet; it has to release the run first.
     """
     run = live.run
-    core.enter_run(run.identity.run_id)
+    core.enter_run(run.run_id)
     boundaries = Boundaries(core, live)
     live.begun = True
     try:
@@ -319,10 +319,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     except (asyncio.CancelledError, Interrupted):
         await _interrupted(core, live)
     except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted and then deleted
-        log.warning("run '%s' is driven elsewhere now: %s", run.identity.run_id, error)
+        log.warning("run '%s' is driven elsewhere now: %s", run.run_id, error)
         live.open_gate()
         if core.runs.drop_current(live):
-            take_up(core, [run.identity.run_id], error)  # refused for another reason, it would have no owner
+            take_up(core, [run.run_id], error)  # refused for another reason, it would have no owner
         await close_container(core, live, error)
     except BaseException as error:
         # A lasting fault of the store, or a bug of ours: it must not end the other runs.
@@ -333,11 +333,11 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             creation = None if core.ending else live.creation
             await _give_up(core, live, gone, gone)
             if creation is not None:  # a message has it stored at this moment: then it goes on after all
-                take_up(core, [run.identity.run_id], creation=creation)
+                take_up(core, [run.run_id], creation=creation)
             return
         live.open_gate()
         if core.runs.is_current(live):
-            _strand(core, run.identity.run_id, error)
+            _strand(core, run.run_id, error)
         await close_container(core, live, error)
     else:
         live.open_gate()
@@ -346,10 +346,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         try:
             if promoted:
                 start_promoted(core, promoted)
-            if not run.status.terminal or run.identity.run_id in core.wanted:
+            if not run.status.terminal or run.run_id in core.wanted:
                 _notice_wake(core, live, driven.outcome)
         except Exception as error:  # noqa: BLE001 - a bus or a bug of ours: the outcome is durable, and is reported
-            log.error("after a commit of run '%s'\n%s", run.identity.run_id, log_text(error))
+            log.error("after a commit of run '%s'\n%s", run.run_id, log_text(error))
         if isinstance(driven.outcome, Released):
             await _give_up(core, live, stopped(run), None)
         else:
@@ -372,7 +372,7 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     A run that is being aborted is looked up too: its request is durable, and so only its end is still to be written.
     """
     run = live.run
-    run_id = run.identity.run_id
+    run_id = run.run_id
     if core.ending or run.interruption not in (None, Interruption.ABORT):
         if core.ending:
             core.left.add(run_id)  # its step may have had effects: the next owner counts that as an attempt
@@ -413,8 +413,8 @@ async def _give_up(core: Core, live: LiveRun, error: BaseException, failure: Bas
     """
     live.open_gate()
     if core.runs.is_current(live):
-        core.runs.drop(live.run.identity.run_id)
-        core.waiters.fail(live.run.identity.run_id, error)
+        core.runs.drop(live.run.run_id)
+        core.waiters.fail(live.run.run_id, error)
     await close_container(core, live, failure)
 
 
@@ -470,7 +470,7 @@ class Boundaries:
         run = self._live.run
         take_commit(run, work)
         if type(work) is RunCreate:
-            self._core.runs.written(run.identity.run_id)
+            self._core.runs.written(run.run_id)
 
     async def _durable(self, committed: Awaitable[Committed], work: RunMove | RunCreate) -> None:
         try:
@@ -496,7 +496,7 @@ class Boundaries:
             await core.store.commit(now)
             return now
 
-        self._crossed(await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run)))
+        self._crossed(await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run)))
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live
@@ -517,7 +517,7 @@ async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, dr
     run = live.run
     if refused >= _PATIENCE and live.gate is None:
         live.gate = asyncio.Event()
-    run_id, seen = run.identity.run_id, driven.before.inbox_seen
+    run_id, seen = run.run_id, driven.before.inbox_seen
     messages = await patiently(
         core, lambda: core.store.inbox(run_id, seen), f"run '{run_id}'", partial(notify, core, run)
     )
@@ -529,8 +529,8 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if outcome.wait.expires_at is not None:
             core.wake_at(outcome.wait.expires_at)
         named = live.entry.subscribed
-        core.want(live.run.identity.run_id, [event for event in outcome.wait.events if event not in named])
+        core.want(live.run.run_id, [event for event in outcome.wait.events if event not in named])
     elif isinstance(outcome, Delayed):
         core.wake_at(outcome.until)
     elif not isinstance(outcome, Halted):  # a halted run continues to buffer events for its waits
-        core.want(live.run.identity.run_id, [])
+        core.want(live.run.run_id, [])

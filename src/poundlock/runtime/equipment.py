@@ -40,7 +40,7 @@ def container_for(
 
     def make(run: ActiveRun) -> ArtifactContainer:
         return services.run_container(
-            run.identity.run_id, lambda: _state_store(core, definition, run), AnnouncedWaits(run), run.exported
+            run.run_id, lambda: _state_store(core, definition, run), AnnouncedWaits(run), run.exported
         )
 
     return make
@@ -54,7 +54,7 @@ class StageContainers:
         self._services = services
 
     def open(self, run: RunView, stage_id: str, of_run: ArtifactContainer) -> ArtifactContainer:
-        name = f"stage '{stage_id}' of run {run.identity.run_id}"
+        name = f"stage '{stage_id}' of run {run.run_id}"
         return self._services.stage_container(name, of_run, self._core.hook_timeout)
 
     async def close(
@@ -79,7 +79,7 @@ def note_exports(core: Core, services: WorkflowServices, run: ActiveRun) -> None
         try:
             run.exported = services.export(run.container)
         except PoundlockError as error:
-            log.warning("services of run '%s' are not exported: %s", run.identity.run_id, error)
+            log.warning("services of run '%s' are not exported: %s", run.run_id, error)
     run.journal.put(core.clock.now(), f'"container","{_EXPORTED}",{run.plan.path_json},{dump(run.exported)},null]')
 
 
@@ -89,7 +89,7 @@ async def recall_exports(core: Core, services: WorkflowServices, run: ActiveRun)
     It is in the log's last row, unless the run's owner died since the pause: then longer and longer ends of the log
     are searched.
     """
-    run_id, last = run.identity.run_id, 1
+    run_id, last = run.run_id, 1
     while services.exports:
         rows = await patiently(
             core, partial(core.store.history, run_id, last), f"run '{run_id}'", partial(notify, core, run)
@@ -139,7 +139,7 @@ async def close_container(core: Core, live: LiveRun, failure: BaseException | No
     container, live.run.container = live.run.container, None
     live.run.state_store = live.run.failure = None
     if container is not None and not container.idle:
-        await dispose(core, container, live.run.identity.run_id, failure)
+        await dispose(core, container, live.run.run_id, failure)
 
 
 async def dispose(core: Core, container: ArtifactContainer, run_id: str, failure: BaseException | None = None) -> None:

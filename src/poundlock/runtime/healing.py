@@ -31,7 +31,7 @@ def notify(core: Core, run: ActiveRun, fault: PoundlockError) -> None:
     """
     if not run.written:
         raise fault
-    core.waiters.fail(run.identity.run_id, fault)
+    core.waiters.fail(run.run_id, fault)
 
 
 def delays() -> Iterator[float]:

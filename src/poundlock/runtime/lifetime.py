@@ -247,7 +247,7 @@ class Lifetime:
         if not self._opened:
             return  # it cannot own any run
         await core.store.written_behind()
-        idle = [live.run.identity.run_id for live in core.runs.all_driven() if not live.begun]
+        idle = [live.run.run_id for live in core.runs.all_driven() if not live.begun]
         vacant = [*core.runs.vacant(Phase.LOADING), *core.runs.vacant(Phase.UNSURE)]
         for run_id in [*vacant, *idle, *await unknown(core)]:
             await self._part(f"releasing run '{run_id}'", release_runs(core, [run_id], begun=False))

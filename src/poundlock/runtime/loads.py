@@ -12,7 +12,7 @@ so a thousand refused decisions are repeated in one more sync, not in a thousand
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from poundlock.model.changes import RunCreate, Token
 from poundlock.model.modes.decisions import Load
@@ -53,11 +53,15 @@ class LoadDesk:
         self._store = store
         self._lines: dict[Pair, Line] = {}
 
-    async def read(self, pairs: Sequence[Pair]) -> list[tuple[Load, Token | None]]:
-        """Return the load and token of each pair, as they will be when everything submitted is durable."""
+    def read(self, pairs: Sequence[Pair]) -> Awaitable[list[tuple[Load, Token | None]]]:
+        """Return the load and token of each pair, as they will be when everything submitted is durable.
+
+        They are `AtHand` if the store has them at hand and nothing is in flight.
+        """
+        return self._read_behind(pairs) if self._lines else self._store.read_loads(pairs)
+
+    async def _read_behind(self, pairs: Sequence[Pair]) -> list[tuple[Load, Token | None]]:
         lines = self._lines
-        if not lines:
-            return await self._store.read_loads(pairs)
         for pair in pairs:
             while (line := lines.get(pair)) is not None and line.broken:
                 await _gone(line)

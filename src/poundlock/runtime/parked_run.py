@@ -13,6 +13,7 @@ from typing import Any
 from poundlock.codecs import dump, encode, load
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, Message, RunHead, RunRecord, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.writing import checkpoint_of, head_of
@@ -69,6 +70,18 @@ class ParkedRun:
         """What its last commit says of it."""
         return self._head if self.kept is None else head_of(self.kept)
 
+    @property
+    def status(self) -> RunStatus:
+        """Paused or delayed."""
+        return self._head.status if self.kept is None else self.kept.status
+
+    @property
+    def waits(self) -> tuple[WaitRow, ...]:
+        """What it waits for."""
+        if self.kept is not None:
+            return self.kept.stored_waits
+        return tuple([_wait(*parts) for parts in load(self._waits)])
+
     def deliver(self, message: Message) -> None:
         """Add a message that has become durable, unless the run had read it before it was parked."""
         if message.seq > self._seen:
@@ -102,9 +115,7 @@ class ParkedRun:
 
     def record(self) -> RunRecord:
         """Return its record, for those who list runs: they need neither the state nor the event."""
-        if self.kept is not None:
-            return RunRecord(self.identity, head_of(self.kept), self.kept.stored_waits)
-        return RunRecord(self.identity, self._head, tuple([_wait(*parts) for parts in load(self._waits)]))
+        return RunRecord(self.identity, self.head, self.waits)
 
 
 def _of_wait(wait: WaitRow) -> list[Any]:

@@ -251,12 +251,12 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         waits, error = parked_waits(run.waits), outcome.error
     known = metadata(core, run.attempt)
     model = run.plan.state_model
-    if model is None and status.terminal and run.identity.load_key is None:
-        # An invoked run has its event to itself; runs that one event has started share its payload in their states.
+    if model is None and status.terminal and run.identity.owns_event:
+        # Runs that one event has started share its payload in their states; this one shares it with nobody.
         state: Any = StateView.over(run.state)
     else:
         state, known = _state_of(model, run.state, known)
-    return _make(run.identity.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
+    return _make(run.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:

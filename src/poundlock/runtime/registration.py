@@ -224,7 +224,7 @@ async def deregister(
             if core.inside and active == "finish":
                 for live in _others(core, entry, core.inside):
                     noted.enter_context(
-                        awaiting(core, core.inside, to_wait_for_driven(core, core.inside, live.run.identity.run_id))
+                        awaiting(core, core.inside, to_wait_for_driven(core, core.inside, live.run.run_id))
                     )
             await asyncio.wait([entry.leaving])
     except WouldDeadlock:
@@ -235,7 +235,7 @@ async def deregister(
 
 def _others(core: Core, entry: Registered, inside: str | None) -> list[LiveRun]:
     """Return the runs of a workflow that are driven now, except one."""
-    return [live for live in core.runs.all_driven() if live.entry is entry and live.run.identity.run_id != inside]
+    return [live for live in core.runs.all_driven() if live.entry is entry and live.run.run_id != inside]
 
 
 async def _leave(core: Core, entry: Registered, inside: str | None, active: Literal["finish", "abort"]) -> None:
@@ -244,7 +244,7 @@ async def _leave(core: Core, entry: Registered, inside: str | None, active: Lite
     others = _others(core, entry, inside)
     if active == "abort":
         for live in others:
-            await _abort(core, Cancel(live.run.identity.run_id, f"workflow '{entry.id}' deregistered", "deregister"))
+            await _abort(core, Cancel(live.run.run_id, f"workflow '{entry.id}' deregistered", "deregister"))
     await _gone(others)
     for live in of_workflow:
         await close_container(core, live)  # of the caller's run: its services are closed before those they use

@@ -111,6 +111,10 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
             each.cancel()  # one was refused: the others are not needed
 
 
+def _rests(status: RunStatus, pauses_count: bool) -> bool:
+    return status.terminal or (pauses_count and status is RunStatus.PAUSED)
+
+
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
     # The wait begins before the store is read: so an end during the read is not missed.
@@ -119,12 +123,15 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
             vacancy = core.runs.vacancy(run_id)
             if vacancy is not None and vacancy.error is not None:
                 raise vacancy.error  # stranded: it is not driven until `recover`
-            checkpoint = await core.store.checkpoint(run_id)
-            if checkpoint is None:
+            status = await core.store.status(run_id)
+            if status is None:
                 raise not_found(run_id)
-            status = checkpoint.record.head.status
-            if status.terminal or (pauses_count and status is RunStatus.PAUSED):
-                return result_of_checkpoint(core, checkpoint)
+            if _rests(status, pauses_count):
+                checkpoint = await core.store.checkpoint(run_id)
+                if checkpoint is None:
+                    raise not_found(run_id)
+                if _rests(checkpoint.record.head.status, pauses_count):  # it may have been resumed meanwhile
+                    return result_of_checkpoint(core, checkpoint)
         try:
             async with limit:
                 return await waiter

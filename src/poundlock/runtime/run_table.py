@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any, Final
 
 from poundlock.clock import Clock, Timer
@@ -164,7 +163,7 @@ class RunTable:
 
     def is_current(self, live: LiveRun) -> bool:
         """Whether this is still the run's entry: it may have been taken over by a newer one."""
-        return self._entries.get(live.run.identity.run_id) is live
+        return self._entries.get(live.run.run_id) is live
 
     def all_live(self) -> list[LiveRun]:
         """Return all runs that are being worked on here."""
@@ -182,9 +181,9 @@ class RunTable:
         """Return the ids of runs that are loading, unsure or stranded."""
         return [run_id for run_id, entry in self._entries.items() if entry.phase is phase]
 
-    def unwritten(self) -> Iterator[LiveRun]:
-        """Yield the invoked runs that the store does not know yet; events for them are looked up here."""
-        return iter(list(self._unwritten.values()))
+    def unwritten(self) -> list[LiveRun]:
+        """Return the invoked runs that the store does not know yet; events for them are looked up here."""
+        return list(self._unwritten.values())
 
     @property
     def parked_count(self) -> int:
@@ -197,7 +196,7 @@ class RunTable:
     # ---------------------------------------------------------------------------------------------------- moves
     def begin(self, live: LiveRun) -> LiveRun | None:
         """Let a run be driven; returns its former entry if the task of that has not ended yet."""
-        run_id = live.run.identity.run_id
+        run_id = live.run.run_id
         before = self._leave(run_id, _DRIVING) if run_id in self._entries else None  # absent: most runs are new
         live.phase = _DRIVING
         self._entries[run_id] = live
@@ -248,7 +247,7 @@ class RunTable:
     def park(self, live: LiveRun) -> None:
         """Keep what a run needs to go on in memory, for the pause window; nothing else of it stays."""
         run = live.run
-        run_id = run.identity.run_id
+        run_id = run.run_id
         self._leave(run_id, _PARKED)
         live.phase = _ABSENT
         if self._pause_window <= 0 or self._most_parked <= 0:
@@ -267,7 +266,7 @@ class RunTable:
 
     def resume(self, live: LiveRun) -> None:
         """Record that an answer is being committed to a run that is parked in memory or only a row."""
-        run_id = live.run.identity.run_id
+        run_id = live.run.run_id
         before = self._leave(run_id, Phase.RESUMING)
         if isinstance(before, ParkedRun):
             live.run.inbox += before.early
@@ -290,7 +289,7 @@ class RunTable:
 
     def drop_current(self, live: LiveRun) -> bool:
         """Forget a run that was driven and written, if this is still its entry; returns whether it was."""
-        run_id = live.run.identity.run_id
+        run_id = live.run.run_id
         if self._entries.get(run_id) is not live:
             return False
         del self._entries[run_id]

@@ -24,26 +24,26 @@ from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.run_table import LiveRun
 
 
-def accepted(core: Core, event: Event) -> tuple[Event, str]:
-    """Return an event as it is stored: its payload detached, its time stamped; and the payload's JSON text.
+def accepted(event: Event, now: float) -> tuple[Event, str]:
+    """Return an event as it is stored: its payload detached, its time stamped if it has none; and the payload's text.
 
     Raises:
         NotStorable: the payload or a header is not data; `path` names it.
     """
     payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
     headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
-    time = core.clock.now() if event.time is None else event.time
+    time = now if event.time is None else event.time
     return new_event(event.type, payload, event.id, time, event.source, event.key, headers), text
 
 
-def invocation(core: Core, type: str, payload: Any, run_id: str) -> tuple[Event, str]:
+def invocation(type: str, payload: Any, run_id: str, now: float) -> tuple[Event, str]:
     """Return the event of an invocation with a payload, as it is accepted. It is named like its run.
 
     Raises:
         NotStorable: the payload is not data; `path` names it.
     """
     decoded, text = pack(payload, "payload", "none")
-    event = Event.trusted(type, decoded, id=run_id, time=core.clock.now(), source="/invoke", key=None, headers={})
+    event = Event.trusted(type, decoded, id=run_id, time=now, source="/invoke", key=None, headers={})
     return event, text
 
 
@@ -52,10 +52,10 @@ def new_run(
     entry: Registered,
     event: Event,
     initial: Any,
-    *,
     pipeline_id: str,
     trigger_id: str | None,
     payload_text: str,
+    now: float,
     run_id: str | None = None,
     event_ref: str | None = None,
     load_key: str | None = None,
@@ -66,6 +66,7 @@ def new_run(
     Args:
         initial: the initial state.
         payload_text: JSON text of the event's payload, encoded when the event was accepted.
+        now: when it is created.
         load_key: the partition it counts in; None for invoked runs.
 
     Raises:
@@ -81,7 +82,6 @@ def new_run(
             state = merge({}, state)  # a patch of an empty state: its deletions have no effect
     if plan.state_model is not None:
         state, text = begun(plan.state_model, state, text)
-    now = core.clock.now()
     if run_id is None:
         run_id = core.ids.uuid7(now)
     identity = new_tuple(
@@ -113,6 +113,7 @@ def new_run(
         make_container=entry.make_container,
         supervision=core.supervision,
     )
+    run.payload_text = payload_text
     if core.timeline:
         created = patch_entry("dispatch", "run:created", plan.path_json, _created(event, trigger_id), text)
         run.journal.put(now, created, plan.start_entry)
@@ -212,7 +213,7 @@ async def _write_creation(core: Core, live: LiveRun) -> None:
         await core.store.commit(creation)
         announced = live.run.registered
         take_commit(live.run, creation)
-        core.runs.written(live.run.identity.run_id)
+        core.runs.written(live.run.run_id)
         live.run.registered = announced  # the stage that registered them is not concluded
     except RunExists:
         pass  # its first boundary was quicker

@@ -7,16 +7,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
-from poundlock.model.changes import Committed, Release, RunCreate, RunMove
+from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
+from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
 from poundlock.pipeline.outcome import (
     Aborted,
@@ -29,6 +30,7 @@ from poundlock.pipeline.outcome import (
     failure_of_outcome,
 )
 from poundlock.pipeline.writing import boundary_of, take_commit
+from poundlock.ports import AtHand
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
@@ -67,8 +69,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
     )
     try:
-        # Without a slot to release there is nothing to read first, and no coroutine for it.
-        promoted = (await core.store.commit(work)).promoted if release is None else await commit_leaving(core, work)
+        answer = commit_leaving(core, work)
+        promoted = (answer if isinstance(answer, Committed) else await answer).promoted
     except FAULTS as fault:
         propose = partial(
             boundary_of,
@@ -83,7 +85,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         work, promoted = await _settle_again(core, live, fault, work, propose)
     take_commit(run, work)
     if type(work) is RunCreate:
-        core.runs.written(run.identity.run_id)
+        core.runs.written(run.run_id)
     return promoted
 
 
@@ -102,9 +104,9 @@ async def _settle_again(
         while live.creation is not None:
             await asyncio.wait([live.creation])
         now = propose() if type(work) is RunCreate and run.written else work
-        return now, await commit_leaving(core, now)
+        return now, (await commit_leaving(core, now)).promoted
 
-    return await again(core, fault, commit, f"run '{run.identity.run_id}'", partial(notify, core, run))
+    return await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
 
 
 def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queued: bool = False) -> Release | None:
@@ -125,30 +127,45 @@ def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queu
     return new_tuple(Release, (identity.workflow_id, load_key, identity.run_id, queued, slots, owner))
 
 
-async def commit_leaving(core: Core, work: RunMove | RunCreate) -> tuple[str, ...]:
-    """Commit what may take a run out of its load; returns the runs that may start then.
+def commit_leaving(core: Core, work: RunMove | RunCreate) -> Awaitable[Committed]:
+    """Commit what may take a run out of its load; the answer names the runs that may start then.
 
     An end is never refused because of other changes of the load.
     """
     release = work.release if type(work) is RunMove else None
     if release is None:
-        return (await core.store.commit(work)).promoted
-    pair = release[:2]
+        return core.store.commit(work)
     # Read only so that the next decisions know the load after this.
-    [(load, token)] = await core.loads.read([pair])
+    loads = core.loads.read([release[:2]])
+    if not isinstance(loads, AtHand):
+        return _read_and_left(core, work, release, loads)
     answer = core.store.commit(work)
-    if type(answer) is Committed:
-        return answer.promoted  # nothing to wait for, so nobody can decide meanwhile
+    # Where there is nothing to wait for, nobody can decide meanwhile.
+    return answer if isinstance(answer, Committed) else _left(core, release, loads[0], answer)
+
+
+async def _read_and_left(
+    core: Core, work: RunMove | RunCreate, release: Release, loads: Awaitable[list[tuple[Load, Token | None]]]
+) -> Committed:
+    [loaded] = await loads
+    return await _left(core, release, loaded, core.store.commit(work))
+
+
+async def _left(
+    core: Core, release: Release, loaded: tuple[Load, Token | None], answer: Awaitable[Committed]
+) -> Committed:
+    """Wait for the commit of a release; meanwhile others see the load as it will be."""
+    load, token = loaded
     after, _ = load.left(release.run_id, release.slots, queued=release.queued)
     following = None if token is None or after.idle else token.next(release.run_id)
-    line = core.loads.submitted(pair, after, following)
+    line = core.loads.submitted((release.workflow_id, release.load_key), after, following)
     applied = False
     try:
-        promoted = (await answer).promoted
+        committed = await answer
         applied = True
     finally:
         core.loads.settled(line, applied=applied)
-    return promoted
+    return committed
 
 
 def log_failure(identity: RunIdentity, error: RunError | None) -> None:
@@ -175,7 +192,7 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     answer: hooks and clean-ups are bounded and may raise anything, and a state may no longer fit its model.
     """
     run, hooks = live.run, live.entry.hooks
-    run_id = run.identity.run_id
+    run_id = run.run_id
     status = run.status
     core.count(status._value_)
     ended = status.terminal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Protocol
 
 from poundlock.codecs import dump
 from poundlock.errors import (
@@ -24,16 +25,24 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunIdentity
 
 
-def refusal(move: RunMove, version: int, epoch: int, inbox_seq: int) -> PoundlockError | None:
-    """Return why a move does not apply to a run with these numbers, or None if it does."""
-    if epoch == move.epoch and version == move.version and (move.inbox is None or inbox_seq == move.inbox):
+class Moved(Protocol):
+    """What a store knows of a run, by which it judges a move."""
+
+    version: int
+    epoch: int
+    inbox_seq: int
+
+
+def refusal(move: RunMove, head: Moved) -> PoundlockError | None:
+    """Return why a move does not apply to a run with this head, or None if it does."""
+    run_id, version, epoch, inbox = move[:4]  # quicker than one after another
+    if epoch == head.epoch and version == head.version and (inbox is None or head.inbox_seq == inbox):
         return None
-    run_id = move.run_id
-    if epoch != move.epoch:
+    if epoch != head.epoch:
         return LeaseLost(f"run '{run_id}' has another owner now: discard this change", run_id=run_id)
-    if version != move.version:
-        return StaleVersion(f"run '{run_id}' has changed meanwhile: read it again", run_id=run_id, version=version)
-    return InboxAhead(f"run '{run_id}' has messages its owner has not read", run_id=run_id, inbox_seq=inbox_seq)
+    if version != head.version:
+        return StaleVersion(f"run '{run_id}' has changed meanwhile: read it again", run_id=run_id, version=head.version)
+    return InboxAhead(f"run '{run_id}' has messages its owner has not read", run_id=run_id, inbox_seq=head.inbox_seq)
 
 
 def exists(run_id: str) -> RunExists:

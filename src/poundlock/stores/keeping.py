@@ -17,6 +17,7 @@ GRACE: Final = 3600.0
 """Seconds that expired entries are still kept: a clock that was wrong for a moment must not lose data."""
 
 _FOR_EVER: Final = float("inf")
+_HOUR: Final = 3600.0
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -49,12 +50,11 @@ class Expiring(Generic[K, V]):
     each event would add two.
     """
 
-    __slots__ = ("_entries", "_first", "_hours", "prunable")
-
-    _HOUR: Final = 3600.0
+    __slots__ = ("_first", "_hours", "entries", "prunable")
 
     def __init__(self) -> None:
-        self._entries: dict[K, tuple[float, V]] = {}
+        self.entries: dict[K, tuple[float, V]] = {}
+        """When each entry expires, and its value. Only read, where a call of `get` would cost more than the rest."""
         self._hours: dict[float, list[K]] = {}
         self._first = _FOR_EVER
         """The earliest hour with keys."""
@@ -63,22 +63,22 @@ class Expiring(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """Return the value of a key."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         return None if entry is None else entry[1]
 
     def expiry(self, key: K) -> float:
         """Return when an entry expires; 0.0 for none."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         return 0.0 if entry is None else entry[0]
 
     def put(self, key: K, value: V, expires_at: float) -> None:
         """Store a value until a time; infinity means until it is dropped."""
-        before = self._entries.get(key)
-        self._entries[key] = (expires_at, value)
+        before = self.entries.get(key)
+        self.entries[key] = (expires_at, value)
         if expires_at == _FOR_EVER:
             return
-        hour = expires_at // self._HOUR
-        if before is not None and before[0] // self._HOUR == hour:
+        hour = expires_at // _HOUR
+        if before is not None and before[0] // _HOUR == hour:
             return
         keys = self._hours.get(hour)
         if keys is not None:
@@ -89,26 +89,26 @@ class Expiring(Generic[K, V]):
 
     def drop(self, key: K) -> None:
         """Delete an entry; a second time this does nothing."""
-        self._entries.pop(key, None)
+        self.entries.pop(key, None)
 
     def prune(self, now: float, at_most: int) -> None:
         """Delete up to `at_most` entries that expired more than `GRACE` ago."""
         now -= GRACE
-        while at_most > 0 and (end := (self._first + 1) * self._HOUR) <= now:
+        while at_most > 0 and (end := (self._first + 1) * _HOUR) <= now:
             keys = self._hours[self._first]
             portion = keys[-at_most:]
             del keys[-at_most:]
             at_most -= len(portion)
             for key in portion:
                 if 0.0 < self.expiry(key) < end:  # else it was stored again since
-                    del self._entries[key]
+                    del self.entries[key]
             if not keys:
                 del self._hours[self._first]
                 self._begin_with(min(self._hours, default=_FOR_EVER))
 
     def _begin_with(self, hour: float) -> None:
         self._first = hour
-        self.prunable = (hour + 1) * self._HOUR + GRACE
+        self.prunable = (hour + 1) * _HOUR + GRACE
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)

@@ -12,8 +12,9 @@ import heapq
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import dump, load
 from poundlock.errors import PoundlockError
@@ -23,6 +24,7 @@ from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
     Committed,
+    Post,
     Release,
     Remember,
     RunCreate,
@@ -30,11 +32,10 @@ from poundlock.model.changes import (
     Token,
     Work,
 )
-from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, settle_lines
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines
 from poundlock.model.runs import (
     Checkpoint,
     LogRow,
@@ -48,7 +49,7 @@ from poundlock.model.runs import (
 )
 from poundlock.model.timeline import fold, size_of
 from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
-from poundlock.ports import Claim, Page
+from poundlock.ports import AtHand, Claim, Page
 from poundlock.stores.answers import (
     exists,
     finished,
@@ -65,22 +66,65 @@ from poundlock.stores.memory_agenda import READY, Agenda, Entry
 from poundlock.stores.memory_listing import Listings
 
 _IDLE = Load()
+_NO_LOAD = (_IDLE, None)
+_NOBODY: Final[AtHand[RunRecord]] = AtHand()
 _RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
 _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
 
 
 class _Row:
-    """All data of one run."""
+    """All data of one run: its identity, the fields of its head, and what belongs to it."""
 
-    __slots__ = ("head", "identity", "inbox", "log", "number", "remembered", "snapshot", "waits")
+    __slots__ = (
+        "attempt",
+        "epoch",
+        "identity",
+        "inbox",
+        "inbox_seq",
+        "log",
+        "log_seq",
+        "number",
+        "outcome",
+        "owner",
+        "remembered",
+        "slot",
+        "snapshot",
+        "stage",
+        "status",
+        "updated_at",
+        "version",
+        "visits",
+        "waits",
+        "wake_at",
+    )
 
-    def __init__(self, identity: RunIdentity, head: RunHead, number: int) -> None:
+    def __init__(self, identity: RunIdentity, start: RunMove, number: int) -> None:
         self.identity = identity
-        self.head = head
         self.number = number
+        # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
+        (
+            self.status,
+            self.owner,
+            self.epoch,
+            self.stage,
+            self.attempt,
+            self.wake_at,
+            self.outcome,
+            self.slot,
+            self.updated_at,
+            log,
+        ) = start[4:14]
+        self.visits = start.visits
+        self.version = 1
+        self.inbox_seq = 0
         # Exact tuples of numbers and texts, and no empty list: the garbage collector does not track them. In a store
         # with ten thousand runs they would be most of its work.
         self.log: list[tuple[int, int, str]] = []
+        self.log_seq = 0
+        if log is not None:
+            first, size, text = log
+            self.log.append((first, size, text))
+            self.log_seq = first + size - 1
         self.inbox: tuple[()] | list[Message] = ()
         self.waits: tuple[WaitRow, ...] = ()
         self.snapshot: tuple[int, str] | None = None
@@ -88,7 +132,24 @@ class _Row:
         """The key that expires with this run."""
 
     def record(self) -> RunRecord:
-        return RunRecord(self.identity, _copy(self.head), self.waits)
+        return RunRecord(self.identity, self.head(), self.waits)
+
+    def head(self) -> RunHead:
+        return RunHead(
+            self.status,
+            self.version,
+            self.owner,
+            self.epoch,
+            self.stage,
+            self.attempt,
+            self.wake_at,
+            self.outcome,
+            self.slot,
+            self.inbox_seq,
+            self.log_seq,
+            self.updated_at,
+            self.visits,
+        )
 
 
 class MemoryStore:
@@ -134,10 +195,9 @@ class MemoryStore:
         """Release the runs of former owners, even of one with the same name: each opening is a new owner."""
         for _, run_id in list(self._listings.of_status(_RUNNING)):
             row = self._rows[run_id]
-            head = row.head
-            head.status = _READY
-            head.epoch += 1
-            head.version += 1
+            row.status = _READY
+            row.epoch += 1
+            row.version += 1
             self._relist(run_id, _RUNNING, _READY)
             self._index(row)
 
@@ -151,69 +211,104 @@ class MemoryStore:
     def commit(self, work: Work) -> Committed:
         """Apply all of a unit of work, or raise and apply none."""
         if type(work) is RunMove:  # `isinstance` costs more
-            row = self._rows.get(work.run_id)
-            if row is None:
-                raise not_found(work.run_id)
-            head, inbox = row.head, work.inbox
-            # `refusal`, without a call where nothing is refused.
-            if (
-                head.version != work.version
-                or head.epoch != work.epoch
-                or (inbox is not None and head.inbox_seq != inbox)
-            ):
-                refused = refusal(work, head.version, head.epoch, head.inbox_seq)
-                assert refused is not None  # noqa: S101 - a number differs
-                raise refused
+            row = self._movable(work)
             self._commits += 1
             self._write(row, work)
-            return NOTHING if work.release is None else self._free(work.release, work.updated_at)
+            release = work.release
+            promoted = () if release is None else self._release(release, work.updated_at)
+            return Committed(tuple(promoted)) if promoted else NOTHING
         if type(work) is RunCreate:
-            self._check_absent(work)
+            if work.identity.run_id in self._rows:
+                raise exists(work.identity.run_id)
             self._commits += 1
             self._create(work)
             return NOTHING
         assert isinstance(work, Changes)  # noqa: S101 - the union is closed
         return self._decide(work)
 
-    def _free(self, release: Release, now: float) -> Committed:
-        promoted = self._release(release, now)
-        return Committed(tuple(promoted)) if promoted else NOTHING
-
     def _decide(self, changes: Changes) -> Committed:
-        self._check(changes)
-        posts = [(post, load(dump(post.body, "body"))) for post in changes.posts] if changes.posts else ()
+        now, rows = changes.now, self._rows
+        for identity, _, _ in changes.creates:
+            if identity.run_id in rows:
+                raise exists(identity.run_id)
+        moved = [(self._movable(move), move) for move in changes.moves] if changes.moves else ()
+        # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
+        taken = {}
+        known_keys = self._remembered.entries
+        for key in changes.remember:
+            known = known_keys.get(key[:3])
+            if known is not None and known[0] > now:
+                taken[key.scope] = known[1]
+        if taken:
+            raise keys_taken(taken)
+        loads = self._loads
+        for workflow_id, load_key, expect, _, _ in changes.loads:
+            found = loads.get((workflow_id, load_key))
+            if (None if found is None else found[1]) != expect:
+                raise load_moved(workflow_id)
+        for delivery in changes.deliveries:
+            known_run = rows.get(delivery.run_id)
+            if known_run is not None and armed_anew(delivery, _phases(known_run)):
+                raise wait_moved(delivery.run_id)
+        posts = self._checked_posts(changes) if changes.posts else ()
+
+        # From here on nothing can be refused.
         self._commits += 1
-        for ref, event in changes.events:
+        for ref, event, _ in changes.events:
             self._events.setdefault(ref, event)
         for create in changes.creates:
             self._create(create)
-        for move in changes.moves:
-            self._write(self._rows[move.run_id], move)
-        for change in changes.loads:
-            self._set_load((change.workflow_id, change.load_key), change.load, change.token)
+        for row, move in moved:
+            self._write(row, move)
+        for workflow_id, load_key, _, loaded, token in changes.loads:
+            if loaded.idle:
+                loads.pop((workflow_id, load_key), None)
+                self._queues.pop((workflow_id, load_key), None)
+            else:
+                loads[workflow_id, load_key] = (loaded, token)
         promoted: list[str] = []
-        for release in changes.leaving():
-            promoted += self._release(release, changes.now)
+        if changes.releases or moved:
+            for release in changes.leaving():
+                promoted += self._release(release, now)
         delivered: tuple[Delivered, ...] = ()
         if changes.deliveries:
-            delivered = tuple([self._deliver(delivery, changes.now) for delivery in changes.deliveries])
-        posted = [self._append(self._rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
+            delivered = tuple([self._deliver(delivery, now) for delivery in changes.deliveries])
+        posted: tuple[int, ...] = ()
+        if posts:
+            told = [self._append(rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
+            posted = tuple(told)
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
-        for ref, _ in changes.events:
+        for ref, *_ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
-        made = (tuple(promoted), delivered, tuple(posted))
-        changes.committed = new_tuple(Committed, made) if promoted or delivered or posted else NOTHING
-        return changes.committed
+        decided = Committed(tuple(promoted), delivered, posted) if promoted or delivered or posted else NOTHING
+        changes.committed = decided
+        return decided
+
+    def _checked_posts(self, changes: Changes) -> list[tuple[Post, Any]]:
+        """Return the posts with their bodies, detached, if their runs can take them."""
+        for post in changes.posts:
+            row = self._rows.get(post.run_id)
+            if row is None:
+                if changes.creates_run(post.run_id):
+                    continue
+                raise not_found(post.run_id)
+            if row.status.terminal:
+                raise finished(post.run_id, row.status)
+        return [(post, load(dump(post.body, "body"))) for post in changes.posts]
 
     def _remember(self, changes: Changes, delivered: tuple[Delivered, ...]) -> None:
-        now = changes.now
+        now, remembered, receipts = changes.now, self._remembered, self._receipts
         longest = 0.0
         added = 0
-        for key in changes.remembered(delivered) if changes.remember else ():
-            name, (run_id, expires_at) = key[:3], key[4:]
-            self._remembered.put(name, key, expires_at)
+        missed = none_accepted(delivered) if delivered else False
+        for key in changes.remember:
+            source, event_id, scope, _, run_id, expires_at = key
+            if expires_at <= now or (missed and not scope):
+                continue
+            name = (source, event_id, scope)
+            remembered.put(name, key, expires_at)
             added += 1
             if expires_at == WITH_ITS_RUN and run_id in self._rows:
                 self._rows[run_id].remembered = name
@@ -222,13 +317,15 @@ class MemoryStore:
         if changes.receipt is not None:
             source, event_id, time, lines = changes.receipt
             event = (source, event_id)
-            until = max(time + RECEIPTS_KEPT, longest, self._receipts.expiry(event))
-            self._receipts.put(event, settle_lines(lines, changes.deliveries, delivered), until)
-        at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
-        if now >= self._remembered.prunable:
-            self._remembered.prune(now, at_most)
-        if now >= self._receipts.prunable:
-            self._receipts.prune(now, at_most)
+            if changes.deliveries:
+                lines = settle_lines(lines, changes.deliveries, delivered)
+            until = max(time + RECEIPTS_KEPT, longest)
+            before = receipts.entries.get(event)
+            receipts.put(event, lines, until if before is None else max(until, before[0]))
+        if now >= remembered.prunable or now >= receipts.prunable:
+            at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
+            remembered.prune(now, at_most)
+            receipts.prune(now, at_most)
 
     def _end(self, run_id: str) -> None:
         """Record the end of a run, and delete the runs that ended first, down to the limit.
@@ -238,10 +335,10 @@ class MemoryStore:
         while self._ended and len(self._ended) >= self._keep:
             first = self._ended.popleft()
             row = self._rows.get(first)
-            if row is None or not row.head.status.terminal:
+            if row is None or not row.status.terminal:
                 continue
             del self._rows[first]
-            self._by_status[row.head.status._value_].remove(first)
+            self._by_status[row.status._value_].remove(first)
             self._disuse(row.identity.event_ref)
             if row.remembered is not None:
                 self._remembered.drop(row.remembered)
@@ -257,68 +354,32 @@ class MemoryStore:
         else:
             del self._uses[ref], self._events[ref]
 
-    def _check(self, changes: Changes) -> None:
-        for create in changes.creates:
-            self._check_absent(create)
-        for move in changes.moves:
-            self._check_move(move)
-        # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
-        taken = {}
-        for key in changes.remember:
-            known = self._remembered.get(key[:3])
-            if known is not None and known.expires_at > changes.now:
-                taken[key.scope] = known
-        if taken:
-            raise keys_taken(taken)
-        for change in changes.loads:
-            _, token = self._loads.get((change.workflow_id, change.load_key), (_IDLE, None))
-            if token != change.expect:
-                raise load_moved(change.workflow_id)
-        for delivery in changes.deliveries:
-            known_run = self._rows.get(delivery.run_id)
-            if known_run is not None and armed_anew(delivery, _phases(known_run)):
-                raise wait_moved(delivery.run_id)
-        for post in changes.posts:
-            row = self._rows.get(post.run_id)
-            if row is None:
-                if changes.creates_run(post.run_id):
-                    continue
-                raise not_found(post.run_id)
-            if row.head.status.terminal:
-                raise finished(post.run_id, row.head.status)
-
-    def _check_absent(self, create: RunCreate) -> None:
-        if create.identity.run_id in self._rows:
-            raise exists(create.identity.run_id)
-
-    def _check_move(self, move: RunMove) -> None:
+    def _movable(self, move: RunMove) -> _Row:
+        """Return the run that a move is for, if the move's conditions hold."""
         row = self._rows.get(move.run_id)
         if row is None:
             raise not_found(move.run_id)
-        head = row.head
-        refused = refusal(move, head.version, head.epoch, head.inbox_seq)
+        refused = refusal(move, row)
         if refused is not None:
             raise refused
+        return row
 
     def _create(self, create: RunCreate) -> None:
-        self._numbers += 1
+        self._numbers = number = self._numbers + 1
         identity, start, event = create
-        row = _Row(identity, create.head, self._numbers)
-        self._rows[identity.run_id] = row
+        run_id, ref, waits = identity.run_id, identity.event_ref, start.waits
+        self._rows[run_id] = row = _Row(identity, start, number)
         if event is not None:
-            self._events.setdefault(*event)
-        uses, ref = self._uses, identity.event_ref
+            self._events.setdefault(event.ref, event.event)
+        uses = self._uses
         uses[ref] = uses.get(ref, 0) + 1
-        if start.log is not None:
-            first, size, text = start.log
-            row.log.append((first, size, text))
-        if start.waits:
-            self._set_waits(row, start.waits)
-        status = start.status
-        self._by_status[status._value_].fresh[identity.run_id] = None
+        if waits:
+            self._set_waits(row, waits)
+        status = row.status
+        self._by_status[status._value_].fresh[run_id] = None
         if status is not _RUNNING:
             if status.terminal:  # it ended before its first commit
-                self._end(identity.run_id)
+                self._end(run_id)
             self._index(row)
 
     def _write(self, row: _Row, move: RunMove) -> None:
@@ -329,14 +390,14 @@ class MemoryStore:
             _,
             _,
             status,
-            owner,
-            epoch,
-            stage,
-            attempt,
+            row.owner,
+            row.epoch,
+            row.stage,
+            row.attempt,
             wake_at,
             outcome,
             slot,
-            now,
+            row.updated_at,
             log,
             waits,
             consumed,
@@ -344,29 +405,23 @@ class MemoryStore:
             visits,
             _,
         ) = move
-        head = row.head
-        before = head.status
-        head.version = version + 1
-        head.stage = stage
-        head.attempt = attempt
-        head.updated_at = now
-        if slot is not head.slot:
+        before = row.status
+        row.version = version + 1
+        if slot is not row.slot:
             if slot:
                 self._occupy(row)
-            head.slot = slot
-        head.status = status
-        head.owner = owner
-        head.epoch = epoch
-        head.wake_at = wake_at
-        head.outcome = outcome
+            row.slot = slot
+        row.status = status
+        row.wake_at = wake_at
+        row.outcome = outcome
         if visits is not None:
-            head.visits = visits
+            row.visits = visits
         if log is not None:
             first, size, text = log
             row.log.append((first, size, text))
-            head.log_seq = first + size - 1
+            row.log_seq = first + size - 1
         if snapshot is not None:
-            row.snapshot = (head.log_seq, snapshot)
+            row.snapshot = (row.log_seq, snapshot)
         if consumed:
             used = set(consumed)
             self._disuse_events(message for message in row.inbox if message.seq in used)
@@ -404,19 +459,19 @@ class MemoryStore:
 
     def _index(self, row: _Row) -> None:
         """Add a run without an owner to the queue or agenda where it is looked up."""
-        head, identity = row.head, row.identity
-        if head.status is _QUEUED:
+        identity = row.identity
+        if row.status is _QUEUED:
             pair = (identity.workflow_id, identity.load_key or "")
             queue = self._queues.get(pair)
             if queue is None:
                 queue = self._queues[pair] = Heap()
             queue.push((-identity.priority, row.number, identity.run_id), self._is_queued)
-        elif head.status is _READY:
+        elif row.status is _READY:
             self._agenda(identity.workflow_id).ready(identity.priority, identity.run_id)
-        elif head.status in _DUE:
-            if head.wake_at is not None:
-                self._agenda(identity.workflow_id).wait(identity.priority, head.wake_at, identity.run_id)
-            if head.outcome is not None and head.status is RunStatus.PAUSED:
+        elif row.status in _DUE:
+            if row.wake_at is not None:
+                self._agenda(identity.workflow_id).wait(identity.priority, row.wake_at, identity.run_id)
+            if row.outcome is not None and row.status is RunStatus.PAUSED:
                 self._unfit[identity.run_id] = None
 
     def _agenda(self, workflow_id: str) -> Agenda:
@@ -427,19 +482,19 @@ class MemoryStore:
 
     def _is_queued(self, item: tuple[int, int, str]) -> bool:
         row = self._rows.get(item[2])
-        return row is not None and row.head.status is _QUEUED
+        return row is not None and row.status is _QUEUED
 
     def _is_claimable(self, run_id: str, when: float) -> bool:
         """Whether this still says when a run goes on."""
         row = self._rows.get(run_id)
-        if row is None or row.head.status is not _READY:
+        if row is None or row.status is not _READY:
             return self._waits_until(run_id, when)
         return when == READY
 
     def _waits_until(self, run_id: str, when: float) -> bool:
         """Whether this is still the time until which a run is paused or delayed."""
         row = self._rows.get(run_id)
-        return row is not None and row.head.wake_at == when and row.head.status in _DUE
+        return row is not None and row.wake_at == when and row.status in _DUE
 
     def _set_waits(self, row: _Row, waits: tuple[WaitRow, ...]) -> None:
         run_id = row.identity.run_id
@@ -463,13 +518,6 @@ class MemoryStore:
                     holders[run_id] = None
                     self._shapes[key_shape(key)] += 1
 
-    def _set_load(self, pair: tuple[str, str], loaded: Load, token: Token) -> None:
-        if loaded.idle:
-            self._loads.pop(pair, None)
-            self._queues.pop(pair, None)
-        else:
-            self._loads[pair] = (loaded, token)
-
     def _release(self, release: Release, now: float) -> Sequence[str]:
         workflow_id, load_key, run_id, queued, slots, _ = release
         pair = (workflow_id, load_key)
@@ -478,32 +526,32 @@ class MemoryStore:
             return ()  # no run is active or queued
         loaded, free = known[0].left(run_id, slots, queued=queued)
         if loaded.idle:
-            self._set_load(pair, loaded, known[1])
+            del self._loads[pair]
+            self._queues.pop(pair, None)
             return ()
         promoted: list[str] = []
         queue = self._queues.get(pair)
         while queue and len(promoted) < free:
             run_id = heapq.heappop(queue)[2]
             row = self._rows.get(run_id)
-            if row is not None and row.head.status is RunStatus.QUEUED:
+            if row is not None and row.status is RunStatus.QUEUED:
                 promoted.append(run_id)
-                row.head.slot = True
+                row.slot = True
                 self._take(row, release.owner, now)
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        self._set_load(pair, loaded, known[1].next(release.run_id))
+        self._loads[pair] = (loaded, known[1].next(release.run_id))
         return promoted
 
     def _take(self, row: _Row, owner: str | None, now: float) -> None:
         """Give a run without an owner to its next owner, or make it `ready` if there is none."""
-        head = row.head
-        before, head.status = head.status, _READY if owner is None else _RUNNING
-        head.owner = owner
-        head.version += 1
-        head.epoch += 1
-        head.wake_at = head.outcome = None
-        head.updated_at = now
-        self._relist(row.identity.run_id, before, head.status)
+        before, row.status = row.status, _READY if owner is None else _RUNNING
+        row.owner = owner
+        row.version += 1
+        row.epoch += 1
+        row.wake_at = row.outcome = None
+        row.updated_at = now
+        self._relist(row.identity.run_id, before, row.status)
         if owner is None:
             self._index(row)
 
@@ -521,32 +569,37 @@ class MemoryStore:
     def _occupy(self, row: _Row) -> None:
         """Count a run that continues as active again if it had released its slot; this may exceed its mode's limit."""
         identity = row.identity
-        if identity.load_key is None or row.head.slot:
+        if identity.load_key is None or row.slot:
             return
         pair = (identity.workflow_id, identity.load_key)
         known, token = self._loads.get(pair, (_IDLE, Token(default_ids.token(), 0)))
         self._loads[pair] = (known.started(identity.run_id), token.next(identity.run_id))
-        row.head.slot = True
+        row.slot = True
 
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:
-        row.head.inbox_seq += 1
+        row.inbox_seq += 1
         stored = None
         if event_ref is not None:
             self._use(event_ref)
             stored = StoredEvent(event_ref, self._events[event_ref])
         row.inbox = row.inbox or []
-        row.inbox.append(Message(row.identity.run_id, row.head.inbox_seq, kind, time, body, stored))
-        return row.head.inbox_seq
+        row.inbox.append(Message(row.identity.run_id, row.inbox_seq, kind, time, body, stored))
+        return row.inbox_seq
 
     # --------------------------------------------------------------------------------------------------- reads
-    async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
+    def read_loads(self, pairs: Sequence[tuple[str, str]]) -> AtHand[tuple[Load, Token | None]]:
         """Return loads and tokens."""
-        return [self._loads.get(pair, (_IDLE, None)) for pair in pairs]
+        return AtHand(map(self._loads.get, pairs, repeat(_NO_LOAD)))
 
     async def load(self, run_id: str) -> RunRecord | None:
         """Return a run's record."""
         row = self._rows.get(run_id)
         return None if row is None else row.record()
+
+    async def status(self, run_id: str) -> RunStatus | None:
+        """Return a run's status."""
+        row = self._rows.get(run_id)
+        return None if row is None else row.status
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return all that is needed to continue a run."""
@@ -613,13 +666,12 @@ class MemoryStore:
 
     def _claim(self, row: _Row, worker: str, now: float) -> Claim:
         checkpoint = self._checkpoint(row)
-        head = row.head
-        recovered = head.status is RunStatus.READY and head.owner is not None
-        delayed = head.status is RunStatus.DELAYED
+        recovered = row.status is RunStatus.READY and row.owner is not None
+        delayed = row.status is RunStatus.DELAYED
         self._occupy(row)
         self._take(row, worker, now)
         if recovered:
-            head.attempt += 1
+            row.attempt += 1
         return Claim(checkpoint._replace(record=row.record()), recovered, delayed)
 
     async def next_due(self, workflows: Collection[str]) -> float | None:
@@ -627,18 +679,18 @@ class MemoryStore:
         times = [agenda.next_time(self._waits_until) for agenda in self._agendas_of(workflows)]
         return min((when for when in times if when is not None), default=None)
 
-    async def match_waits(self, event: Event) -> list[RunRecord]:
+    def match_waits(self, event: Event) -> AtHand[RunRecord]:
         """Return the runs under the event's keys."""
         if not self._waiting:
-            return []
+            return _NOBODY
         found = {run_id for key in event_keys(list(self._shapes), event) for run_id in self._waiting.get(key, ())}
         oldest_first = sorted((self._rows[run_id].identity.created_at, run_id) for run_id in found)
-        return [self._rows[run_id].record() for _, run_id in oldest_first]
+        return AtHand([self._rows[run_id].record() for _, run_id in oldest_first])
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return paused runs with an error."""
         rows = [row for run_id in self._unfit if (row := self._rows[run_id]).identity.workflow_id == workflow]
-        return [row.record() for row in sorted(rows, key=_number) if row.head.outcome is not None]
+        return [row.record() for row in sorted(rows, key=_number) if row.outcome is not None]
 
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return unconsumed messages."""
@@ -671,35 +723,15 @@ def _number(row: _Row) -> int:
     return row.number
 
 
-def _copy(head: RunHead) -> RunHead:
-    """Return a copy: heads are changed in place here, and callers must not see that. `replace` is six times slower."""
-    return RunHead(
-        head.status,
-        head.version,
-        head.owner,
-        head.epoch,
-        head.stage,
-        head.attempt,
-        head.wake_at,
-        head.outcome,
-        head.slot,
-        head.inbox_seq,
-        head.log_seq,
-        head.updated_at,
-        head.visits,
-    )
-
-
 def _fate(delivery: Delivery, row: _Row) -> Fate:
-    head = row.head
-    return delivered_fate(delivery, head.status, _phases(row), unfit=head.outcome is not None)
+    return delivered_fate(delivery, row.status, _phases(row), unfit=row.outcome is not None)
 
 
 def _fits(query: RunQuery, row: _Row, event: Event) -> bool:
-    identity, head = row.identity, row.head
+    identity = row.identity
     return (
         (query.workflow is None or identity.workflow_id == query.workflow)
-        and (not query.status or head.status in query.status)
+        and (not query.status or row.status in query.status)
         and (query.key is None or identity.key == query.key)
         and (query.since is None or identity.created_at >= query.since)
         and (query.until is None or identity.created_at < query.until)
@@ -707,7 +739,7 @@ def _fits(query: RunQuery, row: _Row, event: Event) -> bool:
             query.text is None
             or any(
                 query.text.lower() in (text or "").lower()
-                for text in (identity.run_id, identity.key, event.type, head.outcome)
+                for text in (identity.run_id, identity.key, event.type, row.outcome)
             )
         )
     )

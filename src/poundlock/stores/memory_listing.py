@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import RunHead, RunIdentity, RunQuery
+from poundlock.model.runs import RunIdentity, RunQuery
 
 Key = tuple[float, str]
 """The order of lists: when a run was created, and its id."""
@@ -25,7 +25,7 @@ class Row(Protocol):
     """What is read of a run. `number` grows with each run that is created."""
 
     identity: RunIdentity
-    head: RunHead
+    status: RunStatus
     number: int
 
 
@@ -115,7 +115,7 @@ class Listings:
 
         def created(run_id: str) -> float | None:
             row = rows.get(run_id)
-            return None if row is None or row.head.status is not status else row.identity.created_at
+            return None if row is None or row.status is not status else row.identity.created_at
 
         return self.by_status[status._value_].newest(before, created)
 

@@ -378,10 +378,36 @@ class StoreContract:
         assert [run.identity.run_id for run in await scribe.store.match_waits(event_of("x", "order.approved").event)]
         assert await scribe.store.history("r1") == await scribe.store.history("r2")
 
+    async def test_reads_that_are_asked_for_together_are_answered_each(self, scribe: Scribe) -> None:
+        """However many reads a store does at once, each caller gets its own run, as if it had asked alone."""
+        shared, waits = event_of("shared"), (wait_of(parked=False),)
+        for n in range(70):
+            run_id = f"r{n}"
+            log = log_of(1, {"n": n}, {"m": n})
+            await scribe.create(run_id, log=log, event=shared if n % 3 else event_of(run_id), waits=waits)
+            await scribe.move(run_id, log=log_of(3, {"n": -n}), snapshot=None if n % 2 else f'{{"n":{-n},"m":{n}}}')
+            if n % 5 == 0:
+                await scribe.deliver(f"e{n}", (run_id, "approval", 1))
+                await scribe.deliver(f"f{n}", (run_id, "approval", 1))
+        await scribe.end("r7")
+        asked = [*(f"r{n}" for n in range(70)), "unknown", "r8", "r8"]
+        alone = [await scribe.store.checkpoint(run_id) for run_id in asked]
+        together = await asyncio.gather(*map(scribe.store.checkpoint, asked))
+        assert together == alone
+        states = [checkpoint.state for checkpoint in together if checkpoint is not None]
+        assert states == [{"n": -n, "m": n} for n in [*range(70), 8, 8]]
+        assert len({id(state) for state in states}) == len(states)
+        assert [len(checkpoint.inbox) for checkpoint in together[:6] if checkpoint is not None] == [2, 0, 0, 0, 0, 2]
+        statuses = await asyncio.gather(*map(scribe.store.status, asked))
+        expected = [None if each is None else each.record.head.status for each in alone]
+        assert statuses == expected
+        assert statuses[6:9] == [RUNNING, COMPLETED, RUNNING]
+
     async def test_unknown_runs_and_events_read_as_nothing(self, scribe: Scribe) -> None:
         """Reading what does not exist returns None or an empty list, not an error."""
         store = scribe.store
         assert await store.load("unknown") is None
+        assert await store.status("unknown") is None
         assert await store.checkpoint("unknown") is None
         assert await store.history("unknown") == []
         assert await store.inbox("unknown", 0) == []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+from types import SimpleNamespace
 
 import pytest
 from pydantic import BaseModel
@@ -19,7 +22,10 @@ from poundlock import (
     Trigger,
     Verdict,
     Workflow,
+    WorkflowRuntime,
 )
+from poundlock.pipeline.binding import TriggerFunctions
+from poundlock.runtime.dispatch import Route, answer_of
 
 
 def workflow(id="orders", *triggers, mode=None, state=None, **options):
@@ -532,3 +538,69 @@ async def test_results_time_out_without_touching_the_runs(runtime, gate, any_sto
         await rt.wait(run_id, timeout="2s")
     gate.open()
     assert [result.status for result in await receipt.results()] == ["completed"]
+
+
+# -- where the event is kept
+@pytest.mark.parametrize("workflows", [1, 2])
+async def test_a_run_keeps_the_event_that_it_alone_begins_with(tmp_path, workflows):
+    """An event that starts one run is kept with it; one that starts several is stored once, for all of them."""
+    path = tmp_path / "runs.db"
+    several = [workflow(f"w{number}") for number in range(workflows)]
+    event = Event("order.placed", {"items": [1]}, id="e1", source="/shop", key="k", headers={"tenant": "t"})
+    async with WorkflowRuntime(*several, store=f"sqlite:///{path}") as rt:
+        receipt = await rt.emit(event)
+        await receipt.results()
+        assert (await rt.store.stats())["events"] == 1
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        [(beside,)] = file.execute("SELECT count(*) FROM events").fetchall()
+    assert beside == (0 if workflows == 1 else 1)
+    async with WorkflowRuntime(store=f"sqlite:///{path}") as rt:
+        for run_id in receipt.run_ids:
+            kept = (await rt.store.checkpoint(run_id)).event
+            assert (kept, kept.payload, kept.headers) == (receipt.event, {"items": [1]}, {"tenant": "t"})
+
+
+async def test_a_queued_run_keeps_its_event_too(runtime, any_store):
+    """A run that has to wait for its slot begins with the event that queued it, also after it was read again."""
+    wf = Workflow("w", mode=Serialized(), triggers={"go": Trigger("go")})
+
+    @wf.step
+    async def seen(event):
+        return {"seen": [event.id, event.payload["number"]]}
+
+    rt = await runtime(wf, store=any_store)
+    receipts = [await rt.emit(Event("go", {"number": number}, id=f"e{number}")) for number in range(3)]
+    assert [receipt.verdicts[0] for receipt in receipts] == ["started", "queued", "queued"]
+    states = [(await receipt.results())[0].state for receipt in receipts]
+    assert [state["seen"] for state in states] == [[f"e{number}", number] for number in range(3)]
+
+
+# -- a trigger with nothing to ask
+@pytest.mark.parametrize("payload", [None, {}, {"id": 1}, [1], "text", 0])
+def test_a_trigger_without_conditions_answers_as_if_it_was_asked(payload):
+    """Where there is nothing to ask, the answer is what asking would give: no key, and the payload as it is."""
+    entry = SimpleNamespace(
+        id="w", mode=Serialized(), functions=SimpleNamespace(triggers={"t": TriggerFunctions()}, mode_key=None)
+    )
+    route = Route(entry, "t", Trigger("go"), "p", None, TriggerFunctions())
+    event = Event("go", payload)
+    assert route.plain
+    assert answer_of(route, event) == (route.partition(event), route.initial_state(event))
+    assert route.wants(event)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "mode"),
+    [
+        (Trigger("go", when=[Condition("id", "exists")]), Serialized()),
+        (Trigger("go", when=lambda event: True), Serialized()),
+        (Trigger("go", key="id"), Serialized()),
+        (Trigger("go", map=lambda event: {}), Serialized()),
+        (Trigger("go"), Serialized(key="id")),
+    ],
+    ids=["conditions", "when", "key", "map", "key of the mode"],
+)
+def test_a_trigger_with_something_to_ask_is_asked(trigger, mode):
+    """A condition, a key or a function makes a trigger one that is asked."""
+    entry = SimpleNamespace(id="w", mode=mode, functions=None)
+    assert not Route(entry, "t", trigger, "p", None, TriggerFunctions()).plain

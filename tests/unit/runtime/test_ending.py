@@ -762,3 +762,30 @@ async def test_what_an_ended_run_shows_is_not_part_of_another_run(any_store, gat
         dict.__getitem__(result.state, "items").append("changed")  # as code in C reaches it
         gate.open()
         assert (await rt.wait(second)).state["items_then"] == [1, {"a": [2]}]
+
+
+async def test_what_an_ended_run_shows_is_not_part_of_a_message(runtime, any_store, gate):
+    """An event begins one run and is buffered by another: whatever is done to the result of one, the other gets it."""
+    quick, waits = Workflow("quick"), Workflow("waits")
+
+    @quick.on("go")
+    @quick.step
+    async def look():
+        return None
+
+    @waits.step
+    async def before():
+        await gate()
+        return {"seen": 1}
+
+    waits.wait("told", on="go")
+
+    rt = await runtime(quick, waits, store=any_store)
+    waiting = asyncio.create_task(rt.run("waits"))
+    await rt.clock.run_until_idle()
+    receipt = await rt.emit("go", items=[1, {"a": [2]}])
+    assert receipt.verdicts == ["started", "buffered"]
+    [result] = await receipt.results()
+    dict.__getitem__(result.state, "items").append("changed")  # as code in C reaches it
+    gate.open()
+    assert (await waiting).state["items"] == [1, {"a": [2]}]

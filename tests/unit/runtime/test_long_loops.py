@@ -7,6 +7,8 @@ from typing import Annotated
 import pytest
 
 from poundlock import Delay, Jump, Service, StateRef, Use, Workflow
+from poundlock.codecs import dump
+from poundlock.model.timeline import fold, fold_entries
 from poundlock.stores import MemoryStore, memory
 from poundlock.stores.sqlite import SqliteStore, reads
 
@@ -17,14 +19,18 @@ ROUNDS = 150
 def folded(monkeypatch):
     """How much log was read each time a state was put together: (rows, characters)."""
     seen = []
-    for module in (memory, reads):
 
-        def counting(rows, state=None, fold=module.fold):
-            rows = list(rows)
-            seen.append((len(rows), sum(len(row.text) for row in rows)))
-            return fold(rows, state)
+    def counting(rows, state=None):
+        rows = list(rows)
+        seen.append((len(rows), sum(len(row.text) for row in rows)))
+        return fold(rows, state)
 
-        monkeypatch.setattr(module, "fold", counting)
+    def counting_entries(logs, state=None):
+        seen.append((len(logs), sum(len(dump(entries)) for entries in logs)))
+        return fold_entries(logs, state)
+
+    monkeypatch.setattr(memory, "fold", counting)
+    monkeypatch.setattr(reads, "fold_entries", counting_entries)
     return seen
 
 

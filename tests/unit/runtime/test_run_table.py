@@ -63,7 +63,8 @@ def test_every_move_says_why():
 
 
 def live(run_id="r", *, written=True):
-    run = MagicMock(identity=SimpleNamespace(run_id=run_id), written=written, inbox=[], buffer=(), backlog=())
+    identity = SimpleNamespace(run_id=run_id)
+    run = MagicMock(identity=identity, run_id=run_id, written=written, inbox=[], buffer=(), backlog=())
     return LiveRun(run, None)
 
 

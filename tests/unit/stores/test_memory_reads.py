@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import RunQuery
+from poundlock.ports import AtHand
 from poundlock.stores import MemoryStore
 from poundlock.stores.memory_listing import Listings
-from poundlock.testing.store_contract import NOW, Scribe, wait_of
+from poundlock.testing.store_contract import NOW, Scribe, event_of, wait_of
 
 MANY = 3000
 PAGE = 20
@@ -147,3 +149,17 @@ async def test_many_due_runs_are_taken_in_portions():
     claimed = [claim for _ in range(100) for claim in await store.claim("w1", ["orders"], NOW, 10)]
     assert len(claimed) == 1000
     assert store.looks < 6000
+
+
+# -------------------------------------------------------------------------------------------- for every event
+async def test_what_is_read_for_an_event_is_at_hand():
+    """Loads and waits need not be awaited; who awaits them gets the same."""
+    scribe = Scribe(MemoryStore())
+    event = event_of("e", "order.approved").event
+    assert scribe.store.match_waits(event) == []
+    await scribe.park("paused", wait_of())
+    loads, found = scribe.store.read_loads([("orders", ""), ("orders", "k")]), scribe.store.match_waits(event)
+    assert (type(loads), type(found)) == (AtHand, AtHand)
+    assert loads == [(Load(), None)] * 2
+    assert [record.identity.run_id for record in found] == ["paused"]
+    assert (await loads, await found) == (loads, found)

@@ -153,6 +153,10 @@ QUESTIONS = {
 }
 MANY = (
     sql.heads,
+    sql.statuses,
+    sql.checkpoints,
+    sql.inboxes,
+    sql.events,
     sql.remembered,
     sql.receipts,
     sql.change_runs,

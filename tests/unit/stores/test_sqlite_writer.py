@@ -9,7 +9,7 @@ import pytest
 from support import BrokenCursor, sqlite_error
 
 from poundlock.clock import SystemClock
-from poundlock.errors import StaleVersion, StoreCorrupt, StoreFull, StoreUnavailable
+from poundlock.errors import LeaseLost, StaleVersion, StoreCorrupt, StoreFull, StoreUnavailable
 from poundlock.model.changes import Changes, Committed, LoadChange, Token
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
@@ -34,6 +34,49 @@ class CountingClock(SystemClock):
 async def answers(scribe, changes):
     """Commit all at once and return what each came to."""
     return await asyncio.gather(*map(scribe.commit, changes), return_exceptions=True)
+
+
+# ------------------------------------------------------------------------------------ heads that the writer keeps
+async def test_a_run_goes_on_whether_its_head_was_kept_or_not(opened):
+    """Runs that rest leave the writer's memory one after another; each goes on from its version, once."""
+    store = await opened()
+    scribe = Scribe(store)
+    names = [f"r{n}" for n in range(300)]
+    wait = (wait_of(correlate=(("id", 7), ("at", 1.5))),)
+    await answers(scribe, [scribe.creation(name, status=RunStatus.PAUSED, waits=wait) for name in names])
+    kept = set(store._writer._heads.known)
+    assert kept == set(names[44:])
+    for name in (names[0], names[-1]):
+        record = await scribe.record(name)
+        move = move_of(record, status=RunStatus.RUNNING, owner="w2", new_epoch=2)
+        assert await answers(scribe, [move, move]) == [Committed(), Refused(LeaseLost)]
+        await scribe.move(name, status=RunStatus.COMPLETED, owner=None, waits=())
+    assert (await store.stats())["waits"] == 298
+    assert len(store._writer._heads.known) <= 256
+
+
+async def test_a_running_run_whose_head_was_forgotten_is_read_from_its_log(opened):
+    """After a failure the writer reads heads again: that of a running run is in the last row of its log."""
+    store = await opened()
+    scribe = Scribe(store)
+    await scribe.create(log=log_of(1, {"a": 1}))
+    await scribe.move(stage="second", log=log_of(2, {"b": 2}))
+    store._writer._heads.forget()
+    await scribe.move(stage="third", log=log_of(3, {"c": 3}))
+    record = await scribe.record()
+    assert (record.head.version, record.head.stage, record.head.log_seq) == (3, "third", 3)
+
+
+class Refused:
+    """Equals any error of a type."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __eq__(self, other):
+        return type(other) is self.kind
+
+    __hash__ = None
 
 
 # ------------------------------------------------------------------------------------------------------ group commit

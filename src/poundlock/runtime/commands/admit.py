@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final
 
 from poundlock.errors import (
     Contended,
@@ -25,20 +26,22 @@ from poundlock.errors import (
 from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Remember, Token
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, settle_lines
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
-from poundlock.records import dataclass
+from poundlock.records import NamedTuple, dataclass
 from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, wake, written_behind
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.healing import patiently
-from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import accepted
 from poundlock.runtime.settling import announce_end
 
+Copy = tuple[str, str]
+"""(source, id): by these an event is recognised as a copy."""
+_COUNTER: Final = {verdict.value: f"event:{verdict}" for verdict in Verdict}
 _TOGETHER = 8
 """Attempts to decide concurrently with other refused events of this process."""
 _ATTEMPTS = 32
@@ -56,8 +59,7 @@ class Admit:
     """Return what would happen; change nothing."""
 
 
-@dataclass(slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """What became of an event: the receipt's lines, and the event as it was accepted."""
 
     event: Event
@@ -72,44 +74,42 @@ async def admit(core: Core, command: Admit) -> Admitted:
         IdempotencyConflict: the event's id was used before with another type or payload; nothing was decided.
         Contended: too many concurrent decisions; nothing was decided.
     """
-    core.check_accepting()
-    event, text = accepted(core, command.event)
+    if not core.accepting:
+        core.check_accepting()
+    event, text = accepted(command.event, core.clock.now())
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    ref = core.ids.sortable(core.clock.now())
-    offer = Offer(event, text, ref, fingerprint, command.decided, command.waits, command.dry)
+    offer = Offer(event, text, fingerprint, command.decided, command.waits, command.dry)
     core.tasks.admitting += 1  # a stop waits until accepted events are carried out
+    name, copies = (event.source, event.id), core.loads.deciding
+    first = name not in copies
     try:
-        plan, committed = await _decided(core, offer)
+        if first:
+            copies[name] = None
+        else:
+            await _decided_before(copies, name)
+        plan, committed = await _attempt(core, offer) or await _again(core, offer)
         if command.dry:
             return Admitted(event, dry_lines(plan))
         lines = _carry_out(core, plan, committed, event)
     finally:
         core.tasks.admitted()
+        if first and (waiting := copies.pop(name)) is not None and not waiting.done():
+            waiting.set_result(None)
     for entry, line in _counted(core, lines):
         await call_hook(core, entry, "on_dispatch", line)
-    return Admitted(event, lines)
+    return new_tuple(Admitted, (event, lines))
 
 
-async def _decided(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
-    """Decide and commit when no other copy of the event is being decided: only then can a duplicate be recognised."""
-    event = offer.event
-    name = (event.source, event.id)
-    copies = core.loads.deciding
-    if name in copies:
-        # Queued behind the other copy it would be refused, and with it all events queued behind it. The copies wait
-        # for the first one only, not for each other: then all of them are answered at the same time.
-        waiting = copies[name]
-        if waiting is None:
-            waiting = copies[name] = asyncio.get_running_loop().create_future()
-        await asyncio.shield(waiting)
-        return await _attempt(core, offer) or await _again(core, offer)
-    copies[name] = None
-    try:
-        return await _attempt(core, offer) or await _again(core, offer)
-    finally:
-        waiting = copies.pop(name)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+async def _decided_before(copies: dict[Copy, asyncio.Future[None] | None], name: Copy) -> None:
+    """Wait until the first copy of an event has been decided: only then can this one be recognised as a duplicate.
+
+    Queued behind it this one would be refused, and with it all events queued behind this one. The copies wait for the
+    first one only, not for each other: then all of them are answered at the same time.
+    """
+    waiting = copies[name]
+    if waiting is None:
+        waiting = copies[name] = asyncio.get_running_loop().create_future()
+    await asyncio.shield(waiting)
 
 
 async def _again(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
@@ -135,8 +135,12 @@ async def _again(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed]:
 async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] | None:
     """Decide once; None if it has to be repeated with newer data."""
     try:
-        plan, changes = await decide(core, offer)
-        return plan, await (_check_only(core, changes) if offer.dry else _commit(core, plan, changes, offer.event))
+        plan = await decide(core, offer)
+        if offer.dry:
+            return plan, await _check_only(core, plan)
+        answer = _submit(core, plan)
+        # Where there is nothing to wait for, nobody can see it in flight.
+        return plan, answer if isinstance(answer, Committed) else await _in_flight(core, plan, offer.event, answer)
     except KeysTaken as taken:
         _check_same(offer.event, offer.fingerprint, taken.taken)
         offer.known |= taken.taken
@@ -145,12 +149,12 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
     return None
 
 
-async def _check_only(core: Core, changes: Changes) -> Committed:
+async def _check_only(core: Core, plan: AdmissionPlan) -> Committed:
     """Check without a write whether the keys are free: a key that has expired already is checked and not kept."""
-    if not changes.remember:
+    if not plan.remember:
         return NOTHING
-    keys = tuple(key._replace(expires_at=changes.now) for key in changes.remember)
-    return await core.store.commit(Changes(remember=keys, now=changes.now))
+    keys = tuple(key._replace(expires_at=plan.now) for key in plan.remember)
+    return await core.store.commit(Changes(remember=keys, now=plan.now))
 
 
 def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -> None:
@@ -165,49 +169,42 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
             )
 
 
-async def _commit(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> Committed:
-    if core.loads.moved(plan.loads):
+def _submit(core: Core, plan: AdmissionPlan) -> Awaitable[Committed]:
+    if core.loads.moved(plan.seen):
         raise LoadMoved("the load changed during the decision: read it again", workflow_id="")
-    loads = []
     # A load that was only read is guarded too: what was dropped, rejected or signalled because of it must still be
     # right when this becomes durable.
-    for (workflow_id, load_key), (load, token) in plan.loads.items():
+    for (workflow_id, load_key), (load, token) in plan.seen.items():
         if token is None and load.idle:
             continue
         following = new_tuple(Token, (core.ids.token(), 0))
-        loads.append(LoadChange(workflow_id, load_key, token, load, following))
-    changes.loads = tuple(loads)
-    answer = core.store.commit(changes)
-    if isinstance(answer, Committed):
-        return answer  # nothing to wait for, so nobody can see it in flight
-    return await _in_flight(core, plan, changes, event, answer)
+        plan.loads += (new_tuple(LoadChange, (workflow_id, load_key, token, load, following)),)
+    return core.store.commit(plan)
 
 
-async def _in_flight(
-    core: Core, plan: AdmissionPlan, changes: Changes, event: Event, answer: Awaitable[Committed]
-) -> Committed:
+async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awaitable[Committed]) -> Committed:
     """Wait for a commit; meanwhile others see the loads as they will be, and the runs as about to be driven."""
     lines = [
         core.loads.submitted(pair, change.load, change.token, plan.queued.get(pair))
-        for change in changes.loads
+        for change in plan.loads
         for pair in [(change.workflow_id, change.load_key)]
     ]
     applied = False
     task = asyncio.current_task() if plan.started else None
-    for run, _, _ in plan.started:
-        core.runs.expect(run.identity.run_id, task)
+    for live, _ in plan.started:
+        core.runs.expect(live.run.run_id, task)
     try:
         committed = await answer
         applied = True
     except asyncio.CancelledError:
         # The emitter was cancelled; the commit continues, and what follows it has to be done.
-        after = core.tasks.follow_up(_after_all(core, plan, changes, event))
-        for run, _, _ in plan.started:
-            core.runs.lose(run.identity.run_id, after)
+        after = core.tasks.follow_up(_after_all(core, plan, event))
+        for live, _ in plan.started:
+            core.runs.lose(live.run.run_id, after)
         raise
     except BaseException:
-        for run, _, _ in plan.started:
-            core.runs.drop(run.identity.run_id)
+        for live, _ in plan.started:
+            core.runs.drop(live.run.run_id)
         raise
     finally:
         for line in lines:
@@ -215,22 +212,22 @@ async def _in_flight(
     return committed
 
 
-async def _after_all(core: Core, plan: AdmissionPlan, changes: Changes, event: Event) -> None:
+async def _after_all(core: Core, plan: AdmissionPlan, event: Event) -> None:
     """Carry out what became durable after the emitter was cancelled."""
     await written_behind(core)
-    if changes.committed is not None:
-        for entry, line in _counted(core, _carry_out(core, plan, changes.committed, event)):
+    if plan.committed is not None:
+        for entry, line in _counted(core, _carry_out(core, plan, plan.committed, event)):
             await call_hook(core, entry, "on_dispatch", line)
         return
-    for run, _, _ in plan.started:
-        core.runs.drop(run.identity.run_id)
+    for live, _ in plan.started:
+        core.runs.drop(live.run.run_id)
 
 
 def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> tuple[ReceiptLine, ...]:
     """Do what follows the commit; returns the receipt's lines."""
-    for run, create, route in plan.started:
-        take_creation(run, create)
-        start(core, LiveRun(run, route.entry, new=True))
+    for live, create in plan.started:
+        take_creation(live.run, create)
+        start(core, live)
     if not (plan.posts or plan.deliveries or plan.queued):  # then it started runs, or nothing
         return tuple(plan.lines)
     for post, seq in zip(plan.posts, committed.posted, strict=True):
@@ -263,8 +260,10 @@ async def _abort(core: Core, abort: Cancel) -> None:
 def _counted(core: Core, lines: Sequence[ReceiptLine]) -> list[tuple[Registered, ReceiptLine]]:
     """Count what was decided; returns the lines to call `on_dispatch` with."""
     hooked = []
+    counters = core.counters
     for line in lines:
-        core.count("event:" + line.verdict)
+        counter = _COUNTER[line.verdict._value_]
+        counters[counter] = counters.get(counter, 0) + 1
         entry = core.entries.get(line.workflow_id or "")
         if entry is not None and entry.hooks.on_dispatch is not None:
             hooked.append((entry, line))

@@ -143,6 +143,6 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     if queued or head.slot:
         entry = core.entries.get(identity.workflow_id)
         move = move._replace(release=leaving(core, entry, identity, queued=queued))
-    promoted = await commit_leaving(core, move)
+    promoted = (await commit_leaving(core, move)).promoted
     start_promoted(core, promoted)
     await asyncio.wait([announce_end(core, identity.run_id)])

@@ -56,14 +56,15 @@ async def create(core: Core, command: Create) -> str:
         _check_names(command)
     trigger_id, pipeline_id = pipeline_of(entry, command.trigger_id)
     trigger = None if trigger_id is None else entry.definition.triggers[trigger_id]
-    run_id = core.ids.uuid7(core.clock.now()) if command.run_id is None else command.run_id
+    now = core.clock.now()
+    run_id = core.ids.uuid7(now) if command.run_id is None else command.run_id
     if command.event is not None:
-        event, text = accepted(core, command.event)
+        event, text = accepted(command.event, now)
     else:
         payload, model = command.payload, entry.definition.state
         if model is not None and isinstance(payload, model):
             payload = as_data(model, payload)  # by the same rule as all data of that type
-        event, text = invocation(core, (trigger.event if trigger else None) or entry.id, payload, run_id)
+        event, text = invocation((trigger.event if trigger else None) or entry.id, payload, run_id, now)
     initial = {} if event.payload is None else event.payload
     mapped = None if trigger_id is None else entry.functions.triggers[trigger_id].map
     if mapped is not None:
@@ -82,11 +83,12 @@ async def create(core: Core, command: Create) -> str:
         pipeline_id=pipeline_id,
         trigger_id=trigger_id,
         payload_text=text,
+        now=now,
         run_id=run_id,
     )
     if not addressed:
         start(core, LiveRun(run, entry, new=True))
-        return run.identity.run_id
+        return run.run_id
     return await _addressed(core, command, entry, run, text)
 
 
@@ -106,9 +108,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
         now = core.clock.now()
-        key = Remember(
-            f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.identity.run_id, WITH_ITS_RUN
-        )
+        key = Remember(f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.run_id, WITH_ITS_RUN)
         try:
             # The key is checked first, even if the run's id is taken: checked here, remembered with the creation.
             await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
@@ -122,11 +122,11 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
     except RunExists:
         if command.conflict == "fail":
             raise
-    return run.identity.run_id
+    return run.run_id
 
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, work: RunCreate | Changes) -> None:
-    run_id = run.identity.run_id
+    run_id = run.run_id
     if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit refuses it
         core.runs.expect(run_id, asyncio.current_task())
     try:

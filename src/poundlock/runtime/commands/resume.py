@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poundlock.errors import InvalidEvent, LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.quoting import shown
-from poundlock.model.runs import Checkpoint, Message, RunRecord, WaitRow
+from poundlock.model.runs import Message, RunRecord, WaitRow
+from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import check_answer
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.records import dataclass
 from poundlock.runtime.commands.signal import as_patch
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up, written_behind
+from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import restored_run, unparked
@@ -60,24 +62,29 @@ async def resume(core: Core, command: Resume) -> bool:
         parked = core.runs.parked(run_id)
         if parked is not None and parked.entry.closing:
             parked = None
-        checkpoint = await core.store.checkpoint(run_id) if parked is None else parked.checkpoint()
-        epoch = _paused_at(command, checkpoint, epoch).epoch
-        assert checkpoint is not None  # noqa: S101 - refused otherwise
-        entry = core.entries.get(checkpoint.record.identity.workflow_id)
+        found = parked or await core.store.checkpoint(run_id)
+        if found is None:
+            raise not_found(run_id)
+        if isinstance(found, ParkedRun):
+            status, waits, workflow_id = found.status, found.waits, found.identity.workflow_id
+        else:
+            identity, head, waits = found.record
+            status, workflow_id = head.status, identity.workflow_id
+        epoch = _paused_at(command, status, waits, epoch).epoch
+        entry = core.entries.get(workflow_id)
         if entry is None or entry.closing:
+            record = found.record() if isinstance(found, ParkedRun) else found.record
             try:
-                await _leave_ready(core, _body(command, None if given is None else as_patch(given)), checkpoint.record)
+                await _leave_ready(core, _body(command, None if given is None else as_patch(given)), record)
             except (StaleVersion, LeaseLost):
                 continue  # another call was quicker here too
             return False
-        live = LiveRun(restored_run(core, entry, checkpoint) if parked is None else unparked(core, parked), entry)
+        run = unparked(core, found) if isinstance(found, ParkedRun) else restored_run(core, entry, found)
+        live = LiveRun(run, entry)
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
-            run = live.run
-            patch = None if given is None else as_patch(given, run.plan.state_model, run.state)
-            check_answer(run, patch)
-            await _take(core, live, _body(command, patch))
+            await _take(core, live, _body(command, _fitting(run, given)))
         except (StaleVersion, LeaseLost):
             if core.runs.is_current(live):
                 core.runs.drop(run_id)
@@ -100,7 +107,25 @@ def _taken(patch: Any) -> Any:
     try:
         return None if patch is None else as_patch(patch)
     except NotStorable:
-        return dict(patch)  # fields of a model may know how to encode its values; else it is refused later
+        return _Raw(patch)  # fields of a model may know how to encode its values; else it is refused later
+
+
+class _Raw(dict[str, Any]):
+    """A patch with values that are no data without the state's model."""
+
+
+def _fitting(run: ActiveRun, given: Any) -> dict[str, Any] | None:
+    """Return the answer as it is stored: the run can continue with it.
+
+    Raises:
+        StateInvalid, NotStorable: it cannot.
+    """
+    model = run.plan.state_model
+    if model is None and type(given) is not _Raw:
+        return given  # type: ignore[no-any-return]  # it was taken as data, and all data fits
+    patch = None if given is None else as_patch(given, model, run.state)
+    check_answer(run, patch)
+    return patch
 
 
 def _epoch_now(core: Core, command: Resume) -> int | None:
@@ -126,7 +151,7 @@ def _body(command: Resume, patch: dict[str, Any] | None) -> dict[str, Any]:
 async def _take(core: Core, live: LiveRun, body: dict[str, Any]) -> None:
     """Commit answer and ownership together. The run leaves its wait when it is driven, as for an event."""
     run = live.run
-    run_id = run.identity.run_id
+    run_id = run.run_id
     move = boundary_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None, taken_over=True)
     assert type(move) is RunMove  # noqa: S101 - a paused run is stored
     now = move.updated_at
@@ -146,7 +171,7 @@ async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
     """Drive the run if the commit became durable after its caller was cancelled."""
     await written_behind(core)
     run = live.run
-    run_id = run.identity.run_id
+    run_id = run.run_id
     if changes.committed is None or not (core.runs.is_current(live) or core.runs.phase(run_id) is Phase.ABSENT):
         take_up(core, [run_id])
         return
@@ -156,15 +181,11 @@ async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
     start(core, live)
 
 
-def _paused_at(command: Resume, checkpoint: Checkpoint | None, epoch: int | None) -> WaitRow:
-    """Return the wait a stored run is paused at."""
-    if checkpoint is None:
-        raise not_found(command.run_id)
-    record = checkpoint.record
-    status = record.head.status
+def _paused_at(command: Resume, status: RunStatus, waits: Sequence[WaitRow], epoch: int | None) -> WaitRow:
+    """Return the wait a run is paused at."""
     if status.terminal:
         raise finished(command.run_id, status)
-    row = next((row for row in record.waits if row.parked), None)
+    row = next((row for row in waits if row.parked), None)
     if status is not RunStatus.PAUSED or row is None:
         raise _not_paused(command.run_id, status)
     _check_wait(command, row, epoch)

@@ -30,12 +30,10 @@ from poundlock.model.changes import (
     RunCreate,
     RunMove,
     Token,
-    Work,
 )
-from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.receipts import Delivered, Delivery, Fate
+from poundlock.model.receipts import Delivered, Delivery, Fate, none_accepted
 from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, delivered_fate, key_shape
 from poundlock.records import NamedTuple
@@ -44,7 +42,7 @@ from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.batch import Batch
 from poundlock.stores.sqlite.heads import Head, Heads
 from poundlock.stores.sqlite.index import Effects, Pair
-from poundlock.stores.sqlite.rows import event_row, event_text, load_row, waits_text
+from poundlock.stores.sqlite.rows import event_row, event_text, load_row
 
 _IDLE = Load()
 _RUNNING = RunStatus.RUNNING
@@ -55,7 +53,7 @@ _SILENT = LogRow(1, 0, "[]")
 class _Kept(NamedTuple):
     """An event of a unit of work; `alone`: one row refers to it and keeps it, so it is not in the table of events."""
 
-    event: Event
+    stored: StoredEvent
     alone: bool
 
 
@@ -85,20 +83,22 @@ class Transaction:
         self._asked: set[Pair] = set()
 
     # ---------------------------------------------------------------------------------------------------- reading
-    def prepare(self, works: Iterable[Work]) -> None:
+    def prepare(self, works: Iterable[Any]) -> None:
         """Read together what these units of work ask for, which is faster than reading it when each is checked."""
         known = self.heads.known
         runs: dict[str, None] = {}
         events: dict[Pair, None] = {}
         for work in works:
-            if type(work) is RunMove:
-                if work.run_id not in known:
-                    runs[work.run_id] = None
+            kind = type(work)
+            if kind is RunMove:
+                if work[0] not in known:
+                    runs[work[0]] = None
                 continue
-            if type(work) is RunCreate:
-                runs[work.identity.run_id] = None
+            if kind is RunCreate:
+                runs[work[0][0]] = None
                 continue
-            assert isinstance(work, Changes)  # noqa: S101 - the union is closed
+            if kind is not Changes:
+                continue  # an operation reads for itself
             changes = work
             for create in changes.creates:
                 runs[create.identity.run_id] = None
@@ -154,14 +154,11 @@ class Transaction:
             if self.head(create.identity.run_id) is not None:
                 return exists(create.identity.run_id)
         for move in changes.moves:
-            refused = self._check_move(move)
+            head = self.head(move.run_id)
+            refused = not_found(move.run_id) if head is None else refusal(move, head)
             if refused is not None:
                 return refused
         return self._check_decisions(changes)
-
-    def _check_move(self, move: RunMove) -> PoundlockError | None:
-        head = self.head(move.run_id)
-        return not_found(move.run_id) if head is None else refusal(move, head.version, head.epoch, head.inbox_seq)
 
     def _check_decisions(self, changes: Changes) -> PoundlockError | None:
         taken = self._taken(changes)
@@ -197,24 +194,31 @@ class Transaction:
         return taken
 
     # --------------------------------------------------------------------------------------------------- writes
-    def apply(self, work: Work) -> Committed | PoundlockError:
-        """Apply a unit of work if its conditions hold; return why not otherwise."""
-        if type(work) is RunMove:  # nearly always; `isinstance` costs more
-            refused = self._check_move(work)
+    def apply(self, work: Any) -> Any:
+        """Apply a unit of work if its conditions hold: return what was committed, or why not. Perform an operation."""
+        kind = type(work)
+        if kind is RunMove:  # nearly always; `isinstance` costs more
+            run_id = work[0]
+            head = self.heads.known.get(run_id) or self.head(run_id)
+            if head is None:
+                return not_found(run_id)
+            refused = refusal(work, head)
             if refused is not None:
                 return refused
-            self.move(work)
-            if work.release is None:
-                return NOTHING
-            return Committed(tuple(self.release(work.release, work.updated_at)))
-        if type(work) is RunCreate:
-            run_id, stored = work.identity.run_id, work.event
+            self.move(work, head)
+            release = work.release
+            return NOTHING if release is None else Committed(tuple(self.release(release, work.updated_at)))
+        if kind is RunCreate:
+            identity, _, stored = work
+            run_id = identity[0]
             if self.head(run_id) is not None:
                 return exists(run_id)
-            self.create(work, None if stored is None else self._keep(stored, alone=stored.ref == run_id))
+            self.create(work, None if stored is None else self._keep(stored, alone=stored[0] == run_id))
             return NOTHING
-        assert isinstance(work, Changes)  # noqa: S101 - the union is closed
-        return self._apply_parts(work)
+        if isinstance(work, Changes):
+            return self._apply_parts(work)
+        self.flush()
+        return work(self)
 
     def _apply_parts(self, changes: Changes) -> Committed | PoundlockError:
         refused = self.check(changes)
@@ -228,7 +232,9 @@ class Transaction:
         for create in changes.creates:
             self.create(create, events.get(create.identity.event_ref))
         for move in changes.moves:
-            self.move(move)
+            head = self.head(move.run_id)
+            assert head is not None  # noqa: S101 - checked before
+            self.move(move, head)
         return self._decide(changes, posts, events)
 
     def _decide(self, changes: Changes, posts: Sequence[tuple[Post, str]], events: Mapping[str, _Kept]) -> Committed:
@@ -238,8 +244,10 @@ class Transaction:
         promoted = tuple([run_id for release in changes.leaving() for run_id in self.release(release, now)])
         delivered = tuple([self._deliver(delivery, now, events) for delivery in changes.deliveries])
         posted = tuple([self._post(post, body) for post, body in posts])
-        for key in changes.remembered(delivered):
-            self._remember(key)
+        missed = none_accepted(delivered)
+        for key in changes.remember:
+            if key.expires_at > now and (key.scope or not missed):
+                self._remember(key)
         receipt = changes.receipt
         if receipt is not None:
             pair = (receipt.source, receipt.event_id)
@@ -270,7 +278,7 @@ class Transaction:
     def _keep(self, stored: StoredEvent, *, alone: bool) -> _Kept:
         if not alone:
             self.batch.events += event_row(stored)
-        return _Kept(stored.event, alone)
+        return _Kept(stored, alone)
 
     def create(self, create: RunCreate, kept: _Kept | None) -> None:
         """Create a run.
@@ -280,38 +288,41 @@ class Transaction:
             kept: its event; None for one that was stored earlier.
         """
         identity, start, _ = create
-        log, waits = start.log, start.waits
-        place = self.heads.new_place() if start.status is RunStatus.QUEUED else 0
+        # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
+        run_id, _, _, _, status, owner, epoch, stage, attempt, wake_at, outcome, slot, now, log, waits = start[:15]
+        heads, batch = self.heads, self.batch
+        run = heads.new_run()
+        first_seq, size, text = log or _SILENT
         head = Head(
             None,
-            self.heads.new_run(),
-            identity.run_id,
+            run,
+            run_id,
             identity.workflow_id,
             identity.load_key,
-            start.status,
+            status,
             1,
-            start.owner,
-            start.new_epoch,
-            start.stage,
-            start.attempt,
-            start.wake_at,
-            start.outcome,
-            start.slot,
+            owner,
+            epoch,
+            stage,
+            attempt,
+            wake_at,
+            outcome,
+            slot,
             0,
-            0 if log is None else log.first_seq + log.size - 1,
-            start.updated_at,
+            first_seq + size - 1,
+            now,
             start.visits,
             None,
         )
-        self.heads.add(head)
+        heads.add(head)
         own = kept is not None and kept.alone
-        event_type = kept.event.type if kept is not None else self._type_of(identity.event_ref)
-        self.batch.created.append((head, identity, event_type, own, place))
+        event_type = kept.stored.event.type if kept is not None else self._type_of(identity.event_ref)
+        place = 0 if status is not RunStatus.QUEUED else heads.new_place()
+        batch.created.append((head, identity, event_type, own, place))
         if kept is not None and own:
-            row = _log_row(head, log) if log is not None else _log_row(head, _SILENT)
-            self.batch.firsts += (*row, event_text(kept.event))
+            batch.firsts += (run, 1, stage or 0, attempt, now, first_seq, size, text, event_text(kept.stored))
         elif log is not None:
-            self.batch.logs += _log_row(head, log)
+            batch.logs += (run, 1, stage or 0, attempt, now, first_seq, size, text)
         if waits:
             self._arm(head, waits)
 
@@ -320,21 +331,42 @@ class Transaction:
         row = self.execute(sql.EVENT, (ref,)).fetchone()
         return "" if row is None else str(row[1])
 
-    def move(self, move: RunMove) -> None:
-        """Move a run."""
-        # Unpacked in one step: reading one field of a named tuple costs as much as five of these.
-        run_id, version, _, _, status, owner, epoch, stage, attempt, wake_at, outcome, slot, now = move[:13]
-        log, waits, consumed, snapshot, visits = move[13:18]
-        head = self.heads.known[run_id]
-        if head is None or head.version != version:
+    def move(self, move: RunMove, head: Head) -> None:
+        """Move a run, as its head allows."""
+        # Unpacked in one step, as above.
+        (
+            run_id,
+            version,
+            _,
+            _,
+            status,
+            owner,
+            epoch,
+            stage,
+            attempt,
+            wake_at,
+            outcome,
+            slot,
+            now,
+            log,
+            waits,
+            consumed,
+            snapshot,
+            visits,
+            _,
+        ) = move
+        if head.version != version:
             raise AssertionError(f"one unit of work moves run '{run_id}' twice")
-        head.version = version + 1
+        version += 1
+        head.version = version
         head.stage = stage
         head.attempt = attempt
         head.updated_at = now
+        batch = self.batch
         if log is not None:
-            head.log_seq = log.first_seq + log.size - 1
-            self.batch.logs += _log_row(head, log)
+            first_seq, size, text = log
+            head.log_seq = first_seq + size - 1
+            batch.logs += (head.run, version, stage or 0, attempt, now, first_seq, size, text)
         # At a boundary the log says everything, see schema_3.sql.
         if not (
             status is _RUNNING is head.status
@@ -347,7 +379,7 @@ class Transaction:
             and wake_at == head.wake_at
             and outcome == head.outcome
         ):
-            self.batch.changed[head.run] = head
+            batch.changed[head.run] = head
             if slot and not head.slot:
                 self._occupy(head)
             head.slot = slot
@@ -364,26 +396,24 @@ class Transaction:
             elif waits is not None and not terminal:
                 self._arm(head, waits)
             if terminal and head.inbox_seq:
-                self.batch.emptied.append(head.run)
+                batch.emptied.append(head.run)
             self.heads.leaves(head)
         if snapshot is not None:
-            self.batch.snapshots[head.run] = (head.version, snapshot)
+            batch.snapshots[head.run] = (version, snapshot)
         if consumed and not status.terminal:
             for seq in consumed:
-                self.batch.consumed += (head.run, seq)
+                batch.consumed += (head.run, seq)
 
     def _arm(self, head: Head, waits: Sequence[WaitRow]) -> None:
         """Replace the armed waits of a run; keys that stay are not written."""
-        text = waits_text(waits)
-        if text == head.waits:
+        armed, old = len(head.armed()), set(head.keys())
+        if not head.arm(waits):
             return
-        old, new = head.keys(), {key for wait in waits for key in wait.keys}
-        before = set(old)
-        self.effects.tally("waits", len(waits) - len(head.armed()))
-        head.waits = text
-        for key in before - new:
+        new = set(head.keys())
+        self.effects.tally("waits", len(waits) - armed)
+        for key in old - new:
             self._change_key(key, head.run, -1)
-        for key in new - before:
+        for key in new - old:
             self._change_key(key, head.run, 1)
 
     def _change_key(self, key: str, run: int, change: int) -> None:
@@ -494,7 +524,7 @@ class Transaction:
         if fate is Fate.GONE:
             return Delivered(fate, 0)
         kept = events.get(delivery.event_ref)
-        text = event_text(kept.event) if kept is not None and kept.alone else 0
+        text = event_text(kept.stored) if kept is not None and kept.alone else 0
         seq = self._append(head, "event", now, 0, delivery.event_ref, text)
         if fate is Fate.RESUMED:
             self.take(run_id, delivery.owner, now)
@@ -510,17 +540,3 @@ class Transaction:
         self.batch.changed[head.run] = head
         self.batch.messages += (head.run, head.inbox_seq, kind, time, body, ref, event)
         return head.inbox_seq
-
-
-def _log_row(head: Head, log: LogRow) -> tuple[Any, ...]:
-    stage = head.stage
-    return (
-        head.run,
-        head.version,
-        0 if stage is None else stage,
-        head.attempt,
-        head.updated_at,
-        log.first_seq,
-        log.size,
-        log.text,
-    )

@@ -53,8 +53,9 @@ class Batch:
     def flush(self, effects: Effects) -> None:
         """Write everything that was collected."""
         many = self.many
-        for head, *_ in self.created:
-            self.changed.pop(head.run, None)
+        if self.created and self.changed:  # a new row is written as it is now
+            for head, *_ in self.created:
+                self.changed.pop(head.run, None)
         if self.events:
             effects.tally("events", many(sql.insert_events, sql.EVENT_WIDTH, self.events))
         if self.created:
@@ -95,20 +96,25 @@ class Batch:
 
     def _create(self, effects: Effects) -> None:
         rows: list[Any] = []
+        counts = effects.counts
         for head, identity, event_type, own, place in self.created:
-            rows += (*identity_row(head.run, identity, event_type, own, place), *head.row())
-            effects.tally(head.status._value_, 1)
-            head.stored = head.status
+            rows += identity_row(head.run, identity, event_type, own, place)
+            rows += head.row()
+            status = head.stored = head.status
+            counts[status._value_] = counts.get(status._value_, 0) + 1
         self.many(sql.insert_runs, sql.RUN_WIDTH, rows)
 
     def _change(self, effects: Effects) -> None:
         rows: list[Any] = []
+        counts = effects.counts
         for run, head in self.changed.items():
-            rows += (run, *head.row())
-            if head.stored is not head.status and head.stored is not None:
-                effects.tally(head.stored._value_, -1)
-                effects.tally(head.status._value_, 1)
-                head.stored = head.status
+            rows.append(run)
+            rows += head.row()
+            before, status = head.stored, head.status
+            if before is not status and before is not None:
+                counts[before._value_] = counts.get(before._value_, 0) - 1
+                counts[status._value_] = counts.get(status._value_, 0) + 1
+                head.stored = status
         if self.many(sql.change_runs, sql.CHANGE_WIDTH, rows) != len(self.changed):
             raise AssertionError("a run in memory is not in the file")
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
-from poundlock.errors import PoundlockError
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import Checkpoint
 from poundlock.ports import Claim
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.apply import Transaction
@@ -18,7 +17,7 @@ def claim(transaction: Transaction, worker: str, workflows: Collection[str], now
     A run that cannot be read does not block others; its error is raised when there is no other run to claim.
     """
     claims: list[Claim] = []
-    unreadable: dict[str, PoundlockError] = {}
+    unreadable: dict[str, Exception] = {}
     while len(claims) < limit:
         transaction.flush()
         wanted = limit - len(claims) + len(unreadable)
@@ -29,33 +28,31 @@ def claim(transaction: Transaction, worker: str, workflows: Collection[str], now
         readable = [run_id for _, _, run_id in found if run_id not in unreadable][: limit - len(claims)]
         if not readable:
             break
+        checkpoints = reads.checkpoints(transaction.cursor, readable)
+        transaction.heads.read(transaction.execute, readable)
         for run_id in readable:
-            try:
-                claims.append(_take(transaction, run_id, worker, now))
-            except PoundlockError as error:
-                unreadable[run_id] = error
+            checkpoint = checkpoints[run_id]
+            if isinstance(checkpoint, Exception):
+                unreadable[run_id] = checkpoint
+            else:
+                claims.append(_take(transaction, checkpoint, worker, now))
     if unreadable and not claims:
         raise next(iter(unreadable.values()))
     return claims
 
 
-def _take(transaction: Transaction, run_id: str, worker: str, now: float) -> Claim:
-    checkpoint = reads.checkpoint(transaction.cursor, run_id)
-    assert checkpoint is not None  # noqa: S101 - it was found in this transaction
-    before = checkpoint.record.head
+def _take(transaction: Transaction, checkpoint: Checkpoint, worker: str, now: float) -> Claim:
+    identity, before, _ = checkpoint.record
     recovered = before.status is RunStatus.READY and before.owner is not None
-    head = transaction.take(run_id, worker, now, attempt=1 if recovered else 0)
-    taken = replace(
-        before,
-        status=head.status,
-        version=head.version,
-        owner=worker,
-        epoch=head.epoch,
-        attempt=head.attempt,
-        wake_at=None,
-        outcome=None,
-        slot=head.slot,
-        updated_at=now,
-    )
     delayed = before.status is RunStatus.DELAYED
-    return Claim(checkpoint._replace(record=checkpoint.record._replace(head=taken)), recovered, delayed)
+    head = transaction.take(identity.run_id, worker, now, attempt=1 if recovered else 0)
+    # Changed in place: it was read for this claim, and nobody else has it.
+    before.status = head.status
+    before.version = head.version
+    before.owner = worker
+    before.epoch = head.epoch
+    before.attempt = head.attempt
+    before.wake_at = before.outcome = None
+    before.slot = head.slot
+    before.updated_at = now
+    return Claim(checkpoint, recovered, delayed)

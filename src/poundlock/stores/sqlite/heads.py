@@ -1,18 +1,28 @@
-"""The heads of runs in the writer's memory: those that are running, and those that the current transaction touches.
+"""The heads of runs in the writer's memory: of those that are running, and of those that stopped running lately.
 
 House rules: everything here is derived from the file, so after a failure it is dropped and read again. There is one
-writer per file, so a head in memory is the truth until then. A run that stops running leaves memory with the commit.
+writer per file, so a head in memory is the truth until then. A run that has ended leaves memory with the commit; one
+that rests stays for a while, because most runs that go on soon after do so before many others have come to rest, and
+to read a head again costs as much as to write it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
 
 from poundlock.json_core import from_json
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import WaitRow
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import Row, status_of
+from poundlock.stores.sqlite.rows import Row, status_of, waits_text
+
+_RUNNING: Final = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
+_RESTING: Final = 256
+"""How many heads of runs that are not running are kept."""
+
+Armed = tuple[str, int, bool]
+"""Id and epoch of an armed wait, and whether the run is parked at it."""
 
 
 class Head:
@@ -25,6 +35,8 @@ class Head:
     """
 
     __slots__ = (
+        "_armed",
+        "_keys",
         "attempt",
         "epoch",
         "inbox_seq",
@@ -87,37 +99,52 @@ class Head:
         self.updated_at = updated_at
         self.visits = visits
         self.waits = waits
+        self._armed: Sequence[Armed] | None = None
+        self._keys: Sequence[str] = ()
 
     def row(self) -> Row:
         """Return the part of its row that moves."""
-        owner, stage, wake_at, outcome = self.owner, self.stage, self.wake_at, self.outcome
-        visits, waits = self.visits, self.waits
+        wake_at = self.wake_at
+        # None of these texts can be empty.
         return (
             self.status._value_,
             self.version,
-            0 if owner is None else owner,
+            self.owner or 0,
             self.epoch,
-            0 if stage is None else stage,
+            self.stage or 0,
             self.attempt,
             "" if wake_at is None else wake_at,
-            0 if outcome is None else outcome,
+            self.outcome or 0,
             1 if self.slot else 0,
             self.inbox_seq,
             self.log_seq,
             self.updated_at,
-            0 if visits is None else visits,
-            0 if waits is None else waits,
+            self.visits or 0,
+            self.waits or 0,
         )
 
-    def keys(self) -> list[str]:
-        """Return the keys of all armed waits; one that several waits have is there as often."""
-        return [] if self.waits is None else [key for wait in from_json(self.waits) for key in wait["keys"]]
+    def arm(self, waits: Sequence[WaitRow]) -> bool:
+        """Replace the armed waits; returns whether they are others than before."""
+        text = waits_text(waits)
+        if text == self.waits:
+            return False
+        self.waits = text
+        self._armed = [wait[:3] for wait in waits]
+        self._keys = [key for wait in waits for key in wait.keys]
+        return True
 
-    def armed(self) -> list[tuple[str, int, bool]]:
-        """Return (wait id, epoch, parked) of each armed wait."""
-        if self.waits is None:
-            return []
-        return [(wait["wait"], wait["epoch"], wait["parked"]) for wait in from_json(self.waits)]
+    def keys(self) -> Sequence[str]:
+        """Return the keys of all armed waits; one that several waits have is there as often."""
+        self.armed()
+        return self._keys
+
+    def armed(self) -> Sequence[Armed]:
+        """Return what is to be known of each armed wait."""
+        if self._armed is None:
+            waits = [] if self.waits is None else from_json(self.waits)
+            self._armed = [(wait["wait"], wait["epoch"], wait["parked"]) for wait in waits]
+            self._keys = [key for wait in waits for key in wait["keys"]]
+        return self._armed
 
 
 class Heads:
@@ -133,7 +160,9 @@ class Heads:
         """By run id; None for a run that does not exist."""
         self._last_run = last_run
         self._last_place = last_place
-        self._passing: set[str] = set()
+        self._passing: dict[str, None] = {}
+        self._resting: dict[str, None] = {}
+        """The runs that are known and not running, the one that rests longest at the front."""
 
     def new_run(self) -> int:
         """Return the number of the next run. One that is not used in the end leaves a gap."""
@@ -154,33 +183,53 @@ class Heads:
     def add(self, head: Head) -> None:
         """Add the head of a new run."""
         self.known[head.run_id] = head
-        self._passing.add(head.run_id)
+        if head.status is not _RUNNING:
+            self._passing[head.run_id] = None
 
     def read(self, execute: Callable[..., Any], run_ids: Collection[str]) -> None:
         """Read the heads of runs that are not known yet."""
-        missing = [run_id for run_id in run_ids if run_id not in self.known]
-        self.known.update(dict.fromkeys(missing))
+        missing = dict.fromkeys([run_id for run_id in run_ids if run_id not in self.known])
+        if not missing:
+            return
+        self.known.update(missing)
         self._passing.update(missing)
-        for size, portion in sql.portions(missing):
+        for size, portion in sql.portions(list(missing)):
             for row in execute(sql.heads(size), portion).fetchall():
                 run, run_id, workflow_id, load_key, status, *moving = row
                 status = status_of(status)
                 moving[7] = bool(moving[7])
-                self.known[run_id] = Head(status, run, run_id, workflow_id, load_key, status, *moving)
+                head = self.known[run_id] = Head(status, run, run_id, workflow_id, load_key, status, *moving)
+                if status is _RUNNING:
+                    _read_last(execute, head)
 
     def leaves(self, head: Head) -> None:
         """Note a run that may not be running any more."""
-        self._passing.add(head.run_id)
+        self._passing[head.run_id] = None
 
     def settle(self) -> None:
-        """Keep only running runs, after a commit."""
+        """Keep the running runs, and a number of those that rest, after a commit."""
+        known, resting = self.known, self._resting
         for run_id in self._passing:
-            head = self.known.get(run_id)
-            if head is None or head.status is not RunStatus.RUNNING:
-                self.known.pop(run_id, None)
+            resting.pop(run_id, None)
+            head = known[run_id]
+            if head is None or head.status.terminal:
+                del known[run_id]
+            elif head.status is not _RUNNING:
+                resting[run_id] = None
         self._passing.clear()
+        while len(resting) > _RESTING:
+            longest = next(iter(resting))
+            del resting[longest], known[longest]
 
     def forget(self) -> None:
         """Drop everything, after a rollback."""
         self.known.clear()
         self._passing.clear()
+        self._resting.clear()
+
+
+def _read_last(execute: Callable[..., Any], head: Head) -> None:
+    """Complete the head of a running run: the last row of its log says how far it is, see schema_3.sql."""
+    last = execute(sql.LAST, (head.run, head.version)).fetchone()
+    if last is not None:
+        head.version, head.stage, head.attempt, head.updated_at, head.log_seq = last

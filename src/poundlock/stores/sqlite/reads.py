@@ -6,7 +6,9 @@ House rule: the caller has begun a transaction, so that all statements of one re
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import itemgetter
+from typing import Any
 
 from poundlock.codecs import dump, load
 from poundlock.model.changes import Token
@@ -14,13 +16,23 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
-from poundlock.model.timeline import fold, size_of
+from poundlock.model.timeline import fold_entries
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import Row, read_event, read_event_text, read_load, read_message, read_record
+from poundlock.stores.sqlite.rows import (
+    Row,
+    read_event,
+    read_event_text,
+    read_load,
+    read_message,
+    read_record,
+    status_of,
+)
 
 _IDLE = Load()
+# Places in the rows of the query `checkpoints`.
+_INBOX_SEQ, _RUN, _REF, _OWN = 21, 26, 27, 28
 
 
 def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
@@ -29,23 +41,52 @@ def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
     return None if row is None else read_record(row)
 
 
-def checkpoint(cursor: sqlite3.Cursor, run_id: str) -> Checkpoint | None:
-    """Return all that is needed to continue a run."""
-    row = cursor.execute(sql.RECORD, (run_id,)).fetchone()
-    if row is None:
-        return None
-    found = read_record(row)
-    run, ref = row[26:]
-    snapshot = cursor.execute(sql.SNAPSHOT, (run,)).fetchone()
-    since, text = (0, "") if snapshot is None else snapshot
-    rows = [LogRow(*row) for row in cursor.execute(sql.LOG, (run, since)).fetchall()]
-    state = fold(rows, load(text) if text else None)
-    if ref is None:
-        event = read_event_text(cursor.execute(sql.OWN_EVENT, (run,)).fetchone()[0])
-    else:
-        event = read_event(cursor.execute(sql.EVENT, (ref,)).fetchone()).event
-    messages = tuple(_inbox(cursor, run_id, run, 0)) if found.head.inbox_seq else ()
-    return Checkpoint(found, state, event, messages, size_of(rows), len(text))
+def statuses(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, RunStatus]:
+    """Return the statuses of those runs that exist."""
+    return {run_id: status_of(status) for run_id, status in _many(cursor, sql.statuses, 1, run_ids)}
+
+
+def checkpoints(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, Checkpoint | Exception]:
+    """Return all that is needed to continue runs, or why that cannot be read, for those that exist."""
+    rows = _many(cursor, sql.checkpoints, 1, run_ids)
+    shared = {row[0]: row for row in _many(cursor, sql.events, 1, list({row[_REF] for row in rows if row[_REF]}))}
+    spoken_to = [value for row in rows if row[_INBOX_SEQ] for value in (row[_RUN], 0)]
+    inboxes = _inboxes(cursor, spoken_to) if spoken_to else {}
+    found: dict[str, Checkpoint | Exception] = {}
+    for row in rows:
+        try:
+            found[row[0]] = _checkpoint(row, shared.get(row[_REF]), inboxes.get(row[_RUN]))
+        except Exception as error:  # noqa: BLE001 - one unreadable run must not fail the others
+            found[row[0]] = error
+    return found
+
+
+def _checkpoint(row: Row, shared: Row | None, inbox: list[Row] | None) -> Checkpoint:
+    """Return the checkpoint of a run.
+
+    Args:
+        row: of the query `checkpoints`.
+        shared: the row of its event, if that is not its own.
+        inbox: the rows of its messages, without the number of the run; None if there are none.
+    """
+    own, snapshot, texts = row[_OWN:]
+    logs = [] if texts is None else load(f"[{texts}]")
+    state = fold_entries(logs, None if snapshot is None else load(snapshot))
+    event = read_event_text(own) if shared is None else read_event(shared).event
+    messages = _messages(row[0], inbox) if inbox else ()
+    log_size = len(texts) + 1 - len(logs) if texts else 0  # without the commas between them
+    return Checkpoint(read_record(row), state, event, messages, log_size, 0 if snapshot is None else len(snapshot))
+
+
+def _many(cursor: sqlite3.Cursor, query: Callable[[int], str], width: int, values: Sequence[Any]) -> list[Row]:
+    """Return the rows of a query for many keys, whose values are in one flat list."""
+    rows: list[Row] = []
+    start = 0
+    for size in sql.sizes(len(values) // width):
+        end = start + size * width
+        rows += cursor.execute(query(size), values[start:end]).fetchall()
+        start = end
+    return rows
 
 
 def _number(cursor: sqlite3.Cursor, run_id: str) -> int:
@@ -54,13 +95,23 @@ def _number(cursor: sqlite3.Cursor, run_id: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _inbox(cursor: sqlite3.Cursor, run_id: str, run: int, after: int) -> list[Message]:
-    return [read_message(row) for row in cursor.execute(sql.INBOX, (run_id, run, after)).fetchall()]
+def _inboxes(cursor: sqlite3.Cursor, after: Sequence[int]) -> dict[int, list[Row]]:
+    """Return the messages of runs, by the numbers of those. `after`: the number of each and a sequence, in turn."""
+    found: dict[int, list[Row]] = {}
+    for run, *message in _many(cursor, sql.inboxes, 2, after):
+        found.setdefault(run, []).append(tuple(message))
+    return found
+
+
+def _messages(run_id: str, rows: list[Row]) -> tuple[Message, ...]:
+    rows.sort(key=itemgetter(0))
+    return tuple([read_message(run_id, row) for row in rows])
 
 
 def inbox(cursor: sqlite3.Cursor, run_id: str, after: int) -> list[Message]:
     """Return the unconsumed messages of a run."""
-    return _inbox(cursor, run_id, _number(cursor, run_id), after)
+    run = _number(cursor, run_id)
+    return list(_messages(run_id, _inboxes(cursor, (run, after)).get(run, [])))
 
 
 def history(cursor: sqlite3.Cursor, run_id: str, last: int | None = None) -> list[LogRow]:

@@ -7,7 +7,7 @@ are exactly str, int or float: sqlite3 is slow for subclasses, as enum members a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import dump, encode, load
 from poundlock.model.changes import Token
@@ -19,21 +19,23 @@ from poundlock.model.runs import Message, RunHead, RunIdentity, RunRecord, Store
 
 Row = tuple[Any, ...]
 
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+"""What JSON writes as it is read. Not floats: some have no number in JSON, and are to be refused."""
 _STATUS = {str(status.value): status for status in RunStatus}
 
 
 def event_row(stored: StoredEvent) -> Row:
     """Return the row of an event."""
-    event = stored.event
+    ref, event, payload = stored
     return (
-        stored.ref,
+        ref,
         event.type,
         event.source,
         event.id,
         "" if event.time is None else event.time,
         0 if event.key is None else event.key,
         dump(event.headers, "headers") if event.headers else "{}",
-        0 if event.payload is None else dump(event.payload, "payload"),
+        0 if event.payload is None else payload or dump(event.payload, "payload"),
     )
 
 
@@ -47,13 +49,14 @@ def read_event(row: Row) -> StoredEvent:
     )
 
 
-def event_text(event: Event) -> str:
+def event_text(stored: StoredEvent) -> str:
     """Return an event as a JSON object, for a row that nothing else refers to. The names are those of CloudEvents."""
+    _, event, payload = stored
     rest = encode(
         {"type": event.type, "source": event.source, "id": event.id, "time": event.time, "subject": event.key}
     )
     headers = dump(event.headers, "headers") if event.headers else "{}"
-    data = "null" if event.payload is None else dump(event.payload, "payload")
+    data = payload or ("null" if event.payload is None else dump(event.payload, "payload"))
     return f'{rest[:-1]},"headers":{headers},"data":{data}}}'
 
 
@@ -80,13 +83,13 @@ def identity_row(run: int, identity: RunIdentity, event_type: str, own: bool, pl
         run,
         run_id,
         workflow_id,
-        0 if trigger_id is None else trigger_id,
+        trigger_id or 0,
         pipeline_id,
         definition,
         0 if key is None else key,
         0 if load_key is None else load_key,
         priority,
-        0 if parent is None else parent,
+        parent or 0,
         dump(lineage) if lineage else 0,
         at,
         0 if own else ref,
@@ -149,8 +152,8 @@ def _wait_text(wait: WaitRow) -> str:
         early,
         asked,
     ) = wait
-    # The texts among them were checked before; the values of users go through the codec.
-    plain = {
+    conditions = [[condition.field, condition.op, condition.value] for condition in where]
+    data = {
         "wait": wait_id,
         "epoch": epoch,
         "parked": parked,
@@ -159,16 +162,25 @@ def _wait_text(wait: WaitRow) -> str:
         "on_timeout": on_timeout,
         "expires_at": expires_at,
         "keys": keys,
+        "where": conditions,
+        "correlate": correlate,
+        "patch": patch,
     }
     if ways:
-        plain["leads_to"] = ways
+        data["leads_to"] = ways
     if not early:
-        plain["early"], plain["asked_at"] = False, asked
-    rest = encode(plain)
-    conditions = dump([[condition.field, condition.op, condition.value] for condition in where]) if where else "[]"
-    pairs = dump([list(pair) for pair in correlate]) if correlate else "[]"  # lists: the codec's fast way
-    patched = "null" if patch is None else dump(patch)
-    return f'{rest[:-1]},"where":{conditions},"correlate":{pairs},"patch":{patched}}}'
+        data["early"], data["asked_at"] = False, asked
+    # Everything else was checked before. Other values of users may be of types that only the codec can write.
+    plain = patch is None or type(patch) is str
+    for _, value in correlate:
+        plain = plain and type(value) in _PLAIN
+    for _, _, value in conditions:
+        plain = plain and type(value) in _PLAIN
+    if plain:
+        return encode(data)
+    # Lists: the codec's fast way.
+    lists = {"events": list(events), "keys": list(keys), "correlate": [list(pair) for pair in correlate]}
+    return dump({**data, **lists, "leads_to": [list(way) for way in ways]})
 
 
 def read_waits(text: str) -> tuple[WaitRow, ...]:
@@ -196,9 +208,9 @@ def read_waits(text: str) -> tuple[WaitRow, ...]:
     )
 
 
-def read_message(row: Row) -> Message:
+def read_message(run_id: str, row: Row) -> Message:
     """Return the message of a row, its event included."""
-    run_id, seq, kind, time, body, ref, text, *shared = row
+    seq, kind, time, body, ref, text, *shared = row
     event = None
     if text is not None:
         event = StoredEvent(ref, read_event_text(text))

@@ -90,10 +90,38 @@ _EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run IN (SELECT column1 FROM (VA
 _COUNT: Final = """\
 INSERT INTO counts (name, count) VALUES {rows} ON CONFLICT (name) DO UPDATE SET count = count + excluded.count
 """
-_HEADS: Final = f"""\
-SELECT runs.run, runs.run_id, workflow_id, load_key, {_HEAD} FROM runs {_LAST}
+_HEADS: Final = """\
+SELECT run, run_id, workflow_id, load_key, status, version, owner, epoch, stage, attempt, wake_at, outcome, slot,
+       inbox_seq, log_seq, updated_at, visits, waits
+FROM runs WHERE run_id IN (SELECT column1 FROM (VALUES {rows}))
+"""
+# One row per run: each row costs a switch of threads, see `batch`. The texts of the log come as one, each a JSON array;
+# only those after the snapshot: a run that delays in each round of a loop has a long log.
+_CHECKPOINTS: Final = f"""\
+SELECT {_RECORD},
+    CASE WHEN event_ref IS NULL THEN (
+        SELECT event FROM log WHERE log.run = runs.run ORDER BY log.version LIMIT 1
+    ) END,
+    snapshots.text,
+    (
+        SELECT group_concat(text, ',') FROM (
+            SELECT text FROM log
+            WHERE log.run = runs.run AND log.version > ifnull(snapshots.version, 0) AND size > 0 ORDER BY log.version
+        )
+    )
+FROM runs {_LAST} LEFT JOIN snapshots ON snapshots.run = runs.run
 WHERE runs.run_id IN (SELECT column1 FROM (VALUES {{rows}}))
 """  # noqa: S608 - our own column names
+_INBOXES: Final = """\
+SELECT inbox.run, seq, kind, inbox.time, body, event_ref, event, type, source, id, events.time, subject, headers, data
+FROM (VALUES {rows}) AS wanted CROSS JOIN inbox ON inbox.run = wanted.column1 AND seq > wanted.column2
+LEFT JOIN events ON events.ref = inbox.event_ref AND inbox.event IS NULL
+"""
+_EVENTS: Final = """\
+SELECT ref, type, source, id, time, subject, headers, data FROM events
+WHERE ref IN (SELECT column1 FROM (VALUES {rows}))
+"""
+_STATUSES: Final = "SELECT run_id, status FROM runs WHERE run_id IN (SELECT column1 FROM (VALUES {rows}))"
 _REMEMBERED: Final = """\
 SELECT source, event_id, scope, fingerprint, run_id, expires_at FROM remembered
 WHERE (source, event_id) IN (SELECT column1, column2 FROM (VALUES {rows}))
@@ -268,8 +296,32 @@ def count(count: int) -> str:
 
 @cache
 def heads(count: int) -> str:
-    """Return the query for the heads of `count` runs."""
+    """Return the query for the rows of `count` runs; of a running one, see `LAST` too."""
     return _HEADS.format(rows=_rows(_ONE, count))
+
+
+@cache
+def checkpoints(count: int) -> str:
+    """Return the query for the records of `count` runs, with their own events, snapshots and logs."""
+    return _CHECKPOINTS.format(rows=_rows(_ONE, count))
+
+
+@cache
+def inboxes(count: int) -> str:
+    """Return the query for the messages of `count` runs, each after a sequence."""
+    return _INBOXES.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def events(count: int) -> str:
+    """Return the query for `count` events."""
+    return _EVENTS.format(rows=_rows(_ONE, count))
+
+
+@cache
+def statuses(count: int) -> str:
+    """Return the query for the status of `count` runs."""
+    return _STATUSES.format(rows=_rows(_ONE, count))
 
 
 @cache
@@ -308,6 +360,10 @@ SELECT run_id FROM runs
 WHERE status = 'queued' AND workflow_id = ? AND load_key = ?
 ORDER BY priority DESC, place LIMIT ?
 """
+LAST: Final = """\
+SELECT version, stage, attempt, updated_at, first_seq + size - 1 FROM log
+WHERE run = ? AND version > ? ORDER BY version DESC LIMIT 1
+"""
 LAST_RUN: Final = "SELECT max(run) FROM runs"
 LAST_PLACE: Final = "SELECT max(place) FROM runs WHERE status = 'queued'"
 
@@ -327,16 +383,9 @@ WHERE runs.run IN (SELECT wait_keys.run FROM wait_keys WHERE wait_keys.key IN (S
 ORDER BY created_at, runs.run_id
 """  # noqa: S608 - our own column names
 
-INBOX: Final = """\
-SELECT ?, seq, kind, inbox.time, body, event_ref, event, type, source, id, events.time, subject, headers, data
-FROM inbox LEFT JOIN events ON events.ref = inbox.event_ref AND inbox.event IS NULL
-WHERE inbox.run = ? AND seq > ? ORDER BY seq
-"""
 INBOX_EVENTS: Final = "SELECT count(event) FROM inbox"
 
 EVENT: Final = "SELECT ref, type, source, id, time, subject, headers, data FROM events WHERE ref = ?"
-OWN_EVENT: Final = "SELECT event FROM log WHERE run = ? ORDER BY version LIMIT 1"
-SNAPSHOT: Final = "SELECT version, text FROM snapshots WHERE run = ?"
 LOG: Final = "SELECT first_seq, size, text FROM log WHERE run = ? AND version > ? AND size > 0 ORDER BY version"
 LOG_END: Final = """\
 SELECT first_seq, size, text FROM log WHERE run = ? AND size > 0 ORDER BY version DESC LIMIT ?

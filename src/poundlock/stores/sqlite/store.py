@@ -10,20 +10,21 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import StoreUnavailable
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.waits import event_keys
-from poundlock.ports import Claim, Page
+from poundlock.ports import AtHand, Claim, Page
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.claims import claim
@@ -33,13 +34,13 @@ from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.index import Index
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, size_of, tidy
-from poundlock.stores.sqlite.reader import Reader
+from poundlock.stores.sqlite.reader import Keyed, Reader
 from poundlock.stores.sqlite.worker import Worker
 from poundlock.stores.sqlite.writer import Writer
 
-_IDLE = Load()
-_TOGETHER = 16
-"""Look-ups that share a transaction: few enough not to hold up the log; beginning one costs as much as a look-up."""
+_NO_LOAD = (Load(), None)
+_TOGETHER = 64
+"""Look-ups that share a transaction: few enough not to hold up the log, and as many as one statement looks up."""
 log = logging.getLogger("poundlock.stores")
 T = TypeVar("T")
 
@@ -186,26 +187,35 @@ class SqliteStore:
 
     # --------------------------------------------------------------------------------------------------- reads
     async def _read(self, read: Callable[[sqlite3.Cursor], T]) -> T:
+        return await self._look_up(read)  # type: ignore[no-any-return]  # what `read` returns
+
+    def _look_up(self, read: Keyed | Callable[[sqlite3.Cursor], Any]) -> asyncio.Future[Any]:
         if self._lookups is None:
             raise self._unavailable()
-        return await self._lookups.submit(read)  # type: ignore[no-any-return]  # what `read` returns
+        return self._lookups.submit(read)
 
     async def _list(self, read: Callable[[sqlite3.Cursor], T]) -> T:
         if self._lists is None:
             raise self._unavailable()
         return await self._lists.submit(read)  # type: ignore[no-any-return]  # what `read` returns
 
-    async def read_loads(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[Load, Token | None]]:
+    def read_loads(self, pairs: Sequence[tuple[str, str]]) -> Awaitable[list[tuple[Load, Token | None]]]:
         """Answer from the index; from the file if this store is read-only."""
         if self._writing is None:
-            return await self._read(lambda cursor: reads.loads(cursor, pairs))
+            return self._read(lambda cursor: reads.loads(cursor, pairs))
         loads = self._index.loads
-        return [loads.get(pair, (_IDLE, None)) for pair in pairs]
+        return AtHand([loads.get(pair, _NO_LOAD) for pair in pairs])
 
-    async def match_waits(self, event: Event) -> list[RunRecord]:
+    def match_waits(self, event: Event) -> Awaitable[list[RunRecord]]:
         """Look the waits up; if the index has no matching shape, answer without reading the file."""
-        shapes = self._index.shapes if self._writing is not None else await self._read(reads.shapes)
+        if self._writing is None:
+            return self._matched_in_file(event)
+        shapes = self._index.shapes
         keys = event_keys(shapes, event) if shapes else ()
+        return self._read(lambda cursor: reads.under_keys(cursor, keys)) if keys else AtHand()
+
+    async def _matched_in_file(self, event: Event) -> list[RunRecord]:
+        keys = event_keys(await self._read(reads.shapes), event)
         return await self._read(lambda cursor: reads.under_keys(cursor, keys)) if keys else []
 
     async def load(self, run_id: str) -> RunRecord | None:
@@ -214,7 +224,11 @@ class SqliteStore:
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return all that is needed to continue a run."""
-        return await self._read(lambda cursor: reads.checkpoint(cursor, run_id))
+        return await self._look_up(Keyed(reads.checkpoints, run_id))  # type: ignore[no-any-return]  # one of those
+
+    async def status(self, run_id: str) -> RunStatus | None:
+        """Return a run's status."""
+        return await self._look_up(Keyed(reads.statuses, run_id, shared=True))  # type: ignore[no-any-return]  # one of those
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return paused runs with an error."""

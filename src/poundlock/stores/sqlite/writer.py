@@ -95,11 +95,13 @@ class Writer:
         except sqlite3.Error as error:
             self._fail(work, error)
             return None
+        commits = 0
         for job in work:
-            if isinstance(job.answer, Committed):
-                self.commits += 1
-                if type(job.work) is Changes:
+            if type(job.answer) is Committed:
+                commits += 1
+                if isinstance(job.work, Changes):
                     job.work.committed = job.answer
+        self.commits += commits
         self._checkpoint_wal()
         return lambda: self._acknowledged(effects)
 
@@ -224,19 +226,15 @@ def _time_of(work: Any) -> float:
         return work.updated_at
     if type(work) is RunCreate:
         return work.start.updated_at
-    return work.now if type(work) is Changes else 0.0
+    return work.now if isinstance(work, Changes) else 0.0
 
 
 def _together(transaction: Transaction, jobs: Sequence[Job]) -> None:
     """Apply all jobs in their order."""
-    transaction.prepare([job.work for job in jobs if not callable(job.work)])
+    transaction.prepare([job.work for job in jobs])
+    apply = transaction.apply
     for job in jobs:
-        work = job.work
-        if callable(work):
-            transaction.flush()
-            job.answer = work(transaction)
-        else:
-            job.answer = transaction.apply(work)
+        job.answer = apply(job.work)
 
 
 def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
@@ -246,8 +244,7 @@ def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
         transaction.effects = Effects()
         execute("SAVEPOINT one")
         try:
-            work = job.work
-            job.answer = work(transaction) if callable(work) else transaction.apply(work)
+            job.answer = transaction.apply(job.work)
             transaction.flush()
         except Exception as error:
             if of_the_store(error):
