@@ -38,6 +38,9 @@ from poundlock.errors import (
     LeaseLost as LeaseLost,
 )
 from poundlock.errors import (
+    NonRetryable as NonRetryable,
+)
+from poundlock.errors import (
     NotPaused as NotPaused,
 )
 from poundlock.errors import (
@@ -48,6 +51,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     PoundlockError as PoundlockError,
+)
+from poundlock.errors import (
+    RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
     RunAborted as RunAborted,
@@ -218,6 +224,7 @@ __all__ = [
     "InvalidEvent",
     "Jump",
     "LeaseLost",
+    "NonRetryable",
     "NotPaused",
     "NotRegistered",
     "NotStorable",
@@ -228,6 +235,7 @@ __all__ = [
     "Receipt",
     "ReceiptLine",
     "Retry",
+    "RetryAfter",
     "RunAborted",
     "RunExists",
     "RunFinished",

@@ -137,6 +137,43 @@ class StepTimeout(PoundlockError):
     code = "STEP_TIMEOUT"
 
 
+class NonRetryable(PoundlockError):
+    """Raised by a step: no further attempt is made, whatever its `retry=` says."""
+
+    code = "NON_RETRYABLE"
+
+    def __init__(
+        self, message: str = "it is not worth another attempt", *, path: str | None = None, **fields: Any
+    ) -> None:
+        super().__init__(message, path=path, **fields)
+
+
+class RetryAfter(PoundlockError):
+    """Raised by a step with `retry=`: the next attempt is made after this delay, instead of the one of its Retry.
+
+    It counts as one of the attempts, and is worth another one whatever `on` and `not_on` say.
+
+    Args:
+        delay: a duration: seconds, a timedelta, or text such as "2m".
+        message: why, for people; it is the failure's if no attempt is left.
+    """
+
+    code = "RETRY_AFTER"
+
+    def __init__(self, delay: Any, message: str = "", *, path: str | None = None, **fields: Any) -> None:
+        self.delay = delay
+        super().__init__(message or f"another attempt was asked for, after {delay}", path=path, **fields)
+
+    def __reduce__(self) -> Any:
+        return _rebuild_delayed, (type(self), self.delay, self.message, self.path, self.fields)
+
+
+def _rebuild_delayed(
+    kind: type[RetryAfter], delay: Any, message: str, path: str | None, fields: dict[str, Any]
+) -> RetryAfter:
+    return kind(delay, message, path=path, **fields)
+
+
 class WaitExpired(PoundlockError):
     """A wait's timeout passed before a matching event came."""
 

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from poundlock.clock import Clock, sleep_for
+from poundlock.errors import NonRetryable, RetryAfter, StepFailed
 from poundlock.guard import Interrupted, passes
 from poundlock.model.definitions import Retry
+from poundlock.model.durations import seconds
 from poundlock.pipeline.interrupting import Withdrawn, current_task
 
 T = TypeVar("T")
@@ -37,11 +39,28 @@ async def repeat(
         except BaseException as error:
             if passes(error, task) or number >= retry.attempts:
                 raise
-            from poundlock.artifacts.retry import delay_before, worth_another  # not before a step fails
-
-            if not worth_another(retry, error):
+            wanted = _delay(retry, number, error)
+            if wanted is None:
                 raise
-            delay = delay_before(retry, number)
+            delay = wanted
             on_retry(number, delay, error)
         await sleep_for(clock, delay)
         number += 1
+
+
+def _delay(retry: Retry, number: int, error: BaseException) -> float | None:
+    """Return the seconds until the next attempt; None if this error is not worth one.
+
+    Raises:
+        StepFailed: a `RetryAfter` whose delay is no duration.
+    """
+    from poundlock.artifacts.retry import delay_before, worth_another  # not before a step fails
+
+    if isinstance(error, NonRetryable):
+        return None
+    if isinstance(error, RetryAfter):
+        try:
+            return seconds(error.delay)
+        except ValueError as fault:
+            raise StepFailed(f"the delay of RetryAfter cannot be read: {fault}") from error
+    return delay_before(retry, number) if worth_another(retry, error) else None

@@ -8,7 +8,7 @@ import threading
 import pytest
 from support import LAST_RESORT
 
-from poundlock import Pipeline, Retry, Stage, Step, Workflow
+from poundlock import NonRetryable, Pipeline, Retry, RetryAfter, Stage, Step, Workflow
 
 
 def flow(*steps, **stage):
@@ -176,3 +176,79 @@ async def test_a_stage_times_out(runtime, vclock):
     result = await rt.run("wf")
     assert (result.error.code, result.error.stage, result.error.step) == ("STEP_TIMEOUT", "one", None)
     assert (dict(result.state), told, vclock.now() - began) == ({}, ["cancelled"], 60.0)
+
+
+# ------------------------------------------------------------------------------------------- what a step says itself
+def raising(*errors):
+    """An action that raises these errors one after another, and then succeeds."""
+    left = list(errors)
+
+    async def action():
+        if left:
+            raise left.pop(0)
+        return {"done": True}
+
+    return action
+
+
+async def test_a_step_says_when_to_try_again(runtime, vclock):
+    """`RetryAfter` replaces the delay of the Retry once, also beyond its `max`, and whatever `on` says."""
+    began = vclock.now()
+    retry = Retry(4, backoff=1, max=5, on=(ConnectionError,))
+    rt = await runtime(flow(Step("s", raising(RetryAfter("10m"), ConnectionError(), RetryAfter(0)), retry=retry)))
+    result = await rt.run("wf")
+    assert result.state == {"done": True}
+    assert vclock.now() - began == 600 + 2 + 0
+    retries = [entry.payload for entry in (await rt.timeline(result.run_id)).entries if entry.type == "step:retry"]
+    assert [(entry["delay"], entry["error"]["code"]) for entry in retries] == [
+        (600.0, "RETRY_AFTER"),
+        (2.0, None),
+        (0.0, "RETRY_AFTER"),
+    ]
+
+
+async def test_it_counts_as_an_attempt(runtime):
+    """When no attempt is left `RetryAfter` is the failure, with what it says; so it is without `retry=`."""
+    error = RetryAfter("1s", "too many requests")
+    rt = await runtime(
+        flow(Step("s", raising(error, error), retry=Retry(2))),
+        Workflow("alone", pipelines=[Pipeline("main", [Stage("one", [Step("s", raising(error))])])]),
+    )
+    for workflow in ("wf", "alone"):
+        result = await rt.run(workflow)
+        assert (result.status, result.error.code, result.error.message) == (
+            "failed",
+            "RETRY_AFTER",
+            "too many requests",
+        )
+
+
+async def test_a_step_says_that_no_attempt_is_worth_it(runtime, vclock):
+    """`NonRetryable` fails the step at once, also a subclass, and one that `on` lists."""
+
+    class Gone(NonRetryable):
+        pass
+
+    began = vclock.now()
+    rt = await runtime(flow(Step("s", raising(Gone("no such page")), retry=Retry(5, on=(Exception,)))))
+    result = await rt.run("wf")
+    assert (result.status, str(result.error), result.error.attempt) == ("failed", "Gone: no such page", 1)
+    assert vclock.now() == began
+
+
+async def test_a_delay_that_cannot_be_read(runtime):
+    """A delay that is no duration fails the step, and says so."""
+    rt = await runtime(flow(Step("s", raising(RetryAfter("soon")), retry=Retry(5))))
+    result = await rt.run("wf")
+    assert (result.status, result.error.code) == ("failed", "STEP_FAILED")
+    assert "the delay of RetryAfter cannot be read" in result.error.message
+
+
+def test_it_can_be_sent_between_processes():
+    """Both errors survive pickling with all they say."""
+    import pickle
+
+    for error in (RetryAfter("2m", "later", path="a", id=1), NonRetryable("never", path="a", id=1)):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.path, again.fields) == (type(error), str(error), "a", {"id": 1})
+        assert getattr(again, "delay", None) == getattr(error, "delay", None)
