@@ -7,8 +7,10 @@ from typing import Annotated
 
 import pytest
 from pydantic import BaseModel
+from support import ends, parks
 
 from poundlock import (
+    Event,
     Fail,
     Failure,
     InvalidDefinition,
@@ -423,3 +425,57 @@ async def test_a_field_of_that_name(runtime):
     taken.aside(lambda failure: None, id="b")
     with pytest.raises(InvalidDefinition, match="'failure' is reserved"):
         await rt.register(taken)
+
+
+@pytest.mark.parametrize("way", ["pause", "tidy"])
+async def test_a_message_at_the_last_moment(stores, way):
+    """A signal that comes just before the failure's commit is taken in, and the run goes the same way."""
+    store = stores.store()
+    wf = breaking(on_failure=way)
+    wf.aside(lambda failure: {"told": failure.message}, id="tidy")
+    rt = await stores.enter(wf, store=store)
+    store.hold = lambda changes: parks(changes) or ends(changes)
+    [line] = (await rt.emit("begin")).lines
+    [held] = await store.until_held(1)
+    store.hold = None
+    await rt.signal(line.run_id, {"signalled": True})
+    held.release()
+    result = await rt.wait(line.run_id, until="rest")
+    assert (result.status, result.state["signalled"]) == ("paused" if way == "pause" else "completed", True)
+    if way == "pause":
+        assert (await rt.resume(line.run_id, {"mended": True})).status == "completed"
+    else:
+        assert result.state["told"] == "broken"
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("way", ["pause", "tidy"])
+async def test_a_crash_at_any_commit(stores, number, when, way):
+    """Wherever its owner dies, a run whose stage fails comes to the same end."""
+
+    def workflow():
+        wf = breaking(on_failure=way)
+        wf.aside(lambda failure: {"told": failure.message}, id="tidy")
+        return wf
+
+    store = stores.store()
+    store.crash = (number, when)
+    rt = await stores.enter(workflow(), store=store)
+    begun = asyncio.create_task(rt.invoke("w", event=Event("begin"), run_id="r", until="accepted"))
+    crashed = asyncio.create_task(store.crashed.wait())
+    calm = asyncio.create_task(stores.clock.run_until_idle())
+    await asyncio.wait([crashed, calm], return_when=asyncio.FIRST_COMPLETED)
+    await stores.crash(rt)
+    begun.cancel()
+    await asyncio.gather(begun, crashed, calm, return_exceptions=True)
+    rt = await stores.enter(workflow())
+    await stores.clock.run_until_idle()
+    if (await rt.find_runs()).items == []:
+        assert not any(changes.creates for changes in store.written)  # it was not even accepted
+        return
+    result = await rt.wait("r", until="rest")
+    if way == "pause":
+        assert (result.status, str(result.error)) == ("paused", "ValueError: broken")
+        result = await rt.resume("r", {"mended": True})
+    assert (result.status, result.state.get("told")) == ("completed", None if way == "pause" else "broken")
