@@ -62,6 +62,8 @@ class Workflow:
             endless loop.
         on_failure: what the failure of a stage leads to, unless the stage says it: "fail" ends the run, "pause" pauses
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
+        undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
+            that fails.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Workflow:
         requires_env: Sequence[str] = (),
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
+        undo_on_abort: bool = False,
     ) -> None:
         self.id = id
         self.label = label
@@ -87,6 +90,7 @@ class Workflow:
         self.requires_env = (requires_env,) if isinstance(requires_env, str) else several(requires_env)
         self.visit_limit = visit_limit
         self.on_failure = on_failure
+        self.undo_on_abort = undo_on_abort
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -149,6 +153,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
@@ -165,6 +170,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
@@ -181,6 +187,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         conflict: Literal["last", "error"] | None = None,
@@ -213,7 +220,7 @@ class Workflow:
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "step")
-            step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
+            step = Step(name, function, retry=retry, timeout=timeout, undo=undo, executor=executor, label=label)
             self._add_step(stage or name, step, said)
             return function
 
@@ -229,6 +236,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         then: str | None = None,
@@ -243,6 +251,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         then: str | None = None,
@@ -257,6 +266,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         then: str | None = None,
@@ -264,7 +274,7 @@ class Workflow:
         """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
 
         Args:
-            stage, id, retry, timeout, executor, label: see `step`.
+            stage, id, retry, timeout, undo, executor, label: see `step`.
             then: the stage to continue with; default: none, the run is completed.
 
         Raises:
@@ -277,7 +287,7 @@ class Workflow:
 
         def collect(function: Callable[..., Any]) -> Callable[..., Any]:
             name = id or _named(function, "aside")
-            step = Step(name, function, retry=retry, timeout=timeout, executor=executor, label=label)
+            step = Step(name, function, retry=retry, timeout=timeout, undo=undo, executor=executor, label=label)
             self._add_step(stage or name, step, {"then": then, "aside": True})
             return function
 
@@ -458,6 +468,7 @@ class Workflow:
             visit_limit=self.visit_limit,
             hash="",
             on_failure=self.on_failure,
+            undo_on_abort=self.undo_on_abort,
         )
         faults = [*faults_of(definition), *faults]
         return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults

@@ -25,6 +25,7 @@ from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.steps import StageDone, carried_patch
+from poundlock.pipeline.undo_log import note_commit
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
 
@@ -63,6 +64,8 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
                 carried = carried_patch(run, instruction, stage.path)
                 if carried is not None:
                     apply(run, carried, stage.path_json)
+        if stage.undoes:
+            note_commit(run, done)
         if run.journal.full:
             run.journal.put(run.clock.now(), stage.success_entry)
         if type(instruction) is Fail:

@@ -6,7 +6,7 @@ Values only; `compiling` makes them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.guard import repr_of
@@ -54,6 +54,9 @@ class StepPlan:
     binding: Binding
     timeout: float | None
     retry: Retry | None
+    kind: Literal["step", "undo"] = "step"
+    """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
+    undo: StepPlan | None = None
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     patch_head: str = field(init=False)
@@ -65,11 +68,12 @@ class StepPlan:
 
     @property
     def simple(self) -> bool:
-        """Whether an attempt is only an await of the action: no services, no timeout, no retry, no thread."""
+        """Whether an attempt is only an await of the action: no services, no timeout, no retry, no undo, no thread."""
         return (
             self.is_async
             and self.timeout is None
             and self.retry is None
+            and self.undo is None
             and not self.binding.services
             and not self.binding.keyword
         )
@@ -97,6 +101,8 @@ class StagePlan:
     aside: bool
     on_failure: str
     """What its failure leads to: "fail", "pause" or a stage."""
+    undoes: bool
+    """A step of it has an undo."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -154,6 +160,9 @@ class PipelinePlan:
     visit_limit: int
     on_failure: str
     """What the failure of a wait leads to that no stage declares."""
+    undoes: bool = False
+    """A stage has an undo."""
+    undo_on_abort: bool = False
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

@@ -79,7 +79,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
     """
     if len(stage.steps) != 1 or stage.timeout is not None:
         return await _perform_together(run, stage, task)
-    return _stage_done(stage, [await _perform_step(run, stage.steps[0], None)])
+    return _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -88,7 +88,7 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
         return StageDone(stage)
     scope = Scope()
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
+    tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:
         failed = await beside(run, tasks, scope, stage.timeout, _has_failed)
     except asyncio.CancelledError as error:
@@ -103,7 +103,7 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
         )
         run.failure = late
         return StageDone(stage, error=run_error(late, stage.id, None))
-    if failed is not None and failed.cancelled():  # from outside, before it began: `_perform_step` never raises it
+    if failed is not None and failed.cancelled():  # from outside, before it began: `perform_step` never raises it
         run.failure = asyncio.CancelledError()
         return StageDone(stage, error=run_error(run.failure, stage.id, None))
     return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
@@ -123,8 +123,10 @@ def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
     return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
 
 
-async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError | None:
+async def perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> StepDone | RunError | None:
     """All attempts of a step: its result, or why it failed for good; None if it was given up within `scope`.
+
+    The end of an undo is not noted here: see `undo_log`.
 
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
@@ -135,7 +137,7 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
     async def attempt(number: int) -> StepDone:
         nonlocal made
         made = number
-        journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, dump({"attempt": number}))
+        journal.add(run.clock.now(), "pipeline", f"{step.kind}:start", step.path_json, dump({"attempt": number}))
         context = StepContext(run, step, number)
         if scope is not None:
             scope.enter(context)
@@ -148,7 +150,7 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
 
     def on_retry(number: int, delay: float, error: BaseException) -> None:
         detail = {"attempt": number, "delay": delay, "error": describe(error)._asdict()}
-        journal.add(run.clock.now(), "pipeline", "step:retry", step.path_json, dump(detail))
+        journal.add(run.clock.now(), "pipeline", f"{step.kind}:retry", step.path_json, dump(detail))
 
     try:
         try:
@@ -162,7 +164,8 @@ async def _perform_step(run: ActiveRun, step: StepPlan, scope: Scope | None) -> 
         if scope is None:
             raise
         return None  # in its own task: the scope that gave it up knows
-    journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
+    if step.kind == "step":
+        journal.add(run.clock.now(), "pipeline", "step:success", step.path_json)
     return done
 
 
@@ -170,7 +173,8 @@ async def _attempt(run: ActiveRun, step: StepPlan, context: StepContext, scope: 
     """One attempt; raises its error, Interrupted or Withdrawn."""
     task = current_task()
     try:
-        done = digest(run, step, await _invoke(run, step, context))
+        result = await _invoke(run, step, context)
+        done = digest(run, step, result) if step.kind == "step" else StepDone(step)
     except BaseException as error:
         await judge(run, task, error, scope)
         raise
@@ -195,7 +199,9 @@ async def _attempt_within(run: ActiveRun, step: StepPlan, context: StepContext, 
     if asked_for(run) is not None or (outer is not None and outer.given_up):
         await judge(run, current_task(), None, outer)
     if scope.timed_out:
-        run.journal.add(run.clock.now(), "pipeline", "step:timeout", step.path_json, dump({"attempt": context.attempt}))
+        run.journal.add(
+            run.clock.now(), "pipeline", f"{step.kind}:timeout", step.path_json, dump({"attempt": context.attempt})
+        )
         raise StepTimeout(
             f"step '{step.id}' took longer than {step.timeout:g} s: raise its timeout or make it faster",
             path=step.path,
@@ -270,8 +276,9 @@ def carried_patch(run: ActiveRun, instruction: Instruction, path: str) -> Writte
 
 def failure_of(run: ActiveRun, step: StepPlan, error: BaseException, attempt: int = 1) -> RunError:
     """Note that a step failed for good, and return why its stage does."""
-    payload = dump(describe(error)._asdict())
     if run.failure is None:  # the first of several counts
         run.failure = error
-    run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, payload)
+    if step.kind == "step":
+        payload = dump(describe(error)._asdict())
+        run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, payload)
     return run_error(error, step.stage_id, step.id, attempt)
