@@ -195,7 +195,11 @@ async def test_steps_of_one_stage_in_reverse(stores):
 
     async def action(): ...
 
-    steps = [Step("a", action, undo=by("a")), Step("b", action), Step("c", lambda: None, undo=by("c"), executor="inline")]
+    steps = [
+        Step("a", action, undo=by("a")),
+        Step("b", action),
+        Step("c", lambda: None, undo=by("c"), executor="inline"),
+    ]
     fail = Stage("fail", router=Fail("no"))
     wf = Workflow("w", triggers={"t": Trigger("begin")}, pipelines=[Pipeline("main", [Stage("s", steps), fail])])
     rt = await stores.enter(wf)
@@ -365,7 +369,7 @@ async def test_a_definition_without_the_undo(stores, left):
 
 
 async def test_what_comes_meanwhile(stores):
-    """A signal during the undoing is merged in the end, an event is not wanted any more, an answer is refused."""
+    """A signal during the undoing is merged in the end, an event is not wanted any more, and both change nothing."""
     trip = Trip()
     trip.blocked = "room"
     wf = trip.workflow()
@@ -374,7 +378,7 @@ async def test_what_comes_meanwhile(stores):
     run_id = await begin(rt)
     await trip.reached.wait()
     await rt.signal(run_id, {"note": "n"})
-    assert (await rt.emit("go")).lines == ()
+    assert [line.verdict for line in (await rt.emit("go")).lines] == ["unmatched"]
     trip.through.set()
     result = await rt.wait(run_id)
     assert (result.status, result.state["note"]) == ("failed", "n")
@@ -458,7 +462,7 @@ async def test_an_abort_may_undo(stores, kind):
         await stores.clock.run_for(minutes=1)
     result = await rt.wait(run_id)
     over.set()
-    assert (result.status, result.error.message) == ("aborted", "too late")
+    assert (result.status, result.error.message) == ("aborted", "aborted by api: too late")
     assert trip.undone == ["car", "room", "seat"]
     timeline = await rt.timeline(run_id)
     assert (timeline.types().count("pipeline:abort"), timeline.types()[-1]) == (1, "pipeline:abort")
@@ -477,7 +481,7 @@ async def test_an_abort_goes_on_after_a_crash(stores):
     trip.through.set()
     rt = await stores.enter(trip.workflow())
     result = await rt.wait(run_id)
-    assert (result.status, result.error.message) == ("aborted", "too late")
+    assert (result.status, result.error.message) == ("aborted", "aborted by api: too late")
     assert trip.undone == ["car", "room", "seat"]
 
 

@@ -88,7 +88,12 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
-    core.runs.deliver(Message(command.run_id, committed.posted[0], "abort", now, body, None))
+    _tell(core, command, Message(command.run_id, committed.posted[0], "abort", now, body, None), caller)
+
+
+def _tell(core: Core, command: Cancel, request: Message, caller: asyncio.Task[Any] | None) -> None:
+    """Interrupt the run, if it is driven here, with a request that is durable."""
+    core.runs.deliver(request)
     live = core.runs.driven(command.run_id)
     if live is None or live.task is None or live.task is caller or live.run.undoing is not None:
         return  # a step that aborts its own run is not interrupted; the run sees the request at the step's end
@@ -155,11 +160,14 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
         await _abort_unowned(core, command, record)
         return
     identity, now = record.identity, core.clock.now()
-    request = Post(identity.run_id, "abort", {"reason": command.reason, "by": command.by}, now)
+    run_id, body = identity.run_id, {"reason": command.reason, "by": command.by}
     moves = () if record.head.status is RunStatus.READY else (RunMove.of(record, RunStatus.READY, now=now),)
-    await core.store.commit(Changes(moves=moves, posts=(request,), now=now))
-    core.runs.drop(identity.run_id)
+    committed = await core.store.commit(Changes(moves=moves, posts=(Post(run_id, "abort", body, now),), now=now))
+    if moves:
+        core.runs.drop(run_id)
     core.wake_at(now)
+    # It may have been claimed here while the request was on its way.
+    _tell(core, command, Message(run_id, committed.posted[0], "abort", now, body, None), None)
 
 
 async def _has_to_undo(core: Core, record: RunRecord) -> bool:
