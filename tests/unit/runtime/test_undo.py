@@ -108,7 +108,7 @@ async def test_the_latest_commit_is_undone_first(stores):
 
 
 async def test_a_wait_answers_after_it(stores):
-    """While it undoes, a run is running; who waits for it is answered when it has ended, and `on_complete` is called."""
+    """While it undoes, a run is running; the waiting caller is answered at its end, as is `on_complete`."""
     trip, ended = Trip(), []
     trip.blocked = "room"
     rt = await stores.enter()
@@ -233,7 +233,11 @@ async def test_a_stage_that_fails_itself(stores, who):
 async def test_a_run_that_was_not_stored_yet(runtime):
     """`run` without a boundary yet: a stage that is committed with the next one is undone as well."""
     undone = []
-    step = Step("a", lambda: {"n": 1}, undo=lambda n: undone.append(n))
+
+    def take_back(n):
+        undone.append(n)
+
+    step = Step("a", lambda: {"n": 1}, undo=take_back)
     wf = Workflow("w", pipelines=[Pipeline("main", [Stage("s", [step]), Stage("end", router=Fail("no"))])])
     rt = await runtime(wf)
     assert (await rt.run("w")).status == "failed"
@@ -294,7 +298,7 @@ async def test_whatever_an_undo_raises(stores, kind):
     async def undo():
         if kind == "cancels":
             asyncio.current_task().cancel()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: TID251 - its own cancellation arrives here
         raise Own("own") if kind == "base" else StopAsyncIteration
 
     async def lacking(missing: int): ...
@@ -356,9 +360,13 @@ async def test_a_definition_without_the_undo(stores, left):
     await trip.reached.wait()
     await stores.crash(rt)
     undone = []
+
+    def take_back(room):
+        undone.append(room)
+
     stages = [Stage("other", [Step("other", lambda: None)])]
     if left == "a stage":
-        stages.append(Stage("room", [Step("room", lambda: None, undo=lambda room: undone.append(room))]))
+        stages.append(Stage("room", [Step("room", lambda: None, undo=take_back)]))
     pipelines = [Pipeline("else" if left == "another pipeline" else "main", stages)]
     rt = await stores.enter(Workflow("trip", triggers={"t": Trigger("begin")}, pipelines=pipelines))
     result = await rt.wait(run_id)
