@@ -122,8 +122,7 @@ def test_every_error_that_is_offered_is_raised():
     ("kind", "absent"),
     [
         (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
-        (poundlock.Stage, ["pipelines", "on_failure"]),
-        (poundlock.Step, ["undo"]),
+        (poundlock.Stage, ["pipelines"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )
