@@ -131,7 +131,6 @@ def test_every_error_that_is_offered_is_raised():
     [
         (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
         (poundlock.Stage, ["pipelines"]),
-        (poundlock.Step, ["undo"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )

@@ -234,6 +234,9 @@ class Step:
             `Terminate`, or None.
         retry: when an attempt that fails is repeated; default: never.
         timeout: limit of each attempt, a duration: seconds, a timedelta, or text such as "2m"; default: none.
+        undo: takes back what the step has done, if the run fails later, see `Workflow`. It is given what a step is
+            given, with the state as the stage's commit left it; what it returns has no meaning. `retry` and `timeout`
+            are those of the step.
         executor: "thread" (what `def` gets by default), or "inline" for a quick pure function on the event loop.
         label: for people.
         each: dotted path to a list or a mapping in the state: the function is called once per element, with the
@@ -247,6 +250,7 @@ class Step:
     action: Callable[..., Any]
     retry: Retry | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
+    undo: Callable[..., Any] | None = field(default=None, kw_only=True)
     executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
     each: str | None = field(default=None, kw_only=True)
@@ -366,3 +370,4 @@ class WorkflowDefinition:
     visit_limit: int
     hash: str
     on_failure: str = "fail"
+    undo_on_abort: bool = False

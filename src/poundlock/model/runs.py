@@ -143,6 +143,9 @@ FAILURE_WAIT: Final = "__failure__"
 No event matches it; its `patch` is the error as data, so that it is stored with the run's waits.
 """
 
+UNDO_WAIT: Final = "__undo__"
+"""Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
+
 LOOSE: Final = " "
 """First character of the reference of an event that started no run: it is deleted when no inbox refers to it.
 

@@ -157,6 +157,9 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     elif getattr(definition.state, "__pydantic_root_model__", False):
         yield "state", "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
     yield from whole_faults("visit_limit", definition.visit_limit, 1)
+    on_abort: object = definition.undo_on_abort
+    if not isinstance(on_abort, bool):
+        yield "undo_on_abort", f"{shown(on_abort)} is not True or False"
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:
@@ -332,6 +335,8 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     yield from name_faults(path, step.id)
     if not callable(cast("object", step.action)):
         yield path, "a step's action must be callable"
+    if step.undo is not None and not callable(cast("object", step.undo)):
+        yield f"{path}.undo", f"{shown(step.undo)} is not a function"
     yield from duration_faults(f"{path}.timeout", step.timeout)
     if not isinstance(step.executor, str | None) or step.executor not in (None, "thread", "inline"):
         yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread or inline"

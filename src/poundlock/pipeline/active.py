@@ -18,7 +18,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
+from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
@@ -305,6 +305,14 @@ class ActiveRun:
             if row.wait_id == FAILURE_WAIT and not row.parked and isinstance(row.patch, Mapping):
                 error = row.patch
                 return Failure(error["type"], error["message"], error["stage"], error["step"], error["attempt"])
+        return None
+
+    @property
+    def undoing(self) -> WaitRow | None:
+        """How the run ends, while its stages are being undone; None while its end is not decided."""
+        for row in self.waits:
+            if row.wait_id == UNDO_WAIT:
+                return row
         return None
 
     def services(self) -> ArtifactContainer:

@@ -122,7 +122,9 @@ class Attempts(Work):
 
     def _note_retry(self, number: int, delay: float, error: BaseException) -> None:
         detail = {**self._detail(number), "delay": delay, "error": describe(error)._asdict()}
-        self.run.journal.add(self.run.clock.now(), "pipeline", "step:retry", self.step.path_json, dump(detail))
+        self.run.journal.add(
+            self.run.clock.now(), "pipeline", f"{self.step.kind}:retry", self.step.path_json, dump(detail)
+        )
 
     async def _once(self, context: StepContext, scope: Scope | None) -> Any:
         """One attempt; raises its error, Interrupted or Withdrawn."""
@@ -154,7 +156,7 @@ class Attempts(Work):
             await judge(run, current_task(), None, outer)
         if scope.timed_out:
             detail = dump(self._detail(context.attempt))
-            run.journal.add(run.clock.now(), "pipeline", "step:timeout", step.path_json, detail)
+            run.journal.add(run.clock.now(), "pipeline", f"{step.kind}:timeout", step.path_json, detail)
             raise StepTimeout(
                 f"step '{step.id}' took longer than {seconds:g} s: raise its timeout or make it faster",
                 path=step.path,

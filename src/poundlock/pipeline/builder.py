@@ -63,6 +63,8 @@ class Workflow:
             endless loop.
         on_failure: what the failure of a stage leads to, unless the stage says it: "fail" ends the run, "pause" pauses
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
+        undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
+            that fails.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Workflow:
         requires_env: Sequence[str] = (),
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
+        undo_on_abort: bool = False,
     ) -> None:
         self.id = id
         self.label = label
@@ -88,6 +91,7 @@ class Workflow:
         self.requires_env = (requires_env,) if isinstance(requires_env, str) else several(requires_env)
         self.visit_limit = visit_limit
         self.on_failure = on_failure
+        self.undo_on_abort = undo_on_abort
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -150,6 +154,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         each: str | None = None,
@@ -169,6 +174,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         each: str | None = None,
@@ -188,6 +194,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         each: str | None = None,
@@ -228,6 +235,7 @@ class Workflow:
                 function,
                 retry=retry,
                 timeout=timeout,
+                undo=undo,
                 executor=executor,
                 label=label,
                 each=each,
@@ -249,6 +257,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         each: str | None = None,
@@ -266,6 +275,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         each: str | None = None,
@@ -283,6 +293,7 @@ class Workflow:
         id: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        undo: Callable[..., Any] | None = None,
         executor: Literal["thread", "inline"] | None = None,
         label: str = "",
         each: str | None = None,
@@ -293,7 +304,7 @@ class Workflow:
         """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
 
         Args:
-            stage, id, retry, timeout, executor, label, each, limit, into: see `step`.
+            stage, id, retry, timeout, undo, executor, label, each, limit, into: see `step`.
             then: the stage to continue with; default: none, the run is completed.
 
         Raises:
@@ -311,6 +322,7 @@ class Workflow:
                 function,
                 retry=retry,
                 timeout=timeout,
+                undo=undo,
                 executor=executor,
                 label=label,
                 each=each,
@@ -497,6 +509,7 @@ class Workflow:
             visit_limit=self.visit_limit,
             hash="",
             on_failure=self.on_failure,
+            undo_on_abort=self.undo_on_abort,
         )
         faults = [*faults_of(definition), *faults]
         return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Literal
 
 from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
@@ -40,6 +42,8 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         state_model=definition.state,
         visit_limit=definition.visit_limit,
         on_failure=definition.on_failure,
+        undoes=any(stage.undoes for stage in stages),
+        undo_on_abort=definition.undo_on_abort,
     )
 
 
@@ -53,9 +57,7 @@ def _compile_stage(
     strays: bool,
 ) -> StagePlan:
     path = f"{pipeline_id}/{stage.id}"
-    steps = tuple(
-        _compile_step(path, stage.id, step, bound.steps[pipeline_id, stage.id, step.id]) for step in stage.steps
-    )
+    steps = tuple(_compile_step(path, stage.id, step, bound, (pipeline_id, stage.id, step.id)) for step in stage.steps)
     timeout = optional_seconds(stage.timeout)
     # The short way does not support services that live as long as a stage.
     staged = any(service.scope == "stage" for service in definition.services)
@@ -75,10 +77,21 @@ def _compile_stage(
         plain=alone is not None and stage.router is None and definition.state is None and not strays,
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
+        undoes=any(step.undo is not None for step in steps),
     )
 
 
-def _compile_step(stage_path: str, stage_id: str, step: Step, binding: Binding) -> StepPlan:
+def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, at: tuple[str, str, str]) -> StepPlan:
+    plan = _compile_action(stage_path, stage_id, step, bound.steps[at])
+    if step.undo is not None:
+        undo = replace(step, action=step.undo, undo=None)
+        plan.undo = _compile_action(stage_path, stage_id, undo, bound.undos[at], "undo")
+    return plan
+
+
+def _compile_action(
+    stage_path: str, stage_id: str, step: Step, binding: Binding, kind: Literal["step", "undo"] = "step"
+) -> StepPlan:
     path = f"{stage_path}/{step.id}"
     is_async = is_coroutine_function(step.action)
     return StepPlan(
@@ -92,7 +105,8 @@ def _compile_step(stage_path: str, stage_id: str, step: Step, binding: Binding) 
         binding=binding,
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
-        each=None if step.each is None else EachPlan(step.each, step.limit, step.into or step.id),
+        each=None if step.each is None or kind == "undo" else EachPlan(step.each, step.limit, step.into or step.id),
+        kind=kind,
     )
 
 

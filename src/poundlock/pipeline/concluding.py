@@ -26,6 +26,7 @@ from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, comple
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import carried_patch
 from poundlock.pipeline.steps import StageDone
+from poundlock.pipeline.undo_log import note_commit
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
 
@@ -64,6 +65,8 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
                 carried = carried_patch(run, instruction, stage.path)
                 if carried is not None:
                     apply(run, carried, stage.path_json)
+        if stage.undoes:
+            note_commit(run, done)
         if run.journal.full:
             run.journal.put(run.clock.now(), stage.success_entry)
         if type(instruction) is Fail:

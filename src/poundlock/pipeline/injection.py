@@ -73,6 +73,7 @@ def _own(_run: RunView, at: Any) -> Any:
 STEP: Final = Kind("step", {}, _own, _own)
 AFTER_FAILURE: Final = Kind("step", {"failure": lambda run, _: run.handled}, _own, _own)
 """A step of a stage that a failure leads to."""
+UNDO: Final = Kind("undo", {}, _own, _own)
 ELEMENT: Final = ("item", "index", "key")
 """What a step with `each` is given of its element; reserved names in workflows with such a step."""
 

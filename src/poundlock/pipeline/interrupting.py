@@ -99,7 +99,8 @@ def asked_for(run: ActiveRun) -> Interruption | None:
         return run.interruption
     if run.supervision.watch.ending:
         return Interruption.STOP
-    return Interruption.ABORT if abort_request(run) is not None else None
+    # Once its end is decided, a request changes nothing.
+    return Interruption.ABORT if abort_request(run) is not None and run.undoing is None else None
 
 
 def disturbed(run: ActiveRun, task: asyncio.Task[Any]) -> bool:

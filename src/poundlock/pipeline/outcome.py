@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
 
 from poundlock.codecs import dump, pack
 from poundlock.errors import RunAborted, StepFailed
 from poundlock.guard import as_raised, describe, traceback_text
-from poundlock.model.runs import RunError, WaitRow
+from poundlock.model.runs import UNDO_WAIT, RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import note_event
 from poundlock.records import dataclass
@@ -62,6 +64,9 @@ class Halted:
     error: RunError
 
 
+_FAIL: Final = "fail"
+_ABORT: Final = "abort"
+
 Outcome = Completed | Paused | Delayed | Failed | Aborted | Released | Halted
 
 
@@ -77,20 +82,60 @@ def complete(run: ActiveRun, result: Any) -> Outcome:
 
 
 def failed(run: ActiveRun, error: RunError, path_json: str) -> Outcome:
-    """End the run as failed."""
-    _expire_buffer(run)
+    """Note that the run fails; `ended` notes its end."""
     payload = dump({"type": error.type, "message": error.message, "code": error.code})
     run.journal.add(run.clock.now(), "pipeline", "stage:failure", path_json, payload)
-    run.journal.add(run.clock.now(), "pipeline", "pipeline:failure", run.plan.path_json, payload)
     return Failed(error)
 
 
 def aborted(run: ActiveRun) -> Outcome:
-    """End the run as aborted."""
+    """Return that the run is aborted; `ended` notes its end."""
     request = run.abort or {}
-    _expire_buffer(run)
-    run.journal.add(run.clock.now(), "pipeline", "pipeline:abort", run.plan.path_json, dump(dict(request)))
     return Aborted(str(request.get("reason", "")), str(request.get("by", "")))
+
+
+def ended(run: ActiveRun, outcome: Failed | Aborted) -> None:
+    """Note that the run ends like this."""
+    _expire_buffer(run)
+    kind: str
+    detail: dict[str, str | None]
+    if isinstance(outcome, Failed):
+        error = outcome.error
+        kind, detail = "pipeline:failure", {"type": error.type, "message": error.message, "code": error.code}
+    else:
+        kind, detail = "pipeline:abort", {"reason": outcome.reason, "by": outcome.by}
+    run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, dump(detail))
+
+
+def decide(run: ActiveRun, outcome: Failed | Aborted) -> None:
+    """Note, in place of the run's waits, how it ends once its stages are undone: that survives a crash with them."""
+    if isinstance(outcome, Failed):
+        way, detail = _FAIL, asdict(outcome.error)
+    else:
+        way, detail = _ABORT, {"reason": outcome.reason, "by": outcome.by}
+    row = WaitRow(
+        wait_id=UNDO_WAIT,
+        epoch=run.version + 1,
+        parked=False,
+        events=(),
+        where=(),
+        correlate=(),
+        resume_at=None,
+        on_timeout=way,
+        expires_at=None,
+        patch=detail,
+        keys=(),
+    )
+    run.waits = (row,)
+
+
+def decided(run: ActiveRun) -> Failed | Aborted | None:
+    """Return how a run ends that is being undone; None for all others."""
+    row = run.undoing
+    if row is None:
+        return None
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written above
+    return Failed(RunError(**row.patch)) if row.on_timeout == _FAIL else Aborted(**row.patch)
 
 
 def failure_of_outcome(run: ActiveRun, outcome: Outcome | None) -> BaseException | None:

@@ -6,7 +6,7 @@ Values only; `compiling` makes them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.guard import repr_of
@@ -71,23 +71,29 @@ class StepPlan:
     retry: Retry | None
     each: EachPlan | None = None
     """None if it is called once."""
+    kind: Literal["step", "undo"] = "step"
+    """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
+    undo: StepPlan | None = None
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     patch_head: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.start_entry = entry("pipeline", "step:start", self.path_json, '{"attempt":1}')  # the first of all attempts
+        self.start_entry = entry(
+            "pipeline", f"{self.kind}:start", self.path_json, '{"attempt":1}'
+        )  # the first of all attempts
         self.success_entry = entry("pipeline", "step:success", self.path_json)
         self.patch_head = patch_head(self.path_json)
 
     @property
     def simple(self) -> bool:
-        """Whether the step is only an await of the action: no services, timeout, retry, thread or elements."""
+        """Whether the step is only an await of the action: no services, timeout, retry, undo, thread or elements."""
         return (
             self.is_async
             and self.timeout is None
             and self.retry is None
             and self.each is None
+            and self.undo is None
             and not self.binding.services
             and not self.binding.keyword
         )
@@ -115,6 +121,8 @@ class StagePlan:
     aside: bool
     on_failure: str
     """What its failure leads to: "fail", "pause" or a stage."""
+    undoes: bool
+    """A step of it has an undo."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -172,6 +180,9 @@ class PipelinePlan:
     visit_limit: int
     on_failure: str
     """What the failure of a wait leads to that no stage declares."""
+    undoes: bool = False
+    """A stage has an undo."""
+    undo_on_abort: bool = False
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

@@ -14,14 +14,14 @@ from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
 from poundlock.guard import Interrupted, clear_cancellation
-from poundlock.model.runs import Message, WaitRow
+from poundlock.model.runs import LogRow, Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
-from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, failed, run_error
+from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
 from poundlock.pipeline.stage_services import conclude_again, visit
@@ -41,6 +41,9 @@ class Progress(Protocol):
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""
 
+    async def history(self, run: ActiveRun) -> list[LogRow]:
+        """Return the log of a run, as far as it is committed."""
+
 
 def begin(run: ActiveRun) -> None:
     """Set a new run to its first stage, with its declared waits armed."""
@@ -57,6 +60,8 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine that is driven has a task; the helper would be one call more
+    if run.waits and (end := decided(run)) is not None:
+        return Driven(end, run.position(), None)
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
@@ -108,7 +113,7 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
     """Conclude again after a refused commit, with the messages that caused it. Raises the errors of `drive`."""
     task = current_task()
     run.restore(driven.before, messages)
-    if run.abort is not None:
+    if run.abort is not None and run.undoing is None:
         before = run.position()
         return Driven(aborted(run), before, None)
     if driven.done is None:

@@ -74,7 +74,7 @@ async def visit(run: ActiveRun, stage: StagePlan, task: asyncio.Task[object]) ->
         try:
             done = await perform(run, stage, task)
         except Interrupted as interruption:
-            await _roll_back(run, current, task, interruption)
+            await roll_back(run, current, task, interruption)
             raise
         before = run.position()
         outcome = await _conclude(run, done, before, task, current)
@@ -101,7 +101,7 @@ async def _conclude(
     try:
         outcome = await conclude(run, done, before, task)
     except Interrupted as interruption:
-        await _roll_back(run, current, task, interruption)
+        await roll_back(run, current, task, interruption)
         raise
     failure = done.handled or failure_of_outcome(run, outcome)
     try:
@@ -135,7 +135,7 @@ async def _conclude(
     return stage_failed(run, done, done.error)
 
 
-async def _roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object], interruption: Interrupted) -> None:
+async def roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object], interruption: Interrupted) -> None:
     """Close the services of a visit that was interrupted; nothing of it counts."""
     try:
         raised = await current.close(_INTERRUPTED[interruption.interruption](run))

@@ -122,5 +122,6 @@ def failure_of(
     if element is not None:
         detail |= element.detail
         said = replace(said, message=f"{element}: {said.message}")
-    run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, dump(detail))
+    if step.kind == "step":
+        run.journal.add(run.clock.now(), "pipeline", "step:failure", step.path_json, dump(detail))
     return said

@@ -39,7 +39,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
     """
     if len(stage.steps) != 1 or stage.timeout is not None:
         return await _perform_together(run, stage, task)
-    return _stage_done(stage, [await _perform_step(run, stage.steps[0], None)])
+    return _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -48,7 +48,7 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
         return StageDone(stage)
     scope = Scope()
     loop = asyncio.get_running_loop()
-    tasks = [loop.create_task(_perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
+    tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:
         failed = await beside(run, tasks, scope, stage.timeout, _has_failed)
     except asyncio.CancelledError as error:
@@ -63,7 +63,7 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
         )
         run.failure = late
         return StageDone(stage, error=run_error(late, stage.id, None))
-    if failed is not None and failed.cancelled():  # from outside, before it began: `_perform_step` never raises it
+    if failed is not None and failed.cancelled():  # from outside, before it began: `perform_step` never raises it
         run.failure = asyncio.CancelledError()
         return StageDone(stage, error=run_error(run.failure, stage.id, None))
     return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
@@ -83,10 +83,12 @@ def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
     return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
 
 
-def _perform_step(
+def perform_step(
     run: ActiveRun, step: StepPlan, scope: Scope | None
 ) -> Coroutine[Any, Any, StepDone | RunError | None]:
     """All attempts of a step: its result, or why it failed for good; None if it was given up within `scope`.
+
+    The end of an undo is not noted here: see `undo_log`.
 
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
@@ -105,16 +107,16 @@ class _Whole(Attempts):
         run, step = self.run, self.step
         if number > 1:
             detail = dump(self._detail(number))
-            run.journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, detail)
+            run.journal.add(run.clock.now(), "pipeline", f"{step.kind}:start", step.path_json, detail)
         elif run.journal.full:
             run.journal.put(run.clock.now(), step.start_entry)
         return StepContext(run, step, number)
 
     def _take(self, result: Any) -> StepDone:
-        return digest(self.run, self.step, result)
+        return digest(self.run, self.step, result) if self.step.kind == "step" else StepDone(self.step)
 
     def _succeeded(self, result: StepDone) -> StepDone:
-        if self.run.journal.full:
+        if self.run.journal.full and self.step.kind == "step":
             self.run.journal.put(self.run.clock.now(), self.step.success_entry)
         return result
 

@@ -24,15 +24,16 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Checkpoint, RunQuery, RunRecord
+from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.outcome import Delayed, Failed, Halted, Outcome, Paused, Released
+from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
+from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
@@ -79,7 +80,8 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
         run = restored_run(core, entry, checkpoint)
     except StageGone:
         run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
-        run.waits = ()  # its waits lead nowhere: when it is driven, it fails with the reason
+        # Its waits lead nowhere: when it is driven, it fails with the reason, unless its end is decided already.
+        run.waits = tuple(row for row in run.waits if row.wait_id == UNDO_WAIT)
     except Exception as error:  # noqa: BLE001 - an unexpected row must not keep others from being taken over
         _strand(core, identity.run_id, error)
         return True
@@ -310,6 +312,9 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             driven = await drive(run, boundaries)
         refused = 0
         while True:
+            outcome = driven.outcome
+            if type(outcome) is Failed or type(outcome) is Aborted:  # cheaper than a union, which is made anew
+                driven = await end_badly(run, driven, outcome, boundaries)
             try:
                 promoted = await settle(core, live, driven.outcome)
                 break
@@ -510,6 +515,10 @@ class Boundaries:
         finally:
             run.interruptible = False
             context.abandon()
+
+    async def history(self, run: ActiveRun) -> list[LogRow]:
+        core, run_id = self._core, run.identity.run_id
+        return await patiently(core, lambda: core.store.history(run_id), f"reading run '{run_id}'")
 
 
 async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:

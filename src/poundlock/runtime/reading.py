@@ -13,6 +13,7 @@ from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
     FAILURE_WAIT,
+    UNDO_WAIT,
     Checkpoint,
     RunError,
     RunIdentity,
@@ -221,8 +222,9 @@ def _info(
 def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
-    # A failure that is being handled is no wait.
-    infos = [wait_info(row, parked=row.parked and paused) for row in rows if row.parked or row.wait_id != FAILURE_WAIT]
+    # A failure that is being handled is no wait, nor is an end that is pending.
+    hidden = (FAILURE_WAIT, UNDO_WAIT)
+    infos = [wait_info(row, parked=row.parked and paused) for row in rows if row.parked or row.wait_id not in hidden]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
 

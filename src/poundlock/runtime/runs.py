@@ -153,7 +153,14 @@ def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
     """Return a plan for runs of a pipeline that the workflow no longer has: it has no stages."""
     plan = next(iter(entry.plans.values()))
     return replace(
-        plan, id=pipeline_id, path_json=dump(pipeline_id), by_id={}, declared=(), waits={}, on_failure="fail"
+        plan,
+        id=pipeline_id,
+        path_json=dump(pipeline_id),
+        by_id={},
+        declared=(),
+        waits={},
+        on_failure="fail",
+        undoes=False,
     )
 
 

@@ -291,6 +291,8 @@ class WorkflowRuntime:
     async def abort(self, run_id: str, reason: str = "") -> None:
         """End a run: at once if no task drives it, else as soon as its step has stopped (see `wait`).
 
+        With `Workflow(undo_on_abort=True)`, its committed stages are undone first. One that is undoing goes on.
+
         Raises:
             RunNotFound: no such run. RunFinished: it completed or failed; aborting an aborted run does nothing.
         """

@@ -7,10 +7,11 @@ from typing import Any
 
 from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
 from poundlock.guard import Interruption
-from poundlock.model.changes import Changes, Post
+from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Message, RunRecord
+from poundlock.model.runs import UNDO_WAIT, Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt
+from poundlock.pipeline.undo_log import due
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
@@ -33,7 +34,9 @@ class Cancel:
 
 
 async def cancel(core: Core, command: Cancel) -> None:
-    """Handle `Cancel`. A run without a task is aborted when this returns; for a running one the request is durable.
+    """Handle `Cancel`. A run without a task is aborted when this returns, unless it has to undo stages first.
+
+    For that one, and for a running one, the request is durable. A run that is undoing already is not stopped.
 
     Raises:
         RunNotFound: no such run.
@@ -51,14 +54,17 @@ async def cancel(core: Core, command: Cancel) -> None:
             return
         if status.terminal:
             raise finished(command.run_id, status)
+        lost = _undriven(core, record)
+        if not lost and any(row.wait_id == UNDO_WAIT for row in record.waits):
+            return  # its end is decided, and its stages are being undone: see `undoing`
         try:
-            if status is RunStatus.RUNNING and not _undriven(core, record):
+            if status is RunStatus.RUNNING and not lost:
                 await core.tasks.to_the_end(_ask(core, command, asyncio.current_task()))
                 record = await core.store.load(command.run_id)
                 if record is not None and record.head.status is not RunStatus.RUNNING:
                     continue  # it was paused or ended before it saw the request
             else:
-                await core.tasks.to_the_end(_abort_unowned(core, command, record))
+                await core.tasks.to_the_end(_end_unowned(core, command, record, lost=lost))
         except (StaleVersion, LeaseLost, InboxAhead):
             continue  # it changed between read and write: look again
         except RunFinished:
@@ -82,9 +88,14 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
     committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
-    core.runs.deliver(Message(command.run_id, committed.posted[0], "abort", now, body, None))
+    _tell(core, command, Message(command.run_id, committed.posted[0], "abort", now, body, None), caller)
+
+
+def _tell(core: Core, command: Cancel, request: Message, caller: asyncio.Task[Any] | None) -> None:
+    """Interrupt the run, if it is driven here, with a request that is durable."""
+    core.runs.deliver(request)
     live = core.runs.driven(command.run_id)
-    if live is None or live.task is None or live.task is caller:
+    if live is None or live.task is None or live.task is caller or live.run.undoing is not None:
         return  # a step that aborts its own run is not interrupted; the run sees the request at the step's end
     # While no user code runs, the run checks for requests itself; a commit in flight must not be interrupted.
     if core.inside == command.run_id:
@@ -122,17 +133,49 @@ async def _leave_behind(core: Core, live: LiveRun, command: Cancel) -> None:
 async def _left_behind(core: Core, live: LiveRun, command: Cancel) -> bool:
     """Try to end it; False if this has to be repeated."""
     record = await core.store.load(command.run_id)
-    if not core.runs.is_current(live) or record is None or record.head.status is not RunStatus.RUNNING:
+    if (
+        live.run.undoing is not None
+        or not core.runs.is_current(live)
+        or record is None
+        or record.head.status is not RunStatus.RUNNING
+    ):
         return True  # its task is ending after all
     if record.head.owner != core.worker:
         core.runs.drop_current(live)
         return True
     log.warning("run '%s' did not react to its abort within %g s: left behind", command.run_id, core.abort_grace)
     try:
-        await _abort_unowned(core, command, record)
+        await _end_unowned(core, command, record)
     except (StaleVersion, LeaseLost, InboxAhead):
         return False
     return True
+
+
+async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: bool = False) -> None:
+    """End a run without a task, or that does not react; what it has to undo first, it does in a new task.
+
+    `lost`: it could not be driven here, so it would not come to an end.
+    """
+    if lost or not await _has_to_undo(core, record):
+        await _abort_unowned(core, command, record)
+        return
+    identity, now = record.identity, core.clock.now()
+    run_id, body = identity.run_id, {"reason": command.reason, "by": command.by}
+    moves = () if record.head.status is RunStatus.READY else (RunMove.of(record, RunStatus.READY, now=now),)
+    committed = await core.store.commit(Changes(moves=moves, posts=(Post(run_id, "abort", body, now),), now=now))
+    if moves:
+        core.runs.drop(run_id)
+    core.wake_at(now)
+    # It may have been claimed here while the request was on its way.
+    _tell(core, command, Message(run_id, committed.posted[0], "abort", now, body, None), None)
+
+
+async def _has_to_undo(core: Core, record: RunRecord) -> bool:
+    entry = core.entries.get(record.identity.workflow_id)
+    plan = None if entry is None or entry.closing else entry.plans.get(record.identity.pipeline_id)
+    if plan is None or not plan.undoes or not plan.undo_on_abort or record.head.status is RunStatus.QUEUED:
+        return False
+    return bool(due(await core.store.history(record.identity.run_id)))
 
 
 async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None:
