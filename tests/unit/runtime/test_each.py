@@ -352,7 +352,11 @@ async def test_nothing_to_run_over(stores, items):
     assert ("the state has no 'items'" if items is None else "it has to be a list or a mapping") in result.error.message
 
 
-@pytest.mark.parametrize("value", [Jump("work"), Terminate(1), object(), DELETE, float("nan")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [Jump("work"), Terminate(1), object(), DELETE, float("nan")],
+    ids=["jump", "terminate", "object", "delete", "nan"],
+)
 async def test_what_an_element_may_not_return(stores, value):
     """An instruction, a mark, and what is no data, are failures of the element."""
 
