@@ -68,6 +68,7 @@ def condition_faults(path: str, conditions: Any, *, state: bool) -> Iterator[Fau
         elif isinstance(condition.value, StateRef) and not state:
             yield f"{path}.{place}", "a trigger cannot refer to state: there is no run yet, so it would never match"
         else:
+            yield from text_faults(f"{path}.{place}.field", condition.field)
             yield from storable_faults(f"{path}.{place}", condition.value)
 
 
@@ -92,6 +93,12 @@ def patch_faults(path: str, patch: object) -> Iterator[Fault]:
         pack_patch(patch)
     except NotStorable as error:
         yield path, error.message
+
+
+def text_faults(path: str, text: object) -> Iterator[Fault]:
+    """A text that is stored as it is; a member of a text enum counts by its text."""
+    if isinstance(text, str):
+        yield from storable_faults(path, str.__str__(text))
 
 
 def is_number(value: object) -> bool:

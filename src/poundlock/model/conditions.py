@@ -83,15 +83,15 @@ def _kind(value: Any) -> type:
     return dict if isinstance(value, Mapping) else type(value)
 
 
-def _equal(left: Any, right: Any) -> bool:
+def equal(left: Any, right: Any) -> bool:
     """Equality of data: same kind and equal, at every depth; for Python alone [1] and [True] are equal."""
     kind = _kind(left)
     if kind is not _kind(right):
         return False
     if kind is list:
-        return len(left) == len(right) and all(map(_equal, left, right))
+        return len(left) == len(right) and all(map(equal, left, right))
     if kind is dict:
-        return left.keys() == right.keys() and all(_equal(value, right[key]) for key, value in left.items())
+        return left.keys() == right.keys() and all(equal(value, right[key]) for key, value in left.items())
     return bool(left == right)
 
 
@@ -117,9 +117,9 @@ def _compare(left: Any, op: str, right: Any) -> bool:
         if left != left or right != right:  # noqa: PLR0124 - NaN matches nothing
             return False
         if op == "==":
-            return _equal(left, right)
+            return equal(left, right)
         if op == "!=":
-            return not _equal(left, right)
+            return not equal(left, right)
         if isinstance(left, list | tuple):
             left, right = list(left), list(right)
         return bool(_ORDER[op](left, right))

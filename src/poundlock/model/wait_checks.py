@@ -7,7 +7,15 @@ from typing import Any
 
 from poundlock.codecs import pack_patch
 from poundlock.errors import NotStorable
-from poundlock.model.checks import Fault, condition_faults, duration_faults, name_faults, storable_faults, target_faults
+from poundlock.model.checks import (
+    Fault,
+    condition_faults,
+    duration_faults,
+    name_faults,
+    storable_faults,
+    target_faults,
+    text_faults,
+)
 from poundlock.model.definitions import Pause, Stage, Wait
 from poundlock.model.quoting import differ, shown
 
@@ -37,6 +45,7 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
         yield f"{path}.correlate", "must be a mapping of payload paths to values or StateRefs"
     else:
         for field, value in correlate.items():
+            yield from text_faults(f"{path}.correlate", field)
             yield from storable_faults(f"{path}.correlate.{field}", value)
     yield from duration_faults(f"{path}.timeout", wait.timeout)
     if not ends_wait(wait.on_timeout):
@@ -69,6 +78,9 @@ def _wait_events(path: str, events: object) -> Iterator[Fault]:
         yield path, f"{shown(events)} is not an event type: give one event type or pattern, or a list of them"
     elif not listed or not all(isinstance(event, str) and event for event in listed):
         yield path, "name at least one event type or pattern"
+    else:
+        for event in listed:
+            yield from text_faults(path, event)
 
 
 def _wait_ways(path: str, ways: Mapping[Any, Any], ids: list[str]) -> Iterator[Fault]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from operator import is_not
 from typing import Any
 
 from poundlock.codecs import encode
 from poundlock.errors import InvalidDefinition, StateInvalid
+from poundlock.model.conditions import equal
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
@@ -51,7 +53,8 @@ def rearm(run: ActiveRun, *, pausing: bool = False) -> None:
         rows.append(_unless_changed(known.get(wait_id), row))
     # A row that was parked before knows where it resumed; a registered one does not.
     rows += [row for row in run.waits if row.wait_id not in wanted and not (pausing and row.resume_at is not None)]
-    if tuple(rows) != run.waits:
+    # Rows that have not changed are the same objects, so equal rows of other values are not taken for them.
+    if len(rows) != len(run.waits) or any(map(is_not, rows, run.waits)):
         run.waits = tuple(rows)
     run.rearmed = run.waits
 
@@ -64,7 +67,7 @@ def _still_right(run: ActiveRun, *, pausing: bool) -> bool:
     armed = run.armed or {}
     for entry in plan.declared:
         known = armed.get(entry.wait_id)
-        if known is None or (entry.refs and known[0] != entry.values(run.state)):
+        if known is None or (entry.refs and not _alike(known[0], entry.values(run.state))):
             return False
     return True
 
@@ -75,7 +78,7 @@ def armed_row(run: ActiveRun, entry: DeclaredWait) -> WaitRow | None:
     if run.armed is None:
         run.armed = {}
     known = run.armed.get(entry.wait_id)
-    if known is not None and known[0] == values:
+    if known is not None and _alike(known[0], values):
         return known[1]
     row = arm(entry.wait, entry.wait_id, run.state, epoch=run.version + 1, resume_at=entry.resume_at)
     run.armed[entry.wait_id] = (values, row)
@@ -87,8 +90,19 @@ def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
     """Return the old row if the new one says the same but for its epoch: its question may be open."""
     if old is None or old is row:
         return row
-    same = old[0] == row[0] and old[2:-1] == row[2:-1]  # all but the epoch, the second field, and `asked_at`, the last
+    # All but the epoch, the second field, and `asked_at`, the last. For Python 1 and True are equal; for us they are not.
+    same = old[0] == row[0] and old[2:-1] == row[2:-1] and _alike(_values(old), _values(row))
     return old if same else row
+
+
+def _alike(before: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Whether values are the same for every condition, one by one. NaN is itself here, or it would be new each time."""
+    return not any(old is not new and not equal(old, new) for old, new in zip(before, now, strict=True))
+
+
+def _values(row: WaitRow) -> list[Any]:
+    """Return the values a wait compares events with."""
+    return [value for _, value in row.correlate] + [condition.value for condition in row.where]
 
 
 def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
@@ -132,7 +146,7 @@ def _asked_at(run: ActiveRun, row: WaitRow) -> int:
     before = next((other for other in run.waits if other.wait_id == row.wait_id), None)
     if before is not None and before.asked_at is not None:
         same = (before.events, before.where, before.correlate) == (row.events, row.where, row.correlate)
-        if same:
+        if same and _alike(_values(before), _values(row)):
             return before.asked_at
     return run.inbox_seen
 

@@ -15,6 +15,7 @@ from poundlock.model.validation import duration
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
 from poundlock.runtime.reading import as_it_is, result_of_checkpoint
+from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import not_found
 
 REST, END, ACCEPTED = "rest", "end", "accepted"
@@ -115,6 +116,17 @@ def _rests(status: RunStatus, pauses_count: bool) -> bool:
     return status.terminal or (pauses_count and status is RunStatus.PAUSED)
 
 
+def _deleted(run_id: str, waiter: Waiter) -> RunResult:
+    """Return the result of a run that is not stored, if it came to rest while the store was asked.
+
+    Raises:
+        RunNotFound: there was no such run before either.
+    """
+    if waiter.done():
+        return waiter.result()
+    raise not_found(run_id)
+
+
 async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> RunResult:
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
     # The wait begins before the store is read: so an end during the read is not missed.
@@ -125,11 +137,11 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
                 raise vacancy.error  # stranded: it is not driven until `recover`
             status = await core.store.status(run_id)
             if status is None:
-                raise not_found(run_id)
+                return _deleted(run_id, waiter)
             if _rests(status, pauses_count):
                 checkpoint = await core.store.checkpoint(run_id)
                 if checkpoint is None:
-                    raise not_found(run_id)
+                    return _deleted(run_id, waiter)
                 if _rests(checkpoint.record.head.status, pauses_count):  # it may have been resumed meanwhile
                     return result_of_checkpoint(core, checkpoint)
         try:

@@ -17,7 +17,6 @@ from operator import itemgetter
 from typing import Any, Final
 
 from poundlock.codecs import dump, load
-from poundlock.errors import PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
     NOTHING,
@@ -633,14 +632,14 @@ class MemoryStore:
         heapq.heapify(first)
         claims: list[Claim] = []
         unread: list[tuple[Agenda, Entry]] = []
-        error: PoundlockError | None = None
+        error: Exception | None = None
         while first and len(claims) < limit:
             entry, place = first[0]
             agenda = agendas[place]
             agenda.skip()
             try:
                 claims.append(self._claim(self._rows[entry[2]], worker, now))
-            except PoundlockError as fault:  # a run that cannot be read must not block others
+            except Exception as fault:  # noqa: BLE001 - a run that cannot be read must not block others
                 unread.append((agenda, entry))
                 error = error or fault
             following = agenda.first(now)

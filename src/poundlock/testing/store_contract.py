@@ -1362,6 +1362,20 @@ class StoreContract:
             await scribe.store.claim("w2", ["orders"], NOW, 5)
         assert (await scribe.record("b")).head.version == 3
 
+    async def test_whatever_reading_a_run_raises_blocks_no_other(self, scribe: Scribe) -> None:
+        """The code that decodes a type may raise anything: the runs claimed before are claimed, the others later."""
+        for run, priority in (("a", 9), ("b", 8), ("c", 7)):
+            await scribe.create(run, priority=priority)
+            value = '{"x":{"$type":"decimal","value":"none"}}' if run == "b" else "{}"
+            await scribe.move(run, snapshot=value, log=log_of(1, {}))
+            await scribe.move(run, status=READY, owner=None)
+        claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "c"]
+        for _ in range(2):  # it stays where it can be claimed
+            with pytest.raises(ArithmeticError):
+                await scribe.store.claim("w2", ["orders"], NOW, 5)
+        assert (await scribe.record("b")).head.status is READY
+
     async def test_next_due_is_the_earliest_of_known_workflows(self, scribe: Scribe) -> None:
         """`next_due` counts paused and delayed runs of the given workflows, not running or ended ones."""
         await scribe.create("a", status=DELAYED, wake_at=NOW + 3)

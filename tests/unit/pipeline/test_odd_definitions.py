@@ -167,6 +167,12 @@ WRONG = {
     "no events": (lambda: paused({}), "pipelines.main.one.router.wait.events"),
     "needs text": (lambda: flow(services=[Service("a", nothing, options={"needs": "pool"})]), "services.a.needs"),
     "type text": (lambda: flow(services=[Service("a", nothing, type="Pool")]), "services.a.type"),
+    "event text": (lambda: paused(["go", "\ud800"]), "pipelines.main.one.router.wait.events"),
+    "payload path": (lambda: paused(correlate={"\ud800": 1}), "pipelines.main.one.router.wait.correlate"),
+    "field text": (
+        lambda: paused(where=[Condition("\ud800", "==", 1)]),
+        "pipelines.main.one.router.wait.where.0.field",
+    ),
     "enum in a trigger": (
         lambda: flow(triggers={"t": Trigger("go", when=[Condition("a", "==", Color.RED)])}),
         "triggers.t.when.0",
@@ -215,6 +221,9 @@ UNFIT = {
     "patch": lambda: Pause(Wait("go", patch={"a": object()})),
     "correlate": lambda: Pause(Wait("go", correlate={"a": object()})),
     "events": lambda: Pause(Wait(5)),
+    "event text": lambda: Pause(Wait("\ud800")),
+    "payload path": lambda: Pause(Wait("go", correlate={"\ud800": 1})),
+    "field text": lambda: Pause(Wait("go", where=[Condition("\ud800", "==", 1)])),
     "id": lambda: Pause(Wait("go", id=5)),
     "no wait": lambda: Pause(Odd()),
     "jump": lambda: Jump([]),

@@ -8,13 +8,15 @@ from contextlib import closing
 
 import pytest
 
+from poundlock import codecs
 from poundlock.errors import UnknownCodec
+from poundlock.model.lifecycle import RunStatus
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.reader import Keyed, Reader
 from poundlock.stores.sqlite.worker import Job
-from poundlock.testing.store_contract import Scribe, log_of
+from poundlock.testing.store_contract import NOW, Scribe, log_of, move_of
 
 
 @pytest.fixture
@@ -107,3 +109,43 @@ async def test_a_state_that_cannot_be_read_is_the_error_of_its_run(scribe, path)
     first, second, third = await asyncio.gather(*read, return_exceptions=True)
     assert (first.state, third.state) == ({"n": 0}, {"n": 2})
     assert isinstance(second, UnknownCodec)
+
+
+@pytest.mark.parametrize("error", [StopIteration("none"), SystemExit(3), asyncio.CancelledError(), KeyError("x")])
+async def test_whatever_a_decoder_raises_is_the_error_of_its_run(scribe, monkeypatch, error):
+    """A type of the user's may raise anything: its run's reader is told, the neighbours and the thread go on."""
+
+    def decode(_value):
+        raise error
+
+    monkeypatch.setitem(codecs._decoders, "odd", decode)
+    for n in range(3):
+        await scribe.create(f"r{n}", status=RunStatus.READY)
+    move = move_of(await scribe.record("r1"), status=RunStatus.READY, owner=None, log=log_of(1, {}))
+    await scribe.commit(move._replace(snapshot='{"n":{"$type":"odd","value":1}}'))
+    told = error if isinstance(error, KeyError) else RuntimeError
+    for _ in range(2):
+        read = [scribe.store.checkpoint(f"r{n}") for n in range(3)]
+        first, second, third = await asyncio.gather(*read, return_exceptions=True)
+        assert (first.state, third.state) == ({}, {})
+        assert second is error if told is error else type(second) is RuntimeError and second.__cause__ is error
+    claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+    assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["r0", "r2"]
+    with pytest.raises(KeyError if told is error else RuntimeError):
+        await scribe.store.claim("w2", ["orders"], NOW, 5)
+    assert (await scribe.record("r1")).head.status is RunStatus.READY
+
+
+async def test_a_damaged_text_blocks_no_other_claim(scribe, path):
+    """A text that SQLite itself refuses to read is the error of its run."""
+    for n in range(5):
+        await scribe.create(f"r{n}", status=RunStatus.READY, log=log_of(1, {"n": n}))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "UPDATE log SET text = CAST(x'ff' AS TEXT) WHERE run = (SELECT run FROM runs WHERE run_id = 'r1')"
+        )
+        connection.commit()
+    claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+    assert [claim.checkpoint.state["n"] for claim in claims] == [0, 2, 3, 4]
+    with pytest.raises(sqlite3.OperationalError):
+        await scribe.store.claim("w2", ["orders"], NOW, 5)

@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 from support import BrokenCursor, sqlite_error
 
+from poundlock import codecs
 from poundlock.clock import SystemClock
 from poundlock.errors import LeaseLost, StaleVersion, StoreCorrupt, StoreFull, StoreUnavailable
 from poundlock.model.changes import Changes, Committed, LoadChange, Token
@@ -145,6 +146,28 @@ async def test_only_the_change_that_cannot_be_written_fails(opened):
     assert isinstance(outcomes[7], OverflowError)
     assert await scribe.store.load("r07") is None
     assert (await scribe.store.stats())["running"] == 19
+
+
+@pytest.mark.parametrize("error", [StopIteration("none"), SystemExit(3), asyncio.CancelledError(), KeyError("x")])
+async def test_whatever_an_encoder_raises_is_the_error_of_its_change(opened, monkeypatch, error):
+    """A type of the user's may raise anything: the others in the batch are written, and the thread goes on."""
+
+    class Odd:
+        """A value of the user's."""
+
+    def encode(_value):
+        raise error
+
+    monkeypatch.setitem(codecs._encoders, Odd, ("odd", encode))
+    scribe = Scribe(await opened())
+    odd = event_of("e1", payload={"x": Odd()})
+    changes = [scribe.creation("r0"), scribe.creation("r1", event=odd), scribe.creation("r2")]
+    for round_ in (changes, [changes[1]]):
+        outcomes = await answers(scribe, round_)
+        assert [outcome for outcome in outcomes if isinstance(outcome, Committed)] == [Committed()] * (len(round_) - 1)
+        [told] = [outcome for outcome in outcomes if not isinstance(outcome, Committed)]
+        assert type(told) is (KeyError if isinstance(error, KeyError) else RuntimeError)
+    assert (await scribe.store.stats())["running"] == 2
 
 
 async def test_a_change_that_fails_half_way_leaves_nothing(opened):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
 
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint
 from poundlock.ports import Claim
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.apply import Transaction
+from poundlock.stores.sqlite.failures import of_the_store
 
 
 def claim(transaction: Transaction, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
@@ -28,7 +30,7 @@ def claim(transaction: Transaction, worker: str, workflows: Collection[str], now
         readable = [run_id for _, _, run_id in found if run_id not in unreadable][: limit - len(claims)]
         if not readable:
             break
-        checkpoints = reads.checkpoints(transaction.cursor, readable)
+        checkpoints = _read(transaction.cursor, readable)
         transaction.heads.read(transaction.execute, readable)
         for run_id in readable:
             checkpoint = checkpoints[run_id]
@@ -39,6 +41,18 @@ def claim(transaction: Transaction, worker: str, workflows: Collection[str], now
     if unreadable and not claims:
         raise next(iter(unreadable.values()))
     return claims
+
+
+def _read(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> Mapping[str, Checkpoint | Exception]:
+    """Read checkpoints together; one by one if SQLite cannot read one of the rows, as a text that is damaged."""
+    try:
+        return reads.checkpoints(cursor, run_ids)
+    except sqlite3.Error as error:
+        if of_the_store(error):
+            raise
+        if len(run_ids) == 1:
+            return {run_ids[0]: error}
+    return {key: found for run_id in run_ids for key, found in _read(cursor, [run_id]).items()}
 
 
 def _take(transaction: Transaction, checkpoint: Checkpoint, worker: str, now: float) -> Claim:

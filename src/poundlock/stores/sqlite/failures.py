@@ -89,6 +89,20 @@ def translate(error: sqlite3.Error, path: str) -> PoundlockError:
     )
 
 
+def contained(error: BaseException) -> Exception:
+    """Return the error to raise for one that user code raised in a thread, as when a type of the user's is decoded.
+
+    A future refuses StopIteration, and in a task what is no Exception ends the process or looks like a cancellation.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    wrapped = RuntimeError(
+        f"the code that encodes or decodes a registered type raised {error!r:.200}: let it raise a ValueError instead"
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
 def damaged(path: str, why: str) -> StoreCorrupt:
     """Return the error for a file that is damaged or not a store."""
     return StoreCorrupt(

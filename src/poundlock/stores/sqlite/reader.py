@@ -9,7 +9,7 @@ from typing import Any
 
 from poundlock.records import NamedTuple
 from poundlock.stores.sqlite.connect import connect_reader
-from poundlock.stores.sqlite.failures import translate
+from poundlock.stores.sqlite.failures import contained, translate
 from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.identity import Watched
 from poundlock.stores.sqlite.worker import Job
@@ -86,8 +86,8 @@ class Reader:
             found = work.many(cursor, [job.work.key for job in jobs])
         except sqlite3.Error as error:
             failed = translate(error, self._path)
-        except Exception as error:  # noqa: BLE001 - one unreadable row must not fail the other reads
-            failed = error
+        except BaseException as error:  # noqa: BLE001 - one unreadable row must not fail the other reads
+            failed = contained(error)
         else:
             for job in jobs:
                 job.answer = found.get(job.work.key)

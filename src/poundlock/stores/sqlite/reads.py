@@ -20,6 +20,7 @@ from poundlock.model.timeline import fold_entries
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
 from poundlock.stores.sqlite import sql
+from poundlock.stores.sqlite.failures import contained
 from poundlock.stores.sqlite.rows import (
     Row,
     read_event,
@@ -56,8 +57,8 @@ def checkpoints(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, Che
     for row in rows:
         try:
             found[row[0]] = _checkpoint(row, shared.get(row[_REF]), inboxes.get(row[_RUN]))
-        except Exception as error:  # noqa: BLE001 - one unreadable run must not fail the others
-            found[row[0]] = error
+        except BaseException as error:  # noqa: BLE001 - one unreadable run must not fail the others
+            found[row[0]] = contained(error)
     return found
 
 

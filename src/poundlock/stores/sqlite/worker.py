@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from poundlock.clock import Clock
+from poundlock.stores.sqlite.failures import contained
 
 _STOP: Final = object()
 
@@ -116,7 +117,7 @@ class Worker:
         before: Callable[[], None] | None = None
         try:
             before = self._performer.perform(jobs)
-        except Exception as error:  # noqa: BLE001 - without an answer the waiters would wait for ever
+        except BaseException as error:  # noqa: BLE001 - without an answer or a thread the waiters would wait for ever
             for job in jobs:
                 job.answer = error
         self._answer(jobs, before)
@@ -135,7 +136,7 @@ class Worker:
                 continue  # cancelled
             answer = job.answer
             if isinstance(answer, BaseException):
-                future.set_exception(answer)
+                future.set_exception(contained(answer))
             else:
                 future.set_result(answer)
         self._outstanding -= len(jobs)

@@ -108,7 +108,7 @@ class Writer:
     def _write(self, jobs: Sequence[Job]) -> Effects:
         try:
             return self._transact(jobs, _together)
-        except Exception as error:  # only the faulty change may get the error
+        except BaseException as error:  # only the faulty change may get the error
             if not of_the_store(error):
                 return self._transact(jobs, _one_by_one)
             if not self._pruned or poisons(error):
@@ -246,7 +246,7 @@ def _one_by_one(transaction: Transaction, jobs: Sequence[Job]) -> None:
         try:
             job.answer = transaction.apply(job.work)
             transaction.flush()
-        except Exception as error:
+        except BaseException as error:
             if of_the_store(error):
                 raise
             execute("ROLLBACK TO one")
