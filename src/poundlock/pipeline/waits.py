@@ -90,7 +90,7 @@ def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
     """Return the old row if the new one says the same but for its epoch: its question may be open."""
     if old is None or old is row:
         return row
-    # All but the epoch, the second field, and `asked_at`, the last. For Python 1 and True are equal; for us they are not.
+    # All but the epoch, the second field, and `asked_at`, the last. For Python 1 equals True; for us not.
     same = old[0] == row[0] and old[2:-1] == row[2:-1] and _alike(_values(old), _values(row))
     return old if same else row
 
