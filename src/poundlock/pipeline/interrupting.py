@@ -241,7 +241,7 @@ class _Group:
             log.warning(
                 "%s of run '%s' did not end within %g s of its cancellation: left behind",
                 task.get_name(),
-                self._run.identity.run_id,
+                self._run.run_id,
                 grace,
             )
         return cancelled

@@ -52,7 +52,7 @@ def note_end(run: ActiveRun, path_json: str, error: Mapping[str, Any] | None) ->
 
 
 def due(rows: Iterable[LogRow]) -> list[Due]:
-    """Return what is to be undone by a run's log; the last one comes first."""
+    """Return what is left to undo by a run's log, in the order of commit: the last one has to be undone first."""
     left: list[Due] = []
     state: dict[str, Any] = {}
     for row in rows:

@@ -100,7 +100,7 @@ async def _undo(run: ActiveRun, wanted: Due) -> None:
         "step '%s' of stage '%s' of run '%s' could not be undone, so undo it by hand: %s",
         wanted.step_id,
         wanted.stage_id,
-        run.identity.run_id,
+        run.run_id,
         error,
     )
 

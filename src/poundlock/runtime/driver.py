@@ -517,7 +517,7 @@ class Boundaries:
             context.abandon()
 
     async def history(self, run: ActiveRun) -> list[LogRow]:
-        core, run_id = self._core, run.identity.run_id
+        core, run_id = self._core, run.run_id
         return await patiently(core, lambda: core.store.history(run_id), f"reading run '{run_id}'")
 
 
