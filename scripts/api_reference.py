@@ -74,6 +74,9 @@ def _is_error(value: Any) -> bool:
 
 def _described(name: str, value: Any) -> Iterator[str]:
     yield f"\n### {name}\n\n"
+    if inspect.isfunction(value):
+        yield f"`{name}{_signature(value)}`\n\n{_text(value.__doc__)}\n"
+        return
     if not inspect.isclass(value):
         yield f"{_text(type(value).__doc__)}\n"
         return

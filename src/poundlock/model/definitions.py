@@ -162,14 +162,12 @@ def branch(
 ) -> Branch:
     """Return a router that goes to the stage of the first case the run's state meets.
 
-    A graph can show it and registration can check it, unlike a function.
+    A graph can show it and registration can check it, unlike a function. For example
+    `workflow.route(branch({Condition("amount", ">", 1000): "review"}, otherwise="pay"), after="check")`.
 
     Args:
         cases: {condition, or several in a tuple: stage}; pairs where a condition's value cannot be hashed.
         otherwise: the stage if no case is met; default: the next one.
-
-    Example:
-        `workflow.route(branch({Condition("amount", ">", 1000): "review"}, otherwise="pay"), after="check")`
     """
     pairs = cases.items() if isinstance(cases, Mapping) else cases
     return Branch(tuple((several_conditions(given), stage) for given, stage in pairs), otherwise)
