@@ -19,7 +19,7 @@ from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
 from poundlock.pipeline.active import JUMPED, ActiveRun, Position
-from poundlock.pipeline.failing import stage_failed
+from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
@@ -55,7 +55,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
                 return aborted(run)
             before = run.position()
         if done.error is not None:
-            return stage_failed(run, done, done.error)
+            return left_nothing(run, done, done.error)
         absorbed = before
         _apply_steps(run, done)
         instruction = None
@@ -86,7 +86,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
         if absorbed is not None:
             run.restore(absorbed, ())  # a failed stage leaves no patch behind
         run.failure = raised
-        return stage_failed(run, done, run_error(raised, stage.id, None))
+        return left_nothing(run, done, run_error(raised, stage.id, None))
     except Interrupted:
         if absorbed is not None:
             run.restore(absorbed, ())

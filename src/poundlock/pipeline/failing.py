@@ -35,6 +35,12 @@ def stage_failed(run: ActiveRun, done: StageDone, error: RunError) -> Outcome | 
     return _lead_on(run, stage.on_failure, stage.id, error, stage.path_json)
 
 
+def left_nothing(run: ActiveRun, done: StageDone, error: RunError) -> Outcome | None:
+    """As `stage_failed`, for a stage that was not committed: what it registered may refer to state it did not write."""
+    run.registered = None
+    return stage_failed(run, done, error)
+
+
 def wait_failed(run: ActiveRun, stage: StagePlan | None, error: RunError) -> Outcome | None:
     """Do what the stage of a wait, or the workflow, says of the end of its time. None: the run goes on elsewhere."""
     way = run.plan.on_failure if stage is None else stage.on_failure

@@ -24,7 +24,7 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, current_task, disturbed, judge
 from poundlock.pipeline.plan import EachPlan, StepPlan
 from poundlock.pipeline.run_view import RunView
-from poundlock.pipeline.states import detached_field, element_result, held_at, keys_of, written
+from poundlock.pipeline.states import detached_field, element_result, held_at, keys_of, reads_as, written
 from poundlock.pipeline.step_results import Element, StepDone, failure_of
 from poundlock.records import dataclass
 
@@ -82,11 +82,11 @@ class Elements:
             )
         self.keys = keys_of(value, stored) if isinstance(value, Mapping) else None
         """Those of a mapping; None for a list."""
-        self._stored = _items_of(stored)
-        self._read: dict[int, list[Any]] | None = None
+        self._read: dict[int, list[Any]] | None = None if value is stored else {1: _items_of(value)}
         """What the model reads, by attempt; None without a model, or where only the stored data counts."""
-        if value is not stored:
-            self._read = {1: _items_of(value)}
+        if self._read is not None and self.keys is not None and isinstance(stored, Mapping):
+            stored = {key: stored.get(key, MISSING) for key in self.keys}
+        self._stored = _items_of(stored)
 
     def __len__(self) -> int:
         return len(self._stored if self._read is None else self._read[1])
@@ -104,9 +104,15 @@ class Elements:
             read[attempt] = _items_of(held_at(self._model, self._run.state, self._path)[0])
         return read[attempt][index]
 
-    def stored_item(self, index: int) -> Any:
-        """Return an element as it is stored; MISSING if the model has made it: a default, or one of other elements."""
-        return detach(self._stored[index]) if len(self._stored) == len(self) else MISSING
+    def stored_item(self, index: int, attempt: int) -> Any:
+        """Return an element as it is stored; MISSING if the model has made it: a default, or one of other elements.
+
+        The model may sort them, so what is at its place may be another one.
+        """
+        if len(self._stored) != len(self):
+            return MISSING
+        stored = detach(self._stored[index])
+        return stored if self._read is None or reads_as(stored, self.item(index, attempt)) else MISSING
 
     def field(self, name: str) -> Any:
         """Return another field of the state model: it is not read anew for each element."""
@@ -139,7 +145,7 @@ class ElementContext(StepContext):
     @property
     def stored_item(self) -> Any:
         """The element as it is stored."""
-        return self._elements.stored_item(self._element.index)
+        return self._elements.stored_item(self._element.index, self.attempt)
 
     @property
     def index(self) -> int:

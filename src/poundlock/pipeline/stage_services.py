@@ -15,10 +15,10 @@ from poundlock.errors import LeaseLost, PoundlockError, RunAborted, RuntimeStopp
 from poundlock.guard import Interrupted, Interruption, clear_cancellation, log_text
 from poundlock.pipeline.active import ActiveRun, Position
 from poundlock.pipeline.concluding import Driven, conclude
-from poundlock.pipeline.failing import stage_failed
+from poundlock.pipeline.failing import left_nothing
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import disturbed, judge
-from poundlock.pipeline.outcome import Failed, Outcome, aborted, failure_of_outcome, run_error
+from poundlock.pipeline.outcome import Failed, Halted, Outcome, aborted, failure_of_outcome, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone, perform
 
@@ -112,7 +112,7 @@ async def _conclude(
         if raised is not None:
             _log(run, stage.id, raised)
             await clear_cancellation(task)
-        if isinstance(outcome, Failed):
+        if isinstance(outcome, Failed | Halted):
             done.error = outcome.error
         return outcome
     if raised is None and not disturbed(run, task):
@@ -132,7 +132,7 @@ async def _conclude(
             return aborted(run)
     run.failure = raised
     done.error = run_error(raised, stage.id, None)
-    return stage_failed(run, done, done.error)
+    return left_nothing(run, done, done.error)
 
 
 async def roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object], interruption: Interrupted) -> None:

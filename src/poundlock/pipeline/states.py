@@ -209,11 +209,29 @@ def keys_of(value: Mapping[Any, Any], stored: Any) -> list[str]:
     """Return the keys of a mapping as text; `stored` is the same mapping as it is stored."""
     if all(type(key) is str for key in value):
         return list(value)
-    if isinstance(stored, Mapping) and len(stored) == len(value):
-        return list(stored)
-    from poundlock.state.typed import as_json  # a default of the model
+    from poundlock.state.typed import as_json
 
-    return [str(key) for key in as_json(Any, value) or value]
+    texts = [str(key) for key in as_json(Any, dict.fromkeys(value)) or value]
+    if not isinstance(stored, Mapping) or len(stored) != len(value) or set(texts) == set(stored):
+        return texts  # in the order of the model, which may sort them; else they are a default of it
+    return list(stored)
+
+
+def reads_as(stored: Any, value: Any) -> bool:
+    """Whether data, read alone as the type of a value that a model has read, is that value."""
+    if isinstance(value, list | tuple) and isinstance(stored, list):
+        return len(stored) == len(value) and all(map(reads_as, stored, value))
+    if isinstance(value, Mapping) and isinstance(stored, Mapping):
+        keys = keys_of(value, stored)
+        return set(keys) == set(stored) and all(map(reads_as, [stored[key] for key in keys], value.values()))
+    from poundlock.state.typed import read
+
+    answer = read(type(value), stored)
+    return answer.error is None and call_now(_equal, answer.value, value).value is True
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(one == other)
 
 
 def detached_field(instance: Any, name: str, again: Callable[[], Any]) -> Any:

@@ -9,7 +9,7 @@ import uuid
 from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator
 
 from poundlock import (
     DELETE,
@@ -720,6 +720,28 @@ async def test_elements_that_the_model_selects(stores):
 
     rt = await stores.enter(over(work, state=Selected, each="lines", into="plain"))
     assert (await begin(rt, lines=lines)).error.message.startswith("element 0: 'item' does not fit its annotation")
+
+
+async def test_elements_that_the_model_sorts(stores):
+    """A mapping that the model sorts keeps its keys with its elements; no element is taken for another one."""
+
+    class Sorted(BaseModel):
+        items: Annotated[dict[int, str], AfterValidator(lambda held: dict(sorted(held.items())))] = {}
+        lines: Annotated[list[Line], AfterValidator(lambda held: sorted(held, key=lambda line: line.sku))] = []
+        named: dict[int, str] = {}
+        plain: list[str] = []
+
+    rt = await stores.enter(over(lambda item, key: f"{key} {item}", state=Sorted, each="items", into="named"))
+    assert (await begin(rt, items={"2": "b", "1": "a"})).state.named == {1: "1 a", 2: "2 b"}
+    await rt.stop()
+
+    def work(item: dict):
+        return item["SKU"]
+
+    rt = await stores.enter(over(work, state=Sorted, each="lines", into="plain"))
+    assert (await begin(rt, lines=LINES)).state.plain == ["a", "b"]
+    failed = await begin(rt, lines=LINES[::-1])
+    assert failed.error.message.startswith("element 0: 'item' does not fit its annotation")
 
 
 async def test_names_and_types(runtime):

@@ -23,6 +23,7 @@ from poundlock import (
     Service,
     Stage,
     StateInvalid,
+    StateRef,
     Step,
     StepContext,
     Terminate,
@@ -369,6 +370,74 @@ async def test_services_of_the_stage_see_the_failure(runtime, way):
     result = await rt.run("w")
     assert result.status == ("completed" if way == "tidy" else "paused")
     assert seen == (["broken", "commit"] if way == "tidy" else ["broken"])
+
+
+@pytest.mark.parametrize("way", ["fail", "pause"])
+async def test_services_were_rolled_back(stores, way):
+    """Once they were, a stage has failed for good: a signal just before the commit cannot make its router succeed."""
+    seen = []
+
+    def transaction():
+        try:
+            yield "open"
+        except ValueError:
+            seen.append("rollback")
+            raise
+        seen.append("commit")
+
+    wf = Workflow("w", on_failure=way, services=[Service("tx", transaction, scope="stage")])
+    wf.on("begin")
+
+    @wf.step
+    async def work(tx: Annotated[str, Use("tx")]):
+        return {"done": True}
+
+    @wf.route(after="work")
+    def decide(state):
+        if "mended" not in state:
+            raise ValueError("broken")
+
+    store = stores.store()
+    rt = await stores.enter(wf, store=store)
+    store.hold = lambda changes: parks(changes) or ends(changes)
+    [line] = (await rt.emit("begin")).lines
+    [held] = await store.until_held(1)
+    store.hold = None
+    await rt.signal(line.run_id, {"mended": True})
+    held.release()
+    result = await rt.wait(line.run_id, until="rest")
+    assert (result.status, seen) == ("paused" if way == "pause" else "failed", ["rollback"])
+    assert dict(result.state) == {"mended": True}
+    if way == "pause":
+        assert (await rt.resume(line.run_id)).status == "completed"
+        assert seen == ["rollback", "commit"]
+
+
+@pytest.mark.parametrize("way", ["pause", "tidy"])
+async def test_what_a_failed_stage_registered(stores, way):
+    """Waits of a failed stage are not armed: they may refer to state that it would have written."""
+
+    async def register(ctx, mended: bool = False):
+        async def in_service(deps):
+            wait = Wait("go", id="later", correlate={"id": StateRef("id")})
+            await (await deps.require("__pause_service__")).register(wait)
+
+        await ctx.use(in_service)
+        if not mended:
+            raise ValueError("broken")
+        return {"id": 1}
+
+    wf = Workflow("w", on_failure=way)
+    wf.on("begin")
+    wf.step(register, id="register")
+    wf.aside(lambda failure: {"told": failure.message}, id="tidy")
+    rt = await stores.enter(wf)
+    result = await begin(rt)
+    if way == "pause":
+        assert (result.status, str(result.error)) == ("paused", "ValueError: broken")
+        assert (await rt.resume(result.run_id, {"mended": True})).status == "completed"
+    else:
+        assert (result.status, result.state["told"]) == ("completed", "broken")
 
 
 async def test_a_signal_at_the_pause_is_taken_in(stores):
