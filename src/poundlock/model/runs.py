@@ -146,6 +146,32 @@ No event matches it; its `patch` is the error as data, so that it is stored with
 UNDO_WAIT: Final = "__undo__"
 """Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
 
+
+def own_row(
+    wait_id: str,
+    *,
+    epoch: int,
+    on_timeout: str,
+    parked: bool = False,
+    resume_at: str | None = None,
+    patch: Mapping[str, Any] | None = None,
+) -> WaitRow:
+    """Return a row under a reserved id, which keeps something with the run's waits: no event and no time answers it."""
+    return WaitRow(
+        wait_id=wait_id,
+        epoch=epoch,
+        parked=parked,
+        events=(),
+        where=(),
+        correlate=(),
+        resume_at=resume_at,
+        on_timeout=on_timeout,
+        expires_at=None,
+        patch=patch,
+        keys=(),
+    )
+
+
 LOOSE: Final = " "
 """First character of the reference of an event that started no run: it is deleted when no inbox refers to it.
 

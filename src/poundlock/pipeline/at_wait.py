@@ -10,7 +10,7 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
-from poundlock.model.runs import FAILURE_WAIT, Message, RunError, WaitRow
+from poundlock.model.runs import FAILURE_WAIT, Message, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import own_event, patch_of_event
 from poundlock.pipeline.failing import halted, wait_failed
@@ -90,19 +90,8 @@ def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
 
 def wait_for_state(run: ActiveRun) -> WaitRow:
     """Pause a run that is not at a wait: at a wait made for this, behind which it continues at the same stage."""
-    row = WaitRow(
-        wait_id=_DELAY_WAIT if run.resume is not None and run.resume.reason == "delay" else _STATE_WAIT,
-        epoch=run.version + 1,
-        parked=True,
-        events=(),
-        where=(),
-        correlate=(),
-        resume_at=run.stage,
-        on_timeout="resume",
-        expires_at=None,
-        patch=None,
-        keys=(),
-    )
+    wait_id = _DELAY_WAIT if run.resume is not None and run.resume.reason == "delay" else _STATE_WAIT
+    row = own_row(wait_id, epoch=run.version + 1, on_timeout="resume", parked=True, resume_at=run.stage)
     pause_at(run, row)
     return row
 

@@ -209,7 +209,7 @@ class Workflow:
         Args:
             stage: steps of one stage name run together; default: a new stage, named like the step.
             id: default: the function's name; required for a callable without a name, such as an object.
-            retry, timeout, executor, label, each, limit, into: see `Step`.
+            retry, timeout, undo, executor, label, each, limit, into: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage sets it for all; default: "last".
             then: the stage after this one; default: the next one. One step of the stage sets it for all.
@@ -220,31 +220,21 @@ class Workflow:
             InvalidDefinition: the callable has no name, and no id was given; the id, the stage or `then` is not text;
                 or another step of the stage has said something else.
         """
-        self._collecting()
-        _text("id", id)
-        _text("stage", stage)
-        _text("then", then, "give the id of a stage")
         _text("on_failure", on_failure, "write fail, pause or the id of a stage")
-
-        said = {"conflict": conflict, "then": then, "on_failure": on_failure, "aside": False}
-
-        def collect(function: Callable[..., Any]) -> Callable[..., Any]:
-            name = id or _named(function, "step")
-            step = Step(
-                name,
-                function,
-                retry=retry,
-                timeout=timeout,
-                undo=undo,
-                executor=executor,
-                label=label,
-                each=each,
-                limit=limit,
-                into=into,
-            )
-            self._add_step(stage or name, step, said)
-            return function
-
+        collect = self._step_of(
+            "step",
+            id,
+            stage,
+            {"conflict": conflict, "then": then, "on_failure": on_failure, "aside": False},
+            retry=retry,
+            timeout=timeout,
+            undo=undo,
+            executor=executor,
+            label=label,
+            each=each,
+            limit=limit,
+            into=into,
+        )
         return collect if action is None else collect(action)
 
     @overload
@@ -310,28 +300,20 @@ class Workflow:
         Raises:
             InvalidDefinition: as `step`; or the stage has steps that are not aside.
         """
-        self._collecting()
-        _text("id", id)
-        _text("stage", stage)
-        _text("then", then, "give the id of a stage")
-
-        def collect(function: Callable[..., Any]) -> Callable[..., Any]:
-            name = id or _named(function, "aside")
-            step = Step(
-                name,
-                function,
-                retry=retry,
-                timeout=timeout,
-                undo=undo,
-                executor=executor,
-                label=label,
-                each=each,
-                limit=limit,
-                into=into,
-            )
-            self._add_step(stage or name, step, {"then": then, "aside": True})
-            return function
-
+        collect = self._step_of(
+            "aside",
+            id,
+            stage,
+            {"then": then, "aside": True},
+            retry=retry,
+            timeout=timeout,
+            undo=undo,
+            executor=executor,
+            label=label,
+            each=each,
+            limit=limit,
+            into=into,
+        )
         return collect if action is None else collect(action)
 
     @overload
@@ -520,6 +502,22 @@ class Workflow:
 
     def _stage(self, name: str) -> dict[str, Any]:
         return self._stages.setdefault(name, {"steps": [], "router": None})
+
+    def _step_of(
+        self, what: str, id: str | None, stage: str | None, said: Mapping[str, Any], **options: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Return the decorator that adds a function as a step, with what it says of its stage; `what` is its name."""
+        self._collecting()
+        _text("id", id)
+        _text("stage", stage)
+        _text("then", said["then"], "give the id of a stage")
+
+        def collect(function: Callable[..., Any]) -> Callable[..., Any]:
+            name = id or _named(function, what)
+            self._add_step(stage or name, Step(name, function, **options), said)
+            return function
+
+        return collect
 
     def _add_step(self, stage: str, step: Step, said: Mapping[str, Any]) -> None:
         """Add a step, with what it says of its stage: each only once, or the same."""

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from poundlock.codecs import dump
 from poundlock.errors import StepFailed
 from poundlock.guard import as_raised
-from poundlock.model.runs import FAILURE_WAIT, RunError, WaitRow
+from poundlock.model.runs import FAILURE_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import JUMPED, ActiveRun
 from poundlock.pipeline.outcome import Halted, Outcome, failed
 from poundlock.pipeline.plan import StagePlan
@@ -72,18 +72,13 @@ def _lead_on(run: ActiveRun, way: str, stage_id: str | None, error: RunError, pa
     run.journal.add(run.clock.now(), "pipeline", "stage:failure", path_json, dump(detail))
     run.resume = None
     paused = way == PAUSE
-    row = WaitRow(
-        wait_id=FAILURE_WAIT,
+    row = own_row(
+        FAILURE_WAIT,
         epoch=run.version + 1,
-        parked=paused,
-        events=(),
-        where=(),
-        correlate=(),
-        resume_at=stage_id if paused else None,
         on_timeout=way,
-        expires_at=None,
+        parked=paused,
+        resume_at=stage_id if paused else None,
         patch=asdict(error),
-        keys=(),
     )
     if paused:
         rearm(run, pausing=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from poundlock.codecs import dump, pack
 from poundlock.errors import RunAborted, StepFailed
 from poundlock.guard import as_raised, describe, traceback_text
-from poundlock.model.runs import UNDO_WAIT, RunError, WaitRow
+from poundlock.model.runs import UNDO_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import note_event
 from poundlock.records import dataclass
@@ -113,20 +113,7 @@ def decide(run: ActiveRun, outcome: Failed | Aborted) -> None:
         way, detail = _FAIL, asdict(outcome.error)
     else:
         way, detail = _ABORT, {"reason": outcome.reason, "by": outcome.by}
-    row = WaitRow(
-        wait_id=UNDO_WAIT,
-        epoch=run.version + 1,
-        parked=False,
-        events=(),
-        where=(),
-        correlate=(),
-        resume_at=None,
-        on_timeout=way,
-        expires_at=None,
-        patch=detail,
-        keys=(),
-    )
-    run.waits = (row,)
+    run.waits = (own_row(UNDO_WAIT, epoch=run.version + 1, on_timeout=way, patch=detail),)
 
 
 def decided(run: ActiveRun) -> Failed | Aborted | None:

@@ -18,7 +18,6 @@ from poundlock.runtime.reading import as_it_is, result_of_checkpoint
 from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import not_found
 
-REST, END, ACCEPTED = "rest", "end", "accepted"
 Until = Literal["rest", "end", "accepted"]
 """How long a call waits: until the run is paused or has ended, until it has ended, or only until it is accepted."""
 
@@ -31,39 +30,24 @@ def check_until(until: object, *allowed: str) -> None:
 
 async def result_at(core: Core, run_id: str, until: Until) -> RunResult:
     """Return the result of a run that was accepted by the calling method, as soon as `until` says."""
-    if until == REST:
+    if until == "rest":
         return await next_result(core, run_id)
-    return await (wait_for_end(core, run_id, None) if until == END else as_it_is(core, run_id))
+    return await (wait_for(core, run_id, "end", None) if until == "end" else as_it_is(core, run_id))
 
 
-async def wait_for_rest(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
-    """Return a run's result once it is paused or has ended, by its last commit.
-
-    Raises:
-        RunNotFound: no such run.
-        TimeoutError: it is neither within `timeout`; the run is unchanged.
-        WouldDeadlock: the run waits for the one whose code this is.
-    """
-    inside = core.inside
-    if inside:
-        with awaiting(core, inside, await to_wait_for(core, inside, run_id, bounded=timeout is not None)):
-            return await _wait(core, run_id, timeout, pauses_count=True)
-    return await _wait(core, run_id, timeout, pauses_count=True)
-
-
-async def wait_for_end(core: Core, run_id: str, timeout: Duration | None) -> RunResult:
-    """Return a run's result once it has ended.
+async def wait_for(core: Core, run_id: str, until: Literal["rest", "end"], timeout: Duration | None) -> RunResult:
+    """Return a run's result once it has ended; with "rest" also once it is paused, by its last commit.
 
     Raises:
         RunNotFound: no such run.
-        TimeoutError: it has not ended within `timeout`; the run is unchanged.
+        TimeoutError: that did not happen within `timeout`; the run is unchanged.
         WouldDeadlock: the run waits for the one whose code this is.
     """
-    inside = core.inside
+    inside, pauses_count = core.inside, until == "rest"
     if inside:
         with awaiting(core, inside, await to_wait_for(core, inside, run_id, bounded=timeout is not None)):
-            return await _wait(core, run_id, timeout, pauses_count=False)
-    return await _wait(core, run_id, timeout, pauses_count=False)
+            return await _wait(core, run_id, timeout, pauses_count=pauses_count)
+    return await _wait(core, run_id, timeout, pauses_count=pauses_count)
 
 
 async def next_result(core: Core, run_id: str, *, bounded: bool = False, checked: bool = False) -> RunResult:

@@ -309,8 +309,7 @@ class WorkflowRuntime:
         """
         core = self._core.at_work()
         results.check_until(until, "end", "rest")
-        waiting = results.wait_for_end if until == "end" else results.wait_for_rest
-        return await waiting(core, run_id, timeout)
+        return await results.wait_for(core, run_id, until, timeout)
 
     async def get_run(self, run_id: str, *, state: bool = False) -> RunInfo:
         """Return a run as it is stored (`RunNotFound` if it is not); with `state=True` its state too."""

@@ -34,6 +34,12 @@ from poundlock import (
 )
 
 
+class Mended(BaseModel):
+    mended: bool = False
+    first: bool = False
+    done: bool = False
+
+
 def breaking(error=None, **options):
     """A workflow whose second stage fails unless the state says it is mended."""
     wf = Workflow("w", **options)
@@ -100,13 +106,7 @@ async def test_it_may_fail_again(stores):
 
 async def test_an_answer_that_does_not_fit(stores):
     """A patch that does not fit is refused; the run stays paused with its failure."""
-
-    class State(BaseModel):
-        mended: bool = False
-        first: bool = False
-        done: bool = False
-
-    rt = await stores.enter(breaking(on_failure="pause", state=State))
+    rt = await stores.enter(breaking(on_failure="pause", state=Mended))
     run_id = (await begin(rt)).run_id
     with pytest.raises(StateInvalid):
         await rt.resume(run_id, {"mended": "perhaps"})
@@ -116,19 +116,13 @@ async def test_an_answer_that_does_not_fit(stores):
 
 async def test_an_answer_from_a_process_without_the_workflow(stores):
     """Such a process cannot check the patch: one that does not fit leaves the run paused with its failure."""
-
-    class State(BaseModel):
-        mended: bool = False
-        first: bool = False
-        done: bool = False
-
-    rt = await stores.enter(breaking(on_failure="pause", state=State))
+    rt = await stores.enter(breaking(on_failure="pause", state=Mended))
     run_id = (await begin(rt)).run_id
     await rt.stop()
     other = await stores.enter()
     assert (await other.resume(run_id, {"mended": "perhaps"})).status == "ready"
     await other.stop()
-    rt = await stores.enter(breaking(on_failure="pause", state=State))
+    rt = await stores.enter(breaking(on_failure="pause", state=Mended))
     await stores.clock.run_until_idle()
     info = await rt.get_run(run_id)
     assert (info.status, str(info.error)) == ("paused", "ValueError: broken")
