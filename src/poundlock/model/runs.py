@@ -146,6 +146,12 @@ No event matches it; its `patch` is the error as data, so that it is stored with
 UNDO_WAIT: Final = "__undo__"
 """Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
 
+VISIT_WAIT: Final = "__visit__"
+"""Reserved id. While a stage is in the middle of a visit that has a memo, this row says which, and where it began."""
+
+OWN_WAITS: Final = (FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+"""Ids of rows that only keep something with the run's waits."""
+
 
 def own_row(
     wait_id: str,

@@ -100,6 +100,32 @@ class StageVisit(Protocol):
         """Return the container of this visit; it falls back to the run's."""
 
 
+class Midway(Protocol):
+    """Commits what a stage has come to so far."""
+
+    async def midway(self, run: ActiveRun) -> None:
+        """Commit the run as it is within its current stage. The caller makes no other commit meanwhile."""
+
+
+class KeptSoFar(Protocol):
+    """The memo of a visit of a stage, see `memo`."""
+
+    kept: dict[str, Any]
+
+    @property
+    def writing(self) -> bool:
+        """Whether a commit of it is in flight."""
+
+    def note(self, path_json: str, key: str, value: Any) -> Any:
+        """Note a value, and return it as it will be read back."""
+
+    async def keep(self) -> None:
+        """Return once all that was noted is durable."""
+
+    async def finish(self, task: asyncio.Task[Any]) -> None:
+        """Wait for the commit in flight."""
+
+
 class ActiveRun:
     """One run that this process drives: the `RunView` of its steps, and what only its owner knows.
 
@@ -131,9 +157,11 @@ class ActiveRun:
         "log_seq",
         "log_size",
         "make_container",
+        "memo",
         "owner",
         "payload_text",
         "plan",
+        "progress",
         "rearmed",
         "recovered",
         "registered",
@@ -244,8 +272,17 @@ class ActiveRun:
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
         """Its error, until its services are closed: they see it."""
+        self.progress: Midway | None = None
+        """Where its commits go while it is driven."""
+        self.memo: KeptSoFar | None = None
+        """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
+
+    async def commit_midway(self) -> None:
+        """Commit what its current stage has come to so far."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        await self.progress.midway(self)
 
     # ----------------------------------------------------------------------------------------------- what is seen
     @property

@@ -7,7 +7,7 @@ committed here: its changes belong to the one commit that also frees the slot, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
@@ -21,6 +21,7 @@ from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
+from poundlock.pipeline.memo import forget, recall, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
@@ -37,6 +38,9 @@ class Progress(Protocol):
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         """Commit a boundary from which the run continues; None if that is done and nothing has to be awaited."""
+
+    async def midway(self, run: ActiveRun) -> None:
+        """Commit what the current stage has come to so far; it goes on."""
 
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""
@@ -62,6 +66,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     assert task is not None  # noqa: S101 - a coroutine that is driven has a task; the helper would be one call more
     if run.waits and (end := decided(run)) is not None:
         return Driven(end, run.position(), None)
+    run.progress = progress
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
@@ -84,7 +89,9 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 return _without_stage(run)
             if run.waits:
                 leave_route(run, stage)
-            visits = _enter(run, stage)
+                visits = _enter_again(run, stage) if await _in_the_middle(run, stage, progress) else _enter(run, stage)
+            else:
+                visits = _enter(run, stage)
             if visits > 1 and (driven := await _again(run, stage, visits)) is not None:
                 return driven
             run.interruptible = True
@@ -206,6 +213,31 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     return visits
 
 
+async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -> bool:
+    """Whether the run continues a visit of this stage; then its memo is there."""
+    row = visit_row(run)
+    if row is None:
+        return False
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written by `memo`
+    if row.patch["stage"] != stage.id:
+        forget(run)  # it left the other stage in the middle: at the end of its time, for one
+        return False
+    if run.memo is None:
+        recall(run, row, await progress.history(run))
+    run.entered_at = row.patch["entered_at"]
+    return True
+
+
+def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
+    """Note that a stage continues; returns how often it has begun."""
+    visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
+    if run.recovered:
+        _note_start(run, stage, stage.start_entries[:1])
+    elif run.journal.full:
+        run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
+    return visits
+
+
 async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None:
     """Check a repeated visit of a stage: an outcome if there were too many."""
     if visits > run.plan.visit_limit:
@@ -220,7 +252,11 @@ async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -
     """Perform a stage and conclude it; an outcome if the run does not continue after it."""
     if run.plan.stage_services is not None:
         return await visit(run, stage, task)
-    done = await perform(run, stage, task)
+    try:
+        done = await perform(run, stage, task)
+    finally:
+        if run.memo is not None:
+            await run.memo.finish(task)
     before = run.position()
     outcome = await conclude(run, done, before, task)
     return None if outcome is None else Driven(outcome, before, done)

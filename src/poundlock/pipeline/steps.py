@@ -8,7 +8,7 @@ from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
-from poundlock.model.runs import RunError
+from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts
 from poundlock.pipeline.context import StepContext
@@ -29,6 +29,21 @@ class StageDone:
     error: RunError | None = None
     handled: BaseException | None = None
     """Why it failed, if the run goes on all the same: services of the stage see it."""
+    suspended: Suspended | None = None
+    """It is entered again later, and continues by its memo."""
+
+
+@dataclass(slots=True)
+class Suspended:
+    """A stage is in the middle of a visit, and its run needs no task until something happens.
+
+    Attributes:
+        until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
+        wait: what the run is paused at until then; None: it is delayed.
+    """
+
+    until: float | None = None
+    wait: WaitRow | None = None
 
 
 async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:

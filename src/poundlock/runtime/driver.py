@@ -471,6 +471,10 @@ class Boundaries:
         self._crossed(work)
         return None
 
+    async def midway(self, run: ActiveRun) -> None:
+        if (pending := self.boundary(run)) is not None:
+            await pending
+
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run
         take_commit(run, work)
