@@ -14,6 +14,9 @@ from poundlock.errors import (
     ArtifactTimeout as ArtifactTimeout,
 )
 from poundlock.errors import (
+    ChildFailed as ChildFailed,
+)
+from poundlock.errors import (
     ContainerDisposed as ContainerDisposed,
 )
 from poundlock.errors import (
@@ -113,6 +116,9 @@ from poundlock.model.definitions import (
     Advance as Advance,
 )
 from poundlock.model.definitions import (
+    Children as Children,
+)
+from poundlock.model.definitions import (
     Delay as Delay,
 )
 from poundlock.model.definitions import (
@@ -209,6 +215,8 @@ __all__ = [
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",
+    "ChildFailed",
+    "Children",
     "Condition",
     "ContainerDisposed",
     "Contended",

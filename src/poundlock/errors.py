@@ -186,6 +186,12 @@ class VisitLimit(PoundlockError):
     code = "VISIT_LIMIT"
 
 
+class ChildFailed(PoundlockError):
+    """A run that a stage waited for, a child, failed or was aborted; or too few of them were completed."""
+
+    code = "CHILD_FAILED"
+
+
 class StageGone(PoundlockError):
     """A run is at a stage that its workflow no longer has."""
 

@@ -149,7 +149,16 @@ UNDO_WAIT: Final = "__undo__"
 VISIT_WAIT: Final = "__visit__"
 """Reserved id. While a stage is in the middle of a visit that has a memo, this row says which, and where it began."""
 
-OWN_WAITS: Final = (FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+CHILDREN_WAIT: Final = "__children__"
+"""Reserved id. The run waits for its children: the end of one is an event of the type `CHILD_ENDED`.
+
+Parked: all children that have not ended are paused, and its `patch` says at which waits.
+"""
+
+CHILD_ENDED: Final = "poundlock.child.ended"
+"""Type of the event by which a run learns that one of its children has ended. Nobody else can send it to the run."""
+
+OWN_WAITS: Final = (CHILDREN_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
 """Ids of rows that only keep something with the run's waits."""
 
 
@@ -354,7 +363,7 @@ class RunInfo:
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
         wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or timeout of a wait.
-        parent_id, lineage: None and empty, until there are sub-pipelines.
+        parent_id, lineage: the run that started it as its child, and all above it, the first one first; else None, ().
         error: why it failed or was aborted, or why its state does not fit its model; else None.
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
             None unless it was asked for.
@@ -448,8 +457,25 @@ def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
 
 
 def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
-    """Return the waits a paused run is paused at."""
-    return tuple(wait_info(row, parked=True) for row in waits if row.parked)
+    """Return the waits a paused run is paused at; while it waits for its children, those of the children."""
+    return tuple(info for row in waits if row.parked for info in wait_infos(row, parked=True))
+
+
+def wait_infos(row: WaitRow, *, parked: bool) -> list[WaitInfo]:
+    """Return a wait as users see it; a wait for children as their waits, each by its address."""
+    if row.wait_id != CHILDREN_WAIT:
+        return [wait_info(row, parked=parked)]
+    shapes = [shape for child in paused_children(row) for shape in child["waits"]]
+    return [WaitInfo(**{**shape, "events": tuple(shape["events"]), "where": _where(shape)}) for shape in shapes]
+
+
+def paused_children(row: WaitRow) -> Sequence[Mapping[str, Any]]:
+    """Return the paused children that a run is waiting for: `child`, `run_id` and `waits` (see `wait_shape`)."""
+    return row.patch.get("paused", ()) if isinstance(row.patch, Mapping) else ()
+
+
+def _where(shape: Mapping[str, Any]) -> tuple[Condition, ...]:
+    return tuple(Condition(each["field"], each["op"], each["value"]) for each in shape["where"])
 
 
 # ------------------------------------------------------------------------------------------------- their shapes

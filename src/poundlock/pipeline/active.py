@@ -18,7 +18,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
+from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, RunResult, WaitRow
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
@@ -100,11 +100,39 @@ class StageVisit(Protocol):
         """Return the container of this visit; it falls back to the run's."""
 
 
+class NewChild(NamedTuple):
+    """A run that a stage is going to start.
+
+    Attributes:
+        workflow_id: None for a pipeline of the same workflow.
+        pipeline_id: None for the one that runs by default.
+        initial: what its state begins with.
+    """
+
+    workflow_id: str | None
+    pipeline_id: str | None
+    initial: Any
+
+
 class Midway(Protocol):
-    """Commits what a stage has come to so far."""
+    """What a stage can do in the middle of a visit, beyond its run."""
 
     async def midway(self, run: ActiveRun) -> None:
         """Commit the run as it is within its current stage. The caller makes no other commit meanwhile."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child; it is created by the next `midway`, and driven from then on.
+
+        Raises:
+            NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
+            PoundlockError: it cannot begin with that state.
+        """
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child that is paused or has ended; `ended`: only once it has ended."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, unless it has ended; returns once it has."""
 
 
 class KeptSoFar(Protocol):

@@ -11,7 +11,18 @@ from typing import Any, TypeVar, cast
 from poundlock.callables import is_coroutine_function
 from poundlock.errors import NotStorable, StateInvalid
 from poundlock.marks import DELETE
-from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait, WorkflowDefinition
+from poundlock.model.definitions import (
+    INSTRUCTIONS,
+    OF_WORKFLOW,
+    Children,
+    Pause,
+    Pipeline,
+    Stage,
+    Step,
+    Trigger,
+    Wait,
+    WorkflowDefinition,
+)
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
@@ -50,21 +61,31 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
     led_to = any(after_failure(stage, stages, definition.on_failure) for stages in pipelines for stage in stages)
     steps = [step for stages in pipelines for stage in stages for step in _of_kind(stage.steps, Step)]
     mapped = any(step.each is not None for step in steps)
-    for name in (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ())):
-        if name in getattr(injector.state_model, "model_fields", {}):
-            injector.fault(
-                f"state.{name}",
-                f"'{name}' is reserved: a parameter of this name gets something else, so no field of the state may "
-                f"have it. Give the field another name",
-            )
+    names = (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ()))
+    _reserved("state", names, injector)
     key = getattr(mode, "key", None)
     bound = Bindings(mode_key=compile_event_function(key, "mode.key", injector) if callable(key) else None)
     for name, trigger in definition.triggers.items():
         if isinstance(trigger, Trigger):
             bound.triggers[name] = _trigger(f"triggers.{name}", trigger, injector)
     for pipeline in definition.pipelines.values():
-        _pipeline(pipeline, definition.on_failure, injector, bound)
+        own = injector
+        if pipeline.state != OF_WORKFLOW:
+            own = injector.of_state(pipeline.state if isinstance(pipeline.state, type) else None)
+            _reserved(f"pipelines.{pipeline.id}.state", names, own)
+        _pipeline(pipeline, definition.on_failure, own, bound)
     return bound
+
+
+def _reserved(path: str, names: Iterable[str], injector: Injector) -> None:
+    """Find fields of the state that functions could not be given."""
+    for name in names:
+        if name in getattr(injector.state_model, "model_fields", {}):
+            injector.fault(
+                f"{path}.{name}",
+                f"'{name}' is reserved: a parameter of this name gets something else, so no field of the state may "
+                f"have it. Give the field another name",
+            )
 
 
 def _trigger(path: str, trigger: Trigger, injector: Injector) -> TriggerFunctions:
@@ -99,6 +120,7 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 bound.undos[pipeline.id, stage.id, step.id] = undo
             if step.executor is not None and is_coroutine_function(step.action):
                 injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
+        _children(stage, path, injector)
         router = stage.router
         if isinstance(router, Pause) and isinstance(router.wait, Wait):
             _refs(router.wait, f"{path}.router.wait", injector)
@@ -122,6 +144,17 @@ def _elements(step: Step, path: str, injector: Injector) -> None:
     if near is not None:
         what = "give the one that gets the results, into=" if step.into is None else "its results go there"
         injector.fault(f"{path}.into", f"'{into}' is not a field of the state ({what}): {near}")
+
+
+def _children(stage: Stage, path: str, injector: Injector) -> None:
+    """Find paths of a stage with children that the model lacks."""
+    children = stage.children
+    if not isinstance(children, Children):
+        return
+    for name, wanted in (("over", children.over), ("into", children.into or stage.id)):
+        near = injector.unknown_state(wanted) if isinstance(wanted, str) else None
+        if near is not None:
+            injector.fault(f"{path}.{name}", f"'{wanted}' is not a field of the state: {near}")
 
 
 def _refs(wait: Wait, path: str, injector: Injector) -> None:

@@ -23,10 +23,10 @@ from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.memo import forget
-from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
+from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.step_results import carried_patch
-from poundlock.pipeline.steps import StageDone, Suspended
+from poundlock.pipeline.step_results import Suspended, carried_patch
+from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.undo_log import note_commit
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
@@ -141,6 +141,8 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
 def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome | None:
     """Leave a stage in the middle; the run enters it again. None: what it waits for is there already."""
     run.resume = None
+    if suspended.released:
+        return Released()
     row = suspended.wait
     if row is None:
         until = suspended.until

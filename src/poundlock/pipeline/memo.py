@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from poundlock.codecs import load, pack
 from poundlock.guard import clear_cancellation
-from poundlock.model.runs import VISIT_WAIT, LogRow, WaitRow, own_row
+from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, VISIT_WAIT, LogRow, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun, KeptSoFar
 
 KEPT: Final = "step:kept"
@@ -122,19 +122,31 @@ def visit_row(run: ActiveRun) -> WaitRow | None:
 def forget(run: ActiveRun) -> None:
     """End the visit: it has been concluded, or the run has left its stage in another way."""
     run.memo = None
-    if visit_row(run) is not None:
-        run.waits = tuple([row for row in run.waits if row.wait_id != VISIT_WAIT])
+    if visit_row(run) is None:
+        return
+    run.waits = tuple([row for row in run.waits if row.wait_id not in (VISIT_WAIT, CHILDREN_WAIT)])
+    drop_notices(run)
+
+
+def drop_notices(run: ActiveRun) -> bool:
+    """Consume the notices of children that have ended, as far as they are taken in; returns whether there were some."""
+    notices = [each.seq for each in run.buffer if each.event is not None and each.event.event.type == CHILD_ENDED]
+    if notices:
+        run.buffer = tuple([message for message in run.buffer if message.seq not in notices])
+        run.consumed += notices
+    return bool(notices)
 
 
 def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
     """Set the run's memo to what its log has of this visit."""
     memo = memo_of(run)
     assert isinstance(row.patch, dict)  # noqa: S101 - written above
-    for key, value in _entries(rows, row.patch["entered_at"]):
+    for key, value in kept_entries(rows, row.patch["entered_at"]):
         memo.kept[key] = value
 
 
-def _entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:
+def kept_entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values that a log has after an entry."""
     for row in rows:
         if row.first_seq + row.size <= after:
             continue

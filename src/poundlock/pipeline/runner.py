@@ -14,9 +14,10 @@ from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
 from poundlock.guard import Interrupted, clear_cancellation
-from poundlock.model.runs import LogRow, Message, WaitRow
-from poundlock.pipeline.active import ActiveRun
+from poundlock.model.runs import LogRow, Message, RunResult, WaitRow
+from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
+from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
@@ -41,6 +42,15 @@ class Progress(Protocol):
 
     async def midway(self, run: ActiveRun) -> None:
         """Commit what the current stage has come to so far; it goes on."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child, see `Midway`."""
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child, see `Midway`."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, see `Midway`."""
 
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""
@@ -220,6 +230,8 @@ async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -
         return False
     assert isinstance(row.patch, Mapping)  # noqa: S101 - written by `memo`
     if row.patch["stage"] != stage.id:
+        if has_children(run.waits):
+            await abandon(run, progress.history, f"the run has left stage '{row.patch['stage']}'")
         forget(run)  # it left the other stage in the middle: at the end of its time, for one
         return False
     if run.memo is None:
@@ -252,11 +264,7 @@ async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -
     """Perform a stage and conclude it; an outcome if the run does not continue after it."""
     if run.plan.stage_services is not None:
         return await visit(run, stage, task)
-    try:
-        done = await perform(run, stage, task)
-    finally:
-        if run.memo is not None:
-            await run.memo.finish(task)
+    done = await perform(run, stage, task)
     before = run.position()
     outcome = await conclude(run, done, before, task)
     return None if outcome is None else Driven(outcome, before, done)

@@ -76,9 +76,6 @@ async def visit(run: ActiveRun, stage: StagePlan, task: asyncio.Task[object]) ->
         except Interrupted as interruption:
             await roll_back(run, current, task, interruption)
             raise
-        finally:
-            if run.memo is not None:
-                await run.memo.finish(task)
         before = run.position()
         outcome = await _conclude(run, done, before, task, current)
         return None if outcome is None else Driven(outcome, before, done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -106,6 +106,8 @@ class Core:
         """Runs whose step this runtime interrupted when it stopped."""
         self.wanted: dict[str, list[str]] = {}
         """By run, the event types of its current wait that its workflow does not declare."""
+        self.abort: Callable[[str, str], Awaitable[None]] = _no_abort
+        """Aborts a run, with a reason; set by the commands, which are above what drives runs."""
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
@@ -220,6 +222,10 @@ class Core:
     def count(self, what: str) -> None:
         """Add to a counter of `statistics`."""
         self.counters[what] = self.counters.get(what, 0) + 1
+
+
+async def _no_abort(run_id: str, reason: str) -> None:
+    """Before the commands are known there is no run."""
 
 
 def _nothing(*_what: Any) -> None:

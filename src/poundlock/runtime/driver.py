@@ -24,8 +24,9 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord
-from poundlock.pipeline.active import ActiveRun
+from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord, RunResult
+from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
@@ -35,6 +36,7 @@ from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
+from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
@@ -314,6 +316,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         while True:
             outcome = driven.outcome
             if type(outcome) is Failed or type(outcome) is Aborted:  # cheaper than a union, which is made anew
+                if run.waits and has_children(run.waits):
+                    await abandon(run, boundaries.history, "the run that started it ends")
                 driven = await end_badly(run, driven, outcome, boundaries)
             try:
                 promoted = await settle(core, live, driven.outcome)
@@ -346,6 +350,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         await close_container(core, live, error)
     else:
         live.open_gate()
+        if live.notice is not None:
+            tell_parent(core, live.notice)
         if type(driven.outcome) is Failed:
             log_failure(run.identity, driven.outcome.error)
         try:
@@ -449,11 +455,12 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
 class Boundaries:
     """Where the boundaries of one run go: the pipeline's Progress port."""
 
-    __slots__ = ("_core", "_live")
+    __slots__ = ("_core", "_launcher", "_live")
 
     def __init__(self, core: Core, live: LiveRun) -> None:
         self._core = core
         self._live = live
+        self._launcher: Launcher | None = None
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         live, core = self._live, self._core
@@ -472,8 +479,27 @@ class Boundaries:
         return None
 
     async def midway(self, run: ActiveRun) -> None:
-        if (pending := self.boundary(run)) is not None:
-            await pending
+        if self._launcher is None or not self._launcher.waiting:
+            if (pending := self.boundary(run)) is not None:
+                await pending
+            return
+        while (creation := self._live.creation) is not None:
+            await asyncio.wait([creation])  # `written` has the result
+        work = boundary_of(run, _RUNNING)
+        await self._launcher.commit(work)
+        self._crossed(work)
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        if self._launcher is None:
+            self._launcher = Launcher(self._core, start, take_up)
+        return self._launcher.prepare(run, child)
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        return await child_at_rest(self._core, run_id, ended=ended)
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        core = self._core
+        await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run

@@ -262,7 +262,8 @@ class WorkflowRuntime:
         Args:
             run_id: which run.
             patch: merged into its state.
-            wait: id of the wait that is answered; default: the one it is paused at when this call begins.
+            wait: id of the wait that is answered; default: the one it is paused at when this call begins. While the run
+                waits for its children, the address of a wait of one of them, "stage/child/wait".
             event: the event type that the answer stands for, at a wait whose event types lead to different stages.
             until: "rest", "end" or "accepted", see `invoke`; the answer is durable in any case.
 
@@ -274,9 +275,11 @@ class WorkflowRuntime:
         """
         core = self._core.here()
         results.check_until(until, "rest", "end", "accepted")
-        here = await resume(core, Resume(run_id, patch, wait, event))
+        answered = await resume(core, Resume(run_id, patch, wait, event))
+        if answered not in (None, run_id) and until == "rest":
+            await results.next_result(core, answered)  # a child of it; the run itself rests until that one does
         # Without its workflow nobody here brings it to rest.
-        return await results.result_at(core, run_id, until if here or until == "end" else "accepted")
+        return await results.result_at(core, run_id, until if answered or until == "end" else "accepted")
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.

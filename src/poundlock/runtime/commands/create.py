@@ -61,7 +61,7 @@ async def create(core: Core, command: Create) -> str:
     if command.event is not None:
         event, text = accepted(command.event, now)
     else:
-        payload, model = command.payload, entry.definition.state
+        payload, model = command.payload, entry.definition.state_of(pipeline_id)
         if model is not None and isinstance(payload, model):
             payload = as_data(model, payload)  # by the same rule as all data of that type
         event, text = invocation((trigger.event if trigger else None) or entry.id, payload, run_id, now)
