@@ -130,11 +130,17 @@ def forget(run: ActiveRun) -> None:
 
 def drop_notices(run: ActiveRun) -> bool:
     """Consume the notices of children that have ended, as far as they are taken in; returns whether there were some."""
-    notices = [each.seq for each in run.buffer if each.event is not None and each.event.event.type == CHILD_ENDED]
-    if notices:
-        run.buffer = tuple([message for message in run.buffer if message.seq not in notices])
-        run.consumed += notices
-    return bool(notices)
+    others = []
+    before = len(run.consumed)
+    for message in run.buffer:
+        if message.event is not None and message.event.event.type == CHILD_ENDED:
+            run.consumed.append(message.seq)
+        else:
+            others.append(message)
+    if len(run.consumed) == before:
+        return False
+    run.buffer = tuple(others)
+    return True
 
 
 def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
