@@ -131,6 +131,9 @@ class Midway(Protocol):
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
         """Return the result of a child that is paused or has ended; `ended`: only once it has ended."""
 
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, once for each key; returns its id. Raises as `StepContext.start`."""
+
     async def abort_child(self, run_id: str, reason: str) -> None:
         """Abort a child, unless it has ended; returns once it has."""
 
@@ -306,6 +309,11 @@ class ActiveRun:
         """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
+
+    async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow, once for each key; returns its id."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        return await self.progress.start_run(self, workflow_id, payload, key)
 
     async def commit_midway(self) -> None:
         """Commit what its current stage has come to so far."""

@@ -49,6 +49,9 @@ class Progress(Protocol):
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
         """Return the result of a child, see `Midway`."""
 
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, see `Midway`."""
+
     async def abort_child(self, run_id: str, reason: str) -> None:
         """Abort a child, see `Midway`."""
 

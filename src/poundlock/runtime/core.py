@@ -13,6 +13,7 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
+from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.threads import StepThreads
@@ -108,6 +109,8 @@ class Core:
         """By run, the event types of its current wait that its workflow does not declare."""
         self.abort: Callable[[str, str], Awaitable[None]] = _no_abort
         """Aborts a run, with a reason; set by the commands, which are above what drives runs."""
+        self.start_run: Callable[[RunIdentity, str, Any, str], Awaitable[str]] = _no_start
+        """Starts a run for another one, by workflow, payload and idempotency key; set like `abort`."""
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
@@ -224,7 +227,12 @@ class Core:
         self.counters[what] = self.counters.get(what, 0) + 1
 
 
-async def _no_abort(run_id: str, reason: str) -> None:
+async def _no_start(*_what: Any) -> str:
+    """Before the commands are known nothing runs."""
+    raise RuntimeStopped("the runtime is not running")
+
+
+async def _no_abort(*_what: Any) -> None:
     """Before the commands are known there is no run."""
 
 

@@ -44,7 +44,7 @@ from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_che
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
-from poundlock.runtime.runs import restored_run, unparked, without_stages
+from poundlock.runtime.runs import ensure_written, restored_run, unparked, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
 
@@ -496,6 +496,10 @@ class Boundaries:
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
         return await child_at_rest(self._core, run_id, ended=ended)
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        await ensure_written(self._core, self._live)  # else it could be there without the run that started it
+        return await self._core.start_run(run.identity, workflow_id, payload, key)
 
     async def abort_child(self, run_id: str, reason: str) -> None:
         core = self._core

@@ -19,6 +19,7 @@ from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, Publication, Store
 from poundlock.runtime.commands.cancel import cancel_child
 from poundlock.runtime.commands.claim import try_unfit
+from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
@@ -87,6 +88,7 @@ class Lifetime:
             core.wake_at = self._poller.wake_at
             core.want = self.subscriptions.want
             core.abort = partial(cancel_child, core)
+            core.start_run = partial(start_run, core)
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:

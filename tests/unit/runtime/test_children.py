@@ -12,9 +12,11 @@ from poundlock import (
     InvalidDefinition,
     NotPaused,
     Pipeline,
+    Retry,
     Stage,
     StateRef,
     Step,
+    StepContext,
     Terminate,
     Trigger,
     Workflow,
@@ -544,3 +546,76 @@ async def test_a_recursion_ends(stores):
     result = await rt.wait((await rt.emit("go")).run_ids[0])
     assert "levels below the first run" in result.error.message
     assert len((await rt.find_runs(limit=500)).items) == 51
+
+
+# ------------------------------------------------------------------------------------------------ runs not waited for
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_step_starts_a_run_once(stores, where):
+    """`ctx.start`: however often the step is attempted, and wherever the process dies, there is one run per key."""
+    number, over = 0, False
+    while not over:
+        number += 1
+        seen, place = [], f"p{number}"
+
+        def made(seen=seen, place=place):
+            letter = Workflow("letter")
+
+            @letter.step
+            async def send(to):
+                seen.append(to)
+
+            wf = Workflow("w")
+            wf.on("go")
+
+            @wf.step(retry=Retry(2, backoff=0))
+            async def post(ctx: StepContext):
+                first = await ctx.start("letter", {"to": place})
+                assert await ctx.start("letter", {"to": place}) == first
+                await ctx.start("letter", {"to": f"{place} too"}, key="too")
+                if ctx.attempt == 1:
+                    raise ValueError("again")
+                return {"sent": first}
+
+            return letter, wf
+
+        store = stores.store()
+        store.crash = (number, where)
+        rt = await stores.enter(*made(), store=store)
+        working = asyncio.create_task(rt.emit("go", id=place))
+        crashed = asyncio.create_task(store.crashed.wait())
+        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
+        await run_until_idle(stores.clock)
+        over = not store.dead
+        working.cancel()
+        crashed.cancel()
+        await stores.crash(rt)
+        rt = await stores.enter(*made())
+        await run_until_idle(stores.clock)
+        runs = [await rt.get_run(run.run_id, state=True) for run in (await rt.find_runs(limit=500)).items]
+        mine = [run for run in runs if run.workflow_id == "w" and run.state["id"] == place]
+        letters = [run for run in runs if run.workflow_id == "letter" and run.state["to"].startswith(place + " ")]
+        letters += [run for run in runs if run.workflow_id == "letter" and run.state["to"] == place]
+        assert all(run.status == "completed" for run in runs), number
+        if mine:
+            assert sorted(run.state["to"] for run in letters) == [place, f"{place} too"], number
+            assert {run.parent_id for run in letters} == {mine[0].run_id}
+        else:
+            assert letters == []
+        await rt.stop()
+    assert number > 4
+
+
+async def test_two_payloads_under_one_key_are_refused(stores):
+    """A second run of one workflow needs a key; the error says so."""
+    letter, wf = Workflow("letter"), Workflow("w")
+    letter.step(lambda: None, id="send", executor="inline")
+    wf.on("go")
+
+    @wf.step
+    async def post(ctx: StepContext):
+        await ctx.start("letter", {"to": "a"})
+        await ctx.start("letter", {"to": "b"})
+
+    rt = await stores.enter(letter, wf)
+    result = await rt.wait((await rt.emit("go")).run_ids[0])
+    assert (result.status, result.error.code) == ("failed", "IDEMPOTENCY_CONFLICT")
