@@ -63,6 +63,7 @@ _HOMES = {
         "NotRegistered",
         "NotStorable",
         "PoundlockError",
+        "ProcessLost",
         "RetryAfter",
         "RunAborted",
         "RunExists",
