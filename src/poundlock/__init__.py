@@ -65,6 +65,7 @@ _HOMES = {
         "NotRegistered",
         "NotStorable",
         "PoundlockError",
+        "ProcessLost",
         "RetryAfter",
         "RunAborted",
         "RunExists",

@@ -56,6 +56,9 @@ from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
+    ProcessLost as ProcessLost,
+)
+from poundlock.errors import (
     RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
@@ -240,6 +243,7 @@ __all__ = [
     "Pause",
     "Pipeline",
     "PoundlockError",
+    "ProcessLost",
     "Receipt",
     "ReceiptLine",
     "Retry",

@@ -137,6 +137,12 @@ class StepTimeout(PoundlockError):
     code = "STEP_TIMEOUT"
 
 
+class ProcessLost(PoundlockError):
+    """The process that ran a step ended before the step did; the message has its exit code or signal."""
+
+    code = "PROCESS_LOST"
+
+
 class NonRetryable(PoundlockError):
     """Raised by a step: no further attempt is made, whatever its `retry=` says."""
 

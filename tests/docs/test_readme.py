@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poundlock import InvalidDefinition, Pipeline, Stage, Step, Trigger, Wait, Workflow
+from poundlock import Trigger, Wait
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -106,11 +106,3 @@ def test_what_is_not_there_yet_cannot_be_written(kind, option):
     """A definition that asks for something that is not there yet fails where it is written, and names it."""
     with pytest.raises(TypeError, match=next(iter(option))):
         kind("order.placed", **option)
-
-
-def test_an_executor_that_is_not_there_yet_is_refused():
-    """A value that means nothing yet is a fault of the definition, with its path."""
-    stage = Stage("work", [Step("work", print, executor="process")])
-    with pytest.raises(InvalidDefinition) as refused:
-        _ = Workflow("orders", pipelines=[Pipeline("main", [stage])]).definition
-    assert [path for path, _ in refused.value.faults] == ["pipelines.main.work.work.executor"]

@@ -240,7 +240,9 @@ class Step:
         undo: takes back what the step has done, if the run fails later, see `Workflow`. It is given what a step is
             given, with the state as the stage's commit left it; what it returns has no meaning. `retry` and `timeout`
             are those of the step.
-        executor: "thread" (what `def` gets by default), or "inline" for a quick pure function on the event loop.
+        executor: where a `def` runs: "thread" (the default), "inline" for a quick pure function on the event loop,
+            "process" for one that keeps a CPU busy or may have to be killed, or the id of a service that is a
+            `concurrent.futures.Executor`.
         label: for people.
         each: dotted path to a list or a mapping in the state: the function is called once per element, with the
             parameters `item` and `index`, and `key` for a mapping, and returns a value for it. `retry` and `timeout`
@@ -254,7 +256,7 @@ class Step:
     retry: Retry | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     undo: Callable[..., Any] | None = field(default=None, kw_only=True)
-    executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
+    executor: str | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
     each: str | None = field(default=None, kw_only=True)
     limit: int = field(default=DEFAULT_LIMIT, kw_only=True)

@@ -125,13 +125,13 @@ def duration(path: str, value: Duration) -> float:
         raise InvalidDefinition(f"{path}: {error}", path=path) from None
 
 
-def whole_number(path: str, value: int) -> int:
+def whole_number(path: str, value: int, least: int = 0) -> int:
     """Return an argument that counts something.
 
     Raises:
-        InvalidDefinition: it is not a whole number from 0; `path` names the argument.
+        InvalidDefinition: it is not a whole number from `least`; `path` names the argument.
     """
-    for _, fault in whole_faults(path, value, 0):
+    for _, fault in whole_faults(path, value, least):
         raise InvalidDefinition(f"{path}: {fault}", path=path)
     return value
 
@@ -353,8 +353,8 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     if step.undo is not None and not callable(cast("object", step.undo)):
         yield f"{path}.undo", f"{shown(step.undo)} is not a function"
     yield from duration_faults(f"{path}.timeout", step.timeout)
-    if not isinstance(step.executor, str | None) or step.executor not in (None, "thread", "inline"):
-        yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread or inline"
+    if not isinstance(step.executor, str | None) or step.executor == "":
+        yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread, inline, process or a service"
     if step.retry is not None:
         yield from retry_faults(f"{path}.retry", step.retry)
     yield from _each(path, step)

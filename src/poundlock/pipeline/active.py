@@ -22,6 +22,7 @@ from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunH
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
+from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
@@ -54,12 +55,14 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
+        processes: those that steps run in; None without a runtime.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
+    processes: StepProcesses | None = None
 
 
 _ALONE = Supervision()

@@ -25,8 +25,20 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
+from poundlock.pipeline.elsewhere import BUILT_IN, PROCESS, unsendable
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
-from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, UNDO, Injector, of_elements
+from poundlock.pipeline.injection import (
+    AFTER_FAILURE,
+    ELEMENT,
+    RESERVED,
+    ROUTER,
+    STEP,
+    UNDO,
+    Injector,
+    Kind,
+    of_elements,
+    sent,
+)
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
 from poundlock.records import dataclass, field
@@ -113,13 +125,13 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             if not callable(action):
                 continue
             own = kind if step.each is None else of_elements(kind)
-            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", own)
+            bound.steps[pipeline.id, stage.id, step.id] = _bound(step, step.action, f"{path}.{step.id}", own, injector)
             _elements(step, f"{path}.{step.id}", injector)
             if callable(step.undo):
-                undo = injector.bind(step.undo, f"{path}.{step.id}.undo", UNDO)
+                undo = _bound(step, step.undo, f"{path}.{step.id}.undo", UNDO, injector)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
-            if step.executor is not None and is_coroutine_function(step.action):
-                injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
+            if isinstance(step.executor, str) and step.executor:
+                _executor(step, f"{path}.{step.id}.executor", injector)
         _children(stage, path, injector)
         router = stage.router
         if isinstance(router, Pause) and isinstance(router.wait, Wait):
@@ -130,6 +142,27 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 bound.patches[pipeline.id, stage.id] = patch
         elif callable(router) and not isinstance(router, INSTRUCTIONS):
             bound.routers[pipeline.id, stage.id] = injector.bind(router, f"{path}.router", ROUTER)
+
+
+def _bound(step: Step, function: Any, path: str, kind: Kind, injector: Injector) -> Binding:
+    """Bind a function of a step; one that is called in another process gets only what can be sent there."""
+    if not isinstance(step.executor, str) or step.executor != PROCESS or is_coroutine_function(function):
+        return injector.bind(function, path, kind)
+    fault = unsendable(function)
+    if fault is not None:
+        injector.fault(path, fault)
+    return injector.bind(function, path, sent(kind))
+
+
+def _executor(step: Step, path: str, injector: Injector) -> None:
+    """Find executors that do not exist, or do not fit."""
+    if is_coroutine_function(step.action):
+        injector.fault(path, "an async step runs on the loop: leave out executor, or make it a def")
+    elif step.executor not in BUILT_IN:
+        assert step.executor is not None  # noqa: S101 - looked at by the caller
+        fault = injector.service_fault(step.executor)
+        if fault is not None:
+            injector.fault(path, f"neither {', '.join(BUILT_IN)} nor a service: {fault}")
 
 
 def _elements(step: Step, path: str, injector: Injector) -> None:

@@ -22,6 +22,7 @@ from poundlock.model.definitions import (
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.binding import Bindings
+from poundlock.pipeline.elsewhere import elsewhere
 from poundlock.pipeline.plan import Binding, ChildrenPlan, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
@@ -151,12 +152,13 @@ def _compile_action(
         path_json=dump(path),
         action=step.action,
         is_async=is_async,
-        in_thread=not is_async and step.executor != "inline",
+        in_thread=not is_async and step.executor in (None, "thread"),
         binding=binding,
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
         each=None if step.each is None or kind == "undo" else EachPlan(step.each, step.limit, step.into or step.id),
         kind=kind,
+        elsewhere=None if is_async else elsewhere(step.executor),
     )
 
 

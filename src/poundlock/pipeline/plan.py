@@ -5,7 +5,7 @@ Values only; `compiling` makes them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.errors import NotRegistered, suggest
@@ -38,6 +38,10 @@ class Binding:
     keyword: tuple[tuple[str, Getter], ...]
     services: tuple[tuple[int | str, str], ...]
     wants_context: bool
+
+
+Elsewhere = Callable[[Any, Callable[..., Any], Sequence[Any], Mapping[str, Any]], Awaitable[Any]]
+"""Calls a function neither on the loop nor in a thread of the runtime: takes the run, the function, its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class StepPlan:
     retry: Retry | None
     each: EachPlan | None = None
     """None if it is called once."""
+    elsewhere: Elsewhere | None = None
+    """How it is called in a process or by an executor; None on the loop or in a thread."""
     kind: Literal["step", "undo"] = "step"
     """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
     undo: StepPlan | None = None

@@ -16,6 +16,7 @@ from poundlock.ids import Ids, default_ids
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
+from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.threads import StepThreads
 from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
@@ -69,6 +70,7 @@ class Core:
         container: Callable[[], ArtifactContainer],
         has_services: bool,
         state_registry: Any = None,
+        process_workers: int | None = None,
     ) -> None:
         self.store = store
         self.bus = bus
@@ -88,7 +90,8 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
-        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers())
+        self.processes = StepProcesses(clock, process_workers)
+        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers(), self.processes)
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}

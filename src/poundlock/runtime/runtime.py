@@ -62,6 +62,8 @@ class WorkflowRuntime:
         pause_window_runs: how many paused runs stay in memory at most; above that the one that paused first leaves.
         abort_grace: how long an aborted step may take to stop before it is left behind.
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
+        process_workers: how many processes at most run steps with `executor="process"`; default: one per CPU. The first
+            such step starts the first one.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class WorkflowRuntime:
         pause_window_runs: int = 10_000,
         abort_grace: Duration = 10.0,
         hook_timeout: Duration = 60.0,
+        process_workers: int | None = None,
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
@@ -99,6 +102,7 @@ class WorkflowRuntime:
             container=lambda: global_container(self.clock, self.services, parents),
             has_services=bool(parents or self.services),
             state_registry=state_registry,
+            process_workers=None if process_workers is None else whole_number("process_workers", process_workers, 1),
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
 
