@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition
 from poundlock.model.durations import Duration
-from poundlock.model.modes import Mode
 from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
@@ -350,22 +349,3 @@ class Service:
     scope: Literal["workflow", "run", "stage", "transient"] = field(default="workflow", kw_only=True)
     type: Any = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowDefinition:
-    """A validated workflow. `hash` identifies its structure; code is not part of it."""
-
-    id: str
-    label: str
-    triggers: Mapping[str, Trigger]
-    pipelines: Mapping[str, Pipeline]
-    services: tuple[Service, ...]
-    env: Mapping[str, str]
-    state: type | None
-    mode: Mode
-    requires_env: tuple[str, ...]
-    visit_limit: int
-    hash: str
-    on_failure: str = "fail"
-    undo_on_abort: bool = False

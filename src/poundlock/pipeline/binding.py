@@ -11,9 +11,10 @@ from typing import Any, TypeVar, cast
 from poundlock.callables import is_coroutine_function
 from poundlock.errors import NotStorable, StateInvalid
 from poundlock.marks import DELETE
-from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait, WorkflowDefinition
+from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
 from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, UNDO, Injector, of_elements
 from poundlock.pipeline.plan import Binding

@@ -9,9 +9,10 @@ from typing import Literal
 from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
 from poundlock.model.course import course, next_stages
-from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDefinition
+from poundlock.model.definitions import Pause, Pipeline, Stage, Step
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
