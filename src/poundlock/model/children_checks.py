@@ -8,8 +8,9 @@ from typing import cast
 
 from poundlock.errors import suggest
 from poundlock.model.checks import Fault, name_faults, whole_faults
-from poundlock.model.definitions import Children, Stage, WorkflowDefinition
+from poundlock.model.definitions import Children, Stage
 from poundlock.model.quoting import shown
+from poundlock.model.workflow_definition import WorkflowDefinition
 
 
 def children_faults(path: str, stage: Stage, definition: WorkflowDefinition) -> Iterator[Fault]:

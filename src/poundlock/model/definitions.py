@@ -12,7 +12,6 @@ from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition
 from poundlock.model.durations import Duration
-from poundlock.model.modes import Mode
 from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
@@ -406,39 +405,6 @@ class Service:
     scope: Literal["workflow", "run", "stage", "transient"] = field(default="workflow", kw_only=True)
     type: Any = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowDefinition:
-    """A validated workflow. `hash` identifies its structure; code is not part of it."""
-
-    id: str
-    label: str
-    triggers: Mapping[str, Trigger]
-    pipelines: Mapping[str, Pipeline]
-    services: tuple[Service, ...]
-    env: Mapping[str, str]
-    state: type | None
-    mode: Mode
-    requires_env: tuple[str, ...]
-    visit_limit: int
-    hash: str
-    on_failure: str = "fail"
-    undo_on_abort: bool = False
-
-    def pipeline_of(self, trigger: Trigger) -> str:
-        """Return the pipeline that a trigger starts."""
-        return trigger.pipeline or default_pipeline(self.pipelines) or next(iter(self.pipelines))
-
-    def state_of(self, pipeline_id: str) -> Any:
-        """Return the model of the state of a pipeline's runs; None without one, or if there is no such pipeline."""
-        pipeline = self.pipelines.get(pipeline_id)
-        return None if pipeline is None else state_model_of(self.state, pipeline)
-
-    def failure_way(self, pipeline: Pipeline) -> str:
-        """Return what a failure in a pipeline leads to by the workflow; a stage of another pipeline does not count."""
-        ways = ["fail", "pause", *(stage.id for stage in pipeline.stages)]
-        return self.on_failure if self.on_failure in ways else "fail"
 
 
 def default_pipeline(pipelines: Mapping[str, Pipeline]) -> str | None:

@@ -39,12 +39,12 @@ from poundlock.model.definitions import (
     Terminate,
     Trigger,
     Wait,
-    WorkflowDefinition,
     default_pipeline,
 )
 from poundlock.model.durations import Duration, moment, seconds
 from poundlock.model.quoting import shown
 from poundlock.model.wait_checks import ends_wait, same_waits, wait_faults
+from poundlock.model.workflow_definition import WorkflowDefinition
 
 RESERVED_SERVICES: Final = ("__env__", "__pause_service__")
 _SCOPES: Final = ("workflow", "run", "stage", "transient")

@@ -21,10 +21,10 @@ from poundlock.model.definitions import (
     Step,
     Trigger,
     Wait,
-    WorkflowDefinition,
 )
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.elsewhere import BUILT_IN, PROCESS, unsendable
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
 from poundlock.pipeline.injection import (

@@ -18,12 +18,14 @@ from poundlock.model.definitions import (
     Pipeline,
     Service,
     Trigger,
-    WorkflowDefinition,
     several,
 )
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
+from poundlock.model.runs import RunInfo
+from poundlock.model.timeline import Timeline
 from poundlock.model.validation import faults_of, refuse
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.assembling import no_steps, structure_hash
 from poundlock.pipeline.collecting import PipelineDraft, Stages, named_callable, text_only
 
@@ -247,6 +249,43 @@ class Workflow(Stages):
         )
         faults = [*faults_of(definition), *faults]
         return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults
+
+    def to_mermaid(
+        self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()
+    ) -> str:
+        """Return the pipelines as a Mermaid flowchart. The workflow stays open: more can be added afterwards.
+
+        Args:
+            run, timeline, runs: see `to_svg`.
+
+        Raises:
+            DuplicateKey, InvalidDefinition: as `definition`.
+        """
+        return self._drawable().to_mermaid(run=run, timeline=timeline, runs=runs)
+
+    def to_svg(
+        self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()
+    ) -> str:
+        """Return the pipelines as an SVG document. The workflow stays open: more can be added afterwards.
+
+        It needs no other file and no network, runs nothing, follows the reader's light or dark screen, and all texts in
+        it are escaped, so it can be put into a page as it is.
+
+        Args:
+            run: the place of this run is marked, from `get_run`.
+            timeline: of that run; the stages that it entered are marked, with how often.
+            runs: these are counted at their stages, by status, from `find_runs`. Those of other workflows, and those
+                that are completed or aborted, are left out.
+
+        Raises:
+            DuplicateKey, InvalidDefinition: as `definition`.
+        """
+        return self._drawable().to_svg(run=run, timeline=timeline, runs=runs)
+
+    def _drawable(self) -> WorkflowDefinition:
+        definition, faults = self.draft()
+        refuse(self.id, faults)
+        return definition
 
     def built(self, definition: WorkflowDefinition) -> None:
         """Close this draft, because it is registered: nothing can be added any more."""

@@ -16,11 +16,11 @@ from poundlock.model.definitions import (
     Pipeline,
     Stage,
     Step,
-    WorkflowDefinition,
     state_model_of,
 )
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.elsewhere import elsewhere
 from poundlock.pipeline.plan import Binding, ChildrenPlan, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from poundlock.codecs import dump
 from poundlock.errors import HookTimeout, PoundlockError
 from poundlock.guard import call_now, call_within, log_text
-from poundlock.model.definitions import WorkflowDefinition, default_pipeline
+from poundlock.model.definitions import default_pipeline
 from poundlock.model.runs import Checkpoint
 from poundlock.model.timeline import read_entries
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.waits import AnnouncedWaits
