@@ -53,6 +53,7 @@ GROUPS = {
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
+        "RunTimeout": "Raise the workflow's `timeout`, make the run faster, or let `on_timeout=` name a stage.",
         "NonRetryable": "Nothing: the step said that no further attempt is worth it. Its message says why.",
         "RetryAfter": "The step asked for another attempt and had none left: give its `retry=` more attempts.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',

@@ -68,6 +68,7 @@ _HOMES = {
         "RunExists",
         "RunFinished",
         "RunNotFound",
+        "RunTimeout",
         "ScopeViolation",
         "StaleResume",
         "StaleVersion",

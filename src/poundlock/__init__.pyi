@@ -68,6 +68,9 @@ from poundlock.errors import (
     RunNotFound as RunNotFound,
 )
 from poundlock.errors import (
+    RunTimeout as RunTimeout,
+)
+from poundlock.errors import (
     ScopeViolation as ScopeViolation,
 )
 from poundlock.errors import (
@@ -243,6 +246,7 @@ __all__ = [
     "RunNotFound",
     "RunResult",
     "RunStatus",
+    "RunTimeout",
     "ScopeViolation",
     "Serialized",
     "Service",

@@ -137,6 +137,12 @@ class StepTimeout(PoundlockError):
     code = "STEP_TIMEOUT"
 
 
+class RunTimeout(PoundlockError):
+    """A run took longer than the timeout of its workflow."""
+
+    code = "RUN_TIMEOUT"
+
+
 class NonRetryable(PoundlockError):
     """Raised by a step: no further attempt is made, whatever its `retry=` says."""
 

@@ -369,3 +369,6 @@ class WorkflowDefinition:
     hash: str
     on_failure: str = "fail"
     undo_on_abort: bool = False
+    timeout: Duration | None = None
+    on_timeout: str = "fail"
+    timeout_counts: Literal["total", "active"] = "total"

@@ -90,6 +90,11 @@ class WaitRow(NamedTuple):
     asked_at: int | None = None
 
     @property
+    def own(self) -> bool:
+        """Whether it is one of the reserved ones, which no user has declared."""
+        return self.wait_id.startswith("__")
+
+    @property
     def counting(self) -> bool:
         """Whether events that match count now."""
         return self.early or self.asked_at is not None
@@ -145,6 +150,13 @@ No event matches it; its `patch` is the error as data, so that it is stored with
 
 UNDO_WAIT: Final = "__undo__"
 """Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
+
+
+DEADLINE_WAIT: Final = "__deadline__"
+"""Reserved id. What a run has to know about its deadline beyond its definition, see `deadlines.py`."""
+
+HIDDEN_WAITS: Final = (FAILURE_WAIT, UNDO_WAIT, DEADLINE_WAIT)
+"""What they hold is not a wait, unless the run is paused at it."""
 
 
 def own_row(

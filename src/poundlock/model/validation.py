@@ -146,7 +146,8 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         else:
             yield path, f"{shown(trigger)} is not a Trigger"
     for pipeline in definition.pipelines.values():
-        yield from _pipeline(pipeline, definition.on_failure)
+        yield from _pipeline(pipeline, definition.on_failure, definition.on_timeout)
+    yield from _time_limit(definition)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     yield from _services(definition.services)
     yield from _env(definition)
@@ -224,7 +225,21 @@ def service_faults(path: str, service: Service) -> Iterator[Fault]:
         yield f"{path}.needs", f"{shown(needs)} is not a list of the ids of services"
 
 
-def _pipeline(pipeline: Pipeline, on_failure: object) -> Iterator[Fault]:
+def _time_limit(definition: WorkflowDefinition) -> Iterator[Fault]:
+    yield from duration_faults("timeout", definition.timeout)
+    counts: object = definition.timeout_counts
+    if not isinstance(counts, str) or counts not in ("total", "active"):
+        yield "timeout_counts", f"{shown(counts)} is not a rule: use total or active"
+    if definition.timeout is None:
+        for name, value, default in (
+            ("on_timeout", definition.on_timeout, "fail"),
+            ("timeout_counts", counts, "total"),
+        ):
+            if not isinstance(value, str) or value != default:
+                yield name, "the workflow has no timeout: give timeout= too, or leave it out"
+
+
+def _pipeline(pipeline: Pipeline, on_failure: object, on_timeout: object) -> Iterator[Fault]:
     path = f"pipelines.{pipeline.id}"
     yield from name_faults(path, pipeline.id)
     if not pipeline.stages:
@@ -241,9 +256,16 @@ def _pipeline(pipeline: Pipeline, on_failure: object) -> Iterator[Fault]:
         yield from _stage(f"{path}.{stage.id}", stage, ids)
     yield from same_waits(path, stages)
     yield from _after_failure("on_failure", on_failure, ids)
-    ways = [on_failure, *(stage.on_failure for stage in stages)]
+    if not ends_run(on_timeout):
+        yield from target_faults("on_timeout", on_timeout, ids)
+    ways = [on_failure, on_timeout, *(stage.on_failure for stage in stages)]
     for stage_id in _unreachable(stages, [way for way in ways if isinstance(way, str) and way in ids]):
         yield f"{path}.{stage_id}", "no router and no earlier stage leads here"
+
+
+def ends_run(on_timeout: object) -> bool:
+    """Whether it is a rule for the end of a run's time, and no stage."""
+    return isinstance(on_timeout, str) and on_timeout in ("fail", "abort")
 
 
 def _after_failure(path: str, way: object, ids: list[str]) -> Iterator[Fault]:

@@ -65,6 +65,10 @@ class Workflow:
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
         undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
             that fails.
+        timeout: how long a run may take from its creation, a duration; default: no limit. Its end is the deadline.
+        on_timeout: what passing the deadline leads to: "fail", "abort", or the id of a stage, which the run enters
+            once; after that it has no deadline. No `on_failure` covers the deadline.
+        timeout_counts: "total" counts all time, "active" leaves out the time in which the run is paused or delayed.
     """
 
     def __init__(
@@ -82,6 +86,9 @@ class Workflow:
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
         undo_on_abort: bool = False,
+        timeout: Duration | None = None,
+        on_timeout: str = "fail",
+        timeout_counts: Literal["total", "active"] = "total",
     ) -> None:
         self.id = id
         self.label = label
@@ -92,6 +99,9 @@ class Workflow:
         self.visit_limit = visit_limit
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
+        self.timeout = timeout
+        self.on_timeout = on_timeout
+        self.timeout_counts = timeout_counts
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -492,9 +502,14 @@ class Workflow:
             hash="",
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
+            timeout=self.timeout,
+            on_timeout=self.on_timeout,
+            timeout_counts=self.timeout_counts,
         )
         faults = [*faults_of(definition), *faults]
-        return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults
+        if faults:
+            return definition, faults
+        return replace(definition, hash=structure_hash(pipelines, self.on_failure, self.on_timeout)), faults
 
     def built(self, definition: WorkflowDefinition) -> None:
         """Close this draft, because it is registered: nothing can be added any more."""

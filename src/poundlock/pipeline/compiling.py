@@ -9,6 +9,7 @@ from typing import Literal
 from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
 from poundlock.model.course import course, next_stages
+from poundlock.model.deadlines import RunLimit
 from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDefinition
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
@@ -44,6 +45,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=definition.on_failure,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        limit=_limit(definition),
     )
 
 
@@ -59,9 +61,9 @@ def _compile_stage(
     path = f"{pipeline_id}/{stage.id}"
     steps = tuple(_compile_step(path, stage.id, step, bound, (pipeline_id, stage.id, step.id)) for step in stage.steps)
     timeout = optional_seconds(stage.timeout)
-    # The short way does not support services that live as long as a stage.
-    staged = any(service.scope == "stage" for service in definition.services)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not staged else None
+    # The short way supports neither services that live as long as a stage, nor a deadline: that needs a task per step.
+    short = definition.timeout is None and not any(service.scope == "stage" for service in definition.services)
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and short else None
     return StagePlan(
         id=stage.id,
         path=path,
@@ -79,6 +81,11 @@ def _compile_stage(
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
     )
+
+
+def _limit(definition: WorkflowDefinition) -> RunLimit | None:
+    seconds = optional_seconds(definition.timeout)
+    return None if seconds is None else RunLimit(seconds, definition.on_timeout, definition.timeout_counts == "active")
 
 
 def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, at: tuple[str, str, str]) -> StepPlan:

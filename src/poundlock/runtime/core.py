@@ -13,6 +13,7 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
+from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.threads import StepThreads
@@ -100,6 +101,10 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Schedules a claim of due runs at a time; set when the runtime starts."""
+        self.note_queued: Callable[[RunIdentity], None] = _nothing
+        """Notes that a run was queued, because it may have a deadline; set when the runtime starts."""
+        self.queued: dict[str, float] = {}
+        """By run that is queued here and has a limit: its deadline."""
         self.claiming = asyncio.Lock()
         """Held from a claim until the claimed runs are driven."""
         self.left: set[str] = set()
