@@ -44,7 +44,7 @@ GROUPS = {
 }
 BESIDES = {each.__name__: each for each in (WaitInfo, RunError, Timeline, TimelineEntry, Resume, Page)}
 """Classes that are met as attributes and answers, and need no import."""
-NOT_FOR_USERS = {"built", "draft", "abandon", "flush", "trusted", "accept", "slots", "dispatch", "registry"}
+NOT_FOR_USERS = {"built", "draft", "abandon", "end_by", "flush", "trusted", "accept", "slots", "dispatch", "registry"}
 """Methods that the rooms of the package call on each other."""
 
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises):")

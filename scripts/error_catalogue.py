@@ -55,6 +55,7 @@ GROUPS = {
         "ChildFailed": "Read the child's own error: its run id is in `fields`. Mend it, or let the stage collect.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "ProcessLost": "See what ended the process: standard error, the system's log. `retry=` tries a new process.",
+        "RunTimeout": "Raise the workflow's `timeout`, make the run faster, or let `on_timeout=` name a stage.",
         "NonRetryable": "Nothing: the step said that no further attempt is worth it. Its message says why.",
         "RetryAfter": "The step asked for another attempt and had none left: give its `retry=` more attempts.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',

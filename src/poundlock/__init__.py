@@ -71,6 +71,7 @@ _HOMES = {
         "RunExists",
         "RunFinished",
         "RunNotFound",
+        "RunTimeout",
         "ScopeViolation",
         "StaleResume",
         "StaleVersion",

@@ -74,6 +74,9 @@ from poundlock.errors import (
     RunNotFound as RunNotFound,
 )
 from poundlock.errors import (
+    RunTimeout as RunTimeout,
+)
+from poundlock.errors import (
     ScopeViolation as ScopeViolation,
 )
 from poundlock.errors import (
@@ -255,6 +258,7 @@ __all__ = [
     "RunNotFound",
     "RunResult",
     "RunStatus",
+    "RunTimeout",
     "ScopeViolation",
     "Serialized",
     "Service",

@@ -143,6 +143,12 @@ class ProcessLost(PoundlockError):
     code = "PROCESS_LOST"
 
 
+class RunTimeout(PoundlockError):
+    """A run took longer than the timeout of its workflow."""
+
+    code = "RUN_TIMEOUT"
+
+
 class NonRetryable(PoundlockError):
     """Raised by a step: no further attempt is made, whatever its `retry=` says."""
 

@@ -78,6 +78,7 @@ PROMISED = [
     "StoreTooNew",
     "UnknownCodec",
     "StepTimeout",
+    "RunTimeout",
     "RunAborted",
 ]
 

@@ -90,6 +90,11 @@ class WaitRow(NamedTuple):
     asked_at: int | None = None
 
     @property
+    def own(self) -> bool:
+        """Whether it is one of the reserved ones, which no user has declared."""
+        return self.wait_id.startswith("__")
+
+    @property
     def counting(self) -> bool:
         """Whether events that match count now."""
         return self.early or self.asked_at is not None
@@ -158,8 +163,11 @@ Parked: all children that have not ended are paused, and its `patch` says at whi
 CHILD_ENDED: Final = "poundlock.child.ended"
 """Type of the event by which a run learns that one of its children has ended. Nobody else can send it to the run."""
 
-OWN_WAITS: Final = (CHILDREN_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
-"""Ids of rows that only keep something with the run's waits."""
+DEADLINE_WAIT: Final = "__deadline__"
+"""Reserved id. What a run has to know about its deadline beyond its definition, see `deadlines.py`."""
+
+HIDDEN_WAITS: Final = (CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+"""What they hold is not a wait, unless the run is paused at it."""
 
 
 def own_row(

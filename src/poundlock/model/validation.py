@@ -150,6 +150,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
             yield path, f"{shown(trigger)} is not a Trigger"
     for pipeline in definition.pipelines.values():
         yield from _pipeline(pipeline, definition)
+    yield from _time_limit(definition)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     yield from _services(definition.services)
     yield from _env(definition)
@@ -229,8 +230,23 @@ def service_faults(path: str, service: Service) -> Iterator[Fault]:
         yield f"{path}.needs", f"{shown(needs)} is not a list of the ids of services"
 
 
+def _time_limit(definition: WorkflowDefinition) -> Iterator[Fault]:
+    yield from duration_faults("timeout", definition.timeout)
+    counts: object = definition.timeout_counts
+    if not isinstance(counts, str) or counts not in ("total", "active"):
+        yield "timeout_counts", f"{shown(counts)} is not a rule: use total or active"
+    if definition.timeout is None:
+        for name, value, default in (
+            ("on_timeout", definition.on_timeout, "fail"),
+            ("timeout_counts", counts, "total"),
+        ):
+            if not isinstance(value, str) or value != default:
+                yield name, "the workflow has no timeout: give timeout= too, or leave it out"
+
+
 def _pipeline(pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fault]:
-    path, on_failure = f"pipelines.{pipeline.id}", cast("object", definition.on_failure)
+    path = f"pipelines.{pipeline.id}"
+    on_failure, on_timeout = cast("tuple[object, object]", (definition.on_failure, definition.on_timeout))
     if pipeline.state != OF_WORKFLOW:
         yield from _state(f"{path}.state", pipeline.state)
     yield from name_faults(path, pipeline.id)
@@ -248,9 +264,11 @@ def _pipeline(pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fa
         yield from _stage(f"{path}.{stage.id}", stage, ids)
         yield from children_faults(f"{path}.{stage.id}", stage, definition)
     yield from same_waits(path, stages)
-    if not _names_stage_elsewhere(on_failure, pipeline, definition):
-        yield from _after_failure("on_failure", on_failure, ids)
-    ways = [on_failure, *(stage.on_failure for stage in stages)]
+    for name, way in (("on_failure", on_failure), ("on_timeout", on_timeout)):
+        ends = _is(way, str) and way in ("fail", "pause" if name == "on_failure" else "abort")
+        if not ends and not _names_stage_elsewhere(way, pipeline, definition):
+            yield from target_faults(name, way, ids)
+    ways = [on_failure, on_timeout, *(stage.on_failure for stage in stages)]
     for stage_id in _unreachable(stages, [way for way in ways if isinstance(way, str) and way in ids]):
         yield f"{path}.{stage_id}", "no router and no earlier stage leads here"
 
@@ -259,6 +277,11 @@ def _names_stage_elsewhere(way: object, pipeline: Pipeline, definition: Workflow
     """Whether a stage of this name is only in another pipeline: then it says nothing of this one."""
     others = (other.stages for other in definition.pipelines.values() if other is not pipeline)
     return any(_is(stage, Stage) and stage.id == way for stages in others for stage in stages)
+
+
+def ends_run(on_timeout: object) -> bool:
+    """Whether it is a rule for the end of a run's time, and no stage."""
+    return isinstance(on_timeout, str) and on_timeout in ("fail", "abort")
 
 
 def _after_failure(path: str, way: object, ids: list[str]) -> Iterator[Fault]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from poundlock.model.definitions import Pipeline, Service, Trigger, default_pipeline, state_model_of
+from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode
 from poundlock.model.runs import RunInfo
 from poundlock.model.timeline import Timeline
@@ -29,6 +30,9 @@ class WorkflowDefinition:
     hash: str
     on_failure: str = "fail"
     undo_on_abort: bool = False
+    timeout: Duration | None = None
+    on_timeout: str = "fail"
+    timeout_counts: Literal["total", "active"] = "total"
 
     def pipeline_of(self, trigger: Trigger) -> str:
         """Return the pipeline that a trigger starts."""
@@ -43,6 +47,11 @@ class WorkflowDefinition:
         """Return what a failure in a pipeline leads to by the workflow; a stage of another pipeline does not count."""
         ways = ["fail", "pause", *(stage.id for stage in pipeline.stages)]
         return self.on_failure if self.on_failure in ways else "fail"
+
+    def timeout_way(self, pipeline: Pipeline) -> str:
+        """Return what the end of a run's time leads to in a pipeline, as `failure_way` does for failures."""
+        ways = ["fail", "abort", *(stage.id for stage in pipeline.stages)]
+        return self.on_timeout if self.on_timeout in ways else "fail"
 
     def to_mermaid(
         self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()

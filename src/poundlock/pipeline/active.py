@@ -14,6 +14,7 @@ from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
 from poundlock.model.changes import RunMove
+from poundlock.model.deadlines import deadline_of
 from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
@@ -390,6 +391,16 @@ class ActiveRun:
             if row.wait_id == UNDO_WAIT:
                 return row
         return None
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, in seconds since 1970; None if nothing limits it, or its time does not count now."""
+        limit = self.plan.limit
+        return (
+            None
+            if limit is None or self.undoing is not None
+            else deadline_of(limit, self.identity.created_at, self.waits)
+        )
 
     def services(self) -> ArtifactContainer:
         """Return the container for user code: that of the current stage, if it has services, else the run's own.

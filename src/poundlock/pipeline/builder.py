@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from poundlock.errors import AlreadyRegistered, InvalidDefinition
 from poundlock.guard import repr_of
@@ -54,6 +54,10 @@ class Workflow(Stages):
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
         undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
             that fails.
+        timeout: how long a run may take from its creation, a duration; default: no limit. Its end is the deadline.
+        on_timeout: what passing the deadline leads to: "fail", "abort", or the id of a stage, which the run enters
+            once; after that it has no deadline. No `on_failure` covers the deadline.
+        timeout_counts: "total" counts all time, "active" leaves out the time in which the run is paused or delayed.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class Workflow(Stages):
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
         undo_on_abort: bool = False,
+        timeout: Duration | None = None,
+        on_timeout: str = "fail",
+        timeout_counts: Literal["total", "active"] = "total",
     ) -> None:
         super().__init__()
         self.id = id
@@ -82,6 +89,9 @@ class Workflow(Stages):
         self.visit_limit = visit_limit
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
+        self.timeout = timeout
+        self.on_timeout = on_timeout
+        self.timeout_counts = timeout_counts
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -246,9 +256,14 @@ class Workflow(Stages):
             hash="",
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
+            timeout=self.timeout,
+            on_timeout=self.on_timeout,
+            timeout_counts=self.timeout_counts,
         )
         faults = [*faults_of(definition), *faults]
-        return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults
+        if faults:
+            return definition, faults
+        return replace(definition, hash=structure_hash(pipelines, self.on_failure, self.on_timeout)), faults
 
     def to_mermaid(
         self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()

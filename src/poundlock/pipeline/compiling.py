@@ -9,6 +9,7 @@ from typing import Literal
 from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
 from poundlock.model.course import course, next_stages
+from poundlock.model.deadlines import RunLimit
 from poundlock.model.definitions import (
     DEFAULT_LIMIT,
     Children,
@@ -55,6 +56,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=way,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        limit=_limit(definition, pipeline),
     )
 
 
@@ -74,9 +76,9 @@ def _compile_stage(
     if stage.children is not None:
         steps = (_compile_children(path, stage.id, stage.children),)
     timeout = optional_seconds(stage.timeout)
-    # The short way does not support services that live as long as a stage.
-    staged = any(service.scope == "stage" for service in definition.services)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not staged else None
+    # The short way supports neither services that live as long as a stage, nor a deadline: that needs a task per step.
+    short = definition.timeout is None and not any(service.scope == "stage" for service in definition.services)
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and short else None
     return StagePlan(
         id=stage.id,
         path=path,
@@ -130,6 +132,13 @@ def _compile_children(path: str, stage_id: str, children: Children) -> StepPlan:
 
 def _no_action() -> None:
     """Take the place of a function where there is none."""
+
+
+def _limit(definition: WorkflowDefinition, pipeline: Pipeline) -> RunLimit | None:
+    seconds = optional_seconds(definition.timeout)
+    if seconds is None:
+        return None
+    return RunLimit(seconds, definition.timeout_way(pipeline), definition.timeout_counts == "active")
 
 
 def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, at: tuple[str, str, str]) -> StepPlan:

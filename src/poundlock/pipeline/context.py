@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
 from poundlock.errors import ContainerDisposed
 from poundlock.guard import describe, for_the_process
+from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
 from poundlock.model.runs import Failure
 from poundlock.pipeline.run_view import Place, Resume, RunView
+from poundlock.pipeline.threads import sleep_here
 
 logger = logging.getLogger("poundlock.step")
 
@@ -25,7 +28,7 @@ class StepContext:
         resume: why the run was resumed, if it was paused right before this stage; else None.
     """
 
-    __slots__ = ("_cancelled", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
+    __slots__ = ("_cancelled", "_ends", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
 
     def __init__(self, run: RunView, step: Place, attempt: int) -> None:
         self._run = run
@@ -88,6 +91,42 @@ class StepContext:
         """
         run = self._run
         return self._cancelled or run.abort is not None or run.interruption is not None
+
+    def now(self) -> float:
+        """Return the time by the runtime's clock, in seconds since 1970 UTC."""
+        return self._run.clock.now()
+
+    def sleep(self, duration: Duration) -> Awaitable[None]:
+        """Wait in memory by the runtime's clock, for example `await ctx.sleep("30s")`; zero only lets others run.
+
+        In a `def` step, `ctx.sleep("30s")` blocks its thread. An abort, a timeout and the stop of the runtime end it at
+        once. A crash begins the stage anew, so let a longer wait be a `Delay`, during which the run is only a row.
+
+        Args:
+            duration: seconds, a timedelta, or text such as "1m30s".
+
+        Raises:
+            ValueError: it is not a duration.
+        """
+        delay, clock = seconds(duration), self._run.clock
+        return _slept() if sleep_here(clock, delay) else sleep_for(clock, delay)
+
+    @property
+    def deadline(self) -> float | None:
+        """When this attempt has to be done, in seconds since 1970 UTC; None without a limit.
+
+        It is the nearest of three: the timeout of its step, that of its stage, and the deadline of the run.
+        """
+        run = self._run
+        ends: float | None = getattr(self, "_ends", None)
+        if ends is None:
+            return run.deadline
+        own = run.clock.now() + ends - run.clock.monotonic()
+        return own if run.deadline is None else min(own, run.deadline)
+
+    def end_by(self, ends: float) -> None:
+        """Note that this attempt is given up at a time on the monotonic clock, unless that is so earlier already."""
+        self._ends = min(ends, getattr(self, "_ends", ends))  # most attempts never set it, and pay nothing for it
 
     @property
     def idempotency_key(self) -> str:
@@ -166,6 +205,15 @@ class StepContext:
                 return
             for time, source, kind, payload in notes:
                 self._run.journal.add(time, source, kind, self._step.path_json, payload)
+
+
+class _slept:  # noqa: N801 - awaited like a function
+    """What a thread that has slept may await, and need not."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 class _TimelineHandler(logging.Handler):

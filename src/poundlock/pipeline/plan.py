@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.guard import repr_of
+from poundlock.model.deadlines import RunLimit
 from poundlock.model.definitions import Instruction, Retry, Wait
 from poundlock.model.events import Event
 from poundlock.model.paths import get_path
@@ -214,6 +215,8 @@ class PipelinePlan:
     undoes: bool = False
     """A stage has an undo."""
     undo_on_abort: bool = False
+    limit: RunLimit | None = None
+    """How long a run may take; None without a limit."""
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

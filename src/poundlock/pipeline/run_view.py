@@ -54,6 +54,7 @@ class RunView(Protocol):
         state: the state as of now; replaced at a boundary, never changed in place.
         entered_at: entries of the timeline before the current stage.
         resume: why the run was resumed, if it was paused right before this stage.
+        deadline: when the run's time is over, in seconds since 1970; None without a limit.
         handled: the failure that led the run here; None if none did.
         abort: the request to end the run, once it was taken in.
         interruption: why the runtime wants the run to stop.
@@ -70,6 +71,9 @@ class RunView(Protocol):
 
     @property
     def handled(self) -> Failure | None: ...
+
+    @property
+    def deadline(self) -> float | None: ...
 
     abort: Mapping[str, Any] | None
     interruption: Interruption | None

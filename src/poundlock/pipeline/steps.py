@@ -41,7 +41,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
         Interrupted: the run was interrupted; nothing of the stage counts.
     """
     try:
-        if len(stage.steps) != 1 or stage.timeout is not None:
+        if len(stage.steps) != 1 or stage.timeout is not None or run.plan.limit is not None:
             done = await _perform_together(run, stage, task)
         else:
             done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
@@ -57,7 +57,7 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
     """Several steps at once, or a timeout: after the first final failure, or the timeout, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
-    scope = Scope()
+    scope = Scope(ends=None if stage.timeout is None else run.clock.monotonic() + stage.timeout)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from poundlock.errors import NotRegistered, RunFinished, RunNotFound, WaitMoved
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
+from poundlock.model.deadlines import Kept, keeping
 from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
 from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LOOSE, Message, RunIdentity, RunResult, StoredEvent
@@ -93,6 +94,9 @@ class Launcher:
             run_id=run_id,
             parent=run.identity,
         )
+        if child.workflow_id is None and new.plan.limit is not None:
+            # It ends with its parent, at the parent's deadline: an own one would only blur which of them was late.
+            new.waits = keeping(new.waits, Kept(used=True), 1)
         self._new.append((new, entry))
         return run_id
 

@@ -104,6 +104,10 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Schedules a claim of due runs at a time; set when the runtime starts."""
+        self.note_queued: Callable[[RunIdentity], None] = _nothing
+        """Notes that a run was queued, because it may have a deadline; set when the runtime starts."""
+        self.queued: dict[str, float] = {}
+        """By run that is queued here and has a limit: its deadline."""
         self.claiming = asyncio.Lock()
         """Held from a claim until the claimed runs are driven."""
         self.left: set[str] = set()

@@ -28,6 +28,7 @@ from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRec
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released
@@ -65,7 +66,8 @@ def start(core: Core, live: LiveRun) -> None:
     # Named like its run: that helps in debugging, and generating a name takes as long as a step.
     # Other code that cancels it before its first line leaves the run to `abort` and `recover`. Noticing that was tried:
     # a callback per turn of the loop costs 4 percent of a run in memory, a coroutine of ours around this one 5.
-    live.task = asyncio.get_running_loop().create_task(execute(core, live, before), name=live.run.run_id)
+    driving = execute if live.run.plan.limit is None else _execute_in_time
+    live.task = asyncio.get_running_loop().create_task(driving(core, live, before), name=live.run.run_id)
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
@@ -119,6 +121,7 @@ def wake(core: Core, run_id: str, now: float) -> None:
 def start_promoted(core: Core, promoted: Iterable[str]) -> None:
     """Drive runs that this process owns since a commit."""
     for run_id in promoted:
+        core.queued.pop(run_id, None)
         if not core.runs.has_task(run_id):  # a run that was looked up meanwhile is driven already
             _load(core, run_id)
 
@@ -367,6 +370,25 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             await finish(core, live, driven.outcome)
 
 
+async def _execute_in_time(core: Core, live: LiveRun, before: LiveRun | None = None) -> None:
+    """Drive a run that has a limit: it is interrupted at its deadline."""
+    run = live.run
+    goes_on(run)
+    begin_late(run)
+    deadline = run.deadline
+
+    def over() -> None:
+        if passed(run):  # it may have led to a stage before, or its end may be decided
+            interrupt(run, live.task, Interruption.DEADLINE)
+
+    timer = None if deadline is None else core.clock.call_at(deadline, over)
+    try:
+        await execute(core, live, before)
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
 async def _let_finish(before: LiveRun) -> None:
     """Wait for the task that drove the run before: the run is paused, or was taken over."""
     if before.task is None or before.task.done():
@@ -384,7 +406,7 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     """
     run = live.run
     run_id = run.run_id
-    if core.ending or run.interruption not in (None, Interruption.ABORT):
+    if core.ending or run.interruption not in (None, Interruption.ABORT, Interruption.DEADLINE):
         if core.ending:
             core.left.add(run_id)  # its step may have had effects: the next owner counts that as an attempt
         left = stopped(run)
@@ -431,6 +453,8 @@ async def _give_up(core: Core, live: LiveRun, error: BaseException, failure: Bas
 
 def _needs_preparing(live: LiveRun) -> bool:
     entry = live.entry
+    if live.run.interruption is not None:
+        return False  # its time was over before it began
     return entry.hooks.on_prepare is not None if live.new else entry.services.exports
 
 
@@ -568,12 +592,11 @@ async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, dr
 
 
 def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
+    wake_at = live.run.wake_at
+    if wake_at is not None:
+        core.wake_at(wake_at)
     if isinstance(outcome, Paused):
-        if outcome.wait.expires_at is not None:
-            core.wake_at(outcome.wait.expires_at)
         named = live.entry.subscribed
         core.want(live.run.run_id, [event for event in outcome.wait.events if event not in named])
-    elif isinstance(outcome, Delayed):
-        core.wake_at(outcome.until)
-    elif not isinstance(outcome, Halted):  # a halted run continues to buffer events for its waits
+    elif not isinstance(outcome, Delayed | Halted):  # a halted run continues to buffer events for its waits
         core.want(live.run.run_id, [])

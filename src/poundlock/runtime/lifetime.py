@@ -27,6 +27,7 @@ from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller
+from poundlock.runtime.queued import QueuedLimits
 from poundlock.runtime.registration import Subscriptions, register
 
 
@@ -52,6 +53,7 @@ class Lifetime:
         self._workflows = workflows
         self._services = services
         self._poller = Poller(core)
+        self._queued = QueuedLimits(core)
         self._opened = False
         self._entered = asyncio.Event()
         """Set when the start is over, successful or not."""
@@ -89,6 +91,7 @@ class Lifetime:
             core.want = self.subscriptions.want
             core.abort = partial(cancel_child, core)
             core.start_run = partial(start_run, core)
+            core.note_queued = self._queued.note
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
@@ -110,6 +113,7 @@ class Lifetime:
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
         # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
+        self._queued.watch(entry)
 
     async def _claim(self, workflow_id: str) -> None:
         """Claim the runs of a new workflow, also those whose states did not fit before."""
@@ -168,6 +172,7 @@ class Lifetime:
         """Stop the runtime part by part. Each part is done even if others failed."""
         core = self._core
         self._poller.stop()
+        self._queued.stop()
         self.subscriptions.close()
         await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
         await self._part("letting runs reach a boundary", self._drain(drain))

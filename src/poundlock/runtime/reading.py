@@ -12,7 +12,7 @@ from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
-    OWN_WAITS,
+    HIDDEN_WAITS,
     Checkpoint,
     RunError,
     RunIdentity,
@@ -222,7 +222,7 @@ def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
     # A failure that is being handled is no wait, nor is an end that is pending.
-    shown = [row for row in rows if row.parked or row.wait_id not in OWN_WAITS]
+    shown = [row for row in rows if row.parked or row.wait_id not in HIDDEN_WAITS]
     infos = [info for row in shown for info in wait_infos(row, parked=row.parked and paused)]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 

@@ -163,6 +163,7 @@ def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
         waits={},
         on_failure="fail",
         undoes=False,
+        limit=None,
     )
 
 

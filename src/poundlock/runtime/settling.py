@@ -19,6 +19,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
+from poundlock.pipeline.deadline import rests
 from poundlock.pipeline.outcome import (
     Aborted,
     Completed,
@@ -63,6 +64,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
+        if run.plan.limit is not None:
+            wake_at = rests(run, outcome, wake_at)
 
     guarded = status is not _READY
     release = leaving(core, live.entry, run.identity) if run.slot and not keeps_slot else None
@@ -257,6 +260,7 @@ def announce_end(core: Core, run_id: str) -> asyncio.Task[None]:
 
 async def _announce_end(core: Core, run_id: str) -> None:
     core.enter_run(run_id)
+    core.queued.pop(run_id, None)
     try:
         checkpoint = await read_checkpoint(core, run_id)
         result = None if checkpoint is None else result_of_checkpoint(core, checkpoint)
@@ -267,7 +271,7 @@ async def _announce_end(core: Core, run_id: str) -> None:
     entry = core.runs.drop(run_id)
     if result is None:
         return
-    core.count(str(RunStatus.ABORTED))
+    core.count(str(result.status))
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)

@@ -307,6 +307,29 @@ async def test_a_stage_timeout_aborts_the_children(stores, vclock):
     assert (await children_of(rt, run_id))["slow"].status == "aborted"
 
 
+@pytest.mark.parametrize("pause_window", [0, 60])
+@pytest.mark.parametrize("way", ["fail", "abort", "late"])
+async def test_the_deadline_of_a_parent(stores, vclock, way, pause_window):
+    """A parent whose time is over leaves no child behind, whether it fails, is aborted or goes on elsewhere."""
+    wf = Workflow("w", timeout="1h", on_timeout=way)
+    wf.on("go")
+    slow = wf.pipeline("slow")
+    slow.wait("never", on="never")
+    wf.fork(slow, id="one")
+    if way == "late":
+        wf.aside(lambda: {"late": True}, id="late", executor="inline")
+    rt = await stores.enter(wf, pause_window=pause_window)
+    [run_id] = (await rt.emit("go")).run_ids
+    await rt.wait(run_id, until="rest")
+    [child] = (await children_of(rt, run_id)).values()
+    await vclock.run_for(minutes=59)
+    assert {(await rt.get_run(each)).status for each in (run_id, child.run_id)} == {"paused"}
+    await vclock.run_for(minutes=2)
+    result = await rt.wait(run_id)
+    assert result.status == {"fail": "failed", "abort": "aborted", "late": "completed"}[way]
+    assert (await rt.get_run(child.run_id)).status == "aborted"
+
+
 @pytest.mark.parametrize("end", ["stop", "crash"])
 async def test_the_next_owner_goes_on_with_running_children(stores, end):
     """A stop or a crash while children run: each goes on, and the parent waits for the same ones."""
