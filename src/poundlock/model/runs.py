@@ -166,7 +166,10 @@ CHILD_ENDED: Final = "poundlock.child.ended"
 DEADLINE_WAIT: Final = "__deadline__"
 """Reserved id. What a run has to know about its deadline beyond its definition, see `deadlines.py`."""
 
-HIDDEN_WAITS: Final = (CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+CALLS_WAIT: Final = "__calls__"
+"""Reserved id. The sums of the calls of models that a run has recorded, see `calls.py`."""
+
+HIDDEN_WAITS: Final = (CALLS_WAIT, CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
 """What they hold is not a wait, unless the run is paused at it."""
 
 
@@ -357,6 +360,30 @@ class RunError:
 
 
 @dataclass(frozen=True, slots=True)
+class StepProgress:
+    """How far a step is, as it says itself with `ctx.progress` and `ctx.heartbeat`.
+
+    Attributes:
+        stage, step: ids of the stage and the step.
+        done: how much is done; None if it only gave a sign of life.
+        of: of how much; None if it does not know.
+        message: what it is doing; "" if it does not say.
+        time: of its last report or sign of life, in seconds since 1970 UTC.
+    """
+
+    stage: str
+    step: str
+    done: float | None
+    of: float | None
+    message: str
+    time: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as data that `json.dumps` takes."""
+        return progress_shape(self)
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as it is in the store or in memory.
 
@@ -375,6 +402,7 @@ class RunInfo:
         error: why it failed or was aborted, or why its state does not fit its model; else None.
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
             None unless it was asked for.
+        progress: how far its present steps are, those that say so, if this process drives the run; else empty.
     """
 
     run_id: str
@@ -393,12 +421,13 @@ class RunInfo:
     trigger_id: str | None = None
     wake_at: float | None = None
     state: Any = None
+    progress: tuple[StepProgress, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as data that `json.dumps` takes; never raises.
 
-        The keys are the names of the fields; times are seconds since 1970, `waits` a list, `error` an object or None;
-        `state` is there if it was asked for.
+        The keys are the names of the fields; times are seconds since 1970, `waits` and `progress` lists, `error` an
+        object or None; `state` is there if it was asked for.
         """
         shape = run_shape(self)
         return plain(shape if self.state is None else {**shape, "state": self.state})  # type: ignore[no-any-return]  # a dict in, a dict out
@@ -418,7 +447,9 @@ class RunResult:
         result: what `Terminate(result)` was given; else None.
         error: why it failed or was aborted; else None.
         waits: what it is paused at; empty if it is not paused.
-        metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`.
+        metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`; `calls`, the sums of what its steps
+            recorded with `ctx.record_call`, if they did: `calls`, `input_tokens`, `output_tokens`, `cost`, and the same
+            by stage under `stages`.
     """
 
     run_id: str
@@ -531,5 +562,18 @@ def run_shape(info: RunInfo) -> dict[str, Any]:
         "parent_id": info.parent_id,
         "lineage": list(info.lineage),
         "waits": [wait_shape(wait) for wait in info.waits],
+        "progress": [progress_shape(each) for each in info.progress],
         "error": error_shape(info.error),
+    }
+
+
+def progress_shape(progress: StepProgress) -> dict[str, Any]:
+    """Return how far a step is."""
+    return {
+        "stage": progress.stage,
+        "step": progress.step,
+        "done": progress.done,
+        "of": progress.of,
+        "message": progress.message,
+        "time": progress.time,
     }

@@ -7,24 +7,37 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
+from poundlock.model.calls import Usage
 from poundlock.model.changes import RunMove
 from poundlock.model.deadlines import deadline_of
 from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, RunResult, WaitRow
+from poundlock.model.runs import (
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    Failure,
+    Message,
+    RunHead,
+    RunIdentity,
+    RunResult,
+    StepProgress,
+    WaitRow,
+)
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.processes import StepProcesses
-from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.reports import Reports
+from poundlock.pipeline.run_view import Place, Resume
 from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
 from poundlock.records import NamedTuple
@@ -40,6 +53,7 @@ JUMPED: Final = ""
 """In place of a walk: the run did not go straight through its stages, so its visits are written one by one."""
 
 
+_FIRST_REPORT: Final = threading.Lock()
 _left_behind: set[asyncio.Task[Any]] = set()
 
 
@@ -57,6 +71,7 @@ class Supervision(NamedTuple):
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
         processes: those that steps run in; None without a runtime.
+        spent: by workflow, the calls of models that its runs have recorded.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -64,6 +79,7 @@ class Supervision(NamedTuple):
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
     processes: StepProcesses | None = None
+    spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
 
 
 _ALONE = Supervision()
@@ -200,6 +216,7 @@ class ActiveRun:
         "rearmed",
         "recovered",
         "registered",
+        "reports",
         "resume",
         "returning",
         "run_id",
@@ -303,6 +320,8 @@ class ActiveRun:
         self.interruptible = False
         """Whether its task may be cancelled now: user code runs, and no commit is in flight."""
         self.recovered = False
+        self.reports: Reports | None = None
+        """What its steps have reported besides their results; None if that is nothing."""
         self.visit: StageVisit | None = None
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
@@ -367,6 +386,22 @@ class ActiveRun:
                 state = with_signal(model, state, message.body)
         return shown(model, state)
 
+    def report(self, step: Place, progress: StepProgress) -> None:
+        """Show how far a step is; from any thread."""
+        self._reports().show(self.entered_at, step.path_json, progress)
+
+    def spend(self, stage_id: str, usage: Usage) -> None:
+        """Count a call of a model that a step has recorded."""
+        self._reports().count(stage_id, usage)
+        spent, workflow_id = self.supervision.spent, self.identity.workflow_id
+        spent[workflow_id] = spent.get(workflow_id, Usage()).plus(usage)
+
+    def _reports(self) -> Reports:
+        if self.reports is None:
+            with _FIRST_REPORT:  # steps in threads may come together
+                self.reports = self.reports or Reports()
+        return self.reports
+
     @property
     def parked(self) -> WaitRow | None:
         """The wait the run is paused at, if any."""
@@ -396,11 +431,9 @@ class ActiveRun:
     def deadline(self) -> float | None:
         """When its time is over, in seconds since 1970; None if nothing limits it, or its time does not count now."""
         limit = self.plan.limit
-        return (
-            None
-            if limit is None or self.undoing is not None
-            else deadline_of(limit, self.identity.created_at, self.waits)
-        )
+        if limit is None or self.undoing is not None:
+            return None
+        return deadline_of(limit, self.identity.created_at, self.waits)
 
     def services(self) -> ArtifactContainer:
         """Return the container for user code: that of the current stage, if it has services, else the run's own.

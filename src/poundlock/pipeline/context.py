@@ -10,9 +10,11 @@ from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
 from poundlock.errors import ContainerDisposed
 from poundlock.guard import describe, for_the_process
+from poundlock.model.calls import Usage
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
-from poundlock.model.runs import Failure
+from poundlock.model.runs import Failure, StepProgress
+from poundlock.pipeline.reports import call_entry, entry_of, progress_of, usage_of
 from poundlock.pipeline.run_view import Place, Resume, RunView
 from poundlock.pipeline.threads import sleep_here
 
@@ -28,7 +30,18 @@ class StepContext:
         resume: why the run was resumed, if it was paused right before this stage; else None.
     """
 
-    __slots__ = ("_cancelled", "_ends", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
+    __slots__ = (
+        "_cancelled",
+        "_ends",
+        "_log_position",
+        "_logger",
+        "_notes",
+        "_progress",
+        "_run",
+        "_state",
+        "_step",
+        "attempt",
+    )
 
     def __init__(self, run: RunView, step: Place, attempt: int) -> None:
         self._run = run
@@ -36,7 +49,7 @@ class StepContext:
         self._state = run.state
         self._log_position = run.entered_at
         self._logger: logging.Logger | None = None
-        self._notes: list[tuple[float, str, str, str]] = []
+        self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
         self.attempt = attempt
 
@@ -190,7 +203,65 @@ class StepContext:
         Raises:
             NotStorable: the value is not data.
         """
-        self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value})))
+        self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value}), None))
+
+    def progress(self, done: float, of: float | None = None, message: str = "") -> None:
+        """Say how far this step is, as often as it likes: `RunInfo.progress` shows it at once.
+
+        The last report of an attempt is stored in the timeline, as `step:progress`; the others cost no more than
+        memory for one.
+
+        Args:
+            done: how much is done: a number of whatever is counted.
+            of: of how much; None if that is not known.
+            message: what it is doing; of a long one the first 1000 characters count.
+
+        Raises:
+            NotStorable: it is no finite number, or the message is no text.
+        """
+        now = self._run.clock.now()
+        report = progress_of(self.stage_id, self.step_id, done, of, message, now)
+        if not self._cancelled:
+            self._keep(report)
+            self._run.report(self._step, report)
+
+    def heartbeat(self) -> None:
+        """Give a sign of life: `RunInfo.progress` shows its time. Nothing is stored, and no timeout is extended."""
+        if not self._cancelled:
+            now = self._run.clock.now()
+            self._run.report(self._step, StepProgress(self.stage_id, self.step_id, None, None, "", now))
+
+    def record_call(
+        self,
+        *,
+        model: str,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cost: float = 0.0,
+        prompt: Any = None,
+        answer: Any = None,
+        **details: Any,
+    ) -> None:
+        """Record a call of a language model, or of another service that is paid by use.
+
+        It is an entry of the timeline, `step:call`, also with `timeline=False`. The sums are in the `metadata["calls"]`
+        of the run's result, and per workflow in `runtime.statistics()`. A call counts even if the attempt that recorded
+        it fails afterwards, because it has been paid for; what an attempt records after it was given up does not.
+
+        Args:
+            model: name of the model.
+            input_tokens, output_tokens: what it read and wrote; None counts as 0.
+            cost: in your currency.
+            prompt, answer: what was asked and answered: a text, or any data. Of a longer one the first 2000 characters
+                are kept, and how many more there were.
+            details: any data besides, cut in the same way.
+
+        Raises:
+            NotStorable: a number is none or below zero, or a value is not data; `path` names it.
+        """
+        usage = usage_of(input_tokens, output_tokens, cost)
+        payload = call_entry(model, usage, self.attempt, prompt, answer, details)
+        self._notes.append((self._run.clock.now(), "pipeline", "step:call", payload, usage))
 
     def abandon(self) -> None:
         """Abandon this attempt: notes made so far count, later ones do not."""
@@ -203,8 +274,25 @@ class StepContext:
             notes, self._notes = self._notes, []
             if self._cancelled:
                 return
-            for time, source, kind, payload in notes:
-                self._run.journal.add(time, source, kind, self._step.path_json, payload)
+            run, path = self._run, self._step.path_json
+            for noted in notes:
+                if noted is None:
+                    continue
+                time, source, kind, payload, usage = noted
+                if usage is None:
+                    run.journal.add(time, source, kind, path, payload)
+                else:
+                    run.journal.add_lasting(time, source, kind, path, payload)
+                    run.spend(self.stage_id or self.step_id, usage)
+            last: StepProgress | None = getattr(self, "_progress", None)
+            if last is not None:
+                run.journal.add(last.time, "pipeline", "step:progress", path, entry_of(last))
+
+    def _keep(self, report: StepProgress) -> None:
+        """Keep a report for the timeline, in place of the one before."""
+        if getattr(self, "_progress", None) is None:
+            self._notes.append(None)  # there is something to flush
+        self._progress = report
 
 
 class _slept:  # noqa: N801 - awaited like a function
@@ -237,4 +325,4 @@ class _TimelineHandler(logging.Handler):
                 raise
             said = describe(error)
             payload = dump({"level": record.levelname, "message": f"(cannot be shown: {said.type}: {said.message})"})
-        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001 - its own context
+        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload, None))  # noqa: SLF001 - its own context

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
 from poundlock.guard import Interruption
+from poundlock.model.calls import Usage
 from poundlock.model.events import Event
-from poundlock.model.runs import Failure, RunIdentity
+from poundlock.model.runs import Failure, RunIdentity, StepProgress
 from poundlock.pipeline.journal import Journal
 from poundlock.records import dataclass
 
@@ -78,6 +79,12 @@ class RunView(Protocol):
     abort: Mapping[str, Any] | None
     interruption: Interruption | None
     journal: Journal
+
+    def report(self, step: Place, progress: StepProgress) -> None:
+        """Show how far a step is; from any thread."""
+
+    def spend(self, stage_id: str, usage: Usage) -> None:
+        """Count a call of a model that a step has recorded."""
 
     def view(self, state: dict[str, Any] | None = None) -> Any:
         """Return a state as users see it; default: the run's."""

@@ -388,13 +388,14 @@ class WorkflowRuntime:
             raise InvalidDefinition(f"{command!r:.60} is not a command: use one of {known}", path="command")
         return await handler(core.at_work(), command)
 
-    def statistics(self) -> Mapping[str, int]:
+    def statistics(self) -> Mapping[str, float]:
         """Return counters since the runtime was created, and what it holds now.
 
         `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often a run got
         this status. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (parked, still in memory).
-        Of a store on a disk also `store:bytes`, and its growth since the start. The store's own
-        `stats()` counts its rows.
+        `calls:<workflow>`: calls that its steps recorded with `ctx.record_call`, with `:input_tokens`, `:output_tokens`
+        and `:cost` behind it what these took. Of a store on a disk also `store:bytes`, and its growth since the start.
+        The store's own `stats()` counts its rows.
         """
         return reading.statistics(self._core)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
+from poundlock.model.calls import with_sums
 from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
@@ -61,6 +62,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         await asyncio.wait([live.creation])  # `written` has the result
     status, wake_at, record = _head_of(outcome)
     check_move(_RUNNING, status)
+    if run.reports is not None and status.terminal:
+        record = with_sums(record, run.reports.calls)
     keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)

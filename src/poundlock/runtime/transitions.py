@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
+from poundlock.model.calls import sums_in, with_sums
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunError, RunRecord
@@ -38,9 +39,8 @@ async def _ended(
         if message.event is not None:
             journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
     journal.add(now, "pipeline", kind, path, dump(detail))
-    return RunMove.of(
-        record, status, now=now, guard_inbox=True, outcome=outcome_text(error), log=journal.row(head.log_seq + 1)
-    )
+    outcome = with_sums(outcome_text(error), sums_in(record.waits))
+    return RunMove.of(record, status, now=now, guard_inbox=True, outcome=outcome, log=journal.row(head.log_seq + 1))
 
 
 async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
