@@ -21,6 +21,7 @@ _HOMES = {
     "poundlock.model.conditions": ("Condition", "StateRef"),
     "poundlock.model.definitions": (
         "Advance",
+        "Children",
         "Delay",
         "Fail",
         "Jump",
@@ -50,6 +51,7 @@ _HOMES = {
         "ArtifactCycle",
         "ArtifactNotFound",
         "ArtifactTimeout",
+        "ChildFailed",
         "ContainerDisposed",
         "Contended",
         "DuplicateKey",
@@ -63,6 +65,7 @@ _HOMES = {
         "NotRegistered",
         "NotStorable",
         "PoundlockError",
+        "ProcessLost",
         "RetryAfter",
         "RunAborted",
         "RunExists",

@@ -14,6 +14,9 @@ from poundlock.errors import (
     ArtifactTimeout as ArtifactTimeout,
 )
 from poundlock.errors import (
+    ChildFailed as ChildFailed,
+)
+from poundlock.errors import (
     ContainerDisposed as ContainerDisposed,
 )
 from poundlock.errors import (
@@ -51,6 +54,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     PoundlockError as PoundlockError,
+)
+from poundlock.errors import (
+    ProcessLost as ProcessLost,
 )
 from poundlock.errors import (
     RetryAfter as RetryAfter,
@@ -114,6 +120,9 @@ from poundlock.model.conditions import (
 )
 from poundlock.model.definitions import (
     Advance as Advance,
+)
+from poundlock.model.definitions import (
+    Children as Children,
 )
 from poundlock.model.definitions import (
     Delay as Delay,
@@ -212,6 +221,8 @@ __all__ = [
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",
+    "ChildFailed",
+    "Children",
     "Condition",
     "ContainerDisposed",
     "Contended",
@@ -235,6 +246,7 @@ __all__ = [
     "Pause",
     "Pipeline",
     "PoundlockError",
+    "ProcessLost",
     "Receipt",
     "ReceiptLine",
     "Retry",

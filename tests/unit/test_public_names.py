@@ -131,7 +131,6 @@ def test_every_error_that_is_offered_is_raised():
     ("kind", "absent"),
     [
         (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
-        (poundlock.Stage, ["pipelines"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )

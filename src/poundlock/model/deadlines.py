@@ -34,7 +34,7 @@ class Kept(NamedTuple):
     """What a run keeps about its deadline.
 
     Attributes:
-        used: it has passed, and led to a stage: from then on the run has none.
+        used: the run has none: it has passed and led to a stage, or the run is a child, which ends with its parent.
         paused: seconds in which it was paused or delayed, up to `since`. Only where they do not count.
         since: since when it is paused or delayed, in seconds since 1970; None while that is over.
         until: the end of a delay beyond the deadline, for which it has to wait if the deadline turns out to be later.

@@ -151,6 +151,17 @@ No event matches it; its `patch` is the error as data, so that it is stored with
 UNDO_WAIT: Final = "__undo__"
 """Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
 
+VISIT_WAIT: Final = "__visit__"
+"""Reserved id. While a stage is in the middle of a visit that has a memo, this row says which, and where it began."""
+
+CHILDREN_WAIT: Final = "__children__"
+"""Reserved id. The run waits for its children: the end of one is an event of the type `CHILD_ENDED`.
+
+Parked: all children that have not ended are paused, and its `patch` says at which waits.
+"""
+
+CHILD_ENDED: Final = "poundlock.child.ended"
+"""Type of the event by which a run learns that one of its children has ended. Nobody else can send it to the run."""
 
 DEADLINE_WAIT: Final = "__deadline__"
 """Reserved id. What a run has to know about its deadline beyond its definition, see `deadlines.py`."""
@@ -158,7 +169,7 @@ DEADLINE_WAIT: Final = "__deadline__"
 CALLS_WAIT: Final = "__calls__"
 """Reserved id. The sums of the calls of models that a run has recorded, see `calls.py`."""
 
-HIDDEN_WAITS: Final = (FAILURE_WAIT, UNDO_WAIT, DEADLINE_WAIT, CALLS_WAIT)
+HIDDEN_WAITS: Final = (CALLS_WAIT, CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
 """What they hold is not a wait, unless the run is paused at it."""
 
 
@@ -387,7 +398,7 @@ class RunInfo:
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
         wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or timeout of a wait.
-        parent_id, lineage: None and empty, until there are sub-pipelines.
+        parent_id, lineage: the run that started it as its child, and all above it, the first one first; else None, ().
         error: why it failed or was aborted, or why its state does not fit its model; else None.
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
             None unless it was asked for.
@@ -485,8 +496,25 @@ def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
 
 
 def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
-    """Return the waits a paused run is paused at."""
-    return tuple(wait_info(row, parked=True) for row in waits if row.parked)
+    """Return the waits a paused run is paused at; while it waits for its children, those of the children."""
+    return tuple(info for row in waits if row.parked for info in wait_infos(row, parked=True))
+
+
+def wait_infos(row: WaitRow, *, parked: bool) -> list[WaitInfo]:
+    """Return a wait as users see it; a wait for children as their waits, each by its address."""
+    if row.wait_id != CHILDREN_WAIT:
+        return [wait_info(row, parked=parked)]
+    shapes = [shape for child in paused_children(row) for shape in child["waits"]]
+    return [WaitInfo(**{**shape, "events": tuple(shape["events"]), "where": _where(shape)}) for shape in shapes]
+
+
+def paused_children(row: WaitRow) -> Sequence[Mapping[str, Any]]:
+    """Return the paused children that a run is waiting for: `child`, `run_id` and `waits` (see `wait_shape`)."""
+    return row.patch.get("paused", ()) if isinstance(row.patch, Mapping) else ()
+
+
+def _where(shape: Mapping[str, Any]) -> tuple[Condition, ...]:
+    return tuple(Condition(each["field"], each["op"], each["value"]) for each in shape["where"])
 
 
 # ------------------------------------------------------------------------------------------------- their shapes

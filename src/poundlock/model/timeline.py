@@ -128,6 +128,21 @@ class Timeline:
                 state = merge(state, entry.patch)
         return detach(state)  # type: ignore[no-any-return]  # a dict in, a dict out
 
+    def to_svg(self, *, title: str = "", now: float | None = None) -> str:
+        """Return the run's stages, steps and pauses as bars over time, as an SVG document.
+
+        Waiting is not drawn to scale where it would hide the work; the durations beside the bars are the real ones.
+
+        Args:
+            title: above the chart; default: "run" and the run's id.
+            now: where the bars of an unfinished run end, in seconds since 1970; default: at the last entry.
+        """
+        from poundlock.drawing.chart_svg import chart_svg  # only programs that draw load it
+        from poundlock.model.run_chart import read_chart
+
+        last = self.entries[-1].time if self.entries else 0.0
+        return chart_svg(read_chart(self.entries, last if now is None else now), title or f"run {self.run_id}")
+
     def __len__(self) -> int:
         return len(self.entries)
 

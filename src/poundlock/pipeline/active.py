@@ -21,10 +21,21 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, StepProgress, WaitRow
+from poundlock.model.runs import (
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    Failure,
+    Message,
+    RunHead,
+    RunIdentity,
+    RunResult,
+    StepProgress,
+    WaitRow,
+)
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
+from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.reports import Reports
 from poundlock.pipeline.run_view import Place, Resume
 from poundlock.pipeline.states import shown, with_signal
@@ -59,6 +70,7 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
+        processes: those that steps run in; None without a runtime.
         spent: by workflow, the calls of models that its runs have recorded.
     """
 
@@ -66,6 +78,7 @@ class Supervision(NamedTuple):
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
+    processes: StepProcesses | None = None
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
 
 
@@ -107,6 +120,63 @@ class StageVisit(Protocol):
         """Return the container of this visit; it falls back to the run's."""
 
 
+class NewChild(NamedTuple):
+    """A run that a stage is going to start.
+
+    Attributes:
+        workflow_id: None for a pipeline of the same workflow.
+        pipeline_id: None for the one that runs by default.
+        initial: what its state begins with.
+    """
+
+    workflow_id: str | None
+    pipeline_id: str | None
+    initial: Any
+
+
+class Midway(Protocol):
+    """What a stage can do in the middle of a visit, beyond its run."""
+
+    async def midway(self, run: ActiveRun) -> None:
+        """Commit the run as it is within its current stage. The caller makes no other commit meanwhile."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child; it is created by the next `midway`, and driven from then on.
+
+        Raises:
+            NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
+            PoundlockError: it cannot begin with that state.
+        """
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child that is paused or has ended; `ended`: only once it has ended."""
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, once for each key; returns its id. Raises as `StepContext.start`."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, unless it has ended; returns once it has."""
+
+
+class KeptSoFar(Protocol):
+    """The memo of a visit of a stage, see `memo`."""
+
+    kept: dict[str, Any]
+
+    @property
+    def writing(self) -> bool:
+        """Whether a commit of it is in flight."""
+
+    def note(self, path_json: str, key: str, value: Any) -> Any:
+        """Note a value, and return it as it will be read back."""
+
+    async def keep(self) -> None:
+        """Return once all that was noted is durable."""
+
+    async def finish(self, task: asyncio.Task[Any]) -> None:
+        """Wait for the commit in flight."""
+
+
 class ActiveRun:
     """One run that this process drives: the `RunView` of its steps, and what only its owner knows.
 
@@ -138,9 +208,11 @@ class ActiveRun:
         "log_seq",
         "log_size",
         "make_container",
+        "memo",
         "owner",
         "payload_text",
         "plan",
+        "progress",
         "rearmed",
         "recovered",
         "registered",
@@ -254,8 +326,22 @@ class ActiveRun:
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
         """Its error, until its services are closed: they see it."""
+        self.progress: Midway | None = None
+        """Where its commits go while it is driven."""
+        self.memo: KeptSoFar | None = None
+        """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
+
+    async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow, once for each key; returns its id."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        return await self.progress.start_run(self, workflow_id, payload, key)
+
+    async def commit_midway(self) -> None:
+        """Commit what its current stage has come to so far."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        await self.progress.midway(self)
 
     # ----------------------------------------------------------------------------------------------- what is seen
     @property

@@ -53,6 +53,9 @@ def _structure(stage: Stage) -> list[Any]:
     told = [stage.then, stage.aside, stage.on_failure]
     if told != [None, False, None]:  # left out where it says nothing, so that older hashes stay the same
         parts.append(told)
+    if stage.children is not None:
+        over = stage.children.over
+        parts.append([stage.children.pipelines, stage.children.workflow, over if isinstance(over, str) else None])
     return parts
 
 

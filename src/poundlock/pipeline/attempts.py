@@ -176,6 +176,8 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
         return await step.action(*args, **kwargs)
     if step.in_thread:
         result = await run.threads.call(step.action, tuple(args), kwargs)
+    elif step.elsewhere is not None:
+        result = await step.elsewhere(run, step.action, args, kwargs)
     else:
         since = run.clock.monotonic()
         result = step.action(*args, **kwargs)

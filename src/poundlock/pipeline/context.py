@@ -165,6 +165,27 @@ class StepContext:
             )
         return await self._run.services().use(fn)
 
+    async def start(self, workflow_id: str, payload: Any = None, *, key: str | None = None) -> str:
+        """Start a run of another workflow, which is not waited for, and return its id. It is stored when this returns.
+
+        The same call at this point of the run, in another attempt or after a crash, returns the same run. Aborting this
+        run does not abort it; a stage that waits for it is made by `workflow.call`.
+
+        Args:
+            workflow_id: a workflow that is registered here; its run begins as one of `runtime.invoke` would.
+            payload: what its state begins with: a mapping or a model.
+            key: tells several runs of one workflow apart that one step starts; default: the workflow's id.
+
+        Raises:
+            NotRegistered, InvalidDefinition: there is no such workflow, or its runs have to name a trigger.
+            NotStorable, StateInvalid, InvalidEvent: it cannot begin with that payload.
+            IdempotencyConflict: this step has started a run by this key with another payload: give each its own key.
+            ContainerDisposed: the step has returned, or was abandoned.
+        """
+        if self._cancelled:
+            raise ContainerDisposed(f"step '{self.step_id}' is over and starts no more runs")
+        return await self._run.start_run(workflow_id, payload, f"{self.idempotency_key}/{key or workflow_id}")
+
     @property
     def logger(self) -> logging.Logger:
         """A standard logger whose records also go to the run's timeline, with source `logger`."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from poundlock.clock import sleep_for
-from poundlock.codecs import detach, dump
+from poundlock.codecs import detach, dump, pack
 from poundlock.errors import StateInvalid, StepFailed
 from poundlock.guard import name_of
 from poundlock.marks import Overwrite
@@ -122,6 +122,27 @@ class Elements:
         if self._view is None:
             self._view = self._run.view()
         return detached_field(self._view, name, self._run.view)
+
+
+class GivenElements(Elements):
+    """The elements of a list or a mapping that a function of the user returned.
+
+    Raises:
+        StepFailed: it is neither.
+        NotStorable: a value in it is not data.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, run: RunView, value: Any, step_id: str) -> None:
+        if not isinstance(value, list | tuple | Mapping):
+            raise StepFailed(
+                f"over= of '{step_id}' returned a {name_of(type(value))}: return a list or a mapping", path=step_id
+            )
+        stored = pack(value)[0]
+        self._run, self._model, self._path, self._view, self._read = run, None, "", None, None
+        self.keys = list(stored) if isinstance(stored, Mapping) else None
+        self._stored = _items_of(stored)
 
 
 def _items_of(value: Any) -> list[Any]:

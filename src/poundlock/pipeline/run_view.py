@@ -92,5 +92,8 @@ class RunView(Protocol):
     def latest(self) -> Any:
         """Return the state, merged with the signals that came since the last boundary."""
 
+    async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow, once for each key; returns its id."""
+
     def services(self) -> ArtifactContainer:
         """Return the run's container."""

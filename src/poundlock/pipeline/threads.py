@@ -156,7 +156,7 @@ class StepThreads:
                 if job.left:
                     return  # another thread has taken this one's place
             try:
-                job.loop.call_soon_threadsafe(_answer, job.answer, result, error)
+                job.loop.call_soon_threadsafe(deliver, job.answer, result, error)
             except RuntimeError:
                 return  # the loop is closed: no caller is left
             del job, result, error  # an idle thread must not keep a run's objects alive
@@ -166,7 +166,8 @@ _MEANT_FOR_THREADS = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExi
 """Errors that would end the loop or the process when raised again; a step in a thread may end neither."""
 
 
-def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    """Give a result, or what user code raised, to the future that its caller awaits; on the loop of the future."""
     if answer.done():
         return  # abandoned
     if error is None:

@@ -155,7 +155,8 @@ def boundary_of(
 
 def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
     """Update the run after the commit of its boundary."""
-    run.registered = None
+    if run.memo is None or not run.memo.writing:  # else the stage goes on, and has not armed them yet
+        run.registered = None
     if run.state_store is not None:
         run.state_store.adopt(run.state)
     if type(work) is RunCreate:

@@ -24,8 +24,9 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord
-from poundlock.pipeline.active import ActiveRun
+from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord, RunResult
+from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
@@ -36,6 +37,7 @@ from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import drive, reconsider, stopped
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
+from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
@@ -43,7 +45,7 @@ from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_che
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
-from poundlock.runtime.runs import restored_run, unparked, without_stages
+from poundlock.runtime.runs import ensure_written, restored_run, unparked, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
 
@@ -317,6 +319,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         while True:
             outcome = driven.outcome
             if type(outcome) is Failed or type(outcome) is Aborted:  # cheaper than a union, which is made anew
+                if run.waits and has_children(run.waits):
+                    await abandon(run, boundaries.history, "the run that started it ends")
                 driven = await end_badly(run, driven, outcome, boundaries)
             try:
                 promoted = await settle(core, live, driven.outcome)
@@ -349,6 +353,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         await close_container(core, live, error)
     else:
         live.open_gate()
+        if live.notice is not None:
+            tell_parent(core, live.notice)
         if type(driven.outcome) is Failed:
             log_failure(run.identity, driven.outcome.error)
         try:
@@ -473,11 +479,12 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
 class Boundaries:
     """Where the boundaries of one run go: the pipeline's Progress port."""
 
-    __slots__ = ("_core", "_live")
+    __slots__ = ("_core", "_launcher", "_live")
 
     def __init__(self, core: Core, live: LiveRun) -> None:
         self._core = core
         self._live = live
+        self._launcher: Launcher | None = None
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         live, core = self._live, self._core
@@ -494,6 +501,33 @@ class Boundaries:
             return self._durable(committed, work)
         self._crossed(work)
         return None
+
+    async def midway(self, run: ActiveRun) -> None:
+        if self._launcher is None or not self._launcher.waiting:
+            if (pending := self.boundary(run)) is not None:
+                await pending
+            return
+        while (creation := self._live.creation) is not None:
+            await asyncio.wait([creation])  # `written` has the result
+        work = boundary_of(run, _RUNNING)
+        await self._launcher.commit(work)
+        self._crossed(work)
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        if self._launcher is None:
+            self._launcher = Launcher(self._core, start, take_up)
+        return self._launcher.prepare(run, child)
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        return await child_at_rest(self._core, run_id, ended=ended)
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        await ensure_written(self._core, self._live)  # else it could be there without the run that started it
+        return await self._core.start_run(run.identity, workflow_id, payload, key)
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        core = self._core
+        await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run

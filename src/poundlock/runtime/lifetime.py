@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from poundlock.callables import is_coroutine_function
@@ -16,7 +17,9 @@ from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, Publication, Store
+from poundlock.runtime.commands.cancel import cancel_child
 from poundlock.runtime.commands.claim import try_unfit
+from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
@@ -86,6 +89,8 @@ class Lifetime:
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
             core.want = self.subscriptions.want
+            core.abort = partial(cancel_child, core)
+            core.start_run = partial(start_run, core)
             core.note_queued = self._queued.note
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
@@ -175,6 +180,7 @@ class Lifetime:
         await self._part("releasing runs", self._release_runs())
         core.runs.close()
         core.threads.close()
+        await self._part("ending step processes", core.processes.close())
         for entry in list(core.entries.values()):
             await self._part(f"cleaning up services of workflow '{entry.id}'", self._bounded(entry.services.close))
         core.entries.clear()

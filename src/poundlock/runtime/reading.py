@@ -24,7 +24,7 @@ from poundlock.model.runs import (
     WaitInfo,
     WaitRow,
     parked_waits,
-    wait_info,
+    wait_infos,
 )
 from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.views import StateView
@@ -241,7 +241,7 @@ def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
     # A failure that is being handled is no wait, nor is an end that is pending.
     shown = [row for row in rows if row.parked or row.wait_id not in HIDDEN_WAITS]
-    infos = [wait_info(row, parked=row.parked and paused) for row in shown]
+    infos = [info for row in shown for info in wait_infos(row, parked=row.parked and paused)]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
 
@@ -283,7 +283,7 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
     record = checkpoint.record
     result, error = outcome_of(record.head.outcome)
     entry = core.entries.get(record.identity.workflow_id)
-    model = entry.definition.state if entry is not None else None
+    model = entry.definition.state_of(record.identity.pipeline_id) if entry is not None else None
     known = metadata(core, record.head.attempt, sums_of(record))
     state, known = _state_of(model, checkpoint.state, known)
     return RunResult(

@@ -33,6 +33,7 @@ from poundlock.pipeline.outcome import (
 )
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.ports import AtHand
+from poundlock.runtime.children import commit_end
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
@@ -74,8 +75,9 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     work = boundary_of(
         run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
     )
+    of_parent = status.terminal and run.identity.parent_id is not None
     try:
-        answer = commit_leaving(core, work)
+        answer = _commit_of_child(core, live, work) if of_parent else commit_leaving(core, work)
         promoted = (answer if isinstance(answer, Committed) else await answer).promoted
     except FAULTS as fault:
         propose = partial(
@@ -110,9 +112,18 @@ async def _settle_again(
         while live.creation is not None:
             await asyncio.wait([live.creation])
         now = propose() if type(work) is RunCreate and run.written else work
-        return now, (await commit_leaving(core, now)).promoted
+        ends = now.start if isinstance(now, RunCreate) else now
+        of_parent = ends.status.terminal and run.identity.parent_id is not None
+        committed = _commit_of_child(core, live, now) if of_parent else commit_leaving(core, now)
+        return now, (await committed).promoted
 
     return await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
+
+
+async def _commit_of_child(core: Core, live: LiveRun, work: RunMove | RunCreate) -> Committed:
+    """Commit the end of a run that another one may wait for."""
+    committed, live.notice = await commit_end(core, live.run.identity, work, partial(commit_leaving, core))
+    return committed
 
 
 def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queued: bool = False) -> Release | None:
