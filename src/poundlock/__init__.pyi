@@ -20,6 +20,9 @@ from poundlock.errors import (
     Contended as Contended,
 )
 from poundlock.errors import (
+    DefinitionChanged as DefinitionChanged,
+)
+from poundlock.errors import (
     DuplicateKey as DuplicateKey,
 )
 from poundlock.errors import (
@@ -72,6 +75,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     ScopeViolation as ScopeViolation,
+)
+from poundlock.errors import (
+    StageGone as StageGone,
 )
 from poundlock.errors import (
     StaleResume as StaleResume,
@@ -215,6 +221,7 @@ __all__ = [
     "Condition",
     "ContainerDisposed",
     "Contended",
+    "DefinitionChanged",
     "Delay",
     "DuplicateKey",
     "EmitLoop",
@@ -252,6 +259,7 @@ __all__ = [
     "Service",
     "SingletonLoop",
     "Stage",
+    "StageGone",
     "StaleResume",
     "StaleVersion",
     "StateInvalid",

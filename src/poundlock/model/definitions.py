@@ -370,4 +370,6 @@ class WorkflowDefinition:
     visit_limit: int
     hash: str
     on_failure: str = "fail"
+    on_change: str = "continue"
+    migrate: Callable[[dict[str, Any], str], Any] | None = None
     undo_on_abort: bool = False

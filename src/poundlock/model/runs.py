@@ -147,6 +147,13 @@ UNDO_WAIT: Final = "__undo__"
 """Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
 
 
+DEFINITION_WAIT: Final = "__definition__"
+"""Reserved id. The definition that the run's state was migrated for, by its hash; without it, the run's own counts."""
+
+KEPT_WITH_WAITS: Final = (FAILURE_WAIT, UNDO_WAIT, DEFINITION_WAIT)
+"""Reserved ids of rows that are no waits, unless a run is paused there."""
+
+
 def own_row(
     wait_id: str,
     *,

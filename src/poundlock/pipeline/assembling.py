@@ -13,7 +13,9 @@ from poundlock.callables import called_name
 from poundlock.codecs import dump
 from poundlock.guard import call_now, repr_of
 from poundlock.model.checks import Fault
-from poundlock.model.definitions import Branch, Pause, Pipeline, Router, Stage, Step, Switch, Wait
+from poundlock.model.definitions import Branch, Delay, Jump, Pause, Pipeline, Router, Stage, Step, Switch, Wait
+from poundlock.model.wait_checks import ends_wait
+from poundlock.pipeline.model_shape import shape_of
 
 
 def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
@@ -37,11 +39,17 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
             )
 
 
-def structure_hash(pipelines: Iterable[Pipeline], on_failure: str = "fail") -> str:
-    """Identify the structure that runs refer to: pipelines, stages, steps, targets of instructions. No code."""
+def structure_hash(pipelines: Iterable[Pipeline], on_failure: str = "fail", state: Any = None) -> str:
+    """Identify what stored runs refer to.
+
+    That is: pipelines, stages, steps, waits, targets of instructions, and the fields of the state's model with their
+    types. No code, no label, no trigger, and no number such as a timeout: a change of these fits every stored run.
+    """
     structure: list[Any] = [[pipeline.id, [_structure(stage) for stage in pipeline.stages]] for pipeline in pipelines]
     if on_failure != "fail":
         structure.append(on_failure)
+    if state is not None:
+        structure.append(["state", shape_of(state)])
     return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
 
 
@@ -61,6 +69,13 @@ def _lead(router: Router | None) -> Any:
         return [name, [stage for _, stage in router.cases], router.otherwise]
     if isinstance(router, Switch):
         return [name, router.field, [stage for _, stage in router.cases], router.otherwise]
-    if isinstance(router, Pause) and isinstance(router.wait, Wait) and isinstance(router.wait.events, Mapping):
-        return [name, dict(router.wait.events)]
+    if isinstance(router, Jump):
+        return [name, router.stage]
+    if isinstance(router, Delay):
+        return name if router.then is None else [name, router.then]
+    if isinstance(router, Pause) and isinstance(router.wait, Wait):
+        wait = router.wait
+        ways: Any = dict(wait.events) if isinstance(wait.events, Mapping) else router.resume_at
+        told = [ways, wait.id, None if ends_wait(wait.on_timeout) else wait.on_timeout]
+        return name if told == [None, None, None] else [name, *told]
     return name

@@ -65,6 +65,11 @@ class Workflow:
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
         undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
             that fails.
+        on_change: what becomes of runs that began under another definition: "continue" has them go on by the ids of
+            their stages, "fail" fails them when they go on, "pinned" leaves them paused until their own definition is
+            registered again. See docs/how-to/change-a-workflow.md.
+        migrate: `(state, definition_hash)`, called with the state of such a run, as data, and the hash of the
+            definition it was written under; returns the whole state as it should be now.
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class Workflow:
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
         undo_on_abort: bool = False,
+        on_change: Literal["continue", "fail", "pinned"] = "continue",
+        migrate: Callable[[dict[str, Any], str], Any] | None = None,
     ) -> None:
         self.id = id
         self.label = label
@@ -92,6 +99,8 @@ class Workflow:
         self.visit_limit = visit_limit
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
+        self.on_change = on_change
+        self.migrate = migrate
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -492,9 +501,13 @@ class Workflow:
             hash="",
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
+            on_change=self.on_change,
+            migrate=self.migrate,
         )
         faults = [*faults_of(definition), *faults]
-        return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults
+        if faults:
+            return definition, faults
+        return replace(definition, hash=structure_hash(pipelines, self.on_failure, self.state)), faults
 
     def built(self, definition: WorkflowDefinition) -> None:
         """Close this draft, because it is registered: nothing can be added any more."""

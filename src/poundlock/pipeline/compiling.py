@@ -45,6 +45,9 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=definition.on_failure,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        definition_hash=definition.hash,
+        on_change=definition.on_change,
+        migrate=definition.migrate,
     )
 
 

@@ -12,8 +12,7 @@ from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
-    FAILURE_WAIT,
-    UNDO_WAIT,
+    KEPT_WITH_WAITS,
     Checkpoint,
     RunError,
     RunIdentity,
@@ -223,8 +222,9 @@ def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
     # A failure that is being handled is no wait, nor is an end that is pending.
-    hidden = (FAILURE_WAIT, UNDO_WAIT)
-    infos = [wait_info(row, parked=row.parked and paused) for row in rows if row.parked or row.wait_id not in hidden]
+    infos = [
+        wait_info(row, parked=row.parked and paused) for row in rows if row.parked or row.wait_id not in KEPT_WITH_WAITS
+    ]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
 
