@@ -201,7 +201,7 @@ class Retry:
     """How often and when a failed attempt is repeated.
 
     The delay before attempt n+1 is backoff * factor ** (n - 1), at most `max`, changed by up to `jitter` (a fraction)
-    in either direction.
+    in either direction. What is tried again counts on after a crash; a run is parked during long delays.
 
     Args:
         attempts: all attempts together, the first included.

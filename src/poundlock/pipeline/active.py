@@ -54,12 +54,14 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
+        pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
+    pause_window: float = 60.0
 
 
 _ALONE = Supervision()
@@ -119,11 +121,36 @@ class KeptSoFar(Protocol):
     def note(self, path_json: str, key: str, value: Any) -> Any:
         """Note a value, and return it as it will be read back."""
 
+    def put(self, key: str, value: Any) -> Any:
+        """Put a small value in place of the last one of this key, and return it as it will be read back."""
+
+    def drop(self, key: str) -> None:
+        """Take out a small value."""
+
     async def keep(self) -> None:
         """Return once all that was noted is durable."""
 
     async def finish(self, task: asyncio.Task[Any]) -> None:
         """Wait for the commit in flight."""
+
+
+class Rest(Protocol):
+    """The waits of the steps of one visit of a stage, see `resting`."""
+
+    began: float
+    parked: bool
+
+    def more(self, pieces: int) -> None:
+        """Count further pieces of work."""
+
+    def less(self) -> None:
+        """Count a piece of work that has ended."""
+
+    def long(self, delay: float) -> bool:
+        """Whether a wait of so many seconds is one that the run may be parked for."""
+
+    async def rest(self, until: float, delay: float) -> None:
+        """Wait for `delay` seconds, or have the run parked `until` then."""
 
 
 class ActiveRun:
@@ -165,6 +192,7 @@ class ActiveRun:
         "rearmed",
         "recovered",
         "registered",
+        "resting",
         "resume",
         "returning",
         "run_id",
@@ -276,6 +304,8 @@ class ActiveRun:
         """Where its commits go while it is driven."""
         self.memo: KeptSoFar | None = None
         """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
+        self.resting: Rest | None = None
+        """How the steps of its current stage wait, if they may have to."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
 

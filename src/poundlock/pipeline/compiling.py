@@ -78,6 +78,7 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
+        keeps=any(step.retry is not None and step.retry.attempts > 1 for step in steps),
     )
 
 

@@ -55,7 +55,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             if run.abort is not None:
                 return aborted(run)
             before = run.position()
-        if done.suspended is not None:
+        if done.suspended is not None and done.error is None:
             return _suspend(run, stage, done.suspended)
         if run.waits:
             forget(run)

@@ -123,6 +123,8 @@ class StagePlan:
     """What its failure leads to: "fail", "pause" or a stage."""
     undoes: bool
     """A step of it has an undo."""
+    keeps: bool = False
+    """Its steps may have to wait, or their results are kept one by one: see `resting`."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -183,8 +185,15 @@ class PipelinePlan:
     undoes: bool = False
     """A stage has an undo."""
     undo_on_abort: bool = False
+    durability: str = "stage"
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
+    midway: bool = field(init=False)
+    """Whether something is written in the middle of a stage."""
+    parks: bool = field(init=False)
+    """Whether a run is parked while its steps only wait."""
+    keeps_steps: bool = field(init=False)
+    """Whether each result of a step is kept at once."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     correlated: frozenset[str] = field(init=False)
@@ -192,6 +201,9 @@ class PipelinePlan:
 
     def __post_init__(self) -> None:
         paths = [path for declared in self.declared for path in declared.refs]
+        self.midway = self.durability in ("stage", "step", "async")
+        self.parks = self.durability != "none"
+        self.keeps_steps = self.durability == "step"
         self.correlated = frozenset([*paths, *(path.partition(".")[0] for path in paths)])
         self.start_entry = entry("pipeline", "pipeline:start", self.path_json)
         self.success_entry = entry("pipeline", "pipeline:success", self.path_json)

@@ -45,6 +45,18 @@ class ModelDone(StepDone):
         return self.whole
 
 
+@dataclass(slots=True)
+class MappedDone(StepDone):
+    """A step that was called per element."""
+
+    results: Any = None
+
+    @property
+    def result(self) -> Any:
+        """What it returned for the elements: a list, or a mapping by key."""
+        return self.results
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """One element that a step with `each` is called for.
@@ -56,6 +68,11 @@ class Element:
 
     index: int
     key: str | None = None
+
+    @property
+    def place(self) -> int | str:
+        """Its key, or its index in a list."""
+        return self.index if self.key is None else self.key
 
     @property
     def detail(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
-        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers())
+        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers(), pause_window)
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}

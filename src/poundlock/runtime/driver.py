@@ -29,6 +29,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
+from poundlock.pipeline.memo import visit_row
 from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
@@ -89,7 +90,9 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     if delayed:
         run.resume = Resume("delay")
     # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
-    never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0]
+    never_began = (
+        run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0] and visit_row(run) is None
+    )
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
