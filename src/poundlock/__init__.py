@@ -25,6 +25,7 @@ _HOMES = {
         "Fail",
         "Jump",
         "Pause",
+        "Pending",
         "Pipeline",
         "Retry",
         "Service",

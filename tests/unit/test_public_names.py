@@ -31,6 +31,7 @@ PROMISED = [
     "Fail",
     "Delay",
     "Pause",
+    "Pending",
     "Wait",
     "Failure",
     "branch",

@@ -343,6 +343,7 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     if step.retry is not None:
         yield from retry_faults(f"{path}.retry", step.retry)
     yield from _each(path, step)
+    yield from _poll(path, step)
 
 
 def _each(path: str, step: Step) -> Iterator[Fault]:
@@ -360,6 +361,28 @@ def _each(path: str, step: Step) -> Iterator[Fault]:
         yield f"{path}.into", f"{shown(step.into)} is not a key of the state: give a text without dots"
     if step.executor == "inline" and step.limit != DEFAULT_LIMIT:
         yield f"{path}.limit", "inline functions run one after another: leave it out, or leave out executor"
+
+
+def _poll(path: str, step: Step) -> Iterator[Fault]:
+    """What a step says of the checks of what it began."""
+    if step.poll is None:
+        for name, given in (("every", step.every), ("max_wait", step.max_wait)):
+            if given is not None:
+                yield f"{path}.{name}", "only a step with poll= is checked again: leave it out, or give poll="
+        return
+    if not callable(cast("object", step.poll)):
+        yield f"{path}.poll", f"{shown(step.poll)} is not a function"
+    if step.each is not None:
+        yield f"{path}.poll", "a step with each= cannot poll: let one step begin everything, and poll for all of it"
+    yield from duration_faults(f"{path}.max_wait", step.max_wait)
+    if step.every is None:
+        yield f"{path}.every", "say how long to wait before each check, such as every='1m'"
+        return
+    try:
+        if seconds(step.every) <= 0:
+            yield f"{path}.every", "must be longer than 0: a check follows each wait"
+    except ValueError as error:
+        yield f"{path}.every", str(error)
 
 
 def retry_faults(path: str, retry: object) -> Iterator[Fault]:

@@ -149,8 +149,8 @@ class Rest(Protocol):
     def long(self, delay: float) -> bool:
         """Whether a wait of so many seconds is one that the run may be parked for."""
 
-    async def rest(self, until: float, delay: float) -> None:
-        """Wait for `delay` seconds, or have the run parked `until` then."""
+    async def rest(self, until: float, delay: float, *, quiet: bool = False) -> None:
+        """Wait for `delay` seconds, or have the run parked `until` then; a `quiet` wait is not told in the timeline."""
 
 
 class ActiveRun:

@@ -15,7 +15,17 @@ from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, St
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
-from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, UNDO, Injector, of_elements
+from poundlock.pipeline.injection import (
+    AFTER_FAILURE,
+    ELEMENT,
+    RESERVED,
+    ROUTER,
+    STEP,
+    UNDO,
+    Injector,
+    of_elements,
+    polling,
+)
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
 from poundlock.records import dataclass, field
@@ -38,6 +48,7 @@ class Bindings:
 
     steps: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
     undos: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
+    polls: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
     routers: dict[tuple[str, str], Binding] = field(default_factory=dict)
     patches: dict[tuple[str, str], PatchFunction] = field(default_factory=dict)
     triggers: dict[str, TriggerFunctions] = field(default_factory=dict)
@@ -97,6 +108,9 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             if callable(step.undo):
                 undo = injector.bind(step.undo, f"{path}.{step.id}.undo", UNDO)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
+            if callable(step.poll):
+                poll = injector.bind(step.poll, f"{path}.{step.id}.poll", polling(kind))
+                bound.polls[pipeline.id, stage.id, step.id] = poll
             if step.executor is not None and is_coroutine_function(step.action):
                 injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
         router = stage.router

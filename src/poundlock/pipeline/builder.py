@@ -160,6 +160,9 @@ class Workflow:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -180,6 +183,9 @@ class Workflow:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -200,6 +206,9 @@ class Workflow:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -209,7 +218,7 @@ class Workflow:
         Args:
             stage: steps of one stage name run together; default: a new stage, named like the step.
             id: default: the function's name; required for a callable without a name, such as an object.
-            retry, timeout, undo, executor, label, each, limit, into: see `Step`.
+            retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage sets it for all; default: "last".
             then: the stage after this one; default: the next one. One step of the stage sets it for all.
@@ -234,6 +243,9 @@ class Workflow:
             each=each,
             limit=limit,
             into=into,
+            poll=poll,
+            every=every,
+            max_wait=max_wait,
         )
         return collect if action is None else collect(action)
 
@@ -253,6 +265,9 @@ class Workflow:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> F: ...
 
@@ -271,6 +286,9 @@ class Workflow:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> Callable[[F], F]: ...
 
@@ -289,12 +307,15 @@ class Workflow:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> Any:
         """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
 
         Args:
-            stage, id, retry, timeout, undo, executor, label, each, limit, into: see `step`.
+            stage, id, retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait: see `step`.
             then: the stage to continue with; default: none, the run is completed.
 
         Raises:
@@ -313,6 +334,9 @@ class Workflow:
             each=each,
             limit=limit,
             into=into,
+            poll=poll,
+            every=every,
+            max_wait=max_wait,
         )
         return collect if action is None else collect(action)
 

@@ -10,10 +10,10 @@ from poundlock.callables import is_coroutine_function
 from poundlock.codecs import dump
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDefinition
-from poundlock.model.durations import optional_seconds
+from poundlock.model.durations import optional_seconds, seconds
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.binding import Bindings
-from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
+from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, PollPlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
 
@@ -78,7 +78,7 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
-        keeps=any(step.retry is not None and step.retry.attempts > 1 for step in steps),
+        keeps=any(step.poll is not None or (step.retry is not None and step.retry.attempts > 1) for step in steps),
     )
 
 
@@ -87,11 +87,14 @@ def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, a
     if step.undo is not None:
         undo = replace(step, action=step.undo, undo=None)
         plan.undo = _compile_action(stage_path, stage_id, undo, bound.undos[at], "undo")
+    if step.poll is not None and step.every is not None:
+        check = _compile_action(stage_path, stage_id, replace(step, action=step.poll), bound.polls[at], "poll")
+        plan.poll = PollPlan(check, seconds(step.every), optional_seconds(step.max_wait))
     return plan
 
 
 def _compile_action(
-    stage_path: str, stage_id: str, step: Step, binding: Binding, kind: Literal["step", "undo"] = "step"
+    stage_path: str, stage_id: str, step: Step, binding: Binding, kind: Literal["step", "undo", "poll"] = "step"
 ) -> StepPlan:
     path = f"{stage_path}/{step.id}"
     is_async = is_coroutine_function(step.action)
@@ -106,7 +109,7 @@ def _compile_action(
         binding=binding,
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
-        each=None if step.each is None or kind == "undo" else EachPlan(step.each, step.limit, step.into or step.id),
+        each=None if step.each is None or kind != "step" else EachPlan(step.each, step.limit, step.into or step.id),
         kind=kind,
     )
 

@@ -146,7 +146,8 @@ def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome 
         until = suspended.until
         assert until is not None  # noqa: S101 - one of the two is given
         run.restart_counts()
-        run.journal.add(run.clock.now(), "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
+        if not suspended.quiet:
+            run.journal.add(run.clock.now(), "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
         return Delayed(until)
     note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
     pause_at(run, row)

@@ -24,6 +24,8 @@ from poundlock.pipeline.kept_values import resume_as_data, resume_of
 
 KEPT: Final = "step:kept"
 """Type of these entries in the timeline."""
+QUIET: Final = "quiet"
+"""Key: whether parks in this visit are not told in the timeline any more."""
 _NO_CHANGE: Final = "{}"
 
 

@@ -56,6 +56,21 @@ class EachPlan:
 
 
 @dataclass(slots=True, eq=False)
+class PollPlan:
+    """How what a step began is checked.
+
+    Attributes:
+        check: the poll function.
+        every: seconds between two checks, and before the first one.
+        max_wait: seconds after which it is given up; None for no limit.
+    """
+
+    check: StepPlan
+    every: float
+    max_wait: float | None
+
+
+@dataclass(slots=True, eq=False)
 class StepPlan:
     """One step, ready to be called."""
 
@@ -71,8 +86,9 @@ class StepPlan:
     retry: Retry | None
     each: EachPlan | None = None
     """None if it is called once."""
-    kind: Literal["step", "undo"] = "step"
+    kind: Literal["step", "undo", "poll"] = "step"
     """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
+    poll: PollPlan | None = None
     undo: StepPlan | None = None
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
@@ -94,6 +110,7 @@ class StepPlan:
             and self.retry is None
             and self.each is None
             and self.undo is None
+            and self.poll is None
             and not self.binding.services
             and not self.binding.keyword
         )

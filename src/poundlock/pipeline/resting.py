@@ -10,7 +10,7 @@ worker of a step with `each`); a piece either works, or rests, or has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.interrupting import Scope, Withdrawn, current_task, judge
 from poundlock.pipeline.kept_values import result_as_data, result_of, wait_as_data, wait_of
-from poundlock.pipeline.memo import began, memo_of
+from poundlock.pipeline.memo import QUIET, began, memo_of
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import StepDone
 
@@ -41,18 +41,20 @@ class Resting:
         began: when the visit began, in seconds since 1970, also if its run was parked since then.
         parked: whether the run is to be parked.
         until: when its stage is to be entered again, in seconds since 1970.
+        quiet: whether that is not told in the timeline.
     """
 
-    __slots__ = ("_run", "_sleeping", "_stage", "_working", "began", "parked", "until")
+    __slots__ = ("_run", "_sleeping", "_stage", "_working", "began", "parked", "quiet", "until")
 
     def __init__(self, run: ActiveRun, stage: StagePlan) -> None:
         self._run = run
         self._stage = stage
         self._working = len(stage.steps)
-        self._sleeping: dict[asyncio.Future[bool], float] = {}
+        self._sleeping: dict[asyncio.Future[bool], tuple[float, bool]] = {}
         self.began = began(run)
         self.parked = False
         self.until = 0.0
+        self.quiet = False
         if run.memo is not None and run.registered is None and _REGISTERED in run.memo.kept:
             run.registered = {name: wait_of(data) for name, data in run.memo.kept[_REGISTERED].items()}
 
@@ -70,12 +72,13 @@ class Resting:
         """Whether a wait of so many seconds is one that the run may be parked for."""
         return delay > 0 and delay >= self._run.supervision.pause_window and self._run.plan.parks
 
-    async def rest(self, until: float, delay: float) -> None:
+    async def rest(self, until: float, delay: float, *, quiet: bool = False) -> None:
         """Wait.
 
         Args:
             until: the end, in seconds since 1970: for a run that is parked.
             delay: seconds from now: for one that stays in memory.
+            quiet: whether a park for it is not told in the timeline: it is one of many.
 
         Raises:
             Parked: the run is parked; the caller has put into the memo how it goes on.
@@ -86,7 +89,7 @@ class Resting:
             return
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         timer = clock.call_later(delay, partial(_wake, turn, False))
-        self._sleeping[turn] = until
+        self._sleeping[turn] = (until, quiet)
         self.less()
         try:
             parked = await turn
@@ -100,10 +103,11 @@ class Resting:
     def _park_if_idle(self) -> None:
         if self._working or self.parked or not self._sleeping:
             return
-        first = min(self._sleeping.values())
+        first = min(until for until, _ in self._sleeping.values())
         if not self.long(first - self._run.clock.now() + _ROUNDING):
             return  # it ends soon, and then this is asked again
         self.parked = True
+        self.quiet = all(quiet for _, quiet in self._sleeping.values())
         limit = self._stage.timeout
         self.until = first if limit is None else min(first, self.began + limit)
         for turn in self._sleeping:
@@ -119,6 +123,14 @@ class Resting:
         memo = self._run.memo
         data = None if memo is None else memo.kept.get(_key(step))
         return None if data is None else result_of(step, data)
+
+    def suspend(self, finished: Sequence[StepDone]) -> None:
+        """Keep what has finished, because the run is parked."""
+        for done in finished:
+            self.note(done)
+        memo = memo_of(self._run)
+        if memo.kept.get(QUIET, False) is not self.quiet:
+            memo.put(QUIET, self.quiet)
 
     def note(self, done: StepDone) -> None:
         """Put a step's result into the memo; one that is no data has to be made again."""
@@ -188,7 +200,7 @@ class Awake:
     def long(self, _delay: float) -> bool:
         return False
 
-    async def rest(self, _until: float, delay: float) -> None:
+    async def rest(self, _until: float, delay: float, *, quiet: bool = False) -> None:  # noqa: ARG002 - as others
         await sleep_for(self._clock, delay)
 
 

@@ -21,7 +21,7 @@ from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
-from poundlock.pipeline.memo import forget, is_logged, recall, visit_row
+from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
@@ -235,7 +235,7 @@ def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
     visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
     if run.recovered:
         _note_start(run, stage, stage.start_entries[:1])
-    elif run.journal.full:
+    elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET)):
         run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
 

@@ -10,12 +10,13 @@ from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.attempts import Attempts
+from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.polling import Polled
 from poundlock.pipeline.resting import Resting
 from poundlock.pipeline.step_results import StepDone, digest, failure_of
 from poundlock.records import dataclass
@@ -41,10 +42,12 @@ class Suspended:
     Attributes:
         until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
         wait: what the run is paused at until then; None: it is delayed.
+        quiet: whether a delay is not told in the timeline: it is one of many.
     """
 
     until: float | None = None
     wait: WaitRow | None = None
+    quiet: bool = False
 
 
 async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -72,9 +75,8 @@ async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any
         else:
             done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
         if resting.parked and done.error is None:
-            for step in done.steps:
-                resting.note(step)
-            done.suspended = Suspended(resting.until)
+            resting.suspend(done.steps)
+            done.suspended = Suspended(resting.until, quiet=resting.quiet)
         return done
     finally:
         run.resting = None
@@ -137,7 +139,13 @@ def perform_step(
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
     """
-    work = _Whole(run, step, scope) if step.each is None else Mapped(run, step, step.each, scope)
+    work: Work
+    if step.each is not None:
+        work = Mapped(run, step, step.each, scope)
+    elif step.poll is not None:
+        work = Polled(run, step, step.poll, scope)
+    else:
+        work = _Whole(run, step, scope)
     if run.resting is None or step.kind != "step":
         return work.outcome()
     assert isinstance(run.resting, Resting)  # noqa: S101 - made by `perform`
