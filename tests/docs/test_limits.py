@@ -13,6 +13,7 @@ from poundlock.codecs import pack
 from poundlock.errors import InvalidEvent, NotStorable
 from poundlock.pipeline.context import _TimelineHandler
 from poundlock.pipeline.threads import StepThreads
+from poundlock.runtime.durability import MOST_BEHIND
 from poundlock.runtime.reading import LARGEST_PAGE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/limits.md").read_text(encoding="utf-8")
@@ -28,6 +29,7 @@ VALUES = {
     "queued runs in the default": Transient().capacity,
     "plain `def` steps": default(StepThreads, "limit"),
     "records of `ctx.logger`": _TimelineHandler.LIMIT,
+    "boundaries of a run that are written behind": MOST_BEHIND,
     "runs per page": default(WorkflowRuntime.find_runs, "limit"),
     "a step that does not end": default(WorkflowRuntime, "abort_grace"),
     "an async hook": default(WorkflowRuntime, "hook_timeout"),

@@ -17,6 +17,7 @@ from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
+DURABILITIES: Final = ("stage", "step", "async", "exit", "none")
 DEFAULT_LIMIT: Final = 10
 """Elements that a step with `each` is called for at once."""
 
@@ -389,3 +390,4 @@ class WorkflowDefinition:
     hash: str
     on_failure: str = "fail"
     undo_on_abort: bool = False
+    durability: str = "stage"

@@ -21,6 +21,7 @@ from poundlock.model.checks import (
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
     DEFAULT_LIMIT,
+    DURABILITIES,
     INSTRUCTIONS,
     Advance,
     Branch,
@@ -160,6 +161,24 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     on_abort: object = definition.undo_on_abort
     if not isinstance(on_abort, bool):
         yield "undo_on_abort", f"{shown(on_abort)} is not True or False"
+    yield from _durability(definition)
+
+
+def _durability(definition: WorkflowDefinition) -> Iterator[Fault]:
+    level: object = definition.durability
+    if not isinstance(level, str) or level not in DURABILITIES:
+        yield "durability", f"{shown(level)} is not a durability: use {', '.join(DURABILITIES)}"
+    if level != "step":
+        return
+    for service in definition.services:
+        if _is(service, Service) and isinstance(service.scope, str) and service.scope == "stage":
+            yield (
+                "durability",
+                (
+                    f"the result of a step would be durable before service {shown(service.id)} of its stage commits: "
+                    f"use durability='stage', or another scope"
+                ),
+            )
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:

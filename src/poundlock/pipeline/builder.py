@@ -65,6 +65,10 @@ class Workflow:
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
         undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
             that fails.
+        durability: what is durable when. "stage": each stage before the next one begins. "step": each result of a step
+            or element too, so that after a crash only what was not finished runs again. "async": stages are written
+            behind, in order. "exit": only pauses, delays and the end. "none": likewise, and a run that was under way
+            when its process ended fails instead of being repeated. See docs/how-to/choose-a-durability.md.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Workflow:
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
         undo_on_abort: bool = False,
+        durability: Literal["stage", "step", "async", "exit", "none"] = "stage",
     ) -> None:
         self.id = id
         self.label = label
@@ -92,6 +97,7 @@ class Workflow:
         self.visit_limit = visit_limit
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
+        self.durability = durability
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -516,6 +522,7 @@ class Workflow:
             hash="",
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
+            durability=self.durability,
         )
         faults = [*faults_of(definition), *faults]
         return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults

@@ -44,6 +44,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=definition.on_failure,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        durability=definition.durability,
     )
 
 
@@ -61,7 +62,9 @@ def _compile_stage(
     timeout = optional_seconds(stage.timeout)
     # The short way does not support services that live as long as a stage.
     staged = any(service.scope == "stage" for service in definition.services)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not staged else None
+    keeps = _keeps(definition, stage)
+    whole = timeout is None and not staged and not keeps
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and whole else None
     return StagePlan(
         id=stage.id,
         path=path,
@@ -78,7 +81,7 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
-        keeps=any(step.poll is not None or (step.retry is not None and step.retry.attempts > 1) for step in steps),
+        keeps=keeps,
     )
 
 
@@ -121,6 +124,16 @@ def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bi
             resume_at = stage.router.resume_at or following[stage.id]
             patch = bound.patches.get((pipeline.id, stage.id))
             yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch, stage.id)
+
+
+def _keeps(definition: WorkflowDefinition, stage: Stage) -> bool:
+    """Whether something of a stage may have to be kept before it is concluded."""
+    steps = stage.steps
+    if any(step.poll is not None or (step.retry is not None and step.retry.attempts > 1) for step in steps):
+        return True
+    # A single step is committed right after it, unless user code runs in between.
+    several = len(steps) > 1 or callable(stage.router) or any(step.each is not None for step in steps)
+    return definition.durability == "step" and bool(steps) and several
 
 
 def _silent(stage: Stage) -> bool:

@@ -205,6 +205,8 @@ class PipelinePlan:
     durability: str = "stage"
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
+    prompt: bool = field(init=False)
+    """Whether each boundary is durable before the run goes on."""
     midway: bool = field(init=False)
     """Whether something is written in the middle of a stage."""
     parks: bool = field(init=False)
@@ -218,6 +220,7 @@ class PipelinePlan:
 
     def __post_init__(self) -> None:
         paths = [path for declared in self.declared for path in declared.refs]
+        self.prompt = self.durability in ("stage", "step")
         self.midway = self.durability in ("stage", "step", "async")
         self.parks = self.durability != "none"
         self.keeps_steps = self.durability == "step"

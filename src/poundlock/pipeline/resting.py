@@ -161,7 +161,7 @@ class Resting:
             if done is not None:
                 return done
             outcome = await work()
-            if self._run.plan.keeps_steps and isinstance(outcome, StepDone):
+            if self._run.plan.keeps_steps and isinstance(outcome, StepDone) and step.each is None:
                 await self._keep(outcome, scope)
             return outcome
         except Parked:
