@@ -27,6 +27,7 @@ _HOMES = {
         "Jump",
         "JumpTo",
         "Pause",
+        "Pending",
         "Pipeline",
         "Retry",
         "Service",

@@ -146,6 +146,9 @@ from poundlock.model.definitions import (
     Pause as Pause,
 )
 from poundlock.model.definitions import (
+    Pending as Pending,
+)
+from poundlock.model.definitions import (
     Pipeline as Pipeline,
 )
 from poundlock.model.definitions import (
@@ -255,6 +258,7 @@ __all__ = [
     "NotStorable",
     "Overwrite",
     "Pause",
+    "Pending",
     "Pipeline",
     "PoundlockError",
     "ProcessLost",

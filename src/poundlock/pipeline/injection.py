@@ -3,8 +3,9 @@
 The first match (users rely on the order): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
 `event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name `state`;
 `Failure`, and the name `failure` in stages that a failure leads to; for routers the names `results` and `resume`; for
-steps with `each` the names `item`, `index` and `key`; a type registered as a service; the state field of that name,
-validated to the annotation. A lone parameter is not an exception. One without a match is a fault of the definition.
+steps with `each` the names `item`, `index` and `key`; for poll functions the name `job`; a type registered as a
+service; the state field of that name, validated to the annotation. A lone parameter is not an exception. One without a
+match is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Kind(NamedTuple):
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
         sent: whether its arguments are sent to another process, which services and the context cannot be.
+        job: whether it checks a job, which is what the name `job` gives.
     """
 
     what: str
@@ -66,6 +68,7 @@ class Kind(NamedTuple):
     unnamed: Getter | None
     each: bool = False
     sent: bool = False
+    job: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -88,6 +91,11 @@ def of_elements(kind: Kind) -> Kind:
 def sent(kind: Kind) -> Kind:
     """Return the kind of functions that are called in another process."""
     return kind._replace(sent=True, unnamed=None)
+
+
+def polling(kind: Kind) -> Kind:
+    """Return the kind of functions that check what a step of this kind has begun."""
+    return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
 
 
 ROUTER: Final = Kind(
@@ -186,6 +194,8 @@ class Injector:
         name = parameter.name
         about = bare(hint)
         if kind.each and name in ELEMENT:
+            return of_element(name, self._check(hint), exactly(hint), parameter.default)
+        if kind.job and name == "job":
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
         if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
