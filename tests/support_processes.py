@@ -66,6 +66,11 @@ def hangs_once(fifo, marker):
     return {"done": os.getpid()}
 
 
+def leaves_a_thread():
+    threading.Thread(target=threading.Event().wait).start()
+    return {"pid": os.getpid()}
+
+
 def prints(text):
     sys.stdout.write(f"{text}\n")
     sys.stderr.write(f"{text}\n")

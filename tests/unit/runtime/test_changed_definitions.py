@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from poundlock import (
     DefinitionChanged,
+    Delay,
     InvalidDefinition,
     Jump,
     NotPaused,
@@ -171,6 +172,30 @@ async def test_a_run_that_was_in_a_stage(stores, gone):
     result = await rt.wait(second, 60)
     assert (result.status, result.state["done"]) == (COMPLETED, True)
     assert (await rt.get_run(first)).status is ABORTED
+
+
+async def test_the_stage_after_a_delay_is_gone(stores):
+    """A run whose delay ends after its next stage is gone is paused, and goes on as after the delay once it is back."""
+    ran = []
+
+    def version(last):
+        async def finish(ctx):
+            ran.append(ctx.resume.reason)
+
+        stages = [Stage("begin", router=Delay(60)), Stage(last, [Step("s", finish)])]
+        return Workflow("w", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages)])
+
+    rt = await stores.enter(version("finish"))
+    [run_id] = (await rt.emit("go")).run_ids
+    while (await rt.get_run(run_id)).status is not RunStatus.DELAYED:
+        await asyncio.to_thread(lambda: None)
+    rt = await replaced(stores, rt, version("other"))
+    stores.clock.advance(61)
+    info = await at_rest(stores, rt, run_id)
+    assert (info.status, info.error.code, info.wake_at) == (PAUSED, "STAGE_GONE", None)
+    rt = await replaced(stores, rt, version("finish"))
+    assert (await rt.wait(run_id, 60)).status is COMPLETED
+    assert ran == ["delay"]
 
 
 async def test_a_pipeline_that_is_gone_keeps_the_waits_of_its_runs(stores):

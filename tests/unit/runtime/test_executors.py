@@ -71,6 +71,10 @@ async def test_a_timeout_cancels_the_call(runtime, vclock, any_store):
     assert (await running).error.code == "STEP_TIMEOUT"
     (call,) = pool.calls
     assert call[0] is work.double
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    call[3].add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))  # `submit` may not have returned yet
+    await ended.wait()
     assert call[3].cancelled()
 
 
