@@ -229,6 +229,20 @@ async def test_the_stop_does_not_wait_for_a_busy_process(stores, vclock, hung, t
     assert (await again.wait("r1")).ok
 
 
+async def test_a_crash_in_the_middle_of_a_process(stores, hung, tmp_path):
+    """The next owner performs the step again, in a process of its own."""
+    rt = await stores.enter(flow(work.hangs_once))
+    event = Event("go", {"fifo": hung.fifo, "marker": str(tmp_path / "marker")})
+    await rt.invoke("wf", event=event, run_id="r1", until="accepted")
+    await hung.entered()
+    await stores.crash(rt)
+    await hung.gone()
+    again = await stores.enter(flow(work.hangs_once))
+    result = await again.wait("r1")
+    assert (result.status, result.metadata["attempt"]) == (RunStatus.COMPLETED, 2)
+    assert result.state["done"] != hung.pid
+
+
 async def test_a_stop_ends_idle_processes(runtime):
     """No process outlives the runtime that started it."""
     rt = await runtime(flow(work.double))
