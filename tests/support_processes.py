@@ -24,6 +24,10 @@ def of_all(state, event, number: int = 0):
     return {"seen": [dict(state), event.type, event.payload, number]}
 
 
+def of_context(ctx):
+    return {"step": ctx.step_id}
+
+
 def square(item, index):
     return [index, item * item]
 
