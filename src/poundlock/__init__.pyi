@@ -14,6 +14,9 @@ from poundlock.errors import (
     ArtifactTimeout as ArtifactTimeout,
 )
 from poundlock.errors import (
+    ChildFailed as ChildFailed,
+)
+from poundlock.errors import (
     ContainerDisposed as ContainerDisposed,
 )
 from poundlock.errors import (
@@ -74,6 +77,9 @@ from poundlock.errors import (
     RunNotFound as RunNotFound,
 )
 from poundlock.errors import (
+    RunTimeout as RunTimeout,
+)
+from poundlock.errors import (
     ScopeViolation as ScopeViolation,
 )
 from poundlock.errors import (
@@ -122,6 +128,9 @@ from poundlock.model.definitions import (
     Advance as Advance,
 )
 from poundlock.model.definitions import (
+    Children as Children,
+)
+from poundlock.model.definitions import (
     Delay as Delay,
 )
 from poundlock.model.definitions import (
@@ -129,6 +138,9 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.definitions import (
     Jump as Jump,
+)
+from poundlock.model.definitions import (
+    JumpTo as JumpTo,
 )
 from poundlock.model.definitions import (
     Pause as Pause,
@@ -218,6 +230,8 @@ __all__ = [
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",
+    "ChildFailed",
+    "Children",
     "Condition",
     "ContainerDisposed",
     "Contended",
@@ -233,6 +247,7 @@ __all__ = [
     "InvalidDefinition",
     "InvalidEvent",
     "Jump",
+    "JumpTo",
     "LeaseLost",
     "NonRetryable",
     "NotPaused",
@@ -254,6 +269,7 @@ __all__ = [
     "RunNotFound",
     "RunResult",
     "RunStatus",
+    "RunTimeout",
     "ScopeViolation",
     "Serialized",
     "Service",

@@ -23,6 +23,7 @@ def commands() -> typer.Typer:
     import typer
 
     from poundlock.cli.commands.check import check, doctor
+    from poundlock.cli.commands.graph import graph
     from poundlock.cli.commands.resume import resume
     from poundlock.cli.commands.run import run
     from poundlock.cli.commands.runs import ls
@@ -40,6 +41,7 @@ def commands() -> typer.Typer:
     )
     top.command("run")(run)
     top.command("resume")(resume)
+    top.command("graph")(graph)
     top.command("check")(check)
     top.command("doctor")(doctor)
     top.command("version")(version)

@@ -123,6 +123,12 @@ class Injector:
         self._fields = state_fields(state_model)
         self._open = state_model is None or getattr(state_model, "model_config", {}).get("extra") == "allow"
 
+    def of_state(self, state_model: type | None) -> Injector:
+        """Return one for functions of another state; it notes its faults here."""
+        other = Injector(state_model, self.service_types, self.service_fault)
+        other.faults = self.faults
+        return other
+
     def fault(self, path: str, text: str) -> None:
         """Note a fault."""
         self.faults.append((path, text))

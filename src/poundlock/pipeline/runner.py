@@ -7,21 +7,24 @@ committed here: its changes belong to the one commit that also frees the slot, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, VisitLimit
-from poundlock.guard import Interrupted, clear_cancellation
-from poundlock.model.runs import LogRow, Message, WaitRow
-from poundlock.pipeline.active import ActiveRun
+from poundlock.guard import Interrupted, Interruption, clear_cancellation
+from poundlock.model.runs import LogRow, Message, RunResult, WaitRow
+from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone
+from poundlock.pipeline.children import abandon
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
+from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
+from poundlock.pipeline.memo import forget, recall, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
@@ -38,6 +41,21 @@ class Progress(Protocol):
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         """Commit a boundary from which the run continues; None if that is done and nothing has to be awaited."""
+
+    async def midway(self, run: ActiveRun) -> None:
+        """Commit what the current stage has come to so far; it goes on."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child, see `Midway`."""
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child, see `Midway`."""
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, see `Midway`."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, see `Midway`."""
 
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""
@@ -63,15 +81,12 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     assert task is not None  # noqa: S101 - a coroutine that is driven has a task; the helper would be one call more
     if run.waits and (end := decided(run)) is not None:
         return Driven(end, run.position(), None)
+    run.progress = progress
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
-        if run.returning:
-            unfit = _returned(run)
-            if disturbed(run, task):
-                await judge(run, task, None)
-            if unfit is not None:
-                return unfit
+        if run.returning and (driven := await _came_back(run, progress, task)) is not None:
+            return driven
         while True:
             if run.inbox or run.backlog or run.interruption is not None:
                 _check_asked(run)
@@ -85,7 +100,9 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 return _without_stage(run)
             if run.waits:
                 leave_route(run, stage)
-            visits = _enter(run, stage)
+                visits = _enter_again(run, stage) if await _in_the_middle(run, stage, progress) else _enter(run, stage)
+            else:
+                visits = _enter(run, stage)
             if visits > 1 and (driven := await _again(run, stage, visits)) is not None:
                 return driven
             run.interruptible = True
@@ -105,9 +122,9 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
             ) is not None:
                 await pending
     except Interrupted as interruption:
-        return interrupted(run, interruption)
+        return await _interrupted(run, interruption, progress, task)
     except asyncio.CancelledError:
-        return await _cancelled(run, task)
+        return await _cancelled(run, progress, task)
 
 
 async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message], progress: Progress) -> Driven:
@@ -132,9 +149,9 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         if (pending := progress.boundary(run)) is not None:
             await pending
     except Interrupted as interruption:
-        return interrupted(run, interruption)
+        return await _interrupted(run, interruption, progress, task)
     except asyncio.CancelledError:
-        return await _cancelled(run, task)
+        return await _cancelled(run, progress, task)
     return await drive(run, progress)
 
 
@@ -144,13 +161,51 @@ def _check_asked(run: ActiveRun) -> None:
         raise Interrupted(why)
 
 
-async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
+async def _cancelled(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> Driven:
     """Decide for a run that was cancelled outside of user code, in a commit or while it yielded."""
     why = asked_for(run)
     if why is None:
         raise asyncio.CancelledError
     await clear_cancellation(task)
-    return interrupted(run, Interrupted(why))
+    return await _interrupted(run, Interrupted(why), progress, task)
+
+
+async def _interrupted(
+    run: ActiveRun, interruption: Interrupted, progress: Progress, task: asyncio.Task[Any]
+) -> Driven:
+    """Decide for a run that was interrupted; after its deadline it may go on. Raises the errors of `drive`."""
+    if interruption.interruption is not Interruption.DEADLINE:
+        return interrupted(run, interruption)
+    before, was_paused = run.position(), run.parked is not None
+    outcome = see_to(run)
+    if outcome is not None:
+        return Driven(outcome, before, None)
+    try:
+        if was_paused:
+            await _resumed(run, progress, task)
+        if (pending := progress.boundary(run)) is not None:  # so that it enters that stage once
+            await pending
+    except Interrupted as again:
+        return interrupted(run, again)
+    except asyncio.CancelledError:
+        return await _cancelled(run, progress, task)
+    return await drive(run, progress)
+
+
+async def _came_back(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
+    """Check a run that was paused or delayed, or had another owner; an outcome if it cannot go on."""
+    if run.plan.limit is not None:
+        # The time it was paused has to be known after a crash too. It is still at its wait, so nothing else is lost.
+        if run.waits is not run.stored_waits and (pending := progress.boundary(run)) is not None:
+            await pending
+        if (delayed := still_delayed(run)) is not None:
+            return Driven(delayed, run.position(), None)
+    if run.interruption is not None:
+        return None
+    unfit = _returned(run)
+    if disturbed(run, task):
+        await judge(run, task, None)
+    return unfit
 
 
 def _returned(run: ActiveRun) -> Driven | None:
@@ -195,13 +250,22 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
         return hold(run, error)
     if outcome is not None:
         return Driven(outcome, before, None)
+    await _resumed(run, progress, task)
+    return None
+
+
+async def _resumed(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> None:
+    """Tell that the run has left its wait.
+
+    Raises:
+        Interrupted: the run was interrupted meanwhile.
+    """
     try:
         await progress.resumed(run)
     except asyncio.CancelledError as error:
         await judge(run, task, error)  # a hook's own cancellation has no effect
     if disturbed(run, task):
         await judge(run, task, None)
-    return None
 
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
@@ -214,6 +278,34 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])
+    return visits
+
+
+async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -> bool:
+    """Whether the run continues a visit of this stage; then its memo is there."""
+    row = visit_row(run)
+    if row is None:
+        return False
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written by `memo`
+    if row.patch["stage"] != stage.id:
+        left = run.plan.by_id.get(row.patch["stage"])  # in the middle: at the end of its time, for one
+        if left is None or any(step.children is not None for step in left.steps):
+            await abandon(run, progress.history, f"the run has left stage '{row.patch['stage']}'")
+        forget(run)
+        return False
+    if run.memo is None:
+        recall(run, row, await progress.history(run))
+    run.entered_at = row.patch["entered_at"]
+    return True
+
+
+def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
+    """Note that a stage continues; returns how often it has begun."""
+    visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
+    if run.recovered:
+        _note_start(run, stage, stage.start_entries[:1])
+    elif run.journal.full:
+        run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
 
 

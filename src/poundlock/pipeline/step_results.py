@@ -10,7 +10,7 @@ from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed
 from poundlock.guard import describe, name_of, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
-from poundlock.model.runs import RunError
+from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StepPlan
@@ -43,6 +43,21 @@ class ModelDone(StepDone):
     def result(self) -> Any:
         """The whole model."""
         return self.whole
+
+
+@dataclass(slots=True)
+class Suspended:
+    """A stage is in the middle of a visit, and its run needs no task until something happens.
+
+    Attributes:
+        until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
+        wait: what the run is paused at until then; None: it is delayed.
+        released: the runtime stops; it continues elsewhere or later.
+    """
+
+    until: float | None = None
+    wait: WaitRow | None = None
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)

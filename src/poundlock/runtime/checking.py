@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from poundlock.errors import DefinitionChanged, NotRegistered, StageGone, suggest
 from poundlock.guard import call_now, describe
-from poundlock.model.definitions import Pause, Pipeline, WorkflowDefinition
+from poundlock.model.definitions import Pause, Pipeline
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import UNDO_WAIT, RunQuery, RunRecord, WaitRow
 from poundlock.model.wait_checks import ends_wait
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.changing import migrated_state, written_under
 from poundlock.pipeline.states import validate
 from poundlock.ports import Store
@@ -102,7 +103,8 @@ def _declared(pipeline: Pipeline) -> set[str]:
 
 
 async def _of_state(store: Store, record: RunRecord, definition: WorkflowDefinition) -> list[tuple[str, str]]:
-    if definition.state is None and definition.migrate is None:
+    model = definition.state_of(record.identity.pipeline_id)
+    if model is None and definition.migrate is None:
         return []
     checkpoint = await store.checkpoint(record.identity.run_id)
     if checkpoint is None:
@@ -112,9 +114,9 @@ async def _of_state(store: Store, record: RunRecord, definition: WorkflowDefinit
     def read() -> Any:
         state = checkpoint.state
         if definition.migrate is not None and before != definition.hash:
-            state = migrated_state(definition.state, definition.migrate, state, before)
-        if definition.state is not None:
-            validate(definition.state, state)
+            state = migrated_state(model, definition.migrate, state, before)
+        if model is not None:
+            validate(model, state)
 
     error = call_now(read).error
     if error is None:

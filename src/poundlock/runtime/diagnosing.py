@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.moments import utc_text
 from poundlock.model.runs import RunRecord
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.ports import Store
 from poundlock.records import dataclass, field
 from poundlock.runtime.checking import Misfit, active_runs, misfits

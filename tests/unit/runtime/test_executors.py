@@ -80,9 +80,9 @@ async def test_a_timeout_cancels_the_call(runtime, vclock, any_store):
     assert (await running).error.code == "STEP_TIMEOUT"
     (call,) = pool.calls
     assert call[0] is work.double
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    call[3].add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))  # `submit` may not have returned yet
+    # The thread that submits may have had the call, but not its future, when the time was over: then it cancels it.
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    call[3].add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set))
     await ended.wait()
     assert call[3].cancelled()
 

@@ -13,7 +13,7 @@ from poundlock.cli.options import JsonOption, StoreOption
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from poundlock.model.definitions import WorkflowDefinition
+    from poundlock.model.workflow_definition import WorkflowDefinition
     from poundlock.runtime.checking import Misfit
     from poundlock.runtime.diagnosing import Diagnosis
 

@@ -6,9 +6,9 @@ import contextlib
 
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import RunMove
-from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import FAILURE_WAIT, RunRecord
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.changing import PINNED, written_under
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
