@@ -53,6 +53,9 @@ class StepContext:
         self._cancelled = False
         self.attempt = attempt
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a StepContext cannot be sent to another process: give the function only what it needs of it")
+
     @property
     def run_id(self) -> str:
         return self._run.run_id
