@@ -172,13 +172,19 @@ def is_logged(row: WaitRow) -> bool:
 
 
 def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
-    """Set the run's memo to what its log, and the row, have of this visit; and why it was resumed before it."""
+    """Set the run's memo to what its log, and the row, have of this visit."""
     memo = memo_of(run)
     assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
     for key, value in _entries(rows, row.patch["entered_at"]):
         memo.kept[key] = value
     memo.kept.update(row.patch.get("small", {}))
-    run.resume = resume_of(row.patch.get("resume"))
+
+
+def recall_reason(run: ActiveRun, row: WaitRow) -> None:
+    """Set why the run was resumed before its current visit, unless it was resumed for another reason within it."""
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
+    if run.resume is None or run.resume.reason == "delay":
+        run.resume = resume_of(row.patch.get("resume"))
 
 
 def began(run: ActiveRun) -> float:
