@@ -14,6 +14,9 @@ from poundlock.errors import (
     ArtifactTimeout as ArtifactTimeout,
 )
 from poundlock.errors import (
+    ChildFailed as ChildFailed,
+)
+from poundlock.errors import (
     ContainerDisposed as ContainerDisposed,
 )
 from poundlock.errors import (
@@ -53,6 +56,9 @@ from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
+    ProcessLost as ProcessLost,
+)
+from poundlock.errors import (
     RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
@@ -66,6 +72,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     RunNotFound as RunNotFound,
+)
+from poundlock.errors import (
+    RunTimeout as RunTimeout,
 )
 from poundlock.errors import (
     ScopeViolation as ScopeViolation,
@@ -113,6 +122,9 @@ from poundlock.model.definitions import (
     Advance as Advance,
 )
 from poundlock.model.definitions import (
+    Children as Children,
+)
+from poundlock.model.definitions import (
     Delay as Delay,
 )
 from poundlock.model.definitions import (
@@ -120,6 +132,9 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.definitions import (
     Jump as Jump,
+)
+from poundlock.model.definitions import (
+    JumpTo as JumpTo,
 )
 from poundlock.model.definitions import (
     Pause as Pause,
@@ -212,6 +227,8 @@ __all__ = [
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",
+    "ChildFailed",
+    "Children",
     "Condition",
     "ContainerDisposed",
     "Contended",
@@ -226,6 +243,7 @@ __all__ = [
     "InvalidDefinition",
     "InvalidEvent",
     "Jump",
+    "JumpTo",
     "LeaseLost",
     "NonRetryable",
     "NotPaused",
@@ -236,6 +254,7 @@ __all__ = [
     "Pending",
     "Pipeline",
     "PoundlockError",
+    "ProcessLost",
     "Receipt",
     "ReceiptLine",
     "Retry",
@@ -247,6 +266,7 @@ __all__ = [
     "RunNotFound",
     "RunResult",
     "RunStatus",
+    "RunTimeout",
     "ScopeViolation",
     "Serialized",
     "Service",

@@ -143,6 +143,18 @@ class StepTimeout(PoundlockError):
     code = "STEP_TIMEOUT"
 
 
+class ProcessLost(PoundlockError):
+    """The process that ran a step ended before the step did; the message has its exit code or signal."""
+
+    code = "PROCESS_LOST"
+
+
+class RunTimeout(PoundlockError):
+    """A run took longer than the timeout of its workflow."""
+
+    code = "RUN_TIMEOUT"
+
+
 class NonRetryable(PoundlockError):
     """Raised by a step: no further attempt is made, whatever its `retry=` says."""
 
@@ -190,6 +202,12 @@ class VisitLimit(PoundlockError):
     """A stage was entered more often than the visit limit allows, without a pause or delay: likely an endless loop."""
 
     code = "VISIT_LIMIT"
+
+
+class ChildFailed(PoundlockError):
+    """A run that a stage waited for, a child, failed or was aborted; or too few of them were completed."""
+
+    code = "CHILD_FAILED"
 
 
 class StageGone(PoundlockError):

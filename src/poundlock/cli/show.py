@@ -16,7 +16,7 @@ from poundlock.model.moments import utc_text
 from poundlock.model.receipts import Verdict
 
 if TYPE_CHECKING:
-    from poundlock.model.runs import RunError, RunInfo, WaitInfo
+    from poundlock.model.runs import RunError, RunInfo, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
 
 STATUS_STYLES = {
@@ -143,12 +143,33 @@ def wait_text(wait: WaitInfo) -> Text:
     return text
 
 
+def progress_text(progress: StepProgress) -> Text:
+    """Return how far a step is as text."""
+    text = Text().append(progress.step, "cyan").append(f": {progress.done:g}")
+    text.append("" if progress.of is None else f" of {progress.of:g}")
+    text.append(f", {progress.message}" if progress.message else "")
+    return text.append(f" at {moment(progress.time)}", "dim")
+
+
+def calls_text(calls: Mapping[str, Any]) -> str:
+    """Return the sums of recorded calls as text."""
+    tokens = f"{calls['input_tokens']} tokens in, {calls['output_tokens']} out"
+    return f"{calls['calls']}, {tokens}, cost {calls['cost']:g}"
+
+
 def plain(value: Any) -> str:
     """Return a value as text: a string unchanged, others as JSON."""
     return value if isinstance(value, str) else dump(value)
 
 
-def run_page(info: RunInfo, event: str, state: Mapping[str, Any], result: Any, error: RunError | None) -> Group:
+def run_page(
+    info: RunInfo,
+    event: str,
+    state: Mapping[str, Any],
+    result: Any,
+    error: RunError | None,
+    calls: Mapping[str, Any] | None,
+) -> Group:
     """Return everything about one run."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
@@ -169,6 +190,10 @@ def run_page(info: RunInfo, event: str, state: Mapping[str, Any], result: Any, e
         facts.add_row("attempt", str(info.attempt))
     for wait in info.waits:
         facts.add_row("waits for" if wait.parked else "buffers", wait_text(wait))
+    for progress in info.progress:
+        facts.add_row("progress", progress_text(progress))
+    if calls is not None:
+        facts.add_row("calls", calls_text(calls))
     if result is not None:
         facts.add_row("result", plain(result))
     parts: list[RenderableType] = [facts]

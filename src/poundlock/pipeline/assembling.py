@@ -14,6 +14,7 @@ from poundlock.codecs import dump
 from poundlock.guard import call_now, repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.definitions import Branch, Pause, Pipeline, Router, Stage, Step, Switch, Wait
+from poundlock.model.validation import ends_run
 
 
 def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
@@ -37,11 +38,13 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
             )
 
 
-def structure_hash(pipelines: Iterable[Pipeline], on_failure: str = "fail") -> str:
+def structure_hash(pipelines: Iterable[Pipeline], on_failure: str = "fail", on_timeout: str = "fail") -> str:
     """Identify the structure that runs refer to: pipelines, stages, steps, targets of instructions. No code."""
     structure: list[Any] = [[pipeline.id, [_structure(stage) for stage in pipeline.stages]] for pipeline in pipelines]
     if on_failure != "fail":
         structure.append(on_failure)
+    if not ends_run(on_timeout):
+        structure.append(["on_timeout", on_timeout])
     return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
 
 
@@ -50,6 +53,9 @@ def _structure(stage: Stage) -> list[Any]:
     told = [stage.then, stage.aside, stage.on_failure]
     if told != [None, False, None]:  # left out where it says nothing, so that older hashes stay the same
         parts.append(told)
+    if stage.children is not None:
+        over = stage.children.over
+        parts.append([stage.children.pipelines, stage.children.workflow, over if isinstance(over, str) else None])
     return parts
 
 

@@ -10,12 +10,13 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
-from poundlock.model.runs import FAILURE_WAIT, Message, RunError, WaitRow, own_row
+from poundlock.model.runs import CHILDREN_WAIT, FAILURE_WAIT, Message, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import own_event, patch_of_event
 from poundlock.pipeline.failing import halted, wait_failed
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
+from poundlock.pipeline.memo import drop_notices
 from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, validate, written
@@ -45,6 +46,8 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if row.wait_id in _RESUMED_AS:
             _leave(run, row, None)
             return _continue(run, None)
+        if row.wait_id == CHILDREN_WAIT:
+            return _among_children(run, row)
         refused = False
         while (message := first_match(run, row)) is not None:
             if await _resume_with_event(run, row, message):
@@ -94,6 +97,15 @@ def wait_for_state(run: ActiveRun) -> WaitRow:
     row = own_row(wait_id, epoch=run.version + 1, on_timeout="resume", parked=True, resume_at=run.stage)
     pause_at(run, row)
     return row
+
+
+def _among_children(run: ActiveRun, row: WaitRow) -> Outcome | None:
+    """Enter the stage again if a child has ended, else stay paused."""
+    if not drop_notices(run):
+        return Paused(row)
+    leave(run, row, answered=True)
+    run.resume = None
+    return _continue(run, None)
 
 
 def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str | None = None) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from poundlock.codecs import load, pack
-from poundlock.guard import Interrupted, Interruption, clear_cancellation
-from poundlock.model.runs import VISIT_WAIT, LogRow, WaitRow, own_row
-from poundlock.pipeline.active import ActiveRun, KeptSoFar
+from poundlock.errors import NotRegistered, StepFailed
+from poundlock.guard import Interrupted, Interruption, clear_cancellation, name_of
+from poundlock.model.runs import ADDRESS_WAIT, CHILD_ENDED, CHILDREN_WAIT, VISIT_WAIT, LogRow, WaitRow, own_row
+from poundlock.pipeline.active import JUMPED, ActiveRun, KeptSoFar
 from poundlock.pipeline.interrupting import asked_for
 from poundlock.pipeline.kept_values import resume_as_data, resume_of
 
@@ -27,6 +28,7 @@ KEPT: Final = "step:kept"
 QUIET: Final = "quiet"
 """Key: whether parks in this visit are not told in the timeline any more."""
 _NO_CHANGE: Final = "{}"
+_OF_VISIT: Final = (VISIT_WAIT, CHILDREN_WAIT, ADDRESS_WAIT)
 
 
 class Memo:
@@ -91,15 +93,15 @@ class Memo:
         _set_row(run, {**row, "small": {name: held for name, held in row.get("small", {}).items() if name != key}})
         self._noted += 1
 
-    async def keep(self) -> None:
+    async def keep(self, *, needed: bool = False) -> None:
         """Return once all that was noted is durable; calls at the same time share commits.
 
-        At once if the workflow's durability writes nothing in the middle of a stage.
+        At once if the workflow's durability writes nothing in the middle of a stage, unless it is `needed`.
 
         Raises:
             PoundlockError: the commit failed; the run cannot continue in this process.
         """
-        if not self._run.plan.midway:
+        if not (needed or self._run.plan.midway):
             return
         noted = self._noted
         while self._durable < noted:
@@ -122,7 +124,7 @@ class Memo:
         """
         while self._commit is not None:
             why = asked_for(self._run)
-            if why is not None and why is not Interruption.ABORT:
+            if why is Interruption.STOP or why is Interruption.LOST:
                 raise Interrupted(why)
             try:
                 await asyncio.wait([self._commit])
@@ -161,8 +163,54 @@ def visit_row(run: ActiveRun) -> WaitRow | None:
 def forget(run: ActiveRun) -> None:
     """End the visit: it has been concluded, or the run has left its stage in another way."""
     run.memo = None
-    if visit_row(run) is not None:
-        run.waits = tuple([row for row in run.waits if row.wait_id != VISIT_WAIT])
+    for row in run.waits:
+        if row.wait_id in _OF_VISIT:
+            run.waits = tuple([other for other in run.waits if other.wait_id not in _OF_VISIT])
+            drop_notices(run)
+            return
+
+
+def lead_below(run: ActiveRun, address: str) -> None:
+    """Set the run to the first stage of an address; what is below it is kept until that stage has started its children.
+
+    Raises:
+        StepFailed: it is no text.
+        NotRegistered: there is no such stage, or it has no children.
+    """
+    if not isinstance(address, str):
+        raise StepFailed(f"the address of JumpTo is a {name_of(type(address))}: give 'stage/child/stage'")
+    first, _, below = address.partition("/")
+    run.stage = run.plan.existing(first)
+    run.walk = JUMPED
+    if below:
+        if all(step.children is None for step in run.plan.by_id[first].steps):
+            raise NotRegistered(f"stage '{first}' has no children, so there is no '{below}' below it", path=run.plan.id)
+        row = own_row(ADDRESS_WAIT, epoch=run.version + 1, on_timeout="resume", patch={"stage": first, "below": below})
+        run.waits = (*(other for other in run.waits if other.wait_id != ADDRESS_WAIT), row)
+
+
+def address_below(run: ActiveRun, stage_id: str) -> tuple[str, str] | None:
+    """Return which child of a stage begins elsewhere, and where; None if none does."""
+    row = next((row for row in run.waits if row.wait_id == ADDRESS_WAIT), None)
+    if row is None or not isinstance(row.patch, dict) or row.patch["stage"] != stage_id:
+        return None
+    child, _, address = row.patch["below"].partition("/")
+    return child, address
+
+
+def drop_notices(run: ActiveRun) -> bool:
+    """Consume the notices of children that have ended, as far as they are taken in; returns whether there were some."""
+    others = []
+    before = len(run.consumed)
+    for message in run.buffer:
+        if message.event is not None and message.event.event.type == CHILD_ENDED:
+            run.consumed.append(message.seq)
+        else:
+            others.append(message)
+    if len(run.consumed) == before:
+        return False
+    run.buffer = tuple(others)
+    return True
 
 
 def is_logged(row: WaitRow) -> bool:
@@ -175,7 +223,7 @@ def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
     """Set the run's memo to what its log, and the row, have of this visit."""
     memo = memo_of(run)
     assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
-    for key, value in _entries(rows, row.patch["entered_at"]):
+    for key, value in kept_entries(rows, row.patch["entered_at"]):
         memo.kept[key] = value
     memo.kept.update(row.patch.get("small", {}))
 
@@ -214,7 +262,8 @@ def _set_row(run: ActiveRun, said: Mapping[str, Any]) -> None:
     run.waits = (*others, own_row(VISIT_WAIT, epoch=run.version + 1, on_timeout="resume", patch=said))
 
 
-def _entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:
+def kept_entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values that a log has after an entry."""
     for row in rows:
         if row.first_seq + row.size <= after:
             continue

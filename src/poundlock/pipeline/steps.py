@@ -8,9 +8,10 @@ from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
-from poundlock.model.runs import RunError, WaitRow
+from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
+from poundlock.pipeline.children import Parent, abandon, has_children
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
@@ -18,7 +19,7 @@ from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.polling import Polled
 from poundlock.pipeline.resting import Resting
-from poundlock.pipeline.step_results import StepDone, digest, failure_of
+from poundlock.pipeline.step_results import StepDone, Suspended, digest, failure_of
 from poundlock.records import dataclass
 
 
@@ -35,32 +36,25 @@ class StageDone:
     """It is entered again later, and continues by its memo."""
 
 
-@dataclass(slots=True)
-class Suspended:
-    """A stage is in the middle of a visit, and its run needs no task until something happens.
-
-    Attributes:
-        until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
-        wait: what the run is paused at until then; None: it is delayed.
-        quiet: whether a delay is not told in the timeline: it is one of many.
-    """
-
-    until: float | None = None
-    wait: WaitRow | None = None
-    quiet: bool = False
-
-
 async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
     """Run the steps of a stage to their end. `task` is the current one.
 
     Raises:
         Interrupted: the run was interrupted; nothing of the stage counts.
     """
-    if stage.keeps:
-        return await _perform_kept(run, stage, task)
-    if len(stage.steps) != 1 or stage.timeout is not None:
-        return await _perform_together(run, stage, task, stage.timeout)
-    return _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
+    try:
+        if stage.keeps:
+            done = await _perform_kept(run, stage, task)
+        elif len(stage.steps) != 1 or stage.timeout is not None or run.plan.limit is not None:
+            done = await _perform_together(run, stage, task, stage.timeout)
+        else:
+            done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
+    finally:
+        if run.memo is not None:  # what it has kept is written before anything else is
+            await run.memo.finish(task)
+    if done.error is not None and run.waits and has_children(run.waits):
+        await abandon(run, None, f"stage '{stage.id}' failed")
+    return done
 
 
 async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -70,7 +64,7 @@ async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any
         left = resting.left_of(stage.timeout)
         if left is not None and left <= 0:
             return _too_late(run, stage)
-        if len(stage.steps) != 1 or left is not None:
+        if len(stage.steps) != 1 or left is not None or run.plan.limit is not None:
             done = await _perform_together(run, stage, task, left)
         else:
             done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
@@ -88,7 +82,7 @@ async def _perform_together(
     """Several steps at once, or a timeout: after the first final failure, or the timeout, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
-    scope = Scope()
+    scope = Scope(ends=None if timeout is None else run.clock.monotonic() + timeout)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:
@@ -115,23 +109,25 @@ def _too_late(run: ActiveRun, stage: StagePlan) -> StageDone:
     return StageDone(stage, error=run_error(late, stage.id, None))
 
 
-def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | None]) -> StageDone:
+def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | Suspended | None]) -> StageDone:
     done: list[StepDone] = []
     for result in results:
         if isinstance(result, RunError):
             return StageDone(stage, error=result)
+        if isinstance(result, Suspended):
+            return StageDone(stage, suspended=result)
         if result is not None:  # else the run is parked while this step waits
             done.append(result)
     return StageDone(stage, done)
 
 
-def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
+def _has_failed(task: asyncio.Task[StepDone | RunError | Suspended | None]) -> bool:
     return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
 
 
 def perform_step(
     run: ActiveRun, step: StepPlan, scope: Scope | None
-) -> Coroutine[Any, Any, StepDone | RunError | None]:
+) -> Coroutine[Any, Any, StepDone | RunError | Suspended | None]:
     """All attempts of a step: its result, or why it failed for good; None if it was given up within `scope`.
 
     The end of an undo is not noted here: see `undo_log`.
@@ -139,6 +135,8 @@ def perform_step(
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
     """
+    if step.children is not None:
+        return Parent(run, step, step.children, scope).outcome()
     work: Work
     if step.each is not None:
         work = Mapped(run, step, step.each, scope)

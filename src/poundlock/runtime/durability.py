@@ -10,12 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from poundlock.model.changes import RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import LogRow
-from poundlock.pipeline.active import ActiveRun
+from poundlock.model.runs import LogRow, RunResult
+from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.runtime.core import Core, State
@@ -47,13 +47,35 @@ def lagging(core: Core, live: LiveRun, durable: Progress) -> Lagging:
     return Behind(core, live, durable) if live.run.plan.durability == "async" else AtRest(live, durable)
 
 
-class Behind:
+class _Passing:
+    """Passes on what has nothing to do with boundaries."""
+
+    def __init__(self, live: LiveRun, durable: Progress) -> None:
+        self._live = live
+        self._durable = durable
+
+    async def resumed(self, run: ActiveRun) -> None:
+        await self._durable.resumed(run)
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        return self._durable.prepare(run, child)
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        return await self._durable.child_at_rest(run_id, ended=ended)
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        await self._durable.abort_child(run_id, reason)
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        return await self._durable.start_run(run, workflow_id, payload, key)
+
+
+class Behind(_Passing):
     """Boundaries that are written while the run goes on, one after another."""
 
     def __init__(self, core: Core, live: LiveRun, durable: Progress) -> None:
+        super().__init__(live, durable)
         self._core = core
-        self._live = live
-        self._durable = durable
         self._queue: deque[RunMove | RunCreate] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
@@ -75,9 +97,6 @@ class Behind:
     async def midway(self, run: ActiveRun) -> None:
         await self.written()
         await self._durable.midway(run)
-
-    async def resumed(self, run: ActiveRun) -> None:
-        await self._durable.resumed(run)
 
     async def history(self, run: ActiveRun) -> list[LogRow]:
         await self.written()
@@ -134,15 +153,11 @@ class Behind:
             self._room.set_result(None)
 
 
-class AtRest:
+class AtRest(_Passing):
     """Boundaries that are not written: what they bring is part of the next pause, delay or end."""
 
-    def __init__(self, live: LiveRun, durable: Progress) -> None:
-        self._live = live
-        self._durable = durable
-
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
-        if run.undoing is not None:
+        if run.undoing is not None or run.returning:  # it is still at its wait
             return self._durable.boundary(run)
         self._live.open_gate()
         run.registered = None  # they are armed
@@ -152,9 +167,6 @@ class AtRest:
 
     async def midway(self, run: ActiveRun) -> None:
         await self._durable.midway(run)
-
-    async def resumed(self, run: ActiveRun) -> None:
-        await self._durable.resumed(run)
 
     async def history(self, run: ActiveRun) -> list[LogRow]:
         return await self._durable.history(run)

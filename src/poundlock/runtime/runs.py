@@ -60,6 +60,7 @@ def new_run(
     event_ref: str | None = None,
     load_key: str | None = None,
     priority: int = 0,
+    parent: RunIdentity | None = None,
 ) -> ActiveRun:
     """Return a new run at its first stage, not stored yet.
 
@@ -68,6 +69,7 @@ def new_run(
         payload_text: JSON text of the event's payload, encoded when the event was accepted.
         now: when it is created.
         load_key: the partition it counts in; None for invoked runs.
+        parent: the run that starts it, if a run does.
 
     Raises:
         InvalidEvent: `initial` is not a mapping.
@@ -95,8 +97,8 @@ def new_run(
             load_key or event.key,
             load_key,
             priority,
-            None,
-            (),
+            None if parent is None else parent.run_id,
+            () if parent is None else (*parent.lineage, parent.run_id),
             now,
             event_ref or run_id,
         ),
@@ -161,6 +163,7 @@ def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
         waits={},
         on_failure="fail",
         undoes=False,
+        limit=None,
     )
 
 
@@ -250,4 +253,4 @@ def pipeline_of(entry: Registered, trigger_id: str | None) -> tuple[str | None, 
             workflow_id=entry.id,
             trigger_id=trigger_id,
         )
-    return trigger_id, trigger.pipeline or next(iter(entry.plans))
+    return trigger_id, entry.definition.pipeline_of(trigger)
