@@ -172,7 +172,19 @@ CALLS_WAIT: Final = "__calls__"
 ADDRESS_WAIT: Final = "__address__"
 """Reserved id. Where a child of the run's next stage begins, see `JumpTo`."""
 
-HIDDEN_WAITS: Final = (ADDRESS_WAIT, CALLS_WAIT, CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+DEFINITION_WAIT: Final = "__definition__"
+"""Reserved id. The definition that the run's state was migrated for, by its hash; without it, the run's own counts."""
+
+HIDDEN_WAITS: Final = (
+    ADDRESS_WAIT,
+    CALLS_WAIT,
+    CHILDREN_WAIT,
+    DEADLINE_WAIT,
+    DEFINITION_WAIT,
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    VISIT_WAIT,
+)
 """What they hold is not a wait, unless the run is paused at it."""
 
 
@@ -400,7 +412,7 @@ class RunInfo:
         attempt: from 1; one more each time it is taken over after a crash.
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
-        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or timeout of a wait.
+        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, timeout of a wait, or deadline.
         parent_id, lineage: the run that started it as its child, and all above it, the first one first; else None, ().
         error: why it failed or was aborted, or why its state does not fit its model; else None.
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;

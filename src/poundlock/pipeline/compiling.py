@@ -67,6 +67,9 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         undo_on_abort=definition.undo_on_abort,
         durability=definition.durability,
         limit=_limit(definition, pipeline),
+        definition_hash=definition.hash,
+        on_change=definition.on_change,
+        migrate=definition.migrate,
     )
 
 

@@ -509,6 +509,42 @@ async def test_a_longer_timeout_counts_for_runs_that_wait(stores):
         await rt.stop()
 
 
+@each_end
+@pytest.mark.parametrize("paused", [False, True], ids=["working", "paused"])
+async def test_its_children_end_with_the_stage_that_waits_for_them(stores, paused, on_timeout, status, code, more):
+    """A run that waits for its children meets its deadline too; they are aborted, and none is left behind."""
+    ran = []
+    wf = Workflow("w", timeout="1m", on_timeout=on_timeout)
+    wf.on("begin")
+
+    @wf.step
+    async def first():
+        ran.append("first")
+
+    child = wf.pipeline("child")
+    if paused:
+        child.wait("answer", on="answered")
+
+    @child.step
+    async def slow(ctx: StepContext):
+        await ctx.sleep("1h")
+
+    wf.fork("child", into="got")
+
+    @wf.aside
+    async def late():
+        ran.append("late")
+
+    rt = await stores.enter(wf, pause_window=0)
+    start = stores.clock.now()
+    run_id = await begin(rt)
+    result = await rt.wait(run_id)
+    assert (result.status, result.error and result.error.code, ran) == (status, code, ["first", *more])
+    assert stores.clock.now() == pytest.approx(start + 60, abs=1)
+    [of_child] = [run for run in (await rt.find_runs()).items if run.run_id != run_id]
+    assert of_child.status.terminal
+
+
 # ------------------------------------------------------------------------------------------------ what counts
 async def test_active_time_leaves_out_pauses_and_delays(stores):
     """With `timeout_counts="active"` a run may be paused and delayed for as long as it takes, also across restarts."""
