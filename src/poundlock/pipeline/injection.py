@@ -58,8 +58,8 @@ class Kind(NamedTuple):
         unnamed: the argument if no parameter has a usable name: for callables that do not show their
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
-        sent: whether its arguments are sent to another process, which services and the context cannot be.
         job: whether it checks a job, which is what the name `job` gives.
+        sent: whether its arguments are sent to another process, which services and the context cannot be.
     """
 
     what: str
@@ -67,8 +67,8 @@ class Kind(NamedTuple):
     context: Getter
     unnamed: Getter | None
     each: bool = False
-    sent: bool = False
     job: bool = False
+    sent: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -88,14 +88,14 @@ def of_elements(kind: Kind) -> Kind:
     return kind._replace(each=True, offered={**kind.offered, **dict.fromkeys(ELEMENT, _own)})
 
 
-def sent(kind: Kind) -> Kind:
-    """Return the kind of functions that are called in another process."""
-    return kind._replace(sent=True, unnamed=None)
-
-
 def polling(kind: Kind) -> Kind:
     """Return the kind of functions that check what a step of this kind has begun."""
     return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
+
+
+def sent(kind: Kind) -> Kind:
+    """Return the kind of functions that are called in another process."""
+    return kind._replace(sent=True, unnamed=None)
 
 
 ROUTER: Final = Kind(

@@ -88,6 +88,7 @@ def test_steps_and_what_is_said_of_them():
     steps = [
         Step("charge", work, retry=Retry(5), timeout="30s", undo=work),
         Step("mail", work, each="people", limit=3, label="Send mail"),
+        Step("export", work, poll=work, every="1m"),
     ]
     panel = stages(Stage("pay", steps, timeout="2h", conflict="error", label="Payment"), run_step("end"))
     assert node(panel, "stage pay").title == "Payment"
@@ -95,6 +96,7 @@ def test_steps_and_what_is_said_of_them():
         "pay",
         "charge · 5 attempts · at most 30 s · undo",
         "Send mail · for each of people, 3 at once",
+        "export · checked every 1 min",
         "at most 2 h",
         "writes to one key fail",
     )
