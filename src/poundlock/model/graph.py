@@ -56,6 +56,10 @@ class Drawn(Protocol):
     def pipelines(self) -> Mapping[str, Pipeline]: ...
     @property
     def on_failure(self) -> str: ...
+    @property
+    def timeout(self) -> Duration | None: ...
+    @property
+    def on_timeout(self) -> str: ...
 
 
 def read_graph(
@@ -83,6 +87,8 @@ def read_graph(
     parts = [workflow.id] if workflow.label else []
     if workflow.on_failure == "pause":
         parts.append("a failure pauses the run")
+    if workflow.timeout is not None:
+        parts.append(f"at most {_duration(workflow.timeout)}")
     if run is not None:
         parts.append(f"run {run.run_id}, {run.status}")
     return Graph(workflow.label or workflow.id, " · ".join(parts), tuple(panels))
@@ -150,16 +156,19 @@ class _Reader:
                 yield node
 
     def _failures(self) -> Iterator[Node]:
-        """Yield boxes for failures of several stages that lead to one place."""
+        """Yield boxes for what may come in any stage: failures that lead to one place, and the deadline."""
         shared = Counter(stage.on_failure for stage in self._pipeline.stages)
-        general = self._workflow.on_failure
-        if general not in ("fail", "pause"):
+        general, ids = self._workflow.on_failure, [stage.id for stage in self._pipeline.stages]
+        if general not in ("fail", "pause") and general in ids:  # else it says nothing of this pipeline
             yield Node("failure", "failure", "any failure")
             self._edges.append(Edge("failure", f"stage {general}", "failure"))
         for target, number in shared.items():
             if target not in (None, "fail", "pause") and number > MANY:
                 yield Node(f"failure {target}", "failure", f"failure of {number} stages")
                 self._edges.append(Edge(f"failure {target}", f"stage {target}", "failure"))
+        if self._workflow.timeout is not None and self._workflow.on_timeout in ids:
+            yield Node("deadline", "failure", f"after {_duration(self._workflow.timeout)}")
+            self._edges.append(Edge("deadline", f"stage {self._workflow.on_timeout}", "timeout"))
         self._shared = {target for target, number in shared.items() if number > MANY}
 
     # ------------------------------------------------------------------------------------------------ where it leads

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
-from poundlock.errors import ContainerDisposed
+from poundlock.errors import ContainerDisposed, StepFailed
 from poundlock.guard import describe, for_the_process
 from poundlock.model.calls import Usage
 from poundlock.model.durations import Duration, seconds
@@ -120,9 +121,18 @@ class StepContext:
 
         Raises:
             ValueError: it is not a duration.
+            StepFailed: this is a thread of an executor that is a service: it does not know the runtime's clock.
         """
         delay, clock = seconds(duration), self._run.clock
-        return _slept() if sleep_here(clock, delay) else sleep_for(clock, delay)
+        if sleep_here(clock, delay):
+            return _slept()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise StepFailed(
+                f"step '{self.step_id}' cannot sleep by the runtime's clock in a thread of its executor: use time.sleep"
+            ) from None
+        return sleep_for(clock, delay)
 
     @property
     def deadline(self) -> float | None:
