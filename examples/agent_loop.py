@@ -1,7 +1,7 @@
 """An agent that a person reviews: `python examples/agent_loop.py`.
 
 A model plans which tools to use; they run side by side; a person looks at the answer and agrees, or sends it back with
-a remark, at most three times. The model here is a stand-in with fixed answers: replace the service by a client of yours.
+a remark, at most three times. The model here is a stand-in with fixed answers: replace the service by your own client.
 What each call costs is recorded, and summed for the run.
 """
 

@@ -36,7 +36,7 @@ This page is printed by `scripts/api_reference.py`.
 GROUPS = {
     "Define a workflow": "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use",
     "Marks in a patch": "DELETE Overwrite",
-    "Instructions and routers: what comes next": "Advance Jump Pause Delay Terminate Fail branch switch",
+    "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Delay Terminate Fail branch switch",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
     "Run it": "WorkflowRuntime StepContext Resume",
     "Events and receipts": "Event Receipt ReceiptLine Verdict",

@@ -25,6 +25,7 @@ _HOMES = {
         "Delay",
         "Fail",
         "Jump",
+        "JumpTo",
         "Pause",
         "Pipeline",
         "Retry",

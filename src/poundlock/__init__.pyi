@@ -134,6 +134,9 @@ from poundlock.model.definitions import (
     Jump as Jump,
 )
 from poundlock.model.definitions import (
+    JumpTo as JumpTo,
+)
+from poundlock.model.definitions import (
     Pause as Pause,
 )
 from poundlock.model.definitions import (
@@ -237,6 +240,7 @@ __all__ = [
     "InvalidDefinition",
     "InvalidEvent",
     "Jump",
+    "JumpTo",
     "LeaseLost",
     "NonRetryable",
     "NotPaused",

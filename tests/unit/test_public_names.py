@@ -27,6 +27,7 @@ PROMISED = [
     "Service",
     "Advance",
     "Jump",
+    "JumpTo",
     "Terminate",
     "Fail",
     "Delay",

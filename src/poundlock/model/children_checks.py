@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from typing import cast
 
 from poundlock.errors import suggest
-from poundlock.model.checks import Fault, name_faults, whole_faults
-from poundlock.model.definitions import Children, Stage
+from poundlock.model.checks import Fault, name_faults, target_faults, whole_faults
+from poundlock.model.definitions import Children, JumpTo, Pipeline, Stage
 from poundlock.model.quoting import shown
 from poundlock.model.workflow_definition import WorkflowDefinition
 
 
-def children_faults(path: str, stage: Stage, definition: WorkflowDefinition) -> Iterator[Fault]:
-    """Yield what is wrong with the children of a stage."""
+def children_faults(path: str, stage: Stage, pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fault]:
+    """Yield what is wrong with the children of a stage, and with an address below one that it leads to."""
+    if isinstance(stage.router, JumpTo) and isinstance(cast("object", stage.router.address), str):
+        yield from address_faults(f"{path}.router", stage.router.address, pipeline, definition)
     children: object = stage.children
     if children is None:
         return
@@ -27,6 +29,31 @@ def children_faults(path: str, stage: Stage, definition: WorkflowDefinition) -> 
         yield f"{path}.pipelines", "children= says it already: leave it out"
     yield from _what(path, children, definition)
     yield from _how(path, children)
+
+
+def address_faults(path: str, address: str, pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fault]:
+    """Yield what is wrong with an address below a stage of a pipeline; the stage itself is checked elsewhere."""
+    stage_id, *below = address.split("/")
+    stage = next((stage for stage in pipeline.stages if stage.id == stage_id), None)
+    if not below or stage is None:
+        return
+    children: object = stage.children
+    if not isinstance(children, Children):
+        yield path, f"stage '{stage_id}' has no children, so there is nothing below it: use Jump('{stage_id}')"
+        return
+    if children.over is None and below[0] not in (names := [*children.pipelines, children.workflow or ""]):
+        yield (
+            path,
+            f"stage '{stage_id}' has no child {shown(below[0])}: {suggest(below[0], [name for name in names if name])}",
+        )
+        return
+    if len(below) == 1:
+        yield path, f"'{address}' names a child: add the stage at which it begins"
+        return
+    inner = definition.pipelines.get(below[0] if children.over is None else next(iter(children.pipelines), ""))
+    if inner is not None:
+        yield from target_faults(path, below[1], [stage.id for stage in inner.stages])
+        yield from address_faults(path, "/".join(below[1:]), inner, definition)
 
 
 def _what(path: str, children: Children, definition: WorkflowDefinition) -> Iterator[Fault]:

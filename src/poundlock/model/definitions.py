@@ -85,6 +85,20 @@ class Jump:
 
 
 @dataclass(frozen=True, slots=True)
+class JumpTo:
+    """Go to a place below a stage with children: there, the child begins at that stage, the others at their first.
+
+    Args:
+        address: "stage/child/stage", as deep as there are children: `JumpTo("checks/review/decide")` goes to the stage
+            `checks`, whose child `review` begins at its stage `decide`. A child is named by its pipeline, by the place
+            or the key of its element, or by its workflow. An address of one stage is the same as `Jump`.
+    """
+
+    address: str
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Terminate:
     """End the run as completed, with this result."""
 
@@ -126,8 +140,8 @@ class Pause:
     patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
-Instruction = Advance | Jump | Terminate | Fail | Delay | Pause
-INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
+Instruction = Advance | Jump | JumpTo | Terminate | Fail | Delay | Pause
+INSTRUCTIONS: Final = (Advance, Jump, JumpTo, Terminate, Fail, Delay, Pause)
 
 
 # ------------------------------------------------------------------------------------------- routers as data

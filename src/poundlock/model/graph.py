@@ -22,6 +22,7 @@ from poundlock.model.definitions import (
     Delay,
     Fail,
     Jump,
+    JumpTo,
     Pause,
     Pipeline,
     Stage,
@@ -185,6 +186,8 @@ class _Reader:
             self._edge(stage, router)
         elif isinstance(router, Jump):
             self._edge(stage, router.stage)
+        elif isinstance(router, JumpTo):
+            self._edge(stage, router.address.partition("/")[0])
         elif isinstance(router, Terminate):
             given = "" if router.result is None else f": {_value(router.result)}"
             self._end(stage, "completed", f"completed{given}")

@@ -169,7 +169,10 @@ DEADLINE_WAIT: Final = "__deadline__"
 CALLS_WAIT: Final = "__calls__"
 """Reserved id. The sums of the calls of models that a run has recorded, see `calls.py`."""
 
-HIDDEN_WAITS: Final = (CALLS_WAIT, CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+ADDRESS_WAIT: Final = "__address__"
+"""Reserved id. Where a child of the run's next stage begins, see `JumpTo`."""
+
+HIDDEN_WAITS: Final = (ADDRESS_WAIT, CALLS_WAIT, CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
 """What they hold is not a wait, unless the run is paused at it."""
 
 

@@ -29,6 +29,7 @@ from poundlock.model.definitions import (
     Delay,
     Fail,
     Jump,
+    JumpTo,
     Pause,
     Pipeline,
     Retry,
@@ -262,7 +263,7 @@ def _pipeline(pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fa
         yield f"{path}.stages", "all stages are aside, so no run could begin: define one that is not"
     for stage in stages:
         yield from _stage(f"{path}.{stage.id}", stage, ids)
-        yield from children_faults(f"{path}.{stage.id}", stage, definition)
+        yield from children_faults(f"{path}.{stage.id}", stage, pipeline, definition)
     yield from same_waits(path, stages)
     for name, way in (("on_failure", on_failure), ("on_timeout", on_timeout)):
         ends = _is(way, str) and way in ("fail", "pause" if name == "on_failure" else "abort")
@@ -322,6 +323,9 @@ def _router(path: str, router: object, ids: list[str]) -> Iterator[Fault]:
         yield from _switch(path, router, ids)
     elif isinstance(router, Jump):
         yield from target_faults(path, router.stage, ids)
+    elif isinstance(router, JumpTo):
+        address: object = router.address
+        yield from target_faults(path, address.partition("/")[0] if isinstance(address, str) else address, ids)
     elif isinstance(router, Delay):
         try:
             moment_of(router, 0.0)
@@ -477,6 +481,8 @@ def _leads_to(stage: Stage, following: str | None) -> list[str | None] | None:
         return None
     if isinstance(router, Jump):
         return [router.stage]
+    if isinstance(router, JumpTo):
+        return [router.address.partition("/")[0]] if _is(router.address, str) else None
     if isinstance(router, Delay):
         return [_either(router.then, following)]
     if isinstance(router, Pause):

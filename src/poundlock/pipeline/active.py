@@ -127,11 +127,13 @@ class NewChild(NamedTuple):
         workflow_id: None for a pipeline of the same workflow.
         pipeline_id: None for the one that runs by default.
         initial: what its state begins with.
+        address: where it begins; None: at its first stage.
     """
 
     workflow_id: str | None
     pipeline_id: str | None
     initial: Any
+    address: str | None = None
 
 
 class Midway(Protocol):

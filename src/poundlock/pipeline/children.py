@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from poundlock.codecs import dump, pack
-from poundlock.errors import ChildFailed, RuntimeStopped, StateInvalid
+from poundlock.errors import ChildFailed, NotRegistered, RuntimeStopped, StateInvalid, suggest
 from poundlock.guard import call_now, name_of
 from poundlock.marks import Overwrite
 from poundlock.model.lifecycle import RunStatus
@@ -27,7 +27,7 @@ from poundlock.pipeline.active import ActiveRun, KeptSoFar, Midway, NewChild
 from poundlock.pipeline.attempts import Work
 from poundlock.pipeline.interrupting import Scope
 from poundlock.pipeline.mapping import Elements, GivenElements, MappedDone
-from poundlock.pipeline.memo import drop_notices, kept_entries, memo_of, visit_row
+from poundlock.pipeline.memo import address_below, drop_notices, kept_entries, memo_of, visit_row
 from poundlock.pipeline.plan import ChildrenPlan, StepPlan
 from poundlock.pipeline.states import written
 from poundlock.pipeline.step_results import Suspended
@@ -74,6 +74,7 @@ class Parent(Work):
 
     __slots__ = (
         "_arrived",
+        "_below",
         "_busy",
         "_children",
         "_completed",
@@ -101,13 +102,16 @@ class Parent(Work):
         """Those that have reported since the last look."""
         self._turn: asyncio.Future[None] | None = None
         self._elements: Elements | None = None
+        self._below: tuple[str, str] | None = None
 
     async def _result(self) -> MappedDone | Suspended:
         run = self.run
         drop_notices(run)  # what they say is read below
         keys = self._keys()
+        self._below = address_below(run, self.step.stage_id)
         if visit_row(run) is None:
             self._check_depth()
+            self._check_address(keys)
             detail = dump({"children": len(keys)})
             run.journal.add(run.clock.now(), "pipeline", "subpipeline:fork", self.step.path_json, detail)
         known = {key[len(_CHILD) :]: run_id for key, run_id in self._memo.kept.items() if key.startswith(_CHILD)}
@@ -169,7 +173,9 @@ class Parent(Work):
     def _new(self, key: str) -> NewChild:
         plan = self._plan
         pipeline = None if plan.workflow is not None else key if plan.over is None else plan.pipelines[0]
-        return NewChild(plan.workflow, pipeline, self._initial(key))
+        below = self._below
+        address = below[1] if below is not None and below[0] == key else None
+        return NewChild(plan.workflow, pipeline, self._initial(key), address)
 
     def _initial(self, key: str) -> Any:
         plan, elements, run = self._plan, self._elements, self.run
@@ -197,6 +203,15 @@ class Parent(Work):
         if answer.error is not None:
             raise answer.error
         return answer.value
+
+    def _check_address(self, keys: list[str]) -> None:
+        below = self._below
+        if below is None:
+            return
+        if below[0] not in keys:
+            raise NotRegistered(f"stage '{self.step.id}' has no child '{below[0]}' to go to: {suggest(below[0], keys)}")
+        if not below[1]:
+            raise NotRegistered(f"the address below stage '{self.step.id}' ends at child '{below[0]}': add a stage")
 
     def _check_depth(self) -> None:
         if len(self.run.identity.lineage) >= _DEEPEST:

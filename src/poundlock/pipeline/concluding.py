@@ -14,7 +14,7 @@ from typing import Any
 from poundlock.codecs import detach, dump
 from poundlock.errors import StepFailed
 from poundlock.guard import Interrupted, Interruption, name_of, repr_of
-from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
+from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, JumpTo, Pause, Terminate
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
@@ -22,7 +22,7 @@ from poundlock.pipeline.active import JUMPED, ActiveRun, Position
 from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
-from poundlock.pipeline.memo import forget
+from poundlock.pipeline.memo import forget, lead_below
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import Suspended, carried_patch
@@ -128,6 +128,10 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
     if type(instruction) is Jump:
         run.stage = run.plan.existing(instruction.stage)
         run.walk = JUMPED
+        rearm(run)
+        return None
+    if type(instruction) is JumpTo:
+        lead_below(run, instruction.address)
         rearm(run)
         return None
     if type(instruction) is Terminate:

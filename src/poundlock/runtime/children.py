@@ -18,6 +18,7 @@ from poundlock.model.events import Event
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
 from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LOOSE, Message, RunIdentity, RunResult, StoredEvent
 from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.pipeline.memo import lead_below
 from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
@@ -94,6 +95,9 @@ class Launcher:
             run_id=run_id,
             parent=run.identity,
         )
+        if child.address is not None:
+            lead_below(new, child.address)
+            new.restart_counts()
         if child.workflow_id is None and new.plan.limit is not None:
             # It ends with its parent, at the parent's deadline: an own one would only blur which of them was late.
             new.waits = keeping(new.waits, Kept(used=True), 1)
