@@ -24,6 +24,7 @@ from poundlock import (
     Stage,
     Step,
     StepContext,
+    StoreUnavailable,
     Terminate,
     Trigger,
     Use,
@@ -811,3 +812,48 @@ async def test_a_crash_at_every_commit(store_kind, tmp_path, vclock, on_timeout,
     for number in range(1, commits + 1):
         found, _ = await once(str(number), (number, where))
         assert found == expected, f"commit {number}"
+
+
+async def test_many_queued_runs_end_after_a_restart(stores):
+    """Some at a time, and all of them; those whose time is not over stay in line."""
+    work = Work(timeout_counts="active", router=Pause(Wait("go", id="w")))
+    work.options["mode"] = Serialized()
+    stores.clock.autojump = False
+    rt = await stores.enter(work.workflow())
+    one = await begin(rt)
+    await rt.wait(one, until="rest")
+    gone = [await begin(rt) for _ in range(100)]
+    stores.clock.advance(30)
+    left = [await begin(rt) for _ in range(5)]
+    await stores.crash(rt)
+    stores.clock.advance(31)
+    rt = await stores.enter(work.workflow())
+    for run_id in gone:
+        assert (await rt.wait(run_id)).error.code == "RUN_TIMEOUT"
+    assert {(await rt.get_run(run_id)).status for run_id in left} == {QUEUED}
+    await rt.emit("go")
+    assert {(await rt.wait(run_id)).status for run_id in (one, *left)} == {RunStatus.COMPLETED}
+
+
+async def test_a_busy_store_delays_the_end_of_queued_runs(stores):
+    """The end is tried again until the store takes it."""
+    store = stores.store()
+    work = Work(timeout_counts="active", router=Pause(Wait("go", id="w")))
+    work.options["mode"] = Serialized()
+    rt = await stores.enter(work.workflow(), store=store)
+    stores.clock.autojump = False
+    one = await begin(rt)
+    await rt.wait(one, until="rest")
+    two = await begin(rt)
+    tries = []
+
+    def failing(_number, changes):
+        if any(move.status == "failed" for move in changes.moves) and len(tries) < 3:
+            tries.append(1)
+            return StoreUnavailable("not now")
+        return None
+
+    store.failing = failing
+    stores.clock.autojump = True
+    assert (await rt.wait(two)).error.code == "RUN_TIMEOUT"
+    assert len(tries) == 3
