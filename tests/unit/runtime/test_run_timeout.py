@@ -857,3 +857,36 @@ async def test_a_busy_store_delays_the_end_of_queued_runs(stores):
     stores.clock.autojump = True
     assert (await rt.wait(two)).error.code == "RUN_TIMEOUT"
     assert len(tries) == 3
+
+
+async def test_an_unfit_state_at_a_failure_is_left_alone(stores):
+    """A run that waits for help, and whose state does not fit, is not claimed again and again after its deadline."""
+
+    class Fine(BaseModel):
+        first: bool = False
+
+    class Broken(BaseModel):
+        first: dict
+
+    async def first():
+        raise ValueError("broken")
+
+    def workflow(model):
+        work = Work(on_failure="pause", first=first)
+        work.options["state"] = model
+        return work.workflow()
+
+    rt = await stores.enter(workflow(Fine))
+    stores.clock.autojump = False
+    [line] = (await rt.emit("begin", first=True)).lines
+    await rt.wait(line.run_id, until="rest")
+    await rt.stop()
+    stores.clock.advance(100)
+    rt = await stores.enter(workflow(Broken))
+    await run_until_idle(stores)
+    info = await rt.get_run(line.run_id)
+    assert (info.status, info.error.code, info.wake_at) == (PAUSED, "STATE_INVALID", None)
+    await rt.stop()
+    rt = await stores.enter(workflow(Fine))
+    result = await rt.wait(line.run_id)
+    assert (result.status, result.error.code) == ("failed", "RUN_TIMEOUT")
