@@ -60,7 +60,8 @@ GROUPS = {
         "RetryAfter": "The step asked for another attempt and had none left: give its `retry=` more attempts.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',
         "VisitLimit": "End the loop in its router, or raise the workflow's `visit_limit`.",
-        "StageGone": "Restore the stage or pipeline that the run is at, or abort the run.",
+        "StageGone": "Restore the stage or pipeline that the run goes on at and register again, or abort the run.",
+        "DefinitionChanged": "Register the definition that the run began under, abort the run, or change `on_change`.",
     },
     "Services": {
         "ArtifactNotFound": "Register the service; the message names near matches.",

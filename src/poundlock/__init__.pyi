@@ -23,6 +23,9 @@ from poundlock.errors import (
     Contended as Contended,
 )
 from poundlock.errors import (
+    DefinitionChanged as DefinitionChanged,
+)
+from poundlock.errors import (
     DuplicateKey as DuplicateKey,
 )
 from poundlock.errors import (
@@ -78,6 +81,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     ScopeViolation as ScopeViolation,
+)
+from poundlock.errors import (
+    StageGone as StageGone,
 )
 from poundlock.errors import (
     StaleResume as StaleResume,
@@ -229,6 +235,7 @@ __all__ = [
     "Condition",
     "ContainerDisposed",
     "Contended",
+    "DefinitionChanged",
     "Delay",
     "DuplicateKey",
     "EmitLoop",
@@ -268,6 +275,7 @@ __all__ = [
     "Service",
     "SingletonLoop",
     "Stage",
+    "StageGone",
     "StaleResume",
     "StaleVersion",
     "StateInvalid",

@@ -210,6 +210,12 @@ class StageGone(PoundlockError):
     code = "STAGE_GONE"
 
 
+class DefinitionChanged(PoundlockError):
+    """A run belongs to another definition of its workflow, which lets it go on under its own only."""
+
+    code = "DEFINITION_CHANGED"
+
+
 # ------------------------------------------------------------------------------------------------- artifacts
 class ArtifactNotFound(PoundlockError):
     """No artifact of this key is registered in the container or its parents."""

@@ -18,6 +18,7 @@ from poundlock.model.receipts import Verdict
 if TYPE_CHECKING:
     from poundlock.model.runs import RunError, RunInfo, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
+    from poundlock.runtime.checking import Misfit
 
 STATUS_STYLES = {
     "queued": "blue",
@@ -118,6 +119,16 @@ def runs_table(infos: Iterable[RunInfo]) -> Table:
             moment(info.created_at),
         )
     return made
+
+
+def misfits_list(misfits: Iterable[Misfit]) -> Group:
+    """Return runs that need attention, by code, and below each why. Reasons are too long for columns of a table."""
+    parts: list[RenderableType] = []
+    for each in sorted(misfits, key=lambda each: each.code):
+        head = Text("  ").append(each.code, "red").append(f" {each.workflow_id} ", "bold").append(f"{each.run_id} ")
+        parts.append(head.append(status_text(each.status)).append(f" at {each.stage}" if each.stage else ""))
+        parts.append(Padding(Text(" ".join(each.text.split())), (0, 0, 0, 4), expand=False))
+    return Group(*parts)
 
 
 def parked_list(infos: Sequence[RunInfo]) -> Group:

@@ -17,8 +17,10 @@ from poundlock.drawing.texts import duration
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
+    DEFAULT_LIMIT,
     Advance,
     Branch,
+    Children,
     Delay,
     Fail,
     Jump,
@@ -31,6 +33,7 @@ from poundlock.model.definitions import (
     Terminate,
     Trigger,
     Wait,
+    default_pipeline,
 )
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.moments import utc_text
@@ -151,25 +154,27 @@ class _Reader:
     def _triggers(self) -> Iterator[Node]:
         first = course(self._pipeline.stages)[0]
         for name, trigger in self._workflow.triggers.items():
-            if trigger.pipeline in (None, self._pipeline.id):
+            if (trigger.pipeline or default_pipeline(self._workflow.pipelines)) == self._pipeline.id:
                 node = Node(f"trigger {name}", "trigger", *_trigger_texts(name, trigger))
                 self._edges.append(Edge(node.id, f"stage {first}"))
                 yield node
 
     def _failures(self) -> Iterator[Node]:
-        """Yield boxes for what may come in any stage: failures that lead to one place, and the deadline."""
+        """Yield boxes for failures of several stages that lead to one place."""
         shared = Counter(stage.on_failure for stage in self._pipeline.stages)
-        general, ids = self._workflow.on_failure, [stage.id for stage in self._pipeline.stages]
-        if general not in ("fail", "pause") and general in ids:  # else it says nothing of this pipeline
+        ids = [stage.id for stage in self._pipeline.stages]
+        general = self._workflow.on_failure
+        if general in ids:
             yield Node("failure", "failure", "any failure")
             self._edges.append(Edge("failure", f"stage {general}", "failure"))
+        late = self._workflow.on_timeout
+        if self._workflow.timeout is not None and late in ids:
+            yield Node("deadline", "failure", f"after {_duration(self._workflow.timeout)}")
+            self._edges.append(Edge("deadline", f"stage {late}", "timeout"))
         for target, number in shared.items():
             if target not in (None, "fail", "pause") and number > MANY:
                 yield Node(f"failure {target}", "failure", f"failure of {number} stages")
                 self._edges.append(Edge(f"failure {target}", f"stage {target}", "failure"))
-        if self._workflow.timeout is not None and self._workflow.on_timeout in ids:
-            yield Node("deadline", "failure", f"after {_duration(self._workflow.timeout)}")
-            self._edges.append(Edge("deadline", f"stage {self._workflow.on_timeout}", "timeout"))
         self._shared = {target for target, number in shared.items() if number > MANY}
 
     # ------------------------------------------------------------------------------------------------ where it leads
@@ -279,6 +284,8 @@ def _lines(stage: Stage, kind: str) -> Iterator[str]:
             told.insert(0, named)
         if told:
             yield " · ".join(told)
+    if stage.children is not None:
+        yield from _children_lines(stage.children)
     if stage.timeout is not None:
         yield f"at most {_duration(stage.timeout)}"
     if stage.conflict == "error":
@@ -291,6 +298,20 @@ def _lines(stage: Stage, kind: str) -> Iterator[str]:
         )
 
 
+def _children_lines(children: Children) -> Iterator[str]:
+    runs = f"runs of {children.workflow}" if children.workflow is not None else " and ".join(children.pipelines)
+    if children.over is None:
+        beside = "side by side" if len(children.pipelines) > 1 else "as a run of its own"
+        yield f"{runs}, {beside}" if children.workflow is None else f"a run of {children.workflow}"
+    else:
+        over = children.over if isinstance(children.over, str) else f"{name_of(children.over)}()"
+        yield f"for each of {over}: {runs}, {children.limit or DEFAULT_LIMIT} at once"
+    if children.join != "all":
+        yield "the first one is enough" if children.join in ("any", 1) else f"the first {children.join} are enough"
+    if children.on_child_failure == "collect":
+        yield "failures are collected"
+
+
 def _step_texts(step: Step) -> Iterator[str]:
     if step.each is not None:
         yield f"for each of {step.each}, {step.limit} at once"
@@ -300,6 +321,8 @@ def _step_texts(step: Step) -> Iterator[str]:
         yield f"at most {_duration(step.timeout)}"
     if step.undo is not None:
         yield "undo"
+    if step.executor not in (None, "thread", "inline"):
+        yield "in a process" if step.executor == "process" else f"by {step.executor}"
 
 
 def _wait_lines(wait: Wait) -> Iterator[str]:

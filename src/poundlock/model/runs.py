@@ -172,7 +172,19 @@ CALLS_WAIT: Final = "__calls__"
 ADDRESS_WAIT: Final = "__address__"
 """Reserved id. Where a child of the run's next stage begins, see `JumpTo`."""
 
-HIDDEN_WAITS: Final = (ADDRESS_WAIT, CALLS_WAIT, CHILDREN_WAIT, DEADLINE_WAIT, FAILURE_WAIT, UNDO_WAIT, VISIT_WAIT)
+DEFINITION_WAIT: Final = "__definition__"
+"""Reserved id. The definition that the run's state was migrated for, by its hash; without it, the run's own counts."""
+
+HIDDEN_WAITS: Final = (
+    ADDRESS_WAIT,
+    CALLS_WAIT,
+    CHILDREN_WAIT,
+    DEADLINE_WAIT,
+    DEFINITION_WAIT,
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    VISIT_WAIT,
+)
 """What they hold is not a wait, unless the run is paused at it."""
 
 

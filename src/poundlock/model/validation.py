@@ -51,6 +51,7 @@ RESERVED_SERVICES: Final = ("__env__", "__pause_service__")
 _SCOPES: Final = ("workflow", "run", "stage", "transient")
 SERVICE_OPTIONS: Final = ("lazy", "timeout", "retry", "param_key", "serializable", "codec", "health", "needs")
 """The options of a service beyond its own fields; see `poundlock.artifacts.ArtifactTemplate`."""
+_ON_CHANGE: Final = ("continue", "fail", "pinned")
 _MOST: Final = 2**63 - 1
 """The largest integer that every store can keep."""
 
@@ -160,6 +161,11 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     on_abort: object = definition.undo_on_abort
     if not isinstance(on_abort, bool):
         yield "undo_on_abort", f"{shown(on_abort)} is not True or False"
+    on_change: object = definition.on_change
+    if not isinstance(on_change, str) or on_change not in _ON_CHANGE:
+        yield "on_change", f"{shown(on_change)} is not a rule: use {', '.join(_ON_CHANGE)}"
+    if definition.migrate is not None and not callable(cast("object", definition.migrate)):
+        yield "migrate", f"{shown(definition.migrate)} is not a function of the state and the definition's hash"
 
 
 def _state(path: str, model: object) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from poundlock.model.definitions import Pipeline, Service, Trigger, default_pipeline, state_model_of
@@ -29,6 +29,8 @@ class WorkflowDefinition:
     visit_limit: int
     hash: str
     on_failure: str = "fail"
+    on_change: str = "continue"
+    migrate: Callable[[dict[str, Any], str], Any] | None = None
     undo_on_abort: bool = False
     timeout: Duration | None = None
     on_timeout: str = "fail"

@@ -83,11 +83,18 @@ def misfit(run: ActiveRun) -> RunError | None:
     return None
 
 
-def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
-    """Keep a run paused at this wait until its state fits: a new deployment may have changed the model."""
+def stay(run: ActiveRun, row: WaitRow, error: RunError, source: str = "state") -> Outcome:
+    """Keep a run paused at this wait: a new deployment may have changed the model, or the definition.
+
+    Args:
+        run: the run.
+        row: the wait.
+        error: why it cannot go on.
+        source: what has changed, for the timeline: "state" or "definition".
+    """
     payload = dump({"message": error.message, "code": error.code})
-    run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
-    log.error("run '%s' stays paused until its state fits its model: %s", run.run_id, error.message)
+    run.journal.add(run.clock.now(), source, f"{source}:refused", run.plan.path_json, payload)
+    log.error("run '%s' stays paused until its %s fits: %s", run.run_id, source, error.message)
     return Halted(row, error)
 
 
@@ -181,8 +188,6 @@ def _continue(run: ActiveRun, patch: Written | None) -> Outcome | None:
     if patch is not None and patch.patch:
         apply(run, patch, run.plan.path_json)
     rearm(run)
-    if run.stage is not None:  # else no stage follows the wait: the runner completes the run
-        run.plan.existing(run.stage)
     return None
 
 

@@ -5,11 +5,13 @@ It accepts definitions with other faults, so that all faults are reported togeth
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from poundlock.callables import is_coroutine_function
+from poundlock.callables import is_coroutine_function, parameters_of, runs_later
 from poundlock.errors import NotStorable, StateInvalid
+from poundlock.guard import call_now
 from poundlock.marks import DELETE
 from poundlock.model.definitions import (
     INSTRUCTIONS,
@@ -86,6 +88,7 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
             own = injector.of_state(pipeline.state if isinstance(pipeline.state, type) else None)
             _reserved(f"pipelines.{pipeline.id}.state", names, own)
         _pipeline(pipeline, definition.on_failure, own, bound)
+    _migrate(definition.migrate, injector)
     return bound
 
 
@@ -98,6 +101,20 @@ def _reserved(path: str, names: Iterable[str], injector: Injector) -> None:
                 f"'{name}' is reserved: a parameter of this name gets something else, so no field of the state may "
                 f"have it. Give the field another name",
             )
+
+
+def _migrate(function: object, injector: Injector) -> None:
+    """Find a `migrate` that cannot be called with a state and a hash, or does not return at once."""
+    if not callable(function):
+        return  # there is none, or that is reported already
+    if is_coroutine_function(function) or runs_later(function):
+        injector.fault("migrate", "is called without waiting: make it a plain function that returns the state")
+    parameters = parameters_of(function)
+    if parameters is None:
+        return
+    taken = call_now(inspect.Signature(parameters).bind, {}, "")
+    if taken.error is not None:
+        injector.fault("migrate", "is called with two arguments by place, the state and the hash: migrate(state, hash)")
 
 
 def _trigger(path: str, trigger: Trigger, injector: Injector) -> TriggerFunctions:

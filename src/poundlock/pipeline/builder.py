@@ -58,6 +58,11 @@ class Workflow(Stages):
         on_timeout: what passing the deadline leads to: "fail", "abort", or the id of a stage, which the run enters
             once; after that it has no deadline. No `on_failure` covers the deadline.
         timeout_counts: "total" counts all time, "active" leaves out the time in which the run is paused or delayed.
+        on_change: what becomes of runs that began under another definition: "continue" has them go on by the ids of
+            their stages, "fail" fails them when they go on, "pinned" leaves them paused until their own definition is
+            registered again. See docs/how-to/change-a-workflow.md.
+        migrate: `(state, definition_hash)`, called with the state of such a run, as data, and the hash of the
+            definition it was written under; returns the whole state as it should be now.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class Workflow(Stages):
         timeout: Duration | None = None,
         on_timeout: str = "fail",
         timeout_counts: Literal["total", "active"] = "total",
+        on_change: Literal["continue", "fail", "pinned"] = "continue",
+        migrate: Callable[[dict[str, Any], str], Any] | None = None,
     ) -> None:
         super().__init__()
         self.id = id
@@ -92,6 +99,8 @@ class Workflow(Stages):
         self.timeout = timeout
         self.on_timeout = on_timeout
         self.timeout_counts = timeout_counts
+        self.on_change = on_change
+        self.migrate = migrate
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -259,11 +268,13 @@ class Workflow(Stages):
             timeout=self.timeout,
             on_timeout=self.on_timeout,
             timeout_counts=self.timeout_counts,
+            on_change=self.on_change,
+            migrate=self.migrate,
         )
         faults = [*faults_of(definition), *faults]
         if faults:
             return definition, faults
-        return replace(definition, hash=structure_hash(pipelines, self.on_failure, self.on_timeout)), faults
+        return replace(definition, hash=structure_hash(pipelines, self.on_failure, self.on_timeout, self.state)), faults
 
     def to_mermaid(
         self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()

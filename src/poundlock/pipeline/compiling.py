@@ -57,6 +57,9 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
         limit=_limit(definition, pipeline),
+        definition_hash=definition.hash,
+        on_change=definition.on_change,
+        migrate=definition.migrate,
     )
 
 

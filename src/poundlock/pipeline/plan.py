@@ -217,6 +217,11 @@ class PipelinePlan:
     undo_on_abort: bool = False
     limit: RunLimit | None = None
     """How long a run may take; None without a limit."""
+    definition_hash: str = ""
+    on_change: str = "continue"
+    """What becomes of runs that another definition has written."""
+    migrate: Callable[[dict[str, Any], str], Any] | None = None
+    """Brings the state of such a run up to date."""
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
-from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
+from poundlock.errors import RuntimeStopped, VisitLimit
 from poundlock.guard import Interrupted, Interruption, clear_cancellation
 from poundlock.model.runs import LogRow, Message, RunResult, WaitRow
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
+from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone
 from poundlock.pipeline.children import abandon
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.deadline import see_to, still_delayed
@@ -175,6 +176,8 @@ async def _interrupted(
     """Decide for a run that was interrupted; after its deadline it may go on. Raises the errors of `drive`."""
     if interruption.interruption is not Interruption.DEADLINE:
         return interrupted(run, interruption)
+    if run.returning and (kept := outdated(run)) is not None:
+        return kept
     before, was_paused = run.position(), run.parked is not None
     outcome = see_to(run)
     if outcome is not None:
@@ -199,7 +202,7 @@ async def _came_back(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]
             await pending
         if (delayed := still_delayed(run)) is not None:
             return Driven(delayed, run.position(), None)
-    if run.parked is not None or run.interruption is not None:
+    if run.interruption is not None:
         return None
     unfit = _returned(run)
     if disturbed(run, task):
@@ -208,7 +211,13 @@ async def _came_back(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]
 
 
 def _returned(run: ActiveRun) -> Driven | None:
-    """Check the state of a run after a delay or from another owner; an outcome if it does not fit."""
+    """Check a run that comes back: its definition, and its state after a delay or from another owner.
+
+    Returns:
+        An outcome if it cannot go on.
+    """
+    if (kept := outdated(run)) is not None or run.parked is not None:
+        return kept
     before = run.position()
     error = misfit(run)
     if error is not None and (run.inbox or run.backlog):
@@ -237,6 +246,10 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
         if stray is not None and not isinstance(outcome, Failed):
             run.restore(before, taken_in)
             outcome = failed(run, run_error(stray, None, None), run.plan.path_json)
+    if outcome is None and is_lost(run):
+        error = run_error(stage_gone(run, run.stage), run.stage, None)
+        run.restore(before, [message for message in came if message not in run.inbox])
+        return hold(run, error)
     if outcome is not None:
         return Driven(outcome, before, None)
     await _resumed(run, progress, task)
@@ -341,16 +354,10 @@ def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
 
 def _without_stage(run: ActiveRun) -> Driven:
     """Decide for a run without a stage: resumed after its last one, or at one that no longer exists."""
-    before = run.position()
     if run.stage is None:
+        before = run.position()
         return Driven(complete(run, None), before, None)
-    known = ", ".join(run.plan.by_id)
-    error = StageGone(
-        f"the run is at stage '{run.stage}', which pipeline '{run.plan.id}' no longer has ({known}): "
-        f"restore the stage, or abort the run",
-        path=run.plan.id,
-    )
-    return Driven(failed(run, run_error(error, run.stage, None), run.plan.path_json), before, None)
+    return hold(run, run_error(stage_gone(run, run.stage), run.stage, None))
 
 
 def stopped(run: ActiveRun) -> RuntimeStopped:

@@ -24,7 +24,7 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord, RunResult
+from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord, RunResult
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven
@@ -83,9 +83,8 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     try:
         run = restored_run(core, entry, checkpoint)
     except StageGone:
+        # When it is driven, it is paused with the reason, unless its end is decided already.
         run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
-        # Its waits lead nowhere: when it is driven, it fails with the reason, unless its end is decided already.
-        run.waits = tuple(row for row in run.waits if row.wait_id == UNDO_WAIT)
     except Exception as error:  # noqa: BLE001 - an unexpected row must not keep others from being taken over
         _strand(core, identity.run_id, error)
         return True

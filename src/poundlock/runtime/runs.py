@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_data, pack_patch
-from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
+from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, suggest
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event, new_event, quoted
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.changing import migrate, pipeline_gone
 from poundlock.pipeline.journal import patch_entry
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
@@ -158,6 +159,7 @@ def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
         plan,
         id=pipeline_id,
         path_json=dump(pipeline_id),
+        stages=(),
         by_id={},
         declared=(),
         waits={},
@@ -176,11 +178,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
     identity = checkpoint.record.identity
     plan = plan or entry.plans.get(identity.pipeline_id)
     if plan is None:
-        raise StageGone(
-            f"run '{identity.run_id}' belongs to pipeline '{identity.pipeline_id}', which workflow '{entry.id}' "
-            f"no longer has: restore it, or abort the run",
-            run_id=identity.run_id,
-        )
+        raise pipeline_gone(identity)
     run = ActiveRun(
         identity=identity,
         plan=plan,
@@ -194,6 +192,8 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
         supervision=core.supervision,
     )
     take_checkpoint(run, checkpoint)
+    if plan.migrate is not None:
+        migrate(run)  # what goes wrong is found again when it is driven
     return run
 
 

@@ -274,6 +274,7 @@ class WorkflowRuntime:
         Raises:
             RunNotFound, RunFinished, NotPaused: there is nothing to resume, or another call was quicker.
             StaleResume: this wait has been answered already.
+            StageGone, DefinitionChanged: it cannot go on with its workflow as it is now; nothing was changed.
             InvalidEvent: `event` is missing where the way depends on it, or is not an event of the wait.
             NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from xml.etree import ElementTree as ET
@@ -339,3 +340,29 @@ def test_any_id_is_safe_in_mermaid():
     names = re.findall(r"^    (\w+)[\[(]", text, re.MULTILINE)
     assert names == [f"n{number}" for number in range(8)]
     assert max(Counter(names).values()) == 1
+
+
+def test_children_deadlines_and_further_pipelines():
+    """A stage says which children it starts; triggers and failure ways are shown in their own pipelines only."""
+    wf = Workflow("shop", timeout="7d", on_timeout="late", on_failure="late")
+    wf.on("order.placed")
+    for name in ("review", "stock"):
+        wf.pipeline(name).step(lambda: None, id="look")
+    wf.fork("review", "stock", id="checks", join="any")
+    wf.map("stock", over="lines", into="prices", on_child_failure="collect")
+    wf.call("billing")
+    wf.step(math.prod, id="sum", executor="process", each="numbers")
+    wf.aside(lambda: None, id="late")
+    graph = read_graph(wf.draft()[0])
+    assert "at most 7 d" in graph.subtitle
+    main, *others = graph.panels
+    lines = {node.title: node.lines for node in main.nodes}
+    assert lines["checks"] == ("review and stock, side by side", "the first one is enough")
+    assert lines["prices"] == ("for each of lines: stock, 10 at once", "failures are collected")
+    assert lines["billing"] == ("a run of billing",)
+    assert lines["sum"] == ("for each of numbers, 10 at once · in a process",)
+    assert ("deadline", "stage late", "timeout") in {(edge.source, edge.target, edge.kind) for edge in main.edges}
+    for panel in others:
+        assert {node.kind for node in panel.nodes} == {"stage", "completed"}
+        boxes = {node.id for node in panel.nodes}
+        assert all({edge.source, edge.target} <= boxes for edge in panel.edges)

@@ -496,6 +496,36 @@ async def test_an_unfit_state_stays_paused(stores):
     assert (await rt.wait(run_id)).error.code == "RUN_TIMEOUT"
 
 
+async def test_a_changed_definition_comes_first(stores):
+    """A run that its workflow pins to its definition waits for that; a migrated state is what its stage is given."""
+
+    def workflow(*more, **options):
+        work = Work(on_timeout="late", router=Pause(Wait("go", id="w")), **options)
+        wf = work.workflow()
+        if more:
+
+            @wf.pipeline("other").step
+            async def other(): ...
+
+        return wf
+
+    rt = await stores.enter(workflow(on_change="pinned"))
+    stores.clock.autojump = False
+    run_id = await begin(rt)
+    await rt.wait(run_id, until="rest")
+    await rt.stop()
+    stores.clock.advance(100)
+    rt = await stores.enter(workflow("changed", on_change="pinned"))
+    await run_until_idle(stores)
+    info = await rt.get_run(run_id)
+    assert (info.status, info.error.code, info.wake_at) == (PAUSED, "DEFINITION_CHANGED", None)
+    await rt.stop()
+    stores.clock.autojump = True
+    rt = await stores.enter(workflow("changed", migrate=lambda state, before: {**state, "migrated": True}))
+    result = await rt.wait(run_id)
+    assert (result.status, dict(result.state)) == ("completed", {"first": True, "late": True, "migrated": True})
+
+
 async def test_a_longer_timeout_counts_for_runs_that_wait(stores):
     """The definition says how long; a run that wakes too early for it pauses again, or is delayed for the rest."""
     for router in (Pause(Wait("go", id="w", timeout="1h", on_timeout="resume")), Delay("1h")):

@@ -14,6 +14,7 @@ from poundlock.model.quoting import shown
 from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, paused_children
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import check_answer
+from poundlock.pipeline.changing import check_resumable
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.records import dataclass
 from poundlock.runtime.commands.signal import as_patch
@@ -55,6 +56,7 @@ async def resume(core: Core, command: Resume) -> str | None:
         StaleResume: this wait has been answered; the run is paused at another one now.
         InvalidEvent: the answer has to say which of the wait's events it stands for, or names another one.
         NotStorable, StateInvalid: the patch does not fit; nothing was changed.
+        StageGone, DefinitionChanged: the run cannot go on with its workflow as it is now; nothing was changed.
     """
     core.check_accepting()
     run_id = command.run_id
@@ -88,6 +90,7 @@ async def resume(core: Core, command: Resume) -> str | None:
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
+            check_resumable(run, command.event)
             await _take(core, live, _body(command, _fitting(run, given)))
         except (StaleVersion, LeaseLost):
             if core.runs.is_current(live):
