@@ -176,6 +176,8 @@ async def _interrupted(
     """Decide for a run that was interrupted; after its deadline it may go on. Raises the errors of `drive`."""
     if interruption.interruption is not Interruption.DEADLINE:
         return interrupted(run, interruption)
+    if run.returning and (kept := outdated(run)) is not None:
+        return kept
     before, was_paused = run.position(), run.parked is not None
     outcome = see_to(run)
     if outcome is not None:

@@ -186,6 +186,20 @@ def test_failures_lead_on():
     assert node(panel, "stage c").lines == ("a failure ends the run",)
 
 
+def test_a_deadline_leads_on():
+    """The limit is said of the workflow, and the stage it leads to has an edge, in the pipeline that has that stage."""
+    main = Pipeline("main", [run_step("a"), run_step("late", aside=True)])
+    other = Pipeline("other", [run_step("b")])
+    workflow = Workflow("w", pipelines=[main, other], timeout="2h", on_timeout="late")
+    graph = read_graph(workflow.definition)
+    assert "at most 2 h" in graph.subtitle
+    of_main, of_other = graph.panels
+    assert ("deadline", "stage late", "timeout", "") in edges(of_main)
+    assert node(of_main, "deadline").title == "after 2 h"
+    assert not [each for each in of_other.nodes if each.id == "deadline"]
+    assert not [each for each in stages(run_step("a"), timeout=5).nodes if each.id == "deadline"]
+
+
 def test_many_failures_share_an_edge():
     """From four stages on, failures that lead to one place are one edge; each stage still says it."""
     panel = stages(*(run_step(f"s{n}", on_failure="fix") for n in range(4)), run_step("fix", aside=True))
