@@ -53,6 +53,9 @@ from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
+    ReplayDivergence as ReplayDivergence,
+)
+from poundlock.errors import (
     RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
@@ -78,6 +81,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     StateInvalid as StateInvalid,
+)
+from poundlock.errors import (
+    StepError as StepError,
 )
 from poundlock.errors import (
     StepTimeout as StepTimeout,
@@ -123,6 +129,9 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.definitions import (
     Pause as Pause,
+)
+from poundlock.model.definitions import (
+    Pending as Pending,
 )
 from poundlock.model.definitions import (
     Pipeline as Pipeline,
@@ -193,6 +202,18 @@ from poundlock.pipeline.builder import (
 from poundlock.pipeline.context import (
     StepContext as StepContext,
 )
+from poundlock.pipeline.durable_steps import (
+    Operation as Operation,
+)
+from poundlock.pipeline.durable_steps import (
+    Steps as Steps,
+)
+from poundlock.pipeline.functions.workflow import (
+    FunctionWorkflow as FunctionWorkflow,
+)
+from poundlock.pipeline.functions.workflow import (
+    workflow as workflow,
+)
 from poundlock.runtime.receipts import (
     Receipt as Receipt,
 )
@@ -219,6 +240,7 @@ __all__ = [
     "Exclusive",
     "Fail",
     "Failure",
+    "FunctionWorkflow",
     "IdempotencyConflict",
     "InvalidDefinition",
     "InvalidEvent",
@@ -228,12 +250,15 @@ __all__ = [
     "NotPaused",
     "NotRegistered",
     "NotStorable",
+    "Operation",
     "Overwrite",
     "Pause",
+    "Pending",
     "Pipeline",
     "PoundlockError",
     "Receipt",
     "ReceiptLine",
+    "ReplayDivergence",
     "Retry",
     "RetryAfter",
     "RunAborted",
@@ -254,7 +279,9 @@ __all__ = [
     "StateRef",
     "Step",
     "StepContext",
+    "StepError",
     "StepTimeout",
+    "Steps",
     "StoreCorrupt",
     "StoreFull",
     "StoreTooNew",
@@ -270,4 +297,5 @@ __all__ = [
     "WorkflowRuntime",
     "branch",
     "switch",
+    "workflow",
 ]

@@ -257,6 +257,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """What a poll function returns as long as there is no result.
+
+    Args:
+        after: duration until the next check; default: what the poll's `every` says.
+    """
+
+    after: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Steps that run together, and what comes after them. Their patches are committed all at once.
 

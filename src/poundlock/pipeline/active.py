@@ -7,7 +7,7 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.clock import Clock
@@ -54,12 +54,14 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
+        start: starts a run of a workflow, with a payload and under an id, unless there is one of this id already.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
+    start: Callable[[str, Any, str], Coroutine[Any, Any, None]] | None = None
 
 
 _ALONE = Supervision()

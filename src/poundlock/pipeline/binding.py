@@ -14,8 +14,19 @@ from poundlock.marks import DELETE
 from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait, WorkflowDefinition
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
+from poundlock.pipeline.durable import DurableFunction
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
-from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, UNDO, Injector, of_elements
+from poundlock.pipeline.injection import (
+    AFTER_FAILURE,
+    ELEMENT,
+    FUNCTION,
+    RESERVED,
+    ROUTER,
+    STEP,
+    UNDO,
+    Injector,
+    of_elements,
+)
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
 from poundlock.records import dataclass, field
@@ -50,7 +61,9 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
     led_to = any(after_failure(stage, stages, definition.on_failure) for stages in pipelines for stage in stages)
     steps = [step for stages in pipelines for stage in stages for step in _of_kind(stage.steps, Step)]
     mapped = any(step.each is not None for step in steps)
-    for name in (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ())):
+    durable = any(isinstance(step.action, DurableFunction) for step in steps)
+    more = (*(("failure",) if led_to else ()), *(ELEMENT if mapped else ()), *(("step",) if durable else ()))
+    for name in (*RESERVED, *more):
         if name in getattr(injector.state_model, "model_fields", {}):
             injector.fault(
                 f"state.{name}",
@@ -90,6 +103,13 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
         for step in _of_kind(stage.steps, Step):
             action: object = step.action
             if not callable(action):
+                continue
+            if isinstance(action, DurableFunction):
+                bound.steps[pipeline.id, stage.id, step.id] = injector.bind(
+                    action.function, f"{path}.{step.id}", FUNCTION
+                )
+                for wait in action.waits:
+                    _refs(wait, f"{path}.waits", injector)
                 continue
             own = kind if step.each is None else of_elements(kind)
             bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", own)

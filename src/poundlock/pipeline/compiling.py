@@ -13,6 +13,8 @@ from poundlock.model.definitions import Pause, Pipeline, Stage, Step, WorkflowDe
 from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.binding import Bindings
+from poundlock.pipeline.durable import DurableFunction, early_id
+from poundlock.pipeline.functions.passing import perform_function
 from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
@@ -44,6 +46,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=definition.on_failure,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        replays=any(stage.perform is not None for stage in stages),
     )
 
 
@@ -78,6 +81,7 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
+        perform=perform_function if any(isinstance(step.action, DurableFunction) for step in stage.steps) else None,
     )
 
 
@@ -117,6 +121,10 @@ def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bi
             resume_at = stage.router.resume_at or following[stage.id]
             patch = bound.patches.get((pipeline.id, stage.id))
             yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch, stage.id)
+        for step in stage.steps:
+            if isinstance(step.action, DurableFunction):
+                for wait in step.action.waits:
+                    yield DeclaredWait(early_id(wait), wait, None, wait_refs(wait), None, stage.id)
 
 
 def _silent(stage: Stage) -> bool:

@@ -30,6 +30,7 @@ from poundlock.model.paths import MISSING
 from poundlock.model.runs import Failure
 from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.durable_steps import Steps
 from poundlock.pipeline.fields import Field, Validator, exactly, instance_of, of_element, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
@@ -47,6 +48,13 @@ class Deciding(NamedTuple):
     results: dict[str, Any]
 
 
+class Calling(NamedTuple):
+    """What a durable function is called with besides its run."""
+
+    step: Steps
+    context: StepContext
+
+
 class Kind(NamedTuple):
     """A kind of function, and the arguments that only this kind gets.
 
@@ -57,6 +65,7 @@ class Kind(NamedTuple):
         unnamed: the argument if no parameter has a usable name: for callables that do not show their
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
+        durable: whether it is a durable function: it may be a generator, and is given `step`.
     """
 
     what: str
@@ -64,6 +73,7 @@ class Kind(NamedTuple):
     context: Getter
     unnamed: Getter | None
     each: bool = False
+    durable: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -83,6 +93,11 @@ def of_elements(kind: Kind) -> Kind:
     return kind._replace(each=True, offered={**kind.offered, **dict.fromkeys(ELEMENT, _own)})
 
 
+def _step(_run: RunView, at: Any) -> Any:
+    return at.step
+
+
+FUNCTION: Final = Kind("function", {"step": _step}, lambda _, at: at.context, _step, durable=True)
 ROUTER: Final = Kind(
     "router",
     {"results": lambda _, at: at.results, "resume": lambda run, _: run.resume},
@@ -128,7 +143,7 @@ class Injector:
 
     def bind(self, function: Any, path: str, kind: Kind) -> Binding:
         """Resolve how to call a step or router; a parameter that cannot be filled is noted as a fault."""
-        if runs_later(function):
+        if runs_later(function) and not kind.durable:
             self.fault(
                 path,
                 f"is a generator function or context manager, so nothing of it would run: let the {kind.what} return",
@@ -171,6 +186,8 @@ class Injector:
         about = bare(hint)
         if kind.each and name in ELEMENT:
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
+        if kind.durable and is_about(about, Steps):
+            return _step
         if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from poundlock.codecs import dump
@@ -14,7 +14,7 @@ from poundlock.pipeline.attempts import Attempts
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
-from poundlock.pipeline.outcome import run_error
+from poundlock.pipeline.outcome import Outcome, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import StepDone, digest, failure_of
 from poundlock.records import dataclass
@@ -40,10 +40,12 @@ class Suspended:
     Attributes:
         until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
         wait: what the run is paused at until then; None: it is delayed.
+        leave: leaves the stage in its own way, in place of both; it may be called again after messages came.
     """
 
     until: float | None = None
     wait: WaitRow | None = None
+    leave: Callable[[ActiveRun], Outcome | None] | None = None
 
 
 async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
@@ -52,6 +54,8 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
     Raises:
         Interrupted: the run was interrupted; nothing of the stage counts.
     """
+    if stage.perform is not None:
+        return await stage.perform(run, stage, task)  # type: ignore[no-any-return]  # a StageDone, says its contract
     if len(stage.steps) != 1 or stage.timeout is not None:
         return await _perform_together(run, stage, task)
     return _stage_done(stage, [await perform_step(run, stage.steps[0], None)])

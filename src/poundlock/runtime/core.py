@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -87,7 +87,9 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
-        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers())
+        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers(), self._start_run)
+        self.starts: Callable[[str, Any, str], Coroutine[Any, Any, None]] | None = None
+        """Starts a run for a durable function, once; set when the runtime starts."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}
@@ -124,6 +126,11 @@ class Core:
     def built_container(self) -> ArtifactContainer | None:
         """The container of global services, if it was created."""
         return self._container
+
+    async def _start_run(self, workflow_id: str, payload: Any, run_id: str) -> None:
+        self.check_accepting()
+        assert self.starts is not None  # noqa: S101 - set with the start
+        await self.starts(workflow_id, payload, run_id)
 
     # ---------------------------------------------------------------------------------------------------- look-ups
     def entry(self, workflow_id: str) -> Registered:

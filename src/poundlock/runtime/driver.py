@@ -542,7 +542,8 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
         if outcome.wait.expires_at is not None:
             core.wake_at(outcome.wait.expires_at)
         named = live.entry.subscribed
-        core.want(live.run.run_id, [event for event in outcome.wait.events if event not in named])
+        events = [event for row in live.run.waits if row.parked for event in row.events]  # it may be paused at several
+        core.want(live.run.run_id, [event for event in events if event not in named])
     elif isinstance(outcome, Delayed):
         core.wake_at(outcome.until)
     elif not isinstance(outcome, Halted):  # a halted run continues to buffer events for its waits

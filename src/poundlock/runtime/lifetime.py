@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from poundlock.callables import is_coroutine_function
@@ -17,6 +18,7 @@ from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, Publication, Store
 from poundlock.runtime.commands.claim import try_unfit
+from poundlock.runtime.commands.create import start_once
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
@@ -84,6 +86,7 @@ class Lifetime:
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
             core.want = self.subscriptions.want
+            core.starts = partial(start_once, core)
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:

@@ -92,6 +92,11 @@ async def create(core: Core, command: Create) -> str:
     return await _addressed(core, command, entry, run, text)
 
 
+async def start_once(core: Core, workflow_id: str, payload: Any, run_id: str) -> None:
+    """Start a run under an id, unless there is one; it is durable by then. Raises the errors of `create`."""
+    await create(core, Create(workflow_id, payload=payload, run_id=run_id, conflict="use_existing"))
+
+
 def _check_names(command: Create) -> None:
     for path, name in (("run_id", command.run_id), ("idempotency_key", command.idempotency_key)):
         if name is not None and not is_name(name):
