@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from poundlock import Condition, Event, Pending, StateRef, StepError, Wait, workflow
+from poundlock.testing import run_until_idle
 
 
 def approval(calls, **options):
@@ -70,7 +71,7 @@ async def test_events_before_a_wait_are_kept_where_it_is_armed_from_the_start(st
     def of(id, **options):
         @workflow(id, on=id, **options)
         async def function(step, event):
-            await step.run(gate)
+            await step.run(gate, key="gate")
             answer = await step.wait_for("said", correlate={"n": event.payload["n"]})
             return answer.payload["n"]
 
@@ -101,8 +102,8 @@ async def test_events_between_two_waits_are_kept(stores):
     async def chat(step):
         said = [(await step.wait_for("say")).payload["n"]]
         await step.run(work)
-        for number in range(3):
-            said.append((await step.wait_for("say", key=f"say {number}")).payload["n"])
+        while len(said) < 4:
+            said.append((await step.wait_for("say")).payload["n"])
         return said
 
     runtime = await stores.enter(chat)
@@ -170,7 +171,7 @@ async def test_what_runs_beside_a_wait_is_recorded(stores, calls, make_gate):
 
     @workflow("beside")
     async def beside(step):
-        event, _, done = await step.gather(step.wait_for("said"), step.run(gate), step.run(calls.work))
+        event, _, done = await step.gather(step.wait_for("said"), step.run(gate, key="gate"), step.run(calls.work))
         return [event.payload["n"], done]
 
     first = await stores.enter(beside)
@@ -185,7 +186,7 @@ async def test_what_runs_beside_a_wait_is_recorded(stores, calls, make_gate):
     assert (calls, gate.came) == (["work"], [None])
 
 
-async def test_an_event_is_taken_while_other_parts_work(stores, calls, make_gate):
+async def test_an_event_is_taken_while_other_parts_work(stores, calls, make_gate, vclock):
     """A wait in a gather is armed once reached, and goes on with its event while its siblings still work."""
     gate = make_gate()
 
@@ -195,12 +196,12 @@ async def test_an_event_is_taken_while_other_parts_work(stores, calls, make_gate
             event = await step.wait_for("said")
             return await step.run(calls.work, event.payload["n"])
 
-        return await step.gather(branch(), step.run(gate), step.run(calls.work, "x", key="x"))
+        return await step.gather(branch(), step.run(gate, key="gate"), step.run(calls.work, "x", key="x"))
 
     runtime = await stores.enter(live)
     run_id = (await runtime.emit("go")).run_ids[0]
-    while not (await runtime.get_run(run_id)).waits:
-        await asyncio.sleep(0)
+    await run_until_idle(vclock)
+    assert [wait.parked for wait in (await runtime.get_run(run_id)).waits] == [False]
     assert [line.verdict for line in (await runtime.emit("said", n="it")).lines] == ["buffered"]
     gate.open()
     assert (await runtime.wait(run_id)).result == [1, None, 1]
@@ -220,8 +221,8 @@ async def test_a_long_sleep_is_a_row_and_no_rest(stores, calls, vclock):
 
     first = await stores.enter(sleeper)
     await first.invoke("sleeper", run_id="R", until="accepted")
-    while (await first.get_run("R")).status != "delayed":
-        await asyncio.sleep(0)
+    await run_until_idle(vclock)
+    assert (await first.get_run("R")).status == "delayed"
     assert first.statistics()["runs:live"] == 0
     await stores.crash(first)
     vclock.autojump = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 from typing import Any
 
 from poundlock.callables import is_coroutine_function, is_generator_function
@@ -43,7 +44,7 @@ async def result_of(made: Any) -> Any:
 
 
 async def _generator(generator: Generator[Any, Any, Any]) -> Any:
-    step, given = generator.send, None
+    step, given, over = generator.send, None, False
     try:
         while True:
             try:
@@ -54,14 +55,18 @@ async def _generator(generator: Generator[Any, Any, Any]) -> Any:
                 return asked.result
             try:
                 step, given = generator.send, await _asked(asked)
-            except BaseException as error:  # noqa: BLE001 - the generator decides, and an interruption unwinds it
+            except BaseException as error:
+                if over:
+                    raise  # it took the first one and went on
+                over = not isinstance(error, Exception)
                 step, given = generator.throw, error
     finally:
-        generator.close()
+        with suppress(RuntimeError):  # it ignores that it is closed
+            generator.close()
 
 
 async def _async_generator(generator: AsyncGenerator[Any, Any]) -> Any:
-    step, given = generator.asend, None
+    step, given, over = generator.asend, None, False
     try:
         while True:
             try:
@@ -72,10 +77,14 @@ async def _async_generator(generator: AsyncGenerator[Any, Any]) -> Any:
                 return asked.result
             try:
                 step, given = generator.asend, await _asked(asked)
-            except BaseException as error:  # noqa: BLE001 - as above
+            except BaseException as error:
+                if over:
+                    raise
+                over = not isinstance(error, Exception)
                 step, given = generator.athrow, error
     finally:
-        await generator.aclose()
+        with suppress(RuntimeError):
+            await generator.aclose()
 
 
 async def _asked(asked: Any) -> Any:

@@ -59,6 +59,7 @@ class Operations:
     Attributes:
         fibers: the tasks of the pass.
         unasked: operations that were made and not awaited, by key.
+        replaying: whether there are entries on record that were not asked for yet, and nothing new was done.
     """
 
     def __init__(self, run: ActiveRun, stage: StagePlan, context: StepContext) -> None:
@@ -68,6 +69,7 @@ class Operations:
         self.unasked: dict[str, Operation[Any]] = {}
         self._context = context
         self._memo = memo_of(run)
+        self._ahead = set(self._memo.kept)
         self._live = False
         self._replayed = 0
         self._logger: logging.Logger | None = None
@@ -88,7 +90,7 @@ class Operations:
 
     @property
     def replaying(self) -> bool:
-        return not self._live and bool(self._memo.kept)
+        return not self._live and bool(self._ahead)
 
     @property
     def logger(self) -> logging.Logger:
@@ -101,9 +103,9 @@ class Operations:
         self.unasked[operation.key] = operation
 
     async def perform(self, operation: Operation[Any]) -> Any:
+        self.unasked.pop(operation.key, None)
         fiber = await self.fibers.enter(operation)
         operation.begun = True
-        self.unasked.pop(operation.key, None)
         fiber.busy = operation
         try:
             return await self._ways[operation.kind](operation)
@@ -112,6 +114,7 @@ class Operations:
 
     def now(self, key: str) -> dt.datetime:
         record = self._memo.kept.get(key)
+        self._ahead.discard(key)
         if record is None:
             self._live = True
             time = dt.datetime.fromtimestamp(self.run.clock.now(), dt.UTC)
@@ -132,6 +135,7 @@ class Operations:
             Withdrawn: it is something else: the pass ends as diverged.
         """
         record: Mapping[str, Any] | None = self._memo.kept.get(operation.key)
+        self._ahead.discard(operation.key)
         if record is not None and (record["op"], record["name"]) != (operation.kind, operation.name):
             self._diverge(operation.key, operation.kind, operation.name, record)
         return record
