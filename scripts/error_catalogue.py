@@ -53,7 +53,7 @@ GROUPS = {
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
         "StepError": "Catch it in the durable function, or mend what it calls. `type` and `message` say what failed.",
-        "ReplayDivergence": "Register a function that fits the record, with new keys for new operations; or abort the run.",
+        "ReplayDivergence": "Register a function that fits the record: new operations get new keys. Or abort the run.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "NonRetryable": "Nothing: the step said that no further attempt is worth it. Its message says why.",
         "RetryAfter": "The step asked for another attempt and had none left: give its `retry=` more attempts.",

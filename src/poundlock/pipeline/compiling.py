@@ -14,8 +14,7 @@ from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
 from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.durable import DurableFunction, early_id
-from poundlock.pipeline.functions.passing import perform_function
-from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
+from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, Performer, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
 
@@ -81,8 +80,16 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
-        perform=perform_function if any(isinstance(step.action, DurableFunction) for step in stage.steps) else None,
+        perform=_performer(stage),
     )
+
+
+def _performer(stage: Stage) -> Performer | None:
+    if not any(isinstance(step.action, DurableFunction) for step in stage.steps):
+        return None
+    from poundlock.pipeline.functions.passing import perform_function  # most workflows do not need it
+
+    return perform_function
 
 
 def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, at: tuple[str, str, str]) -> StepPlan:

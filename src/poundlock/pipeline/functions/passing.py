@@ -122,8 +122,8 @@ class _Pass:
         return StageDone(self._stage, suspended=Suspended(leave=leave))
 
     def _suspended(self, end: Waiting) -> StageDone:
-        if self._run.stopping:
-            return self._left(lambda _run: Released())
+        if self._run.stopping and any(blocked.row is None and blocked.until is None for blocked in end.blocked):
+            return self._left(lambda _run: Released())  # one of them would have begun something
         rows: list[WaitRow] = [blocked.row for blocked in end.blocked if blocked.row is not None]
         times = {
             blocked.operation.key: blocked.until

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from poundlock.callables import called_name
 from poundlock.errors import InvalidDefinition
 from poundlock.guard import repr_of
 from poundlock.model.checks import Fault
@@ -23,14 +22,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 class FunctionWorkflow(Workflow):
     """A workflow that is one durable function, made by `@workflow`. It is registered like any other.
 
-    Its definition has one pipeline, "main", with one stage that is named like the function.
+    Its definition has one pipeline, "main", with one stage, which has the id of the workflow: so the function may be
+    renamed while runs of it wait.
 
     Attributes:
         function: the decorated function.
     """
 
     def __init__(self, id: str, function: Callable[..., Any], waits: Iterable[str | Wait], **options: Any) -> None:
-        name = called_name(function) or "function"
+        name = id if isinstance(id, str) and id else "function"
         armed = [Wait(each) if isinstance(each, str) else each for each in waits]
         self.function = function
         self._armed = armed
@@ -61,8 +61,8 @@ class FunctionWorkflow(Workflow):
             faults += found
             if found or not isinstance(wait, Wait):
                 continue
-            if isinstance(wait.events, Mapping) or wait.timeout is not None or wait.patch is not None:
-                faults.append((path, "only buffers events for wait_for: leave out timeout, patch and stages"))
+            if isinstance(wait.events, Mapping) or wait.timeout is not None or wait.patch is not None or not wait.early:
+                faults.append((path, "only buffers events for wait_for: leave out timeout, patch, early and stages"))
             if early_id(wait) in ids:
                 faults.append(
                     (f"{path}.id", f"there is another wait '{early_id(wait)}': give this one an id of its own")
