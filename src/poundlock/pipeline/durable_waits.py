@@ -104,6 +104,7 @@ def arm_row(run: ActiveRun, row: WaitRow) -> None:
 
 def pause(run: ActiveRun, rows: Sequence[WaitRow]) -> Outcome | None:
     """Pause at all these rows. None: what one of them waits for is there already."""
+    rearm(run)  # what services announced, and what signals changed
     kept = [row for row in run.waits if not of_functions(run, row) and not row.parked]
     epoch = run.version + 1
     parked = [row.parked_until(row.expires_at, epoch, row.resume_at, None) for row in rows]
