@@ -172,6 +172,18 @@ class StepTimeout(PoundlockError):
     code = "STEP_TIMEOUT"
 
 
+class ProcessLost(PoundlockError):
+    """The process that ran a step ended before the step did; the message has its exit code or signal."""
+
+    code = "PROCESS_LOST"
+
+
+class RunTimeout(PoundlockError):
+    """A run took longer than the timeout of its workflow."""
+
+    code = "RUN_TIMEOUT"
+
+
 class NonRetryable(PoundlockError):
     """Raised by a step: no further attempt is made, whatever its `retry=` says."""
 
@@ -222,10 +234,22 @@ class VisitLimit(PoundlockError):
     code = "VISIT_LIMIT"
 
 
+class ChildFailed(PoundlockError):
+    """A run that a stage waited for, a child, failed or was aborted; or too few of them were completed."""
+
+    code = "CHILD_FAILED"
+
+
 class StageGone(PoundlockError):
     """A run is at a stage that its workflow no longer has."""
 
     code = "STAGE_GONE"
+
+
+class DefinitionChanged(PoundlockError):
+    """A run belongs to another definition of its workflow, which lets it go on under its own only."""
+
+    code = "DEFINITION_CHANGED"
 
 
 # ------------------------------------------------------------------------------------------------- artifacts

@@ -27,6 +27,7 @@ PROMISED = [
     "Service",
     "Advance",
     "Jump",
+    "JumpTo",
     "Terminate",
     "Fail",
     "Delay",
@@ -78,6 +79,7 @@ PROMISED = [
     "StoreTooNew",
     "UnknownCodec",
     "StepTimeout",
+    "RunTimeout",
     "RunAborted",
 ]
 
@@ -130,7 +132,6 @@ def test_every_error_that_is_offered_is_raised():
     ("kind", "absent"),
     [
         (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
-        (poundlock.Stage, ["pipelines"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )

@@ -6,6 +6,7 @@ which the model may not.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 
@@ -18,6 +19,19 @@ def shown(value: Any, limit: int = 60) -> str:
     except BaseException:  # noqa: BLE001 - a user's `__repr__` may raise anything
         text = f"(a {type(value).__name__} that cannot be shown)"
     return text.encode("utf-8", "backslashreplace").decode()[:limit]
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a callable, or of the function behind a partial; else "function"."""
+    while isinstance(function, partial):
+        function = function.func
+    try:
+        name = function.__name__
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's `__getattr__` may raise anything
+        return "function"
+    return name if isinstance(name, str) and name else "function"
 
 
 def differ(one: Any, other: Any) -> bool:

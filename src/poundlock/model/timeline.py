@@ -11,7 +11,7 @@ from typing import Any
 
 from poundlock.codecs import detach, load
 from poundlock.model.patches import merge
-from poundlock.model.runs import LogRow
+from poundlock.model.runs import LogRow, StepProgress
 from poundlock.records import dataclass
 
 
@@ -55,6 +55,17 @@ def read_entries(rows: Iterable[LogRow]) -> list[TimelineEntry]:
     return [
         TimelineEntry(row.first_seq + place, *fields) for row in rows for place, fields in enumerate(load(row.text))
     ]
+
+
+def last_progress(rows: Iterable[LogRow]) -> tuple[StepProgress, ...]:
+    """Return the last progress that each step has stored in these log rows, the latest at the end."""
+    found: dict[str, StepProgress] = {}
+    for entry in read_entries(rows):
+        if entry.type == "step:progress":
+            _, stage, step, *_ = (*entry.path.split("/"), "", "")
+            found.pop(entry.path, None)
+            found[entry.path] = StepProgress(stage, step, **entry.payload, time=entry.time)
+    return tuple(found.values())
 
 
 def size_of(rows: Iterable[LogRow]) -> int:
@@ -116,6 +127,21 @@ class Timeline:
             if entry.patch is not None:
                 state = merge(state, entry.patch)
         return detach(state)  # type: ignore[no-any-return]  # a dict in, a dict out
+
+    def to_svg(self, *, title: str = "", now: float | None = None) -> str:
+        """Return the run's stages, steps and pauses as bars over time, as an SVG document.
+
+        Waiting is not drawn to scale where it would hide the work; the durations beside the bars are the real ones.
+
+        Args:
+            title: above the chart; default: "run" and the run's id.
+            now: where the bars of an unfinished run end, in seconds since 1970; default: at the last entry.
+        """
+        from poundlock.drawing.chart_svg import chart_svg  # only programs that draw load it
+        from poundlock.model.run_chart import read_chart
+
+        last = self.entries[-1].time if self.entries else 0.0
+        return chart_svg(read_chart(self.entries, last if now is None else now), title or f"run {self.run_id}")
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -7,22 +7,37 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
+from poundlock.model.calls import Usage
 from poundlock.model.changes import RunMove
+from poundlock.model.deadlines import deadline_of
 from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
+from poundlock.model.runs import (
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    Failure,
+    Message,
+    RunHead,
+    RunIdentity,
+    RunResult,
+    StepProgress,
+    WaitRow,
+)
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.plan import PipelinePlan
-from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.processes import StepProcesses
+from poundlock.pipeline.reports import Reports
+from poundlock.pipeline.run_view import Place, Resume
 from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
 from poundlock.records import NamedTuple
@@ -38,6 +53,7 @@ JUMPED: Final = ""
 """In place of a walk: the run did not go straight through its stages, so its visits are written one by one."""
 
 
+_FIRST_REPORT: Final = threading.Lock()
 _left_behind: set[asyncio.Task[Any]] = set()
 
 
@@ -54,14 +70,16 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
-        start: starts a run of a workflow, with a payload and under an id, unless there is one of this id already.
+        processes: those that steps run in; None without a runtime.
+        spent: by workflow, the calls of models that its runs have recorded.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
-    start: Callable[[str, Any, str], Coroutine[Any, Any, None]] | None = None
+    processes: StepProcesses | None = None
+    spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
 
 
 _ALONE = Supervision()
@@ -102,11 +120,44 @@ class StageVisit(Protocol):
         """Return the container of this visit; it falls back to the run's."""
 
 
+class NewChild(NamedTuple):
+    """A run that a stage is going to start.
+
+    Attributes:
+        workflow_id: None for a pipeline of the same workflow.
+        pipeline_id: None for the one that runs by default.
+        initial: what its state begins with.
+        address: where it begins; None: at its first stage.
+    """
+
+    workflow_id: str | None
+    pipeline_id: str | None
+    initial: Any
+    address: str | None = None
+
+
 class Midway(Protocol):
-    """Commits what a stage has come to so far."""
+    """What a stage can do in the middle of a visit, beyond its run."""
 
     async def midway(self, run: ActiveRun) -> None:
         """Commit the run as it is within its current stage. The caller makes no other commit meanwhile."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child; it is created by the next `midway`, and driven from then on.
+
+        Raises:
+            NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
+            PoundlockError: it cannot begin with that state.
+        """
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child that is paused or has ended; `ended`: only once it has ended."""
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, once for each key; returns its id. Raises as `StepContext.start`."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, unless it has ended; returns once it has."""
 
 
 class KeptSoFar(Protocol):
@@ -167,6 +218,7 @@ class ActiveRun:
         "rearmed",
         "recovered",
         "registered",
+        "reports",
         "resume",
         "returning",
         "run_id",
@@ -270,6 +322,8 @@ class ActiveRun:
         self.interruptible = False
         """Whether its task may be cancelled now: user code runs, and no commit is in flight."""
         self.recovered = False
+        self.reports: Reports | None = None
+        """What its steps have reported besides their results; None if that is nothing."""
         self.visit: StageVisit | None = None
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
@@ -280,6 +334,11 @@ class ActiveRun:
         """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
+
+    async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow, once for each key; returns its id."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        return await self.progress.start_run(self, workflow_id, payload, key)
 
     async def commit_midway(self) -> None:
         """Commit what its current stage has come to so far."""
@@ -329,6 +388,22 @@ class ActiveRun:
                 state = with_signal(model, state, message.body)
         return shown(model, state)
 
+    def report(self, step: Place, progress: StepProgress) -> None:
+        """Show how far a step is; from any thread."""
+        self._reports().show(self.entered_at, step.path_json, progress)
+
+    def spend(self, stage_id: str, usage: Usage) -> None:
+        """Count a call of a model that a step has recorded."""
+        self._reports().count(stage_id, usage)
+        spent, workflow_id = self.supervision.spent, self.identity.workflow_id
+        spent[workflow_id] = spent.get(workflow_id, Usage()).plus(usage)
+
+    def _reports(self) -> Reports:
+        if self.reports is None:
+            with _FIRST_REPORT:  # steps in threads may come together
+                self.reports = self.reports or Reports()
+        return self.reports
+
     @property
     def parked(self) -> WaitRow | None:
         """The wait the run is paused at, if any."""
@@ -353,6 +428,14 @@ class ActiveRun:
             if row.wait_id == UNDO_WAIT:
                 return row
         return None
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, in seconds since 1970; None if nothing limits it, or its time does not count now."""
+        limit = self.plan.limit
+        if limit is None or self.undoing is not None:
+            return None
+        return deadline_of(limit, self.identity.created_at, self.waits)
 
     def services(self) -> ArtifactContainer:
         """Return the container for user code: that of the current stage, if it has services, else the run's own.

@@ -143,7 +143,7 @@ class Attempts(Work):
     async def _within(self, context: StepContext, seconds: float) -> Any:
         """One attempt that is given up at its timeout."""
         run, step, outer = self.run, self.step, self.scope
-        scope = Scope(outer)
+        scope = Scope(outer, run.clock.monotonic() + seconds)
         scope.enter(context)
         work = answer_of(self._once(context, scope))
         attempt = asyncio.get_running_loop().create_task(work, name=f"step {step.path}")
@@ -176,6 +176,8 @@ async def _invoke(run: ActiveRun, step: StepPlan, context: StepContext) -> Any:
         return await step.action(*args, **kwargs)
     if step.in_thread:
         result = await run.threads.call(step.action, tuple(args), kwargs)
+    elif step.elsewhere is not None:
+        result = await step.elsewhere(run, step.action, args, kwargs)
     else:
         since = run.clock.monotonic()
         result = step.action(*args, **kwargs)

@@ -14,7 +14,7 @@ from typing import Any
 from poundlock.codecs import detach, dump
 from poundlock.errors import StepFailed
 from poundlock.guard import Interrupted, Interruption, name_of, repr_of
-from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
+from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, JumpTo, Pause, Terminate
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
@@ -22,11 +22,11 @@ from poundlock.pipeline.active import JUMPED, ActiveRun, Position
 from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
-from poundlock.pipeline.memo import forget
-from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
+from poundlock.pipeline.memo import forget, lead_below
+from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.step_results import carried_patch
-from poundlock.pipeline.steps import StageDone, Suspended
+from poundlock.pipeline.step_results import Suspended, carried_patch
+from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.undo_log import note_commit
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
@@ -130,6 +130,10 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
         run.walk = JUMPED
         rearm(run)
         return None
+    if type(instruction) is JumpTo:
+        lead_below(run, instruction.address)
+        rearm(run)
+        return None
     if type(instruction) is Terminate:
         return complete(run, instruction.result)
     if type(instruction) is Delay:
@@ -143,6 +147,8 @@ def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome 
     run.resume = None
     if suspended.leave is not None:
         return suspended.leave(run)
+    if suspended.released:
+        return Released()
     row = suspended.wait
     if row is None:
         until = suspended.until

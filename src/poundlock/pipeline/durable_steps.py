@@ -86,7 +86,7 @@ class Performer(Protocol):
     def created(self, operation: Operation[Any]) -> None:
         """Note an operation that has to be awaited."""
 
-    def now(self, key: str) -> dt.datetime:
+    def now(self, key: str) -> float:
         """Return the recorded time of a key; the present time is recorded if there is none."""
 
     def derived(self, key: str) -> str:
@@ -235,8 +235,8 @@ class Steps:
             raise InvalidDefinition(f"until: {error}", path="until") from None
         return self._operation("sleep", "sleep", key, (None, at))
 
-    def now(self, *, key: str | None = None) -> dt.datetime:
-        """Return the present time, in UTC; the same one each time the function is called again. Not awaited."""
+    def now(self, *, key: str | None = None) -> float:
+        """Return the time by the runtime's clock, in seconds since 1970 UTC: the same in each pass. Not awaited."""
         return self._performer.now(self._key("now", key))
 
     # ------------------------------------------------------------------------------------------------------ events

@@ -66,6 +66,7 @@ class Kind(NamedTuple):
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
         durable: whether it is a durable function: it may be a generator, and is given `step`.
+        sent: whether its arguments are sent to another process, which services and the context cannot be.
     """
 
     what: str
@@ -74,6 +75,7 @@ class Kind(NamedTuple):
     unnamed: Getter | None
     each: bool = False
     durable: bool = False
+    sent: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -98,6 +100,13 @@ def _step(_run: RunView, at: Any) -> Any:
 
 
 FUNCTION: Final = Kind("function", {"step": _step}, lambda _, at: at.context, _step, durable=True)
+
+
+def sent(kind: Kind) -> Kind:
+    """Return the kind of functions that are called in another process."""
+    return kind._replace(sent=True, unnamed=None)
+
+
 ROUTER: Final = Kind(
     "router",
     {"results": lambda _, at: at.results, "resume": lambda run, _: run.resume},
@@ -130,6 +139,12 @@ class Injector:
         self.faults: list[Fault] = []
         self._fields = state_fields(state_model)
         self._open = state_model is None or getattr(state_model, "model_config", {}).get("extra") == "allow"
+
+    def of_state(self, state_model: type | None) -> Injector:
+        """Return one for functions of another state; it notes its faults here."""
+        other = Injector(state_model, self.service_types, self.service_fault)
+        other.faults = self.faults
+        return other
 
     def fault(self, path: str, text: str) -> None:
         """Note a fault."""
@@ -174,6 +189,9 @@ class Injector:
         name = parameter.name
         self.misplaced(parameter, path)
         service = self.service_of(name, hint, path, kind.offered)
+        if kind.sent and (service is not None or is_about(hint, StepContext) or name == "ctx"):
+            what = "the context" if service is None else f"service '{service}'"
+            self.fault(path, f"{what} cannot be sent to another process: use executor='thread', or leave it out")
         if service is not None:
             into.service(parameter, service)
         elif is_about(hint, StepContext) or name == "ctx":

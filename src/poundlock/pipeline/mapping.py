@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from poundlock.clock import sleep_for
-from poundlock.codecs import detach, dump
+from poundlock.codecs import detach, dump, pack
 from poundlock.errors import StateInvalid, StepFailed
 from poundlock.guard import name_of
 from poundlock.marks import Overwrite
 from poundlock.model.definitions import INSTRUCTIONS
 from poundlock.model.paths import MISSING
-from poundlock.model.runs import RunError
+from poundlock.model.runs import RunError, StepProgress
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, current_task, disturbed, judge
 from poundlock.pipeline.plan import EachPlan, StepPlan
+from poundlock.pipeline.reports import entry_of
 from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.states import detached_field, element_result, held_at, keys_of, reads_as, written
 from poundlock.pipeline.step_results import Element, StepDone, failure_of
@@ -58,13 +59,15 @@ class Elements:
         StateInvalid: there is no list and no mapping.
     """
 
-    __slots__ = ("_model", "_path", "_read", "_run", "_stored", "_view", "keys")
+    __slots__ = ("_model", "_path", "_read", "_run", "_stored", "_view", "keys", "progress")
 
     def __init__(self, run: RunView, model: Any, step_id: str, path: str) -> None:
         self._run = run
         self._model = model
         self._path = path
         self._view: Any = None
+        self.progress: StepProgress | None = None
+        """The last one that the function reported for any of them."""
         value, stored = held_at(model, run.state, path)
         if not isinstance(value, list | tuple | Mapping) and isinstance(stored, list | Mapping):
             value = stored  # the model reads a set, for one, which has no order of its own
@@ -121,6 +124,27 @@ class Elements:
         return detached_field(self._view, name, self._run.view)
 
 
+class GivenElements(Elements):
+    """The elements of a list or a mapping that a function of the user returned.
+
+    Raises:
+        StepFailed: it is neither.
+        NotStorable: a value in it is not data.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, run: RunView, value: Any, step_id: str) -> None:
+        if not isinstance(value, list | tuple | Mapping):
+            raise StepFailed(
+                f"over= of '{step_id}' returned a {name_of(type(value))}: return a list or a mapping", path=step_id
+            )
+        stored = pack(value)[0]
+        self._run, self._model, self._path, self._view, self._read = run, None, "", None, None
+        self.keys = list(stored) if isinstance(stored, Mapping) else None
+        self._stored = _items_of(stored)
+
+
 def _items_of(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
@@ -161,6 +185,9 @@ class ElementContext(StepContext):
         """A field of the state model."""
         return self._elements.field(name)
 
+    def _keep(self, report: StepProgress) -> None:
+        self._elements.progress = report  # one for all: there may be thousands of elements
+
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this step for this element at this point of the run, also after a crash."""
@@ -194,7 +221,12 @@ class Mapped(Work):
         detail = dump({"elements": len(self.elements)})
         run.journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, detail)
         self._results = [None] * len(self.elements)
-        await self._all()
+        try:
+            await self._all()
+        finally:
+            last = self.elements.progress
+            if last is not None:
+                run.journal.add(last.time, "pipeline", "step:progress", step.path_json, entry_of(last))
         if self.failure is not None:
             return self.failure
         done = self._done()

@@ -15,13 +15,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from poundlock.codecs import load, pack
-from poundlock.guard import clear_cancellation
-from poundlock.model.runs import VISIT_WAIT, LogRow, WaitRow, own_row
-from poundlock.pipeline.active import ActiveRun, KeptSoFar
+from poundlock.errors import NotRegistered, StepFailed
+from poundlock.guard import clear_cancellation, name_of
+from poundlock.model.runs import ADDRESS_WAIT, CHILD_ENDED, CHILDREN_WAIT, VISIT_WAIT, LogRow, WaitRow, own_row
+from poundlock.pipeline.active import JUMPED, ActiveRun, KeptSoFar
 
 KEPT: Final = "step:kept"
 """Type of these entries in the timeline."""
 _NO_CHANGE: Final = "{}"
+_OF_VISIT: Final = (VISIT_WAIT, CHILDREN_WAIT, ADDRESS_WAIT)
 
 
 class Memo:
@@ -122,19 +124,66 @@ def visit_row(run: ActiveRun) -> WaitRow | None:
 def forget(run: ActiveRun) -> None:
     """End the visit: it has been concluded, or the run has left its stage in another way."""
     run.memo = None
-    if visit_row(run) is not None:
-        run.waits = tuple([row for row in run.waits if row.wait_id != VISIT_WAIT])
+    for row in run.waits:
+        if row.wait_id in _OF_VISIT:
+            run.waits = tuple([other for other in run.waits if other.wait_id not in _OF_VISIT])
+            drop_notices(run)
+            return
+
+
+def lead_below(run: ActiveRun, address: str) -> None:
+    """Set the run to the first stage of an address; what is below it is kept until that stage has started its children.
+
+    Raises:
+        StepFailed: it is no text.
+        NotRegistered: there is no such stage, or it has no children.
+    """
+    if not isinstance(address, str):
+        raise StepFailed(f"the address of JumpTo is a {name_of(type(address))}: give 'stage/child/stage'")
+    first, _, below = address.partition("/")
+    run.stage = run.plan.existing(first)
+    run.walk = JUMPED
+    if below:
+        if all(step.children is None for step in run.plan.by_id[first].steps):
+            raise NotRegistered(f"stage '{first}' has no children, so there is no '{below}' below it", path=run.plan.id)
+        row = own_row(ADDRESS_WAIT, epoch=run.version + 1, on_timeout="resume", patch={"stage": first, "below": below})
+        run.waits = (*(other for other in run.waits if other.wait_id != ADDRESS_WAIT), row)
+
+
+def address_below(run: ActiveRun, stage_id: str) -> tuple[str, str] | None:
+    """Return which child of a stage begins elsewhere, and where; None if none does."""
+    row = next((row for row in run.waits if row.wait_id == ADDRESS_WAIT), None)
+    if row is None or not isinstance(row.patch, dict) or row.patch["stage"] != stage_id:
+        return None
+    child, _, address = row.patch["below"].partition("/")
+    return child, address
+
+
+def drop_notices(run: ActiveRun) -> bool:
+    """Consume the notices of children that have ended, as far as they are taken in; returns whether there were some."""
+    others = []
+    before = len(run.consumed)
+    for message in run.buffer:
+        if message.event is not None and message.event.event.type == CHILD_ENDED:
+            run.consumed.append(message.seq)
+        else:
+            others.append(message)
+    if len(run.consumed) == before:
+        return False
+    run.buffer = tuple(others)
+    return True
 
 
 def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
     """Set the run's memo to what its log has of this visit."""
     memo = memo_of(run)
     assert isinstance(row.patch, dict)  # noqa: S101 - written above
-    for key, value in _entries(rows, row.patch["entered_at"]):
+    for key, value in kept_entries(rows, row.patch["entered_at"]):
         memo.kept[key] = value
 
 
-def _entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:
+def kept_entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values that a log has after an entry."""
     for row in rows:
         if row.first_seq + row.size <= after:
             continue

@@ -5,11 +5,12 @@ Values only; `compiling` makes them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.guard import repr_of
+from poundlock.model.deadlines import RunLimit
 from poundlock.model.definitions import Instruction, Retry, Wait
 from poundlock.model.events import Event
 from poundlock.model.paths import get_path
@@ -42,6 +43,10 @@ class Binding:
     wants_context: bool
 
 
+Elsewhere = Callable[[Any, Callable[..., Any], Sequence[Any], Mapping[str, Any]], Awaitable[Any]]
+"""Calls a function neither on the loop nor in a thread of the runtime: takes the run, the function, its arguments."""
+
+
 @dataclass(frozen=True, slots=True)
 class EachPlan:
     """What a step with `each` runs over.
@@ -55,6 +60,28 @@ class EachPlan:
     path: str
     limit: int
     into: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildrenPlan:
+    """The runs that a stage starts and waits for.
+
+    Attributes:
+        pipelines, workflow, over, input: see `Children`.
+        into: key of the state that gets the results.
+        needed: how many have to be completed; None: all have to end.
+        collects: whether the failure of one is a result.
+        limit: how many at once, at most; None: all.
+    """
+
+    pipelines: tuple[str, ...]
+    workflow: str | None
+    over: str | Callable[..., Any] | None
+    input: Callable[..., Any] | None
+    into: str
+    needed: int | None
+    collects: bool
+    limit: int | None
 
 
 @dataclass(slots=True, eq=False)
@@ -73,9 +100,13 @@ class StepPlan:
     retry: Retry | None
     each: EachPlan | None = None
     """None if it is called once."""
+    elsewhere: Elsewhere | None = None
+    """How it is called in a process or by an executor; None on the loop or in a thread."""
     kind: Literal["step", "undo"] = "step"
     """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
     undo: StepPlan | None = None
+    children: ChildrenPlan | None = None
+    """The runs it waits for, in place of a function."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     patch_head: str = field(init=False)
@@ -89,12 +120,13 @@ class StepPlan:
 
     @property
     def simple(self) -> bool:
-        """Whether the step is only an await of the action: no services, timeout, retry, undo, thread or elements."""
+        """Whether the step is only an await of the action: nothing is around it, and it is called once."""
         return (
             self.is_async
             and self.timeout is None
             and self.retry is None
             and self.each is None
+            and self.children is None
             and self.undo is None
             and not self.binding.services
             and not self.binding.keyword
@@ -189,6 +221,13 @@ class PipelinePlan:
     undo_on_abort: bool = False
     replays: bool = False
     """Its stage is a durable function: events and answers for its waits are the function's, no patches of the state."""
+    limit: RunLimit | None = None
+    """How long a run may take; None without a limit."""
+    definition_hash: str = ""
+    on_change: str = "continue"
+    """What becomes of runs that another definition has written."""
+    migrate: Callable[[dict[str, Any], str], Any] | None = None
+    """Brings the state of such a run up to date."""
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

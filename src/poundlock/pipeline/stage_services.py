@@ -15,6 +15,7 @@ from poundlock.errors import LeaseLost, PoundlockError, RunAborted, RuntimeStopp
 from poundlock.guard import Interrupted, Interruption, clear_cancellation, log_text
 from poundlock.pipeline.active import ActiveRun, Position
 from poundlock.pipeline.concluding import Driven, conclude
+from poundlock.pipeline.deadline import late
 from poundlock.pipeline.failing import left_nothing
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import disturbed, judge
@@ -76,9 +77,6 @@ async def visit(run: ActiveRun, stage: StagePlan, task: asyncio.Task[object]) ->
         except Interrupted as interruption:
             await roll_back(run, current, task, interruption)
             raise
-        finally:
-            if run.memo is not None:
-                await run.memo.finish(task)
         before = run.position()
         outcome = await _conclude(run, done, before, task, current)
         return None if outcome is None else Driven(outcome, before, done)
@@ -152,6 +150,7 @@ async def roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object], 
 _INTERRUPTED: Final[dict[Interruption, Callable[[ActiveRun], PoundlockError]]] = {
     Interruption.ABORT: lambda run: RunAborted(f"run '{run.run_id}' is being aborted"),
     Interruption.STOP: lambda run: RuntimeStopped(f"the runtime stops: run '{run.run_id}' continues later"),
+    Interruption.DEADLINE: late,
     Interruption.LOST: lambda run: LeaseLost(f"run '{run.run_id}' is driven elsewhere now"),
 }
 

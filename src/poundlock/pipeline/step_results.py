@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +10,9 @@ from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed
 from poundlock.guard import describe, name_of, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
-from poundlock.model.runs import RunError
+from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.outcome import run_error
+from poundlock.pipeline.outcome import Outcome, run_error
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.states import Written, as_result, returned, written
 from poundlock.records import dataclass
@@ -43,6 +43,23 @@ class ModelDone(StepDone):
     def result(self) -> Any:
         """The whole model."""
         return self.whole
+
+
+@dataclass(slots=True)
+class Suspended:
+    """A stage is in the middle of a visit, and its run needs no task until something happens.
+
+    Attributes:
+        until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
+        wait: what the run is paused at until then; None: it is delayed.
+        released: the runtime stops; it continues elsewhere or later.
+        leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
+    """
+
+    until: float | None = None
+    wait: WaitRow | None = None
+    released: bool = False
+    leave: Callable[[ActiveRun], Outcome | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

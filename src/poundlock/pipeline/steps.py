@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
-from poundlock.model.runs import RunError, WaitRow
+from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts
+from poundlock.pipeline.children import Parent, abandon, has_children
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
-from poundlock.pipeline.outcome import Outcome, run_error
+from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.step_results import StepDone, digest, failure_of
+from poundlock.pipeline.step_results import StepDone, Suspended, digest, failure_of
 from poundlock.records import dataclass
 
 
@@ -33,39 +34,32 @@ class StageDone:
     """It is entered again later, and continues by its memo."""
 
 
-@dataclass(slots=True)
-class Suspended:
-    """A stage is in the middle of a visit, and its run needs no task until something happens.
-
-    Attributes:
-        until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
-        wait: what the run is paused at until then; None: it is delayed.
-        leave: leaves the stage in its own way, in place of both; it may be called again after messages came.
-    """
-
-    until: float | None = None
-    wait: WaitRow | None = None
-    leave: Callable[[ActiveRun], Outcome | None] | None = None
-
-
 async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
     """Run the steps of a stage to their end. `task` is the current one.
 
     Raises:
         Interrupted: the run was interrupted; nothing of the stage counts.
     """
-    if stage.perform is not None:
-        return await stage.perform(run, stage, task)  # type: ignore[no-any-return]  # a StageDone, says its contract
-    if len(stage.steps) != 1 or stage.timeout is not None:
-        return await _perform_together(run, stage, task)
-    return _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
+    try:
+        if stage.perform is not None:
+            done: StageDone = await stage.perform(run, stage, task)
+        elif len(stage.steps) != 1 or stage.timeout is not None or run.plan.limit is not None:
+            done = await _perform_together(run, stage, task)
+        else:
+            done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
+    finally:
+        if run.memo is not None:  # what it has kept is written before anything else is
+            await run.memo.finish(task)
+    if done.error is not None and run.waits and has_children(run.waits):
+        await abandon(run, None, f"stage '{stage.id}' failed")
+    return done
 
 
 async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
     """Several steps at once, or a timeout: after the first final failure, or the timeout, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
-    scope = Scope()
+    scope = Scope(ends=None if stage.timeout is None else run.clock.monotonic() + stage.timeout)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:
@@ -88,23 +82,25 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
     return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
 
 
-def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | None]) -> StageDone:
+def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | Suspended | None]) -> StageDone:
     done: list[StepDone] = []
     for result in results:
         if isinstance(result, RunError):
             return StageDone(stage, error=result)
+        if isinstance(result, Suspended):
+            return StageDone(stage, suspended=result)
         assert result is not None  # noqa: S101 - nothing was given up
         done.append(result)
     return StageDone(stage, done)
 
 
-def _has_failed(task: asyncio.Task[StepDone | RunError | None]) -> bool:
+def _has_failed(task: asyncio.Task[StepDone | RunError | Suspended | None]) -> bool:
     return task.cancelled() or task.exception() is not None or isinstance(task.result(), RunError)
 
 
 def perform_step(
     run: ActiveRun, step: StepPlan, scope: Scope | None
-) -> Coroutine[Any, Any, StepDone | RunError | None]:
+) -> Coroutine[Any, Any, StepDone | RunError | Suspended | None]:
     """All attempts of a step: its result, or why it failed for good; None if it was given up within `scope`.
 
     The end of an undo is not noted here: see `undo_log`.
@@ -112,6 +108,8 @@ def perform_step(
     Raises:
         Interrupted: the run was interrupted, and there is no scope.
     """
+    if step.children is not None:
+        return Parent(run, step, step.children, scope).outcome()
     if step.each is not None:
         return Mapped(run, step, step.each, scope).outcome()
     return _Whole(run, step, scope).outcome()

@@ -78,10 +78,10 @@ async def _boundary(run: ActiveRun, progress: Progress) -> None:
 
 
 def _begin(run: ActiveRun, outcome: Failed | Aborted) -> None:
-    """Note how the run ends. Its waits end here; a request to abort it has been taken in, or has no effect any more."""
+    """Note how the run ends. Its waits end here; an abort request and its deadline have no effect any more."""
     decide(run, outcome)
     run.registered = run.resume = run.abort = None
-    if run.interruption is Interruption.ABORT:
+    if run.interruption in (Interruption.ABORT, Interruption.DEADLINE):
         run.interruption = None
 
 

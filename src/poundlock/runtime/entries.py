@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
 from poundlock.guard import call_within, log_text
-from poundlock.model.definitions import WorkflowDefinition
 from poundlock.model.modes import Mode
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.plan import PipelinePlan

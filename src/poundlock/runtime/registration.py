@@ -19,10 +19,11 @@ from poundlock.errors import (
 )
 from poundlock.guard import name_of, repr_of
 from poundlock.model.checks import Fault
-from poundlock.model.definitions import Service, WorkflowDefinition
+from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
 from poundlock.model.validation import faults_of, refuse
 from poundlock.model.waits import wait_events
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings, bind
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.compiling import compile_plans

@@ -18,8 +18,9 @@ from poundlock.callables import provided_type
 from poundlock.clock import Clock
 from poundlock.errors import ArtifactNotFound, BundleDamaged, DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.checks import Fault
-from poundlock.model.definitions import Service, WorkflowDefinition
+from poundlock.model.definitions import Service
 from poundlock.model.validation import service_faults
+from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.services.env import EnvService
 from poundlock.services.pause import NoWaits, PauseService, RunWaits
 

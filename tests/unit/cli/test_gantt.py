@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from poundlock import Delay, Fail, Jump, Serialized, StateRef, Terminate, Workflow, WorkflowRuntime
-from poundlock.cli.gantt import PAUSE, QUEUE, WORK, Bar, duration, gantt, read_chart
+from poundlock.cli.gantt import gantt
 from poundlock.clock import sleep_until
+from poundlock.drawing.charts import PAUSE, QUEUE, WORK, Bar
+from poundlock.drawing.texts import duration
+from poundlock.model.run_chart import read_chart
 from poundlock.model.timeline import Timeline, TimelineEntry
 from poundlock.testing import VirtualClock
 
@@ -18,6 +21,10 @@ def timeline(*happened):
         path, payload = (*rest, None, None)[:2]
         entries.append(TimelineEntry(seq, time, "pipeline", kind, path or "main", payload, None))
     return Timeline("run", entries)
+
+
+def chart_of(timeline, now):
+    return read_chart(timeline.entries, now)
 
 
 PAUSED = [
@@ -74,16 +81,16 @@ BEGUN = [(0.02, "stage:start", "main/a"), (1.0, "stage:success", "main/a"), (1.0
 def test_only_a_run_that_was_queued_is_drawn_as_queued():
     """A run that begins late, on a machine that has much to do, was not queued; one that was, however shortly, was."""
     late = [(0.0, "run:created"), (0.0, "pipeline:start"), (5.0, "stage:start", "main/a"), (6.0, "pipeline:success")]
-    assert [row.label for row in read_chart(timeline(*late), 0.0).rows] == ["a"]
-    queued, work = read_chart(timeline(*QUEUED, *BEGUN), 0.0).rows
+    assert [row.label for row in chart_of(timeline(*late), 0.0).rows] == ["a"]
+    queued, work = chart_of(timeline(*QUEUED, *BEGUN), 0.0).rows
     assert (queued.label, queued.bars, work.label) == ("(queued)", [Bar(QUEUE, 0.0, 0.02)], "a")
 
 
 def test_a_run_that_is_still_queued_is_drawn_up_to_now():
     """The bar of a run that waits in a queue is open; it ends where the run is aborted in the queue."""
-    [queued] = read_chart(timeline(*QUEUED), 8.0).rows
+    [queued] = chart_of(timeline(*QUEUED), 8.0).rows
     assert queued.bars == [Bar(QUEUE, 0.0, 8.0, open=True)]
-    [ended] = read_chart(timeline(*QUEUED, (3.0, "pipeline:abort", "main", {"reason": "enough"})), 8.0).rows
+    [ended] = chart_of(timeline(*QUEUED, (3.0, "pipeline:abort", "main", {"reason": "enough"})), 8.0).rows
     assert ended.bars == [Bar(QUEUE, 0.0, 3.0)]
 
 
@@ -123,7 +130,7 @@ def test_loops_share_a_row():
     happened = []
     for turn in range(3):
         happened += [(turn * 2.0, "stage:start", "m/look"), (turn * 2.0 + 1, "stage:success", "m/look")]
-    chart = read_chart(timeline(*happened, (6.0, "pipeline:success")), 0.0)
+    chart = chart_of(timeline(*happened, (6.0, "pipeline:success")), 0.0)
     assert [(row.label, len(row.bars)) for row in chart.rows] == [("look", 3)]
 
 
@@ -211,7 +218,7 @@ async def test_real_runs_of_every_kind():
         for name, receipt in (("answered", answered), ("late", timed_out), ("failed", failed)):
             [run_id] = receipt.run_ids
             await runtime.wait(run_id)
-            charts[name] = read_chart(await runtime.timeline(run_id), runtime.clock.now())
+            charts[name] = chart_of(await runtime.timeline(run_id), runtime.clock.now())
     rows = {row.label: row for row in charts["answered"].rows}
     assert list(rows) == ["first", "answer", "weigh", "end"]
     assert [bar.kind for bar in rows["weigh"].bars].count("delay") == 2
@@ -235,6 +242,6 @@ async def test_a_real_run_that_was_queued(stores):
     rt = await stores.enter(wf)
     begun, queued = await rt.emit("go"), await rt.emit("go")
     await queued.results()
-    charts = [read_chart(await rt.timeline(receipt.run_ids[0]), rt.clock.now()).rows[0] for receipt in (begun, queued)]
+    charts = [chart_of(await rt.timeline(receipt.run_ids[0]), rt.clock.now()).rows[0] for receipt in (begun, queued)]
     assert [row.label for row in charts] == ["work", "(queued)"]
     assert charts[1].bars == [Bar(QUEUE, stores.clock.now() - 120, stores.clock.now() - 60)]

@@ -216,7 +216,7 @@ async def test_a_long_sleep_is_a_row_and_no_rest(stores, calls, vclock):
         await step.run(calls.work, "before")
         await step.sleep("30d")
         await step.run(calls.work, "after")
-        await step.sleep_until(step.now().timestamp() + 5)
+        await step.sleep_until(step.now() + 5)
         return "up"
 
     first = await stores.enter(sleeper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,12 +18,16 @@ def show(
     run_id: RunArgument,
     store: StoreOption = None,
     entries: Annotated[bool, typer.Option("--entries", help="List every entry below the chart.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Write the chart to this file, as a picture.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the stages, steps and pauses of a run as bars."""
     with reporting(as_json=as_json):
         import asyncio
 
+        from poundlock.clock import SystemClock
         from poundlock.codecs import dump
         from poundlock.model.timeline import Timeline, read_entries
         from poundlock.runtime.reading import info_of_record
@@ -33,13 +38,17 @@ def show(
         if as_json:
             print(dump(timeline_shape(timeline)))
             return
+        info = info_of_record(record)
+        if svg is not None:
+            from poundlock.cli.commands.graph import put
+
+            put(timeline.to_svg(title=f"{info.workflow_id} run {run_id}, {info.status}", now=SystemClock().now()), svg)
+            return
         from poundlock.cli import show as shown
         from poundlock.cli.gantt import gantt
         from poundlock.cli.terminal import chart_width, console, plain_only
-        from poundlock.clock import SystemClock
 
         screen = console()
-        info = info_of_record(record)
         screen.print(f"{info.workflow_id} run {run_id}, ", end="", markup=False)
         screen.print(shown.status_text(info.status))
         lines = gantt(timeline, chart_width(screen), SystemClock().now(), ascii_only=plain_only())

@@ -8,7 +8,6 @@ is a copy of what was recorded, also the first time; a fault of the store never 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import hashlib
 import inspect
 import logging
@@ -112,16 +111,16 @@ class Operations:
         finally:
             fiber.busy = None
 
-    def now(self, key: str) -> dt.datetime:
+    def now(self, key: str) -> float:
         record = self._memo.kept.get(key)
         self._ahead.discard(key)
         if record is None:
             self._live = True
-            time = dt.datetime.fromtimestamp(self.run.clock.now(), dt.UTC)
-            record = self._memo.note(self._path(key), key, {"op": "now", "name": "now", "result": time})
+            value = {"op": "now", "name": "now", "result": self.run.clock.now()}
+            record = self._memo.note(self._path(key), key, value)
         elif record["op"] != "now":
             self._diverge(key, "now", "now", record)
-        return cast("dt.datetime", record["result"])
+        return cast("float", record["result"])
 
     def derived(self, key: str) -> str:
         seed = f"{self.run.run_id}\n{self.run.entered_at}\n{key}"
@@ -413,19 +412,16 @@ class Operations:
         if record is not None:
             return await self._replay(operation, record)
         await self._begin(operation)
-        starts = self.run.supervision.start
-        if starts is None:
-            await self._failed(operation, StepFailed("this run belongs to no runtime, so it can start no other run"))
-            raise AssertionError
         payload = {} if operation.asked is None else operation.asked
-        run_id = self.derived(operation.key)
+        key = f"{self.run.run_id}/{self.run.entered_at}/{operation.key}"
         try:
-            await self._turn(starts(operation.name, payload, run_id))
+            run_id = await self._turn(self.run.start_run(operation.name, payload, key))
         except StoreUnavailable as error:
             self.fibers.finish(Broken(error))
             raise Withdrawn from None
         except Exception as error:  # noqa: BLE001 - a workflow that is not there, or cannot begin with that payload
             await self._failed(operation, error)
+            raise AssertionError from None
         return await self._done(operation, run_id)
 
     async def _gather(self, operation: Operation[Any]) -> list[Any]:

@@ -33,10 +33,10 @@ from poundlock.pipeline.functions.operations import Operations
 from poundlock.pipeline.injection import Calling, arguments
 from poundlock.pipeline.interrupting import Withdrawn, asked_for, beside, judge
 from poundlock.pipeline.memo import memo_of
-from poundlock.pipeline.outcome import Halted, Outcome, Released, run_error
+from poundlock.pipeline.outcome import Halted, Outcome, run_error
 from poundlock.pipeline.plan import StagePlan
-from poundlock.pipeline.step_results import StepDone, failure_of
-from poundlock.pipeline.steps import StageDone, Suspended
+from poundlock.pipeline.step_results import StepDone, Suspended, failure_of
+from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import pause_at
 
 log = logging.getLogger("poundlock.pipeline")
@@ -123,7 +123,7 @@ class _Pass:
 
     def _suspended(self, end: Waiting) -> StageDone:
         if self._run.stopping and any(blocked.row is None and blocked.until is None for blocked in end.blocked):
-            return self._left(lambda _run: Released())  # one of them would have begun something
+            return StageDone(self._stage, suspended=Suspended(released=True))  # one of them would have begun something
         rows: list[WaitRow] = [blocked.row for blocked in end.blocked if blocked.row is not None]
         times = {
             blocked.operation.key: blocked.until

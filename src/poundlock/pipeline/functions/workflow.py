@@ -9,10 +9,11 @@ from poundlock.errors import InvalidDefinition
 from poundlock.guard import repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
-from poundlock.model.definitions import DEFAULT_DEDUPE, Pipeline, Stage, Step, Wait, WorkflowDefinition
+from poundlock.model.definitions import DEFAULT_DEDUPE, MAIN, Pipeline, Stage, Step, Wait
 from poundlock.model.durations import Duration
 from poundlock.model.wait_checks import wait_faults
-from poundlock.pipeline.builder import MAIN, Workflow
+from poundlock.model.workflow_definition import WorkflowDefinition
+from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.durable import DurableFunction, early_id
 from poundlock.pipeline.functions.generators import can_wait
 
