@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from poundlock import Serialized, StateRef, Use, Wait, workflow
+from poundlock import Serialized, StateRef, Terminate, Use, Wait, Workflow, workflow
 from poundlock.testing import run_until_idle
 
 
@@ -216,3 +216,68 @@ async def test_a_function_awaits_other_things_between_operations(stores, calls):
     run = await runtime.run("foreign")
     await runtime.emit("said")
     assert (await runtime.wait(run.run_id)).result == 2
+
+
+async def test_the_deadline_of_a_run_ends_its_function(stores, calls, make_gate):
+    """`timeout=` of the workflow ends a function that waits, that sleeps, and that is in a step."""
+    gate = make_gate()
+
+    def of(id, operation):
+        @workflow(id, timeout="10m")
+        async def function(step):
+            try:
+                await operation(step)
+            except BaseException:  # noqa: BLE001 - it must not help
+                await step.run(calls.work)
+
+        return function
+
+    runtime = await stores.enter(
+        of("waits", lambda step: step.wait_for("x")),
+        of("sleeps", lambda step: step.sleep("1h")),
+        of("works", lambda step: step.run(gate, key="gate")),
+    )
+    for id in ("waits", "sleeps", "works"):
+        started = await runtime.invoke(id, run_id=id, until="accepted")
+        run = await runtime.wait(started.run_id)
+        assert (run.status, run.error.type) == ("failed", "RunTimeout")
+    assert calls == []
+
+
+async def test_a_child_may_be_a_durable_function(stores):
+    """A stage may call a workflow that is a durable function; the parent is paused while it waits."""
+    parent = Workflow("parent")
+
+    @workflow("child")
+    async def child(step, n: int):
+        return n + (await step.wait_for("said")).payload["n"]
+
+    parent.call("child", into="got")
+
+    @parent.step
+    async def end(got):
+        return Terminate(got)
+
+    runtime = await stores.enter(parent, child)
+    run = await runtime.run("parent", n=1)
+    assert run.status == "paused"
+    await runtime.emit("said", n=2)
+    assert (await runtime.wait(run.run_id)).result == 3
+
+
+async def test_another_definition_pauses_or_fails_a_function(stores):
+    """`on_change=` holds for functions as for all workflows, by their structure and state."""
+
+    def of(**options):
+        @workflow("pinned", on_change="pinned", **options)
+        async def pinned(step):
+            return (await step.wait_for("said")).payload["n"]
+
+        return pinned
+
+    first = await stores.enter(of())
+    run = await first.run("pinned")
+    await stores.crash(first)
+    second = await stores.enter(of())
+    await second.emit("said", n=1)
+    assert (await second.wait(run.run_id)).result == 1
