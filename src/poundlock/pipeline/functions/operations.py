@@ -18,15 +18,19 @@ from poundlock.callables import is_coroutine_function
 from poundlock.clock import sleep_for
 from poundlock.codecs import detach, pack
 from poundlock.errors import (
+    LeaseLost,
     NonRetryable,
     NotStorable,
     PoundlockError,
     ReplayDivergence,
     RetryAfter,
+    RuntimeStopped,
+    StaleVersion,
     StateInvalid,
     StepError,
     StepFailed,
     StepTimeout,
+    StoreFull,
     StoreUnavailable,
 )
 from poundlock.guard import Interrupted, answer_of, describe
@@ -414,24 +418,37 @@ class Operations:
         await self._begin(operation)
         payload = {} if operation.asked is None else operation.asked
         key = f"{self.run.run_id}/{self.run.entered_at}/{operation.key}"
-        try:
-            run_id = await self._turn(self.run.start_run(operation.name, payload, key))
-        except StoreUnavailable as error:
-            self.fibers.finish(Broken(error))
-            raise Withdrawn from None
-        except Exception as error:  # noqa: BLE001 - a workflow that is not there, or cannot begin with that payload
-            await self._failed(operation, error)
-            raise AssertionError from None
+        while True:
+            try:
+                run_id = await self._turn(self.run.start_run(operation.name, payload, key))
+                break
+            except (StoreFull, StoreUnavailable):  # no failure of the function: it is started once the store can
+                await self._turn(sleep_for(self.run.clock, SHORT))
+            except (LeaseLost, RuntimeStopped, StaleVersion) as error:
+                self.fibers.finish(Broken(error))
+                raise Withdrawn from None
+            except Exception as error:  # noqa: BLE001 - a workflow that is not there, or cannot begin with that payload
+                await self._failed(operation, error)
         return await self._done(operation, run_id)
 
     async def _gather(self, operation: Operation[Any]) -> list[Any]:
         parts = operation.asked
-        answers = await self.fibers.together([_part(part) for part in parts]) if parts else []
+        works = [_part(part) for part in parts]
+        try:
+            answers = await self.fibers.together(works) if works else []
+        finally:
+            for work in (*works, *parts):
+                if inspect.iscoroutine(work):
+                    work.close()  # one that was cancelled before it began
         errors = [answer.error for answer in answers if answer.error is not None]
         # One that was given up beside a failure has not failed itself.
-        for error in sorted(errors, key=lambda error: isinstance(error, Withdrawn | Interrupted)):
-            raise error
-        return [answer.value for answer in answers]
+        errors.sort(key=lambda error: isinstance(error, Withdrawn | Interrupted))
+        try:
+            if errors:
+                raise errors[0]
+            return [answer.value for answer in answers]
+        finally:
+            del answers, errors  # else an error refers to itself through its traceback
 
     async def _again(self, operation: Operation[Any]) -> None:
         self.fibers.finish(Again(pack(operation.asked, "input")[0]))
