@@ -24,7 +24,7 @@ def post(order: str) -> str:
 async def typed(step: Steps, event: Event) -> str:
     kilos: float = await step.run(weigh, "A", retry=Retry(3), timeout="5s")
     place: str = await step.run(post, order="A", key="post")
-    wrong: str = await step.run(weigh, "A")  # type: ignore[assignment]
+    wrong: str = await step.run(weigh, "A")  # type: ignore[arg-type]
     operation: Operation[float] = step.run(weigh, "B")
     answer: Event | None = await step.wait_for("approved", correlate={"order": place}, timeout=dt.timedelta(days=3))
     await step.sleep("2h")
