@@ -62,6 +62,9 @@ from poundlock.errors import (
     ProcessLost as ProcessLost,
 )
 from poundlock.errors import (
+    ReplayDivergence as ReplayDivergence,
+)
+from poundlock.errors import (
     RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
@@ -93,6 +96,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     StateInvalid as StateInvalid,
+)
+from poundlock.errors import (
+    StepError as StepError,
 )
 from poundlock.errors import (
     StepTimeout as StepTimeout,
@@ -217,6 +223,18 @@ from poundlock.pipeline.builder import (
 from poundlock.pipeline.context import (
     StepContext as StepContext,
 )
+from poundlock.pipeline.durable_steps import (
+    Operation as Operation,
+)
+from poundlock.pipeline.durable_steps import (
+    Steps as Steps,
+)
+from poundlock.pipeline.functions.workflow import (
+    FunctionWorkflow as FunctionWorkflow,
+)
+from poundlock.pipeline.functions.workflow import (
+    workflow as workflow,
+)
 from poundlock.runtime.receipts import (
     Receipt as Receipt,
 )
@@ -246,6 +264,7 @@ __all__ = [
     "Exclusive",
     "Fail",
     "Failure",
+    "FunctionWorkflow",
     "IdempotencyConflict",
     "InvalidDefinition",
     "InvalidEvent",
@@ -256,6 +275,7 @@ __all__ = [
     "NotPaused",
     "NotRegistered",
     "NotStorable",
+    "Operation",
     "Overwrite",
     "Pause",
     "Pending",
@@ -264,6 +284,7 @@ __all__ = [
     "ProcessLost",
     "Receipt",
     "ReceiptLine",
+    "ReplayDivergence",
     "Retry",
     "RetryAfter",
     "RunAborted",
@@ -286,7 +307,9 @@ __all__ = [
     "StateRef",
     "Step",
     "StepContext",
+    "StepError",
     "StepTimeout",
+    "Steps",
     "StoreCorrupt",
     "StoreFull",
     "StoreTooNew",
@@ -302,4 +325,5 @@ __all__ = [
     "WorkflowRuntime",
     "branch",
     "switch",
+    "workflow",
 ]

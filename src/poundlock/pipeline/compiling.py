@@ -23,12 +23,14 @@ from poundlock.model.durations import optional_seconds, seconds
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
+from poundlock.pipeline.durable import DurableFunction, early_id
 from poundlock.pipeline.elsewhere import elsewhere
 from poundlock.pipeline.plan import (
     Binding,
     ChildrenPlan,
     DeclaredWait,
     EachPlan,
+    Performer,
     PipelinePlan,
     PollPlan,
     StagePlan,
@@ -66,6 +68,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
         durability=definition.durability,
+        replays=any(stage.perform is not None for stage in stages),
         limit=_limit(definition, pipeline),
         definition_hash=definition.hash,
         on_change=definition.on_change,
@@ -114,7 +117,16 @@ def _compile_stage(
         on_failure=way if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
         keeps=keeps,
+        perform=_performer(stage),
     )
+
+
+def _performer(stage: Stage) -> Performer | None:
+    if not any(isinstance(step.action, DurableFunction) for step in stage.steps):
+        return None
+    from poundlock.pipeline.functions.passing import perform_function  # most workflows do not need it
+
+    return perform_function
 
 
 def _compile_children(path: str, stage_id: str, children: Children) -> StepPlan:
@@ -197,6 +209,10 @@ def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bi
             resume_at = stage.router.resume_at or following[stage.id]
             patch = bound.patches.get((pipeline.id, stage.id))
             yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch, stage.id)
+        for step in stage.steps:
+            if isinstance(step.action, DurableFunction):
+                for wait in step.action.waits:
+                    yield DeclaredWait(early_id(wait), wait, None, wait_refs(wait), None, stage.id)
 
 
 def _keeps(definition: WorkflowDefinition, stage: Stage) -> bool:
