@@ -89,6 +89,19 @@ def test_files_named_in_explanations_exist():
     assert [each for each in named if not any((base / each[1]).exists() for base in (SOURCE, ROOT))] == []
 
 
+def test_the_table_of_files_names_each_file_once():
+    """The table of the architecture names each file of each package once, by itself or with its folder."""
+    page = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Where to find what\n")[2].partition("\n## ")[0]
+    named = _MODULE_FILE.findall(table)
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    folders = [name for name in named if name.endswith("/") and name.strip("/") not in packages - {"artifacts"}]
+    files = [str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if path.name != "__init__.py"]
+    of_packages = [name for name in files if "/" in name]
+    assert [name for name in of_packages if name not in named and not name.startswith(tuple(folders))] == []
+    assert [name for name in named if name.endswith(".py") and named.count(name) > 1] == []
+
+
 def test_files_of_the_walk_exist():
     """The figure of an event's walk names files that are there."""
     page = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")

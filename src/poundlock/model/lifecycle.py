@@ -46,15 +46,15 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     RunStatus.RUNNING: {
         RunStatus.RUNNING: "stage boundary",
         RunStatus.READY: "released: its owner died or stopped",
-        RunStatus.PAUSED: "paused until something it waits for comes, or until its state matches its model",
+        RunStatus.PAUSED: "paused at a wait, or with an error until somebody helps",
         RunStatus.DELAYED: "delayed until a time",
-        RunStatus.COMPLETED: "last stage done, or terminated by a router",
-        RunStatus.FAILED: "a step failed after all attempts, or a router ended it",
+        RunStatus.COMPLETED: "last stage done, or terminated by a step or router",
+        RunStatus.FAILED: "a stage failed and nothing handles that, or its time is over",
         RunStatus.ABORTED: "abort request received",
     },
     RunStatus.PAUSED: {
-        RunStatus.RUNNING: "resumed: event, person or timeout",
-        RunStatus.READY: "resumed where its workflow is unknown, or tried again because its state did not match",
+        RunStatus.RUNNING: "resumed: event, person, timeout or deadline",
+        RunStatus.READY: "resumed where its workflow is unknown, or tried again with a changed definition",
         RunStatus.ABORTED: "aborted while paused",
     },
     RunStatus.DELAYED: {

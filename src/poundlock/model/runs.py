@@ -460,7 +460,7 @@ class RunInfo:
 class RunResult:
     """What a run came to, at its end or at a pause; or what it is now, with `until="accepted"`.
 
-    `ok` is True for completed and paused.
+    `ok` is True for completed, and for paused unless a failure is the reason.
 
     Attributes:
         run_id, workflow_id: which run it is.
@@ -468,7 +468,7 @@ class RunResult:
             other one with `until="accepted"`.
         state: an instance of the workflow's state model, or a read-only mapping.
         result: what `Terminate(result)` was given; else None.
-        error: why it failed or was aborted; else None.
+        error: why it failed, was aborted, or is paused with an error; else None.
         waits: what it is paused at; empty if it is not paused.
         metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`; `calls`, the sums of what its steps
             recorded with `ctx.record_call`, if they did: `calls`, `input_tokens`, `output_tokens`, `cost`, and the same
