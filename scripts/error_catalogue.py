@@ -52,6 +52,7 @@ GROUPS = {
         "RunAborted": "Nothing: the abort was requested. The message says by whom and why.",
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
+        "OutputMissing": "Read what ran in the message, and near matches. Use `ctx.optional` where it may be missing.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "NonRetryable": "Nothing: the step said that no further attempt is worth it. Its message says why.",
         "RetryAfter": "The step asked for another attempt and had none left: give its `retry=` more attempts.",

@@ -50,6 +50,9 @@ from poundlock.errors import (
     NotStorable as NotStorable,
 )
 from poundlock.errors import (
+    OutputMissing as OutputMissing,
+)
+from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
@@ -187,11 +190,17 @@ from poundlock.model.runs import (
 from poundlock.model.runs import (
     RunResult as RunResult,
 )
+from poundlock.model.tasks import (
+    Task as Task,
+)
 from poundlock.pipeline.builder import (
     Workflow as Workflow,
 )
 from poundlock.pipeline.context import (
     StepContext as StepContext,
+)
+from poundlock.pipeline.flows import (
+    flow as flow,
 )
 from poundlock.runtime.receipts import (
     Receipt as Receipt,
@@ -228,6 +237,7 @@ __all__ = [
     "NotPaused",
     "NotRegistered",
     "NotStorable",
+    "OutputMissing",
     "Overwrite",
     "Pause",
     "Pipeline",
@@ -259,6 +269,7 @@ __all__ = [
     "StoreFull",
     "StoreTooNew",
     "StoreUnavailable",
+    "Task",
     "Terminate",
     "Transient",
     "Trigger",
@@ -269,5 +280,6 @@ __all__ = [
     "Workflow",
     "WorkflowRuntime",
     "branch",
+    "flow",
     "switch",
 ]

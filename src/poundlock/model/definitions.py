@@ -196,6 +196,23 @@ Router = Instruction | Branch | Switch | str | Callable[..., Any]
 
 # ------------------------------------------------------------------------------------------------ pipelines
 @dataclass(frozen=True, slots=True)
+class Contract:
+    """What a step takes and gives, as pydantic models; see `Task`.
+
+    Attributes:
+        input: of the fields of the state that it takes; None: not checked.
+        output: of what it returns; None: not checked.
+        config: of its settings; None: it has none.
+        settings: values for the fields of `config`, which replace the model's defaults.
+    """
+
+    input: Any = None
+    output: Any = None
+    config: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """How often and when a failed attempt is repeated.
 
@@ -241,6 +258,7 @@ class Step:
             are those of each element. The first final failure cancels the others and fails the stage.
         limit: how many elements at once, at most.
         into: key of the state that gets the results, in order, as a list or a mapping by key; default: the step's id.
+        contract: what a `Task` says of the step's input, output and settings.
     """
 
     id: str
@@ -253,6 +271,7 @@ class Step:
     each: str | None = field(default=None, kw_only=True)
     limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
     into: str | None = field(default=None, kw_only=True)
+    contract: Contract | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

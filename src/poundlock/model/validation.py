@@ -160,6 +160,9 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     on_abort: object = definition.undo_on_abort
     if not isinstance(on_abort, bool):
         yield "undo_on_abort", f"{shown(on_abort)} is not True or False"
+    kept: object = definition.keep_outputs
+    if not isinstance(kept, bool):
+        yield "keep_outputs", f"{shown(kept)} is not True or False"
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:

@@ -28,6 +28,7 @@ class WorkflowDefinition:
     hash: str
     on_failure: str = "fail"
     undo_on_abort: bool = False
+    keep_outputs: bool = False
 
     def to_mermaid(
         self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()

@@ -21,6 +21,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
+from poundlock.pipeline.outputs import output_of
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import shown, with_signal
@@ -81,6 +82,7 @@ class Position(NamedTuple):
     mark: int
     visits: dict[str, int]
     walk: str | None
+    outputs: Mapping[str, Any] | None
 
 
 class Stored(NamedTuple):
@@ -131,6 +133,7 @@ class ActiveRun:
         "log_seq",
         "log_size",
         "make_container",
+        "outputs",
         "owner",
         "payload_text",
         "plan",
@@ -227,6 +230,8 @@ class ActiveRun:
         """How often each stage was entered since the last pause or delay; replaced when the count restarts."""
         self.walk: str | None = None
         """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
+        self.outputs: Mapping[str, Any] | None = None
+        """The stages' latest outputs, replaced with each; None if they are not kept, or not read from the log yet."""
         # messages
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -315,6 +320,10 @@ class ActiveRun:
                 return row
         return None
 
+    def output(self, stage_id: str, *, required: bool) -> Any:
+        """Return the latest output of a stage."""
+        return output_of(self.plan, self.outputs, stage_id, required=required)
+
     def services(self) -> ArtifactContainer:
         """Return the container for user code: that of the current stage, if it has services, else the run's own.
 
@@ -344,6 +353,7 @@ class ActiveRun:
                 self.journal.mark,
                 self.visits,
                 self.walk,
+                self.outputs,
             ),
         )
 
@@ -362,6 +372,7 @@ class ActiveRun:
         self.registered = position.registered
         self.visits = position.visits
         self.walk = position.walk
+        self.outputs = position.outputs
         self.journal.rewind(position.mark)
 
     def restart_counts(self) -> None:

@@ -15,6 +15,7 @@ from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, St
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
+from poundlock.pipeline.contracts import of_contract
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
 from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, UNDO, Injector, of_elements
 from poundlock.pipeline.plan import Binding
@@ -92,11 +93,12 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             action: object = step.action
             if not callable(action):
                 continue
-            own = kind if step.each is None else of_elements(kind)
+            own = of_contract(kind if step.each is None else of_elements(kind), step.contract, f"{path}.{step.id}")
             bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", own)
             _elements(step, f"{path}.{step.id}", injector)
             if callable(step.undo):
-                undo = injector.bind(step.undo, f"{path}.{step.id}.undo", UNDO)
+                undo_kind = of_contract(UNDO, step.contract, f"{path}.{step.id}")
+                undo = injector.bind(step.undo, f"{path}.{step.id}.undo", undo_kind)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
             if step.executor is not None and is_coroutine_function(step.action):
                 injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")

@@ -38,6 +38,7 @@ from poundlock.model.timeline import Timeline
 from poundlock.model.validation import faults_of, refuse
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.assembling import no_steps, structure_hash
+from poundlock.pipeline.contracts import contract_faults
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,6 +68,8 @@ class Workflow:
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
         undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
             that fails.
+        keep_outputs: whether each stage's output is kept for `ctx.require` and `ctx.optional`; it is then stored twice,
+            in the state and by itself.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Workflow:
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
         undo_on_abort: bool = False,
+        keep_outputs: bool = False,
     ) -> None:
         self.id = id
         self.label = label
@@ -94,6 +98,7 @@ class Workflow:
         self.visit_limit = visit_limit
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
+        self.keep_outputs = keep_outputs
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -480,6 +485,7 @@ class Workflow:
         ids = [pipeline.id for pipeline in pipelines]
         faults += [("pipelines", f"two pipelines are called '{id}'") for id in dict.fromkeys(ids) if ids.count(id) > 1]
         faults += no_steps(self._triggered, pipelines)
+        faults += contract_faults(pipelines)
         definition = WorkflowDefinition(
             id=self.id,
             label=self.label,
@@ -494,6 +500,7 @@ class Workflow:
             hash="",
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
+            keep_outputs=self.keep_outputs,
         )
         faults = [*faults_of(definition), *faults]
         return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults

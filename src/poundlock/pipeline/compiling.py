@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -14,7 +14,8 @@ from poundlock.model.durations import optional_seconds
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
-from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, PipelinePlan, StagePlan, StepPlan
+from poundlock.pipeline.contracts import contract_plan
+from poundlock.pipeline.plan import Binding, DeclaredWait, EachPlan, OutputPlan, PipelinePlan, StagePlan, StepPlan
 from poundlock.pipeline.routing import compile_router
 
 
@@ -45,6 +46,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=definition.on_failure,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        keeps_outputs=definition.keep_outputs,
     )
 
 
@@ -62,7 +64,8 @@ def _compile_stage(
     timeout = optional_seconds(stage.timeout)
     # The short way does not support services that live as long as a stage.
     staged = any(service.scope == "stage" for service in definition.services)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not staged else None
+    kept = definition.keep_outputs  # nor stages whose output is kept
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and not (staged or kept) else None
     return StagePlan(
         id=stage.id,
         path=path,
@@ -79,7 +82,13 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=definition.on_failure if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
+        output=_output(steps) if kept and steps else None,
     )
+
+
+def _output(steps: Sequence[StepPlan]) -> OutputPlan:
+    models = {step.id: step.contract.output for step in steps if step.contract is not None}
+    return OutputPlan(models, len(steps) == 1)
 
 
 def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, at: tuple[str, str, str]) -> StepPlan:
@@ -107,6 +116,7 @@ def _compile_action(
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
         each=None if step.each is None or kind == "undo" else EachPlan(step.each, step.limit, step.into or step.id),
+        contract=None if step.contract is None else contract_plan(step.contract, step.id, path),
         kind=kind,
     )
 

@@ -55,6 +55,23 @@ class EachPlan:
     into: str
 
 
+@dataclass(frozen=True, slots=True)
+class ContractPlan:
+    """What a step takes and gives.
+
+    Attributes:
+        input: model of the fields of the state that it takes; None without one.
+        output: model of what it returns; None without one.
+        step_id: the step, for errors.
+        path: of the step, for errors.
+    """
+
+    input: Any
+    output: Any
+    step_id: str
+    path: str
+
+
 @dataclass(slots=True, eq=False)
 class StepPlan:
     """One step, ready to be called."""
@@ -71,6 +88,8 @@ class StepPlan:
     retry: Retry | None
     each: EachPlan | None = None
     """None if it is called once."""
+    contract: ContractPlan | None = None
+    """None if nothing is said of what it takes and gives."""
     kind: Literal["step", "undo"] = "step"
     """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
     undo: StepPlan | None = None
@@ -93,10 +112,19 @@ class StepPlan:
             and self.timeout is None
             and self.retry is None
             and self.each is None
+            and self.contract is None
             and self.undo is None
             and not self.binding.services
             and not self.binding.keyword
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlan:
+    """How the output of a stage is read: as the models of its steps, by step; `single` if it has one step."""
+
+    models: Mapping[str, Any]
+    single: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +151,8 @@ class StagePlan:
     """What its failure leads to: "fail", "pause" or a stage."""
     undoes: bool
     """A step of it has an undo."""
+    output: OutputPlan | None
+    """How its output is kept and read; None if the workflow keeps none."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -183,6 +213,7 @@ class PipelinePlan:
     undoes: bool = False
     """A stage has an undo."""
     undo_on_abort: bool = False
+    keeps_outputs: bool = False
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
     start_entry: str = field(init=False)

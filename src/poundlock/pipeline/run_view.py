@@ -81,5 +81,8 @@ class RunView(Protocol):
     def latest(self) -> Any:
         """Return the state, merged with the signals that came since the last boundary."""
 
+    def output(self, stage_id: str, *, required: bool) -> Any:
+        """Return the latest output of a stage; None if it has none and is not required."""
+
     def services(self) -> ArtifactContainer:
         """Return the run's container."""

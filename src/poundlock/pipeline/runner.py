@@ -22,6 +22,7 @@ from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
+from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
 from poundlock.pipeline.stage_services import conclude_again, visit
@@ -90,7 +91,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
             run.interruptible = True
             try:
                 if stage.only is None:
-                    driven = await _in_stage(run, stage, task)
+                    driven = await _in_stage(run, stage, task, progress)
                 else:
                     driven = await pass_through(run, stage, stage.only, task)
             finally:
@@ -216,8 +217,11 @@ async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None
     return None
 
 
-async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> Driven | None:
+async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any], progress: Progress) -> Driven | None:
     """Perform a stage and conclude it; an outcome if the run does not continue after it."""
+    if run.plan.keeps_outputs and run.outputs is None:
+        run.outputs = outputs_in(await progress.history(run) if run.written else [])
+        _check_asked(run)
     if run.plan.stage_services is not None:
         return await visit(run, stage, task)
     done = await perform(run, stage, task)

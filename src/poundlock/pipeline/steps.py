@@ -12,10 +12,11 @@ from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.contracts import given, taken
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
 from poundlock.pipeline.outcome import run_error
-from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.plan import ContractPlan, StagePlan, StepPlan
 from poundlock.pipeline.step_results import StepDone, digest, failure_of
 from poundlock.records import dataclass
 
@@ -95,6 +96,8 @@ def perform_step(
     """
     if step.each is not None:
         return Mapped(run, step, step.each, scope).outcome()
+    if step.contract is not None and step.kind == "step":
+        return _Contracted(run, step, scope, step.contract).outcome()
     return _Whole(run, step, scope).outcome()
 
 
@@ -122,3 +125,21 @@ class _Whole(Attempts):
 
     def _failed(self, error: BaseException) -> RunError:
         return failure_of(self.run, self.step, error, self.made)
+
+
+class _Contracted(_Whole):
+    """The call of a step with a contract: its input is checked once before it, what it returns in each attempt."""
+
+    __slots__ = ("_contract",)
+
+    def __init__(self, run: ActiveRun, step: StepPlan, scope: Scope | None, contract: ContractPlan) -> None:
+        super().__init__(run, step, scope)
+        self._contract = contract
+
+    async def _result(self) -> Any:
+        if self._contract.input is not None:
+            taken(self._contract, self.run)
+        return await super()._result()
+
+    def _take(self, result: Any) -> StepDone:
+        return super()._take(given(self._contract, result))

@@ -20,6 +20,7 @@ from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, judge
 from poundlock.pipeline.outcome import Aborted, Failed, Released, decide, ended, run_error
+from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.stage_services import Visit, roll_back
@@ -40,7 +41,10 @@ async def end_badly(run: ActiveRun, driven: Driven, outcome: Failed | Aborted, p
     if run.undoing is None and not _selected(run, outcome):
         ended(run, outcome)
         return driven
-    left = due(await _history(run, progress))
+    rows = await _history(run, progress)
+    left = due(rows)
+    if run.plan.keeps_outputs:
+        run.outputs = outputs_in(rows)
     if run.undoing is None:
         if not left:
             ended(run, outcome)
