@@ -45,6 +45,7 @@ class Task:
             id: of the step; default: the task's.
             config: settings for this use of it.
         """
+        settings = self.defaults if config is None else deep(self.defaults, config)
         return Step(
             id or self.id,
             self.action,
@@ -53,12 +54,12 @@ class Task:
             timeout=self.timeout,
             undo=self.undo,
             executor=self.executor,
-            contract=Contract(self.input, self.output, self.config, deep(self.defaults, config or {})),
+            contract=Contract(self.input, self.output, self.config, settings),
         )
 
 
 def deep(below: Any, above: Any) -> Any:
     """Return two mappings as one: where both have mappings these are merged, else what is above counts."""
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
+        return above  # what is no mapping is found when the workflow is built
     return {**below, **{key: deep(below[key], value) if key in below else value for key, value in above.items()}}

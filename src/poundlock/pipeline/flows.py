@@ -93,7 +93,10 @@ class Flow:
             if name in self._triggers:
                 self._fault(at, f"there is a trigger '{name}' already: give this one another id")
             else:
-                trigger = Trigger(event, when=when, key=key, map=map, dedupe=dedupe, priority=priority)
+                pipeline = MAIN if self._options.get("pipelines") else None
+                trigger = Trigger(
+                    event, pipeline=pipeline, when=when, key=key, map=map, dedupe=dedupe, priority=priority
+                )
                 self._triggers[name] = trigger
         if not events:
             self._fault(at, "name the event type: on('order.placed')")

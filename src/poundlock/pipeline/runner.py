@@ -48,6 +48,8 @@ class Progress(Protocol):
 
 def begin(run: ActiveRun) -> None:
     """Set a new run to its first stage, with its declared waits armed."""
+    if run.plan.keeps_outputs:
+        run.outputs = {}
     rearm(run)
 
 
@@ -66,6 +68,8 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
+        if run.plan.keeps_outputs and run.outputs is None:  # it comes from its row
+            run.outputs = outputs_in(await progress.history(run))
         if run.returning and run.parked is None:
             unfit = _returned(run)
             if disturbed(run, task):
@@ -91,7 +95,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
             run.interruptible = True
             try:
                 if stage.only is None:
-                    driven = await _in_stage(run, stage, task, progress)
+                    driven = await _in_stage(run, stage, task)
                 else:
                     driven = await pass_through(run, stage, stage.only, task)
             finally:
@@ -217,11 +221,8 @@ async def _again(run: ActiveRun, stage: StagePlan, visits: int) -> Driven | None
     return None
 
 
-async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any], progress: Progress) -> Driven | None:
+async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> Driven | None:
     """Perform a stage and conclude it; an outcome if the run does not continue after it."""
-    if run.plan.keeps_outputs and run.outputs is None:
-        run.outputs = outputs_in(await progress.history(run) if run.written else [])
-        _check_asked(run)
     if run.plan.stage_services is not None:
         return await visit(run, stage, task)
     done = await perform(run, stage, task)

@@ -11,6 +11,7 @@ from poundlock import (
     InvalidDefinition,
     Jump,
     Pause,
+    Pipeline,
     Retry,
     Serialized,
     Stage,
@@ -206,6 +207,13 @@ def test_all_faults_are_reported_together():
     assert "'check' is not a function, a Task or a Step" in faults["5.pipe"]
 
 
+def test_a_flow_beside_other_pipelines():
+    """A flow may be given more pipelines; its own is "main", and its triggers start that one."""
+    wf = flow("w", pipelines=[Pipeline("other", [Stage("s", Step("x", check))])]).on("go").pipe(check).build()
+    assert list(wf.definition.pipelines) == ["other", "main"]
+    assert wf.definition.triggers["go"].pipeline == "main"
+
+
 def test_an_unknown_option_of_the_workflow_is_a_type_error():
     """An option that there is not is refused where it is written."""
     with pytest.raises(TypeError, match="colour"):
@@ -231,6 +239,7 @@ class Deep(BaseModel):
 @pytest.mark.parametrize(
     ("task", "config", "expected"),
     [
+        (Task("t", check, config=Deep, defaults=5), None, {"config": "5 is not a mapping of settings"}),
         (Task("t", check, config=3), None, {"config": "3 is not a pydantic model: give the class of one"}),
         (Task("t", check, input=int), None, {"input": "<class 'int'> is not a pydantic model: give the class of one"}),
         (Task("t", check, output="Out"), None, {"output": "'Out' is not a pydantic model: give the class of one"}),
@@ -246,7 +255,7 @@ class Deep(BaseModel):
             {"config.nested.b": "Input should be a valid integer, unable to parse string as an integer"},
         ),
     ],
-    ids=["config", "input", "output", "missing", "none", "nested"],
+    ids=["defaults", "config", "input", "output", "missing", "none", "nested"],
 )
 def test_contracts_are_checked_at_the_build(task, config, expected):
     """What is no model, and settings that do not fit, are faults of the build, with the path of the setting."""

@@ -7,6 +7,7 @@ import datetime as dt
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
+from support import parks
 
 from poundlock import (
     DELETE,
@@ -14,10 +15,12 @@ from poundlock import (
     Fail,
     Jump,
     OutputMissing,
+    Pause,
     Retry,
     StepContext,
     Task,
     Terminate,
+    Wait,
     Workflow,
     branch,
     flow,
@@ -243,6 +246,55 @@ async def test_outputs_of_all_kinds(stores):
         "two": (None, None),
         "later": None,
     }
+
+
+async def test_the_outputs_of_elements(stores):
+    """A step with `each` has its list of results as its output."""
+
+    async def double(item: int):
+        return {"twice": 2 * item}
+
+    async def look(ctx: StepContext):
+        return {"seen": ctx.require("double")}
+
+    result = await run(stores, flow("w").pipe(double, each="items").pipe(look), items=[1, 2])
+    assert result.state["seen"] == [{"twice": 2}, {"twice": 4}]
+
+
+async def test_an_output_belongs_to_its_step(stores):
+    """What a step changes in an output that it was given, no other step sees, nor the state."""
+
+    async def spoil(ctx: StepContext):
+        ctx.require("first")["list"].append(4)
+        ctx.require("price").lines.append("x")
+
+    async def look(ctx: StepContext):
+        return {"seen": [ctx.require("first"), ctx.require("price").lines]}
+
+    async def first():
+        return {"list": [1]}
+
+    made = flow("w").pipe(first).pipe(PRICE).pipe(spoil).pipe(look)
+    result = await run(stores, made, order="A", amount=1)
+    assert result.state["seen"] == [{"list": [1]}, ["A"]]
+    assert result.state["list"] == [1]
+
+
+async def test_a_message_at_the_last_moment(stores):
+    """A stage that is concluded again, because a message came, has its output once, and later stages see it."""
+    made = flow("w").on("go").pipe(PRICE).route(Pause(Wait("yes", id="ok")))
+    rt = await stores.enter(made.pipe(lambda ctx: {"seen": ctx.require("price").total}, id="z").build())
+    rt.store.hold = parks
+    [run_id] = (await rt.emit("go", {"order": "A", "amount": 4})).run_ids
+    [held] = await rt.store.until_held()
+    await rt.signal(run_id, {"amount": 5})
+    rt.store.hold = None
+    held.release()
+    await stores.clock.run_until_idle()
+    await rt.emit("yes")
+    assert (await rt.wait(run_id, 60)).state["seen"] == 8
+    noted = [entry for entry in (await rt.timeline(run_id)).entries if entry.type == "stage:output"]
+    assert [entry.path for entry in noted] == ["main/price", "main/z"]
 
 
 async def test_missing_outputs_say_what_ran(stores):
