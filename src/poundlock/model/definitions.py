@@ -155,7 +155,7 @@ class Switch:
 
 
 def branch(
-    cases: Mapping[Condition | tuple[Condition, ...], str] | Iterable[tuple[Any, str]],
+    cases: Mapping[Any, str] | Iterable[tuple[Any, str]],
     *,
     otherwise: str | None = None,
 ) -> Branch:

@@ -275,7 +275,7 @@ class Flow:
     # ------------------------------------------------------------------------------------------------- where they lead
     def branch(
         self,
-        cases: Mapping[Condition | tuple[Condition, ...], str] | Iterable[tuple[Any, str]],
+        cases: Mapping[Any, str] | Iterable[tuple[Any, str]],
         *,
         otherwise: str | None = None,
         id: str | None = None,
