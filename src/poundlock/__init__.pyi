@@ -14,10 +14,16 @@ from poundlock.errors import (
     ArtifactTimeout as ArtifactTimeout,
 )
 from poundlock.errors import (
+    ChildFailed as ChildFailed,
+)
+from poundlock.errors import (
     ContainerDisposed as ContainerDisposed,
 )
 from poundlock.errors import (
     Contended as Contended,
+)
+from poundlock.errors import (
+    DefinitionChanged as DefinitionChanged,
 )
 from poundlock.errors import (
     DuplicateKey as DuplicateKey,
@@ -56,6 +62,9 @@ from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
+    ProcessLost as ProcessLost,
+)
+from poundlock.errors import (
     RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
@@ -71,7 +80,13 @@ from poundlock.errors import (
     RunNotFound as RunNotFound,
 )
 from poundlock.errors import (
+    RunTimeout as RunTimeout,
+)
+from poundlock.errors import (
     ScopeViolation as ScopeViolation,
+)
+from poundlock.errors import (
+    StageGone as StageGone,
 )
 from poundlock.errors import (
     StaleResume as StaleResume,
@@ -116,6 +131,9 @@ from poundlock.model.definitions import (
     Advance as Advance,
 )
 from poundlock.model.definitions import (
+    Children as Children,
+)
+from poundlock.model.definitions import (
     Delay as Delay,
 )
 from poundlock.model.definitions import (
@@ -125,7 +143,13 @@ from poundlock.model.definitions import (
     Jump as Jump,
 )
 from poundlock.model.definitions import (
+    JumpTo as JumpTo,
+)
+from poundlock.model.definitions import (
     Pause as Pause,
+)
+from poundlock.model.definitions import (
+    Pending as Pending,
 )
 from poundlock.model.definitions import (
     Pipeline as Pipeline,
@@ -218,9 +242,12 @@ __all__ = [
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",
+    "ChildFailed",
+    "Children",
     "Condition",
     "ContainerDisposed",
     "Contended",
+    "DefinitionChanged",
     "Delay",
     "DuplicateKey",
     "EmitLoop",
@@ -232,6 +259,7 @@ __all__ = [
     "InvalidDefinition",
     "InvalidEvent",
     "Jump",
+    "JumpTo",
     "LeaseLost",
     "NonRetryable",
     "NotPaused",
@@ -240,8 +268,10 @@ __all__ = [
     "OutputMissing",
     "Overwrite",
     "Pause",
+    "Pending",
     "Pipeline",
     "PoundlockError",
+    "ProcessLost",
     "Receipt",
     "ReceiptLine",
     "Retry",
@@ -253,11 +283,13 @@ __all__ = [
     "RunNotFound",
     "RunResult",
     "RunStatus",
+    "RunTimeout",
     "ScopeViolation",
     "Serialized",
     "Service",
     "SingletonLoop",
     "Stage",
+    "StageGone",
     "StaleResume",
     "StaleVersion",
     "StateInvalid",

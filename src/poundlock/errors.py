@@ -119,6 +119,12 @@ class IdempotencyConflict(PoundlockError):
     code = "IDEMPOTENCY_CONFLICT"
 
 
+class RunLost(PoundlockError):
+    """The process ended while the run was under way, and its workflow's durability is "none"."""
+
+    code = "RUN_LOST"
+
+
 class RunAborted(PoundlockError):
     """The run was aborted; the message says by whom and why."""
 
@@ -141,6 +147,18 @@ class StepTimeout(PoundlockError):
     """A step attempt or a stage took longer than its timeout."""
 
     code = "STEP_TIMEOUT"
+
+
+class ProcessLost(PoundlockError):
+    """The process that ran a step ended before the step did; the message has its exit code or signal."""
+
+    code = "PROCESS_LOST"
+
+
+class RunTimeout(PoundlockError):
+    """A run took longer than the timeout of its workflow."""
+
+    code = "RUN_TIMEOUT"
 
 
 class NonRetryable(PoundlockError):
@@ -192,10 +210,22 @@ class VisitLimit(PoundlockError):
     code = "VISIT_LIMIT"
 
 
+class ChildFailed(PoundlockError):
+    """A run that a stage waited for, a child, failed or was aborted; or too few of them were completed."""
+
+    code = "CHILD_FAILED"
+
+
 class StageGone(PoundlockError):
     """A run is at a stage that its workflow no longer has."""
 
     code = "STAGE_GONE"
+
+
+class DefinitionChanged(PoundlockError):
+    """A run belongs to another definition of its workflow, which lets it go on under its own only."""
+
+    code = "DEFINITION_CHANGED"
 
 
 # ------------------------------------------------------------------------------------------------- artifacts

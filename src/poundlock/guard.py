@@ -40,6 +40,8 @@ class Interruption(StrEnum):
     """The runtime stops, or its event loop ends: the run keeps the state of its last commit."""
     LOST = "lost"
     """The run has another owner now."""
+    DEADLINE = "deadline"
+    """The run's time is over: its workflow's `on_timeout` decides. Every other request counts more."""
 
 
 class Interrupted(BaseException):

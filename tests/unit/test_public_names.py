@@ -27,10 +27,12 @@ PROMISED = [
     "Service",
     "Advance",
     "Jump",
+    "JumpTo",
     "Terminate",
     "Fail",
     "Delay",
     "Pause",
+    "Pending",
     "Wait",
     "Failure",
     "branch",
@@ -81,6 +83,7 @@ PROMISED = [
     "StoreTooNew",
     "UnknownCodec",
     "StepTimeout",
+    "RunTimeout",
     "RunAborted",
 ]
 
@@ -133,7 +136,6 @@ def test_every_error_that_is_offered_is_raised():
     ("kind", "absent"),
     [
         (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
-        (poundlock.Stage, ["pipelines"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )

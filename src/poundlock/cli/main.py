@@ -22,6 +22,7 @@ def commands() -> typer.Typer:
     """Return the commands as a typer application."""
     import typer
 
+    from poundlock.cli.commands.check import check, doctor
     from poundlock.cli.commands.graph import graph
     from poundlock.cli.commands.resume import resume
     from poundlock.cli.commands.run import run
@@ -41,6 +42,8 @@ def commands() -> typer.Typer:
     top.command("run")(run)
     top.command("resume")(resume)
     top.command("graph")(graph)
+    top.command("check")(check)
+    top.command("doctor")(doctor)
     top.command("version")(version)
 
     listing = typer.Typer(name="runs", help="List and show runs.", no_args_is_help=True, rich_markup_mode=None)

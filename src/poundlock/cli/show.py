@@ -16,8 +16,9 @@ from poundlock.model.moments import utc_text
 from poundlock.model.receipts import Verdict
 
 if TYPE_CHECKING:
-    from poundlock.model.runs import RunError, RunInfo, WaitInfo
+    from poundlock.model.runs import RunError, RunInfo, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
+    from poundlock.runtime.checking import Misfit
 
 STATUS_STYLES = {
     "queued": "blue",
@@ -120,6 +121,16 @@ def runs_table(infos: Iterable[RunInfo]) -> Table:
     return made
 
 
+def misfits_list(misfits: Iterable[Misfit]) -> Group:
+    """Return runs that need attention, by code, and below each why. Reasons are too long for columns of a table."""
+    parts: list[RenderableType] = []
+    for each in sorted(misfits, key=lambda each: each.code):
+        head = Text("  ").append(each.code, "red").append(f" {each.workflow_id} ", "bold").append(f"{each.run_id} ")
+        parts.append(head.append(status_text(each.status)).append(f" at {each.stage}" if each.stage else ""))
+        parts.append(Padding(Text(" ".join(each.text.split())), (0, 0, 0, 4), expand=False))
+    return Group(*parts)
+
+
 def parked_list(infos: Sequence[RunInfo]) -> Group:
     """Return the paused runs, and below each what it waits for. Ids and waits are too long for columns of a table."""
     parts: list[RenderableType] = []
@@ -143,12 +154,33 @@ def wait_text(wait: WaitInfo) -> Text:
     return text
 
 
+def progress_text(progress: StepProgress) -> Text:
+    """Return how far a step is as text."""
+    text = Text().append(progress.step, "cyan").append(f": {progress.done:g}")
+    text.append("" if progress.of is None else f" of {progress.of:g}")
+    text.append(f", {progress.message}" if progress.message else "")
+    return text.append(f" at {moment(progress.time)}", "dim")
+
+
+def calls_text(calls: Mapping[str, Any]) -> str:
+    """Return the sums of recorded calls as text."""
+    tokens = f"{calls['input_tokens']} tokens in, {calls['output_tokens']} out"
+    return f"{calls['calls']}, {tokens}, cost {calls['cost']:g}"
+
+
 def plain(value: Any) -> str:
     """Return a value as text: a string unchanged, others as JSON."""
     return value if isinstance(value, str) else dump(value)
 
 
-def run_page(info: RunInfo, event: str, state: Mapping[str, Any], result: Any, error: RunError | None) -> Group:
+def run_page(
+    info: RunInfo,
+    event: str,
+    state: Mapping[str, Any],
+    result: Any,
+    error: RunError | None,
+    calls: Mapping[str, Any] | None,
+) -> Group:
     """Return everything about one run."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
@@ -169,6 +201,10 @@ def run_page(info: RunInfo, event: str, state: Mapping[str, Any], result: Any, e
         facts.add_row("attempt", str(info.attempt))
     for wait in info.waits:
         facts.add_row("waits for" if wait.parked else "buffers", wait_text(wait))
+    for progress in info.progress:
+        facts.add_row("progress", progress_text(progress))
+    if calls is not None:
+        facts.add_row("calls", calls_text(calls))
     if result is not None:
         facts.add_row("result", plain(result))
     parts: list[RenderableType] = [facts]

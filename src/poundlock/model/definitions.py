@@ -16,8 +16,14 @@ from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
+DURABILITIES: Final = ("stage", "step", "async", "exit", "none")
 DEFAULT_LIMIT: Final = 10
 """Elements that a step with `each` is called for at once."""
+
+MAIN: Final = "main"
+"""Id of the pipeline that decorated steps form."""
+OF_WORKFLOW: Final = "workflow"
+"""The state of a pipeline that says nothing of it is that of its workflow."""
 
 Patch = Mapping[str, Any] | Callable[..., Mapping[str, Any] | None]
 """What is merged into the state: a mapping, or a function of the event that returns one, or None for nothing."""
@@ -80,6 +86,20 @@ class Jump:
 
 
 @dataclass(frozen=True, slots=True)
+class JumpTo:
+    """Go to a place below a stage with children: there, the child begins at that stage, the others at their first.
+
+    Args:
+        address: "stage/child/stage", as deep as there are children: `JumpTo("checks/review/decide")` goes to the stage
+            `checks`, whose child `review` begins at its stage `decide`. A child is named by its pipeline, by the place
+            or the key of its element, or by its workflow. An address of one stage is the same as `Jump`.
+    """
+
+    address: str
+    patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Terminate:
     """End the run as completed, with this result."""
 
@@ -121,8 +141,19 @@ class Pause:
     patch: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
 
-Instruction = Advance | Jump | Terminate | Fail | Delay | Pause
-INSTRUCTIONS: Final = (Advance, Jump, Terminate, Fail, Delay, Pause)
+Instruction = Advance | Jump | JumpTo | Terminate | Fail | Delay | Pause
+INSTRUCTIONS: Final = (Advance, Jump, JumpTo, Terminate, Fail, Delay, Pause)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a poll function returns while what it checks is not done: it is called again.
+
+    Args:
+        after: a duration until the next check; default: the step's `every`.
+    """
+
+    after: Duration | None = None
 
 
 # ------------------------------------------------------------------------------------------- routers as data
@@ -217,7 +248,7 @@ class Retry:
     """How often and when a failed attempt is repeated.
 
     The delay before attempt n+1 is backoff * factor ** (n - 1), at most `max`, changed by up to `jitter` (a fraction)
-    in either direction.
+    in either direction. What is tried again counts on after a crash; a run is parked during long delays.
 
     Args:
         attempts: all attempts together, the first included.
@@ -251,7 +282,9 @@ class Step:
         undo: takes back what the step has done, if the run fails later, see `Workflow`. It is given what a step is
             given, with the state as the stage's commit left it; what it returns has no meaning. `retry` and `timeout`
             are those of the step.
-        executor: "thread" (what `def` gets by default), or "inline" for a quick pure function on the event loop.
+        executor: where a `def` runs: "thread" (the default), "inline" for a quick pure function on the event loop,
+            "process" for one that keeps a CPU busy or may have to be killed, or the id of a service that is a
+            `concurrent.futures.Executor`.
         label: for people.
         each: dotted path to a list or a mapping in the state: the function is called once per element, with the
             parameters `item` and `index`, and `key` for a mapping, and returns a value for it. `retry` and `timeout`
@@ -259,6 +292,12 @@ class Step:
         limit: how many elements at once, at most.
         into: key of the state that gets the results, in order, as a list or a mapping by key; default: the step's id.
         contract: what a `Task` says of the step's input, output and settings.
+        poll: a function that checks what the step has begun. What the step returns is the `job`: it is stored, not
+            merged, and survives a restart. The poll function is given it by the name `job`, and else what steps are
+            given. `Pending()` means that it is called again; what else it returns is the step's result, but no
+            instruction. `timeout` and `retry` are those of the step's own call, and of each check.
+        every: the duration before each check; the first one comes after it too. During long ones the run is parked.
+        max_wait: how long after its own call the step is given up with `StepTimeout`, a duration; default: never.
     """
 
     id: str
@@ -266,12 +305,54 @@ class Step:
     retry: Retry | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     undo: Callable[..., Any] | None = field(default=None, kw_only=True)
-    executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
+    executor: str | None = field(default=None, kw_only=True)
     label: str = field(default="", kw_only=True)
     each: str | None = field(default=None, kw_only=True)
     limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
     into: str | None = field(default=None, kw_only=True)
     contract: Contract | None = field(default=None, kw_only=True)
+    poll: Callable[..., Any] | None = field(default=None, kw_only=True)
+    every: Duration | None = field(default=None, kw_only=True)
+    max_wait: Duration | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The runs that a stage starts, its children; the stage ends when they have ended.
+
+    Each child has a state of its own. It can pause, fail and be answered like any run. While all children that have not
+    ended are paused, the parent is paused too.
+
+    Args:
+        pipelines: pipelines of this workflow, one child for each, all at once (fork); with `over`, the only one.
+        workflow: another workflow, instead of `pipelines`: the child is a run of it, as `invoke` would start it.
+        over: dotted path to a list or a mapping in the state: one child per element (map). Or a function of the state
+            that returns the list; it is called again after a crash, so it returns the same then.
+        input: what the child's state begins with: a function of the state, with `over` also of the element, as
+            `input(state, item)`. Default: a copy of the state; with `over` `{"item": ..., "index": ...}`, and `key` for
+            a mapping.
+        into: key of the state that gets the results; default: the stage's id. For `pipelines` a mapping by pipeline,
+            with `over` a list or a mapping by key, for `workflow` the result itself. A child's result is what it
+            terminated with, else its final state.
+        join: "all"; "any", the first child that is completed; or how many have to be completed. The others are aborted,
+            and are not among the results.
+        on_child_failure: "fail_fast" fails the stage with the first child that failed or was aborted, and aborts the
+            others; "collect" lets the others go on, and puts `{"error": {"type": ..., "message": ...}}` in its place.
+        limit: how many children at once, at most, not counting those that are paused; default: all, with `over` 10.
+    """
+
+    pipelines: Sequence[str] = ()
+    workflow: str | None = field(default=None, kw_only=True)
+    over: str | Callable[..., Any] | None = field(default=None, kw_only=True)
+    input: Callable[..., Any] | None = field(default=None, kw_only=True)
+    into: str | None = field(default=None, kw_only=True)
+    join: Literal["all", "any"] | int = field(default="all", kw_only=True)
+    on_child_failure: Literal["fail_fast", "collect"] = field(default="fail_fast", kw_only=True)
+    limit: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        pipelines = (self.pipelines,) if isinstance(self.pipelines, str) else several(self.pipelines)
+        object.__setattr__(self, "pipelines", pipelines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +372,8 @@ class Stage:
         aside: it is entered by name only: no stage leads to it because it is the next one.
         on_failure: what its failure leads to: "fail" ends the run, "pause" pauses it until `resume` has the stage
             entered again, or the id of a stage, which is given the `Failure`. Default: what the workflow says.
+        children: runs that the stage starts and waits for, instead of steps: see `Children`.
+        pipelines: short for `children=Children(pipelines)`: pipelines of the workflow that run side by side.
     """
 
     id: str
@@ -302,9 +385,15 @@ class Stage:
     then: str | None = field(default=None, kw_only=True)
     aside: bool = field(default=False, kw_only=True)
     on_failure: str | None = field(default=None, kw_only=True)
+    children: Children | None = field(default=None, kw_only=True)
+    pipelines: Sequence[str] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", several(self.steps))
+        pipelines = (self.pipelines,) if isinstance(self.pipelines, str) else several(self.pipelines)
+        object.__setattr__(self, "pipelines", pipelines)
+        if pipelines and self.children is None:
+            object.__setattr__(self, "children", Children(pipelines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,11 +404,13 @@ class Pipeline:
         id: unique in its workflow; a workflow that is written with decorators has one, "main".
         stages: the first one is where runs begin.
         label: for people.
+        state: pydantic model of the state of its runs; None for a plain mapping; default: the workflow's.
     """
 
     id: str
     stages: Sequence[Stage]
     label: str = field(default="", kw_only=True)
+    state: Any = field(default=OF_WORKFLOW, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", several(self.stages))
@@ -368,3 +459,13 @@ class Service:
     scope: Literal["workflow", "run", "stage", "transient"] = field(default="workflow", kw_only=True)
     type: Any = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+
+def default_pipeline(pipelines: Mapping[str, Pipeline]) -> str | None:
+    """Return the pipeline that runs where none is named: the only one, or the one of the decorated steps."""
+    return MAIN if MAIN in pipelines else next(iter(pipelines)) if len(pipelines) == 1 else None
+
+
+def state_model_of(of_workflow: Any, pipeline: Pipeline) -> Any:
+    """Return the model of the state of a pipeline's runs; None without one."""
+    return of_workflow if pipeline.state == OF_WORKFLOW else pipeline.state

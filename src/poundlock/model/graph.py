@@ -17,11 +17,14 @@ from poundlock.drawing.texts import duration
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
+    DEFAULT_LIMIT,
     Advance,
     Branch,
+    Children,
     Delay,
     Fail,
     Jump,
+    JumpTo,
     Pause,
     Pipeline,
     Stage,
@@ -30,6 +33,7 @@ from poundlock.model.definitions import (
     Terminate,
     Trigger,
     Wait,
+    default_pipeline,
 )
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.moments import utc_text
@@ -56,6 +60,10 @@ class Drawn(Protocol):
     def pipelines(self) -> Mapping[str, Pipeline]: ...
     @property
     def on_failure(self) -> str: ...
+    @property
+    def timeout(self) -> Duration | None: ...
+    @property
+    def on_timeout(self) -> str: ...
 
 
 def read_graph(
@@ -83,6 +91,8 @@ def read_graph(
     parts = [workflow.id] if workflow.label else []
     if workflow.on_failure == "pause":
         parts.append("a failure pauses the run")
+    if workflow.timeout is not None:
+        parts.append(f"at most {_duration(workflow.timeout)}")
     if run is not None:
         parts.append(f"run {run.run_id}, {run.status}")
     return Graph(workflow.label or workflow.id, " · ".join(parts), tuple(panels))
@@ -144,7 +154,7 @@ class _Reader:
     def _triggers(self) -> Iterator[Node]:
         first = course(self._pipeline.stages)[0]
         for name, trigger in self._workflow.triggers.items():
-            if trigger.pipeline in (None, self._pipeline.id):
+            if (trigger.pipeline or default_pipeline(self._workflow.pipelines)) == self._pipeline.id:
                 node = Node(f"trigger {name}", "trigger", *_trigger_texts(name, trigger))
                 self._edges.append(Edge(node.id, f"stage {first}"))
                 yield node
@@ -152,10 +162,15 @@ class _Reader:
     def _failures(self) -> Iterator[Node]:
         """Yield boxes for failures of several stages that lead to one place."""
         shared = Counter(stage.on_failure for stage in self._pipeline.stages)
+        ids = [stage.id for stage in self._pipeline.stages]
         general = self._workflow.on_failure
-        if general not in ("fail", "pause"):
+        if general in ids:
             yield Node("failure", "failure", "any failure")
             self._edges.append(Edge("failure", f"stage {general}", "failure"))
+        late = self._workflow.on_timeout
+        if self._workflow.timeout is not None and late in ids:
+            yield Node("deadline", "failure", f"after {_duration(self._workflow.timeout)}")
+            self._edges.append(Edge("deadline", f"stage {late}", "timeout"))
         for target, number in shared.items():
             if target not in (None, "fail", "pause") and number > MANY:
                 yield Node(f"failure {target}", "failure", f"failure of {number} stages")
@@ -176,6 +191,8 @@ class _Reader:
             self._edge(stage, router)
         elif isinstance(router, Jump):
             self._edge(stage, router.stage)
+        elif isinstance(router, JumpTo):
+            self._edge(stage, router.address.partition("/")[0])
         elif isinstance(router, Terminate):
             given = "" if router.result is None else f": {_value(router.result)}"
             self._end(stage, "completed", f"completed{given}")
@@ -267,6 +284,8 @@ def _lines(stage: Stage, kind: str) -> Iterator[str]:
             told.insert(0, named)
         if told:
             yield " · ".join(told)
+    if stage.children is not None:
+        yield from _children_lines(stage.children)
     if stage.timeout is not None:
         yield f"at most {_duration(stage.timeout)}"
     if stage.conflict == "error":
@@ -279,17 +298,35 @@ def _lines(stage: Stage, kind: str) -> Iterator[str]:
         )
 
 
+def _children_lines(children: Children) -> Iterator[str]:
+    runs = f"runs of {children.workflow}" if children.workflow is not None else " and ".join(children.pipelines)
+    if children.over is None:
+        beside = "side by side" if len(children.pipelines) > 1 else "as a run of its own"
+        yield f"{runs}, {beside}" if children.workflow is None else f"a run of {children.workflow}"
+    else:
+        over = children.over if isinstance(children.over, str) else f"{name_of(children.over)}()"
+        yield f"for each of {over}: {runs}, {children.limit or DEFAULT_LIMIT} at once"
+    if children.join != "all":
+        yield "the first one is enough" if children.join in ("any", 1) else f"the first {children.join} are enough"
+    if children.on_child_failure == "collect":
+        yield "failures are collected"
+
+
 def _step_texts(step: Step) -> Iterator[str]:
     if step.each is not None:
         yield f"for each of {step.each}, {step.limit} at once"
     if step.contract is not None and (step.contract.input or step.contract.output) is not None:
         yield f"{_model(step.contract.input)} \u2192 {_model(step.contract.output)}"
+    if step.poll is not None and step.every is not None:
+        yield f"checked every {_duration(step.every)}"
     if step.retry is not None:
         yield f"{step.retry.attempts} attempts"
     if step.timeout is not None:
         yield f"at most {_duration(step.timeout)}"
     if step.undo is not None:
         yield "undo"
+    if step.executor not in (None, "thread", "inline"):
+        yield "in a process" if step.executor == "process" else f"by {step.executor}"
 
 
 def _wait_lines(wait: Wait) -> Iterator[str]:

@@ -36,6 +36,7 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     RunStatus.QUEUED: {
         RunStatus.RUNNING: "promoted by the process that freed the slot",
         RunStatus.READY: "promoted by a process that does not have its workflow",
+        RunStatus.FAILED: "its time ran out while it waited for a slot",
         RunStatus.ABORTED: "aborted or superseded while waiting for a slot",
     },
     RunStatus.READY: {

@@ -90,6 +90,11 @@ class WaitRow(NamedTuple):
     asked_at: int | None = None
 
     @property
+    def own(self) -> bool:
+        """Whether it is one of the reserved ones, which no user has declared."""
+        return self.wait_id.startswith("__")
+
+    @property
     def counting(self) -> bool:
         """Whether events that match count now."""
         return self.early or self.asked_at is not None
@@ -145,6 +150,42 @@ No event matches it; its `patch` is the error as data, so that it is stored with
 
 UNDO_WAIT: Final = "__undo__"
 """Reserved id. While a run is undoing, this row holds how it ends: with which error, or by whose request."""
+
+VISIT_WAIT: Final = "__visit__"
+"""Reserved id. While a stage is in the middle of a visit that has a memo, this row says which, and where it began."""
+
+CHILDREN_WAIT: Final = "__children__"
+"""Reserved id. The run waits for its children: the end of one is an event of the type `CHILD_ENDED`.
+
+Parked: all children that have not ended are paused, and its `patch` says at which waits.
+"""
+
+CHILD_ENDED: Final = "poundlock.child.ended"
+"""Type of the event by which a run learns that one of its children has ended. Nobody else can send it to the run."""
+
+DEADLINE_WAIT: Final = "__deadline__"
+"""Reserved id. What a run has to know about its deadline beyond its definition, see `deadlines.py`."""
+
+CALLS_WAIT: Final = "__calls__"
+"""Reserved id. The sums of the calls of models that a run has recorded, see `calls.py`."""
+
+ADDRESS_WAIT: Final = "__address__"
+"""Reserved id. Where a child of the run's next stage begins, see `JumpTo`."""
+
+DEFINITION_WAIT: Final = "__definition__"
+"""Reserved id. The definition that the run's state was migrated for, by its hash; without it, the run's own counts."""
+
+HIDDEN_WAITS: Final = (
+    ADDRESS_WAIT,
+    CALLS_WAIT,
+    CHILDREN_WAIT,
+    DEADLINE_WAIT,
+    DEFINITION_WAIT,
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    VISIT_WAIT,
+)
+"""What they hold is not a wait, unless the run is paused at it."""
 
 
 def own_row(
@@ -334,6 +375,30 @@ class RunError:
 
 
 @dataclass(frozen=True, slots=True)
+class StepProgress:
+    """How far a step is, as it says itself with `ctx.progress` and `ctx.heartbeat`.
+
+    Attributes:
+        stage, step: ids of the stage and the step.
+        done: how much is done; None if it only gave a sign of life.
+        of: of how much; None if it does not know.
+        message: what it is doing; "" if it does not say.
+        time: of its last report or sign of life, in seconds since 1970 UTC.
+    """
+
+    stage: str
+    step: str
+    done: float | None
+    of: float | None
+    message: str
+    time: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as data that `json.dumps` takes."""
+        return progress_shape(self)
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as it is in the store or in memory.
 
@@ -347,11 +412,12 @@ class RunInfo:
         attempt: from 1; one more each time it is taken over after a crash.
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
-        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, or timeout of a wait.
-        parent_id, lineage: None and empty, until there are sub-pipelines.
+        wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, timeout of a wait, or deadline.
+        parent_id, lineage: the run that started it as its child, and all above it, the first one first; else None, ().
         error: why it failed or was aborted, or why its state does not fit its model; else None.
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
             None unless it was asked for.
+        progress: how far its present steps are, those that say so, if this process drives the run; else empty.
     """
 
     run_id: str
@@ -370,12 +436,13 @@ class RunInfo:
     trigger_id: str | None = None
     wake_at: float | None = None
     state: Any = None
+    progress: tuple[StepProgress, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as data that `json.dumps` takes; never raises.
 
-        The keys are the names of the fields; times are seconds since 1970, `waits` a list, `error` an object or None;
-        `state` is there if it was asked for.
+        The keys are the names of the fields; times are seconds since 1970, `waits` and `progress` lists, `error` an
+        object or None; `state` is there if it was asked for.
         """
         shape = run_shape(self)
         return plain(shape if self.state is None else {**shape, "state": self.state})  # type: ignore[no-any-return]  # a dict in, a dict out
@@ -395,7 +462,9 @@ class RunResult:
         result: what `Terminate(result)` was given; else None.
         error: why it failed or was aborted; else None.
         waits: what it is paused at; empty if it is not paused.
-        metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`.
+        metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`; `calls`, the sums of what its steps
+            recorded with `ctx.record_call`, if they did: `calls`, `input_tokens`, `output_tokens`, `cost`, and the same
+            by stage under `stages`.
     """
 
     run_id: str
@@ -442,8 +511,25 @@ def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
 
 
 def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
-    """Return the waits a paused run is paused at."""
-    return tuple(wait_info(row, parked=True) for row in waits if row.parked)
+    """Return the waits a paused run is paused at; while it waits for its children, those of the children."""
+    return tuple(info for row in waits if row.parked for info in wait_infos(row, parked=True))
+
+
+def wait_infos(row: WaitRow, *, parked: bool) -> list[WaitInfo]:
+    """Return a wait as users see it; a wait for children as their waits, each by its address."""
+    if row.wait_id != CHILDREN_WAIT:
+        return [wait_info(row, parked=parked)]
+    shapes = [shape for child in paused_children(row) for shape in child["waits"]]
+    return [WaitInfo(**{**shape, "events": tuple(shape["events"]), "where": _where(shape)}) for shape in shapes]
+
+
+def paused_children(row: WaitRow) -> Sequence[Mapping[str, Any]]:
+    """Return the paused children that a run is waiting for: `child`, `run_id` and `waits` (see `wait_shape`)."""
+    return row.patch.get("paused", ()) if isinstance(row.patch, Mapping) else ()
+
+
+def _where(shape: Mapping[str, Any]) -> tuple[Condition, ...]:
+    return tuple(Condition(each["field"], each["op"], each["value"]) for each in shape["where"])
 
 
 # ------------------------------------------------------------------------------------------------- their shapes
@@ -491,5 +577,18 @@ def run_shape(info: RunInfo) -> dict[str, Any]:
         "parent_id": info.parent_id,
         "lineage": list(info.lineage),
         "waits": [wait_shape(wait) for wait in info.waits],
+        "progress": [progress_shape(each) for each in info.progress],
         "error": error_shape(info.error),
+    }
+
+
+def progress_shape(progress: StepProgress) -> dict[str, Any]:
+    """Return how far a step is."""
+    return {
+        "stage": progress.stage,
+        "step": progress.step,
+        "done": progress.done,
+        "of": progress.of,
+        "message": progress.message,
+        "time": progress.time,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from poundlock.model.definitions import Contract, Retry, Step
 from poundlock.model.durations import Duration
@@ -36,7 +36,7 @@ class Task:
     retry: Retry | None = field(default=None, kw_only=True)
     timeout: Duration | None = field(default=None, kw_only=True)
     undo: Callable[..., Any] | None = field(default=None, kw_only=True)
-    executor: Literal["thread", "inline"] | None = field(default=None, kw_only=True)
+    executor: str | None = field(default=None, kw_only=True)
 
     def step(self, id: str | None = None, *, config: Mapping[str, Any] | None = None) -> Step:
         """Return a step of it, for `Stage(id, [steps])`.

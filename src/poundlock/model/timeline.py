@@ -11,7 +11,7 @@ from typing import Any
 
 from poundlock.codecs import detach, load
 from poundlock.model.patches import merge
-from poundlock.model.runs import LogRow
+from poundlock.model.runs import LogRow, StepProgress
 from poundlock.records import dataclass
 
 
@@ -55,6 +55,17 @@ def read_entries(rows: Iterable[LogRow]) -> list[TimelineEntry]:
     return [
         TimelineEntry(row.first_seq + place, *fields) for row in rows for place, fields in enumerate(load(row.text))
     ]
+
+
+def last_progress(rows: Iterable[LogRow]) -> tuple[StepProgress, ...]:
+    """Return the last progress that each step has stored in these log rows, the latest at the end."""
+    found: dict[str, StepProgress] = {}
+    for entry in read_entries(rows):
+        if entry.type == "step:progress":
+            _, stage, step, *_ = (*entry.path.split("/"), "", "")
+            found.pop(entry.path, None)
+            found[entry.path] = StepProgress(stage, step, **entry.payload, time=entry.time)
+    return tuple(found.values())
 
 
 def size_of(rows: Iterable[LogRow]) -> int:

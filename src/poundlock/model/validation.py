@@ -18,15 +18,19 @@ from poundlock.model.checks import (
     target_faults,
     whole_faults,
 )
+from poundlock.model.children_checks import children_faults
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
     DEFAULT_LIMIT,
+    DURABILITIES,
     INSTRUCTIONS,
+    OF_WORKFLOW,
     Advance,
     Branch,
     Delay,
     Fail,
     Jump,
+    JumpTo,
     Pause,
     Pipeline,
     Retry,
@@ -37,6 +41,7 @@ from poundlock.model.definitions import (
     Terminate,
     Trigger,
     Wait,
+    default_pipeline,
 )
 from poundlock.model.durations import Duration, moment, seconds
 from poundlock.model.quoting import shown
@@ -47,6 +52,7 @@ RESERVED_SERVICES: Final = ("__env__", "__pause_service__")
 _SCOPES: Final = ("workflow", "run", "stage", "transient")
 SERVICE_OPTIONS: Final = ("lazy", "timeout", "retry", "param_key", "serializable", "codec", "health", "needs")
 """The options of a service beyond its own fields; see `poundlock.artifacts.ArtifactTemplate`."""
+_ON_CHANGE: Final = ("continue", "fail", "pinned")
 _MOST: Final = 2**63 - 1
 """The largest integer that every store can keep."""
 
@@ -122,13 +128,13 @@ def duration(path: str, value: Duration) -> float:
         raise InvalidDefinition(f"{path}: {error}", path=path) from None
 
 
-def whole_number(path: str, value: int) -> int:
+def whole_number(path: str, value: int, least: int = 0) -> int:
     """Return an argument that counts something.
 
     Raises:
-        InvalidDefinition: it is not a whole number from 0; `path` names the argument.
+        InvalidDefinition: it is not a whole number from `least`; `path` names the argument.
     """
-    for _, fault in whole_faults(path, value, 0):
+    for _, fault in whole_faults(path, value, least):
         raise InvalidDefinition(f"{path}: {fault}", path=path)
     return value
 
@@ -146,16 +152,12 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         else:
             yield path, f"{shown(trigger)} is not a Trigger"
     for pipeline in definition.pipelines.values():
-        yield from _pipeline(pipeline, definition.on_failure)
+        yield from _pipeline(pipeline, definition)
+    yield from _time_limit(definition)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     yield from _services(definition.services)
     yield from _env(definition)
-    if definition.state is not None and not (
-        isinstance(definition.state, type) and hasattr(definition.state, "model_validate")
-    ):
-        yield "state", "must be a pydantic model class"
-    elif getattr(definition.state, "__pydantic_root_model__", False):
-        yield "state", "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
+    yield from _state("state", definition.state)
     yield from whole_faults("visit_limit", definition.visit_limit, 1)
     on_abort: object = definition.undo_on_abort
     if not isinstance(on_abort, bool):
@@ -163,6 +165,36 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     kept: object = definition.keep_outputs
     if not isinstance(kept, bool):
         yield "keep_outputs", f"{shown(kept)} is not True or False"
+    on_change: object = definition.on_change
+    if not isinstance(on_change, str) or on_change not in _ON_CHANGE:
+        yield "on_change", f"{shown(on_change)} is not a rule: use {', '.join(_ON_CHANGE)}"
+    if definition.migrate is not None and not callable(cast("object", definition.migrate)):
+        yield "migrate", f"{shown(definition.migrate)} is not a function of the state and the definition's hash"
+    yield from _durability(definition)
+
+
+def _durability(definition: WorkflowDefinition) -> Iterator[Fault]:
+    level: object = definition.durability
+    if not isinstance(level, str) or level not in DURABILITIES:
+        yield "durability", f"{shown(level)} is not a durability: use {', '.join(DURABILITIES)}"
+    if level != "step":
+        return
+    for service in definition.services:
+        if _is(service, Service) and isinstance(service.scope, str) and service.scope == "stage":
+            yield (
+                "durability",
+                (
+                    f"the result of a step would be durable before service {shown(service.id)} of its stage commits: "
+                    f"use durability='stage', or another scope"
+                ),
+            )
+
+
+def _state(path: str, model: object) -> Iterator[Fault]:
+    if model is not None and not (isinstance(model, type) and hasattr(model, "model_validate")):
+        yield path, "must be a pydantic model class"
+    elif getattr(model, "__pydantic_root_model__", False):
+        yield path, "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:
@@ -172,7 +204,7 @@ def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> 
     if name is not None and (not isinstance(name, str) or name not in pipelines):
         near = suggest(name if isinstance(name, str) else "", list(pipelines))
         yield f"{path}.pipeline", f"there is no pipeline {shown(name)}: {near}"
-    if name is None and len(pipelines) > 1:
+    if name is None and default_pipeline(pipelines) is None and pipelines:
         yield f"{path}.pipeline", f"name one of the workflow's pipelines: {', '.join(pipelines)}"
     if not callable(trigger.when):
         yield from condition_faults(f"{path}.when", trigger.when, state=False)
@@ -227,8 +259,25 @@ def service_faults(path: str, service: Service) -> Iterator[Fault]:
         yield f"{path}.needs", f"{shown(needs)} is not a list of the ids of services"
 
 
-def _pipeline(pipeline: Pipeline, on_failure: object) -> Iterator[Fault]:
+def _time_limit(definition: WorkflowDefinition) -> Iterator[Fault]:
+    yield from duration_faults("timeout", definition.timeout)
+    counts: object = definition.timeout_counts
+    if not isinstance(counts, str) or counts not in ("total", "active"):
+        yield "timeout_counts", f"{shown(counts)} is not a rule: use total or active"
+    if definition.timeout is None:
+        for name, value, default in (
+            ("on_timeout", definition.on_timeout, "fail"),
+            ("timeout_counts", counts, "total"),
+        ):
+            if not isinstance(value, str) or value != default:
+                yield name, "the workflow has no timeout: give timeout= too, or leave it out"
+
+
+def _pipeline(pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fault]:
     path = f"pipelines.{pipeline.id}"
+    on_failure, on_timeout = cast("tuple[object, object]", (definition.on_failure, definition.on_timeout))
+    if pipeline.state != OF_WORKFLOW:
+        yield from _state(f"{path}.state", pipeline.state)
     yield from name_faults(path, pipeline.id)
     if not pipeline.stages:
         yield f"{path}.stages", "a pipeline needs at least one stage"
@@ -242,11 +291,26 @@ def _pipeline(pipeline: Pipeline, on_failure: object) -> Iterator[Fault]:
         yield f"{path}.stages", "all stages are aside, so no run could begin: define one that is not"
     for stage in stages:
         yield from _stage(f"{path}.{stage.id}", stage, ids)
+        yield from children_faults(f"{path}.{stage.id}", stage, pipeline, definition)
     yield from same_waits(path, stages)
-    yield from _after_failure("on_failure", on_failure, ids)
-    ways = [on_failure, *(stage.on_failure for stage in stages)]
+    for name, way in (("on_failure", on_failure), ("on_timeout", on_timeout)):
+        ends = _is(way, str) and way in ("fail", "pause" if name == "on_failure" else "abort")
+        if not ends and not _names_stage_elsewhere(way, pipeline, definition):
+            yield from target_faults(name, way, ids)
+    ways = [on_failure, on_timeout, *(stage.on_failure for stage in stages)]
     for stage_id in _unreachable(stages, [way for way in ways if isinstance(way, str) and way in ids]):
         yield f"{path}.{stage_id}", "no router and no earlier stage leads here"
+
+
+def _names_stage_elsewhere(way: object, pipeline: Pipeline, definition: WorkflowDefinition) -> bool:
+    """Whether a stage of this name is only in another pipeline: then it says nothing of this one."""
+    others = (other.stages for other in definition.pipelines.values() if other is not pipeline)
+    return any(_is(stage, Stage) and stage.id == way for stages in others for stage in stages)
+
+
+def ends_run(on_timeout: object) -> bool:
+    """Whether it is a rule for the end of a run's time, and no stage."""
+    return isinstance(on_timeout, str) and on_timeout in ("fail", "abort")
 
 
 def _after_failure(path: str, way: object, ids: list[str]) -> Iterator[Fault]:
@@ -256,8 +320,8 @@ def _after_failure(path: str, way: object, ids: list[str]) -> Iterator[Fault]:
 
 def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
     yield from name_faults(path, stage.id)
-    if not stage.steps and stage.router is None:
-        yield path, "a stage needs steps or a router"
+    if not stage.steps and stage.router is None and stage.children is None:
+        yield path, "a stage needs steps, children or a router"
     if not isinstance(stage.conflict, str) or stage.conflict not in ("last", "error"):
         yield f"{path}.conflict", f"{shown(stage.conflict)} is not a rule: use last or error"
     aside: object = stage.aside
@@ -287,6 +351,9 @@ def _router(path: str, router: object, ids: list[str]) -> Iterator[Fault]:
         yield from _switch(path, router, ids)
     elif isinstance(router, Jump):
         yield from target_faults(path, router.stage, ids)
+    elif isinstance(router, JumpTo):
+        address: object = router.address
+        yield from target_faults(path, address.partition("/")[0] if isinstance(address, str) else address, ids)
     elif isinstance(router, Delay):
         try:
             moment_of(router, 0.0)
@@ -341,11 +408,12 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     if step.undo is not None and not callable(cast("object", step.undo)):
         yield f"{path}.undo", f"{shown(step.undo)} is not a function"
     yield from duration_faults(f"{path}.timeout", step.timeout)
-    if not isinstance(step.executor, str | None) or step.executor not in (None, "thread", "inline"):
-        yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread or inline"
+    if not isinstance(step.executor, str | None) or step.executor == "":
+        yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread, inline, process or a service"
     if step.retry is not None:
         yield from retry_faults(f"{path}.retry", step.retry)
     yield from _each(path, step)
+    yield from _poll(path, step)
 
 
 def _each(path: str, step: Step) -> Iterator[Fault]:
@@ -363,6 +431,28 @@ def _each(path: str, step: Step) -> Iterator[Fault]:
         yield f"{path}.into", f"{shown(step.into)} is not a key of the state: give a text without dots"
     if step.executor == "inline" and step.limit != DEFAULT_LIMIT:
         yield f"{path}.limit", "inline functions run one after another: leave it out, or leave out executor"
+
+
+def _poll(path: str, step: Step) -> Iterator[Fault]:
+    """What a step says of the checks of what it began."""
+    if step.poll is None:
+        for name, given in (("every", step.every), ("max_wait", step.max_wait)):
+            if given is not None:
+                yield f"{path}.{name}", "only a step with poll= is checked again: leave it out, or give poll="
+        return
+    if not callable(cast("object", step.poll)):
+        yield f"{path}.poll", f"{shown(step.poll)} is not a function"
+    if step.each is not None:
+        yield f"{path}.poll", "a step with each= cannot poll: let one step begin everything, and poll for all of it"
+    yield from duration_faults(f"{path}.max_wait", step.max_wait)
+    if step.every is None:
+        yield f"{path}.every", "say how long to wait before each check, such as every='1m'"
+        return
+    try:
+        if seconds(step.every) <= 0:
+            yield f"{path}.every", "must be longer than 0: a check follows each wait"
+    except ValueError as error:
+        yield f"{path}.every", str(error)
 
 
 def retry_faults(path: str, retry: object) -> Iterator[Fault]:
@@ -436,10 +526,14 @@ def _leads_to(stage: Stage, following: str | None) -> list[str | None] | None:
         return [router]
     if isinstance(router, Branch | Switch):
         return [*(target for _, target in router.cases), _either(router.otherwise, following)]
-    if (router is None and stage.steps) or (callable(router) and not isinstance(router, INSTRUCTIONS)):
+    if (router is None and stage.steps and stage.children is None) or (
+        callable(router) and not isinstance(router, INSTRUCTIONS)
+    ):
         return None
     if isinstance(router, Jump):
         return [router.stage]
+    if isinstance(router, JumpTo):
+        return [router.address.partition("/")[0]] if _is(router.address, str) else None
     if isinstance(router, Delay):
         return [_either(router.then, following)]
     if isinstance(router, Pause):

@@ -7,23 +7,38 @@ House rules: only the task that drives the run writes here, except `inbox`, whic
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from poundlock.clock import Clock
 from poundlock.codecs import dump
 from poundlock.guard import Interruption, LoopWatch
+from poundlock.model.calls import Usage
 from poundlock.model.changes import RunMove
+from poundlock.model.deadlines import deadline_of
 from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT, UNDO_WAIT, Failure, Message, RunHead, RunIdentity, WaitRow
+from poundlock.model.runs import (
+    FAILURE_WAIT,
+    UNDO_WAIT,
+    Failure,
+    Message,
+    RunHead,
+    RunIdentity,
+    RunResult,
+    StepProgress,
+    WaitRow,
+)
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.outputs import output_of
 from poundlock.pipeline.plan import PipelinePlan
-from poundlock.pipeline.run_view import Resume
+from poundlock.pipeline.processes import StepProcesses
+from poundlock.pipeline.reports import Reports
+from poundlock.pipeline.run_view import Place, Resume
 from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
 from poundlock.records import NamedTuple
@@ -39,6 +54,7 @@ JUMPED: Final = ""
 """In place of a walk: the run did not go straight through its stages, so its visits are written one by one."""
 
 
+_FIRST_REPORT: Final = threading.Lock()
 _left_behind: set[asyncio.Task[Any]] = set()
 
 
@@ -55,12 +71,18 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
+        processes: those that steps run in; None without a runtime.
+        spent: by workflow, the calls of models that its runs have recorded.
+        pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
+    processes: StepProcesses | None = None
+    spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
+    pause_window: float = 60.0
 
 
 _ALONE = Supervision()
@@ -102,6 +124,90 @@ class StageVisit(Protocol):
         """Return the container of this visit; it falls back to the run's."""
 
 
+class NewChild(NamedTuple):
+    """A run that a stage is going to start.
+
+    Attributes:
+        workflow_id: None for a pipeline of the same workflow.
+        pipeline_id: None for the one that runs by default.
+        initial: what its state begins with.
+        address: where it begins; None: at its first stage.
+    """
+
+    workflow_id: str | None
+    pipeline_id: str | None
+    initial: Any
+    address: str | None = None
+
+
+class Midway(Protocol):
+    """What a stage can do in the middle of a visit, beyond its run."""
+
+    async def midway(self, run: ActiveRun) -> None:
+        """Commit the run as it is within its current stage. The caller makes no other commit meanwhile."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child; it is created by the next `midway`, and driven from then on.
+
+        Raises:
+            NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
+            PoundlockError: it cannot begin with that state.
+        """
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child that is paused or has ended; `ended`: only once it has ended."""
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, once for each key; returns its id. Raises as `StepContext.start`."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, unless it has ended; returns once it has."""
+
+
+class KeptSoFar(Protocol):
+    """The memo of a visit of a stage, see `memo`."""
+
+    kept: dict[str, Any]
+
+    @property
+    def writing(self) -> bool:
+        """Whether a commit of it is in flight."""
+
+    def note(self, path_json: str, key: str, value: Any) -> Any:
+        """Note a value, and return it as it will be read back."""
+
+    def put(self, key: str, value: Any) -> Any:
+        """Put a small value in place of the last one of this key, and return it as it will be read back."""
+
+    def drop(self, key: str) -> None:
+        """Take out a small value."""
+
+    async def keep(self, *, needed: bool = False) -> None:
+        """Return once all that was noted is durable, if the workflow's durability says so, or it is `needed`."""
+
+    async def finish(self, task: asyncio.Task[Any]) -> None:
+        """Wait for the commit in flight."""
+
+
+class Rest(Protocol):
+    """The waits of the steps of one visit of a stage, see `resting`."""
+
+    began: float
+    parked: bool
+
+    def more(self, pieces: int) -> None:
+        """Count further pieces of work."""
+
+    def less(self) -> None:
+        """Count a piece of work that has ended."""
+
+    def long(self, delay: float) -> bool:
+        """Whether a wait of so many seconds is one that the run may be parked for."""
+
+    async def rest(self, until: float, delay: float, *, quiet: bool = False) -> None:
+        """Wait for `delay` seconds, or have the run parked `until` then; a `quiet` wait is not told in the timeline."""
+
+
 class ActiveRun:
     """One run that this process drives: the `RunView` of its steps, and what only its owner knows.
 
@@ -133,13 +239,17 @@ class ActiveRun:
         "log_seq",
         "log_size",
         "make_container",
+        "memo",
         "outputs",
         "owner",
         "payload_text",
         "plan",
+        "progress",
         "rearmed",
         "recovered",
         "registered",
+        "reports",
+        "resting",
         "resume",
         "returning",
         "run_id",
@@ -245,12 +355,30 @@ class ActiveRun:
         self.interruptible = False
         """Whether its task may be cancelled now: user code runs, and no commit is in flight."""
         self.recovered = False
+        self.reports: Reports | None = None
+        """What its steps have reported besides their results; None if that is nothing."""
         self.visit: StageVisit | None = None
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
         """Its error, until its services are closed: they see it."""
+        self.progress: Midway | None = None
+        """Where its commits go while it is driven."""
+        self.memo: KeptSoFar | None = None
+        """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
+        self.resting: Rest | None = None
+        """How the steps of its current stage wait, if they may have to."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
+
+    async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow, once for each key; returns its id."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        return await self.progress.start_run(self, workflow_id, payload, key)
+
+    async def commit_midway(self) -> None:
+        """Commit what its current stage has come to so far."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        await self.progress.midway(self)
 
     # ----------------------------------------------------------------------------------------------- what is seen
     @property
@@ -295,6 +423,22 @@ class ActiveRun:
                 state = with_signal(model, state, message.body)
         return shown(model, state)
 
+    def report(self, step: Place, progress: StepProgress) -> None:
+        """Show how far a step is; from any thread."""
+        self._reports().show(self.entered_at, step.path_json, progress)
+
+    def spend(self, stage_id: str, usage: Usage) -> None:
+        """Count a call of a model that a step has recorded."""
+        self._reports().count(stage_id, usage)
+        spent, workflow_id = self.supervision.spent, self.identity.workflow_id
+        spent[workflow_id] = spent.get(workflow_id, Usage()).plus(usage)
+
+    def _reports(self) -> Reports:
+        if self.reports is None:
+            with _FIRST_REPORT:  # steps in threads may come together
+                self.reports = self.reports or Reports()
+        return self.reports
+
     @property
     def parked(self) -> WaitRow | None:
         """The wait the run is paused at, if any."""
@@ -323,6 +467,14 @@ class ActiveRun:
     def output(self, stage_id: str, *, required: bool) -> Any:
         """Return the latest output of a stage."""
         return output_of(self.plan, self.outputs, stage_id, required=required)
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, in seconds since 1970; None if nothing limits it, or its time does not count now."""
+        limit = self.plan.limit
+        if limit is None or self.undoing is not None:
+            return None
+        return deadline_of(limit, self.identity.created_at, self.waits)
 
     def services(self) -> ArtifactContainer:
         """Return the container for user code: that of the current stage, if it has services, else the run's own.

@@ -13,7 +13,23 @@ from poundlock.callables import called_name
 from poundlock.codecs import dump
 from poundlock.guard import call_now, repr_of
 from poundlock.model.checks import Fault
-from poundlock.model.definitions import Branch, Pause, Pipeline, Router, Stage, Step, Switch, Wait
+from poundlock.model.definitions import (
+    OF_WORKFLOW,
+    Branch,
+    Delay,
+    Jump,
+    JumpTo,
+    Pause,
+    Pipeline,
+    Router,
+    Stage,
+    Step,
+    Switch,
+    Wait,
+)
+from poundlock.model.validation import ends_run
+from poundlock.model.wait_checks import ends_wait
+from poundlock.pipeline.model_shape import shape_of
 
 
 def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]) -> Iterator[Fault]:
@@ -37,11 +53,24 @@ def no_steps(triggered: Iterable[tuple[str, Any]], pipelines: Iterable[Pipeline]
             )
 
 
-def structure_hash(pipelines: Iterable[Pipeline], on_failure: str = "fail") -> str:
-    """Identify the structure that runs refer to: pipelines, stages, steps, targets of instructions. No code."""
-    structure: list[Any] = [[pipeline.id, [_structure(stage) for stage in pipeline.stages]] for pipeline in pipelines]
+def structure_hash(
+    pipelines: Iterable[Pipeline], on_failure: str = "fail", on_timeout: str = "fail", state: Any = None
+) -> str:
+    """Identify what stored runs refer to.
+
+    That is: pipelines, stages, steps, waits, targets of instructions, and the fields of the state's model with their
+    types. No code, no label, no trigger, and no number such as a timeout: a change of these fits every stored run.
+    """
+    structure: list[Any] = []
+    for pipeline in pipelines:
+        own = [] if pipeline.state in (OF_WORKFLOW, None) else [["state", shape_of(pipeline.state)]]
+        structure.append([pipeline.id, [_structure(stage) for stage in pipeline.stages], *own])
     if on_failure != "fail":
         structure.append(on_failure)
+    if not ends_run(on_timeout):
+        structure.append(["on_timeout", on_timeout])
+    if state is not None:
+        structure.append(["state", shape_of(state)])
     return hashlib.blake2s(dump(structure).encode(), digest_size=8).hexdigest()
 
 
@@ -50,6 +79,9 @@ def _structure(stage: Stage) -> list[Any]:
     told = [stage.then, stage.aside, stage.on_failure]
     if told != [None, False, None]:  # left out where it says nothing, so that older hashes stay the same
         parts.append(told)
+    if stage.children is not None:
+        over = stage.children.over
+        parts.append([stage.children.pipelines, stage.children.workflow, over if isinstance(over, str) else None])
     return parts
 
 
@@ -61,6 +93,15 @@ def _lead(router: Router | None) -> Any:
         return [name, [stage for _, stage in router.cases], router.otherwise]
     if isinstance(router, Switch):
         return [name, router.field, [stage for _, stage in router.cases], router.otherwise]
-    if isinstance(router, Pause) and isinstance(router.wait, Wait) and isinstance(router.wait.events, Mapping):
-        return [name, dict(router.wait.events)]
+    if isinstance(router, Jump):
+        return [name, router.stage]
+    if isinstance(router, JumpTo):
+        return [name, router.address]
+    if isinstance(router, Delay):
+        return name if router.then is None else [name, router.then]
+    if isinstance(router, Pause) and isinstance(router.wait, Wait):
+        wait = router.wait
+        ways: Any = dict(wait.events) if isinstance(wait.events, Mapping) else router.resume_at
+        told = [ways, wait.id, None if ends_wait(wait.on_timeout) else wait.on_timeout]
+        return name if told == [None, None, None] else [name, *told]
     return name

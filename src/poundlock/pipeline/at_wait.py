@@ -10,12 +10,13 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
-from poundlock.model.runs import FAILURE_WAIT, Message, RunError, WaitRow, own_row
+from poundlock.model.runs import CHILDREN_WAIT, FAILURE_WAIT, Message, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import own_event, patch_of_event
 from poundlock.pipeline.failing import halted, wait_failed
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
+from poundlock.pipeline.memo import drop_notices
 from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, validate, written
@@ -45,6 +46,8 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if row.wait_id in _RESUMED_AS:
             _leave(run, row, None)
             return _continue(run, None)
+        if row.wait_id == CHILDREN_WAIT:
+            return _among_children(run, row)
         refused = False
         while (message := first_match(run, row)) is not None:
             if await _resume_with_event(run, row, message):
@@ -80,11 +83,18 @@ def misfit(run: ActiveRun) -> RunError | None:
     return None
 
 
-def stay(run: ActiveRun, row: WaitRow, error: RunError) -> Outcome:
-    """Keep a run paused at this wait until its state fits: a new deployment may have changed the model."""
+def stay(run: ActiveRun, row: WaitRow, error: RunError, source: str = "state") -> Outcome:
+    """Keep a run paused at this wait: a new deployment may have changed the model, or the definition.
+
+    Args:
+        run: the run.
+        row: the wait.
+        error: why it cannot go on.
+        source: what has changed, for the timeline: "state" or "definition".
+    """
     payload = dump({"message": error.message, "code": error.code})
-    run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, payload)
-    log.error("run '%s' stays paused until its state fits its model: %s", run.run_id, error.message)
+    run.journal.add(run.clock.now(), source, f"{source}:refused", run.plan.path_json, payload)
+    log.error("run '%s' stays paused until its %s fits: %s", run.run_id, source, error.message)
     return Halted(row, error)
 
 
@@ -94,6 +104,15 @@ def wait_for_state(run: ActiveRun) -> WaitRow:
     row = own_row(wait_id, epoch=run.version + 1, on_timeout="resume", parked=True, resume_at=run.stage)
     pause_at(run, row)
     return row
+
+
+def _among_children(run: ActiveRun, row: WaitRow) -> Outcome | None:
+    """Enter the stage again if a child has ended, else stay paused."""
+    if not drop_notices(run):
+        return Paused(row)
+    leave(run, row, answered=True)
+    run.resume = None
+    return _continue(run, None)
 
 
 def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str | None = None) -> None:
@@ -169,8 +188,6 @@ def _continue(run: ActiveRun, patch: Written | None) -> Outcome | None:
     if patch is not None and patch.patch:
         apply(run, patch, run.plan.path_json)
     rearm(run)
-    if run.stage is not None:  # else no stage follows the wait: the runner completes the run
-        run.plan.existing(run.stage)
     return None
 
 

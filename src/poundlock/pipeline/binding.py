@@ -5,19 +5,44 @@ It accepts definitions with other faults, so that all faults are reported togeth
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
-from poundlock.callables import is_coroutine_function
+from poundlock.callables import is_coroutine_function, parameters_of, runs_later
 from poundlock.errors import NotStorable, StateInvalid
+from poundlock.guard import call_now
 from poundlock.marks import DELETE
-from poundlock.model.definitions import INSTRUCTIONS, Pause, Pipeline, Stage, Step, Trigger, Wait
+from poundlock.model.definitions import (
+    INSTRUCTIONS,
+    OF_WORKFLOW,
+    Children,
+    Pause,
+    Pipeline,
+    Stage,
+    Step,
+    Trigger,
+    Wait,
+)
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.contracts import of_contract
+from poundlock.pipeline.elsewhere import BUILT_IN, PROCESS, unsendable
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
-from poundlock.pipeline.injection import AFTER_FAILURE, ELEMENT, RESERVED, ROUTER, STEP, UNDO, Injector, of_elements
+from poundlock.pipeline.injection import (
+    AFTER_FAILURE,
+    ELEMENT,
+    RESERVED,
+    ROUTER,
+    STEP,
+    UNDO,
+    Injector,
+    Kind,
+    of_elements,
+    polling,
+    sent,
+)
 from poundlock.pipeline.plan import Binding
 from poundlock.pipeline.states import written
 from poundlock.records import dataclass, field
@@ -40,6 +65,7 @@ class Bindings:
 
     steps: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
     undos: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
+    polls: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
     routers: dict[tuple[str, str], Binding] = field(default_factory=dict)
     patches: dict[tuple[str, str], PatchFunction] = field(default_factory=dict)
     triggers: dict[str, TriggerFunctions] = field(default_factory=dict)
@@ -52,21 +78,46 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
     led_to = any(after_failure(stage, stages, definition.on_failure) for stages in pipelines for stage in stages)
     steps = [step for stages in pipelines for stage in stages for step in _of_kind(stage.steps, Step)]
     mapped = any(step.each is not None for step in steps)
-    for name in (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ())):
-        if name in getattr(injector.state_model, "model_fields", {}):
-            injector.fault(
-                f"state.{name}",
-                f"'{name}' is reserved: a parameter of this name gets something else, so no field of the state may "
-                f"have it. Give the field another name",
-            )
+    names = (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ()))
+    _reserved("state", names, injector)
     key = getattr(mode, "key", None)
     bound = Bindings(mode_key=compile_event_function(key, "mode.key", injector) if callable(key) else None)
     for name, trigger in definition.triggers.items():
         if isinstance(trigger, Trigger):
             bound.triggers[name] = _trigger(f"triggers.{name}", trigger, injector)
     for pipeline in definition.pipelines.values():
-        _pipeline(pipeline, definition.on_failure, injector, bound)
+        own = injector
+        if pipeline.state != OF_WORKFLOW:
+            own = injector.of_state(pipeline.state if isinstance(pipeline.state, type) else None)
+            _reserved(f"pipelines.{pipeline.id}.state", names, own)
+        _pipeline(pipeline, definition.on_failure, own, bound)
+    _migrate(definition.migrate, injector)
     return bound
+
+
+def _reserved(path: str, names: Iterable[str], injector: Injector) -> None:
+    """Find fields of the state that functions could not be given."""
+    for name in names:
+        if name in getattr(injector.state_model, "model_fields", {}):
+            injector.fault(
+                f"{path}.{name}",
+                f"'{name}' is reserved: a parameter of this name gets something else, so no field of the state may "
+                f"have it. Give the field another name",
+            )
+
+
+def _migrate(function: object, injector: Injector) -> None:
+    """Find a `migrate` that cannot be called with a state and a hash, or does not return at once."""
+    if not callable(function):
+        return  # there is none, or that is reported already
+    if is_coroutine_function(function) or runs_later(function):
+        injector.fault("migrate", "is called without waiting: make it a plain function that returns the state")
+    parameters = parameters_of(function)
+    if parameters is None:
+        return
+    taken = call_now(inspect.Signature(parameters).bind, {}, "")
+    if taken.error is not None:
+        injector.fault("migrate", "is called with two arguments by place, the state and the hash: migrate(state, hash)")
 
 
 def _trigger(path: str, trigger: Trigger, injector: Injector) -> TriggerFunctions:
@@ -93,15 +144,19 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             action: object = step.action
             if not callable(action):
                 continue
-            own = of_contract(kind if step.each is None else of_elements(kind), step.contract, f"{path}.{step.id}")
-            bound.steps[pipeline.id, stage.id, step.id] = injector.bind(step.action, f"{path}.{step.id}", own)
-            _elements(step, f"{path}.{step.id}", injector)
+            at = f"{path}.{step.id}"
+            own = of_contract(kind if step.each is None else of_elements(kind), step.contract, at)
+            bound.steps[pipeline.id, stage.id, step.id] = _bound(step, step.action, at, own, injector)
+            _elements(step, at, injector)
             if callable(step.undo):
-                undo_kind = of_contract(UNDO, step.contract, f"{path}.{step.id}")
-                undo = injector.bind(step.undo, f"{path}.{step.id}.undo", undo_kind)
+                undo = _bound(step, step.undo, f"{at}.undo", of_contract(UNDO, step.contract, at), injector)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
-            if step.executor is not None and is_coroutine_function(step.action):
-                injector.fault(f"{path}.{step.id}.executor", "an async step runs on the loop: leave out executor")
+            if callable(step.poll):
+                poll = _bound(step, step.poll, f"{path}.{step.id}.poll", polling(kind), injector)
+                bound.polls[pipeline.id, stage.id, step.id] = poll
+            if isinstance(step.executor, str) and step.executor:
+                _executor(step, f"{path}.{step.id}.executor", injector)
+        _children(stage, path, injector)
         router = stage.router
         if isinstance(router, Pause) and isinstance(router.wait, Wait):
             _refs(router.wait, f"{path}.router.wait", injector)
@@ -111,6 +166,27 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 bound.patches[pipeline.id, stage.id] = patch
         elif callable(router) and not isinstance(router, INSTRUCTIONS):
             bound.routers[pipeline.id, stage.id] = injector.bind(router, f"{path}.router", ROUTER)
+
+
+def _bound(step: Step, function: Any, path: str, kind: Kind, injector: Injector) -> Binding:
+    """Bind a function of a step; one that is called in another process gets only what can be sent there."""
+    if not isinstance(step.executor, str) or step.executor != PROCESS or is_coroutine_function(function):
+        return injector.bind(function, path, kind)
+    fault = unsendable(function)
+    if fault is not None:
+        injector.fault(path, fault)
+    return injector.bind(function, path, sent(kind))
+
+
+def _executor(step: Step, path: str, injector: Injector) -> None:
+    """Find executors that do not exist, or do not fit."""
+    if is_coroutine_function(step.action):
+        injector.fault(path, "an async step runs on the loop: leave out executor, or make it a def")
+    elif step.executor not in BUILT_IN:
+        assert step.executor is not None  # noqa: S101 - looked at by the caller
+        fault = injector.service_fault(step.executor)
+        if fault is not None:
+            injector.fault(path, f"neither {', '.join(BUILT_IN)} nor a service: {fault}")
 
 
 def _elements(step: Step, path: str, injector: Injector) -> None:
@@ -125,6 +201,17 @@ def _elements(step: Step, path: str, injector: Injector) -> None:
     if near is not None:
         what = "give the one that gets the results, into=" if step.into is None else "its results go there"
         injector.fault(f"{path}.into", f"'{into}' is not a field of the state ({what}): {near}")
+
+
+def _children(stage: Stage, path: str, injector: Injector) -> None:
+    """Find paths of a stage with children that the model lacks."""
+    children = stage.children
+    if not isinstance(children, Children):
+        return
+    for name, wanted in (("over", children.over), ("into", children.into or stage.id)):
+        near = injector.unknown_state(wanted) if isinstance(wanted, str) else None
+        if near is not None:
+            injector.fault(f"{path}.{name}", f"'{wanted}' is not a field of the state: {near}")
 
 
 def _refs(wait: Wait, path: str, injector: Injector) -> None:

@@ -6,29 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
-from poundlock.callables import called_name
-from poundlock.errors import AlreadyRegistered, InvalidDefinition, suggest
+from poundlock.errors import AlreadyRegistered, InvalidDefinition
 from poundlock.guard import repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
-    DEFAULT_LIMIT,
     DEFAULT_VISIT_LIMIT,
-    INSTRUCTIONS,
-    ROUTERS,
-    Branch,
-    Instruction,
-    Patch,
-    Pause,
+    MAIN,
+    OF_WORKFLOW,
     Pipeline,
-    Retry,
     Service,
-    Stage,
-    Step,
-    Switch,
     Trigger,
-    Wait,
     several,
 )
 from poundlock.model.durations import Duration
@@ -38,15 +27,13 @@ from poundlock.model.timeline import Timeline
 from poundlock.model.validation import faults_of, refuse
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.assembling import no_steps, structure_hash
+from poundlock.pipeline.collecting import PipelineDraft, Stages, named_callable, text_only
 from poundlock.pipeline.contracts import contract_faults
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAIN = "main"
-"""Id of the pipeline that decorated steps form."""
 
-
-class Workflow:
+class Workflow(Stages):
     """A named collection of triggers, pipelines and services.
 
     All parts may be given here, or be added by the decorators `on`, `step`, `route`, `wait` and `service`.
@@ -70,6 +57,19 @@ class Workflow:
             that fails.
         keep_outputs: whether each stage's output is kept for `ctx.require` and `ctx.optional`; it is then stored twice,
             in the state and by itself.
+        timeout: how long a run may take from its creation, a duration; default: no limit. Its end is the deadline.
+        on_timeout: what passing the deadline leads to: "fail", "abort", or the id of a stage, which the run enters
+            once; after that it has no deadline. No `on_failure` covers the deadline.
+        timeout_counts: "total" counts all time, "active" leaves out the time in which the run is paused or delayed.
+        on_change: what becomes of runs that began under another definition: "continue" has them go on by the ids of
+            their stages, "fail" fails them when they go on, "pinned" leaves them paused until their own definition is
+            registered again. See docs/how-to/change-a-workflow.md.
+        migrate: `(state, definition_hash)`, called with the state of such a run, as data, and the hash of the
+            definition it was written under; returns the whole state as it should be now.
+        durability: what is durable when. "stage": each stage before the next one begins. "step": each result of a step
+            or element too, so that after a crash only what was not finished runs again. "async": stages are written
+            behind, in order. "exit": only pauses, delays and the end. "none": likewise, and a run that was under way
+            when its process ended fails instead of being repeated. See docs/how-to/choose-a-durability.md.
     """
 
     def __init__(
@@ -88,7 +88,14 @@ class Workflow:
         on_failure: str = "fail",
         undo_on_abort: bool = False,
         keep_outputs: bool = False,
+        timeout: Duration | None = None,
+        on_timeout: str = "fail",
+        timeout_counts: Literal["total", "active"] = "total",
+        on_change: Literal["continue", "fail", "pinned"] = "continue",
+        migrate: Callable[[dict[str, Any], str], Any] | None = None,
+        durability: Literal["stage", "step", "async", "exit", "none"] = "stage",
     ) -> None:
+        super().__init__()
         self.id = id
         self.label = label
         self.state = state
@@ -99,12 +106,17 @@ class Workflow:
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
         self.keep_outputs = keep_outputs
+        self.timeout = timeout
+        self.on_timeout = on_timeout
+        self.timeout_counts = timeout_counts
+        self.on_change = on_change
+        self.migrate = migrate
+        self.durability = durability
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
         self._pipelines: list[Pipeline] = list(several(given))
-        self._stages: dict[str, dict[str, Any]] = {}
-        self._routes: dict[str, Any] = {}
+        self._drafts: dict[str, PipelineDraft] = {}
         self._triggered: list[tuple[str, Callable[..., Any]]] = []
         """Functions under `on`, by the trigger's id: each has to be a step too."""
         self._built: WorkflowDefinition | None = None
@@ -134,8 +146,8 @@ class Workflow:
             InvalidDefinition: the event or the id is not text.
         """
         self._collecting()
-        _text("event", event, "write the event type, on('order.placed')")
-        _text("id", id)
+        text_only("event", event, "write the event type, on('order.placed')")
+        text_only("id", id)
         name = id or event
         if name in self._triggers:
             raise AlreadyRegistered(
@@ -151,258 +163,25 @@ class Workflow:
 
         return note
 
-    @overload
-    def step(
-        self,
-        action: F,
-        /,
-        *,
-        stage: str | None = None,
-        id: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
-        label: str = "",
-        each: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        into: str | None = None,
-        conflict: Literal["last", "error"] | None = None,
-        then: str | None = None,
-        on_failure: str | None = None,
-    ) -> F: ...
+    def pipeline(self, id: str, *, label: str = "", state: Any = OF_WORKFLOW) -> PipelineDraft:
+        """Return a further pipeline, to which stages are added as to the workflow: for `fork`, `map` and triggers.
 
-    @overload
-    def step(
-        self,
-        /,
-        *,
-        stage: str | None = None,
-        id: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
-        label: str = "",
-        each: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        into: str | None = None,
-        conflict: Literal["last", "error"] | None = None,
-        then: str | None = None,
-        on_failure: str | None = None,
-    ) -> Callable[[F], F]: ...
-
-    def step(
-        self,
-        action: Any = None,
-        /,
-        *,
-        stage: str | None = None,
-        id: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
-        label: str = "",
-        each: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        into: str | None = None,
-        conflict: Literal["last", "error"] | None = None,
-        then: str | None = None,
-        on_failure: str | None = None,
-    ) -> Any:
-        """Add a function as a step.
+        Runs of the workflow go through the stages of the workflow itself, unless their trigger names a pipeline.
 
         Args:
-            stage: steps of one stage name run together; default: a new stage, named like the step.
-            id: default: the function's name; required for a callable without a name, such as an object.
-            retry, timeout, undo, executor, label, each, limit, into: see `Step`.
-            conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
-                fails the stage. One step of the stage sets it for all; default: "last".
-            then: the stage after this one; default: the next one. One step of the stage sets it for all.
-            on_failure: what a failure of the stage leads to: "fail", "pause", or a stage; default: what the workflow
-                says.
+            id: unique in the workflow.
+            label: for people.
+            state: pydantic model of the state of its runs; None for a plain mapping; default: the workflow's.
 
         Raises:
-            InvalidDefinition: the callable has no name, and no id was given; the id, the stage or `then` is not text;
-                or another step of the stage has said something else.
-        """
-        _text("on_failure", on_failure, "write fail, pause or the id of a stage")
-        collect = self._step_of(
-            "step",
-            id,
-            stage,
-            {"conflict": conflict, "then": then, "on_failure": on_failure, "aside": False},
-            retry=retry,
-            timeout=timeout,
-            undo=undo,
-            executor=executor,
-            label=label,
-            each=each,
-            limit=limit,
-            into=into,
-        )
-        return collect if action is None else collect(action)
-
-    @overload
-    def aside(
-        self,
-        action: F,
-        /,
-        *,
-        stage: str | None = None,
-        id: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
-        label: str = "",
-        each: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        into: str | None = None,
-        then: str | None = None,
-    ) -> F: ...
-
-    @overload
-    def aside(
-        self,
-        /,
-        *,
-        stage: str | None = None,
-        id: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
-        label: str = "",
-        each: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        into: str | None = None,
-        then: str | None = None,
-    ) -> Callable[[F], F]: ...
-
-    def aside(
-        self,
-        action: Any = None,
-        /,
-        *,
-        stage: str | None = None,
-        id: str | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
-        label: str = "",
-        each: str | None = None,
-        limit: int = DEFAULT_LIMIT,
-        into: str | None = None,
-        then: str | None = None,
-    ) -> Any:
-        """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
-
-        Args:
-            stage, id, retry, timeout, undo, executor, label, each, limit, into: see `step`.
-            then: the stage to continue with; default: none, the run is completed.
-
-        Raises:
-            InvalidDefinition: as `step`; or the stage has steps that are not aside.
-        """
-        collect = self._step_of(
-            "aside",
-            id,
-            stage,
-            {"then": then, "aside": True},
-            retry=retry,
-            timeout=timeout,
-            undo=undo,
-            executor=executor,
-            label=label,
-            each=each,
-            limit=limit,
-            into=into,
-        )
-        return collect if action is None else collect(action)
-
-    @overload
-    def route(self, router: Instruction | Branch | Switch | str, /, *, after: str) -> None: ...
-
-    @overload
-    def route(self, /, *, after: str) -> Callable[[F], F]: ...
-
-    def route(self, router: Any = None, /, *, after: str) -> Any:
-        """Set the router of stage `after`: data, or the function below, which returns an instruction or a stage id.
-
-        The stage may be defined before the router or after it.
-
-        Args:
-            router: `branch(...)`, `switch(...)`, an instruction or a stage id; without it, this is a decorator.
-            after: the stage.
-
-        Raises:
-            InvalidDefinition: that stage has a router already, or `after` is not text.
+            InvalidDefinition: the workflow has such a pipeline already, or the id is not text.
         """
         self._collecting()
-        _text("after", after)
-
-        def collect(function: Any) -> Any:
-            if after in self._routes or (after in self._stages and self._stages[after]["router"] is not None):
-                raise InvalidDefinition(f"stage '{after}' has a router already: a stage has one", path=after)
-            self._routes[after] = function
-            return function
-
-        if router is None:
-            return collect
-        if isinstance(router, (*INSTRUCTIONS, *ROUTERS, str)):
-            collect(router)
-            return None
-        raise InvalidDefinition(
-            f"{repr_of(router, 60)} is not a router as data: write @workflow.route(after={after!r}) above a function",
-            path=after,
-        )
-
-    def wait(
-        self,
-        name: str,
-        *,
-        on: str | Sequence[str] | Mapping[str, str],
-        where: Sequence[Condition] = (),
-        correlate: Mapping[str, Any] | None = None,
-        timeout: Duration | None = None,
-        on_timeout: str = "fail",
-        patch: Patch | None = None,
-        early: bool = True,
-        resume_at: str | None = None,
-        on_failure: str | None = None,
-    ) -> None:
-        """Add a stage that pauses until one of the events `on` comes; its place is in the order of definition.
-
-        Args:
-            name: id of the stage and of the wait.
-            on: event type or pattern, or several; or {event type or pattern: the stage it leads to}.
-            where, correlate, timeout, on_timeout, patch, early: see `Wait`.
-            resume_at: stage to continue with; default: the next one.
-            on_failure: what a timeout leads to where `on_timeout` is "fail", see `step`.
-
-        Raises:
-            InvalidDefinition: a stage or router of this name exists already, or the name is not text.
-        """
-        self._collecting()
-        _text("name", name)
-        wait = Wait(
-            on,
-            where=where,
-            correlate=correlate,
-            timeout=timeout,
-            on_timeout=on_timeout,
-            patch=patch,
-            early=early,
-            id=name,
-        )
-        if name in self._stages:
-            raise InvalidDefinition(f"there is a stage '{name}' already: a wait needs its own stage", path=name)
-        if name in self._routes:
-            raise InvalidDefinition(f"stage '{name}' has a router already, so it cannot be a wait", path=name)
-        self._stage(name).update(router=Pause(wait, resume_at), on_failure=on_failure)
+        text_only("id", id)
+        if id in self._drafts or id == MAIN:
+            raise InvalidDefinition(f"there is a pipeline '{id}' already: give this one another id", path=id)
+        draft = self._drafts[id] = PipelineDraft(id, label, state, self._collecting)
+        return draft
 
     @overload
     def service(
@@ -436,10 +215,10 @@ class Workflow:
             InvalidDefinition: the factory has no name, and no id was given; or the id is not text.
         """
         self._collecting()
-        _text("id", id)
+        text_only("id", id)
 
         def collect(function: F) -> F:
-            name = id or _named(function, "service")
+            name = id or named_callable(function, "service")
             self.services.append(Service(name, function, scope=scope, type=type, options=options))  # type: ignore[arg-type]  # checked at register
             return function
 
@@ -468,20 +247,18 @@ class Workflow:
         """
         if self._built is not None:
             return self._built, []
-        stages = self._stages
         pipelines = [each for each in self._pipelines if isinstance(each, Pipeline) and isinstance(each.id, str)]
         faults = [
             (f"pipelines.{place}", f"{repr_of(each, 60)} is not a Pipeline: Pipeline(id, [stages])")
             for place, each in enumerate(self._pipelines)
             if each not in pipelines
         ]
-        if stages:
-            built = [_build_stage(name, parts, self._routes.get(name)) for name, parts in stages.items()]
-            pipelines.append(Pipeline(MAIN, built))
-        for after in self._routes:
-            if after not in stages:
-                near = suggest(str(after), list(stages)) if stages else "decorate a step first"
-                faults.append((f"route.{after}", f"there is no stage '{after}' to route after: {near}"))
+        if self._stages:
+            pipelines.append(Pipeline(MAIN, self._collected()))
+        faults += self._stray_routes()
+        for draft in self._drafts.values():
+            pipelines.append(Pipeline(draft.id, draft._collected(), label=draft.label, state=draft.state))  # noqa: SLF001 - its own part
+            faults += draft._stray_routes()  # noqa: SLF001 - its own part
         ids = [pipeline.id for pipeline in pipelines]
         faults += [("pipelines", f"two pipelines are called '{id}'") for id in dict.fromkeys(ids) if ids.count(id) > 1]
         faults += no_steps(self._triggered, pipelines)
@@ -501,9 +278,17 @@ class Workflow:
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
             keep_outputs=self.keep_outputs,
+            timeout=self.timeout,
+            on_timeout=self.on_timeout,
+            timeout_counts=self.timeout_counts,
+            on_change=self.on_change,
+            migrate=self.migrate,
+            durability=self.durability,
         )
         faults = [*faults_of(definition), *faults]
-        return (definition if faults else replace(definition, hash=structure_hash(pipelines, self.on_failure))), faults
+        if faults:
+            return definition, faults
+        return replace(definition, hash=structure_hash(pipelines, self.on_failure, self.on_timeout, self.state)), faults
 
     def to_mermaid(
         self, *, run: RunInfo | None = None, timeline: Timeline | None = None, runs: Iterable[RunInfo] = ()
@@ -546,39 +331,6 @@ class Workflow:
         """Close this draft, because it is registered: nothing can be added any more."""
         self._built = definition
 
-    def _stage(self, name: str) -> dict[str, Any]:
-        return self._stages.setdefault(name, {"steps": [], "router": None})
-
-    def _step_of(
-        self, what: str, id: str | None, stage: str | None, said: Mapping[str, Any], **options: Any
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Return the decorator that adds a function as a step, with what it says of its stage; `what` is its name."""
-        self._collecting()
-        _text("id", id)
-        _text("stage", stage)
-        _text("then", said["then"], "give the id of a stage")
-
-        def collect(function: Callable[..., Any]) -> Callable[..., Any]:
-            name = id or _named(function, what)
-            self._add_step(stage or name, Step(name, function, **options), said)
-            return function
-
-        return collect
-
-    def _add_step(self, stage: str, step: Step, said: Mapping[str, Any]) -> None:
-        """Add a step, with what it says of its stage: each only once, or the same."""
-        parts = self._stage(stage)
-        for name, value in said.items():
-            known = parts.get(name)
-            if value is not None and known not in (None, value):
-                raise InvalidDefinition(
-                    f"stage '{stage}' has {name}={known!r} already, and step '{step.id}' says {name}={value!r}: set it "
-                    f"once",
-                    path=f"{stage}.{name}",
-                )
-        parts |= {name: value for name, value in said.items() if value is not None}
-        parts["steps"].append(step)
-
     def _collecting(self) -> None:
         if self._built is not None:
             raise InvalidDefinition(
@@ -590,45 +342,7 @@ class Workflow:
         return f"Workflow({self.id!r})"
 
 
-def _text(name: str, given: object, advice: str = "give an id") -> None:
-    """Refuse an id that is not text; for a function, suggest its name."""
-    if given is not None and not isinstance(given, str):
-        called = called_name(given)
-        meant = f", such as '{called}'" if called and advice == "give an id" else ""
-        raise InvalidDefinition(f"{name}={repr_of(given, 60)} is not text: {advice}{meant}", path=name)
-
-
 def _mapping(name: str, given: Any, what: str) -> dict[Any, Any]:
     if given is not None and not isinstance(given, Mapping):
         raise InvalidDefinition(f"{name}={repr_of(given, 60)}: give a mapping of {what}", path=name)
     return dict(given or {})
-
-
-def _build_stage(name: str, parts: Mapping[str, Any], router: Any) -> Stage:
-    return Stage(
-        name,
-        parts["steps"],
-        router=parts["router"] or router,
-        conflict=parts.get("conflict", "last"),
-        then=parts.get("then"),
-        aside=parts.get("aside", False),
-        on_failure=parts.get("on_failure"),
-    )
-
-
-def _named(function: Any, what: str) -> str:
-    """Return the id of a step or service without an explicit one."""
-    if not callable(function):
-        raise InvalidDefinition(
-            f"{repr_of(function, 60)} is not a function: write @workflow.{what} above one, and the rest by "
-            f"name, @workflow.{what}(id='...')",
-            path=what,
-        )
-    name = called_name(function)
-    if name is None:
-        raise InvalidDefinition(
-            f"{repr_of(function, 60)} has no name to call the {what} by: give it one, "
-            f"workflow.{what}(id='...')(the callable)",
-            path="id",
-        )
-    return name

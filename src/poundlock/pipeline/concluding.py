@@ -14,7 +14,7 @@ from typing import Any
 from poundlock.codecs import detach, dump
 from poundlock.errors import StepFailed
 from poundlock.guard import Interrupted, Interruption, name_of, repr_of
-from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, Pause, Terminate
+from poundlock.model.definitions import Advance, Delay, Fail, Instruction, Jump, JumpTo, Pause, Terminate
 from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
@@ -22,10 +22,11 @@ from poundlock.pipeline.active import JUMPED, ActiveRun, Position
 from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
-from poundlock.pipeline.outcome import Delayed, Outcome, Paused, aborted, complete, run_error
+from poundlock.pipeline.memo import forget, lead_below
+from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
 from poundlock.pipeline.output_log import note_output
 from poundlock.pipeline.plan import StagePlan, StepPlan
-from poundlock.pipeline.step_results import carried_patch
+from poundlock.pipeline.step_results import Suspended, carried_patch
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.undo_log import note_commit
 from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
@@ -55,6 +56,10 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             if run.abort is not None:
                 return aborted(run)
             before = run.position()
+        if done.suspended is not None and done.error is None:
+            return _suspend(run, stage, done.suspended)
+        if run.waits:
+            forget(run)
         if done.error is not None:
             return left_nothing(run, done, done.error)
         absorbed = before
@@ -128,12 +133,37 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
         run.walk = JUMPED
         rearm(run)
         return None
+    if type(instruction) is JumpTo:
+        lead_below(run, instruction.address)
+        rearm(run)
+        return None
     if type(instruction) is Terminate:
         return complete(run, instruction.result)
     if type(instruction) is Delay:
         return _delay(run, stage, instruction)
     assert isinstance(instruction, Pause)  # noqa: S101 - the union is closed
     return _pause(run, stage, instruction)
+
+
+def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome | None:
+    """Leave a stage in the middle; the run enters it again. None: what it waits for is there already."""
+    run.resume = None
+    if suspended.released:
+        return Released()
+    row = suspended.wait
+    if row is None:
+        until = suspended.until
+        assert until is not None  # noqa: S101 - one of the two is given
+        run.restart_counts()
+        if not suspended.quiet:
+            run.journal.add(run.clock.now(), "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
+        return Delayed(until)
+    note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
+    pause_at(run, row)
+    if first_match(run, row) is not None:
+        return None
+    note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
+    return Paused(row)
 
 
 def _apply_steps(run: ActiveRun, done: StageDone) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
+from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
-from poundlock.errors import ContainerDisposed
+from poundlock.errors import ContainerDisposed, StepFailed
 from poundlock.guard import describe, for_the_process
+from poundlock.model.calls import Usage
+from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
-from poundlock.model.runs import Failure
+from poundlock.model.runs import Failure, StepProgress
+from poundlock.pipeline.reports import MOST_TEXTS, call_entry, entry_of, progress_of, usage_of
 from poundlock.pipeline.run_view import Place, Resume, RunView
+from poundlock.pipeline.threads import sleep_here
 
 logger = logging.getLogger("poundlock.step")
 
@@ -25,7 +31,19 @@ class StepContext:
         resume: why the run was resumed, if it was paused right before this stage; else None.
     """
 
-    __slots__ = ("_cancelled", "_log_position", "_logger", "_notes", "_run", "_state", "_step", "attempt")
+    __slots__ = (
+        "_calls",
+        "_cancelled",
+        "_ends",
+        "_log_position",
+        "_logger",
+        "_notes",
+        "_progress",
+        "_run",
+        "_state",
+        "_step",
+        "attempt",
+    )
 
     def __init__(self, run: RunView, step: Place, attempt: int) -> None:
         self._run = run
@@ -33,9 +51,12 @@ class StepContext:
         self._state = run.state
         self._log_position = run.entered_at
         self._logger: logging.Logger | None = None
-        self._notes: list[tuple[float, str, str, str]] = []
+        self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
         self.attempt = attempt
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a StepContext cannot be sent to another process: give the function only what it needs of it")
 
     @property
     def run_id(self) -> str:
@@ -112,6 +133,51 @@ class StepContext:
         run = self._run
         return self._cancelled or run.abort is not None or run.interruption is not None
 
+    def now(self) -> float:
+        """Return the time by the runtime's clock, in seconds since 1970 UTC."""
+        return self._run.clock.now()
+
+    def sleep(self, duration: Duration) -> Awaitable[None]:
+        """Wait in memory by the runtime's clock, for example `await ctx.sleep("30s")`; zero only lets others run.
+
+        In a `def` step, `ctx.sleep("30s")` blocks its thread. An abort, a timeout and the stop of the runtime end it at
+        once. A crash begins the stage anew, so let a longer wait be a `Delay`, during which the run is only a row.
+
+        Args:
+            duration: seconds, a timedelta, or text such as "1m30s".
+
+        Raises:
+            ValueError: it is not a duration.
+            StepFailed: this is a thread of an executor that is a service: it does not know the runtime's clock.
+        """
+        delay, clock = seconds(duration), self._run.clock
+        if sleep_here(clock, delay):
+            return _slept()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise StepFailed(
+                f"step '{self.step_id}' cannot sleep by the runtime's clock in a thread of its executor: use time.sleep"
+            ) from None
+        return sleep_for(clock, delay)
+
+    @property
+    def deadline(self) -> float | None:
+        """When this attempt has to be done, in seconds since 1970 UTC; None without a limit.
+
+        It is the nearest of three: the timeout of its step, that of its stage, and the deadline of the run.
+        """
+        run = self._run
+        ends: float | None = getattr(self, "_ends", None)
+        if ends is None:
+            return run.deadline
+        own = run.clock.now() + ends - run.clock.monotonic()
+        return own if run.deadline is None else min(own, run.deadline)
+
+    def end_by(self, ends: float) -> None:
+        """Note that this attempt is given up at a time on the monotonic clock, unless that is so earlier already."""
+        self._ends = min(ends, getattr(self, "_ends", ends))  # most attempts never set it, and pay nothing for it
+
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this step at this point of the run, also after a crash; for external calls.
@@ -136,6 +202,27 @@ class StepContext:
             )
         return await self._run.services().use(fn)
 
+    async def start(self, workflow_id: str, payload: Any = None, *, key: str | None = None) -> str:
+        """Start a run of another workflow, which is not waited for, and return its id. It is stored when this returns.
+
+        The same call at this point of the run, in another attempt or after a crash, returns the same run. Aborting this
+        run does not abort it; a stage that waits for it is made by `workflow.call`.
+
+        Args:
+            workflow_id: a workflow that is registered here; its run begins as one of `runtime.invoke` would.
+            payload: what its state begins with: a mapping or a model.
+            key: tells several runs of one workflow apart that one step starts; default: the workflow's id.
+
+        Raises:
+            NotRegistered, InvalidDefinition: there is no such workflow, or its runs have to name a trigger.
+            NotStorable, StateInvalid, InvalidEvent: it cannot begin with that payload.
+            IdempotencyConflict: this step has started a run by this key with another payload: give each its own key.
+            ContainerDisposed: the step has returned, or was abandoned.
+        """
+        if self._cancelled:
+            raise ContainerDisposed(f"step '{self.step_id}' is over and starts no more runs")
+        return await self._run.start_run(workflow_id, payload, f"{self.idempotency_key}/{key or workflow_id}")
+
     @property
     def logger(self) -> logging.Logger:
         """A standard logger whose records also go to the run's timeline, with source `logger`."""
@@ -153,7 +240,70 @@ class StepContext:
         Raises:
             NotStorable: the value is not data.
         """
-        self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value})))
+        self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value}), None))
+
+    def progress(self, done: float, of: float | None = None, message: str = "") -> None:
+        """Say how far this step is, as often as it likes: `RunInfo.progress` shows it at once.
+
+        The last report of an attempt is stored in the timeline, as `step:progress`; the others cost no more than
+        memory for one.
+
+        Args:
+            done: how much is done: a number of whatever is counted.
+            of: of how much; None if that is not known.
+            message: what it is doing; of a long one the first 1000 characters count.
+
+        Raises:
+            NotStorable: it is no finite number, or the message is no text.
+        """
+        now = self._run.clock.now()
+        report = progress_of(self.stage_id, self.step_id, done, of, message, now)
+        if not self._cancelled:
+            self._keep(report)
+            self._run.report(self._step, report)
+
+    def heartbeat(self) -> None:
+        """Give a sign of life: `RunInfo.progress` shows its time. Nothing is stored, and no timeout is extended."""
+        if not self._cancelled:
+            now = self._run.clock.now()
+            self._run.report(self._step, StepProgress(self.stage_id, self.step_id, None, None, "", now))
+
+    def record_call(
+        self,
+        *,
+        model: str,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cost: float = 0.0,
+        prompt: Any = None,
+        answer: Any = None,
+        **details: Any,
+    ) -> None:
+        """Record a call of a language model, or of another service that is paid by use.
+
+        It is an entry of the timeline, `step:call`, also with `timeline=False`. The sums are in the `metadata["calls"]`
+        of the run's result, and per workflow in `runtime.statistics()`. A call counts even if the attempt that recorded
+        it fails afterwards, because it has been paid for; what an attempt records after it was given up does not.
+
+        Args:
+            model: name of the model.
+            input_tokens, output_tokens: what it read and wrote; None counts as 0.
+            cost: in your currency.
+            prompt, answer: what was asked and answered: a text, or any data. Of a longer one the first 2000 characters
+                are kept, and how many more there were. From the 1001st call of an attempt on they are left out.
+            details: any data besides, cut in the same way.
+
+        Raises:
+            NotStorable: a number is none or below zero, or a value is not data; `path` names it.
+        """
+        usage = usage_of(input_tokens, output_tokens, cost)
+        payload = call_entry(model, usage, self.attempt, prompt, answer, details)
+        if self._cancelled:
+            return
+        self._calls = number = getattr(self, "_calls", 0) + 1
+        if number > MOST_TEXTS:
+            payload = call_entry(model, usage, self.attempt, None, None, {})
+        self._notes.append((self._run.clock.now(), "pipeline", "step:call", payload, usage))
 
     def abandon(self) -> None:
         """Abandon this attempt: notes made so far count, later ones do not."""
@@ -166,8 +316,34 @@ class StepContext:
             notes, self._notes = self._notes, []
             if self._cancelled:
                 return
-            for time, source, kind, payload in notes:
-                self._run.journal.add(time, source, kind, self._step.path_json, payload)
+            run, path = self._run, self._step.path_json
+            for noted in notes:
+                if noted is None:
+                    continue
+                time, source, kind, payload, usage = noted
+                if usage is None:
+                    run.journal.add(time, source, kind, path, payload)
+                else:
+                    run.journal.add_lasting(time, source, kind, path, payload)
+                    run.spend(self.stage_id or self.step_id, usage)
+            last: StepProgress | None = getattr(self, "_progress", None)
+            if last is not None:
+                run.journal.add(last.time, "pipeline", "step:progress", path, entry_of(last))
+
+    def _keep(self, report: StepProgress) -> None:
+        """Keep a report for the timeline, in place of the one before."""
+        if getattr(self, "_progress", None) is None:
+            self._notes.append(None)  # there is something to flush
+        self._progress = report
+
+
+class _slept:  # noqa: N801 - awaited like a function
+    """What a thread that has slept may await, and need not."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
 
 
 class _TimelineHandler(logging.Handler):
@@ -191,4 +367,4 @@ class _TimelineHandler(logging.Handler):
                 raise
             said = describe(error)
             payload = dump({"level": record.levelname, "message": f"(cannot be shown: {said.type}: {said.message})"})
-        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload))  # noqa: SLF001 - its own context
+        notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload, None))  # noqa: SLF001 - its own context

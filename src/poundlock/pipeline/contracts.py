@@ -42,6 +42,8 @@ def _faults(path: str, step: Step, contract: object) -> Iterator[Fault]:
             yield f"{path}.{name}", f"{shown(model)} is not a pydantic model: give the class of one"
     if step.each is not None:
         yield f"{path}.each", "a step with a contract is called once: leave out each, or the models"
+    if step.poll is not None:
+        yield f"{path}.poll", "a step with a contract cannot poll: leave out poll, or the models"
     settings: object = contract.settings
     if not isinstance(settings, Mapping):
         yield f"{path}.config", f"{shown(settings)} is not a mapping of settings"

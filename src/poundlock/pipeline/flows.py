@@ -18,6 +18,7 @@ from poundlock.model.definitions import (
     DEFAULT_DEDUPE,
     DEFAULT_LIMIT,
     INSTRUCTIONS,
+    MAIN,
     ROUTERS,
     Delay,
     Patch,
@@ -36,7 +37,7 @@ from poundlock.model.definitions import (
 from poundlock.model.durations import Duration
 from poundlock.model.tasks import Task
 from poundlock.model.validation import refuse
-from poundlock.pipeline.builder import MAIN, Workflow
+from poundlock.pipeline.builder import Workflow
 
 Action = Callable[..., Any] | Task | Step
 
@@ -137,11 +138,14 @@ class Flow:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
+        executor: str | None = None,
         label: str = "",
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
         on_failure: str | None = None,
     ) -> Flow:
@@ -152,11 +156,12 @@ class Flow:
             id: of the step; default: the function's name, or that of the task or step.
             stage: id of the stage; default: the step's.
             config: settings of a `Task`, merged into its defaults at every depth.
-            retry, timeout, undo, executor, label, each, limit, into: see `Step`; they replace those of a task or step.
+            retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait: see `Step`; they replace
+                those of a task or step.
             then, on_failure: see `Stage`.
         """
         at = self._call("pipe")
-        options = _said(retry, timeout, undo, executor, label, each, limit, into)
+        options = _said(retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait)
         self._add(at, action, id, stage, config, options, then=then, on_failure=on_failure)
         return self
 
@@ -170,20 +175,24 @@ class Flow:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         undo: Callable[..., Any] | None = None,
-        executor: Literal["thread", "inline"] | None = None,
+        executor: str | None = None,
         label: str = "",
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> Flow:
         """Add a stage that is entered by name only; behind it the run is completed, unless `then` names a stage.
 
         Args:
-            action, id, stage, config, retry, timeout, undo, executor, label, each, limit, into, then: see `pipe`.
+            action, id, stage, config, retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait,
+                then: see `pipe`.
         """
         at = self._call("aside")
-        options = _said(retry, timeout, undo, executor, label, each, limit, into)
+        options = _said(retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait)
         self._add(at, action, id, stage, config, options, then=then, aside=True)
         return self
 
@@ -441,6 +450,9 @@ def _said(
     each: str | None,
     limit: int,
     into: str | None,
+    poll: Callable[..., Any] | None,
+    every: Duration | None,
+    max_wait: Duration | None,
 ) -> dict[str, Any]:
     """Return the options of a step that differ from their defaults."""
     given = {
@@ -452,5 +464,8 @@ def _said(
         "each": each,
         "limit": None if limit == DEFAULT_LIMIT else limit,
         "into": into,
+        "poll": poll,
+        "every": every,
+        "max_wait": max_wait,
     }
     return {name: value for name, value in given.items() if value is not None}

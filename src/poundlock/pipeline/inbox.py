@@ -23,9 +23,10 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
     answer = None
     if not run.inbox and not run.backlog:
         return None
+    buffered: list[Message] = []  # there may be thousands: a parent gets one from each child
     for message in _unread(run):
         if message.kind == "event":
-            run.buffer = (*run.buffer, message)
+            buffered.append(message)
             note_event(run, "wait:buffered", message)
         elif message.kind == "abort":
             run.abort = message.body
@@ -37,6 +38,8 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
             run.consumed.append(message.seq)
             if message.body is not None:
                 _apply_signal(run, message.body)
+    if buffered:
+        run.buffer = (*run.buffer, *buffered)
     return answer
 
 

@@ -3,8 +3,9 @@
 The first match (users rely on the order): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
 `event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name `state`;
 `Failure`, and the name `failure` in stages that a failure leads to; for routers the names `results` and `resume`; for
-steps with `each` the names `item`, `index` and `key`; a type registered as a service; the state field of that name,
-validated to the annotation. A lone parameter is not an exception. One without a match is a fault of the definition.
+steps with `each` the names `item`, `index` and `key`; for poll functions the name `job`; a type registered as a
+service; the state field of that name, validated to the annotation. A lone parameter is not an exception. One without a
+match is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Kind(NamedTuple):
         unnamed: the argument if no parameter has a usable name: for callables that do not show their
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
+        job: whether it checks a job, which is what the name `job` gives.
+        sent: whether its arguments are sent to another process, which services and the context cannot be.
     """
 
     what: str
@@ -64,6 +67,8 @@ class Kind(NamedTuple):
     context: Getter
     unnamed: Getter | None
     each: bool = False
+    job: bool = False
+    sent: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -81,6 +86,16 @@ ELEMENT: Final = ("item", "index", "key")
 def of_elements(kind: Kind) -> Kind:
     """Return the kind of steps that are called once per element."""
     return kind._replace(each=True, offered={**kind.offered, **dict.fromkeys(ELEMENT, _own)})
+
+
+def polling(kind: Kind) -> Kind:
+    """Return the kind of functions that check what a step of this kind has begun."""
+    return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
+
+
+def sent(kind: Kind) -> Kind:
+    """Return the kind of functions that are called in another process."""
+    return kind._replace(sent=True, unnamed=None)
 
 
 ROUTER: Final = Kind(
@@ -115,6 +130,12 @@ class Injector:
         self.faults: list[Fault] = []
         self._fields = state_fields(state_model)
         self._open = state_model is None or getattr(state_model, "model_config", {}).get("extra") == "allow"
+
+    def of_state(self, state_model: type | None) -> Injector:
+        """Return one for functions of another state; it notes its faults here."""
+        other = Injector(state_model, self.service_types, self.service_fault)
+        other.faults = self.faults
+        return other
 
     def fault(self, path: str, text: str) -> None:
         """Note a fault."""
@@ -159,6 +180,9 @@ class Injector:
         name = parameter.name
         self.misplaced(parameter, path)
         service = self.service_of(name, hint, path, kind.offered)
+        if kind.sent and (service is not None or is_about(hint, StepContext) or name == "ctx"):
+            what = "the context" if service is None else f"service '{service}'"
+            self.fault(path, f"{what} cannot be sent to another process: use executor='thread', or leave it out")
         if service is not None:
             into.service(parameter, service)
         elif is_about(hint, StepContext) or name == "ctx":
@@ -170,6 +194,8 @@ class Injector:
         name = parameter.name
         about = bare(hint)
         if kind.each and name in ELEMENT:
+            return of_element(name, self._check(hint), exactly(hint), parameter.default)
+        if kind.job and name == "job":
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
         if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from poundlock.guard import Interrupted, Interruption, clear_cancellation, passes
 from poundlock.pipeline.active import ActiveRun
@@ -29,13 +29,13 @@ def interrupt(run: ActiveRun, task: asyncio.Task[Any] | None, why: Interruption)
     """Ask a run to stop: its task is cancelled if user code runs in it, else the run checks at its next boundary.
 
     An abort has to be among the run's messages already. LOST overrules an earlier request, as nothing of the run can
-    be written any more; else the first request counts.
+    be written any more, and a deadline overrules none; else the first request counts.
 
     Args:
         task: drives the run; None, a task that is done, or the one that calls are not cancelled.
         why: the runtime's request.
     """
-    if run.interruption is None or why is Interruption.LOST:
+    if run.interruption in (None, Interruption.DEADLINE) or why is Interruption.LOST:
         run.interruption = why
     if run.interruptible and task is not None and task is not asyncio.current_task():
         task.cancel()
@@ -54,13 +54,15 @@ class Scope:
     Attributes:
         over: their results are not needed any more.
         timed_out: because of their timeout.
+        ends: when their timeout is over, on the monotonic clock; None without one.
         contexts: of the attempts inside that have not ended, in the order they began.
     """
 
-    __slots__ = ("contexts", "outer", "over", "timed_out")
+    __slots__ = ("contexts", "ends", "outer", "over", "timed_out")
 
-    def __init__(self, outer: Scope | None = None) -> None:
+    def __init__(self, outer: Scope | None = None, ends: float | None = None) -> None:
         self.outer = outer
+        self.ends = ends
         self.over = False
         self.timed_out = False
         self.contexts: dict[StepContext, None] = {}
@@ -73,6 +75,8 @@ class Scope:
     def enter(self, context: StepContext) -> None:
         """Add an attempt, here and in the scopes around."""
         self.contexts[context] = None
+        if self.ends is not None:
+            context.end_by(self.ends)
         if self.outer is not None:
             self.outer.enter(context)
 
@@ -95,12 +99,14 @@ class Withdrawn(BaseException):
 
 def asked_for(run: ActiveRun) -> Interruption | None:
     """Return why the runtime wants a run to stop, if it does."""
-    if run.interruption is not None:
-        return run.interruption
+    why = run.interruption
+    if why is not None and why is not Interruption.DEADLINE:
+        return why
     if run.supervision.watch.ending:
         return Interruption.STOP
-    # Once its end is decided, a request changes nothing.
-    return Interruption.ABORT if abort_request(run) is not None and run.undoing is None else None
+    if run.undoing is not None:  # once its end is decided, a request changes nothing
+        return None
+    return why if abort_request(run) is None else Interruption.ABORT
 
 
 def disturbed(run: ActiveRun, task: asyncio.Task[Any]) -> bool:
@@ -144,6 +150,10 @@ async def judge(
     return error
 
 
+_GOING_ON: Final = (None, Interruption.DEADLINE)
+"""Requests after which the run itself goes on: nobody else would leave its steps behind."""
+
+
 async def beside(
     run: ActiveRun,
     tasks: Sequence[asyncio.Task[Any]],
@@ -176,7 +186,7 @@ async def beside(
         await group.decided(seconds)
     except asyncio.CancelledError as error:
         cancelled = error
-        limited = asked_for(run) is None and not (scope.outer is not None and scope.outer.given_up)
+        limited = asked_for(run) in _GOING_ON and not (scope.outer is not None and scope.outer.given_up)
     if group.pending:
         cancelled = await group.give_up(run.supervision.abort_grace if limited else None) or cancelled
     if cancelled is not None:

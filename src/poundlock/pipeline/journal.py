@@ -12,6 +12,12 @@ from poundlock.model.events import Event
 from poundlock.model.runs import LogRow
 
 
+class _Lasting(str):
+    """An entry that stays when a refused boundary is undone, because what it tells has happened all the same."""
+
+    __slots__ = ()
+
+
 class Journal:
     """Entries for the next commit."""
 
@@ -32,6 +38,10 @@ class Journal:
         elif self.full:
             self.parts.append(f'[{encode(time)},"{source}","{type}",{path},{payload},null]')
 
+    def add_lasting(self, time: float, source: str, type: str, path: str, payload: str) -> None:
+        """Add an entry that no `rewind` drops, and that is kept without a timeline too: it has an empty patch."""
+        self.parts.append(_Lasting(f'[{encode(time)},"{source}","{type}",{path},{payload},{{}}]'))
+
     def put(self, time: float, *rests: str) -> None:
         """Add entries of one moment; their texts after the time were made before, by `entry`."""
         stamp = encode(time)
@@ -51,8 +61,9 @@ class Journal:
         return self._gone + len(self.parts)
 
     def rewind(self, mark: int) -> None:
-        """Drop what was added since `mark`: a refused boundary is concluded again."""
-        del self.parts[max(0, mark - self._gone) :]
+        """Drop what was added since `mark`, except lasting entries: a refused boundary is concluded again."""
+        start = max(0, mark - self._gone)
+        self.parts[start:] = [part for part in self.parts[start:] if type(part) is _Lasting]
 
     def row(self, first_seq: int, limit: int | None = None) -> LogRow | None:
         """Return what was collected (at most `limit` entries) as a log row; None if there is nothing.

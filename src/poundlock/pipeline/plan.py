@@ -5,11 +5,12 @@ Values only; `compiling` makes them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from poundlock.errors import NotRegistered, suggest
 from poundlock.guard import repr_of
+from poundlock.model.deadlines import RunLimit
 from poundlock.model.definitions import Instruction, Retry, Wait
 from poundlock.model.events import Event
 from poundlock.model.paths import get_path
@@ -38,6 +39,10 @@ class Binding:
     keyword: tuple[tuple[str, Getter], ...]
     services: tuple[tuple[int | str, str], ...]
     wants_context: bool
+
+
+Elsewhere = Callable[[Any, Callable[..., Any], Sequence[Any], Mapping[str, Any]], Awaitable[Any]]
+"""Calls a function neither on the loop nor in a thread of the runtime: takes the run, the function, its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,43 @@ class ContractPlan:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChildrenPlan:
+    """The runs that a stage starts and waits for.
+
+    Attributes:
+        pipelines, workflow, over, input: see `Children`.
+        into: key of the state that gets the results.
+        needed: how many have to be completed; None: all have to end.
+        collects: whether the failure of one is a result.
+        limit: how many at once, at most; None: all.
+    """
+
+    pipelines: tuple[str, ...]
+    workflow: str | None
+    over: str | Callable[..., Any] | None
+    input: Callable[..., Any] | None
+    into: str
+    needed: int | None
+    collects: bool
+    limit: int | None
+
+
+@dataclass(slots=True, eq=False)
+class PollPlan:
+    """How what a step began is checked.
+
+    Attributes:
+        check: the poll function.
+        every: seconds between two checks, and before the first one.
+        max_wait: seconds after which it is given up; None for no limit.
+    """
+
+    check: StepPlan
+    every: float
+    max_wait: float | None
+
+
 @dataclass(slots=True, eq=False)
 class StepPlan:
     """One step, ready to be called."""
@@ -90,9 +132,14 @@ class StepPlan:
     """None if it is called once."""
     contract: ContractPlan | None = None
     """None if nothing is said of what it takes and gives."""
-    kind: Literal["step", "undo"] = "step"
+    elsewhere: Elsewhere | None = None
+    """How it is called in a process or by an executor; None on the loop or in a thread."""
+    kind: Literal["step", "undo", "poll"] = "step"
     """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
+    poll: PollPlan | None = None
     undo: StepPlan | None = None
+    children: ChildrenPlan | None = None
+    """The runs it waits for, in place of a function."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     patch_head: str = field(init=False)
@@ -106,14 +153,16 @@ class StepPlan:
 
     @property
     def simple(self) -> bool:
-        """Whether the step is only an await of the action: no services, timeout, retry, undo, thread or elements."""
+        """Whether the step is only an await of the action: nothing is around it, and it is called once."""
         return (
             self.is_async
             and self.timeout is None
             and self.retry is None
             and self.each is None
             and self.contract is None
+            and self.children is None
             and self.undo is None
+            and self.poll is None
             and not self.binding.services
             and not self.binding.keyword
         )
@@ -153,6 +202,8 @@ class StagePlan:
     """A step of it has an undo."""
     output: OutputPlan | None
     """How its output is kept and read; None if the workflow keeps none."""
+    keeps: bool = False
+    """Its steps may have to wait, or their results are kept one by one: see `resting`."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -214,8 +265,24 @@ class PipelinePlan:
     """A stage has an undo."""
     undo_on_abort: bool = False
     keeps_outputs: bool = False
+    limit: RunLimit | None = None
+    """How long a run may take; None without a limit."""
+    definition_hash: str = ""
+    on_change: str = "continue"
+    """What becomes of runs that another definition has written."""
+    migrate: Callable[[dict[str, Any], str], Any] | None = None
+    """Brings the state of such a run up to date."""
+    durability: str = "stage"
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
+    prompt: bool = field(init=False)
+    """Whether each boundary is durable before the run goes on."""
+    midway: bool = field(init=False)
+    """Whether something is written in the middle of a stage."""
+    parks: bool = field(init=False)
+    """Whether a run is parked while its steps only wait."""
+    keeps_steps: bool = field(init=False)
+    """Whether each result of a step is kept at once."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     correlated: frozenset[str] = field(init=False)
@@ -223,6 +290,10 @@ class PipelinePlan:
 
     def __post_init__(self) -> None:
         paths = [path for declared in self.declared for path in declared.refs]
+        self.prompt = self.durability in ("stage", "step")
+        self.midway = self.durability in ("stage", "step", "async")
+        self.parks = self.durability != "none"
+        self.keeps_steps = self.durability == "step"
         self.correlated = frozenset([*paths, *(path.partition(".")[0] for path in paths)])
         self.start_entry = entry("pipeline", "pipeline:start", self.path_json)
         self.success_entry = entry("pipeline", "pipeline:success", self.path_json)

@@ -8,7 +8,7 @@ from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StateInvalid
-from poundlock.guard import Interrupted, name_of
+from poundlock.guard import Interrupted, Interruption, name_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven, interrupted
 from poundlock.pipeline.context import StepContext
@@ -64,6 +64,8 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
         reason = run_error(raised, None, "on_prepare")
     except Interrupted as interruption:
         run.restore(before, ())
+        if interruption.interruption is Interruption.DEADLINE:
+            return None  # the run sees it at its first stage
         return interrupted(run, interruption)
     finally:
         raised = None  # else the error refers to itself through its traceback

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from poundlock.clock import Clock
 from poundlock.guard import Interruption
+from poundlock.model.calls import Usage
 from poundlock.model.events import Event
-from poundlock.model.runs import Failure, RunIdentity
+from poundlock.model.runs import Failure, RunIdentity, StepProgress
 from poundlock.pipeline.journal import Journal
 from poundlock.records import dataclass
 
@@ -54,6 +55,7 @@ class RunView(Protocol):
         state: the state as of now; replaced at a boundary, never changed in place.
         entered_at: entries of the timeline before the current stage.
         resume: why the run was resumed, if it was paused right before this stage.
+        deadline: when the run's time is over, in seconds since 1970; None without a limit.
         handled: the failure that led the run here; None if none did.
         abort: the request to end the run, once it was taken in.
         interruption: why the runtime wants the run to stop.
@@ -71,9 +73,18 @@ class RunView(Protocol):
     @property
     def handled(self) -> Failure | None: ...
 
+    @property
+    def deadline(self) -> float | None: ...
+
     abort: Mapping[str, Any] | None
     interruption: Interruption | None
     journal: Journal
+
+    def report(self, step: Place, progress: StepProgress) -> None:
+        """Show how far a step is; from any thread."""
+
+    def spend(self, stage_id: str, usage: Usage) -> None:
+        """Count a call of a model that a step has recorded."""
 
     def view(self, state: dict[str, Any] | None = None) -> Any:
         """Return a state as users see it; default: the run's."""
@@ -83,6 +94,9 @@ class RunView(Protocol):
 
     def output(self, stage_id: str, *, required: bool) -> Any:
         """Return the latest output of a stage; None if it has none and is not required."""
+
+    async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow, once for each key; returns its id."""
 
     def services(self) -> ArtifactContainer:
         """Return the run's container."""

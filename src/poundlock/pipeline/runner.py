@@ -7,20 +7,24 @@ committed here: its changes belong to the one commit that also frees the slot, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
-from poundlock.errors import RuntimeStopped, StageGone, VisitLimit
-from poundlock.guard import Interrupted, clear_cancellation
-from poundlock.model.runs import LogRow, Message, WaitRow
-from poundlock.pipeline.active import ActiveRun
+from poundlock.errors import RuntimeStopped, VisitLimit
+from poundlock.guard import Interrupted, Interruption, clear_cancellation
+from poundlock.model.runs import LogRow, Message, RunResult, WaitRow
+from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
+from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone
+from poundlock.pipeline.children import abandon
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
+from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
+from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StagePlan
@@ -38,6 +42,21 @@ class Progress(Protocol):
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         """Commit a boundary from which the run continues; None if that is done and nothing has to be awaited."""
+
+    async def midway(self, run: ActiveRun) -> None:
+        """Commit what the current stage has come to so far; it goes on."""
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        """Return the id of a new child, see `Midway`."""
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        """Return the result of a child, see `Midway`."""
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run that is not waited for, see `Midway`."""
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        """Abort a child, see `Midway`."""
 
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""
@@ -65,17 +84,14 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     assert task is not None  # noqa: S101 - a coroutine that is driven has a task; the helper would be one call more
     if run.waits and (end := decided(run)) is not None:
         return Driven(end, run.position(), None)
+    run.progress = progress
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
         if run.plan.keeps_outputs and run.outputs is None:  # it comes from its row
             run.outputs = outputs_in(await progress.history(run))
-        if run.returning and run.parked is None:
-            unfit = _returned(run)
-            if disturbed(run, task):
-                await judge(run, task, None)
-            if unfit is not None:
-                return unfit
+        if run.returning and (driven := await _came_back(run, progress, task)) is not None:
+            return driven
         while True:
             if run.inbox or run.backlog or run.interruption is not None:
                 _check_asked(run)
@@ -89,7 +105,9 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 return _without_stage(run)
             if run.waits:
                 leave_route(run, stage)
-            visits = _enter(run, stage)
+                visits = _enter_again(run, stage) if await _in_the_middle(run, stage, progress) else _enter(run, stage)
+            else:
+                visits = _enter(run, stage)
             if visits > 1 and (driven := await _again(run, stage, visits)) is not None:
                 return driven
             run.interruptible = True
@@ -109,9 +127,9 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
             ) is not None:
                 await pending
     except Interrupted as interruption:
-        return interrupted(run, interruption)
+        return await _interrupted(run, interruption, progress, task)
     except asyncio.CancelledError:
-        return await _cancelled(run, task)
+        return await _cancelled(run, progress, task)
 
 
 async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message], progress: Progress) -> Driven:
@@ -136,9 +154,9 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
         if (pending := progress.boundary(run)) is not None:
             await pending
     except Interrupted as interruption:
-        return interrupted(run, interruption)
+        return await _interrupted(run, interruption, progress, task)
     except asyncio.CancelledError:
-        return await _cancelled(run, task)
+        return await _cancelled(run, progress, task)
     return await drive(run, progress)
 
 
@@ -148,17 +166,63 @@ def _check_asked(run: ActiveRun) -> None:
         raise Interrupted(why)
 
 
-async def _cancelled(run: ActiveRun, task: asyncio.Task[Any]) -> Driven:
+async def _cancelled(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> Driven:
     """Decide for a run that was cancelled outside of user code, in a commit or while it yielded."""
     why = asked_for(run)
     if why is None:
         raise asyncio.CancelledError
     await clear_cancellation(task)
-    return interrupted(run, Interrupted(why))
+    return await _interrupted(run, Interrupted(why), progress, task)
+
+
+async def _interrupted(
+    run: ActiveRun, interruption: Interrupted, progress: Progress, task: asyncio.Task[Any]
+) -> Driven:
+    """Decide for a run that was interrupted; after its deadline it may go on. Raises the errors of `drive`."""
+    if interruption.interruption is not Interruption.DEADLINE:
+        return interrupted(run, interruption)
+    if run.returning and (kept := outdated(run)) is not None:
+        return kept
+    before, was_paused = run.position(), run.parked is not None
+    outcome = see_to(run)
+    if outcome is not None:
+        return Driven(outcome, before, None)
+    try:
+        if was_paused:
+            await _resumed(run, progress, task)
+        if (pending := progress.boundary(run)) is not None:  # so that it enters that stage once
+            await pending
+    except Interrupted as again:
+        return interrupted(run, again)
+    except asyncio.CancelledError:
+        return await _cancelled(run, progress, task)
+    return await drive(run, progress)
+
+
+async def _came_back(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
+    """Check a run that was paused or delayed, or had another owner; an outcome if it cannot go on."""
+    if run.plan.limit is not None:
+        # The time it was paused has to be known after a crash too. It is still at its wait, so nothing else is lost.
+        if run.waits is not run.stored_waits and (pending := progress.boundary(run)) is not None:
+            await pending
+        if (delayed := still_delayed(run)) is not None:
+            return Driven(delayed, run.position(), None)
+    if run.interruption is not None:
+        return None
+    unfit = _returned(run)
+    if disturbed(run, task):
+        await judge(run, task, None)
+    return unfit
 
 
 def _returned(run: ActiveRun) -> Driven | None:
-    """Check the state of a run after a delay or from another owner; an outcome if it does not fit."""
+    """Check a run that comes back: its definition, and its state after a delay or from another owner.
+
+    Returns:
+        An outcome if it cannot go on.
+    """
+    if (kept := outdated(run)) is not None or run.parked is not None:
+        return kept
     before = run.position()
     error = misfit(run)
     if error is not None and (run.inbox or run.backlog):
@@ -187,15 +251,28 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
         if stray is not None and not isinstance(outcome, Failed):
             run.restore(before, taken_in)
             outcome = failed(run, run_error(stray, None, None), run.plan.path_json)
+    if outcome is None and is_lost(run):
+        error = run_error(stage_gone(run, run.stage), run.stage, None)
+        run.restore(before, [message for message in came if message not in run.inbox])
+        return hold(run, error)
     if outcome is not None:
         return Driven(outcome, before, None)
+    await _resumed(run, progress, task)
+    return None
+
+
+async def _resumed(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> None:
+    """Tell that the run has left its wait.
+
+    Raises:
+        Interrupted: the run was interrupted meanwhile.
+    """
     try:
         await progress.resumed(run)
     except asyncio.CancelledError as error:
         await judge(run, task, error)  # a hook's own cancellation has no effect
     if disturbed(run, task):
         await judge(run, task, None)
-    return None
 
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
@@ -208,6 +285,37 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])
+    return visits
+
+
+async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -> bool:
+    """Whether the run continues a visit of this stage; then its memo is there."""
+    row = visit_row(run)
+    if row is None:
+        return False
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written by `memo`
+    if row.patch["stage"] != stage.id:
+        left = run.plan.by_id.get(row.patch["stage"])  # in the middle: at the end of its time, for one
+        if left is None or any(step.children is not None for step in left.steps):
+            await abandon(run, progress.history, f"the run has left stage '{row.patch['stage']}'")
+        forget(run)
+        return False
+    if run.memo is None:
+        recall(run, row, await progress.history(run) if is_logged(row) else ())
+    recall_reason(run, row)
+    run.entered_at = row.patch["entered_at"]
+    if stage.only is not None:
+        forget(run)  # nothing of it is kept by this version of the workflow
+    return True
+
+
+def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
+    """Note that a stage continues; returns how often it has begun."""
+    visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
+    if run.recovered:
+        _note_start(run, stage, stage.start_entries[:1])
+    elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET)):
+        run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
 
 
@@ -254,16 +362,10 @@ def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
 
 def _without_stage(run: ActiveRun) -> Driven:
     """Decide for a run without a stage: resumed after its last one, or at one that no longer exists."""
-    before = run.position()
     if run.stage is None:
+        before = run.position()
         return Driven(complete(run, None), before, None)
-    known = ", ".join(run.plan.by_id)
-    error = StageGone(
-        f"the run is at stage '{run.stage}', which pipeline '{run.plan.id}' no longer has ({known}): "
-        f"restore the stage, or abort the run",
-        path=run.plan.id,
-    )
-    return Driven(failed(run, run_error(error, run.stage, None), run.plan.path_json), before, None)
+    return hold(run, run_error(stage_gone(run, run.stage), run.stage, None))
 
 
 def stopped(run: ActiveRun) -> RuntimeStopped:

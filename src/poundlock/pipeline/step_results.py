@@ -10,7 +10,7 @@ from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed
 from poundlock.guard import describe, name_of, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
-from poundlock.model.runs import RunError
+from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StepPlan
@@ -45,6 +45,35 @@ class ModelDone(StepDone):
         return self.whole
 
 
+@dataclass(slots=True)
+class MappedDone(StepDone):
+    """A step that was called per element, or a stage's children."""
+
+    results: Any = None
+
+    @property
+    def result(self) -> Any:
+        """What came of the elements or children: a list, or a mapping by key."""
+        return self.results
+
+
+@dataclass(slots=True)
+class Suspended:
+    """A stage is in the middle of a visit, and its run needs no task until something happens.
+
+    Attributes:
+        until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
+        wait: what the run is paused at until then; None: it is delayed.
+        released: the runtime stops; it continues elsewhere or later.
+        quiet: whether a delay is not told in the timeline: it is one of many.
+    """
+
+    until: float | None = None
+    wait: WaitRow | None = None
+    released: bool = False
+    quiet: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Element:
     """One element that a step with `each` is called for.
@@ -56,6 +85,11 @@ class Element:
 
     index: int
     key: str | None = None
+
+    @property
+    def place(self) -> int | str:
+        """Its key, or its index in a list."""
+        return self.index if self.key is None else self.key
 
     @property
     def detail(self) -> dict[str, Any]:

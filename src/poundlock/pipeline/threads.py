@@ -14,14 +14,17 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from poundlock.clock import Clock
+from poundlock.clock import Clock, Timer
 from poundlock.guard import Carried
+
+_here = threading.local()
+"""What each thread of a pool works on."""
 
 
 class _Job:
     """A call for a thread. `started`, `ended` and `left` (abandoned) are guarded by the pool's lock."""
 
-    __slots__ = ("answer", "ended", "function", "left", "loop", "started")
+    __slots__ = ("answer", "ended", "function", "left", "loop", "nap", "started")
 
     def __init__(
         self, function: Callable[[], Any], answer: asyncio.Future[Any], loop: asyncio.AbstractEventLoop
@@ -30,6 +33,59 @@ class _Job:
         self.answer = answer
         self.loop = loop
         self.started = self.ended = self.left = False
+        self.nap: _Nap | None = None
+
+
+class _Nap:
+    """A sleep of a thread by a clock; all but the wait itself happens on the event loop."""
+
+    __slots__ = ("_clock", "_delay", "_job", "_timer", "over")
+
+    def __init__(self, job: _Job, clock: Clock, delay: float) -> None:
+        self._job = job
+        self._clock = clock
+        self._delay = delay
+        self._timer: Timer | None = None
+        self.over = threading.Event()
+
+    def begin(self) -> None:
+        """Set the alarm: a virtual clock may jump from now on, since nothing but time is waited for."""
+        if self._job.left:
+            self.over.set()
+            return
+        self._timer = self._clock.call_later(self._delay, self.end)
+        self._clock.busy(-1)
+
+    def end(self) -> None:
+        """Wake the thread, if it sleeps: it is at work again."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._clock.busy(1)
+            self.over.set()
+
+
+def sleep_here(clock: Clock, delay: float) -> bool:
+    """Have this thread sleep, if it is one of a pool: until `delay` seconds have passed, or its call is abandoned.
+
+    Returns:
+        Whether it has slept; False in all other threads.
+
+    Raises:
+        asyncio.CancelledError: its call was abandoned; nobody is left to see this.
+    """
+    job: _Job | None = getattr(_here, "job", None)
+    if job is None:
+        return False
+    nap = job.nap = _Nap(job, clock, delay)
+    try:
+        job.loop.call_soon_threadsafe(nap.begin)
+        nap.over.wait()
+    except RuntimeError:  # the loop is closed: no caller is left
+        job.left = True
+    if job.left:
+        raise asyncio.CancelledError
+    return True
 
 
 class StepThreads:
@@ -73,6 +129,8 @@ class StepThreads:
                 job.left = True
                 if job.started and not job.ended:
                     self._threads -= 1
+            if job.nap is not None:
+                job.nap.end()
             self._clock.busy(-1)
 
     def close(self) -> None:
@@ -87,16 +145,18 @@ class StepThreads:
                 job.started = not job.left
             if not job.started:
                 continue
+            _here.job = job
             try:
                 result, error = job.function(), None
             except BaseException as raised:  # noqa: BLE001 - whatever a step raises belongs to its caller
                 result, error = None, raised
+            _here.job = None
             with self._guard:
                 job.ended = True
                 if job.left:
                     return  # another thread has taken this one's place
             try:
-                job.loop.call_soon_threadsafe(_answer, job.answer, result, error)
+                job.loop.call_soon_threadsafe(deliver, job.answer, result, error)
             except RuntimeError:
                 return  # the loop is closed: no caller is left
             del job, result, error  # an idle thread must not keep a run's objects alive
@@ -106,7 +166,8 @@ _MEANT_FOR_THREADS = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExi
 """Errors that would end the loop or the process when raised again; a step in a thread may end neither."""
 
 
-def _answer(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def deliver(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    """Give a result, or what user code raised, to the future that its caller awaits; on the loop of the future."""
     if answer.done():
         return  # abandoned
     if error is None:

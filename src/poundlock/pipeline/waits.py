@@ -12,7 +12,7 @@ from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.conditions import equal
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
-from poundlock.model.runs import Message, WaitInfo, WaitRow, wait_info
+from poundlock.model.runs import HIDDEN_WAITS, Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.wait_checks import wait_faults
 from poundlock.model.waits import arm, lacking_paths
 from poundlock.pipeline.active import ActiveRun
@@ -250,4 +250,5 @@ class AnnouncedWaits:
 
     def armed(self) -> list[WaitInfo]:
         """Return the waits that are armed."""
-        return [wait_info(row, parked=row.parked) for row in self._run.waits]
+        rows = [row for row in self._run.waits if row.parked or row.wait_id not in HIDDEN_WAITS]
+        return [wait_info(row, parked=row.parked) for row in rows]

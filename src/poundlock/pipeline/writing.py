@@ -9,6 +9,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunRecord, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun, Stored
+from poundlock.pipeline.reports import Reports
 
 _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 
@@ -111,6 +112,8 @@ def boundary_of(
     if slot is None:
         slot = run.slot
     ended = status is not _RUNNING and status.terminal
+    if run.reports is not None:
+        run.waits = run.reports.keep_in(run.waits, run.version + 1)
     log = run.journal.row(run.log_seq + 1)
     waits = () if ended else run.waits
     if not run.written:
@@ -152,7 +155,8 @@ def boundary_of(
 
 def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
     """Update the run after the commit of its boundary."""
-    run.registered = None
+    if run.memo is None or not run.memo.writing:  # else the stage goes on, and has not armed them yet
+        run.registered = None
     if run.state_store is not None:
         run.state_store.adopt(run.state)
     if type(work) is RunCreate:
@@ -219,6 +223,8 @@ def take_checkpoint(run: ActiveRun, checkpoint: Checkpoint) -> None:
     run.visits = read_visits(head.visits, run.plan.course, head.stage)
     run.walk = JUMPED if head.visits is not None and head.visits.startswith("{") else head.visits
     run.waits = run.stored_waits = record.waits
+    if record.waits:
+        run.reports = Reports.kept_in(record.waits)
     run.state = checkpoint.state
     _snapshot_taken(run, checkpoint.log_size, checkpoint.snapshot_size)
     run.inbox.clear()

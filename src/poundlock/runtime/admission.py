@@ -194,7 +194,7 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
 
 def _patch(route: Route, initial: Any) -> dict[str, Any]:
     """Return the patch of a signal. It is for a state that is valid already, so it need not be valid alone."""
-    return signalled(route.entry.definition.state, as_mapping(initial), "state").patch
+    return signalled(route.entry.definition.state_of(route.pipeline_id), as_mapping(initial), "state").patch
 
 
 def _take(plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, made: Any) -> _Said:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -13,8 +13,10 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
+from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
+from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.threads import StepThreads
 from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
@@ -68,6 +70,7 @@ class Core:
         container: Callable[[], ArtifactContainer],
         has_services: bool,
         state_registry: Any = None,
+        process_workers: int | None = None,
     ) -> None:
         self.store = store
         self.bus = bus
@@ -87,7 +90,10 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
-        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers())
+        self.processes = StepProcesses(clock, process_workers)
+        self.supervision = Supervision(
+            self.watch, abort_grace, self.tasks.keep, Answers(), self.processes, {}, pause_window
+        )
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}
@@ -100,12 +106,20 @@ class Core:
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Schedules a claim of due runs at a time; set when the runtime starts."""
+        self.note_queued: Callable[[RunIdentity], None] = _nothing
+        """Notes that a run was queued, because it may have a deadline; set when the runtime starts."""
+        self.queued: dict[str, float] = {}
+        """By run that is queued here and has a limit: its deadline."""
         self.claiming = asyncio.Lock()
         """Held from a claim until the claimed runs are driven."""
         self.left: set[str] = set()
         """Runs whose step this runtime interrupted when it stopped."""
         self.wanted: dict[str, list[str]] = {}
         """By run, the event types of its current wait that its workflow does not declare."""
+        self.abort: Callable[[str, str], Awaitable[None]] = _no_abort
+        """Aborts a run, with a reason; set by the commands, which are above what drives runs."""
+        self.start_run: Callable[[RunIdentity, str, Any, str], Awaitable[str]] = _no_start
+        """Starts a run for another one, by workflow, payload and idempotency key; set like `abort`."""
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
@@ -220,6 +234,15 @@ class Core:
     def count(self, what: str) -> None:
         """Add to a counter of `statistics`."""
         self.counters[what] = self.counters.get(what, 0) + 1
+
+
+async def _no_start(*_what: Any) -> str:
+    """Before the commands are known nothing runs."""
+    raise RuntimeStopped("the runtime is not running")
+
+
+async def _no_abort(*_what: Any) -> None:
+    """Before the commands are known there is no run."""
 
 
 def _nothing(*_what: Any) -> None:

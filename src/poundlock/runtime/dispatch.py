@@ -144,7 +144,7 @@ def routes_of(entry: Registered) -> Iterator[Route]:
     """Yield a workflow's triggers as routes."""
     for trigger_id, trigger in entry.definition.triggers.items():
         window = None if trigger.dedupe is None else seconds(trigger.dedupe)
-        pipeline_id = trigger.pipeline or next(iter(entry.plans))
+        pipeline_id = entry.definition.pipeline_of(trigger)
         yield Route(entry, trigger_id, trigger, pipeline_id, window, entry.functions.triggers[trigger_id])
 
 

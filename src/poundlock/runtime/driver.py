@@ -24,25 +24,30 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import UNDO_WAIT, Checkpoint, LogRow, RunQuery, RunRecord
-from poundlock.pipeline.active import ActiveRun
+from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord, RunResult
+from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released
+from poundlock.pipeline.memo import visit_row
+from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released, lose
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.runner import drive, reconsider, stopped
+from poundlock.pipeline.runner import Progress, drive, reconsider, stopped
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
+from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.durability import lagging
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
-from poundlock.runtime.runs import restored_run, unparked, without_stages
+from poundlock.runtime.runs import ensure_written, restored_run, unparked, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
 
@@ -63,7 +68,8 @@ def start(core: Core, live: LiveRun) -> None:
     # Named like its run: that helps in debugging, and generating a name takes as long as a step.
     # Other code that cancels it before its first line leaves the run to `abort` and `recover`. Noticing that was tried:
     # a callback per turn of the loop costs 4 percent of a run in memory, a coroutine of ours around this one 5.
-    live.task = asyncio.get_running_loop().create_task(execute(core, live, before), name=live.run.run_id)
+    driving = execute if live.run.plan.limit is None else _execute_in_time
+    live.task = asyncio.get_running_loop().create_task(driving(core, live, before), name=live.run.run_id)
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
@@ -79,17 +85,20 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     try:
         run = restored_run(core, entry, checkpoint)
     except StageGone:
+        # When it is driven, it is paused with the reason, unless its end is decided already.
         run = restored_run(core, entry, checkpoint, without_stages(entry, identity.pipeline_id))
-        # Its waits lead nowhere: when it is driven, it fails with the reason, unless its end is decided already.
-        run.waits = tuple(row for row in run.waits if row.wait_id == UNDO_WAIT)
     except Exception as error:  # noqa: BLE001 - an unexpected row must not keep others from being taken over
         _strand(core, identity.run_id, error)
         return True
     run.recovered = recovered
+    if recovered and run.plan.durability == "none" and run.undoing is None and not has_children(run.waits):
+        lose(run)
     if delayed:
         run.resume = Resume("delay")
     # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
-    never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0]
+    never_began = (
+        run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0] and visit_row(run) is None
+    )
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
@@ -117,6 +126,7 @@ def wake(core: Core, run_id: str, now: float) -> None:
 def start_promoted(core: Core, promoted: Iterable[str]) -> None:
     """Drive runs that this process owns since a commit."""
     for run_id in promoted:
+        core.queued.pop(run_id, None)
         if not core.runs.has_task(run_id):  # a run that was looked up meanwhile is driven already
             _load(core, run_id)
 
@@ -301,7 +311,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     """
     run = live.run
     core.enter_run(run.run_id)
-    boundaries = Boundaries(core, live)
+    boundaries: Progress = Boundaries(core, live)
+    behind = None
+    if not run.plan.prompt:
+        boundaries = behind = lagging(core, live, boundaries)
     live.begun = True
     try:
         if before is not None:
@@ -314,7 +327,11 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         while True:
             outcome = driven.outcome
             if type(outcome) is Failed or type(outcome) is Aborted:  # cheaper than a union, which is made anew
+                if run.waits and has_children(run.waits):
+                    await abandon(run, boundaries.history, "the run that started it ends")
                 driven = await end_badly(run, driven, outcome, boundaries)
+            if behind is not None:
+                await behind.written()
             try:
                 promoted = await settle(core, live, driven.outcome)
                 break
@@ -322,6 +339,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
                 refused += 1
                 driven = await _concluded_again(core, live, boundaries, driven, refused)
     except (asyncio.CancelledError, Interrupted):
+        if behind is not None:
+            await behind.left()
         await _interrupted(core, live)
     except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted and then deleted
         log.warning("run '%s' is driven elsewhere now: %s", run.run_id, error)
@@ -346,6 +365,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
         await close_container(core, live, error)
     else:
         live.open_gate()
+        if live.notice is not None:
+            tell_parent(core, live.notice)
         if type(driven.outcome) is Failed:
             log_failure(run.identity, driven.outcome.error)
         try:
@@ -359,6 +380,25 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             await _give_up(core, live, stopped(run), None)
         else:
             await finish(core, live, driven.outcome)
+
+
+async def _execute_in_time(core: Core, live: LiveRun, before: LiveRun | None = None) -> None:
+    """Drive a run that has a limit: it is interrupted at its deadline."""
+    run = live.run
+    goes_on(run)
+    begin_late(run)
+    deadline = run.deadline
+
+    def over() -> None:
+        if passed(run):  # it may have led to a stage before, or its end may be decided
+            interrupt(run, live.task, Interruption.DEADLINE)
+
+    timer = None if deadline is None else core.clock.call_at(deadline, over)
+    try:
+        await execute(core, live, before)
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 async def _let_finish(before: LiveRun) -> None:
@@ -378,7 +418,7 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
     """
     run = live.run
     run_id = run.run_id
-    if core.ending or run.interruption not in (None, Interruption.ABORT):
+    if core.ending or run.interruption not in (None, Interruption.ABORT, Interruption.DEADLINE):
         if core.ending:
             core.left.add(run_id)  # its step may have had effects: the next owner counts that as an attempt
         left = stopped(run)
@@ -425,6 +465,8 @@ async def _give_up(core: Core, live: LiveRun, error: BaseException, failure: Bas
 
 def _needs_preparing(live: LiveRun) -> bool:
     entry = live.entry
+    if live.run.interruption is not None:
+        return False  # its time was over before it began
     return entry.hooks.on_prepare is not None if live.new else entry.services.exports
 
 
@@ -449,11 +491,12 @@ async def _prepared(core: Core, live: LiveRun) -> Driven | None:
 class Boundaries:
     """Where the boundaries of one run go: the pipeline's Progress port."""
 
-    __slots__ = ("_core", "_live")
+    __slots__ = ("_core", "_launcher", "_live")
 
     def __init__(self, core: Core, live: LiveRun) -> None:
         self._core = core
         self._live = live
+        self._launcher: Launcher | None = None
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         live, core = self._live, self._core
@@ -470,6 +513,33 @@ class Boundaries:
             return self._durable(committed, work)
         self._crossed(work)
         return None
+
+    async def midway(self, run: ActiveRun) -> None:
+        if self._launcher is None or not self._launcher.waiting:
+            if (pending := self.boundary(run)) is not None:
+                await pending
+            return
+        while (creation := self._live.creation) is not None:
+            await asyncio.wait([creation])  # `written` has the result
+        work = boundary_of(run, _RUNNING)
+        await self._launcher.commit(work)
+        self._crossed(work)
+
+    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+        if self._launcher is None:
+            self._launcher = Launcher(self._core, start, take_up)
+        return self._launcher.prepare(run, child)
+
+    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
+        return await child_at_rest(self._core, run_id, ended=ended)
+
+    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        await ensure_written(self._core, self._live)  # else it could be there without the run that started it
+        return await self._core.start_run(run.identity, workflow_id, payload, key)
+
+    async def abort_child(self, run_id: str, reason: str) -> None:
+        core = self._core
+        await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run
@@ -521,7 +591,7 @@ class Boundaries:
         return await patiently(core, lambda: core.store.history(run_id), f"reading run '{run_id}'")
 
 
-async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:
+async def _concluded_again(core: Core, live: LiveRun, boundaries: Progress, driven: Driven, refused: int) -> Driven:
     """Take in the messages for which the end was refused. After many refusals, deliveries wait for the stop."""
     run = live.run
     if refused >= _PATIENCE and live.gate is None:
@@ -534,12 +604,11 @@ async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, dr
 
 
 def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
+    wake_at = live.run.wake_at
+    if wake_at is not None:
+        core.wake_at(wake_at)
     if isinstance(outcome, Paused):
-        if outcome.wait.expires_at is not None:
-            core.wake_at(outcome.wait.expires_at)
         named = live.entry.subscribed
         core.want(live.run.run_id, [event for event in outcome.wait.events if event not in named])
-    elif isinstance(outcome, Delayed):
-        core.wake_at(outcome.until)
-    elif not isinstance(outcome, Halted):  # a halted run continues to buffer events for its waits
+    elif not isinstance(outcome, Delayed | Halted):  # a halted run continues to buffer events for its waits
         core.want(live.run.run_id, [])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from poundlock.codecs import dump
 from poundlock.errors import HookTimeout, PoundlockError
 from poundlock.guard import call_now, call_within, log_text
+from poundlock.model.definitions import default_pipeline
 from poundlock.model.runs import Checkpoint
 from poundlock.model.timeline import read_entries
 from poundlock.model.workflow_definition import WorkflowDefinition
@@ -108,7 +109,9 @@ def container_of_ended(core: Core, entry: Registered, checkpoint: Checkpoint) ->
     definition = entry.definition
 
     def state() -> Any:
-        return _registry(core).make(definition.id, checkpoint.state, definition.state)
+        return _registry(core).make(
+            definition.id, checkpoint.state, definition.state_of(checkpoint.record.identity.pipeline_id)
+        )
 
     return entry.services.run_container(checkpoint.record.identity.run_id, state, NoWaits())
 
@@ -116,7 +119,7 @@ def container_of_ended(core: Core, entry: Registered, checkpoint: Checkpoint) ->
 def _state_store(core: Core, definition: WorkflowDefinition, run: ActiveRun) -> Any:
     """Return the store that a run's services select its state from; the run keeps it current from now on."""
     if run.state_store is None:
-        run.state_store = _registry(core).make(definition.id, run.state, definition.state)
+        run.state_store = _registry(core).make(definition.id, run.state, run.plan.state_model)
     return run.state_store
 
 
@@ -160,10 +163,12 @@ async def _dispose(core: Core, container: ArtifactContainer, failure: BaseExcept
 
 
 def invoked_by_default(definition: WorkflowDefinition) -> tuple[str | None, str] | None:
-    """Return the only trigger with its pipeline, else the only pipeline, else None: then the caller has to name one."""
+    """Return the only trigger with its pipeline, else the pipeline that runs by default.
+
+    None: there are several triggers, or pipelines, and the caller has to name one.
+    """
+    pipeline_id = default_pipeline(definition.pipelines)
     if len(definition.triggers) == 1:
         trigger_id, trigger = next(iter(definition.triggers.items()))
-        return trigger_id, trigger.pipeline or next(iter(definition.pipelines))
-    if len(definition.pipelines) == 1:
-        return None, next(iter(definition.pipelines))
-    return None
+        return trigger_id, definition.pipeline_of(trigger)
+    return None if pipeline_id is None else (None, pipeline_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from poundlock.callables import is_coroutine_function
@@ -16,7 +17,9 @@ from poundlock.model.modes import Mode
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, Publication, Store
+from poundlock.runtime.commands.cancel import cancel_child
 from poundlock.runtime.commands.claim import try_unfit
+from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
@@ -24,6 +27,7 @@ from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller
+from poundlock.runtime.queued import QueuedLimits
 from poundlock.runtime.registration import Subscriptions, register
 
 
@@ -49,6 +53,7 @@ class Lifetime:
         self._workflows = workflows
         self._services = services
         self._poller = Poller(core)
+        self._queued = QueuedLimits(core)
         self._opened = False
         self._entered = asyncio.Event()
         """Set when the start is over, successful or not."""
@@ -84,6 +89,9 @@ class Lifetime:
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
             core.want = self.subscriptions.want
+            core.abort = partial(cancel_child, core)
+            core.start_run = partial(start_run, core)
+            core.note_queued = self._queued.note
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
@@ -105,6 +113,7 @@ class Lifetime:
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
         # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
+        self._queued.watch(entry)
 
     async def _claim(self, workflow_id: str) -> None:
         """Claim the runs of a new workflow, also those whose states did not fit before."""
@@ -163,6 +172,7 @@ class Lifetime:
         """Stop the runtime part by part. Each part is done even if others failed."""
         core = self._core
         self._poller.stop()
+        self._queued.stop()
         self.subscriptions.close()
         await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
         await self._part("letting runs reach a boundary", self._drain(drain))
@@ -170,6 +180,7 @@ class Lifetime:
         await self._part("releasing runs", self._release_runs())
         core.runs.close()
         core.threads.close()
+        await self._part("ending step processes", core.processes.close(core.abort_grace))
         for entry in list(core.entries.values()):
             await self._part(f"cleaning up services of workflow '{entry.id}'", self._bounded(entry.services.close))
         core.entries.clear()

@@ -9,11 +9,11 @@ from typing import Any, Final, Protocol
 
 from poundlock.codecs import load
 from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
+from poundlock.model.calls import own, sums_of
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
-    FAILURE_WAIT,
-    UNDO_WAIT,
+    HIDDEN_WAITS,
     Checkpoint,
     RunError,
     RunIdentity,
@@ -24,7 +24,7 @@ from poundlock.model.runs import (
     WaitInfo,
     WaitRow,
     parked_waits,
-    wait_info,
+    wait_infos,
 )
 from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.views import StateView
@@ -66,14 +66,23 @@ async def get_run(core: Core, run_id: str, *, state: bool = False) -> RunInfo:
     """Return a run as it is stored; an invoked run that is not stored yet comes from memory."""
     if state:
         checkpoint = await _present(core, run_id)
-        return replace(info_of_record(checkpoint.record), state=result_of_checkpoint(core, checkpoint).state)
+        info = replace(info_of_record(checkpoint.record), state=result_of_checkpoint(core, checkpoint).state)
+        return _with_progress(core, info)
     record = await core.store.load(run_id)
     if record is not None:
-        return info_of_record(record)
+        return _with_progress(core, info_of_record(record))
     live = core.runs.live(run_id)
     if live is None:
         raise not_found(run_id)
-    return info_of_run(live.run)
+    return _with_progress(core, info_of_run(live.run))
+
+
+def _with_progress(core: Core, info: RunInfo) -> RunInfo:
+    """Return it with the progress of its steps, if this process drives it."""
+    live = core.runs.driven(info.run_id)
+    if live is None or live.run.reports is None or info.status is not RunStatus.RUNNING:
+        return info
+    return replace(info, progress=live.run.reports.at(live.run.entered_at))
 
 
 async def as_it_is(core: Core, run_id: str) -> RunResult:
@@ -123,21 +132,21 @@ def query(
 async def find_runs(core: Core, wanted: RunQuery) -> Page[RunInfo]:
     """Return stored runs, newest first."""
     page = await core.store.find(wanted)
-    return Page([info_of_record(record) for record in page.items], page.next_cursor)
+    return Page([_with_progress(core, info_of_record(record)) for record in page.items], page.next_cursor)
 
 
 def watch(core: Core, workflow_id: str, run_id: str) -> RunInfo | None:
     """Return a run in memory, or None."""
     live = core.runs.live(run_id)
     if live is not None:
-        return info_of_run(live.run) if live.entry.id == workflow_id else None
+        return _with_progress(core, info_of_run(live.run)) if live.entry.id == workflow_id else None
     parked = core.runs.parked(run_id)
     return info_of_record(parked.record()) if parked is not None and parked.entry.id == workflow_id else None
 
 
 def list_all_runs(core: Core) -> list[RunInfo]:
     """Return all runs in memory: driven ones first, then parked ones."""
-    worked_on = [info_of_run(live.run) for live in core.runs.all_live()]
+    worked_on = [_with_progress(core, info_of_run(live.run)) for live in core.runs.all_live()]
     return worked_on + [info_of_record(parked.record()) for parked in core.runs.all_parked()]
 
 
@@ -149,7 +158,10 @@ async def timeline(core: Core, run_id: str) -> Timeline:
     return Timeline(run_id, read_entries(rows))
 
 
-def statistics(core: Core) -> Mapping[str, int]:
+_OF_CALLS: Final = ("", ":input_tokens", ":output_tokens", ":cost")
+
+
+def statistics(core: Core) -> Mapping[str, float]:
     """Return counters."""
     held = Counter(
         {
@@ -160,7 +172,12 @@ def statistics(core: Core) -> Mapping[str, int]:
     )
     size = core.store.size
     stored = {"store:bytes": size, "store:bytes:grown": size - core.size_at_start} if size else {}
-    return {**core.counters, **held, **stored}
+    spent = {
+        f"calls:{workflow_id}{name}": number
+        for workflow_id, usage in core.supervision.spent.items()
+        for name, number in zip(_OF_CALLS, usage, strict=True)
+    }
+    return {**core.counters, **held, **stored, **spent}
 
 
 _make: Final = maker_of(RunResult)
@@ -223,8 +240,8 @@ def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
     # A failure that is being handled is no wait, nor is an end that is pending.
-    hidden = (FAILURE_WAIT, UNDO_WAIT)
-    infos = [wait_info(row, parked=row.parked and paused) for row in rows if row.parked or row.wait_id not in hidden]
+    shown = [row for row in rows if row.parked or row.wait_id not in HIDDEN_WAITS]
+    infos = [info for row in shown for info in wait_infos(row, parked=row.parked and paused)]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
 
@@ -251,7 +268,7 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         waits = parked_waits(run.waits)
     elif isinstance(outcome, Halted):
         waits, error = parked_waits(run.waits), outcome.error
-    known = metadata(core, run.attempt)
+    known = metadata(core, run.attempt, None if run.reports is None else run.reports.calls)
     model = run.plan.state_model
     if model is None and status.terminal and run.identity.owns_event:
         # Runs that one event has started share its payload in their states; this one shares it with nobody.
@@ -266,8 +283,9 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
     record = checkpoint.record
     result, error = outcome_of(record.head.outcome)
     entry = core.entries.get(record.identity.workflow_id)
-    model = entry.definition.state if entry is not None else None
-    state, known = _state_of(model, checkpoint.state, metadata(core, record.head.attempt))
+    model = entry.definition.state_of(record.identity.pipeline_id) if entry is not None else None
+    known = metadata(core, record.head.attempt, sums_of(record))
+    state, known = _state_of(model, checkpoint.state, known)
     return RunResult(
         run_id=record.identity.run_id,
         workflow_id=record.identity.workflow_id,
@@ -296,6 +314,9 @@ def aborted_error(reason: str, by: str) -> RunError:
     return RunError("RunAborted", f"aborted{whom}: {reason}" if reason else f"aborted{whom}", RunAborted.code)
 
 
-def metadata(core: Core, attempt: int) -> Mapping[str, Any]:
-    """Return the metadata of a result."""
-    return {"attempt": attempt, "durability": core.store.durability}
+def metadata(core: Core, attempt: int, calls: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the metadata of a result; `calls`: sums of the calls that were recorded, if any."""
+    known: dict[str, Any] = {"attempt": attempt, "durability": core.store.durability}
+    if calls is not None:
+        known["calls"] = own(calls)
+    return known

@@ -50,6 +50,15 @@ async def wait_for(core: Core, run_id: str, until: Literal["rest", "end"], timeo
     return await _wait(core, run_id, timeout, pauses_count=pauses_count)
 
 
+async def at_rest(core: Core, run_id: str, *, ended: bool) -> RunResult:
+    """Return a run's result once it is paused or has ended; `ended`: only once it has ended. For a run's parent.
+
+    Raises:
+        RunNotFound: no such run.
+    """
+    return await _wait(core, run_id, None, pauses_count=not ended)
+
+
 async def next_result(core: Core, run_id: str, *, bounded: bool = False, checked: bool = False) -> RunResult:
     """Return a run's result at its next pause or its end; at once if it is paused or has ended.
 

@@ -42,6 +42,7 @@ class LiveRun:
         task: drives it, or drove it last.
         gate: set while deliveries of this process wait until the run has stopped.
         creation: the run's creation while another task writes it; its own boundaries come after that.
+        notice: the end of this run as its parent is told of it, once that is durable.
         left: done when the run's task is left behind; None if nothing waits for that.
     """
 
@@ -52,6 +53,7 @@ class LiveRun:
     gate: asyncio.Event | None = None
     creation: asyncio.Task[None] | None = None
     left: asyncio.Future[None] | None = None
+    notice: tuple[Message, bool] | None = None
 
     def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
         self.run = run

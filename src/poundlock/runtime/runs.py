@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_data, pack_patch
-from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, StageGone, suggest
+from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, suggest
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event, new_event, quoted
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.changing import migrate, pipeline_gone
 from poundlock.pipeline.journal import patch_entry
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
@@ -60,6 +61,7 @@ def new_run(
     event_ref: str | None = None,
     load_key: str | None = None,
     priority: int = 0,
+    parent: RunIdentity | None = None,
 ) -> ActiveRun:
     """Return a new run at its first stage, not stored yet.
 
@@ -68,6 +70,7 @@ def new_run(
         payload_text: JSON text of the event's payload, encoded when the event was accepted.
         now: when it is created.
         load_key: the partition it counts in; None for invoked runs.
+        parent: the run that starts it, if a run does.
 
     Raises:
         InvalidEvent: `initial` is not a mapping.
@@ -95,8 +98,8 @@ def new_run(
             load_key or event.key,
             load_key,
             priority,
-            None,
-            (),
+            None if parent is None else parent.run_id,
+            () if parent is None else (*parent.lineage, parent.run_id),
             now,
             event_ref or run_id,
         ),
@@ -156,11 +159,13 @@ def without_stages(entry: Registered, pipeline_id: str) -> PipelinePlan:
         plan,
         id=pipeline_id,
         path_json=dump(pipeline_id),
+        stages=(),
         by_id={},
         declared=(),
         waits={},
         on_failure="fail",
         undoes=False,
+        limit=None,
     )
 
 
@@ -173,11 +178,7 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
     identity = checkpoint.record.identity
     plan = plan or entry.plans.get(identity.pipeline_id)
     if plan is None:
-        raise StageGone(
-            f"run '{identity.run_id}' belongs to pipeline '{identity.pipeline_id}', which workflow '{entry.id}' "
-            f"no longer has: restore it, or abort the run",
-            run_id=identity.run_id,
-        )
+        raise pipeline_gone(identity)
     run = ActiveRun(
         identity=identity,
         plan=plan,
@@ -191,6 +192,8 @@ def restored_run(core: Core, entry: Registered, checkpoint: Checkpoint, plan: Pi
         supervision=core.supervision,
     )
     take_checkpoint(run, checkpoint)
+    if plan.migrate is not None:
+        migrate(run)  # what goes wrong is found again when it is driven
     return run
 
 
@@ -250,4 +253,4 @@ def pipeline_of(entry: Registered, trigger_id: str | None) -> tuple[str | None, 
             workflow_id=entry.id,
             trigger_id=trigger_id,
         )
-    return trigger_id, trigger.pipeline or next(iter(entry.plans))
+    return trigger_id, entry.definition.pipeline_of(trigger)

@@ -58,10 +58,13 @@ class WorkflowRuntime:
         clock: default: the system's.
         timeline: False keeps only the state deltas of a run's timeline.
         state_registry: creates the state stores that services select from; see `poundlock.state`.
-        pause_window: how long a paused run stays in memory; after that only its row is left.
+        pause_window: how long a paused run stays in memory; after that only its row is left. A run whose steps
+            only wait for their next attempts is parked if that takes as long.
         pause_window_runs: how many paused runs stay in memory at most; above that the one that paused first leaves.
         abort_grace: how long an aborted step may take to stop before it is left behind.
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
+        process_workers: how many processes at most run steps with `executor="process"`; default: one per CPU. The first
+            such step starts the first one.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class WorkflowRuntime:
         pause_window_runs: int = 10_000,
         abort_grace: Duration = 10.0,
         hook_timeout: Duration = 60.0,
+        process_workers: int | None = None,
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
@@ -99,6 +103,7 @@ class WorkflowRuntime:
             container=lambda: global_container(self.clock, self.services, parents),
             has_services=bool(parents or self.services),
             state_registry=state_registry,
+            process_workers=None if process_workers is None else whole_number("process_workers", process_workers, 1),
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
 
@@ -262,21 +267,25 @@ class WorkflowRuntime:
         Args:
             run_id: which run.
             patch: merged into its state.
-            wait: id of the wait that is answered; default: the one it is paused at when this call begins.
+            wait: id of the wait that is answered; default: the one it is paused at when this call begins. While the run
+                waits for its children, the address of a wait of one of them, "stage/child/wait".
             event: the event type that the answer stands for, at a wait whose event types lead to different stages.
             until: "rest", "end" or "accepted", see `invoke`; the answer is durable in any case.
 
         Raises:
             RunNotFound, RunFinished, NotPaused: there is nothing to resume, or another call was quicker.
             StaleResume: this wait has been answered already.
+            StageGone, DefinitionChanged: it cannot go on with its workflow as it is now; nothing was changed.
             InvalidEvent: `event` is missing where the way depends on it, or is not an event of the wait.
             NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         """
         core = self._core.here()
         results.check_until(until, "rest", "end", "accepted")
-        here = await resume(core, Resume(run_id, patch, wait, event))
+        answered = await resume(core, Resume(run_id, patch, wait, event))
+        if answered not in (None, run_id) and until == "rest":
+            await results.next_result(core, answered)  # a child of it; the run itself rests until that one does
         # Without its workflow nobody here brings it to rest.
-        return await results.result_at(core, run_id, until if here or until == "end" else "accepted")
+        return await results.result_at(core, run_id, until if answered or until == "end" else "accepted")
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.
@@ -381,13 +390,14 @@ class WorkflowRuntime:
             raise InvalidDefinition(f"{command!r:.60} is not a command: use one of {known}", path="command")
         return await handler(core.at_work(), command)
 
-    def statistics(self) -> Mapping[str, int]:
+    def statistics(self) -> Mapping[str, float]:
         """Return counters since the runtime was created, and what it holds now.
 
         `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often a run got
         this status. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (parked, still in memory).
-        Of a store on a disk also `store:bytes`, and its growth since the start. The store's own
-        `stats()` counts its rows.
+        `calls:<workflow>`: calls that its steps recorded with `ctx.record_call`, with `:input_tokens`, `:output_tokens`
+        and `:cost` behind it what these took. Of a store on a disk also `store:bytes`, and its growth since the start.
+        The store's own `stats()` counts its rows.
         """
         return reading.statistics(self._core)
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
+from poundlock.model.calls import with_sums
 from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
+from poundlock.pipeline.deadline import rests
 from poundlock.pipeline.outcome import (
     Aborted,
     Completed,
@@ -31,6 +33,7 @@ from poundlock.pipeline.outcome import (
 )
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.ports import AtHand
+from poundlock.runtime.children import commit_end
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
@@ -59,17 +62,22 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         await asyncio.wait([live.creation])  # `written` has the result
     status, wake_at, record = _head_of(outcome)
     check_move(_RUNNING, status)
+    if run.reports is not None and status.terminal:
+        record = with_sums(record, run.reports.calls)
     keeps_slot = run.slot and not status.terminal and (status is _READY or live.entry.mode.holds_slot_while_paused)
     if status is _PAUSED or status is _DELAYED:
         note_exports(core, live.entry.services, run)
+        if run.plan.limit is not None:
+            wake_at = rests(run, outcome, wake_at)
 
     guarded = status is not _READY
     release = leaving(core, live.entry, run.identity) if run.slot and not keeps_slot else None
     work = boundary_of(
         run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
     )
+    of_parent = status.terminal and run.identity.parent_id is not None
     try:
-        answer = commit_leaving(core, work)
+        answer = _commit_of_child(core, live, work) if of_parent else commit_leaving(core, work)
         promoted = (answer if isinstance(answer, Committed) else await answer).promoted
     except FAULTS as fault:
         propose = partial(
@@ -104,9 +112,18 @@ async def _settle_again(
         while live.creation is not None:
             await asyncio.wait([live.creation])
         now = propose() if type(work) is RunCreate and run.written else work
-        return now, (await commit_leaving(core, now)).promoted
+        ends = now.start if isinstance(now, RunCreate) else now
+        of_parent = ends.status.terminal and run.identity.parent_id is not None
+        committed = _commit_of_child(core, live, now) if of_parent else commit_leaving(core, now)
+        return now, (await committed).promoted
 
     return await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
+
+
+async def _commit_of_child(core: Core, live: LiveRun, work: RunMove | RunCreate) -> Committed:
+    """Commit the end of a run that another one may wait for."""
+    committed, live.notice = await commit_end(core, live.run.identity, work, partial(commit_leaving, core))
+    return committed
 
 
 def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queued: bool = False) -> Release | None:
@@ -246,6 +263,7 @@ def announce_end(core: Core, run_id: str) -> asyncio.Task[None]:
 
 async def _announce_end(core: Core, run_id: str) -> None:
     core.enter_run(run_id)
+    core.queued.pop(run_id, None)
     try:
         checkpoint = await read_checkpoint(core, run_id)
         result = None if checkpoint is None else result_of_checkpoint(core, checkpoint)
@@ -256,7 +274,7 @@ async def _announce_end(core: Core, run_id: str) -> None:
     entry = core.runs.drop(run_id)
     if result is None:
         return
-    core.count(str(RunStatus.ABORTED))
+    core.count(str(result.status))
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)

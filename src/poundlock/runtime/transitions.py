@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from poundlock.codecs import dump
 from poundlock.errors import LoadMoved
+from poundlock.model.calls import sums_in, with_sums
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunError, RunRecord
@@ -15,6 +18,19 @@ from poundlock.runtime.reading import aborted_error
 
 async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunMove:
     """Return the move that aborts a run without an owner task, on the version and with the inbox that were read."""
+    detail = {"reason": reason, "by": by}
+    return await _ended(core, record, RunStatus.ABORTED, "pipeline:abort", detail, aborted_error(reason, by))
+
+
+async def failing(core: Core, record: RunRecord, error: RunError) -> RunMove:
+    """Return the move that fails a run without an owner task, on the version and with the inbox that were read."""
+    detail = {"type": error.type, "message": error.message, "code": error.code}
+    return await _ended(core, record, RunStatus.FAILED, "pipeline:failure", detail, error)
+
+
+async def _ended(
+    core: Core, record: RunRecord, status: RunStatus, kind: str, detail: Mapping[str, str | None], error: RunError
+) -> RunMove:
     identity, head = record.identity, record.head
     now = core.clock.now()
     journal = Journal(full=core.timeline)
@@ -22,15 +38,9 @@ async def ending(core: Core, record: RunRecord, *, reason: str, by: str) -> RunM
     for message in await core.store.inbox(identity.run_id, 0) if head.inbox_seq else ():
         if message.event is not None:
             journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
-    journal.add(now, "pipeline", "pipeline:abort", path, dump({"reason": reason, "by": by}))
-    return RunMove.of(
-        record,
-        RunStatus.ABORTED,
-        now=now,
-        guard_inbox=True,
-        outcome=outcome_text(aborted_error(reason, by)),
-        log=journal.row(head.log_seq + 1),
-    )
+    journal.add(now, "pipeline", kind, path, dump(detail))
+    outcome = with_sums(outcome_text(error), sums_in(record.waits))
+    return RunMove.of(record, status, now=now, guard_inbox=True, outcome=outcome, log=journal.row(head.log_seq + 1))
 
 
 async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:

@@ -14,7 +14,7 @@ OTHER = {"type": "order.placed", "payload": {"order": "B-8", "amount": 5}, "id":
 APPROVED = {"type": "order.approved", "payload": {"order": "A-7", "by": "Ada"}, "id": "3", "source": "/shop"}
 RUN_FIELDS = {
     "run_id", "workflow_id", "pipeline_id", "trigger_id", "status", "stage", "key", "attempt", "created_at",
-    "updated_at", "wake_at", "parent_id", "lineage", "waits", "error",
+    "updated_at", "wake_at", "parent_id", "lineage", "waits", "progress", "error",
 }  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def test_show_has_everything(call, parked, store):
     assert "waits for  approval: order.approved with order = A-7 until 2" in said.out
     assert "order     A-7" in said.out
     shown = call("runs", "show", parked["A-7"], "--store", store, "--json").json
-    assert set(shown) == RUN_FIELDS | {"event", "state", "result", "traceback"}
+    assert set(shown) == RUN_FIELDS | {"event", "state", "result", "calls", "traceback"}
     assert shown["state"] == {"order": "A-7", "amount": 150, "reserved": True}
     assert shown["event"] == {
         "type": "order.placed",
@@ -238,6 +238,42 @@ def test_show_has_everything(call, parked, store):
         {"order": "A-7"},
         True,
     )
+
+
+def test_show_tells_progress_and_calls(call, tmp_path, feed, store):
+    """`runs show` has the last progress of each step, and the sums of the calls it recorded."""
+    app = tmp_path / "agent_app.py"
+    app.write_text(
+        """
+from poundlock import Pause, StepContext, Wait, Workflow
+
+agent = Workflow("agent")
+
+@agent.on("asked")
+@agent.step
+async def plan(ctx: StepContext):
+    ctx.record_call(model="m", input_tokens=20, output_tokens=5, cost=0.25)
+    ctx.progress(1, 3, "planning")
+    ctx.progress(2, 3, "planning")
+
+agent.wait("review", on="agreed")
+""",
+        encoding="utf-8",
+    )
+    assert call("run", app, "--events", feed({"type": "asked", "payload": {}}), "--store", store).code == 0
+    [run] = call("runs", "ls", "--store", store, "--json").json["runs"]
+    assert run["progress"] == []
+    said = call("runs", "show", run["run_id"], "--store", store)
+    assert "progress   plan: 2 of 3, planning at 2" in said.out
+    assert "calls      1, 20 tokens in, 5 out, cost 0.25" in said.out
+    shown = call("runs", "show", run["run_id"], "--store", store, "--json").json
+    sums = {"calls": 1, "input_tokens": 20, "output_tokens": 5, "cost": 0.25}
+    assert shown["calls"] == {**sums, "stages": {"plan": sums}}
+    [progress] = shown["progress"]
+    assert (progress["stage"], progress["step"], progress["done"], progress["of"]) == ("plan", "plan", 2, 3)
+    listed = call("timeline", "show", run["run_id"], "--store", store, "--entries").out
+    assert "step:call" in listed
+    assert "step:progress" in listed
 
 
 def test_failed_run_shows_its_error(call, app, feed, store, parked):

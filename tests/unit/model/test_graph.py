@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from functools import partial
@@ -90,6 +91,7 @@ def test_steps_and_what_is_said_of_them():
     steps = [
         Step("charge", work, retry=Retry(5), timeout="30s", undo=work),
         Step("mail", work, each="people", limit=3, label="Send mail"),
+        Step("export", work, poll=work, every="1m"),
     ]
     panel = stages(Stage("pay", steps, timeout="2h", conflict="error", label="Payment"), run_step("end"))
     assert node(panel, "stage pay").title == "Payment"
@@ -97,6 +99,7 @@ def test_steps_and_what_is_said_of_them():
         "pay",
         "charge · 5 attempts · at most 30 s · undo",
         "Send mail · for each of people, 3 at once",
+        "export · checked every 1 min",
         "at most 2 h",
         "writes to one key fail",
     )
@@ -212,6 +215,20 @@ def test_failures_lead_on():
     assert ("failure", "stage fix", "failure", "") in edges(panel)
     assert node(panel, "stage b").lines == ("a failure pauses the run",)
     assert node(panel, "stage c").lines == ("a failure ends the run",)
+
+
+def test_a_deadline_leads_on():
+    """The limit is said of the workflow, and the stage it leads to has an edge, in the pipeline that has that stage."""
+    main = Pipeline("main", [run_step("a"), run_step("late", aside=True)])
+    other = Pipeline("other", [run_step("b")])
+    workflow = Workflow("w", pipelines=[main, other], timeout="2h", on_timeout="late")
+    graph = read_graph(workflow.definition)
+    assert "at most 2 h" in graph.subtitle
+    of_main, of_other = graph.panels
+    assert ("deadline", "stage late", "timeout", "") in edges(of_main)
+    assert node(of_main, "deadline").title == "after 2 h"
+    assert not [each for each in of_other.nodes if each.id == "deadline"]
+    assert not [each for each in stages(run_step("a"), timeout=5).nodes if each.id == "deadline"]
 
 
 def test_many_failures_share_an_edge():
@@ -367,3 +384,29 @@ def test_any_id_is_safe_in_mermaid():
     names = re.findall(r"^    (\w+)[\[(]", text, re.MULTILINE)
     assert names == [f"n{number}" for number in range(8)]
     assert max(Counter(names).values()) == 1
+
+
+def test_children_deadlines_and_further_pipelines():
+    """A stage says which children it starts; triggers and failure ways are shown in their own pipelines only."""
+    wf = Workflow("shop", timeout="7d", on_timeout="late", on_failure="late")
+    wf.on("order.placed")
+    for name in ("review", "stock"):
+        wf.pipeline(name).step(lambda: None, id="look")
+    wf.fork("review", "stock", id="checks", join="any")
+    wf.map("stock", over="lines", into="prices", on_child_failure="collect")
+    wf.call("billing")
+    wf.step(math.prod, id="sum", executor="process", each="numbers")
+    wf.aside(lambda: None, id="late")
+    graph = read_graph(wf.draft()[0])
+    assert "at most 7 d" in graph.subtitle
+    main, *others = graph.panels
+    lines = {node.title: node.lines for node in main.nodes}
+    assert lines["checks"] == ("review and stock, side by side", "the first one is enough")
+    assert lines["prices"] == ("for each of lines: stock, 10 at once", "failures are collected")
+    assert lines["billing"] == ("a run of billing",)
+    assert lines["sum"] == ("for each of numbers, 10 at once · in a process",)
+    assert ("deadline", "stage late", "timeout") in {(edge.source, edge.target, edge.kind) for edge in main.edges}
+    for panel in others:
+        assert {node.kind for node in panel.nodes} == {"stage", "completed"}
+        boxes = {node.id for node in panel.nodes}
+        assert all({edge.source, edge.target} <= boxes for edge in panel.edges)

@@ -10,7 +10,7 @@ from poundlock.model.lifecycle import MOVES, RunStatus, check_move, draw
 
 # Written a second time, as text, so that a change to the table is a change to the promise.
 LEGAL = {
-    "queued": "ready running aborted",
+    "queued": "ready running failed aborted",
     "ready": "running aborted",
     "running": "running ready paused delayed completed failed aborted",
     "paused": "running ready aborted",

@@ -16,7 +16,10 @@ from poundlock import (
     Jump,
     OutputMissing,
     Pause,
+    Pipeline,
     Retry,
+    Stage,
+    Step,
     StepContext,
     Task,
     Terminate,
@@ -402,6 +405,55 @@ async def test_outputs_outlive_the_process(stores, end, timeline):
     result = await rt.wait(run_id)
     assert result.ok, result.error
     assert seen == [(Price(total=8, lines=["A"]), {"at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC)})]
+
+
+async def test_kept_results_are_outputs(stores):
+    """With durability="step" the results of finished steps are not computed again, and are outputs like others."""
+    reached, never, calls, seen = asyncio.Event(), asyncio.Event(), [], []
+    blocked = [True]
+
+    async def counted(input: Order):
+        calls.append(input.order)
+        return {"total": 5}
+
+    async def slow():
+        if blocked:
+            reached.set()
+            await never.wait()
+        return {"slow": True}
+
+    async def look(ctx: StepContext):
+        seen.append(ctx.require("both"))
+
+    def made():
+        task = Task("t", counted, input=Order, output=Price)
+        return flow("w", durability="step").on("go").parallel(task, slow, stage="both").pipe(look).build()
+
+    rt = await stores.enter(made())
+    [run_id] = (await rt.emit("go", {"order": "A", "amount": 4})).run_ids
+    await reached.wait()
+    await stores.clock.run_until_idle()
+    await stores.crash(rt)
+    blocked.clear()
+    rt = await stores.enter(made())
+    assert (await rt.wait(run_id, 60)).ok
+    assert calls == ["A"]
+    assert seen == [{"t": Price(total=5), "slow": {"slow": True}}]
+
+
+async def test_children_have_an_output(stores):
+    """A stage that starts children has their results as its output."""
+
+    async def child():
+        return Terminate(7)
+
+    async def look(ctx: StepContext):
+        return {"seen": ctx.require("fork")}
+
+    made = flow("w", pipelines=[Pipeline("one", [Stage("a", Step("a", child))])])
+    result = await run(stores, made.on("go").pipe(Stage("fork", pipelines=["one"])).pipe(look))
+    assert result.ok, result.error
+    assert result.state["seen"] == {"one": 7}
 
 
 async def test_an_undo_after_a_crash_sees_outputs(stores):

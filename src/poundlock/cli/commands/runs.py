@@ -10,7 +10,7 @@ from poundlock.cli.faults import reporting
 from poundlock.cli.options import JsonOption, RunArgument, StoreOption
 
 if TYPE_CHECKING:
-    from poundlock.model.runs import Checkpoint, RunQuery, RunRecord
+    from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord
     from poundlock.ports import Page
 
 
@@ -55,23 +55,28 @@ def ls(
 
 
 def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Show one run: its status and stage, what it waits for, its state, its result or error."""
+    """Show one run: its status and stage, what it waits for, its progress, its state, its result or error."""
     with reporting(as_json=as_json):
         import asyncio
+        from dataclasses import replace
 
         from poundlock.codecs import dump
+        from poundlock.model.calls import sums_of
         from poundlock.model.runs import run_shape
+        from poundlock.model.timeline import last_progress
         from poundlock.runtime import shapes
         from poundlock.runtime.reading import info_of_record, outcome_of
 
-        checkpoint = asyncio.run(_checkpoint(store, run_id))
-        info = info_of_record(checkpoint.record)
+        checkpoint, rows = asyncio.run(_checkpoint(store, run_id))
+        info = replace(info_of_record(checkpoint.record), progress=last_progress(rows))
+        calls = sums_of(checkpoint.record)
         result, error = outcome_of(checkpoint.record.head.outcome)
         if as_json:
             shape = run_shape(info) | {
                 "event": shapes.event_shape(checkpoint.event) | {"payload": checkpoint.event.payload},
                 "state": checkpoint.state,
                 "result": result,
+                "calls": calls,
                 "traceback": error.traceback if error is not None else None,
             }
             print(dump(shape))
@@ -81,7 +86,7 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
 
         event = checkpoint.event
         named = f"{event.type} ({event.id}{f' from {event.source}' if event.source else ''})"
-        console().print(shown.run_page(info, named, checkpoint.state, result, error))
+        console().print(shown.run_page(info, named, checkpoint.state, result, error, calls))
 
 
 async def _find(url: str | None, wanted: RunQuery) -> Page[RunRecord]:
@@ -91,7 +96,11 @@ async def _find(url: str | None, wanted: RunQuery) -> Page[RunRecord]:
         return await store.find(wanted)
 
 
-async def _checkpoint(url: str | None, run_id: str) -> Checkpoint:
+_ENOUGH = 20
+"""Commits at the end of a run's log in which its latest progress is looked for."""
+
+
+async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[LogRow]]:
     from poundlock.cli.reading import reading
     from poundlock.stores.answers import not_found
 
@@ -99,4 +108,4 @@ async def _checkpoint(url: str | None, run_id: str) -> Checkpoint:
         checkpoint = await store.checkpoint(run_id)
         if checkpoint is None:
             raise not_found(run_id)
-        return checkpoint
+        return checkpoint, await store.history(run_id, _ENOUGH)

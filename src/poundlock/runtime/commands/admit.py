@@ -26,6 +26,7 @@ from poundlock.errors import (
 from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Remember, Token
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
@@ -230,6 +231,10 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
         start(core, live)
     if not (plan.posts or plan.deliveries or plan.queued):  # then it started runs, or nothing
         return tuple(plan.lines)
+    if plan.queued:
+        for create in plan.creates:
+            if create.start.status is RunStatus.QUEUED:
+                core.note_queued(create.identity)
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.runs.deliver(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from poundlock.errors import InboxAhead, LeaseLost, RunFinished, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, RunFinished, RunNotFound, StaleVersion
 from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import UNDO_WAIT, Message, RunRecord
+from poundlock.model.runs import UNDO_WAIT, VISIT_WAIT, Message, RunRecord
+from poundlock.pipeline.children import has_children, started
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.undo_log import due
 from poundlock.records import dataclass
+from poundlock.runtime.children import commit_end, tell_parent
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
@@ -70,6 +74,11 @@ async def cancel(core: Core, command: Cancel) -> None:
         except RunFinished:
             continue
         return
+
+
+async def cancel_child(core: Core, run_id: str, reason: str) -> None:
+    """Abort a run because its parent does not need it any more. Raises as `cancel`."""
+    await cancel(core, Cancel(run_id, reason, "parent"))
 
 
 def _undriven(core: Core, record: RunRecord) -> bool:
@@ -156,8 +165,9 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
 
     `lost`: it could not be driven here, so it would not come to an end.
     """
-    if lost or not await _has_to_undo(core, record):
+    if lost or not await _has_more_to_do(core, record):
         await _abort_unowned(core, command, record)
+        await _abort_children(core, command, record)
         return
     identity, now = record.identity, core.clock.now()
     run_id, body = identity.run_id, {"reason": command.reason, "by": command.by}
@@ -170,9 +180,22 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
     _tell(core, command, Message(run_id, committed.posted[0], "abort", now, body, None), None)
 
 
-async def _has_to_undo(core: Core, record: RunRecord) -> bool:
+async def _abort_children(core: Core, command: Cancel, record: RunRecord) -> None:
+    """Abort the children of a run that could not do that itself."""
+    if not has_children(record.waits):
+        return
+    visit = next((row for row in record.waits if row.wait_id == VISIT_WAIT), None)
+    for run_id in started(await core.store.history(command.run_id), visit):
+        with suppress(RunFinished, RunNotFound):
+            await cancel(core, Cancel(run_id, "the run that started it was aborted", command.by))
+
+
+async def _has_more_to_do(core: Core, record: RunRecord) -> bool:
+    """Whether a run has to be driven before it ends: to abort its children, or to undo its stages."""
     entry = core.entries.get(record.identity.workflow_id)
     plan = None if entry is None or entry.closing else entry.plans.get(record.identity.pipeline_id)
+    if plan is not None and has_children(record.waits):
+        return True
     if plan is None or not plan.undoes or not plan.undo_on_abort or record.head.status is RunStatus.QUEUED:
         return False
     return bool(due(await core.store.history(record.identity.run_id)))
@@ -186,6 +209,11 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     if queued or head.slot:
         entry = core.entries.get(identity.workflow_id)
         move = move._replace(release=leaving(core, entry, identity, queued=queued))
-    promoted = (await commit_leaving(core, move)).promoted
-    start_promoted(core, promoted)
+    if identity.parent_id is None:
+        committed, notice = await commit_leaving(core, move), None
+    else:
+        committed, notice = await commit_end(core, identity, move, partial(commit_leaving, core))
+    if notice is not None:
+        tell_parent(core, notice)
+    start_promoted(core, committed.promoted)
     await asyncio.wait([announce_end(core, identity.run_id)])

@@ -6,8 +6,11 @@ import contextlib
 
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import RunMove
+from poundlock.model.deadlines import deadline_of
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import FAILURE_WAIT
+from poundlock.model.runs import FAILURE_WAIT, RunRecord
+from poundlock.model.workflow_definition import WorkflowDefinition
+from poundlock.pipeline.changing import PINNED, written_under
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
@@ -49,14 +52,35 @@ async def _claim(core: Core, command: Claim) -> int:
         return taken
 
 
-async def try_unfit(core: Core, workflow_id: str) -> None:
-    """Make the runs of a workflow `ready` that are paused because their state did not fit its model.
+def _is_pinned(definition: WorkflowDefinition, record: RunRecord) -> bool:
+    """Whether a run goes on only under another definition than this one."""
+    return definition.on_change == PINNED and written_under(record.identity, record.waits) != definition.hash
 
-    The newly registered workflow may have a model that the state fits; if not, they are paused again.
+
+async def try_unfit(core: Core, workflow_id: str) -> None:
+    """Make the runs of a workflow `ready` that are paused because its definition did not fit them, or their state.
+
+    The newly registered one may fit; if not, they are paused again.
     """
     now = core.clock.now()
     for record in await core.store.unfit(workflow_id):
-        if any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits):
-            continue  # a stage failed: only an answer by hand has it entered again
+        # A stage failed: only an answer by hand has it entered again, but its deadline has to be seen to.
+        halted = any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits)
+        if halted and not _is_late(core, record, now):
+            continue
+        entry = core.entries.get(workflow_id)
+        if entry is None or _is_pinned(entry.definition, record):
+            continue
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
             await core.store.commit(RunMove.of(record, RunStatus.READY, now=now))
+
+
+def _is_late(core: Core, record: RunRecord, now: float) -> bool:
+    """Whether the deadline of a run has passed."""
+    identity = record.identity
+    entry = core.entries.get(identity.workflow_id)
+    plan = None if entry is None else entry.plans.get(identity.pipeline_id)
+    if plan is None or plan.limit is None:
+        return False
+    deadline = deadline_of(plan.limit, identity.created_at, record.waits)
+    return deadline is not None and deadline <= now

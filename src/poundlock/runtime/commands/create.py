@@ -10,6 +10,7 @@ from poundlock.errors import IdempotencyConflict, InvalidDefinition, InvalidEven
 from poundlock.guard import call_now, describe
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate
 from poundlock.model.events import Event, is_name
+from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
@@ -33,6 +34,13 @@ class Create:
     run_id: str | None = None
     conflict: Literal["fail", "use_existing"] = "fail"
     idempotency_key: str | None = None
+    parent: RunIdentity | None = None
+    """The run whose step starts it, if one does."""
+
+
+async def start_run(core: Core, parent: RunIdentity, workflow_id: str, payload: Any, key: str) -> str:
+    """Start a run for a step of another one, once for each key. Raises as `create`."""
+    return await create(core, Create(workflow_id, payload=payload, idempotency_key=key, parent=parent))
 
 
 async def create(core: Core, command: Create) -> str:
@@ -61,7 +69,7 @@ async def create(core: Core, command: Create) -> str:
     if command.event is not None:
         event, text = accepted(command.event, now)
     else:
-        payload, model = command.payload, entry.definition.state
+        payload, model = command.payload, entry.definition.state_of(pipeline_id)
         if model is not None and isinstance(payload, model):
             payload = as_data(model, payload)  # by the same rule as all data of that type
         event, text = invocation((trigger.event if trigger else None) or entry.id, payload, run_id, now)
@@ -85,6 +93,7 @@ async def create(core: Core, command: Create) -> str:
         payload_text=text,
         now=now,
         run_id=run_id,
+        parent=command.parent,
     )
     if not addressed:
         start(core, LiveRun(run, entry, new=True))

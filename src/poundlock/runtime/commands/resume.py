@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from poundlock.errors import InvalidEvent, LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.quoting import shown
-from poundlock.model.runs import Message, RunRecord, WaitRow
+from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, paused_children
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import check_answer
+from poundlock.pipeline.changing import check_resumable
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.records import dataclass
 from poundlock.runtime.commands.signal import as_patch
@@ -41,11 +43,12 @@ class Resume:
     event: str | None = None
 
 
-async def resume(core: Core, command: Resume) -> bool:
+async def resume(core: Core, command: Resume) -> str | None:
     """Handle `Resume`; returns when the answer is durable.
 
     Returns:
-        Whether this process continues the run. If its workflow is unknown here, the run is left `ready`.
+        The run that continues: the one of the command, or a child of it, by the address of its wait. None if its
+        workflow is unknown here: then it is left `ready`.
 
     Raises:
         RunNotFound, RunFinished: there is nothing to resume.
@@ -53,6 +56,7 @@ async def resume(core: Core, command: Resume) -> bool:
         StaleResume: this wait has been answered; the run is paused at another one now.
         InvalidEvent: the answer has to say which of the wait's events it stands for, or names another one.
         NotStorable, StateInvalid: the patch does not fit; nothing was changed.
+        StageGone, DefinitionChanged: the run cannot go on with its workflow as it is now; nothing was changed.
     """
     core.check_accepting()
     run_id = command.run_id
@@ -70,6 +74,8 @@ async def resume(core: Core, command: Resume) -> bool:
         else:
             identity, head, waits = found.record
             status, workflow_id = head.status, identity.workflow_id
+        if (child := _for_child(command, status, waits)) is not None:
+            return await resume(core, child)
         epoch = _paused_at(command, status, waits, epoch).epoch
         entry = core.entries.get(workflow_id)
         if entry is None or entry.closing:
@@ -78,12 +84,13 @@ async def resume(core: Core, command: Resume) -> bool:
                 await _leave_ready(core, _body(command, None if given is None else as_patch(given)), record)
             except (StaleVersion, LeaseLost):
                 continue  # another call was quicker here too
-            return False
+            return None
         run = unparked(core, found) if isinstance(found, ParkedRun) else restored_run(core, entry, found)
         live = LiveRun(run, entry)
         if core.runs.phase(run_id) in (Phase.ABSENT, Phase.PARKED):
             core.runs.resume(live)
         try:
+            check_resumable(run, command.event)
             await _take(core, live, _body(command, _fitting(run, given)))
         except (StaleVersion, LeaseLost):
             if core.runs.is_current(live):
@@ -95,7 +102,32 @@ async def resume(core: Core, command: Resume) -> bool:
             if core.runs.is_current(live):
                 core.runs.park(live)
             raise
-        return True
+        return run_id
+
+
+def _for_child(command: Resume, status: RunStatus, waits: Sequence[WaitRow]) -> Resume | None:
+    """Return the answer as one to a child of the run, if that is what the run waits for; None if it is not.
+
+    Raises:
+        NotPaused: it has to say which wait of which child it answers.
+    """
+    row = next((row for row in waits if row.parked and row.wait_id == CHILDREN_WAIT), None)
+    if row is None or status is not RunStatus.PAUSED:
+        return None
+    addresses = {}
+    for child in paused_children(row):
+        for shape in child["waits"]:
+            stage_and_child = len(f"{row.resume_at}/{child['child']}/")
+            addresses[shape["id"]] = (child["run_id"], shape["id"][stage_and_child:])
+    if command.wait not in addresses:
+        raise NotPaused(
+            f"run '{command.run_id}' is paused because its children are: answer one of them, by wait= "
+            f"{', '.join(map(repr, addresses))}",
+            run_id=command.run_id,
+            status=status,
+        )
+    run_id, wait = addresses[command.wait]
+    return replace(command, run_id=run_id, wait=wait)
 
 
 def _taken(patch: Any) -> Any:

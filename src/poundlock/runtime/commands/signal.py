@@ -41,15 +41,15 @@ async def _typed_state(core: Core, run_id: str) -> tuple[Any, Mapping[str, Any]]
         return live.run.plan.state_model, live.run.state
     parked = core.runs.parked(run_id)
     if parked is not None:
-        model = parked.entry.definition.state
+        model = parked.entry.definition.state_of(parked.identity.pipeline_id)
         return model, {} if model is None else parked.checkpoint().state
-    if all(entry.definition.state is None for entry in core.entries.values()):
+    if all(plan.state_model is None for entry in core.entries.values() for plan in entry.plans.values()):
         return None, {}
     checkpoint = await core.store.checkpoint(run_id)
     entry = None if checkpoint is None else core.entries.get(checkpoint.record.identity.workflow_id)
     if checkpoint is None or entry is None:
         return None, {}
-    return entry.definition.state, checkpoint.state
+    return entry.definition.state_of(checkpoint.record.identity.pipeline_id), checkpoint.state
 
 
 async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:

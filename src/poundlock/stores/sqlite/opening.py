@@ -94,8 +94,10 @@ def open_owned(path: str, synchronous: Synchronous, now: float) -> Opened:
         raise _port_error(error, path) from error
 
 
-def open_readonly(path: str) -> tuple[str, str]:
-    """Check that the file can be read; return its real path and its store id. Nothing is changed.
+def open_readonly(path: str) -> tuple[str, str, tuple[float, int] | None]:
+    """Check that the file can be read; return its real path, its store id, and (time, bytes) of its last opening.
+
+    Nothing is changed.
 
     Raises:
         StoreUnavailable, StoreCorrupt, StoreTooNew, UnknownCodec: it cannot be read.
@@ -115,7 +117,8 @@ def open_readonly(path: str) -> tuple[str, str]:
                     store=path,
                     version=version,
                 )
-            return path, schema.read_meta(looking, path)["store_id"]
+            meta = schema.read_meta(looking, path)
+            return path, meta["store_id"], None if _OPENED not in meta else tuple(load(meta[_OPENED]))
     except sqlite3.Error as error:
         raise translate(error, path) from error
 

@@ -68,6 +68,8 @@ class SqliteStore:
         self.store_id = ""
         self.durability = "fsynced" if synchronous == "FULL" else "committed"
         self.readonly = readonly
+        self.opened_before: tuple[float, int] | None = None
+        """When it was last opened by a runtime before this opening, and how many bytes it had; None: never."""
         self._synchronous: Synchronous = synchronous
         self._clock: Clock = clock or SystemClock()
         self._has_own_clock = clock is not None
@@ -92,7 +94,7 @@ class SqliteStore:
             raise StoreUnavailable(f"the store '{self.path}' is open already: use it as it is", store=self.path)
         gate = Gate()
         if self.readonly:
-            self._file, self.store_id = await asyncio.to_thread(open_readonly, self.path)
+            self._file, self.store_id, self.opened_before = await asyncio.to_thread(open_readonly, self.path)
             watched = Watched(self._file, log=False)
             self._refusal = f"the store '{self.path}' was opened to be read: ask the runtime that owns it"
         else:
@@ -100,6 +102,7 @@ class SqliteStore:
             self._file = opened.path
             _log_size(opened, self._clock.now())
             self._lock = opened.lock
+            self.opened_before = opened.before
             self.store_id = opened.store_id
             self._index = opened.index
             watched = Watched(self._file)
