@@ -172,6 +172,12 @@ class ReplayDivergence(PoundlockError):
     code = "REPLAY_DIVERGENCE"
 
 
+class OutputMissing(PoundlockError):
+    """A step asks for the output of a stage that has none: it has not run yet, or its pipeline has no such stage."""
+
+    code = "OUTPUT_MISSING"
+
+
 class StepTimeout(PoundlockError):
     """A step attempt or a stage took longer than its timeout."""
 

@@ -34,6 +34,7 @@ from poundlock.model.runs import (
 )
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
+from poundlock.pipeline.outputs import output_of
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.reports import Reports
@@ -103,6 +104,7 @@ class Position(NamedTuple):
     mark: int
     visits: dict[str, int]
     walk: str | None
+    outputs: Mapping[str, Any] | None
 
 
 class Stored(NamedTuple):
@@ -238,6 +240,7 @@ class ActiveRun:
         "log_size",
         "make_container",
         "memo",
+        "outputs",
         "owner",
         "payload_text",
         "plan",
@@ -337,6 +340,8 @@ class ActiveRun:
         """How often each stage was entered since the last pause or delay; replaced when the count restarts."""
         self.walk: str | None = None
         """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
+        self.outputs: Mapping[str, Any] | None = None
+        """The stages' latest outputs, replaced with each; None if they are not kept, or not read from the log yet."""
         # messages
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -459,6 +464,10 @@ class ActiveRun:
                 return row
         return None
 
+    def output(self, stage_id: str, *, required: bool) -> Any:
+        """Return the latest output of a stage."""
+        return output_of(self.plan, self.outputs, stage_id, required=required)
+
     @property
     def deadline(self) -> float | None:
         """When its time is over, in seconds since 1970; None if nothing limits it, or its time does not count now."""
@@ -496,6 +505,7 @@ class ActiveRun:
                 self.journal.mark,
                 self.visits,
                 self.walk,
+                self.outputs,
             ),
         )
 
@@ -514,6 +524,7 @@ class ActiveRun:
         self.registered = position.registered
         self.visits = position.visits
         self.walk = position.walk
+        self.outputs = position.outputs
         self.journal.rewind(position.mark)
 
     def restart_counts(self) -> None:

@@ -24,6 +24,7 @@ from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.memo import forget, lead_below
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
+from poundlock.pipeline.output_log import note_output
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import Suspended, carried_patch
 from poundlock.pipeline.steps import StageDone
@@ -63,6 +64,8 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             return left_nothing(run, done, done.error)
         absorbed = before
         _apply_steps(run, done)
+        if stage.output is not None:
+            note_output(run, done)
         instruction = None
         if stage.router is not None or len(done.steps) != 1 or done.steps[0].instruction is not None:
             instruction = await _route(run, done)

@@ -101,6 +101,29 @@ class StepContext:
         """The failure that led the run to this stage by `on_failure`, or to the aside stages before it; else None."""
         return self._run.handled
 
+    def require(self, stage_id: str) -> Any:
+        """Return the output of an earlier stage of this run: what its step returned, as it was stored.
+
+        In a loop it is the latest one. A `Task` with an output model gives an instance of it, other steps a mapping. A
+        stage of several steps gives a mapping of their ids to what each returned. The outputs are kept by workflows
+        that `flow` builds, and with `Workflow(keep_outputs=True)`.
+
+        Raises:
+            OutputMissing: the stage has not run yet, the pipeline has no such stage, or outputs are not kept; the
+                message says what ran, and near matches.
+            StateInvalid: what was stored does not fit the output model of now.
+        """
+        return self._run.output(stage_id, required=True)
+
+    def optional(self, stage_id: str) -> Any:
+        """Return the output of a stage as `require` does, or None if it has not run.
+
+        Raises:
+            OutputMissing: the pipeline has no such stage, or outputs are not kept.
+            StateInvalid: as `require`.
+        """
+        return self._run.output(stage_id, required=False)
+
     @property
     def cancelled(self) -> bool:
         """True once this step's result is not needed any more; a long step in a thread should check it regularly.

@@ -92,6 +92,9 @@ class RunView(Protocol):
     def latest(self) -> Any:
         """Return the state, merged with the signals that came since the last boundary."""
 
+    def output(self, stage_id: str, *, required: bool) -> Any:
+        """Return the latest output of a stage; None if it has none and is not required."""
+
     async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
         """Start a run of another workflow, once for each key; returns its id."""
 

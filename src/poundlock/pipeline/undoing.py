@@ -23,6 +23,7 @@ from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, judge
 from poundlock.pipeline.memo import forget, recall, visit_row
 from poundlock.pipeline.outcome import Aborted, Failed, Released, decide, ended, run_error
+from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.resting import Awake
 from poundlock.pipeline.runner import Progress
@@ -45,7 +46,10 @@ async def end_badly(run: ActiveRun, driven: Driven, outcome: Failed | Aborted, p
         ended(run, outcome)
         return driven
     run.progress = progress
-    left = due(await _history(run, progress))
+    rows = await _history(run, progress)
+    left = due(rows)
+    if run.plan.keeps_outputs:
+        run.outputs = outputs_in(rows)
     if run.undoing is None:
         if not left:
             ended(run, outcome)
