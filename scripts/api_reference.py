@@ -35,9 +35,9 @@ This page is printed by `scripts/api_reference.py`.
 
 GROUPS = {
     "Define a workflow": "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use",
-    "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow Pending",
+    "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow",
     "Marks in a patch": "DELETE Overwrite",
-    "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Delay Terminate Fail branch switch",
+    "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Pending Delay Terminate Fail branch switch",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
     "Run it": "WorkflowRuntime StepContext Resume",
     "Events and receipts": "Event Receipt ReceiptLine Verdict",

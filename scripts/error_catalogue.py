@@ -49,6 +49,7 @@ GROUPS = {
         "RunFinished": "Nothing: the run has ended. Start a new one if there is more to do.",
         "RunExists": 'Use another `run_id`, or `conflict="use_existing"` to get that run\'s result.',
         "IdempotencyConflict": "Give the new event or request its own id or key; one key belongs to one content.",
+        "RunLost": "Start it again if that does no harm, or give the workflow another `durability`.",
         "RunAborted": "Nothing: the abort was requested. The message says by whom and why.",
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",

@@ -119,6 +119,12 @@ class IdempotencyConflict(PoundlockError):
     code = "IDEMPOTENCY_CONFLICT"
 
 
+class RunLost(PoundlockError):
+    """The process ended while the run was under way, and its workflow's durability is "none"."""
+
+    code = "RUN_LOST"
+
+
 class RunAborted(PoundlockError):
     """The run was aborted; the message says by whom and why."""
 

@@ -32,6 +32,7 @@ PROMISED = [
     "Fail",
     "Delay",
     "Pause",
+    "Pending",
     "Wait",
     "Failure",
     "branch",

@@ -16,6 +16,7 @@ from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
 DEFAULT_VISIT_LIMIT: Final = 10_000
+DURABILITIES: Final = ("stage", "step", "async", "exit", "none")
 DEFAULT_LIMIT: Final = 10
 """Elements that a step with `each` is called for at once."""
 
@@ -144,6 +145,17 @@ Instruction = Advance | Jump | JumpTo | Terminate | Fail | Delay | Pause
 INSTRUCTIONS: Final = (Advance, Jump, JumpTo, Terminate, Fail, Delay, Pause)
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a poll function returns while what it checks is not done: it is called again.
+
+    Args:
+        after: a duration until the next check; default: the step's `every`.
+    """
+
+    after: Duration | None = None
+
+
 # ------------------------------------------------------------------------------------------- routers as data
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -219,7 +231,7 @@ class Retry:
     """How often and when a failed attempt is repeated.
 
     The delay before attempt n+1 is backoff * factor ** (n - 1), at most `max`, changed by up to `jitter` (a fraction)
-    in either direction.
+    in either direction. What is tried again counts on after a crash; a run is parked during long delays.
 
     Args:
         attempts: all attempts together, the first included.
@@ -262,6 +274,12 @@ class Step:
             are those of each element. The first final failure cancels the others and fails the stage.
         limit: how many elements at once, at most.
         into: key of the state that gets the results, in order, as a list or a mapping by key; default: the step's id.
+        poll: a function that checks what the step has begun. What the step returns is the `job`: it is stored, not
+            merged, and survives a restart. The poll function is given it by the name `job`, and else what steps are
+            given. `Pending()` means that it is called again; what else it returns is the step's result, but no
+            instruction. `timeout` and `retry` are those of the step's own call, and of each check.
+        every: the duration before each check; the first one comes after it too. During long ones the run is parked.
+        max_wait: how long after its own call the step is given up with `StepTimeout`, a duration; default: never.
     """
 
     id: str
@@ -274,17 +292,9 @@ class Step:
     each: str | None = field(default=None, kw_only=True)
     limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
     into: str | None = field(default=None, kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What a poll function returns as long as there is no result.
-
-    Args:
-        after: duration until the next check; default: what the poll's `every` says.
-    """
-
-    after: Duration | None = None
+    poll: Callable[..., Any] | None = field(default=None, kw_only=True)
+    every: Duration | None = field(default=None, kw_only=True)
+    max_wait: Duration | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

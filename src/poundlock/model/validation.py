@@ -22,6 +22,7 @@ from poundlock.model.children_checks import children_faults
 from poundlock.model.course import course, next_stages
 from poundlock.model.definitions import (
     DEFAULT_LIMIT,
+    DURABILITIES,
     INSTRUCTIONS,
     OF_WORKFLOW,
     Advance,
@@ -166,6 +167,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         yield "on_change", f"{shown(on_change)} is not a rule: use {', '.join(_ON_CHANGE)}"
     if definition.migrate is not None and not callable(cast("object", definition.migrate)):
         yield "migrate", f"{shown(definition.migrate)} is not a function of the state and the definition's hash"
+    yield from _durability(definition)
 
 
 def _state(path: str, model: object) -> Iterator[Fault]:
@@ -173,6 +175,23 @@ def _state(path: str, model: object) -> Iterator[Fault]:
         yield path, "must be a pydantic model class"
     elif getattr(model, "__pydantic_root_model__", False):
         yield path, "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
+
+
+def _durability(definition: WorkflowDefinition) -> Iterator[Fault]:
+    level: object = definition.durability
+    if not isinstance(level, str) or level not in DURABILITIES:
+        yield "durability", f"{shown(level)} is not a durability: use {', '.join(DURABILITIES)}"
+    if level != "step":
+        return
+    for service in definition.services:
+        if _is(service, Service) and isinstance(service.scope, str) and service.scope == "stage":
+            yield (
+                "durability",
+                (
+                    f"the result of a step would be durable before service {shown(service.id)} of its stage commits: "
+                    f"use durability='stage', or another scope"
+                ),
+            )
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:
@@ -391,6 +410,7 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     if step.retry is not None:
         yield from retry_faults(f"{path}.retry", step.retry)
     yield from _each(path, step)
+    yield from _poll(path, step)
 
 
 def _each(path: str, step: Step) -> Iterator[Fault]:
@@ -408,6 +428,28 @@ def _each(path: str, step: Step) -> Iterator[Fault]:
         yield f"{path}.into", f"{shown(step.into)} is not a key of the state: give a text without dots"
     if step.executor == "inline" and step.limit != DEFAULT_LIMIT:
         yield f"{path}.limit", "inline functions run one after another: leave it out, or leave out executor"
+
+
+def _poll(path: str, step: Step) -> Iterator[Fault]:
+    """What a step says of the checks of what it began."""
+    if step.poll is None:
+        for name, given in (("every", step.every), ("max_wait", step.max_wait)):
+            if given is not None:
+                yield f"{path}.{name}", "only a step with poll= is checked again: leave it out, or give poll="
+        return
+    if not callable(cast("object", step.poll)):
+        yield f"{path}.poll", f"{shown(step.poll)} is not a function"
+    if step.each is not None:
+        yield f"{path}.poll", "a step with each= cannot poll: let one step begin everything, and poll for all of it"
+    yield from duration_faults(f"{path}.max_wait", step.max_wait)
+    if step.every is None:
+        yield f"{path}.every", "say how long to wait before each check, such as every='1m'"
+        return
+    try:
+        if seconds(step.every) <= 0:
+            yield f"{path}.every", "must be longer than 0: a check follows each wait"
+    except ValueError as error:
+        yield f"{path}.every", str(error)
 
 
 def retry_faults(path: str, retry: object) -> Iterator[Fault]:

@@ -72,6 +72,7 @@ class Supervision(NamedTuple):
         answers: results of patch functions for events that were judged.
         processes: those that steps run in; None without a runtime.
         spent: by workflow, the calls of models that its runs have recorded.
+        pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -80,6 +81,7 @@ class Supervision(NamedTuple):
     answers: Answers = Answers()  # of runs without a runtime
     processes: StepProcesses | None = None
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
+    pause_window: float = 60.0
 
 
 _ALONE = Supervision()
@@ -172,11 +174,36 @@ class KeptSoFar(Protocol):
     def note(self, path_json: str, key: str, value: Any) -> Any:
         """Note a value, and return it as it will be read back."""
 
-    async def keep(self) -> None:
+    def put(self, key: str, value: Any) -> Any:
+        """Put a small value in place of the last one of this key, and return it as it will be read back."""
+
+    def drop(self, key: str) -> None:
+        """Take out a small value."""
+
+    async def keep(self, *, always: bool = False) -> None:
         """Return once all that was noted is durable."""
 
     async def finish(self, task: asyncio.Task[Any]) -> None:
         """Wait for the commit in flight."""
+
+
+class Rest(Protocol):
+    """The waits of the steps of one visit of a stage, see `resting`."""
+
+    began: float
+    parked: bool
+
+    def more(self, pieces: int) -> None:
+        """Count further pieces of work."""
+
+    def less(self) -> None:
+        """Count a piece of work that has ended."""
+
+    def long(self, delay: float) -> bool:
+        """Whether a wait of so many seconds is one that the run may be parked for."""
+
+    async def rest(self, until: float, delay: float, *, quiet: bool = False) -> None:
+        """Wait for `delay` seconds, or have the run parked `until` then; a `quiet` wait is not told in the timeline."""
 
 
 class ActiveRun:
@@ -219,6 +246,7 @@ class ActiveRun:
         "recovered",
         "registered",
         "reports",
+        "resting",
         "resume",
         "returning",
         "run_id",
@@ -332,6 +360,8 @@ class ActiveRun:
         """Where its commits go while it is driven."""
         self.memo: KeptSoFar | None = None
         """What the current visit of its stage has come to so far, if that is kept before the stage is concluded."""
+        self.resting: Rest | None = None
+        """How the steps of its current stage wait, if they may have to."""
         self.returning = False
         """Whether it continues after a pause, a delay or another owner: its state has to be validated again."""
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
 from poundlock.guard import Interrupted, answer_of, describe, name_blocking
+from poundlock.model.definitions import Retry
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.attempts_kept import AttemptsKept
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.injection import arguments
 from poundlock.pipeline.interrupting import Scope, Withdrawn, asked_for, beside, current_task, disturbed, judge
@@ -99,11 +102,21 @@ class Attempts(Work):
         """Return what names an attempt in the timeline."""
         return {"attempt": number}
 
+    def _place(self) -> str:
+        """Return what names this call among those of its step, in a memo; empty if it is the only one."""
+        return ""
+
     # -------------------------------------------------------------------------------------------------------- attempts
     def _result(self) -> Coroutine[Any, Any, Any]:
         if self.step.retry is None:
             return self._attempt(1)
-        return repeat(self.step.retry, self.run.clock, self._attempt, self._note_retry)
+        return self._repeated(self.step.retry)
+
+    async def _repeated(self, retry: Retry) -> Any:
+        waiting = AttemptsKept(self.run, self.step, self._place)
+        number = await waiting.number()
+        self.made = max(1, number - 1)
+        return await repeat(retry, self._attempt, partial(self._note_retry, waiting), waiting.wait, number)
 
     async def _attempt(self, number: int) -> Any:
         self.made = number
@@ -120,8 +133,10 @@ class Attempts(Work):
             if scope is not None:
                 scope.leave(context)
 
-    def _note_retry(self, number: int, delay: float, error: BaseException) -> None:
-        detail = {**self._detail(number), "delay": delay, "error": describe(error)._asdict()}
+    def _note_retry(self, waiting: AttemptsKept, number: int, delay: float, error: BaseException) -> None:
+        said = describe(error)._asdict()
+        waiting.failed(number, delay, said)
+        detail = {**self._detail(number), "delay": delay, "error": said}
         self.run.journal.add(
             self.run.clock.now(), "pipeline", f"{self.step.kind}:retry", self.step.path_json, dump(detail)
         )

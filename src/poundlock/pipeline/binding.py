@@ -41,6 +41,7 @@ from poundlock.pipeline.injection import (
     Injector,
     Kind,
     of_elements,
+    polling,
     sent,
 )
 from poundlock.pipeline.plan import Binding
@@ -65,6 +66,7 @@ class Bindings:
 
     steps: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
     undos: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
+    polls: dict[tuple[str, str, str], Binding] = field(default_factory=dict)
     routers: dict[tuple[str, str], Binding] = field(default_factory=dict)
     patches: dict[tuple[str, str], PatchFunction] = field(default_factory=dict)
     triggers: dict[str, TriggerFunctions] = field(default_factory=dict)
@@ -158,6 +160,9 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             if callable(step.undo):
                 undo = _bound(step, step.undo, f"{path}.{step.id}.undo", UNDO, injector)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
+            if callable(step.poll):
+                poll = injector.bind(step.poll, f"{path}.{step.id}.poll", polling(kind))
+                bound.polls[pipeline.id, stage.id, step.id] = poll
             if isinstance(step.executor, str) and step.executor:
                 _executor(step, f"{path}.{step.id}.executor", injector)
         _children(stage, path, injector)

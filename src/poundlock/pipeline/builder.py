@@ -63,6 +63,10 @@ class Workflow(Stages):
             registered again. See docs/how-to/change-a-workflow.md.
         migrate: `(state, definition_hash)`, called with the state of such a run, as data, and the hash of the
             definition it was written under; returns the whole state as it should be now.
+        durability: what is durable when. "stage": each stage before the next one begins. "step": each result of a step
+            or element too, so that after a crash only what was not finished runs again. "async": stages are written
+            behind, in order. "exit": only pauses, delays and the end. "none": likewise, and a run that was under way
+            when its process ended fails instead of being repeated. See docs/how-to/choose-a-durability.md.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Workflow(Stages):
         timeout_counts: Literal["total", "active"] = "total",
         on_change: Literal["continue", "fail", "pinned"] = "continue",
         migrate: Callable[[dict[str, Any], str], Any] | None = None,
+        durability: Literal["stage", "step", "async", "exit", "none"] = "stage",
     ) -> None:
         super().__init__()
         self.id = id
@@ -101,6 +106,7 @@ class Workflow(Stages):
         self.timeout_counts = timeout_counts
         self.on_change = on_change
         self.migrate = migrate
+        self.durability = durability
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -270,6 +276,7 @@ class Workflow(Stages):
             timeout_counts=self.timeout_counts,
             on_change=self.on_change,
             migrate=self.migrate,
+            durability=self.durability,
         )
         faults = [*faults_of(definition), *faults]
         if faults:

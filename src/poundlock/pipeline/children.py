@@ -26,11 +26,11 @@ from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LogRow, RunError, R
 from poundlock.pipeline.active import ActiveRun, KeptSoFar, Midway, NewChild
 from poundlock.pipeline.attempts import Work
 from poundlock.pipeline.interrupting import Scope
-from poundlock.pipeline.mapping import Elements, GivenElements, MappedDone
+from poundlock.pipeline.mapping import Elements, GivenElements
 from poundlock.pipeline.memo import address_below, drop_notices, kept_entries, memo_of, visit_row
 from poundlock.pipeline.plan import ChildrenPlan, StepPlan
 from poundlock.pipeline.states import written
-from poundlock.pipeline.step_results import Suspended
+from poundlock.pipeline.step_results import MappedDone, Suspended
 from poundlock.records import dataclass
 
 _CHILD: Final = "child:"
@@ -154,7 +154,7 @@ class Parent(Work):
             child = _Child(key, self._progress.prepare(run, self._new(key)))
             self._memo.note(self.step.path_json, _CHILD + key, child.run_id)
             children.append(child)
-        await self._memo.keep()
+        await self._memo.keep(always=True)
         for child in children:
             self._follow(child)
 

@@ -60,6 +60,9 @@ class Stages:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -80,6 +83,9 @@ class Stages:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -100,6 +106,9 @@ class Stages:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         conflict: Literal["last", "error"] | None = None,
         then: str | None = None,
         on_failure: str | None = None,
@@ -109,7 +118,7 @@ class Stages:
         Args:
             stage: steps of one stage name run together; default: a new stage, named like the step.
             id: default: the function's name; required for a callable without a name, such as an object.
-            retry, timeout, undo, executor, label, each, limit, into: see `Step`.
+            retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait: see `Step`.
             conflict: what happens if two steps of the stage write the same key: "last" lets the later one win, "error"
                 fails the stage. One step of the stage sets it for all; default: "last".
             then: the stage after this one; default: the next one. One step of the stage sets it for all.
@@ -134,6 +143,9 @@ class Stages:
             each=each,
             limit=limit,
             into=into,
+            poll=poll,
+            every=every,
+            max_wait=max_wait,
         )
         return collect if action is None else collect(action)
 
@@ -153,6 +165,9 @@ class Stages:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> F: ...
 
@@ -171,6 +186,9 @@ class Stages:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> Callable[[F], F]: ...
 
@@ -189,12 +207,15 @@ class Stages:
         each: str | None = None,
         limit: int = DEFAULT_LIMIT,
         into: str | None = None,
+        poll: Callable[..., Any] | None = None,
+        every: Duration | None = None,
+        max_wait: Duration | None = None,
         then: str | None = None,
     ) -> Any:
         """Add a function as a step of a stage that is entered by name only; behind it the run is completed.
 
         Args:
-            stage, id, retry, timeout, undo, executor, label, each, limit, into: see `step`.
+            stage, id, retry, timeout, undo, executor, label, each, limit, into, poll, every, max_wait: see `step`.
             then: the stage to continue with; default: none, the run is completed.
 
         Raises:
@@ -213,6 +234,9 @@ class Stages:
             each=each,
             limit=limit,
             into=into,
+            poll=poll,
+            every=every,
+            max_wait=max_wait,
         )
         return collect if action is None else collect(action)
 

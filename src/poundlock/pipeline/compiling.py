@@ -19,7 +19,7 @@ from poundlock.model.definitions import (
     Step,
     state_model_of,
 )
-from poundlock.model.durations import optional_seconds
+from poundlock.model.durations import optional_seconds, seconds
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
@@ -32,6 +32,7 @@ from poundlock.pipeline.plan import (
     EachPlan,
     Performer,
     PipelinePlan,
+    PollPlan,
     StagePlan,
     StepPlan,
 )
@@ -71,6 +72,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         definition_hash=definition.hash,
         on_change=definition.on_change,
         migrate=definition.migrate,
+        durability=definition.durability,
     )
 
 
@@ -92,7 +94,8 @@ def _compile_stage(
     timeout = optional_seconds(stage.timeout)
     # The short way supports neither services that live as long as a stage, nor a deadline: that needs a task per step.
     short = definition.timeout is None and not any(service.scope == "stage" for service in definition.services)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and short else None
+    keeps = _keeps(definition, stage)
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and short and not keeps else None
     return StagePlan(
         id=stage.id,
         path=path,
@@ -113,6 +116,7 @@ def _compile_stage(
         on_failure=way if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
         perform=_performer(stage),
+        keeps=keeps,
     )
 
 
@@ -169,11 +173,14 @@ def _compile_step(stage_path: str, stage_id: str, step: Step, bound: Bindings, a
     if step.undo is not None:
         undo = replace(step, action=step.undo, undo=None)
         plan.undo = _compile_action(stage_path, stage_id, undo, bound.undos[at], "undo")
+    if step.poll is not None and step.every is not None:
+        check = _compile_action(stage_path, stage_id, replace(step, action=step.poll), bound.polls[at], "poll")
+        plan.poll = PollPlan(check, seconds(step.every), optional_seconds(step.max_wait))
     return plan
 
 
 def _compile_action(
-    stage_path: str, stage_id: str, step: Step, binding: Binding, kind: Literal["step", "undo"] = "step"
+    stage_path: str, stage_id: str, step: Step, binding: Binding, kind: Literal["step", "undo", "poll"] = "step"
 ) -> StepPlan:
     path = f"{stage_path}/{step.id}"
     is_async = is_coroutine_function(step.action)
@@ -188,7 +195,7 @@ def _compile_action(
         binding=binding,
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
-        each=None if step.each is None or kind == "undo" else EachPlan(step.each, step.limit, step.into or step.id),
+        each=None if step.each is None or kind != "step" else EachPlan(step.each, step.limit, step.into or step.id),
         kind=kind,
         elsewhere=None if is_async else elsewhere(step.executor),
     )
@@ -205,6 +212,16 @@ def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bi
             if isinstance(step.action, DurableFunction):
                 for wait in step.action.waits:
                     yield DeclaredWait(early_id(wait), wait, None, wait_refs(wait), None, stage.id)
+
+
+def _keeps(definition: WorkflowDefinition, stage: Stage) -> bool:
+    """Whether something of a stage may have to be kept before it is concluded."""
+    steps = stage.steps
+    if any(step.poll is not None or (step.retry is not None and step.retry.attempts > 1) for step in steps):
+        return True
+    # A single step is committed right after it, unless user code runs in between.
+    several = len(steps) > 1 or callable(stage.router) or any(step.each is not None for step in steps)
+    return definition.durability == "step" and bool(steps) and several
 
 
 def _silent(stage: Stage) -> bool:

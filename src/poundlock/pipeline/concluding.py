@@ -55,7 +55,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             if run.abort is not None:
                 return aborted(run)
             before = run.position()
-        if done.suspended is not None:
+        if done.suspended is not None and done.error is None:
             return _suspend(run, stage, done.suspended)
         if run.waits and (done.error is None or stage.perform is None):  # a function that failed may be called again
             forget(run)
@@ -154,7 +154,8 @@ def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome 
         until = suspended.until
         assert until is not None  # noqa: S101 - one of the two is given
         run.restart_counts()
-        run.journal.add(run.clock.now(), "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
+        if not suspended.quiet:
+            run.journal.add(run.clock.now(), "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
         return Delayed(until)
     note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
     pause_at(run, row)

@@ -3,8 +3,9 @@
 The first match (users rely on the order): `Annotated[T, Use(id)]`; StepContext or the name `ctx`; Event or the name
 `event` (a model on a parameter named `event` is the payload's); the workflow's state model or the name `state`;
 `Failure`, and the name `failure` in stages that a failure leads to; for routers the names `results` and `resume`; for
-steps with `each` the names `item`, `index` and `key`; a type registered as a service; the state field of that name,
-validated to the annotation. A lone parameter is not an exception. One without a match is a fault of the definition.
+steps with `each` the names `item`, `index` and `key`; for poll functions the name `job`; a type registered as a
+service; the state field of that name, validated to the annotation. A lone parameter is not an exception. One without a
+match is a fault of the definition.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Kind(NamedTuple):
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
         durable: whether it is a durable function: it may be a generator, and is given `step`.
         sent: whether its arguments are sent to another process, which services and the context cannot be.
+        job: whether it checks a job, which is what the name `job` gives.
     """
 
     what: str
@@ -76,6 +78,7 @@ class Kind(NamedTuple):
     each: bool = False
     durable: bool = False
     sent: bool = False
+    job: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -105,6 +108,11 @@ FUNCTION: Final = Kind("function", {"step": _step}, lambda _, at: at.context, _s
 def sent(kind: Kind) -> Kind:
     """Return the kind of functions that are called in another process."""
     return kind._replace(sent=True, unnamed=None)
+
+
+def polling(kind: Kind) -> Kind:
+    """Return the kind of functions that check what a step of this kind has begun."""
+    return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
 
 
 ROUTER: Final = Kind(
@@ -203,6 +211,8 @@ class Injector:
         name = parameter.name
         about = bare(hint)
         if kind.each and name in ELEMENT:
+            return of_element(name, self._check(hint), exactly(hint), parameter.default)
+        if kind.job and name == "job":
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
         if kind.durable and is_about(about, Steps):
             return _step

@@ -7,6 +7,7 @@ with their number. One final failure gives up the rest. The results are one patc
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,27 +23,16 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, current_task, disturbed, judge
+from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.plan import EachPlan, StepPlan
 from poundlock.pipeline.reports import entry_of
+from poundlock.pipeline.resting import Parked
 from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.states import detached_field, element_result, held_at, keys_of, reads_as, written
-from poundlock.pipeline.step_results import Element, StepDone, failure_of
-from poundlock.records import dataclass
+from poundlock.pipeline.step_results import Element, MappedDone, StepDone, failure_of
 
 _LONG_WAY: Final = 64
 """Elements after which a worker yields: functions that never await anything would block the event loop."""
-
-
-@dataclass(slots=True)
-class MappedDone(StepDone):
-    """A step that was called per element."""
-
-    results: Any = None
-
-    @property
-    def result(self) -> Any:
-        """What it returned for the elements: a list, or a mapping by key."""
-        return self.results
 
 
 class Elements:
@@ -59,7 +49,7 @@ class Elements:
         StateInvalid: there is no list and no mapping.
     """
 
-    __slots__ = ("_model", "_path", "_read", "_run", "_stored", "_view", "keys", "progress")
+    __slots__ = ("_digest", "_model", "_path", "_read", "_run", "_source", "_stored", "_view", "keys", "progress")
 
     def __init__(self, run: RunView, model: Any, step_id: str, path: str) -> None:
         self._run = run
@@ -83,6 +73,8 @@ class Elements:
                 f"list or a mapping",
                 path=path,
             )
+        self._source = stored
+        self._digest: str | None = None
         self.keys = keys_of(value, stored) if isinstance(value, Mapping) else None
         """Those of a mapping; None for a list."""
         self._read: dict[int, list[Any]] | None = None if value is stored else {1: _items_of(value)}
@@ -93,6 +85,13 @@ class Elements:
 
     def __len__(self) -> int:
         return len(self._stored if self._read is None else self._read[1])
+
+    @property
+    def digest(self) -> str:
+        """A short text that another list or mapping does not have: a signal may have changed it meanwhile."""
+        if self._digest is None:
+            self._digest = hashlib.blake2s(dump(self._source).encode(), digest_size=8).hexdigest()
+        return self._digest
 
     def at(self, index: int) -> Element:
         """Return the name of an element."""
@@ -192,7 +191,7 @@ class ElementContext(StepContext):
     def idempotency_key(self) -> str:
         """The same for every attempt of this step for this element at this point of the run, also after a crash."""
         element = self._element
-        return f"{super().idempotency_key}/{element.index if element.key is None else element.key}"
+        return f"{super().idempotency_key}/{element.place}"
 
 
 class Mapped(Work):
@@ -220,7 +219,8 @@ class Mapped(Work):
             raise stray
         detail = dump({"elements": len(self.elements)})
         run.journal.add(run.clock.now(), "pipeline", "step:start", step.path_json, detail)
-        self._results = [None] * len(self.elements)
+        self._results = [MISSING] * len(self.elements)
+        self._recall()
         try:
             await self._all()
         finally:
@@ -246,28 +246,44 @@ class Mapped(Work):
         workers = [loop.create_task(self._work(scope), name=name) for _ in range(count)]
         if not workers:
             return
+        resting = run.resting
+        if resting is not None:  # in place of this step, its workers work or rest
+            resting.more(count)
+            resting.less()
         try:
             failed = await beside(run, workers, scope, None, _has_failed)
         except asyncio.CancelledError as error:
             await judge(run, current_task(), error, outer)
             raise
+        finally:
+            if resting is not None:
+                resting.more(1)
         if asked_for(run) is not None or (outer is not None and outer.given_up):
             await judge(run, current_task(), None, outer)
         if failed is not None:
             if failed.cancelled():  # from outside, before it began: `outcome` never raises it
                 raise asyncio.CancelledError
             failed.result()  # raises what is not for the run
+        elif resting is not None and resting.parked and any(value is MISSING for value in self._results):
+            self._park()
 
     async def _work(self, scope: Scope) -> RunError | None:
-        """Do elements until none is left, or one has failed."""
-        while self._next < len(self._results) and self.failure is None:
-            call = _Call(self, scope, self.elements.at(self._next))
-            self._next += 1
-            outcome = await call.outcome()
-            if outcome is not call:
-                return outcome  # the failure, or None: it was given up
-            self._results[call.element.index] = call.value
-        return None
+        """Do elements until none is left, or one has failed, or the run is parked."""
+        try:
+            while self._next < len(self._results) and self.failure is None:
+                index = self._next
+                self._next += 1
+                if self._results[index] is not MISSING:
+                    continue  # done before the run was parked, or by its last owner
+                call = _Call(self, scope, self.elements.at(index))
+                outcome = await call.outcome()
+                if outcome is not call:
+                    return outcome  # the failure, or None: it was given up
+                self._results[index] = call.value
+            return None
+        finally:
+            if self.run.resting is not None:
+                self.run.resting.less()
 
     def _done(self) -> MappedDone:
         keys, into = self.elements.keys, self._each.into
@@ -289,8 +305,41 @@ class Mapped(Work):
                 f"let a router or the next step decide where the run goes",
                 path=self.step.path,
             )
-        place = element.index if element.key is None else element.key
-        return element_result(self.run.plan.state_model, self._each.into, place, result)
+        return element_result(self.run.plan.state_model, self._each.into, element.place, result)
+
+    # ------------------------------------------------------------------------------------- what is kept of them
+    @property
+    def keeps(self) -> bool:
+        """Whether each result is kept at once."""
+        return self.run.plan.keeps_steps and self.run.resting is not None
+
+    def place_of(self, element: Element) -> str:
+        """Return what names an element in the memo."""
+        return f"{self.elements.digest}/{element.place}"
+
+    def note(self, element: Element, value: Any) -> None:
+        """Put the result of an element into the memo."""
+        memo_of(self.run).note(self.step.path_json, self._key(element), value)
+
+    def _recall(self) -> None:
+        """Take over the results of the elements that were done before."""
+        memo = self.run.memo
+        if memo is None or not memo.kept or self.run.resting is None:
+            return
+        for index in range(len(self._results)):
+            self._results[index] = memo.kept.get(self._key(self.elements.at(index)), MISSING)
+
+    def _park(self) -> None:
+        """Keep what is done so far: the run is parked."""
+        memo = memo_of(self.run)
+        for index, value in enumerate(self._results):
+            element = self.elements.at(index)
+            if value is not MISSING and self._key(element) not in memo.kept:
+                self.note(element, value)
+        raise Parked
+
+    def _key(self, element: Element) -> str:
+        return f"done:{self.step.id}:{self.place_of(element)}"
 
 
 class _Call(Attempts):
@@ -309,7 +358,13 @@ class _Call(Attempts):
         if self.element.index % _LONG_WAY == _LONG_WAY - 1:
             await sleep_for(self.run.clock, 0)
         self.value = await super()._result()
+        if self._mapped.keeps:
+            self._mapped.note(self.element, self.value)
+            await memo_of(self.run).keep()
         return self
+
+    def _place(self) -> str:
+        return self._mapped.place_of(self.element)
 
     def _begin(self, number: int) -> StepContext:
         return ElementContext(self.run, self.step, number, self._mapped.elements, self.element)

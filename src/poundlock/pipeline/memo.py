@@ -1,8 +1,9 @@
 """What the steps of one visit of a stage have come to so far: kept before the stage is concluded.
 
 A stage whose run is paused, delayed or killed in the middle of it is entered again. With a memo it continues there.
-Each entry is a log entry with an empty patch, so it is kept without a timeline too; a row of the run's waits says
-at which entry of the log the visit began, so that idempotency keys stay the same.
+What grows with the work is noted: each entry is a log entry with an empty patch, so it is kept without a timeline too.
+What is small and replaced again and again is put into a row of the run's waits, which costs no log. The row also says
+at which entry of the log the visit began, so that idempotency keys stay the same, and why the run was resumed before.
 
 House rules: entries are written by a commit in a task of its own, because a step that is cancelled must not cut it
 short, and the run makes no other commit meanwhile. A value is data, and read back as it was kept.
@@ -11,17 +12,21 @@ short, and the run makes no other commit meanwhile. A value is data, and read ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from poundlock.codecs import load, pack
 from poundlock.errors import NotRegistered, StepFailed
-from poundlock.guard import clear_cancellation, name_of
+from poundlock.guard import Interrupted, Interruption, clear_cancellation, name_of
 from poundlock.model.runs import ADDRESS_WAIT, CHILD_ENDED, CHILDREN_WAIT, VISIT_WAIT, LogRow, WaitRow, own_row
 from poundlock.pipeline.active import JUMPED, ActiveRun, KeptSoFar
+from poundlock.pipeline.interrupting import asked_for
+from poundlock.pipeline.kept_values import resume_as_data, resume_of
 
 KEPT: Final = "step:kept"
 """Type of these entries in the timeline."""
+QUIET: Final = "quiet"
+"""Key: whether parks in this visit are not told in the timeline any more."""
 _NO_CHANGE: Final = "{}"
 _OF_VISIT: Final = (VISIT_WAIT, CHILDREN_WAIT, ADDRESS_WAIT)
 
@@ -56,37 +61,73 @@ class Memo:
         """
         run = self._run
         entry, text = pack([key, value])
-        if visit_row(run) is None:
-            begun = {"stage": run.stage, "entered_at": run.entered_at}
-            run.waits = (*run.waits, own_row(VISIT_WAIT, epoch=run.version + 1, on_timeout="resume", patch=begun))
+        row = _row_of(run)
+        if "logged" not in row:
+            _set_row(run, {**row, "logged": True})
         run.journal.add(run.clock.now(), "pipeline", KEPT, path_json, text, _NO_CHANGE)
         self._noted += 1
         self.kept[key] = entry[1]
         return entry[1]
 
-    async def keep(self) -> None:
+    def put(self, key: str, value: Any) -> Any:
+        """Put a small value into the row, in place of the last one of this key, and return it as it will be read back.
+
+        It is durable after `keep`, or with the next boundary.
+
+        Raises:
+            NotStorable: it is not data.
+        """
+        run = self._run
+        stored = pack(value)[0]
+        row = _row_of(run)
+        _set_row(run, {**row, "small": {**row.get("small", {}), key: stored}})
+        self._noted += 1
+        self.kept[key] = stored
+        return stored
+
+    def drop(self, key: str) -> None:
+        """Take a value out of the row."""
+        run = self._run
+        self.kept.pop(key, None)
+        row = _row_of(run)
+        _set_row(run, {**row, "small": {name: held for name, held in row.get("small", {}).items() if name != key}})
+        self._noted += 1
+
+    async def keep(self, *, always: bool = False) -> None:
         """Return once all that was noted is durable; calls at the same time share commits.
+
+        Args:
+            always: also if the workflow's durability writes nothing in the middle of a stage; else it returns at once
+                then.
 
         Raises:
             PoundlockError: the commit failed; the run cannot continue in this process.
         """
+        if not always and not self._run.plan.midway:
+            return
         noted = self._noted
         while self._durable < noted:
             if self._error is not None:
                 raise self._error
             if self._commit is None:
                 self._commit = asyncio.get_running_loop().create_task(self._write(), name=f"keep {self._run.run_id}")
+                self._run.supervision.keep(self._commit)
             await asyncio.wait([self._commit])
 
     async def finish(self, task: asyncio.Task[Any]) -> None:
         """Wait for the commit in flight, before the run makes another one. `task` is the current one.
 
-        A cancellation meanwhile is cleared: the run has an interruption if it is to stop.
+        A cancellation meanwhile is cleared: the run has an interruption if it is to stop. Only where the run makes no
+        other commit here, because the runtime stops or it has another owner, this does not wait any longer.
 
         Raises:
             PoundlockError: that commit failed, or an earlier one.
+            Interrupted: the run makes no other commit here.
         """
         while self._commit is not None:
+            why = asked_for(self._run)
+            if why is not None and why is not Interruption.ABORT:
+                raise Interrupted(why)
             try:
                 await asyncio.wait([self._commit])
             except asyncio.CancelledError:
@@ -174,12 +215,47 @@ def drop_notices(run: ActiveRun) -> bool:
     return True
 
 
+def is_logged(row: WaitRow) -> bool:
+    """Whether a part of the memo is in the log, and not all of it in the row."""
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
+    return "logged" in row.patch
+
+
 def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
-    """Set the run's memo to what its log has of this visit."""
+    """Set the run's memo to what its log, and the row, have of this visit; and why it was resumed before it."""
     memo = memo_of(run)
-    assert isinstance(row.patch, dict)  # noqa: S101 - written above
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
     for key, value in kept_entries(rows, row.patch["entered_at"]):
         memo.kept[key] = value
+    memo.kept.update(row.patch.get("small", {}))
+    run.resume = resume_of(row.patch.get("resume"))
+
+
+def began(run: ActiveRun) -> float:
+    """Return when the run's current visit of its stage began, in seconds since 1970; now, if it has no memo yet."""
+    row = visit_row(run)
+    if row is None or not isinstance(row.patch, Mapping):
+        return run.clock.now()
+    return float(row.patch.get("since", run.clock.now()))
+
+
+def _row_of(run: ActiveRun) -> Mapping[str, Any]:
+    """Return what the row of the current visit says, or is to say."""
+    row = visit_row(run)
+    if row is not None:
+        assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
+        return row.patch
+    since = run.clock.now() if run.resting is None else run.resting.began
+    begun: dict[str, Any] = {"stage": run.stage, "entered_at": run.entered_at, "since": since}
+    if run.resume is not None:
+        begun["resume"] = resume_as_data(run.resume)
+    return begun
+
+
+def _set_row(run: ActiveRun, said: Mapping[str, Any]) -> None:
+    others = [row for row in run.waits if row.wait_id != VISIT_WAIT]
+    # The other rows stay the same objects, in their order.
+    run.waits = (*others, own_row(VISIT_WAIT, epoch=run.version + 1, on_timeout="resume", patch=said))
 
 
 def kept_entries(rows: Iterable[LogRow], after: int) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from poundlock.codecs import dump, pack
-from poundlock.errors import RunAborted, StepFailed
+from poundlock.errors import RunAborted, RunLost, StepFailed
 from poundlock.guard import as_raised, describe, traceback_text
 from poundlock.model.runs import UNDO_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
@@ -114,6 +114,16 @@ def decide(run: ActiveRun, outcome: Failed | Aborted) -> None:
     else:
         way, detail = _ABORT, {"reason": outcome.reason, "by": outcome.by}
     run.waits = (own_row(UNDO_WAIT, epoch=run.version + 1, on_timeout=way, patch=detail),)
+
+
+def lose(run: ActiveRun) -> None:
+    """Note that a run ends as lost: its owner died, and nothing was written that it could go on from."""
+    error = RunLost(
+        f"run '{run.run_id}' was under way when its process ended, and its workflow keeps nothing to go on from: "
+        f"start it again, or give the workflow another durability",
+        run_id=run.run_id,
+    )
+    decide(run, Failed(run_error(error, run.stage, None)))
 
 
 def decided(run: ActiveRun) -> Failed | Aborted | None:

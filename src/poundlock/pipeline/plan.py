@@ -85,6 +85,21 @@ class ChildrenPlan:
 
 
 @dataclass(slots=True, eq=False)
+class PollPlan:
+    """How what a step began is checked.
+
+    Attributes:
+        check: the poll function.
+        every: seconds between two checks, and before the first one.
+        max_wait: seconds after which it is given up; None for no limit.
+    """
+
+    check: StepPlan
+    every: float
+    max_wait: float | None
+
+
+@dataclass(slots=True, eq=False)
 class StepPlan:
     """One step, ready to be called."""
 
@@ -102,8 +117,9 @@ class StepPlan:
     """None if it is called once."""
     elsewhere: Elsewhere | None = None
     """How it is called in a process or by an executor; None on the loop or in a thread."""
-    kind: Literal["step", "undo"] = "step"
+    kind: Literal["step", "undo", "poll"] = "step"
     """An undo is performed like a step, but what it returns has no meaning, and its end is noted with its commit."""
+    poll: PollPlan | None = None
     undo: StepPlan | None = None
     children: ChildrenPlan | None = None
     """The runs it waits for, in place of a function."""
@@ -128,6 +144,7 @@ class StepPlan:
             and self.each is None
             and self.children is None
             and self.undo is None
+            and self.poll is None
             and not self.binding.services
             and not self.binding.keyword
         )
@@ -157,6 +174,8 @@ class StagePlan:
     """What its failure leads to: "fail", "pause" or a stage."""
     undoes: bool
     """A step of it has an undo."""
+    keeps: bool = False
+    """Its steps may have to wait, or their results are kept one by one: see `resting`."""
     perform: Performer | None = None
     """How it is performed, if it is a durable function: it is called again by its record, also after a failure."""
     start_entries: tuple[str, ...] = field(init=False)
@@ -228,8 +247,17 @@ class PipelinePlan:
     """What becomes of runs that another definition has written."""
     migrate: Callable[[dict[str, Any], str], Any] | None = None
     """Brings the state of such a run up to date."""
+    durability: str = "stage"
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
+    prompt: bool = field(init=False)
+    """Whether each boundary is durable before the run goes on."""
+    midway: bool = field(init=False)
+    """Whether something is written in the middle of a stage."""
+    parks: bool = field(init=False)
+    """Whether a run is parked while its steps only wait."""
+    keeps_steps: bool = field(init=False)
+    """Whether each result of a step is kept at once."""
     start_entry: str = field(init=False)
     success_entry: str = field(init=False)
     correlated: frozenset[str] = field(init=False)
@@ -237,6 +265,10 @@ class PipelinePlan:
 
     def __post_init__(self) -> None:
         paths = [path for declared in self.declared for path in declared.refs]
+        self.prompt = self.durability in ("stage", "step")
+        self.midway = self.durability in ("stage", "step", "async")
+        self.parks = self.durability != "none"
+        self.keeps_steps = self.durability == "step"
         self.correlated = frozenset([*paths, *(path.partition(".")[0] for path in paths)])
         self.start_entry = entry("pipeline", "pipeline:start", self.path_json)
         self.success_entry = entry("pipeline", "pipeline:success", self.path_json)

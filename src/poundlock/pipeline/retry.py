@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from poundlock.clock import Clock, sleep_for
 from poundlock.errors import NonRetryable, RetryAfter, StepFailed
 from poundlock.guard import Interrupted, passes
 from poundlock.model.definitions import Retry
@@ -22,15 +21,17 @@ T = TypeVar("T")
 
 async def repeat(
     retry: Retry,
-    clock: Clock,
     attempt: Callable[[int], Awaitable[T]],
     on_retry: Callable[[int, float, BaseException], None],
+    wait: Callable[[float], Awaitable[None]],
+    number: int = 1,
 ) -> T:
     """Return the result of `attempt(number)`, repeated by the rules of `retry`.
 
-    `on_retry(number, delay, error)` is called before each wait. The last error is raised as it is.
+    `on_retry(number, delay, error)` is called before each `wait(delay)`. The last error is raised as it is.
+    `number` is the first attempt's: those before it were made by another owner of the run, or before it was parked.
     """
-    number, task = 1, current_task()
+    task = current_task()
     while True:
         try:
             return await attempt(number)
@@ -44,7 +45,7 @@ async def repeat(
                 raise
             delay = wanted
             on_retry(number, delay, error)
-        await sleep_for(clock, delay)
+        await wait(delay)
         number += 1
 
 

@@ -24,7 +24,7 @@ from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
-from poundlock.pipeline.memo import forget, recall, visit_row
+from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
@@ -296,8 +296,10 @@ async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -
         forget(run)
         return False
     if run.memo is None:
-        recall(run, row, await progress.history(run))
+        recall(run, row, await progress.history(run) if is_logged(row) else ())
     run.entered_at = row.patch["entered_at"]
+    if stage.only is not None:
+        forget(run)  # nothing of it is kept by this version of the workflow
     return True
 
 
@@ -306,7 +308,7 @@ def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
     visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
     if run.recovered:
         _note_start(run, stage, stage.start_entries[:1])
-    elif run.journal.full:
+    elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET)):
         run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
 

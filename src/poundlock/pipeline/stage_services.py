@@ -73,9 +73,16 @@ async def visit(run: ActiveRun, stage: StagePlan, task: asyncio.Task[object]) ->
     run.visit = current = Visit(run, stage.id)
     try:
         try:
-            done = await perform(run, stage, task)
+            try:
+                done = await perform(run, stage, task)
+            finally:
+                if run.memo is not None:
+                    await run.memo.finish(task)
         except Interrupted as interruption:
             await roll_back(run, current, task, interruption)
+            raise
+        except PoundlockError as error:  # a commit in the middle of the stage failed
+            await _give_up(run, current, task, error)
             raise
         before = run.position()
         outcome = await _conclude(run, done, before, task, current)
@@ -138,8 +145,12 @@ async def _conclude(
 
 async def roll_back(run: ActiveRun, current: Visit, task: asyncio.Task[object], interruption: Interrupted) -> None:
     """Close the services of a visit that was interrupted; nothing of it counts."""
+    await _give_up(run, current, task, _INTERRUPTED[interruption.interruption](run))
+
+
+async def _give_up(run: ActiveRun, current: Visit, task: asyncio.Task[object], failure: PoundlockError) -> None:
     try:
-        raised = await current.close(_INTERRUPTED[interruption.interruption](run))
+        raised = await current.close(failure)
     except asyncio.CancelledError as cancelled:
         await clear_cancellation(task)
         raised = cancelled

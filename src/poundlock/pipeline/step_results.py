@@ -46,18 +46,32 @@ class ModelDone(StepDone):
 
 
 @dataclass(slots=True)
+class MappedDone(StepDone):
+    """A step that was called per element."""
+
+    results: Any = None
+
+    @property
+    def result(self) -> Any:
+        """What it returned for the elements: a list, or a mapping by key."""
+        return self.results
+
+
+@dataclass(slots=True)
 class Suspended:
     """A stage is in the middle of a visit, and its run needs no task until something happens.
 
     Attributes:
         until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
         wait: what the run is paused at until then; None: it is delayed.
+        quiet: whether a delay is not told in the timeline: it is one of many.
         released: the runtime stops; it continues elsewhere or later.
         leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
     """
 
     until: float | None = None
     wait: WaitRow | None = None
+    quiet: bool = False
     released: bool = False
     leave: Callable[[ActiveRun], Outcome | None] | None = None
 
@@ -73,6 +87,11 @@ class Element:
 
     index: int
     key: str | None = None
+
+    @property
+    def place(self) -> int | str:
+        """Its key, or its index in a list."""
+        return self.index if self.key is None else self.key
 
     @property
     def detail(self) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.attempts import Attempts
+from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.children import Parent, abandon, has_children
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.polling import Polled
+from poundlock.pipeline.resting import Resting
 from poundlock.pipeline.step_results import StepDone, Suspended, digest, failure_of
 from poundlock.records import dataclass
 
@@ -43,8 +45,10 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
     try:
         if stage.perform is not None:
             done: StageDone = await stage.perform(run, stage, task)
+        elif stage.keeps:
+            done = await _perform_kept(run, stage, task)
         elif len(stage.steps) != 1 or stage.timeout is not None or run.plan.limit is not None:
-            done = await _perform_together(run, stage, task)
+            done = await _perform_together(run, stage, task, stage.timeout)
         else:
             done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
     finally:
@@ -55,7 +59,28 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
     return done
 
 
-async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
+async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
+    """As `perform`, where steps may have to wait; then the run may be parked in the middle of the stage."""
+    run.resting = resting = Resting(run, stage)
+    try:
+        left = resting.left_of(stage.timeout)
+        if left is not None and left <= 0:
+            return _too_late(run, stage)
+        if len(stage.steps) != 1 or left is not None or run.plan.limit is not None:
+            done = await _perform_together(run, stage, task, left)
+        else:
+            done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
+        if resting.parked and done.error is None:
+            resting.suspend(done.steps)
+            done.suspended = Suspended(resting.until, quiet=resting.quiet)
+        return done
+    finally:
+        run.resting = None
+
+
+async def _perform_together(
+    run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any], timeout: float | None
+) -> StageDone:
     """Several steps at once, or a timeout: after the first final failure, or the timeout, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
@@ -63,23 +88,27 @@ async def _perform_together(run: ActiveRun, stage: StagePlan, task: asyncio.Task
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:
-        failed = await beside(run, tasks, scope, stage.timeout, _has_failed)
+        failed = await beside(run, tasks, scope, timeout, _has_failed)
     except asyncio.CancelledError as error:
         run.failure = await judge(run, task, error) or error
         return StageDone(stage, error=run_error(run.failure, stage.id, None))
     if asked_for(run) is not None:  # a step noticed it first
         await judge(run, task, None)
     if scope.timed_out:
-        late = StepTimeout(
-            f"stage '{stage.id}' took longer than {stage.timeout:g} s: raise its timeout or make it faster",
-            path=stage.path,
-        )
-        run.failure = late
-        return StageDone(stage, error=run_error(late, stage.id, None))
+        return _too_late(run, stage)
     if failed is not None and failed.cancelled():  # from outside, before it began: `perform_step` never raises it
         run.failure = asyncio.CancelledError()
         return StageDone(stage, error=run_error(run.failure, stage.id, None))
     return _stage_done(stage, [each.result() for each in ((failed,) if failed is not None else tasks)])
+
+
+def _too_late(run: ActiveRun, stage: StagePlan) -> StageDone:
+    late = StepTimeout(
+        f"stage '{stage.id}' took longer than {stage.timeout:g} s: raise its timeout or make it faster",
+        path=stage.path,
+    )
+    run.failure = late
+    return StageDone(stage, error=run_error(late, stage.id, None))
 
 
 def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | Suspended | None]) -> StageDone:
@@ -89,8 +118,8 @@ def _stage_done(stage: StagePlan, results: Sequence[StepDone | RunError | Suspen
             return StageDone(stage, error=result)
         if isinstance(result, Suspended):
             return StageDone(stage, suspended=result)
-        assert result is not None  # noqa: S101 - nothing was given up
-        done.append(result)
+        if result is not None:  # else the run is parked while this step waits
+            done.append(result)
     return StageDone(stage, done)
 
 
@@ -110,9 +139,17 @@ def perform_step(
     """
     if step.children is not None:
         return Parent(run, step, step.children, scope).outcome()
+    work: Work
     if step.each is not None:
-        return Mapped(run, step, step.each, scope).outcome()
-    return _Whole(run, step, scope).outcome()
+        work = Mapped(run, step, step.each, scope)
+    elif step.poll is not None:
+        work = Polled(run, step, step.poll, scope)
+    else:
+        work = _Whole(run, step, scope)
+    if run.resting is None or step.kind != "step":
+        return work.outcome()
+    assert isinstance(run.resting, Resting)  # noqa: S101 - made by `perform`
+    return run.resting.outcome(step, scope, work.outcome)
 
 
 class _Whole(Attempts):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from collections.abc import Mapping
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import dump
@@ -19,8 +21,10 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, judge
+from poundlock.pipeline.memo import forget, recall, visit_row
 from poundlock.pipeline.outcome import Aborted, Failed, Released, decide, ended, run_error
 from poundlock.pipeline.plan import StepPlan
+from poundlock.pipeline.resting import Awake
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.stage_services import Visit, roll_back
 from poundlock.pipeline.steps import perform_step
@@ -40,6 +44,7 @@ async def end_badly(run: ActiveRun, driven: Driven, outcome: Failed | Aborted, p
     if run.undoing is None and not _selected(run, outcome):
         ended(run, outcome)
         return driven
+    run.progress = progress
     left = due(await _history(run, progress))
     if run.undoing is None:
         if not left:
@@ -121,14 +126,22 @@ def _undo_of(run: ActiveRun, wanted: Due) -> StepPlan | RunError:
 async def _perform(run: ActiveRun, undo: StepPlan, wanted: Due) -> RunError | None:
     """Call an undo, as often as its step's retry says, with the state and services of its stage."""
     task = current_task()
-    before = run.state, run.entered_at, run.failure
+    before = run.state, run.entered_at, run.failure, run.snapshot_size
     # Below zero: the idempotency key must not be one that a step has, and stays the same after a crash.
     run.state, run.entered_at, run.failure = wanted.state, -wanted.seq, None
     run.visit = visit = None if run.plan.stage_services is None else Visit(run, wanted.stage_id)
+    # What it keeps of its attempts is written with another state than the run's: that must not become a snapshot.
+    run.snapshot_size = sys.maxsize
+    _recall_attempts(run)
+    run.resting = Awake(run.clock)
     run.interruptible = True
     try:
         try:
-            result = await perform_step(run, undo, None)
+            try:
+                result = await perform_step(run, undo, None)
+            finally:
+                if run.memo is not None:
+                    await run.memo.finish(task)
         except Interrupted as interruption:
             if visit is not None:
                 await roll_back(run, visit, task, interruption)
@@ -137,8 +150,19 @@ async def _perform(run: ActiveRun, undo: StepPlan, wanted: Due) -> RunError | No
         return error if visit is None else await _closed(run, visit, task, undo, error)
     finally:
         run.interruptible = False
-        run.visit = None
-        run.state, run.entered_at, run.failure = before
+        run.visit = run.resting = None
+        forget(run)
+        run.state, run.entered_at, run.failure, run.snapshot_size = before
+
+
+def _recall_attempts(run: ActiveRun) -> None:
+    """Set the memo to what the last owner of the run kept of this undo."""
+    row = visit_row(run)
+    if row is not None and isinstance(row.patch, Mapping) and row.patch["entered_at"] == run.entered_at:
+        recall(run, row, ())
+        run.resume = None
+    else:
+        forget(run)
 
 
 async def _closed(

@@ -91,7 +91,9 @@ class Core:
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
         self.processes = StepProcesses(clock, process_workers)
-        self.supervision = Supervision(self.watch, abort_grace, self.tasks.keep, Answers(), self.processes, {})
+        self.supervision = Supervision(
+            self.watch, abort_grace, self.tasks.keep, Answers(), self.processes, {}, pause_window
+        )
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}

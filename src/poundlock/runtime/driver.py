@@ -31,14 +31,16 @@ from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released
+from poundlock.pipeline.memo import visit_row
+from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released, lose
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.runner import drive, reconsider, stopped
+from poundlock.pipeline.runner import Progress, drive, reconsider, stopped
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
 from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.durability import lagging
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
@@ -89,10 +91,14 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
         _strand(core, identity.run_id, error)
         return True
     run.recovered = recovered
+    if recovered and run.plan.durability == "none" and run.undoing is None:
+        lose(run)
     if delayed:
         run.resume = Resume("delay")
     # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
-    never_began = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0]
+    never_began = (
+        run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0] and visit_row(run) is None
+    )
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
@@ -305,7 +311,10 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     """
     run = live.run
     core.enter_run(run.run_id)
-    boundaries = Boundaries(core, live)
+    boundaries: Progress = Boundaries(core, live)
+    behind = None
+    if not run.plan.prompt:
+        boundaries = behind = lagging(core, live, boundaries)
     live.begun = True
     try:
         if before is not None:
@@ -321,6 +330,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
                 if run.waits and has_children(run.waits):
                     await abandon(run, boundaries.history, "the run that started it ends")
                 driven = await end_badly(run, driven, outcome, boundaries)
+            if behind is not None:
+                await behind.written()
             try:
                 promoted = await settle(core, live, driven.outcome)
                 break
@@ -328,6 +339,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
                 refused += 1
                 driven = await _concluded_again(core, live, boundaries, driven, refused)
     except (asyncio.CancelledError, Interrupted):
+        if behind is not None:
+            await behind.left()
         await _interrupted(core, live)
     except (LeaseLost, StaleVersion, RunNotFound) as error:  # not found: it was aborted and then deleted
         log.warning("run '%s' is driven elsewhere now: %s", run.run_id, error)
@@ -578,7 +591,7 @@ class Boundaries:
         return await patiently(core, lambda: core.store.history(run_id), f"reading run '{run_id}'")
 
 
-async def _concluded_again(core: Core, live: LiveRun, boundaries: Boundaries, driven: Driven, refused: int) -> Driven:
+async def _concluded_again(core: Core, live: LiveRun, boundaries: Progress, driven: Driven, refused: int) -> Driven:
     """Take in the messages for which the end was refused. After many refusals, deliveries wait for the stop."""
     run = live.run
     if refused >= _PATIENCE and live.gate is None:

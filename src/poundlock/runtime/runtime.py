@@ -58,7 +58,8 @@ class WorkflowRuntime:
         clock: default: the system's.
         timeline: False keeps only the state deltas of a run's timeline.
         state_registry: creates the state stores that services select from; see `poundlock.state`.
-        pause_window: how long a paused run stays in memory; after that only its row is left.
+        pause_window: how long a paused run stays in memory; after that only its row is left. A run whose steps
+            only wait for their next attempts is parked if that takes as long.
         pause_window_runs: how many paused runs stay in memory at most; above that the one that paused first leaves.
         abort_grace: how long an aborted step may take to stop before it is left behind.
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
