@@ -24,6 +24,10 @@ def of_all(state, event, number: int = 0):
     return {"seen": [dict(state), event.type, event.payload, number]}
 
 
+def of_context(ctx):
+    return {"step": ctx.step_id}
+
+
 def square(item, index):
     return [index, item * item]
 
@@ -64,6 +68,11 @@ def hangs_once(fifo, marker):
         Path(marker).touch()
         hangs(fifo)
     return {"done": os.getpid()}
+
+
+def leaves_a_thread():
+    threading.Thread(target=threading.Event().wait).start()
+    return {"pid": os.getpid()}
 
 
 def prints(text):

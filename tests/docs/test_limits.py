@@ -12,7 +12,7 @@ from poundlock import Event, Transient, Trigger, Workflow, WorkflowRuntime
 from poundlock.codecs import pack
 from poundlock.errors import InvalidEvent, NotStorable
 from poundlock.pipeline.context import _TimelineHandler
-from poundlock.pipeline.reports import LONGEST_MESSAGE, LONGEST_TEXT
+from poundlock.pipeline.reports import LONGEST_MESSAGE, LONGEST_TEXT, MOST_TEXTS
 from poundlock.pipeline.threads import StepThreads
 from poundlock.runtime.durability import MOST_BEHIND
 from poundlock.runtime.reading import LARGEST_PAGE
@@ -30,9 +30,10 @@ VALUES = {
     "queued runs in the default": Transient().capacity,
     "plain `def` steps": default(StepThreads, "limit"),
     "records of `ctx.logger`": _TimelineHandler.LIMIT,
-    "a prompt, an answer": LONGEST_TEXT,
-    "a message of `ctx.progress`": LONGEST_MESSAGE,
     "boundaries of a run that are written behind": MOST_BEHIND,
+    "a prompt, an answer": LONGEST_TEXT,
+    "calls that an attempt records": MOST_TEXTS,
+    "a message of `ctx.progress`": LONGEST_MESSAGE,
     "runs per page": default(WorkflowRuntime.find_runs, "limit"),
     "a step that does not end": default(WorkflowRuntime, "abort_grace"),
     "an async hook": default(WorkflowRuntime, "hook_timeout"),

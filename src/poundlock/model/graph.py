@@ -315,6 +315,8 @@ def _children_lines(children: Children) -> Iterator[str]:
 def _step_texts(step: Step) -> Iterator[str]:
     if step.each is not None:
         yield f"for each of {step.each}, {step.limit} at once"
+    if step.poll is not None and step.every is not None:
+        yield f"checked every {_duration(step.every)}"
     if step.retry is not None:
         yield f"{step.retry.attempts} attempts"
     if step.timeout is not None:

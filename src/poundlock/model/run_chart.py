@@ -70,6 +70,8 @@ class _Reader:
             self._open[self._stage] = (DELAY, entry.time)
         elif entry.type == "pipeline:resume":
             self._resumed(entry, payload)
+        elif entry.type == "pipeline:timeout":
+            self._late(entry, payload)
         elif happened in ("success", "failure", "abort"):
             self._end(entry, happened, payload)
 
@@ -84,6 +86,8 @@ class _Reader:
 
     def _work(self, entry: Entry, what: str, happened: str) -> None:
         path = entry.path
+        if happened not in ("start", "success", "failure"):
+            return
         if what == "step" and path.split("/")[-1] == path.split("/")[-2]:
             return  # a step with the name of its stage: one bar is enough
         if happened == "start":
@@ -91,7 +95,7 @@ class _Reader:
                 self._close_idle(entry.time)
             self._row(path, depth=0 if what == "stage" else 1)
             self._open.setdefault(path, (WORK, entry.time))
-        elif happened in ("success", "failure"):
+        else:
             if what == "stage":
                 self._stage = path
                 for step in [other for other in self._open if other.startswith(f"{path}/")]:
@@ -106,6 +110,13 @@ class _Reader:
         wait = payload.get("wait") or (self.rows[self._stage].label if self._stage in self.rows else "wait")
         self.notes.append(f"{wait}: {texts.get(reason, reason)} {after}")
         self._event = ""
+
+    def _late(self, entry: Entry, payload: dict[str, Any]) -> None:
+        """The run's time is over: whatever it was doing has ended."""
+        for path in list(self._open):
+            self._close(path, entry.time)
+        if payload.get("on_timeout") not in ("fail", "abort"):
+            self.notes.append(f"its time was over: it went on at {payload.get('on_timeout')}")
 
     def _end(self, entry: Entry, happened: str, payload: dict[str, Any]) -> None:
         self.ended = True

@@ -170,13 +170,6 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     yield from _durability(definition)
 
 
-def _state(path: str, model: object) -> Iterator[Fault]:
-    if model is not None and not (isinstance(model, type) and hasattr(model, "model_validate")):
-        yield path, "must be a pydantic model class"
-    elif getattr(model, "__pydantic_root_model__", False):
-        yield path, "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
-
-
 def _durability(definition: WorkflowDefinition) -> Iterator[Fault]:
     level: object = definition.durability
     if not isinstance(level, str) or level not in DURABILITIES:
@@ -192,6 +185,13 @@ def _durability(definition: WorkflowDefinition) -> Iterator[Fault]:
                     f"use durability='stage', or another scope"
                 ),
             )
+
+
+def _state(path: str, model: object) -> Iterator[Fault]:
+    if model is not None and not (isinstance(model, type) and hasattr(model, "model_validate")):
+        yield path, "must be a pydantic model class"
+    elif getattr(model, "__pydantic_root_model__", False):
+        yield path, "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:

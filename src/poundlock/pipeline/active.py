@@ -180,8 +180,8 @@ class KeptSoFar(Protocol):
     def drop(self, key: str) -> None:
         """Take out a small value."""
 
-    async def keep(self, *, always: bool = False) -> None:
-        """Return once all that was noted is durable."""
+    async def keep(self, *, needed: bool = False) -> None:
+        """Return once all that was noted is durable, if the workflow's durability says so, or it is `needed`."""
 
     async def finish(self, task: asyncio.Task[Any]) -> None:
         """Wait for the commit in flight."""

@@ -161,7 +161,7 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 undo = _bound(step, step.undo, f"{path}.{step.id}.undo", UNDO, injector)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
             if callable(step.poll):
-                poll = injector.bind(step.poll, f"{path}.{step.id}.poll", polling(kind))
+                poll = _bound(step, step.poll, f"{path}.{step.id}.poll", polling(kind), injector)
                 bound.polls[pipeline.id, stage.id, step.id] = poll
             if isinstance(step.executor, str) and step.executor:
                 _executor(step, f"{path}.{step.id}.executor", injector)

@@ -154,7 +154,7 @@ class Parent(Work):
             child = _Child(key, self._progress.prepare(run, self._new(key)))
             self._memo.note(self.step.path_json, _CHILD + key, child.run_id)
             children.append(child)
-        await self._memo.keep(always=True)
+        await self._memo.keep(needed=True)  # it creates them
         for child in children:
             self._follow(child)
 

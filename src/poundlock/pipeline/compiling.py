@@ -68,11 +68,11 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
         replays=any(stage.perform is not None for stage in stages),
+        durability=definition.durability,
         limit=_limit(definition, pipeline),
         definition_hash=definition.hash,
         on_change=definition.on_change,
         migrate=definition.migrate,
-        durability=definition.durability,
     )
 
 
@@ -92,10 +92,11 @@ def _compile_stage(
     if stage.children is not None:
         steps = (_compile_children(path, stage.id, stage.children),)
     timeout = optional_seconds(stage.timeout)
+    keeps = _keeps(definition, stage)
     # The short way supports neither services that live as long as a stage, nor a deadline: that needs a task per step.
     short = definition.timeout is None and not any(service.scope == "stage" for service in definition.services)
-    keeps = _keeps(definition, stage)
-    alone = steps[0] if len(steps) == 1 and steps[0].simple and timeout is None and short and not keeps else None
+    whole = timeout is None and short and not keeps
+    alone = steps[0] if len(steps) == 1 and steps[0].simple and whole else None
     return StagePlan(
         id=stage.id,
         path=path,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
-from poundlock.errors import ContainerDisposed
+from poundlock.errors import ContainerDisposed, StepFailed
 from poundlock.guard import describe, for_the_process
 from poundlock.model.calls import Usage
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
 from poundlock.model.runs import Failure, StepProgress
-from poundlock.pipeline.reports import call_entry, entry_of, progress_of, usage_of
+from poundlock.pipeline.reports import MOST_TEXTS, call_entry, entry_of, progress_of, usage_of
 from poundlock.pipeline.run_view import Place, Resume, RunView
 from poundlock.pipeline.threads import sleep_here
 
@@ -31,6 +32,7 @@ class StepContext:
     """
 
     __slots__ = (
+        "_calls",
         "_cancelled",
         "_ends",
         "_log_position",
@@ -52,6 +54,9 @@ class StepContext:
         self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
         self.attempt = attempt
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a StepContext cannot be sent to another process: give the function only what it needs of it")
 
     @property
     def run_id(self) -> str:
@@ -120,9 +125,18 @@ class StepContext:
 
         Raises:
             ValueError: it is not a duration.
+            StepFailed: this is a thread of an executor that is a service: it does not know the runtime's clock.
         """
         delay, clock = seconds(duration), self._run.clock
-        return _slept() if sleep_here(clock, delay) else sleep_for(clock, delay)
+        if sleep_here(clock, delay):
+            return _slept()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise StepFailed(
+                f"step '{self.step_id}' cannot sleep by the runtime's clock in a thread of its executor: use time.sleep"
+            ) from None
+        return sleep_for(clock, delay)
 
     @property
     def deadline(self) -> float | None:
@@ -253,7 +267,7 @@ class StepContext:
             input_tokens, output_tokens: what it read and wrote; None counts as 0.
             cost: in your currency.
             prompt, answer: what was asked and answered: a text, or any data. Of a longer one the first 2000 characters
-                are kept, and how many more there were.
+                are kept, and how many more there were. From the 1001st call of an attempt on they are left out.
             details: any data besides, cut in the same way.
 
         Raises:
@@ -261,6 +275,11 @@ class StepContext:
         """
         usage = usage_of(input_tokens, output_tokens, cost)
         payload = call_entry(model, usage, self.attempt, prompt, answer, details)
+        if self._cancelled:
+            return
+        self._calls = number = getattr(self, "_calls", 0) + 1
+        if number > MOST_TEXTS:
+            payload = call_entry(model, usage, self.attempt, None, None, {})
         self._notes.append((self._run.clock.now(), "pipeline", "step:call", payload, usage))
 
     def abandon(self) -> None:

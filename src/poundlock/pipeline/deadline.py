@@ -99,8 +99,8 @@ def rests(run: ActiveRun, outcome: Outcome, wake_at: float | None) -> float | No
         return wake_at
     deadline = run.deadline
     assert deadline is not None  # noqa: S101 - neither used nor stopped
-    if isinstance(outcome, Halted) and outcome.wait.wait_id != FAILURE_WAIT:
-        return wake_at  # its state does not fit: no time resumes it
+    if isinstance(outcome, Halted) and (outcome.wait.wait_id != FAILURE_WAIT or run.returning):
+        return wake_at  # its state does not fit: no time resumes it, or it would be tried again and again
     until = wake_at if isinstance(outcome, Delayed) and wake_at is not None and wake_at > deadline else None
     if until != kept.until:
         run.waits = keeping(run.waits, kept._replace(until=until), run.version + 1)

@@ -67,8 +67,8 @@ class Kind(NamedTuple):
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
         durable: whether it is a durable function: it may be a generator, and is given `step`.
-        sent: whether its arguments are sent to another process, which services and the context cannot be.
         job: whether it checks a job, which is what the name `job` gives.
+        sent: whether its arguments are sent to another process, which services and the context cannot be.
     """
 
     what: str
@@ -77,8 +77,8 @@ class Kind(NamedTuple):
     unnamed: Getter | None
     each: bool = False
     durable: bool = False
-    sent: bool = False
     job: bool = False
+    sent: bool = False
 
 
 def _own(_run: RunView, at: Any) -> Any:
@@ -105,14 +105,14 @@ def _step(_run: RunView, at: Any) -> Any:
 FUNCTION: Final = Kind("function", {"step": _step}, lambda _, at: at.context, _step, durable=True)
 
 
-def sent(kind: Kind) -> Kind:
-    """Return the kind of functions that are called in another process."""
-    return kind._replace(sent=True, unnamed=None)
-
-
 def polling(kind: Kind) -> Kind:
     """Return the kind of functions that check what a step of this kind has begun."""
     return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
+
+
+def sent(kind: Kind) -> Kind:
+    """Return the kind of functions that are called in another process."""
+    return kind._replace(sent=True, unnamed=None)
 
 
 ROUTER: Final = Kind(

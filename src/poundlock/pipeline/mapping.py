@@ -141,6 +141,7 @@ class GivenElements(Elements):
         stored = pack(value)[0]
         self._run, self._model, self._path, self._view, self._read = run, None, "", None, None
         self.keys = list(stored) if isinstance(stored, Mapping) else None
+        self._source, self._digest = stored, None
         self._stored = _items_of(stored)
 
 

@@ -93,17 +93,15 @@ class Memo:
         _set_row(run, {**row, "small": {name: held for name, held in row.get("small", {}).items() if name != key}})
         self._noted += 1
 
-    async def keep(self, *, always: bool = False) -> None:
+    async def keep(self, *, needed: bool = False) -> None:
         """Return once all that was noted is durable; calls at the same time share commits.
 
-        Args:
-            always: also if the workflow's durability writes nothing in the middle of a stage; else it returns at once
-                then.
+        At once if the workflow's durability writes nothing in the middle of a stage, unless it is `needed`.
 
         Raises:
             PoundlockError: the commit failed; the run cannot continue in this process.
         """
-        if not always and not self._run.plan.midway:
+        if not (needed or self._run.plan.midway):
             return
         noted = self._noted
         while self._durable < noted:
@@ -126,7 +124,7 @@ class Memo:
         """
         while self._commit is not None:
             why = asked_for(self._run)
-            if why is not None and why is not Interruption.ABORT:
+            if why is Interruption.STOP or why is Interruption.LOST:
                 raise Interrupted(why)
             try:
                 await asyncio.wait([self._commit])
@@ -222,13 +220,19 @@ def is_logged(row: WaitRow) -> bool:
 
 
 def recall(run: ActiveRun, row: WaitRow, rows: Iterable[LogRow]) -> None:
-    """Set the run's memo to what its log, and the row, have of this visit; and why it was resumed before it."""
+    """Set the run's memo to what its log, and the row, have of this visit."""
     memo = memo_of(run)
     assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
     for key, value in kept_entries(rows, row.patch["entered_at"]):
         memo.kept[key] = value
     memo.kept.update(row.patch.get("small", {}))
-    run.resume = resume_of(row.patch.get("resume"))
+
+
+def recall_reason(run: ActiveRun, row: WaitRow) -> None:
+    """Set why the run was resumed before its current visit, unless it was resumed for another reason within it."""
+    assert isinstance(row.patch, Mapping)  # noqa: S101 - written here
+    if run.resume is None or run.resume.reason == "delay":
+        run.resume = resume_of(row.patch.get("resume"))
 
 
 def began(run: ActiveRun) -> float:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 READY: Final = b"ready"
 VALUE: Final = "value"
 ERROR: Final = "error"
+_LAST_ACT: Final = 2.0
+"""Seconds for the end of a process whose pipe was closed while it was idle."""
 
 
 class _Calls:
@@ -49,6 +51,8 @@ class _Calls:
             if self.received != self.answered:
                 os._exit(1)  # the function would go on without anybody to take its result
             self.waiting.put(None)
+            threading.Event().wait(_LAST_ACT)
+            os._exit(0)  # a thread that a function has left behind would keep the process alive
 
 
 def serve(pipe: Connection) -> None:

@@ -66,6 +66,11 @@ class StepProcesses:
     Args:
         clock: notified while processes work, so that a virtual clock does not jump meanwhile.
         limit: processes at most; further calls wait in a queue. None: one per CPU.
+
+    Attributes:
+        guard: the lock of the pool; its places change under it.
+        jobs: the calls that wait; None ends a thread.
+        closed: no process is started any more.
     """
 
     def __init__(self, clock: Clock, limit: int | None = None) -> None:
@@ -75,7 +80,7 @@ class StepProcesses:
         self._limit = limit
         self._places: list[_Place] = []
         self._pending = 0
-        self._closed = False
+        self.closed = False
         self._watched = False
 
     async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -86,7 +91,7 @@ class StepProcesses:
             NotStorable: an argument or the result cannot be sent.
             BaseException: what the function raised.
         """
-        if self._closed:
+        if self.closed:
             raise RuntimeStopped("the runtime has stopped: no process is started any more")
         job = _Job(function, args, kwargs, asyncio.get_running_loop().create_future())
         self._pending += 1
@@ -104,9 +109,13 @@ class StepProcesses:
                     job.place.kill()
             self._clock.busy(-1)
 
-    async def close(self) -> None:
-        """End all processes: idle ones end by themselves, busy ones are killed."""
-        self._closed = True
+    async def close(self, grace: float) -> None:
+        """End all processes: idle ones end by themselves, busy ones are killed.
+
+        Args:
+            grace: seconds after which a thread that does not end, because it converts an argument, is left behind.
+        """
+        self.closed = True
         if not self._places:
             return
         atexit.unregister(self._kill)
@@ -114,11 +123,15 @@ class StepProcesses:
         ended = asyncio.get_running_loop().create_future()
         left = len(places)
 
+        def over() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
         def end() -> None:
             nonlocal left
             left -= 1
-            if left == 0 and not ended.done():
-                ended.set_result(None)
+            if left == 0:
+                over()
 
         for place in places:
             place.ended = (ended.get_loop(), end)
@@ -128,10 +141,12 @@ class StepProcesses:
             for place in places:
                 if place.busy:
                     place.kill()
+        late = self._clock.call_later(grace, over)
         self._clock.busy(1)
         try:
             await ended
         finally:
+            late.cancel()
             self._clock.busy(-1)
 
     def _most(self) -> int:
@@ -175,6 +190,7 @@ class _Place:
         self._pool = pool
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+        self._killed = False
         self.busy = False
         self.ended: tuple[asyncio.AbstractEventLoop, Callable[[], None]] | None = None
 
@@ -182,6 +198,7 @@ class _Place:
         """Kill the process, if there is one; call it under the pool's lock."""
         if self._process is not None:
             self._process.kill()
+            self._killed = True  # it may seem to be alive for a moment
 
     def work(self) -> None:
         """Do one job after another; the body of the thread."""
@@ -206,7 +223,7 @@ class _Place:
 
     def _result(self, job: _Job) -> Any:
         payload = _packed(job)
-        if self._pipe is not None and call_now(self._pipe.poll).value is not False:
+        if self._pipe is not None and (self._killed or call_now(self._pipe.poll).value is not False):
             self._end()  # nothing is sent unasked, so this is its end: somebody has killed it while it was idle
         pipe = self._pipe if self._pipe is not None else self._start()
         with self._pool.guard:
@@ -244,6 +261,8 @@ class _Place:
             theirs.close()
         with self._pool.guard:
             self._process = process
+            if self._pool.closed:
+                self.kill()
         self._pipe = ours
         try:
             if ours.recv_bytes() == READY:
@@ -261,7 +280,7 @@ class _Place:
         if pipe is not None:
             pipe.close()
         with self._pool.guard:  # from here on nobody kills it: its number may belong to another process soon
-            process, self._process = self._process, None
+            process, self._process, self._killed = self._process, None, False
         if process is None:
             return "not started"
         process.join(_EXIT_GRACE)

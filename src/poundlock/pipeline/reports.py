@@ -21,6 +21,8 @@ from poundlock.model.runs import CALLS_WAIT, StepProgress, WaitRow, own_row
 
 LONGEST_TEXT: Final = 2000
 """Characters of a prompt, an answer or a detail that are kept of a recorded call."""
+MOST_TEXTS: Final = 1000
+"""Calls recorded by one attempt that are kept with their texts: they are in memory until the attempt ends."""
 LONGEST_MESSAGE: Final = 1000
 """Characters of a message of progress that are kept."""
 

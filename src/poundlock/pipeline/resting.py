@@ -139,13 +139,13 @@ class Resting:
         if _key(done.step) in memo.kept:
             return
         try:
+            if run.registered:  # first, as the step that registered them may not run again
+                waits = {name: wait_as_data(wait) for name, wait in run.registered.items()}
+                if waits != memo.kept.get(_REGISTERED):
+                    memo.note(self._stage.path_json, _REGISTERED, waits)
             memo.note(done.step.path_json, _key(done.step), result_as_data(done))
         except NotStorable:
             return
-        if run.registered:
-            waits = {name: wait_as_data(wait) for name, wait in run.registered.items()}
-            if waits != memo.kept.get(_REGISTERED):
-                memo.note(self._stage.path_json, _REGISTERED, waits)
 
     async def outcome(
         self, step: StepPlan, scope: Scope | None, work: Callable[[], Coroutine[Any, Any, StepDone | RunError | None]]

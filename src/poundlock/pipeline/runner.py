@@ -24,7 +24,7 @@ from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
-from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, visit_row
+from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
@@ -176,6 +176,8 @@ async def _interrupted(
     """Decide for a run that was interrupted; after its deadline it may go on. Raises the errors of `drive`."""
     if interruption.interruption is not Interruption.DEADLINE:
         return interrupted(run, interruption)
+    if run.returning and (kept := outdated(run)) is not None:
+        return kept
     before, was_paused = run.position(), run.parked is not None
     outcome = see_to(run)
     if outcome is not None:
@@ -297,6 +299,7 @@ async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -
         return False
     if run.memo is None:
         recall(run, row, await progress.history(run) if is_logged(row) else ())
+    recall_reason(run, row)
     run.entered_at = row.patch["entered_at"]
     if stage.only is not None:
         forget(run)  # nothing of it is kept by this version of the workflow

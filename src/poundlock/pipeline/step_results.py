@@ -47,13 +47,13 @@ class ModelDone(StepDone):
 
 @dataclass(slots=True)
 class MappedDone(StepDone):
-    """A step that was called per element."""
+    """A step that was called per element, or a stage's children."""
 
     results: Any = None
 
     @property
     def result(self) -> Any:
-        """What it returned for the elements: a list, or a mapping by key."""
+        """What came of the elements or children: a list, or a mapping by key."""
         return self.results
 
 
@@ -64,16 +64,16 @@ class Suspended:
     Attributes:
         until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
         wait: what the run is paused at until then; None: it is delayed.
-        quiet: whether a delay is not told in the timeline: it is one of many.
         released: the runtime stops; it continues elsewhere or later.
         leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
+        quiet: whether a delay is not told in the timeline: it is one of many.
     """
 
     until: float | None = None
     wait: WaitRow | None = None
-    quiet: bool = False
     released: bool = False
     leave: Callable[[ActiveRun], Outcome | None] | None = None
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ async def _perform_together(
     """Several steps at once, or a timeout: after the first final failure, or the timeout, the others are given up."""
     if not stage.steps:
         return StageDone(stage)
-    scope = Scope(ends=None if stage.timeout is None else run.clock.monotonic() + stage.timeout)
+    scope = Scope(ends=None if timeout is None else run.clock.monotonic() + timeout)
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(perform_step(run, step, scope), name=f"step {step.path}") for step in stage.steps]
     try:

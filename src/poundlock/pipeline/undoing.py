@@ -160,7 +160,6 @@ def _recall_attempts(run: ActiveRun) -> None:
     row = visit_row(run)
     if row is not None and isinstance(row.patch, Mapping) and row.patch["entered_at"] == run.entered_at:
         recall(run, row, ())
-        run.resume = None
     else:
         forget(run)
 

@@ -91,7 +91,7 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
         _strand(core, identity.run_id, error)
         return True
     run.recovered = recovered
-    if recovered and run.plan.durability == "none" and run.undoing is None:
+    if recovered and run.plan.durability == "none" and run.undoing is None and not has_children(run.waits):
         lose(run)
     if delayed:
         run.resume = Resume("delay")

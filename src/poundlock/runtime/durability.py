@@ -47,10 +47,15 @@ def lagging(core: Core, live: LiveRun, durable: Progress) -> Lagging:
     return Behind(core, live, durable) if live.run.plan.durability == "async" else AtRest(live, durable)
 
 
-class _Beside:
-    """What does not depend on when boundaries are durable."""
+class _Passing:
+    """Passes on what has nothing to do with boundaries."""
 
-    _durable: Progress
+    def __init__(self, live: LiveRun, durable: Progress) -> None:
+        self._live = live
+        self._durable = durable
+
+    async def resumed(self, run: ActiveRun) -> None:
+        await self._durable.resumed(run)
 
     def prepare(self, run: ActiveRun, child: NewChild) -> str:
         return self._durable.prepare(run, child)
@@ -64,17 +69,13 @@ class _Beside:
     async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
         return await self._durable.start_run(run, workflow_id, payload, key)
 
-    async def resumed(self, run: ActiveRun) -> None:
-        await self._durable.resumed(run)
 
-
-class Behind(_Beside):
+class Behind(_Passing):
     """Boundaries that are written while the run goes on, one after another."""
 
     def __init__(self, core: Core, live: LiveRun, durable: Progress) -> None:
+        super().__init__(live, durable)
         self._core = core
-        self._live = live
-        self._durable = durable
         self._queue: deque[RunMove | RunCreate] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._error: BaseException | None = None
@@ -152,15 +153,11 @@ class Behind(_Beside):
             self._room.set_result(None)
 
 
-class AtRest(_Beside):
+class AtRest(_Passing):
     """Boundaries that are not written: what they bring is part of the next pause, delay or end."""
 
-    def __init__(self, live: LiveRun, durable: Progress) -> None:
-        self._live = live
-        self._durable = durable
-
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
-        if run.undoing is not None:
+        if run.undoing is not None or run.returning:  # it is still at its wait
             return self._durable.boundary(run)
         self._live.open_gate()
         run.registered = None  # they are armed

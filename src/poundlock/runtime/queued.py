@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from dataclasses import replace
+from typing import Final
 
 from poundlock.clock import Timer
-from poundlock.errors import InboxAhead, LeaseLost, RunFinished, RunNotFound, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
 from poundlock.model.deadlines import RunLimit, deadline_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunIdentity, RunQuery
 from poundlock.pipeline.deadline import too_late, too_late_reason
 from poundlock.pipeline.outcome import run_error
-from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.settling import announce_end, commit_leaving, leaving, log_failure
-from poundlock.runtime.transitions import failing
+from poundlock.runtime.transitions import ending, failing
 
-_FEW = 64
+_FEW: Final = 64
 """Outdated entries that are not worth clearing up."""
+_AT_ONCE: Final = 32
+"""Runs that are ended together, so that they share commits."""
 
 
 class QueuedLimits:
@@ -37,6 +40,10 @@ class QueuedLimits:
         self._core = core
         self._heap: list[tuple[float, str]] = []
         self._timer: Timer | None = None
+        self._next: float | None = None
+        """What the timer is set to."""
+        self._over: deque[str] = deque()
+        self._ending: asyncio.Task[None] | None = None
 
     def note(self, identity: RunIdentity) -> None:
         """Note a run that was queued."""
@@ -75,6 +82,7 @@ class QueuedLimits:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._next = None
 
     def _limit(self, identity: RunIdentity) -> RunLimit | None:
         entry = self._core.entries.get(identity.workflow_id)
@@ -82,21 +90,35 @@ class QueuedLimits:
         return None if plan is None else plan.limit
 
     def _arm(self) -> None:
-        self.stop()
+        """Set the timer to the earliest deadline, unless it is set to that."""
         while self._heap and self._core.queued.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)  # it has left the queue
-        if self._heap:
-            self._timer = self._core.clock.call_at(self._heap[0][0], self._due)
+        first = self._heap[0][0] if self._heap else None
+        if first == self._next:
+            return
+        self.stop()
+        self._next = first
+        if first is not None:
+            self._timer = self._core.clock.call_at(first, self._due)
 
     def _due(self) -> None:
         core, now = self._core, self._core.clock.now()
-        self._timer = None
+        self._timer = self._next = None
         while self._heap and self._heap[0][0] <= now:
             when, run_id = heapq.heappop(self._heap)
             if core.queued.get(run_id) == when:
                 del core.queued[run_id]
-                core.tasks.spawn(self._end(run_id))
+                self._over.append(run_id)
+        if self._over and (self._ending is None or self._ending.done()):
+            self._ending = core.tasks.spawn(self._end_all())
         self._arm()
+
+    async def _end_all(self) -> None:
+        """End the runs whose time is over, some at once: after a restart there may be thousands."""
+        while self._over:
+            some = [self._over.popleft() for _ in range(min(_AT_ONCE, len(self._over)))]
+            ends = [self._core.tasks.spawn(self._end(run_id)) for run_id in some]
+            await asyncio.wait(ends)
 
     async def _end(self, run_id: str) -> None:
         await patiently(self._core, lambda: self._try_to_end(run_id), f"ending queued run '{run_id}'")
@@ -111,19 +133,18 @@ class QueuedLimits:
             limit = self._limit(identity)
             if limit is None or not limit.ends:
                 return
-            try:
-                if limit.on_timeout == "abort":
-                    await cancel(core, Cancel(run_id, too_late_reason(limit), "timeout"))
-                    return
+            error = None
+            if limit.on_timeout == "abort":
+                move = await ending(core, record, reason=too_late_reason(limit), by="timeout")
+            else:
                 error = run_error(too_late(limit, identity.pipeline_id), record.head.stage, None)
-                release = leaving(core, core.entries.get(identity.workflow_id), identity, queued=True)
-                move = (await failing(core, record, error))._replace(release=release)
-                promoted = (await commit_leaving(core, move)).promoted
-            except (RunFinished, RunNotFound):
-                return
+                move = await failing(core, record, error)
+            release = leaving(core, core.entries.get(identity.workflow_id), identity, queued=True)
+            try:
+                promoted = (await commit_leaving(core, move._replace(release=release))).promoted
             except (StaleVersion, LeaseLost, InboxAhead):
                 continue  # it changed between read and write: look again
             log_failure(identity, error)
             start_promoted(core, promoted)
-            await asyncio.wait([announce_end(core, run_id)])
+            announce_end(core, run_id)  # not waited for: it calls hooks
             return

@@ -66,6 +66,37 @@ def test_finished_run_is_drawn_with_all_its_parts():
     ]
 
 
+def test_a_deadline_ends_what_was_going_on():
+    """The bar of the interrupted stage ends there, and the chart says where the run went on."""
+    late = [
+        (0.0, "run:created"),
+        (0.0, "stage:start", "main/first"),
+        (0.0, "step:start", "main/first/first"),
+        (60.0, "step:call", "main/first/first", {"model": "m"}),
+        (60.0, "pipeline:timeout", "main", {"timeout": 60.0, "on_timeout": "late"}),
+        (60.0, "stage:start", "main/late"),
+        (80.0, "stage:success", "main/late"),
+        (80.0, "pipeline:success"),
+    ]
+    chart = chart_of(timeline(*late), 100.0)
+    assert [(row.label, row.bars) for row in chart.rows] == [
+        ("first", [Bar(WORK, 0.0, 60.0)]),
+        ("late", [Bar(WORK, 60.0, 80.0)]),
+    ]
+    assert chart.notes == ["its time was over: it went on at late"]
+    failed = [*late[:4], (60.0, "pipeline:timeout", "main", {"on_timeout": "fail"})]
+    chart = chart_of(
+        timeline(*failed, (60.0, "pipeline:failure", "main", {"type": "RunTimeout", "message": "m"})), 100.0
+    )
+    assert chart.notes == ["failed: RunTimeout: m"]
+
+
+def test_what_hooks_and_routers_report_is_no_bar():
+    """Their entries have shorter paths than those of steps."""
+    entries = [(1.0, "step:call", "main", {"model": "m"}), (1.0, "step:progress", "main/check", {"done": 1})]
+    assert chart_of(timeline(*PAUSED[:1], *entries, *PAUSED[1:]), 9.0).rows == chart_of(timeline(*PAUSED), 9.0).rows
+
+
 def test_paused_run_is_drawn_up_to_now():
     """The bar of a run that still waits reaches to now, and is open at its end."""
     lines = gantt(timeline(*PAUSED), 60, now=10.0)

@@ -88,6 +88,7 @@ def test_steps_and_what_is_said_of_them():
     steps = [
         Step("charge", work, retry=Retry(5), timeout="30s", undo=work),
         Step("mail", work, each="people", limit=3, label="Send mail"),
+        Step("export", work, poll=work, every="1m"),
     ]
     panel = stages(Stage("pay", steps, timeout="2h", conflict="error", label="Payment"), run_step("end"))
     assert node(panel, "stage pay").title == "Payment"
@@ -95,6 +96,7 @@ def test_steps_and_what_is_said_of_them():
         "pay",
         "charge · 5 attempts · at most 30 s · undo",
         "Send mail · for each of people, 3 at once",
+        "export · checked every 1 min",
         "at most 2 h",
         "writes to one key fail",
     )
@@ -182,6 +184,20 @@ def test_failures_lead_on():
     assert ("failure", "stage fix", "failure", "") in edges(panel)
     assert node(panel, "stage b").lines == ("a failure pauses the run",)
     assert node(panel, "stage c").lines == ("a failure ends the run",)
+
+
+def test_a_deadline_leads_on():
+    """The limit is said of the workflow, and the stage it leads to has an edge, in the pipeline that has that stage."""
+    main = Pipeline("main", [run_step("a"), run_step("late", aside=True)])
+    other = Pipeline("other", [run_step("b")])
+    workflow = Workflow("w", pipelines=[main, other], timeout="2h", on_timeout="late")
+    graph = read_graph(workflow.definition)
+    assert "at most 2 h" in graph.subtitle
+    of_main, of_other = graph.panels
+    assert ("deadline", "stage late", "timeout", "") in edges(of_main)
+    assert node(of_main, "deadline").title == "after 2 h"
+    assert not [each for each in of_other.nodes if each.id == "deadline"]
+    assert not [each for each in stages(run_step("a"), timeout=5).nodes if each.id == "deadline"]
 
 
 def test_many_failures_share_an_edge():

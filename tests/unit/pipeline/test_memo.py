@@ -14,6 +14,7 @@ from poundlock import (
     Pipeline,
     Retry,
     RunExists,
+    Service,
     Stage,
     Step,
     StepContext,
@@ -206,6 +207,41 @@ async def test_a_message_to_a_run_that_is_not_stored(stores):
     await stores.clock.run_for(60)
     result = await running
     assert (result.status, result.state["n"]) == ("completed", 1)
+
+
+@pytest.mark.parametrize("how", ["lost", "stop", "abort"])
+async def test_services_of_the_stage(stores, how):
+    """If the visit ends at such a commit, or while it is in flight, services of the stage see that as a failure."""
+    seen, ends = [], []
+
+    async def factory():
+        try:
+            yield object()
+        except BaseException as error:
+            ends.append(type(error).__name__)
+            raise
+        ends.append("closed")
+
+    async def act(ctx: StepContext, it: Annotated[object, Use("it")]):
+        seen.append(ctx.attempt)
+        if len(seen) == 1:
+            raise RuntimeError("no")
+
+    services = [Service("it", factory, scope="stage")]
+    rt, run_id, commit = await held(stores, Step("s", act, retry=RETRY), services=services)
+    rt.store.hold = None
+    if how == "lost":
+        commit.fail(LeaseLost("driven elsewhere"))
+        await stores.clock.run_until_idle()
+        assert (await rt.wait(run_id)).status == "completed"
+        assert ends == ["LeaseLost", "closed"]
+        return
+    ending = asyncio.create_task(rt.abort(run_id) if how == "abort" else rt.stop(drain=0))
+    await stores.clock.run_until_idle()
+    commit.release()
+    await stores.clock.run_until_idle()
+    await ending
+    assert ends == ["RunAborted" if how == "abort" else "RuntimeStopped"]
 
 
 # -------------------------------------------------------------------------------------- while the commit is in flight

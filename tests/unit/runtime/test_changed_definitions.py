@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 from pydantic import BaseModel
+from support import Stores
 
 from poundlock import (
     DefinitionChanged,
+    Delay,
     InvalidDefinition,
     Jump,
     NotPaused,
@@ -171,6 +173,30 @@ async def test_a_run_that_was_in_a_stage(stores, gone):
     result = await rt.wait(second, 60)
     assert (result.status, result.state["done"]) == (COMPLETED, True)
     assert (await rt.get_run(first)).status is ABORTED
+
+
+async def test_the_stage_after_a_delay_is_gone(stores):
+    """A run whose delay ends after its next stage is gone is paused, and goes on as after the delay once it is back."""
+    ran = []
+
+    def version(last):
+        async def finish(ctx):
+            ran.append(ctx.resume.reason)
+
+        stages = [Stage("begin", router=Delay(60)), Stage(last, [Step("s", finish)])]
+        return Workflow("w", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages)])
+
+    rt = await stores.enter(version("finish"))
+    [run_id] = (await rt.emit("go")).run_ids
+    while (await rt.get_run(run_id)).status is not RunStatus.DELAYED:
+        await asyncio.to_thread(lambda: None)
+    rt = await replaced(stores, rt, version("other"))
+    stores.clock.advance(61)
+    info = await at_rest(stores, rt, run_id)
+    assert (info.status, info.error.code, info.wake_at) == (PAUSED, "STAGE_GONE", None)
+    rt = await replaced(stores, rt, version("finish"))
+    assert (await rt.wait(run_id, 60)).status is COMPLETED
+    assert ran == ["delay"]
 
 
 async def test_a_pipeline_that_is_gone_keeps_the_waits_of_its_runs(stores):
@@ -357,6 +383,50 @@ async def test_a_migrated_state_is_not_migrated_again(stores):
     result = await rt.wait(run_id, 60)
     assert (result.status, result.state.total) == (COMPLETED, 1)
     assert set(calls) == {wf.definition.hash}
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_crash_at_every_commit_of_a_migrated_run(store_kind, tmp_path, vclock, where):
+    """Whichever commit the process dies at, the run ends with the migrated state, and it was migrated once."""
+
+    async def once(name, crash):
+        (tmp_path / name).mkdir()
+        place = Stores(store_kind, tmp_path / name, vclock)
+        try:
+            rt, run_id = await paused(place, deployed(model=Before)[0])
+            await rt.stop()
+            store = place.store()
+            store.crash = crash
+            entering = asyncio.create_task(place.enter(migrating(After, renamed)[0], store=store))
+            crashed = asyncio.create_task(store.crashed.wait())
+            await asyncio.wait([entering, crashed], return_when=asyncio.FIRST_COMPLETED)
+            rt = await entering
+            working = asyncio.create_task(rt.resume(run_id))
+            await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
+            if store.dead:
+                working.cancel()
+                await asyncio.wait([working])
+                await place.crash(rt)
+                rt = await place.enter(migrating(After, renamed)[0])
+                await place.clock.run_until_idle()
+                if (await rt.get_run(run_id)).status is PAUSED:
+                    await rt.resume(run_id)
+            else:
+                crashed.cancel()
+                await working
+            result = await rt.wait(run_id, 60)
+            timeline = await rt.timeline(run_id)
+            assert timeline.types().count("state:migrated") == 1
+            assert timeline.state_at(timeline.entries[-1].seq) == {"count": 1, "done": True}
+            return (result.status, result.state), store.commits
+        finally:
+            await place.close()
+
+    expected, commits = await once("undisturbed", None)
+    assert expected == (COMPLETED, After(count=1, done=True))
+    assert commits >= 2
+    for number in range(1, commits + 1):
+        assert (await once(str(number), (number, where)))[0] == expected, f"commit {number}"
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,15 @@ async def test_a_pool_that_breaks(runtime):
     assert "executor 'pool' is broken" in again.error.message
 
 
+async def test_a_context_cannot_leave_the_process(runtime):
+    """A step that asks for `ctx` and is sent to another process fails with a text that says so."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        rt = await runtime(flow(work.of_context, service=pool))
+        result = await rt.run("wf")
+    assert result.error.type == "TypeError"
+    assert "cannot be sent to another process" in result.error.message
+
+
 async def test_a_timeout_cancels_the_call(runtime, vclock, any_store):
     """A call that is given up is cancelled at its executor; what still comes of it changes nothing."""
     pool = ByHand()

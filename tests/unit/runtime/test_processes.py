@@ -60,6 +60,8 @@ class Hung:
 
 @pytest.fixture
 def hung(tmp_path):
+    if not hasattr(os, "pidfd_open"):
+        pytest.skip("this system cannot wait for the end of another's process")
     return Hung(tmp_path)
 
 
@@ -227,6 +229,20 @@ async def test_the_stop_does_not_wait_for_a_busy_process(stores, vclock, hung, t
     assert (await again.wait("r1")).ok
 
 
+async def test_a_crash_in_the_middle_of_a_process(stores, hung, tmp_path):
+    """The next owner performs the step again, in a process of its own."""
+    rt = await stores.enter(flow(work.hangs_once))
+    event = Event("go", {"fifo": hung.fifo, "marker": str(tmp_path / "marker")})
+    await rt.invoke("wf", event=event, run_id="r1", until="accepted")
+    await hung.entered()
+    await stores.crash(rt)
+    await hung.gone()
+    again = await stores.enter(flow(work.hangs_once))
+    result = await again.wait("r1")
+    assert (result.status, result.metadata["attempt"]) == (RunStatus.COMPLETED, 2)
+    assert result.state["done"] != hung.pid
+
+
 async def test_a_stop_ends_idle_processes(runtime):
     """No process outlives the runtime that started it."""
     rt = await runtime(flow(work.double))
@@ -234,6 +250,24 @@ async def test_a_stop_ends_idle_processes(runtime):
     await rt.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_a_thread_left_behind_does_not_keep_a_process(runtime):
+    """A process whose function has left a thread behind ends with the runtime all the same."""
+    rt = await runtime(flow(work.leaves_a_thread))
+    pid = (await rt.run("wf")).state["pid"]
+    await rt.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_signals_to_the_group_do_not_reach_steps(runtime):
+    """An interrupt or a request to end that reaches a process too is left to the runtime to decide."""
+    rt = await runtime(flow(work.double), process_workers=1)
+    pid = (await rt.run("wf", number=1)).state["pid"]
+    os.kill(pid, signal.SIGINT)
+    os.kill(pid, signal.SIGTERM)
+    assert (await rt.run("wf", number=1)).state["pid"] == pid
 
 
 async def test_without_such_steps_nothing_is_started(runtime):

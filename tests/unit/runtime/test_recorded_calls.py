@@ -230,6 +230,20 @@ async def test_long_texts_are_cut(stores):
     assert details == {"note": "n" * 2000 + " and 1 more characters", "short": "s" * 2000}
 
 
+async def test_thousands_of_calls(stores):
+    """All are counted; from the 1001st of an attempt on their texts are left out."""
+
+    async def step(ctx: StepContext):
+        for _ in range(1500):
+            record(ctx, prompt="p")
+
+    rt = await stores.enter(workflow(Stage("one", [Step("a", step)])))
+    run_id = await begin(rt)
+    assert (await rt.wait(run_id)).metadata["calls"]["calls"] == 1500
+    found = entries(await rt.timeline(run_id))
+    assert ["prompt" in entry.payload for entry in found] == [True] * 1000 + [False] * 500
+
+
 @pytest.mark.parametrize(
     ("given", "path"),
     [

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Annotated
 
 import pytest
 from pydantic import BaseModel
+from support import Stores
 
 from poundlock import (
     Delay,
+    Event,
     Failure,
     InvalidDefinition,
     Pause,
@@ -17,11 +20,14 @@ from poundlock import (
     Retry,
     RunStatus,
     Serialized,
+    Service,
     Stage,
     Step,
     StepContext,
+    StoreUnavailable,
     Terminate,
     Trigger,
+    Use,
     Wait,
     Workflow,
 )
@@ -490,6 +496,36 @@ async def test_an_unfit_state_stays_paused(stores):
     assert (await rt.wait(run_id)).error.code == "RUN_TIMEOUT"
 
 
+async def test_a_changed_definition_comes_first(stores):
+    """A run that its workflow pins to its definition waits for that; a migrated state is what its stage is given."""
+
+    def workflow(*more, **options):
+        work = Work(on_timeout="late", router=Pause(Wait("go", id="w")), **options)
+        wf = work.workflow()
+        if more:
+
+            @wf.pipeline("other").step
+            async def other(): ...
+
+        return wf
+
+    rt = await stores.enter(workflow(on_change="pinned"))
+    stores.clock.autojump = False
+    run_id = await begin(rt)
+    await rt.wait(run_id, until="rest")
+    await rt.stop()
+    stores.clock.advance(100)
+    rt = await stores.enter(workflow("changed", on_change="pinned"))
+    await run_until_idle(stores)
+    info = await rt.get_run(run_id)
+    assert (info.status, info.error.code, info.wake_at) == (PAUSED, "DEFINITION_CHANGED", None)
+    await rt.stop()
+    stores.clock.autojump = True
+    rt = await stores.enter(workflow("changed", migrate=lambda state, before: {**state, "migrated": True}))
+    result = await rt.wait(run_id)
+    assert (result.status, dict(result.state)) == ("completed", {"first": True, "late": True, "migrated": True})
+
+
 async def test_a_longer_timeout_counts_for_runs_that_wait(stores):
     """The definition says how long; a run that wakes too early for it pauses again, or is delayed for the rest."""
     for router in (Pause(Wait("go", id="w", timeout="1h", on_timeout="resume")), Delay("1h")):
@@ -653,3 +689,234 @@ def test_its_stage_is_reachable_and_part_of_the_structure():
         hash_of(timeout=5)
     assert hash_of(timeout=5, on_timeout="end") == hash_of(timeout=6, on_timeout="end", timeout_counts="active")
     assert hash_of(timeout=5, on_timeout="end") != hash_of(timeout=5, on_timeout="one", on_failure="end")
+
+
+# ------------------------------------------------------------------------------------------------ more of the same
+async def test_services_of_a_stage_see_it(stores):
+    """They are rolled back, as at any other interruption."""
+    seen = []
+
+    def session():
+        try:
+            yield "session"
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            raise
+
+    async def first(session: Annotated[str, Use("session")]):
+        await asyncio.Event().wait()
+
+    work = Work(first=first)
+    work.options["services"] = [Service("session", session, scope="stage")]
+    rt = await stores.enter(work.workflow())
+    assert (await rt.wait(await begin(rt))).error.code == "RUN_TIMEOUT"
+    assert seen == ["RunTimeout"]
+
+
+@each_end
+async def test_a_called_run_that_is_not_stored_yet(stores, on_timeout, status, code, more):
+    """The deadline holds for a run that has not reached its first commit, and `run` answers."""
+    work = Work(on_timeout=on_timeout)
+    work.first = work.hang
+    rt = await stores.enter(work.workflow())
+    result = await rt.run("w")
+    assert (result.status, result.error and result.error.code, work.ran) == (status, code, ["first", *more])
+    assert (await rt.get_run(result.run_id)).status == status
+
+
+async def test_no_time_at_all(stores):
+    """A timeout of zero ends a run before its first stage begins."""
+    work = Work(timeout=0)
+    rt = await stores.enter(work.workflow())
+    assert (await rt.run("w")).error.code == "RUN_TIMEOUT"
+    assert work.ran == []
+
+
+async def test_a_stop_beats_it(stores):
+    """A runtime that stops as the deadline passes leaves the run to the next one, which ends it."""
+    work = Work(on_timeout="late")
+    work.first = work.hang
+    rt = await stores.enter(work.workflow())
+    stores.clock.autojump = False
+    run_id = await begin(rt)
+    await work.reached.wait()
+    stores.clock.advance(60)
+    stores.clock.autojump = True
+    await rt.stop(drain=0)
+    rt = await stores.enter(work.workflow())
+    assert (await rt.wait(run_id)).status == "completed"
+    assert work.ran == ["first", "late"]
+
+
+async def test_hooks_are_called_as_at_any_end(stores):
+    """`on_complete` sees the failure, and `on_resume` a paused run that its deadline leads on."""
+    called = []
+    work = Work(on_timeout="late", router=Pause(Wait("go", id="w")))
+    rt = await stores.enter()
+    await rt.register(
+        work.workflow(),
+        on_resume=lambda ctx: called.append("resume"),
+        on_complete=lambda result: called.append(str(result.status)),
+    )
+    assert (await rt.wait(await begin(rt))).status == "completed"
+    assert called == ["resume", "completed"]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("counts_as", ["total", "active"])
+@pytest.mark.parametrize("on_timeout", ["fail", "abort", "late"])
+async def test_a_crash_at_every_commit(store_kind, tmp_path, vclock, on_timeout, counts_as, where):
+    """Whichever commit the process dies at, a run that pauses and then takes too long comes to the same end."""
+
+    async def once(name, crash):
+        (tmp_path / name).mkdir()
+        place = Stores(store_kind, tmp_path / name, vclock)
+        ran = []
+
+        async def quick():
+            ran.append("quick")
+            return {"quick": True}
+
+        async def slow(ctx: StepContext):
+            ran.append("slow")
+            await ctx.sleep("1h")
+
+        async def late():
+            ran.append("late")
+            return {"late": True}
+
+        def workflow():
+            stages = [
+                Stage("quick", [Step("quick", quick, undo=quick)], router=Pause(Wait("go", id="w"))),
+                Stage("slow", [Step("slow", slow)]),
+                Stage("late", [Step("late", late)], aside=True),
+            ]
+            return Workflow(
+                "w",
+                triggers={"begin": Trigger("begin")},
+                pipelines=[Pipeline("main", stages)],
+                timeout="1m",
+                on_timeout=on_timeout,
+                timeout_counts=counts_as,
+            )
+
+        async def work(rt):
+            await rt.emit(Event("begin", {}, id="1", source="/test"))
+            while not [run for run in (await rt.find_runs()).items if run.status is PAUSED or run.status.terminal]:
+                await run_until_idle(vclock)
+                if not vclock.autojump:
+                    vclock.advance(1)
+            await rt.emit(Event("go", {}, id="2", source="/test"))
+            [run] = (await rt.find_runs()).items
+            vclock.autojump = True
+            try:
+                return await rt.wait(run.run_id)
+            finally:
+                vclock.autojump = False
+
+        store = place.store()
+        store.crash = crash
+        entering = asyncio.create_task(place.enter(workflow(), store=store))
+        crashed = asyncio.create_task(store.crashed.wait())
+        await asyncio.wait([entering, crashed], return_when=asyncio.FIRST_COMPLETED)
+        rt = await entering
+        working = asyncio.create_task(work(rt))
+        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
+        if store.dead:
+            working.cancel()
+            await asyncio.wait([working])
+            vclock.autojump = False
+            await place.crash(rt)
+            rt = await place.enter(workflow())
+            result = await work(rt)
+        else:
+            crashed.cancel()
+            result = await working
+        entries = counts(await rt.timeline(result.run_id), "pipeline:timeout")
+        await place.close()
+        return (result.status, result.error and result.error.code, dict(result.state), entries), store.commits
+
+    vclock.autojump = False
+    expected, commits = await once("undisturbed", None)
+    assert commits >= 4
+    for number in range(1, commits + 1):
+        found, _ = await once(str(number), (number, where))
+        assert found == expected, f"commit {number}"
+
+
+async def test_many_queued_runs_end_after_a_restart(stores):
+    """Some at a time, and all of them; those whose time is not over stay in line."""
+    work = Work(timeout_counts="active", router=Pause(Wait("go", id="w")))
+    work.options["mode"] = Serialized()
+    stores.clock.autojump = False
+    rt = await stores.enter(work.workflow())
+    one = await begin(rt)
+    await rt.wait(one, until="rest")
+    gone = [await begin(rt) for _ in range(100)]
+    stores.clock.advance(30)
+    left = [await begin(rt) for _ in range(5)]
+    await stores.crash(rt)
+    stores.clock.advance(31)
+    rt = await stores.enter(work.workflow())
+    for run_id in gone:
+        assert (await rt.wait(run_id)).error.code == "RUN_TIMEOUT"
+    assert {(await rt.get_run(run_id)).status for run_id in left} == {QUEUED}
+    await rt.emit("go")
+    assert {(await rt.wait(run_id)).status for run_id in (one, *left)} == {RunStatus.COMPLETED}
+
+
+async def test_a_busy_store_delays_the_end_of_queued_runs(stores):
+    """The end is tried again until the store takes it."""
+    store = stores.store()
+    work = Work(timeout_counts="active", router=Pause(Wait("go", id="w")))
+    work.options["mode"] = Serialized()
+    rt = await stores.enter(work.workflow(), store=store)
+    stores.clock.autojump = False
+    one = await begin(rt)
+    await rt.wait(one, until="rest")
+    two = await begin(rt)
+    tries = []
+
+    def failing(_number, changes):
+        if any(move.status == "failed" for move in changes.moves) and len(tries) < 3:
+            tries.append(1)
+            return StoreUnavailable("not now")
+        return None
+
+    store.failing = failing
+    stores.clock.autojump = True
+    assert (await rt.wait(two)).error.code == "RUN_TIMEOUT"
+    assert len(tries) == 3
+
+
+async def test_an_unfit_state_at_a_failure_is_left_alone(stores):
+    """A run that waits for help, and whose state does not fit, is not claimed again and again after its deadline."""
+
+    class Fine(BaseModel):
+        first: bool = False
+
+    class Broken(BaseModel):
+        first: dict
+
+    async def first():
+        raise ValueError("broken")
+
+    def workflow(model):
+        work = Work(on_failure="pause", first=first)
+        work.options["state"] = model
+        return work.workflow()
+
+    rt = await stores.enter(workflow(Fine))
+    stores.clock.autojump = False
+    [line] = (await rt.emit("begin", first=True)).lines
+    await rt.wait(line.run_id, until="rest")
+    await rt.stop()
+    stores.clock.advance(100)
+    rt = await stores.enter(workflow(Broken))
+    await run_until_idle(stores)
+    info = await rt.get_run(line.run_id)
+    assert (info.status, info.error.code, info.wake_at) == (PAUSED, "STATE_INVALID", None)
+    await rt.stop()
+    rt = await stores.enter(workflow(Fine))
+    result = await rt.wait(line.run_id)
+    assert (result.status, result.error.code) == ("failed", "RUN_TIMEOUT")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from poundlock import Pipeline, Retry, Stage, Step, StepContext, Trigger, Workflow
+from poundlock import Pipeline, Retry, Service, Stage, Step, StepContext, Trigger, Workflow
 
 
 def workflow(*steps, **options):
@@ -100,6 +101,27 @@ async def test_an_abort_ends_a_sleep(stores, kind):
     await reached.wait()
     await rt.abort(run_id)
     assert (await rt.wait(run_id)).status == "aborted"
+
+
+async def test_an_executor_of_its_own(stores):
+    """Its threads know nothing of the runtime's clock, and say so; the rest of the context works there too."""
+    seen = []
+
+    def step(ctx: StepContext):
+        seen.append((ctx.now(), ctx.deadline - ctx.now()))
+        ctx.progress(1, 2)
+        ctx.heartbeat()
+        ctx.record_call(model="m")
+        ctx.sleep(1)
+
+    pool = Service("pool", ThreadPoolExecutor, scope="workflow")
+    wf = workflow(Step("step", step, executor="pool"), timeout="1h", services=[pool])
+    rt = await stores.enter(wf)
+    start = stores.clock.now()
+    result = await rt.wait(await begin(rt))
+    assert (result.error.code, seen) == ("STEP_FAILED", [(start, pytest.approx(3600))])
+    assert "use time.sleep" in result.error.message
+    assert result.metadata["calls"]["calls"] == 1
 
 
 async def test_no_duration(stores):

@@ -6,6 +6,7 @@ import contextlib
 
 from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import RunMove
+from poundlock.model.deadlines import deadline_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import FAILURE_WAIT, RunRecord
 from poundlock.model.workflow_definition import WorkflowDefinition
@@ -63,10 +64,23 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
     """
     now = core.clock.now()
     for record in await core.store.unfit(workflow_id):
-        if any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits):
-            continue  # a stage failed: only an answer by hand has it entered again
+        # A stage failed: only an answer by hand has it entered again, but its deadline has to be seen to.
+        halted = any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits)
+        if halted and not _is_late(core, record, now):
+            continue
         entry = core.entries.get(workflow_id)
         if entry is None or _is_pinned(entry.definition, record):
             continue
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
             await core.store.commit(RunMove.of(record, RunStatus.READY, now=now))
+
+
+def _is_late(core: Core, record: RunRecord, now: float) -> bool:
+    """Whether the deadline of a run has passed."""
+    identity = record.identity
+    entry = core.entries.get(identity.workflow_id)
+    plan = None if entry is None else entry.plans.get(identity.pipeline_id)
+    if plan is None or plan.limit is None:
+        return False
+    deadline = deadline_of(plan.limit, identity.created_at, record.waits)
+    return deadline is not None and deadline <= now
