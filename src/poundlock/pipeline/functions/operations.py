@@ -282,7 +282,7 @@ class Operations(Recording):
         try:
             answers = await self.fibers.together(works) if works else []
         finally:
-            for work in (*works, *parts):
+            for work in parts:
                 if inspect.iscoroutine(work):
                     work.close()  # one that was cancelled before it began
         errors = [answer.error for answer in answers if answer.error is not None]
