@@ -67,8 +67,8 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=way,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
-        replays=any(stage.perform is not None for stage in stages),
         durability=definition.durability,
+        replays=any(stage.perform is not None for stage in stages),
         limit=_limit(definition, pipeline),
         definition_hash=definition.hash,
         on_change=definition.on_change,
@@ -116,8 +116,8 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=way if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
-        perform=_performer(stage),
         keeps=keeps,
+        perform=_performer(stage),
     )
 
 

@@ -66,8 +66,8 @@ class Kind(NamedTuple):
         unnamed: the argument if no parameter has a usable name: for callables that do not show their
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
-        durable: whether it is a durable function: it may be a generator, and is given `step`.
         job: whether it checks a job, which is what the name `job` gives.
+        durable: whether it is a durable function: it may be a generator, and is given `step`.
         sent: whether its arguments are sent to another process, which services and the context cannot be.
     """
 
@@ -76,8 +76,8 @@ class Kind(NamedTuple):
     context: Getter
     unnamed: Getter | None
     each: bool = False
-    durable: bool = False
     job: bool = False
+    durable: bool = False
     sent: bool = False
 
 
@@ -98,16 +98,16 @@ def of_elements(kind: Kind) -> Kind:
     return kind._replace(each=True, offered={**kind.offered, **dict.fromkeys(ELEMENT, _own)})
 
 
+def polling(kind: Kind) -> Kind:
+    """Return the kind of functions that check what a step of this kind has begun."""
+    return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
+
+
 def _step(_run: RunView, at: Any) -> Any:
     return at.step
 
 
 FUNCTION: Final = Kind("function", {"step": _step}, lambda _, at: at.context, _step, durable=True)
-
-
-def polling(kind: Kind) -> Kind:
-    """Return the kind of functions that check what a step of this kind has begun."""
-    return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
 
 
 def sent(kind: Kind) -> Kind:

@@ -65,15 +65,15 @@ class Suspended:
         until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
         wait: what the run is paused at until then; None: it is delayed.
         released: the runtime stops; it continues elsewhere or later.
-        leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
         quiet: whether a delay is not told in the timeline: it is one of many.
+        leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
     """
 
     until: float | None = None
     wait: WaitRow | None = None
     released: bool = False
-    leave: Callable[[ActiveRun], Outcome | None] | None = None
     quiet: bool = False
+    leave: Callable[[ActiveRun], Outcome | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
