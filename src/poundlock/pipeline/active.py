@@ -21,6 +21,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import (
     FAILURE_WAIT,
     UNDO_WAIT,
@@ -73,6 +74,7 @@ class Supervision(NamedTuple):
         processes: those that steps run in; None without a runtime.
         spent: by workflow, the calls of models that its runs have recorded.
         pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
+        sent: called with the id of a run whose boundary was committed with outgoing events.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -82,6 +84,7 @@ class Supervision(NamedTuple):
     processes: StepProcesses | None = None
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
     pause_window: float = 60.0
+    sent: Callable[[str], None] = lambda _run_id: None
 
 
 _ALONE = Supervision()
@@ -103,6 +106,7 @@ class Position(NamedTuple):
     mark: int
     visits: dict[str, int]
     walk: str | None
+    outgoing: tuple[Outgoing, ...]
 
 
 class Stored(NamedTuple):
@@ -238,6 +242,7 @@ class ActiveRun:
         "log_size",
         "make_container",
         "memo",
+        "outgoing",
         "owner",
         "payload_text",
         "plan",
@@ -337,6 +342,8 @@ class ActiveRun:
         """How often each stage was entered since the last pause or delay; replaced when the count restarts."""
         self.walk: str | None = None
         """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
+        self.outgoing: tuple[Outgoing, ...] = ()
+        """Events that leave with its next boundary."""
         # messages
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -496,6 +503,7 @@ class ActiveRun:
                 self.journal.mark,
                 self.visits,
                 self.walk,
+                self.outgoing,
             ),
         )
 
@@ -514,6 +522,7 @@ class ActiveRun:
         self.registered = position.registered
         self.visits = position.visits
         self.walk = position.walk
+        self.outgoing = position.outgoing
         self.journal.rewind(position.mark)
 
     def restart_counts(self) -> None:

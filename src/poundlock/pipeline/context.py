@@ -8,12 +8,14 @@ from typing import Any
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
-from poundlock.errors import ContainerDisposed
+from poundlock.errors import ContainerDisposed, StepOver
 from poundlock.guard import describe, for_the_process
 from poundlock.model.calls import Usage
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import Failure, StepProgress
+from poundlock.pipeline.outgoing import collect
 from poundlock.pipeline.reports import call_entry, entry_of, progress_of, usage_of
 from poundlock.pipeline.run_view import Place, Resume, RunView
 from poundlock.pipeline.threads import sleep_here
@@ -28,6 +30,7 @@ class StepContext:
         run_id, workflow_id, pipeline_id, stage_id, step_id: where the step is.
         attempt: which attempt of the step this is, from 1.
         resume: why the run was resumed, if it was paused right before this stage; else None.
+        outgoing: the events it has emitted; None while there are none.
     """
 
     __slots__ = (
@@ -41,6 +44,7 @@ class StepContext:
         "_state",
         "_step",
         "attempt",
+        "outgoing",
     )
 
     def __init__(self, run: RunView, step: Place, attempt: int) -> None:
@@ -51,6 +55,7 @@ class StepContext:
         self._logger: logging.Logger | None = None
         self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
+        self.outgoing: list[Outgoing] | None = None
         self.attempt = attempt
 
     @property
@@ -196,6 +201,32 @@ class StepContext:
             own.addHandler(_TimelineHandler(self))
             self._logger = own
         return self._logger
+
+    def emit(self, event: Event | str, payload: Any = None, /, **fields: Any) -> str:
+        """Emit an event that leaves if, and only if, this step's stage commits; return its id.
+
+        It is written with the stage's result and then offered to all workflows and waiting runs, in the order in which
+        the run emitted; a step that fails, or is given up, leaves nothing. With a type instead of an Event, payload and
+        fields are merged into the payload, the source is `/run/<workflow>`, and the id is the same for every attempt of
+        this step at this point of the run, also after a crash. An Event keeps its own id and source.
+
+        Raises:
+            InvalidEvent, NotStorable: it is not an event; nothing is emitted.
+            StepOver: the step has returned, or was given up.
+        """
+        if self._cancelled:
+            raise StepOver(
+                f"step '{self.step_id}' is over and emits nothing more: emit before it returns, or before its result "
+                f"is not needed any more (ctx.cancelled)",
+                path=self.step_id,
+            )
+        if self.outgoing is None:
+            self.outgoing = []
+        return collect(self.outgoing, self._run, self._place(), event, payload, fields)
+
+    def _place(self) -> str:
+        """Return what names this step at this point of the run."""
+        return f"{self.run_id}/{self._step.path_json[1:-1]}/{self._log_position}"
 
     def annotate(self, key: str, value: Any) -> None:
         """Put a note into the timeline.

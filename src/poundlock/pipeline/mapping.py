@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.clock import sleep_for
@@ -17,6 +17,7 @@ from poundlock.errors import StateInvalid, StepFailed
 from poundlock.guard import name_of
 from poundlock.marks import Overwrite
 from poundlock.model.definitions import INSTRUCTIONS
+from poundlock.model.outbox import Outgoing
 from poundlock.model.paths import MISSING
 from poundlock.model.runs import RunError, StepProgress
 from poundlock.pipeline.active import ActiveRun
@@ -187,6 +188,10 @@ class ElementContext(StepContext):
     def _keep(self, report: StepProgress) -> None:
         self._elements.progress = report  # one for all: there may be thousands of elements
 
+    def _place(self) -> str:
+        element = self._element
+        return f"{super()._place()}/{element.index if element.key is None else element.key}"
+
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this step for this element at this point of the run, also after a crash."""
@@ -202,13 +207,15 @@ class Mapped(Work):
         failure: why the first element failed for good.
     """
 
-    __slots__ = ("_each", "_next", "_results", "elements", "failure")
+    __slots__ = ("_each", "_next", "_outgoing", "_results", "elements", "failure")
 
     def __init__(self, run: ActiveRun, step: StepPlan, each: EachPlan, scope: Scope | None) -> None:
         super().__init__(run, step, scope)
         self._each = each
         self._next = 0
         self._results: list[Any] = []
+        self._outgoing: dict[int, Sequence[Outgoing]] = {}
+        """The events that calls have emitted, by the place of the element."""
         self.elements: Elements
         self.failure: RunError | None = None
 
@@ -280,6 +287,8 @@ class Mapped(Work):
                 if outcome is not call:
                     return outcome  # the failure, or None: it was given up
                 self._results[index] = call.value
+                if call.outgoing:
+                    self._outgoing[index] = call.outgoing
             return None
         finally:
             if self.run.resting is not None:
@@ -290,7 +299,8 @@ class Mapped(Work):
         results: Any = self._results if keys is None else dict(zip(keys, self._results, strict=True))
         patch = {into: results if keys is None else Overwrite(results)}  # what an earlier visit wrote goes
         stored, text = written(self.run.plan.state_model, patch, self.run.state)
-        return MappedDone(self.step, stored, text, results=results)
+        outgoing = [each for place in sorted(self._outgoing) for each in self._outgoing[place]]
+        return MappedDone(self.step, stored, text, outgoing=outgoing, results=results)
 
     def result_of(self, element: Element, result: Any) -> Any:
         """Return what the function returned for an element, as it is stored.
