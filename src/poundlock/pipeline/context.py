@@ -30,7 +30,6 @@ class StepContext:
         run_id, workflow_id, pipeline_id, stage_id, step_id: where the step is.
         attempt: which attempt of the step this is, from 1.
         resume: why the run was resumed, if it was paused right before this stage; else None.
-        outgoing: the events it has emitted; None while there are none.
     """
 
     __slots__ = (
@@ -56,6 +55,7 @@ class StepContext:
         self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
         self.outgoing: list[Outgoing] | None = None
+        """The events it has emitted; None while there are none."""
         self.attempt = attempt
 
     @property
