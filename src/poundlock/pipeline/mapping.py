@@ -24,6 +24,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, current_task, disturbed, judge
+from poundlock.pipeline.kept_values import sent_as_data, sent_of
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.plan import EachPlan, StepPlan
 from poundlock.pipeline.reports import entry_of
@@ -327,9 +328,12 @@ class Mapped(Work):
         """Return what names an element in the memo."""
         return f"{self.elements.digest}/{element.place}"
 
-    def note(self, element: Element, value: Any) -> None:
-        """Put the result of an element into the memo."""
-        memo_of(self.run).note(self.step.path_json, self._key(element), value)
+    def note(self, element: Element, value: Any, outgoing: Sequence[Outgoing] | None) -> None:
+        """Put the result of an element, and what it has emitted, into the memo."""
+        memo = memo_of(self.run)
+        if outgoing:  # first: where the result is kept, this is too
+            memo.note(self.step.path_json, self._sent_key(element), sent_as_data(outgoing))
+        memo.note(self.step.path_json, self._key(element), value)
 
     def _recall(self) -> None:
         """Take over the results of the elements that were done before."""
@@ -337,7 +341,10 @@ class Mapped(Work):
         if memo is None or not memo.kept or self.run.resting is None:
             return
         for index in range(len(self._results)):
-            self._results[index] = memo.kept.get(self._key(self.elements.at(index)), MISSING)
+            element = self.elements.at(index)
+            self._results[index] = memo.kept.get(self._key(element), MISSING)
+            if (sent := memo.kept.get(self._sent_key(element))) is not None and self._results[index] is not MISSING:
+                self._outgoing[index] = sent_of(sent)
 
     def _park(self) -> None:
         """Keep what is done so far: the run is parked."""
@@ -345,11 +352,14 @@ class Mapped(Work):
         for index, value in enumerate(self._results):
             element = self.elements.at(index)
             if value is not MISSING and self._key(element) not in memo.kept:
-                self.note(element, value)
+                self.note(element, value, self._outgoing.get(index))
         raise Parked
 
     def _key(self, element: Element) -> str:
         return f"done:{self.step.id}:{self.place_of(element)}"
+
+    def _sent_key(self, element: Element) -> str:
+        return f"sent:{self.step.id}:{self.place_of(element)}"
 
 
 class _Call(Attempts):
@@ -369,7 +379,7 @@ class _Call(Attempts):
             await sleep_for(self.run.clock, 0)
         self.value = await super()._result()
         if self._mapped.keeps:
-            self._mapped.note(self.element, self.value)
+            self._mapped.note(self.element, self.value, self.outgoing)
             await memo_of(self.run).keep()
         return self
 

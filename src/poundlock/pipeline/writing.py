@@ -185,10 +185,15 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
 
 def _take_sent(run: ActiveRun, work: RunMove | RunCreate) -> None:
     """Forget the events that left with a commit. The creation of a run may be written without those of its stage."""
-    move = work.start if isinstance(work, RunCreate) else work
-    if move.outgoing:
-        run.outgoing = run.outgoing[len(move.outgoing) :]
+    outgoing = outgoing_of(work)
+    if outgoing:
+        run.outgoing = run.outgoing[len(outgoing) :]
         run.supervision.sent(run.run_id)
+
+
+def outgoing_of(work: RunMove | RunCreate) -> tuple[Outgoing, ...]:
+    """Return the events that leave with a boundary."""
+    return work.start.outgoing if isinstance(work, RunCreate) else work.outgoing
 
 
 def take_resumption(run: ActiveRun, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import threading
 
 import pytest
@@ -14,6 +15,7 @@ from poundlock import (
     InvalidEvent,
     Jump,
     NotStorable,
+    Pending,
     Pipeline,
     Retry,
     Service,
@@ -578,3 +580,168 @@ async def test_a_stage_with_a_timeout_and_a_stage_of_definitions(stores):
     wf = Workflow("sender", triggers={"go": Trigger("go")}, pipelines=[Pipeline("main", stages=[stage])])
     _, got, _ = await run_of(stores, wf)
     assert len({event.id for event in got}) == 2
+
+
+# ------------------------------------------------------------------------------------------- other kinds of stages
+@pytest.mark.parametrize("durability", ["stage", "step", "async", "exit", "none"])
+async def test_events_leave_whatever_is_durable_when(stores, durability):
+    """With each durability a run's events leave in order, once, as soon as what they are written with is durable."""
+    wf = Workflow("sender", durability=durability)
+
+    @wf.on("go")
+    @wf.step
+    async def first(ctx):
+        ctx.emit("out.first")
+        return {"n": 1}
+
+    @wf.step(each="items")
+    async def second(ctx, item):
+        ctx.emit("out.second", item=item)
+
+    @wf.step
+    async def third(ctx):
+        ctx.emit("out.third")
+
+    result, got, _ = await run_of(stores, wf, items=[1, 2])
+    assert result.ok
+    assert [event.type for event in got] == ["out.first", "out.second", "out.second", "out.third"]
+    assert len({event.id for event in got}) == 4
+
+
+async def test_boundaries_written_behind_say_what_they_bring(stores, gate):
+    """With boundaries that nobody waits for, events leave while the run goes on, once they are durable."""
+    wf = Workflow("sender", durability="async")
+
+    @wf.on("go")
+    @wf.step
+    async def first():
+        return {"n": 1}
+
+    @wf.step
+    async def second(ctx):
+        ctx.emit("out.second")
+
+    @wf.step
+    async def third():
+        await gate()
+
+    other, got = listener()
+    store = stores.store()
+    rt = await stores.enter(wf, other, store=store)
+    await rt.emit("go")
+    store.hold = lambda changes: any(move.outgoing for move in changes.moves)
+    [held] = await store.until_held()
+    await run_until_idle(rt.clock)
+    assert (got, gate.inside) == ([], 1)
+    held.release()
+    await settled(rt)
+    assert len(got) == 1
+    gate.open()
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["steps", "elements"])
+async def test_what_a_kept_step_emitted_is_kept_with_it(stores, gate, each):
+    """Where the result of a step is durable before its stage, its events are too, and leave with the stage."""
+    wf = Workflow("sender", durability="step")
+    calls = []
+
+    async def quick(ctx):
+        calls.append("quick")
+        ctx.emit("out.quick", when=dt.date(2030, 1, 2))
+        return {"quick": True}
+
+    async def slow(ctx):
+        calls.append("slow")
+        await gate()
+        ctx.emit("out.slow")
+
+    async def element(ctx, item):
+        await (quick if item == "quick" else slow)(ctx)
+
+    if each:
+        wf.on("go")(wf.step(each="items")(element))
+    else:
+        wf.on("go")(wf.step(stage="all")(quick))
+        wf.step(stage="all")(slow)
+    other, got = listener()
+    rt = await stores.enter(wf, other)
+    run_id = (await rt.emit("go", items=["quick", "slow"])).lines[0].run_id
+    await run_until_idle(rt.clock)
+    assert (got, calls) == ([], ["quick", "slow"])
+    await stores.crash(rt)
+    rt = await stores.enter(wf, other)
+    await run_until_idle(rt.clock)
+    gate.open()
+    assert (await rt.wait(run_id)).ok
+    await settled(rt)
+    assert calls == ["quick", "slow", "slow"]
+    assert [event.type for event in got] == ["out.quick", "out.slow"]
+    assert got[0].payload == {"when": dt.date(2030, 1, 2)}
+
+
+async def test_what_begins_something_slow_emits_with_its_end(stores):
+    """Of a step with `poll`, the events of the call and of the last check leave with its stage, with their own ids."""
+    wf = Workflow("sender")
+    checks = []
+
+    def check(ctx, job):
+        checks.append(job)
+        ctx.emit("out.check", n=len(checks))
+        return Pending() if len(checks) < 3 else {"done": job}
+
+    @wf.on("go")
+    @wf.step(poll=check, every="2h")
+    async def begin(ctx):
+        ctx.emit("out.begin")
+        return "job"
+
+    other, got = listener()
+    rt = await stores.enter(wf, other)
+    run_id = (await rt.emit("go")).lines[0].run_id
+    assert (await rt.wait(run_id)).state["done"] == "job"
+    await settled(rt)
+    assert [(event.type, event.payload) for event in got] == [("out.begin", {}), ("out.check", {"n": 3})]
+    assert len({event.id for event in got}) == 2
+
+
+async def test_a_delayed_attempt_emits_with_its_stage(stores):
+    """Where a run is parked between two attempts, what other steps of the stage emitted waits with it."""
+    wf = Workflow("sender")
+    tries = []
+
+    async def good(ctx):
+        ctx.emit("out.good")
+
+    async def late(ctx):
+        tries.append(ctx.attempt)
+        ctx.emit("out.late", attempt=ctx.attempt)
+        if len(tries) < 2:
+            raise ConnectionError
+
+    wf.on("go")(wf.step(stage="both")(good))
+    wf.step(stage="both", retry=Retry(attempts=2, backoff="2h", jitter=0))(late)
+    other, got = listener()
+    rt = await stores.enter(wf, other)
+    run_id = (await rt.emit("go")).lines[0].run_id
+    assert (await rt.wait(run_id)).ok
+    await settled(rt)
+    assert [(event.type, event.payload) for event in got] == [("out.good", {}), ("out.late", {"attempt": 2})]
+
+
+async def test_children_emit_with_their_own_stages(stores):
+    """A run that is forked leaves its events by itself; they are not part of its parent's stage."""
+    wf = Workflow("sender", triggers={"go": Trigger("go")})
+    part = wf.pipeline("part")
+
+    @part.step
+    async def inner(ctx):
+        ctx.emit("out.inner")
+
+    wf.fork(part, id="parts")
+
+    @wf.step
+    async def after(ctx):
+        ctx.emit("out.after")
+
+    _, got, _ = await run_of(stores, wf)
+    assert [event.type for event in got] == ["out.inner", "out.after"]

@@ -13,9 +13,9 @@ from poundlock.model.runs import RunQuery
 from poundlock.testing import RecordingBus, run_until_idle
 
 
-def workflows(ran):
+def workflows(ran, durability):
     """An order that emits in each of its stages, from elements, after a pause and from an undo, and who listens."""
-    order = Workflow("order", triggers={"placed": Trigger("order.placed")})
+    order = Workflow("order", triggers={"placed": Trigger("order.placed")}, durability=durability)
 
     async def release(ctx):
         ctx.emit("told.released", order=ctx.event.payload["order"])
@@ -78,11 +78,11 @@ async def outcome(rt):
     return {name: sorted(types) for name, types in found.items()}, left
 
 
-async def run_through(place, bus, crash=None):
+async def run_through(place, durability, bus, crash=None):
     """Run the workload, crashing at most once; returns what it came to and the number of commits."""
     store = place.store()
     store.crash = crash
-    made = workflows([])
+    made = workflows([], durability)
     options = {"bus": RecordingBus()} if bus else {}
     entering = asyncio.create_task(place.enter(*made, store=store, **options))
     crashed = asyncio.create_task(store.crashed.wait())
@@ -104,22 +104,26 @@ async def run_through(place, bus, crash=None):
     return found, store.commits
 
 
-@pytest.mark.parametrize("bus", [False, True], ids=["alone", "observed"])
+@pytest.mark.parametrize(
+    ("durability", "bus"),
+    [("stage", False), ("stage", True), ("step", False), ("async", False), ("exit", False)],
+    ids=["stage", "observed", "step", "async", "exit"],
+)
 @pytest.mark.parametrize("where", ["before", "after"])
-async def test_a_crash_at_every_commit_loses_and_doubles_nothing(store_kind, tmp_path, vclock, where, bus):
+async def test_a_crash_at_every_commit_loses_and_doubles_nothing(store_kind, tmp_path, vclock, where, durability, bus):
     """Whichever commit the process dies at, every event starts one run, and nothing stays in the outbox."""
 
     async def once(name, crash):
         (tmp_path / name).mkdir()
         place = Stores(store_kind, tmp_path / name, vclock)
         try:
-            return await run_through(place, bus, crash)
+            return await run_through(place, durability, bus, crash)
         finally:
             await place.close()
 
     expected, commits = await once("undisturbed", None)
     assert expected == (EXPECTED, [[], []])
-    assert commits > 25
+    assert commits > 20
     for number in range(1, commits + 1):
         found, _ = await once(str(number), (number, where))
         assert found == expected, f"commit {number}"
