@@ -227,6 +227,7 @@ class ActiveRun:
         "container",
         "entered",
         "entered_at",
+        "entered_outgoing",
         "entered_waits",
         "epoch",
         "event",
@@ -322,6 +323,8 @@ class ActiveRun:
         """The stage it entered last: once that is concluded, `stage` is another one."""
         self.entered_waits: tuple[WaitRow, ...] = ()
         """The waits that were armed then."""
+        self.entered_outgoing: tuple[Outgoing, ...] = ()
+        """The events that were to leave then."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.log_size = 0
         self.snapshot_size = SMALLEST_SNAPSHOT
@@ -522,7 +525,9 @@ class ActiveRun:
         self.registered = position.registered
         self.visits = position.visits
         self.walk = position.walk
-        self.outgoing = position.outgoing
+        if self.outgoing:  # some of those it had may have left meanwhile, with its creation
+            had = set(map(id, position.outgoing))
+            self.outgoing = tuple([each for each in self.outgoing if id(each) in had])
         self.journal.rewind(position.mark)
 
     def restart_counts(self) -> None:

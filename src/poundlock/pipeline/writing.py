@@ -41,7 +41,8 @@ def creation_of(run: ActiveRun) -> RunCreate:
     log = run.journal.row(1, run.entered_at or None)
     began = run.entered is not None
     stage, waits = (run.entered, run.entered_waits) if began else (run.stage, run.waits)
-    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits, ())
+    outgoing = run.entered_outgoing if began else run.outgoing
+    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits, outgoing)
     return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event, run.payload_text))
 
 

@@ -17,10 +17,11 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
-from poundlock.clock import Timer, sleep_for
+from poundlock.clock import Timer, sleep_for, timeout_after
 from poundlock.codecs import load
 from poundlock.errors import (
     DeadLetterNotFound,
+    HookTimeout,
     IdempotencyConflict,
     InvalidEvent,
     NotStorable,
@@ -298,7 +299,14 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
             dead = True
             _log_dead(row, f"it was {refused.verdict} by {said_by(refused)}")
     if onward:
-        await spread(core, own, event, decided)
+        try:
+            async with timeout_after(core.clock, core.hook_timeout):
+                await spread(core, own, event, decided)
+        except TimeoutError:
+            raise HookTimeout(
+                f"handlers on the bus did not take event '{event.id}' within {core.hook_timeout:g} s: make them "
+                f"faster, or increase hook_timeout"
+            ) from None
         if not dead:
             await core.store.commit(Changes(outbox=(OutboxMove(row.seq, version),), now=core.clock.now()))
 

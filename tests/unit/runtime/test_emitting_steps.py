@@ -569,6 +569,42 @@ async def test_hooks_emit_with_the_next_commit(stores):
     assert [event.type for event in got[2:]] == ["out.prepared"]
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["passes", "again"])
+async def test_what_a_hook_emitted_leaves_with_the_creation_of_its_run(stores, gate, refused):
+    """A run that is stored early, because of a message to it, brings what `on_prepare` emitted along, once.
+
+    The hook is not called again after that, so nothing else could. The stage that is under way keeps its own events.
+    """
+    wf = Workflow("sender")
+
+    @wf.on("go")
+    @wf.step
+    async def step(ctx):
+        ctx.emit("out.step")
+
+    @wf.route(after="step")
+    async def route(ctx):
+        if not gate.came:
+            await gate()
+            if refused:
+                await rt.signal(ctx.run_id, {"m": 1})
+
+    other, got = listener()
+    rt = await stores.enter(other)
+    await rt.register(wf, on_prepare=lambda ctx: ctx.emit("out.prepared") and None)
+    running = asyncio.create_task(rt.invoke("sender"))
+    await run_until_idle(rt.clock)
+    assert await rt.store.load(rt.list_all_runs()[0].run_id) is None
+    await rt.signal(rt.list_all_runs()[0].run_id, {"n": 1})
+    await settled(rt)
+    assert [event.type for event in got] == ["out.prepared"]
+    gate.open()
+    result = await running
+    assert await settled(rt) == []
+    assert ([event.type for event in got], result.state["n"]) == (["out.prepared", "out.step"], 1)
+    assert rt.statistics().get("event:duplicate", 0) == 0
+
+
 async def test_a_stage_with_a_timeout_and_a_stage_of_definitions(stores):
     """Steps that are attempted in tasks of their own emit as others do."""
 

@@ -498,6 +498,32 @@ async def test_other_code_cannot_end_the_deliveries(stores):
     assert [event.type for event in got] == ["out.a"]
 
 
+async def test_a_handler_that_hangs_holds_nothing_up_for_ever(stores):
+    """A handler on the bus that does not return is a failed delivery after `hook_timeout`: others go on meanwhile."""
+    wf, got = listener()
+    bus = LocalBus()
+    hung = []
+
+    async def hangs(event):
+        hung.append(event.type)
+        if len(hung) == 1:
+            await asyncio.get_running_loop().create_future()
+
+    bus.subscribe("out.a", hangs)
+    rt = await stores.enter(sender("out.a", "out.b"), sender("out.c", name="other"), wf, bus=bus, hook_timeout=5)
+    rt.clock.autojump = False
+    await rt.run("sender")
+    await rt.run("other")
+    assert await settled(rt) == ["out.a", "out.b"]
+    await rt.clock.run_for(5)
+    [row, _] = await rt.store.outbox(OutboxQuery())
+    assert (row.attempts, "did not take event" in row.error, row.admitted) == (1, True, True)
+    await rt.clock.run_for(2)
+    assert await settled(rt) == []
+    assert [event.type for event in got] == ["out.a", "out.c", "out.b"]
+    assert hung == ["out.a", "out.a"]
+
+
 # ----------------------------------------------------------------------------------------------- where it goes on
 async def test_control_events_are_carried_out(stores, gate):
     """A step may abort another run by an event; an event for a run that is not there is a dead letter."""
