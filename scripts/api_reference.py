@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import poundlock
+from poundlock.model.outbox import DeadLetter
 from poundlock.model.runs import RunError, StepProgress, WaitInfo
 from poundlock.model.timeline import Timeline, TimelineEntry
 from poundlock.pipeline.flows import Flow
@@ -42,11 +43,12 @@ GROUPS = {
     "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Pending Delay Terminate Fail branch switch",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
     "Run it": "WorkflowRuntime StepContext Resume",
-    "Events and receipts": "Event Receipt ReceiptLine Verdict",
+    "Events and receipts": "Event Receipt ReceiptLine Verdict DeadLetter",
     "Look at runs": "RunInfo RunResult WaitInfo StepProgress RunError Failure RunStatus Page Timeline TimelineEntry",
 }
 BESIDES = {
-    each.__name__: each for each in (WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Resume, Page, Flow)
+    each.__name__: each
+    for each in (WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Resume, Page, Flow, DeadLetter)
 }
 """Classes that are met as attributes and answers, and need no import."""
 NOT_FOR_USERS = {"built", "draft", "abandon", "end_by", "flush", "trusted", "accept", "slots", "dispatch", "registry"}

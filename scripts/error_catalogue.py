@@ -60,6 +60,7 @@ GROUPS = {
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "ProcessLost": "See what ended the process: standard error, the system's log. `retry=` tries a new process.",
         "RunTimeout": "Raise the workflow's `timeout`, make the run faster, or let `on_timeout=` name a stage.",
+        "StepOver": "End what the step has started before it returns; look at `ctx.cancelled` in long work.",
         "NonRetryable": "Nothing: the step said that no further attempt is worth it. Its message says why.",
         "RetryAfter": "The step asked for another attempt and had none left: give its `retry=` more attempts.",
         "WaitExpired": 'Give the wait more time, or an `on_timeout` other than "fail".',
@@ -81,6 +82,7 @@ GROUPS = {
         "StateInvalid": "Correct the field that `path` names, or the state's model.",
         "NotStorable": "Convert the value at `path` to plain data, or name its type: `poundlock.codecs.register_type`.",
         "InvalidEvent": "Correct the field that `path` names.",
+        "DeadLetterNotFound": "List the dead letters again: somebody has replayed it.",
         "EmitLoop": "Break the loop of publishing handlers that `chain` names.",
         "UnknownCodec": "Open the store with the Poundlock version that wrote it.",
     },
@@ -94,10 +96,11 @@ GROUPS = {
     "Between a runtime and its store": {
         "StaleVersion": "Internal: the runtime reads again and repeats. Raised by stores.",
         "LeaseLost": "Internal: the run belongs to another owner; this one stops driving it. Raised by stores.",
-        "Refused": "Internal: the root of the four below. Raised by stores.",
+        "Refused": "Internal: the root of the five below. Raised by stores.",
         "InboxAhead": "Internal: the run reads the messages and concludes the stage again. Raised by stores.",
         "LoadMoved": "Internal: the decision is made again on the new load. Raised by stores.",
         "WaitMoved": "Internal: the event is matched again. Raised by stores.",
+        "OutboxMoved": "Internal: the row is read again. Raised by stores.",
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",
     },
     "Runtime and command line": {

@@ -21,6 +21,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import (
     FAILURE_WAIT,
     UNDO_WAIT,
@@ -74,6 +75,7 @@ class Supervision(NamedTuple):
         processes: those that steps run in; None without a runtime.
         spent: by workflow, the calls of models that its runs have recorded.
         pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
+        sent: called with the id of a run whose boundary was committed with outgoing events.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -83,6 +85,7 @@ class Supervision(NamedTuple):
     processes: StepProcesses | None = None
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
     pause_window: float = 60.0
+    sent: Callable[[str], None] = lambda _run_id: None
 
 
 _ALONE = Supervision()
@@ -105,6 +108,7 @@ class Position(NamedTuple):
     visits: dict[str, int]
     walk: str | None
     outputs: Mapping[str, Any] | None
+    outgoing: tuple[Outgoing, ...]
 
 
 class Stored(NamedTuple):
@@ -225,6 +229,7 @@ class ActiveRun:
         "container",
         "entered",
         "entered_at",
+        "entered_outgoing",
         "entered_waits",
         "epoch",
         "event",
@@ -240,6 +245,7 @@ class ActiveRun:
         "log_size",
         "make_container",
         "memo",
+        "outgoing",
         "outputs",
         "owner",
         "payload_text",
@@ -320,6 +326,8 @@ class ActiveRun:
         """The stage it entered last: once that is concluded, `stage` is another one."""
         self.entered_waits: tuple[WaitRow, ...] = ()
         """The waits that were armed then."""
+        self.entered_outgoing: tuple[Outgoing, ...] = ()
+        """The events that were to leave then."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.log_size = 0
         self.snapshot_size = SMALLEST_SNAPSHOT
@@ -342,6 +350,8 @@ class ActiveRun:
         """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
         self.outputs: Mapping[str, Any] | None = None
         """The stages' latest outputs, replaced with each; None if they are not kept, or not read from the log yet."""
+        self.outgoing: tuple[Outgoing, ...] = ()
+        """Events that leave with its next boundary."""
         # messages
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -506,6 +516,7 @@ class ActiveRun:
                 self.visits,
                 self.walk,
                 self.outputs,
+                self.outgoing,
             ),
         )
 
@@ -525,6 +536,9 @@ class ActiveRun:
         self.visits = position.visits
         self.walk = position.walk
         self.outputs = position.outputs
+        if self.outgoing:  # some of those it had may have left meanwhile, with its creation
+            had = set(map(id, position.outgoing))
+            self.outgoing = tuple([each for each in self.outgoing if id(each) in had])
         self.journal.rewind(position.mark)
 
     def restart_counts(self) -> None:

@@ -284,6 +284,7 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     if not run.written:  # a creation may still be written as of here
         run.entered = stage_id
         run.entered_waits = run.waits
+        run.entered_outgoing = run.outgoing
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])

@@ -173,6 +173,7 @@ class _Whole(Attempts):
         return digest(self.run, self.step, result) if self.step.kind == "step" else StepDone(self.step)
 
     def _succeeded(self, result: StepDone) -> StepDone:
+        result.outgoing = self.outgoing
         if self.run.journal.full and self.step.kind == "step":
             self.run.journal.put(self.run.clock.now(), self.step.success_entry)
         return result
