@@ -37,6 +37,7 @@ This page is printed by `scripts/api_reference.py`.
 GROUPS = {
     "Define a workflow": "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use",
     "Build a workflow": "flow Flow Task",
+    "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow",
     "Marks in a patch": "DELETE Overwrite",
     "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Pending Delay Terminate Fail branch switch",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
@@ -87,7 +88,8 @@ def _described(name: str, value: Any) -> Iterator[str]:
     if hasattr(value, "__members__"):
         yield f"{_text(value.__doc__)}\n\n{', '.join(f'`{each.value}`' for each in value.__members__.values())}\n"
         return
-    if name not in ("StepContext", *BESIDES, "Receipt", "ReceiptLine", "RunInfo", "RunResult"):  # made by users
+    made = ("StepContext", "Steps", "Operation", "FunctionWorkflow")
+    if name not in (*made, *BESIDES, "Receipt", "ReceiptLine", "RunInfo", "RunResult"):  # made by users
         yield f"`{name}{_signature(value)}`\n\n"
     yield f"{_text(value.__doc__)}\n"
     for member, found in vars(value).items():

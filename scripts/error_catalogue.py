@@ -54,6 +54,8 @@ GROUPS = {
         "WouldDeadlock": "Do not wait there: return first, and wait in `on_complete`, or outside of the run.",
         "StepFailed": "Read the message: it names the step, stage or router and what it returned or refused.",
         "OutputMissing": "Read what ran in the message, and near matches. Use `ctx.optional` where it may be missing.",
+        "StepError": "Catch it in the durable function, or mend what it calls. `type` and `message` say what failed.",
+        "ReplayDivergence": "Register a function that fits the record: new operations get new keys. Or abort the run.",
         "ChildFailed": "Read the child's own error: its run id is in `fields`. Mend it, or let the stage collect.",
         "StepTimeout": "Raise the `timeout` or make the step faster. A `def` step's thread runs on until it returns.",
         "ProcessLost": "See what ended the process: standard error, the system's log. `retry=` tries a new process.",

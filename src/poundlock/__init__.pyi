@@ -65,6 +65,9 @@ from poundlock.errors import (
     ProcessLost as ProcessLost,
 )
 from poundlock.errors import (
+    ReplayDivergence as ReplayDivergence,
+)
+from poundlock.errors import (
     RetryAfter as RetryAfter,
 )
 from poundlock.errors import (
@@ -96,6 +99,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     StateInvalid as StateInvalid,
+)
+from poundlock.errors import (
+    StepError as StepError,
 )
 from poundlock.errors import (
     StepTimeout as StepTimeout,
@@ -223,8 +229,20 @@ from poundlock.pipeline.builder import (
 from poundlock.pipeline.context import (
     StepContext as StepContext,
 )
+from poundlock.pipeline.durable_steps import (
+    Operation as Operation,
+)
+from poundlock.pipeline.durable_steps import (
+    Steps as Steps,
+)
 from poundlock.pipeline.flows import (
     flow as flow,
+)
+from poundlock.pipeline.functions.workflow import (
+    FunctionWorkflow as FunctionWorkflow,
+)
+from poundlock.pipeline.functions.workflow import (
+    workflow as workflow,
 )
 from poundlock.runtime.receipts import (
     Receipt as Receipt,
@@ -255,6 +273,7 @@ __all__ = [
     "Exclusive",
     "Fail",
     "Failure",
+    "FunctionWorkflow",
     "IdempotencyConflict",
     "InvalidDefinition",
     "InvalidEvent",
@@ -265,6 +284,7 @@ __all__ = [
     "NotPaused",
     "NotRegistered",
     "NotStorable",
+    "Operation",
     "OutputMissing",
     "Overwrite",
     "Pause",
@@ -274,6 +294,7 @@ __all__ = [
     "ProcessLost",
     "Receipt",
     "ReceiptLine",
+    "ReplayDivergence",
     "Retry",
     "RetryAfter",
     "RunAborted",
@@ -296,7 +317,9 @@ __all__ = [
     "StateRef",
     "Step",
     "StepContext",
+    "StepError",
     "StepTimeout",
+    "Steps",
     "StoreCorrupt",
     "StoreFull",
     "StoreTooNew",
@@ -314,4 +337,5 @@ __all__ = [
     "branch",
     "flow",
     "switch",
+    "workflow",
 ]

@@ -143,6 +143,41 @@ class OutputMissing(PoundlockError):
     code = "OUTPUT_MISSING"
 
 
+class StepError(StepFailed):
+    """What a durable function called has failed. The same error is raised each time the function is called again.
+
+    Attributes:
+        type: name of the class of the error that was raised.
+        message: what it said.
+        error_code: its code, if it was a PoundlockError; else None.
+        path: key of the operation.
+    """
+
+    code = "STEP_ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str = "Exception",
+        error_code: str | None = None,
+        path: str | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, path=path, type=type, error_code=error_code, **fields)
+        self.type = type
+        self.error_code = error_code
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class ReplayDivergence(PoundlockError):
+    """A durable function asks for another operation than it has on record under that key. Its run is paused."""
+
+    code = "REPLAY_DIVERGENCE"
+
+
 class StepTimeout(PoundlockError):
     """A step attempt or a stage took longer than its timeout."""
 
@@ -180,6 +215,7 @@ class RetryAfter(PoundlockError):
     Args:
         delay: a duration: seconds, a timedelta, or text such as "2m".
         message: why, for people; it is the failure's if no attempt is left.
+        attempts: in durable functions: all attempts together, the first included, in place of the Retry's.
     """
 
     code = "RETRY_AFTER"

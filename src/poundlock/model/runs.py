@@ -154,6 +154,12 @@ UNDO_WAIT: Final = "__undo__"
 VISIT_WAIT: Final = "__visit__"
 """Reserved id. While a stage is in the middle of a visit that has a memo, this row says which, and where it began."""
 
+GENERATION_WAIT: Final = "__generation__"
+"""Reserved id. How often a durable function has begun again in this run, and with which input."""
+
+DIVERGED_WAIT: Final = "__diverged__"
+"""Reserved id. The run is paused because its durable function does not fit its record."""
+
 CHILDREN_WAIT: Final = "__children__"
 """Reserved id. The run waits for its children: the end of one is an event of the type `CHILD_ENDED`.
 
@@ -182,6 +188,7 @@ HIDDEN_WAITS: Final = (
     DEADLINE_WAIT,
     DEFINITION_WAIT,
     FAILURE_WAIT,
+    GENERATION_WAIT,
     UNDO_WAIT,
     VISIT_WAIT,
 )
@@ -237,7 +244,8 @@ class Message(NamedTuple):
 
     kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the
     answer to the wait that the run is paused at: `body` is {"patch"}, None if the answer changes nothing, and "event",
-    the event type that it stands for, at a wait whose event types lead to different stages.
+    the event type that it stands for, at a wait whose event types lead to different stages; and "wait", the wait's id,
+    where a durable function waits for several things.
     """
 
     run_id: str

@@ -10,9 +10,10 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
-from poundlock.model.runs import CHILDREN_WAIT, FAILURE_WAIT, Message, RunError, WaitRow, own_row
+from poundlock.model.runs import CHILDREN_WAIT, DIVERGED_WAIT, FAILURE_WAIT, Message, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import own_event, patch_of_event
+from poundlock.pipeline.durable_waits import answered, first_due, go_on, waits_for_function
 from poundlock.pipeline.failing import halted, wait_failed
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
@@ -35,6 +36,8 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         answer = absorb(run)
         if run.abort is not None:
             return aborted(run)
+        if waits_for_function(run, row):
+            return _function_goes_on(run, answer)
         if answer is not None and (patch := _answered(run, row, answer["patch"])) is not None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
@@ -66,11 +69,27 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         return failed(run, run_error(error, None, None), run.plan.path_json)
 
 
+def _function_goes_on(run: ActiveRun, answer: Mapping[str, Any] | None) -> Outcome | None:
+    """Decide for a durable function that waits; it may wait for several things at once."""
+    rows = [row for row in run.waits if row.parked]
+    why = answered(run, rows, answer)
+    if run.returning and (error := misfit(run)) is not None:
+        return stay(run, rows[0], error)
+    if why is None:
+        return Paused(first_due(rows))
+    go_on(run, rows, why)
+    return None
+
+
 # ---------------------------------------------------------------------------- a state that no longer fits its model
 _STATE_WAIT: Final = "__state__"
 _DELAY_WAIT: Final = "__delay__"
-_RESUMED_AS: Final[Mapping[str, Resume | None]] = {_STATE_WAIT: None, _DELAY_WAIT: Resume("delay")}
-"""Waits of runs that were not paused when their state did not fit, with the reason for their later resume."""
+_RESUMED_AS: Final[Mapping[str, Resume | None]] = {
+    _STATE_WAIT: None,
+    _DELAY_WAIT: Resume("delay"),
+    DIVERGED_WAIT: None,
+}
+"""Waits of runs that were not paused when something did not fit, with the reason for their later resume."""
 
 
 def misfit(run: ActiveRun) -> RunError | None:

@@ -28,11 +28,13 @@ from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.contracts import of_contract
+from poundlock.pipeline.durable import DurableFunction
 from poundlock.pipeline.elsewhere import BUILT_IN, PROCESS, unsendable
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
 from poundlock.pipeline.injection import (
     AFTER_FAILURE,
     ELEMENT,
+    FUNCTION,
     RESERVED,
     ROUTER,
     STEP,
@@ -78,7 +80,9 @@ def bind(definition: WorkflowDefinition, mode: Mode, injector: Injector) -> Bind
     led_to = any(after_failure(stage, stages, definition.on_failure) for stages in pipelines for stage in stages)
     steps = [step for stages in pipelines for stage in stages for step in _of_kind(stage.steps, Step)]
     mapped = any(step.each is not None for step in steps)
-    names = (*RESERVED, *(("failure",) if led_to else ()), *(ELEMENT if mapped else ()))
+    durable = any(isinstance(step.action, DurableFunction) for step in steps)
+    more = (*(("failure",) if led_to else ()), *(ELEMENT if mapped else ()), *(("step",) if durable else ()))
+    names = (*RESERVED, *more)
     _reserved("state", names, injector)
     key = getattr(mode, "key", None)
     bound = Bindings(mode_key=compile_event_function(key, "mode.key", injector) if callable(key) else None)
@@ -145,6 +149,11 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
             if not callable(action):
                 continue
             at = f"{path}.{step.id}"
+            if isinstance(action, DurableFunction):
+                bound.steps[pipeline.id, stage.id, step.id] = injector.bind(action.function, at, FUNCTION)
+                for wait in action.waits:
+                    _refs(wait, f"{path}.waits", injector)
+                continue
             own = of_contract(kind if step.each is None else of_elements(kind), step.contract, at)
             bound.steps[pipeline.id, stage.id, step.id] = _bound(step, step.action, at, own, injector)
             _elements(step, at, injector)

@@ -24,6 +24,7 @@ from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
 from poundlock.pipeline.contracts import contract_plan
+from poundlock.pipeline.durable import DurableFunction, early_id
 from poundlock.pipeline.elsewhere import elsewhere
 from poundlock.pipeline.plan import (
     Binding,
@@ -31,6 +32,7 @@ from poundlock.pipeline.plan import (
     DeclaredWait,
     EachPlan,
     OutputPlan,
+    Performer,
     PipelinePlan,
     PollPlan,
     StagePlan,
@@ -69,6 +71,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         undo_on_abort=definition.undo_on_abort,
         keeps_outputs=definition.keep_outputs,
         durability=definition.durability,
+        replays=any(stage.perform is not None for stage in stages),
         limit=_limit(definition, pipeline),
         definition_hash=definition.hash,
         on_change=definition.on_change,
@@ -120,12 +123,21 @@ def _compile_stage(
         undoes=any(step.undo is not None for step in steps),
         output=_output(steps) if kept and steps else None,
         keeps=keeps,
+        perform=_performer(stage),
     )
 
 
 def _output(steps: Sequence[StepPlan]) -> OutputPlan:
     models = {step.id: step.contract.output for step in steps if step.contract is not None}
     return OutputPlan(models, len(steps) == 1)
+
+
+def _performer(stage: Stage) -> Performer | None:
+    if not any(isinstance(step.action, DurableFunction) for step in stage.steps):
+        return None
+    from poundlock.pipeline.functions.passing import perform_function  # most workflows do not need it
+
+    return perform_function
 
 
 def _compile_children(path: str, stage_id: str, children: Children) -> StepPlan:
@@ -209,6 +221,10 @@ def _declared(pipeline: Pipeline, following: Mapping[str, str | None], bound: Bi
             resume_at = stage.router.resume_at or following[stage.id]
             patch = bound.patches.get((pipeline.id, stage.id))
             yield DeclaredWait(wait.id or stage.id, wait, resume_at, wait_refs(wait), patch, stage.id)
+        for step in stage.steps:
+            if isinstance(step.action, DurableFunction):
+                for wait in step.action.waits:
+                    yield DeclaredWait(early_id(wait), wait, None, wait_refs(wait), None, stage.id)
 
 
 def _keeps(definition: WorkflowDefinition, stage: Stage) -> bool:

@@ -58,7 +58,7 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             before = run.position()
         if done.suspended is not None and done.error is None:
             return _suspend(run, stage, done.suspended)
-        if run.waits:
+        if run.waits and (done.error is None or stage.perform is None):  # a function that failed may be called again
             forget(run)
         if done.error is not None:
             return left_nothing(run, done, done.error)
@@ -148,6 +148,8 @@ def follow(run: ActiveRun, stage: StagePlan, instruction: Instruction | None) ->
 def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome | None:
     """Leave a stage in the middle; the run enters it again. None: what it waits for is there already."""
     run.resume = None
+    if suspended.leave is not None:
+        return suspended.leave(run)
     if suspended.released:
         return Released()
     row = suspended.wait

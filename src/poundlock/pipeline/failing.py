@@ -39,7 +39,7 @@ def stage_failed(run: ActiveRun, done: StageDone, error: RunError) -> Outcome | 
 def left_nothing(run: ActiveRun, done: StageDone, error: RunError) -> Outcome | None:
     """As `stage_failed`, for a stage that was not committed: what it registered may refer to state it did not write."""
     run.registered = None
-    if run.waits:
+    if run.waits and done.stage.perform is None:  # a function that failed may be called again
         forget(run)
     return stage_failed(run, done, error)
 

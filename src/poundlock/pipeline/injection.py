@@ -31,6 +31,7 @@ from poundlock.model.paths import MISSING
 from poundlock.model.runs import Failure
 from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.durable_steps import Steps
 from poundlock.pipeline.fields import Field, Validator, exactly, instance_of, of_element, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
@@ -48,6 +49,13 @@ class Deciding(NamedTuple):
     results: dict[str, Any]
 
 
+class Calling(NamedTuple):
+    """What a durable function is called with besides its run."""
+
+    step: Steps
+    context: StepContext
+
+
 class Kind(NamedTuple):
     """A kind of function, and the arguments that only this kind gets.
 
@@ -59,6 +67,7 @@ class Kind(NamedTuple):
             parameters, and for positional-only ones; None: that is a fault.
         each: whether it is called once per element: `item`, `index` and `key` are those of the element.
         job: whether it checks a job, which is what the name `job` gives.
+        durable: whether it is a durable function: it may be a generator, and is given `step`.
         sent: whether its arguments are sent to another process, which services and the context cannot be.
     """
 
@@ -68,6 +77,7 @@ class Kind(NamedTuple):
     unnamed: Getter | None
     each: bool = False
     job: bool = False
+    durable: bool = False
     sent: bool = False
 
 
@@ -91,6 +101,13 @@ def of_elements(kind: Kind) -> Kind:
 def polling(kind: Kind) -> Kind:
     """Return the kind of functions that check what a step of this kind has begun."""
     return kind._replace(what="poll function", unnamed=lambda _, at: at.job, job=True)
+
+
+def _step(_run: RunView, at: Any) -> Any:
+    return at.step
+
+
+FUNCTION: Final = Kind("function", {"step": _step}, lambda _, at: at.context, _step, durable=True)
 
 
 def sent(kind: Kind) -> Kind:
@@ -149,7 +166,7 @@ class Injector:
 
     def bind(self, function: Any, path: str, kind: Kind) -> Binding:
         """Resolve how to call a step or router; a parameter that cannot be filled is noted as a fault."""
-        if runs_later(function):
+        if runs_later(function) and not kind.durable:
             self.fault(
                 path,
                 f"is a generator function or context manager, so nothing of it would run: let the {kind.what} return",
@@ -197,6 +214,8 @@ class Injector:
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
         if kind.job and name == "job":
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
+        if kind.durable and is_about(about, Steps):
+            return _step
         if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # a run without services never loads the container
 
 Getter = Callable[[RunView, Any], Any]
 """Returns one argument of a user's function: from its run, and its StepContext (steps) or Deciding (routers)."""
+Performer = Callable[[Any, Any, Any], Awaitable[Any]]
+"""Performs a stage in its own way: from the run, the StagePlan and the current task, a StageDone."""
 Router = Callable[[RunView, dict[str, Any]], Awaitable[Instruction | None]]
 """Decides where a run goes, from the run and what the steps of its stage returned."""
 
@@ -204,6 +206,8 @@ class StagePlan:
     """How its output is kept and read; None if the workflow keeps none."""
     keeps: bool = False
     """Its steps may have to wait, or their results are kept one by one: see `resting`."""
+    perform: Performer | None = None
+    """How it is performed, if it is a durable function: it is called again by its record, also after a failure."""
     start_entries: tuple[str, ...] = field(init=False)
     """Timeline entries for the stage's start; with a single step, for the step's start too."""
     success_entry: str = field(init=False)
@@ -265,6 +269,8 @@ class PipelinePlan:
     """A stage has an undo."""
     undo_on_abort: bool = False
     keeps_outputs: bool = False
+    replays: bool = False
+    """Its stage is a durable function: events and answers for its waits are the function's, no patches of the state."""
     limit: RunLimit | None = None
     """How long a run may take; None without a limit."""
     definition_hash: str = ""

@@ -235,6 +235,8 @@ def _returned(run: ActiveRun) -> Driven | None:
 
 async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
     """Leave the wait the run is paused at; an outcome if it has to stay there, or ends."""
+    if run.plan.replays and run.memo is None and (begun := visit_row(run)) is not None:
+        recall(run, begun, await progress.history(run))  # what comes is put on record
     before, came = run.position(), tuple(run.inbox)
     try:
         outcome = await decide_at_wait(run, row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from poundlock.guard import describe, name_of, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.outcome import run_error
+from poundlock.pipeline.outcome import Outcome, run_error
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.states import Written, as_result, returned, written
 from poundlock.records import dataclass
@@ -66,12 +66,14 @@ class Suspended:
         wait: what the run is paused at until then; None: it is delayed.
         released: the runtime stops; it continues elsewhere or later.
         quiet: whether a delay is not told in the timeline: it is one of many.
+        leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
     """
 
     until: float | None = None
     wait: WaitRow | None = None
     released: bool = False
     quiet: bool = False
+    leave: Callable[[ActiveRun], Outcome | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

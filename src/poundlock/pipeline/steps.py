@@ -44,7 +44,9 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
         Interrupted: the run was interrupted; nothing of the stage counts.
     """
     try:
-        if stage.keeps:
+        if stage.perform is not None:
+            done: StageDone = await stage.perform(run, stage, task)
+        elif stage.keeps:
             done = await _perform_kept(run, stage, task)
         elif len(stage.steps) != 1 or stage.timeout is not None or run.plan.limit is not None:
             done = await _perform_together(run, stage, task, stage.timeout)

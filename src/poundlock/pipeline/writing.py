@@ -174,7 +174,7 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
     if waits is not None:
         run.stored_waits = waits
     if consumed:
-        run.consumed.clear()
+        del run.consumed[: len(consumed)]  # the stage may have taken in more meanwhile
 
 
 def take_resumption(run: ActiveRun, now: float) -> None:

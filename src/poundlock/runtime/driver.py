@@ -609,6 +609,7 @@ def _notice_wake(core: Core, live: LiveRun, outcome: Outcome) -> None:
         core.wake_at(wake_at)
     if isinstance(outcome, Paused):
         named = live.entry.subscribed
-        core.want(live.run.run_id, [event for event in outcome.wait.events if event not in named])
+        events = [event for row in live.run.waits if row.parked for event in row.events]  # it may be paused at several
+        core.want(live.run.run_id, [event for event in events if event not in named])
     elif not isinstance(outcome, Delayed | Halted):  # a halted run continues to buffer events for its waits
         core.want(live.run.run_id, [])

@@ -15,6 +15,7 @@ from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, pau
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import check_answer
 from poundlock.pipeline.changing import check_resumable
+from poundlock.pipeline.durable_waits import waits_for_function
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.records import dataclass
 from poundlock.runtime.commands.signal import as_patch
@@ -76,12 +77,14 @@ async def resume(core: Core, command: Resume) -> str | None:
             status, workflow_id = head.status, identity.workflow_id
         if (child := _for_child(command, status, waits)) is not None:
             return await resume(core, child)
-        epoch = _paused_at(command, status, waits, epoch).epoch
+        row = _paused_at(command, status, waits, epoch)
+        epoch, several = row.epoch, sum(each.parked for each in waits) > 1
         entry = core.entries.get(workflow_id)
         if entry is None or entry.closing:
             record = found.record() if isinstance(found, ParkedRun) else found.record
             try:
-                await _leave_ready(core, _body(command, None if given is None else as_patch(given)), record)
+                patch = None if given is None else as_patch(given)
+                await _leave_ready(core, _body(command, patch, row if several else None), record)
             except (StaleVersion, LeaseLost):
                 continue  # another call was quicker here too
             return None
@@ -91,7 +94,7 @@ async def resume(core: Core, command: Resume) -> str | None:
             core.runs.resume(live)
         try:
             check_resumable(run, command.event)
-            await _take(core, live, _body(command, _fitting(run, given)))
+            await _take(core, live, _body(command, _fitting(run, row, given), row if several else None))
         except (StaleVersion, LeaseLost):
             if core.runs.is_current(live):
                 core.runs.drop(run_id)
@@ -146,17 +149,18 @@ class _Raw(dict[str, Any]):
     """A patch with values that are no data without the state's model."""
 
 
-def _fitting(run: ActiveRun, given: Any) -> dict[str, Any] | None:
+def _fitting(run: ActiveRun, row: WaitRow, given: Any) -> dict[str, Any] | None:
     """Return the answer as it is stored: the run can continue with it.
 
     Raises:
         StateInvalid, NotStorable: it cannot.
     """
-    model = run.plan.state_model
+    model = None if waits_for_function(run, row) else run.plan.state_model
     if model is None and type(given) is not _Raw:
         return given  # type: ignore[no-any-return]  # it was taken as data, and all data fits
     patch = None if given is None else as_patch(given, model, run.state)
-    check_answer(run, patch)
+    if model is not None:
+        check_answer(run, patch)
     return patch
 
 
@@ -175,9 +179,10 @@ def _epoch_now(core: Core, command: Resume) -> int | None:
     return row.epoch
 
 
-def _body(command: Resume, patch: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the answer as the run's inbox holds it."""
-    return {"patch": patch} if command.event is None else {"patch": patch, "event": command.event}
+def _body(command: Resume, patch: dict[str, Any] | None, row: WaitRow | None) -> dict[str, Any]:
+    """Return the answer as the run's inbox holds it. `row`: which wait it answers, if the run is paused at several."""
+    body = {"patch": patch} if command.event is None else {"patch": patch, "event": command.event}
+    return body if row is None else {**body, "wait": row.wait_id}
 
 
 async def _take(core: Core, live: LiveRun, body: dict[str, Any]) -> None:
@@ -217,7 +222,8 @@ def _paused_at(command: Resume, status: RunStatus, waits: Sequence[WaitRow], epo
     """Return the wait a run is paused at."""
     if status.terminal:
         raise finished(command.run_id, status)
-    row = next((row for row in waits if row.parked), None)
+    rows = [row for row in waits if row.parked and (row.events or row.wait_id.startswith("__"))]
+    row = next((row for row in rows if row.wait_id == command.wait), rows[0] if rows else None)
     if status is not RunStatus.PAUSED or row is None:
         raise _not_paused(command.run_id, status)
     _check_wait(command, row, epoch)
