@@ -23,7 +23,8 @@ from bench.bulk import KINDS, orders, round_cost, store_of
 from bench.measure import at_once
 from bench.page import show
 from bench.workload import payload, three_steps
-from poundlock import Trigger, Workflow, WorkflowRuntime
+from poundlock import Event, Jump, Steps, Terminate, Trigger, Workflow, WorkflowRuntime, workflow
+from poundlock.pipeline.functions.workflow import FunctionWorkflow
 
 REPEATS = 11
 
@@ -59,10 +60,10 @@ async def repeated(work: Callable[[int], Awaitable[object]], times: int = 10) ->
 
 
 @asynccontextmanager
-async def opened(kind: str, *workflows: Workflow) -> AsyncIterator[WorkflowRuntime]:
+async def opened(kind: str, *workflows: Workflow, pause_window: float = 60) -> AsyncIterator[WorkflowRuntime]:
     """Open a runtime on a new store."""
     with tempfile.TemporaryDirectory() as folder:
-        async with WorkflowRuntime(*workflows, store=store_of(kind, folder)) as rt:
+        async with WorkflowRuntime(*workflows, store=store_of(kind, folder), pause_window=pause_window) as rt:
             yield rt
 
 
@@ -137,6 +138,69 @@ async def elements(kind: str, size: int) -> float:
         return await repeated(lambda _number: rt.run("map", {"items": list(range(size))}), times=1)
 
 
+async def children(kind: str, size: int) -> float:
+    """A run that starts and joins so many children of one step."""
+    wf = Workflow("parent")
+    each = wf.pipeline("each")
+
+    @each.step
+    async def price(item: int) -> Terminate:
+        return Terminate(item * 2.5)
+
+    wf.map(each, over="items", into="prices")
+    async with opened(kind, wf) as rt:
+        return await repeated(lambda _number: rt.run("parent", {"items": list(range(size))}), times=1)
+
+
+async def visits(kind: str, size: int) -> float:
+    """A run that goes through one stage so many times."""
+    wf = Workflow("loop")
+
+    @wf.step
+    async def count(last: int, done: int = 0) -> Jump | dict[str, int]:
+        return Jump("count", patch={"done": done + 1}) if done + 1 < last else {"done": last}
+
+    async with opened(kind, wf) as rt:
+        return await repeated(lambda _number: rt.run("loop", {"last": size}), times=1)
+
+
+def recording(size: int) -> FunctionWorkflow:
+    """Return a durable function of so many recorded operations, which then waits for an event."""
+
+    async def add(number: int) -> int:
+        return number + 1
+
+    @workflow("function")
+    async def function(step: Steps, event: Event) -> int:
+        number = 0
+        for _ in range(size):
+            number = await step.run(add, number)
+        await step.wait_for("go", correlate={"id": event.payload["id"]})
+        return number
+
+    return function
+
+
+async def operations(kind: str, size: int) -> float:
+    """A durable function that puts so many operations on record."""
+    async with opened(kind, recording(size)) as rt:
+        return await repeated(lambda number: rt.run("function", {"id": number}), times=1)
+
+
+async def replayed(kind: str, size: int) -> float:
+    """A durable function goes on behind so many operations that are on record; nothing of it is in memory."""
+    runs: dict[int, str] = {}
+    async with opened(kind, recording(size), pause_window=0) as rt:
+        for number in range(REPEATS + 1):
+            runs[number] = (await rt.run("function", {"id": number})).run_id
+
+        async def go_on(number: int) -> None:
+            await rt.emit("go", id=number)
+            await rt.wait(runs[number])
+
+        return await repeated(go_on, times=1)
+
+
 async def rounds(kind: str, size: int) -> float:
     """A round of a loop of delays, after so many."""
     return await round_cost(kind, size, last=20)
@@ -176,6 +240,10 @@ GROWN: dict[str, Grown] = {
     "workflows": Grown("event to one of the workflows", "workflows", 100, 0, MEMORY, workflows),
     "stages": Grown("a run", "stages", 5, 1, BOTH, stages),
     "elements": Grown("a run of a step with `each`", "elements", 100, 1, BOTH, elements),
+    "children": Grown("a run with children", "children", 10, 1, BOTH, children),
+    "visits": Grown("a run that loops", "visits of a stage", 10, 1, BOTH, visits),
+    "operations": Grown("a durable function", "operations", 10, 1, BOTH, operations),
+    "replayed": Grown("going on behind a record", "operations", 10, 1, BOTH, replayed),
     "entries": Grown("reading the timeline of a run", "stages", 5, 1, BOTH, entries),
     "rounds": Grown("a round of a loop of delays", "rounds before it", 40, 0, BOTH, rounds),
 }

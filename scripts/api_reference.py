@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import poundlock
+from poundlock.model.outbox import DeadLetter
 from poundlock.model.runs import RunError, StepProgress, WaitInfo
 from poundlock.model.timeline import Timeline, TimelineEntry
+from poundlock.pipeline.flows import Flow
 from poundlock.pipeline.run_view import Resume
 from poundlock.ports import Page
 
@@ -36,14 +38,18 @@ This page is printed by `scripts/api_reference.py`.
 GROUPS = {
     "Define a workflow": "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use",
     "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow",
+    "Build a workflow": "flow Flow Task",
     "Marks in a patch": "DELETE Overwrite",
     "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Pending Delay Terminate Fail branch switch",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
     "Run it": "WorkflowRuntime StepContext Resume",
-    "Events and receipts": "Event Receipt ReceiptLine Verdict",
+    "Events and receipts": "Event Receipt ReceiptLine Verdict DeadLetter",
     "Look at runs": "RunInfo RunResult WaitInfo StepProgress RunError Failure RunStatus Page Timeline TimelineEntry",
 }
-BESIDES = {each.__name__: each for each in (WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Resume, Page)}
+BESIDES = {
+    each.__name__: each
+    for each in (WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Resume, Page, Flow, DeadLetter)
+}
 """Classes that are met as attributes and answers, and need no import."""
 NOT_FOR_USERS = {"built", "draft", "abandon", "end_by", "flush", "trusted", "accept", "slots", "dispatch", "registry"}
 """Methods that the rooms of the package call on each other."""

@@ -111,6 +111,10 @@ class GatedStore:
     def size(self):
         return self.inner.size
 
+    @property
+    def undelivered(self):
+        return self.inner.undelivered
+
     def adopt(self, clock):
         if hasattr(self.inner, "adopt"):
             self.inner.adopt(clock)
@@ -215,6 +219,7 @@ class Stores:
         lifetime, core = runtime._lifetime, runtime._core
         core.move_to(State.STOPPED)
         lifetime._poller.stop()
+        lifetime._outbox.stop()
         lifetime.subscriptions.close()
         await lifetime._end_tasks()
         core.runs.close()

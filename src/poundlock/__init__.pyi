@@ -56,6 +56,9 @@ from poundlock.errors import (
     NotStorable as NotStorable,
 )
 from poundlock.errors import (
+    OutputMissing as OutputMissing,
+)
+from poundlock.errors import (
     PoundlockError as PoundlockError,
 )
 from poundlock.errors import (
@@ -217,6 +220,9 @@ from poundlock.model.runs import (
 from poundlock.model.runs import (
     RunResult as RunResult,
 )
+from poundlock.model.tasks import (
+    Task as Task,
+)
 from poundlock.pipeline.builder import (
     Workflow as Workflow,
 )
@@ -228,6 +234,9 @@ from poundlock.pipeline.durable_steps import (
 )
 from poundlock.pipeline.durable_steps import (
     Steps as Steps,
+)
+from poundlock.pipeline.flows import (
+    flow as flow,
 )
 from poundlock.pipeline.functions.workflow import (
     FunctionWorkflow as FunctionWorkflow,
@@ -276,6 +285,7 @@ __all__ = [
     "NotRegistered",
     "NotStorable",
     "Operation",
+    "OutputMissing",
     "Overwrite",
     "Pause",
     "Pending",
@@ -314,6 +324,7 @@ __all__ = [
     "StoreFull",
     "StoreTooNew",
     "StoreUnavailable",
+    "Task",
     "Terminate",
     "Transient",
     "Trigger",
@@ -324,6 +335,7 @@ __all__ = [
     "Workflow",
     "WorkflowRuntime",
     "branch",
+    "flow",
     "switch",
     "workflow",
 ]

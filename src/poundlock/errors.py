@@ -89,6 +89,12 @@ class RunNotFound(PoundlockError):
     code = "RUN_NOT_FOUND"
 
 
+class DeadLetterNotFound(PoundlockError):
+    """No dead letter of this id is in the store: it was replayed already, or never existed."""
+
+    code = "DEAD_LETTER_NOT_FOUND"
+
+
 class NotPaused(PoundlockError):
     """The run is not waiting for anything, so it cannot be resumed."""
 
@@ -172,6 +178,12 @@ class ReplayDivergence(PoundlockError):
     code = "REPLAY_DIVERGENCE"
 
 
+class OutputMissing(PoundlockError):
+    """A step asks for the output of a stage that has none: it has not run yet, or its pipeline has no such stage."""
+
+    code = "OUTPUT_MISSING"
+
+
 class StepTimeout(PoundlockError):
     """A step attempt or a stage took longer than its timeout."""
 
@@ -188,6 +200,12 @@ class RunTimeout(PoundlockError):
     """A run took longer than the timeout of its workflow."""
 
     code = "RUN_TIMEOUT"
+
+
+class StepOver(PoundlockError):
+    """The step's attempt has ended, so its context takes nothing more."""
+
+    code = "STEP_OVER"
 
 
 class NonRetryable(PoundlockError):
@@ -399,6 +417,12 @@ class KeysTaken(Refused):
     def __init__(self, message: str, *, taken: Mapping[str, Any], path: str | None = None) -> None:
         super().__init__(message, path=path, taken=dict(taken))
         self.taken: Mapping[str, Any] = self.fields["taken"]
+
+
+class OutboxMoved(Refused):
+    """A row of the outbox has changed since it was read, or is gone: another delivery was quicker."""
+
+    code = "OUTBOX_MOVED"
 
 
 class WouldDeadlock(PoundlockError):

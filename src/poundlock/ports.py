@@ -14,6 +14,7 @@ from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.records import NamedTuple
@@ -88,6 +89,10 @@ class Store(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def undelivered(self) -> tuple[int, int]:
+        """How many events are in the outbox still to be delivered, and how many are dead letters, as committed."""
+
     async def open(self, worker: str) -> None:
         """Connect, check the schema, and release runs of dead owners: they become `ready` under a new epoch.
 
@@ -111,8 +116,8 @@ class Store(Protocol):
         the result, or None if they were not written.
 
         Raises:
-            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken), StaleVersion, LeaseLost, RunExists, RunNotFound,
-                RunFinished: a condition does not hold; nothing was written.
+            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken, OutboxMoved), StaleVersion, LeaseLost, RunExists,
+                RunNotFound, RunFinished: a condition does not hold; nothing was written.
             StoreFull: there is no space; nothing was written.
             StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says that it is
                 unknown.
@@ -171,8 +176,17 @@ class Store(Protocol):
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt for an event."""
 
+    async def outbox(self, query: OutboxQuery) -> list[OutboxRow]:
+        """Return rows of the outbox, by their numbers.
+
+        They are written by moves (`outgoing`), in order, and changed or deleted by `Changes.outbox`. They do not depend
+        on their run: it may have ended, or be deleted.
+        """
+
     async def stats(self) -> dict[str, int]:
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
+
+        Where there are some, `outbox` and `dead_letters`.
 
         Also `commits` and `syncs` since the store was opened.
         """

@@ -15,6 +15,7 @@ from poundlock.pipeline.context import _TimelineHandler
 from poundlock.pipeline.reports import LONGEST_MESSAGE, LONGEST_TEXT, MOST_TEXTS
 from poundlock.pipeline.threads import StepThreads
 from poundlock.runtime.durability import MOST_BEHIND
+from poundlock.runtime.outbox import ATTEMPTS, HELD
 from poundlock.runtime.reading import LARGEST_PAGE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/limits.md").read_text(encoding="utf-8")
@@ -34,6 +35,8 @@ VALUES = {
     "a prompt, an answer": LONGEST_TEXT,
     "calls that an attempt records": MOST_TEXTS,
     "a message of `ctx.progress`": LONGEST_MESSAGE,
+    "failed deliveries of an event": ATTEMPTS,
+    "an event of a step that an earlier": HELD,
     "runs per page": default(WorkflowRuntime.find_runs, "limit"),
     "a step that does not end": default(WorkflowRuntime, "abort_grace"),
     "an async hook": default(WorkflowRuntime, "hook_timeout"),

@@ -29,6 +29,8 @@ from poundlock.testing.store_contract import Scribe, event_of, log_of, wait_of
 
 HERE = Path(__file__).parent
 APPLICATION_ID, OLDEST = schema.APPLICATION_ID, 1
+REARRANGED = 3
+"""The schema that put the rows of runs and logs into other tables."""
 
 
 def workflows(inside: asyncio.Event, door: asyncio.Event) -> list[Workflow]:
@@ -149,10 +151,26 @@ def columns(path: Path) -> dict[str, list[tuple]]:
 @pytest.fixture(params=range(OLDEST, schema.SCHEMA_VERSION))
 def old(request, tmp_path):
     """A file of an earlier schema."""
-    path = tmp_path / "old.db"
+    return file_of(request.param, tmp_path)
+
+
+@pytest.fixture(params=range(OLDEST, REARRANGED))
+def old_tables(request, tmp_path):
+    """A file of a schema whose rows stood in other tables."""
+    return file_of(request.param, tmp_path)
+
+
+@pytest.fixture(params=range(REARRANGED, schema.SCHEMA_VERSION))
+def same_tables(request, tmp_path):
+    """A file of a schema whose tables are still there as they were."""
+    return file_of(request.param, tmp_path)
+
+
+def file_of(version, folder):
+    path = folder / "old.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript((HERE / f"schema-{request.param}.sql").read_text(encoding="utf-8"))
-        assert connection.execute("PRAGMA user_version").fetchone() == (request.param,)
+        connection.executescript((HERE / f"schema-{version}.sql").read_text(encoding="utf-8"))
+        assert connection.execute("PRAGMA user_version").fetchone() == (version,)
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
     return path
 
@@ -195,14 +213,14 @@ async def test_nothing_in_an_old_file_is_lost(old, vclock):
         assert await rt.store.read_loads([("orders", ""), ("busy", "")]) != []
 
 
-async def test_all_rows_of_an_old_file_are_read_as_they_were(old):
+async def test_all_rows_of_an_old_file_are_read_as_they_were(old_tables):
     """Runs, logs, snapshots, waits, messages and events are the same through the port as in the old tables."""
-    with closing(sqlite3.connect(old)) as connection:
+    with closing(sqlite3.connect(old_tables)) as connection:
         connection.row_factory = sqlite3.Row
         tables = ("runs", "run_log", "snapshots", "waits", "wait_keys", "inbox", "events", "remembered", "receipts")
         rows = {table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")] for table in tables}
         texts = {row["ref"]: row for row in rows["events"]}
-    store = SqliteStore(old)
+    store = SqliteStore(old_tables)
     await store.open("w1")
     for row in rows["runs"]:
         checkpoint = await store.checkpoint(row["run_id"])
@@ -250,6 +268,23 @@ async def test_all_rows_of_an_old_file_are_read_as_they_were(old):
     await store.close()
 
 
+def test_rows_that_stay_in_their_tables_stay_as_they_were(same_tables):
+    """A later migration adds tables, and changes no row of those that were there."""
+
+    def rows(connection):
+        own = ("_sqlite_migrations", "sqlite_sequence")
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names if name not in own}
+
+    with closing(sqlite3.connect(same_tables, isolation_level=None)) as connection:
+        before = rows(connection)
+        schema.migrate(connection)
+        after = rows(connection)
+    assert len(before["runs"]) > 5
+    assert {name: after[name] for name in before} == before
+    assert {name: found for name, found in after.items() if name not in before and found} == {}
+
+
 async def test_an_old_file_is_not_read_before_it_is_migrated(old):
     """Who only looks may not migrate, and is told what does; the file stays as it was."""
     before = columns(old)
@@ -284,7 +319,7 @@ def test_a_migration_needs_little_memory(tmp_path):
     """A file is migrated where it does not fit into memory: only keys are sorted, not texts."""
     path = tmp_path / "large.db"
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executescript((HERE / f"schema-{schema.SCHEMA_VERSION - 1}.sql").read_text(encoding="utf-8"))
+        connection.executescript((HERE / f"schema-{REARRANGED - 1}.sql").read_text(encoding="utf-8"))
         rest = ", ".join(name for _, name, *_ in connection.execute("PRAGMA table_info(runs)") if name != "run_id")
         again = f"INSERT INTO runs (run_id, {rest}) SELECT ?, {rest} FROM runs WHERE run_id = 'kinds-1'"
         connection.executemany(again, [(f"long-{number}",) for number in range(50)])

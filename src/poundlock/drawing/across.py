@@ -13,7 +13,8 @@ GAP: Final = 28.0
 """Between boxes of a row."""
 THREAD: Final = 14.0
 """Between edges that run beside each other, or beside a box."""
-ROUNDS: Final = 32
+ROUNDS, FEWEST, EFFORT = 32, 8, 60_000
+"""How often each row is looked at: at most, at least, and the rows' places times rounds that large graphs get."""
 STIFF: Final = 8.0
 """How much heavier the middle of a long edge is than its ends."""
 _CLOSE: Final = 0.5
@@ -59,7 +60,8 @@ def _relaxed(rows: Rows, apart: Sequence[Sequence[float]], boxes: int, weights: 
         for each, gap in zip(row, [*gaps, 0.0], strict=False):  # a row may be empty
             middles[each] = x
             x += gap
-    for number in range(ROUNDS):
+    rounds = max(FEWEST, min(ROUNDS, EFFORT // max(1, len(middles))))
+    for number in range(rounds):
         downwards = number % 2 == 0
         for at in range(len(rows.rows)) if downwards else reversed(range(len(rows.rows))):
             row = rows.rows[at]
@@ -69,7 +71,7 @@ def _relaxed(rows: Rows, apart: Sequence[Sequence[float]], boxes: int, weights: 
                 near = [
                     (middles[other], weight)
                     for other, weight in pulls[each]
-                    if number >= ROUNDS - 8 or (row_of[other] < at) is downwards
+                    if 4 * number >= 3 * rounds or (row_of[other] < at) is downwards
                 ]
                 total = sum(weight for _, weight in near)
                 wanted.append(sum(x * weight for x, weight in near) / total if total else middles[each])

@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from poundlock.records import dataclass, field
 
 Ends = tuple[int, int]
 """Source and target of an edge, as places in the list of boxes."""
-SWEEPS: Final = 12
+SWEEPS, FEWEST, EFFORT = 12, 4, 30_000
+"""How often all rows are sorted: at most, at least, and the places times sweeps that large graphs get."""
 
 
 @dataclass(slots=True)
@@ -137,7 +137,8 @@ def _order(made: Rows) -> None:
             above[lower].append(upper)
     best = [list(row) for row in made.rows]
     fewest = _crossings(best, below)
-    for sweep in range(SWEEPS):
+    places = sum(map(len, made.rows))
+    for sweep in range(max(FEWEST, min(SWEEPS, EFFORT // max(1, places)))):
         if not fewest:
             break
         downwards = sweep % 2 == 0

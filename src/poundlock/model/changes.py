@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxMove, Outgoing
 from poundlock.model.receipts import Delivered, Delivery, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 from poundlock.records import NamedTuple, dataclass, field
@@ -61,6 +62,7 @@ class RunMove(NamedTuple):
         snapshot: JSON text of the whole state, when a snapshot is due.
         visits: how often the run entered its stages, see `visits.py`; None means unchanged.
         release: the run leaves its load with this move; the answer to the commit names the promoted runs.
+        outgoing: events that go into the outbox, in this order.
     """
 
     run_id: str
@@ -82,6 +84,7 @@ class RunMove(NamedTuple):
     snapshot: str | None = None
     visits: str | None = None
     release: Release | None = None
+    outgoing: tuple[Outgoing, ...] = ()
 
     @classmethod
     def of(
@@ -240,6 +243,7 @@ class Changes:
     deliveries: tuple[Delivery, ...] = ()
     posts: tuple[Post, ...] = ()
     receipt: ReceiptRow | None = None
+    outbox: tuple[OutboxMove, ...] = ()
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""

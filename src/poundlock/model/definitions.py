@@ -186,7 +186,7 @@ class Switch:
 
 
 def branch(
-    cases: Mapping[Condition | tuple[Condition, ...], str] | Iterable[tuple[Any, str]],
+    cases: Mapping[Any, str] | Iterable[tuple[Any, str]],
     *,
     otherwise: str | None = None,
 ) -> Branch:
@@ -226,6 +226,23 @@ Router = Instruction | Branch | Switch | str | Callable[..., Any]
 
 
 # ------------------------------------------------------------------------------------------------ pipelines
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a step takes and gives, as pydantic models; see `Task`.
+
+    Attributes:
+        input: of the fields of the state that it takes; None: not checked.
+        output: of what it returns; None: not checked.
+        config: of its settings; None: it has none.
+        settings: values for the fields of `config`, which replace the model's defaults.
+    """
+
+    input: Any = None
+    output: Any = None
+    config: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and when a failed attempt is repeated.
@@ -274,6 +291,7 @@ class Step:
             are those of each element. The first final failure cancels the others and fails the stage.
         limit: how many elements at once, at most.
         into: key of the state that gets the results, in order, as a list or a mapping by key; default: the step's id.
+        contract: what a `Task` says of the step's input, output and settings.
         poll: a function that checks what the step has begun. What the step returns is the `job`: it is stored, not
             merged, and survives a restart. The poll function is given it by the name `job`, and else what steps are
             given. `Pending()` means that it is called again; what else it returns is the step's result, but no
@@ -292,6 +310,7 @@ class Step:
     each: str | None = field(default=None, kw_only=True)
     limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
     into: str | None = field(default=None, kw_only=True)
+    contract: Contract | None = field(default=None, kw_only=True)
     poll: Callable[..., Any] | None = field(default=None, kw_only=True)
     every: Duration | None = field(default=None, kw_only=True)
     max_wait: Duration | None = field(default=None, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
-from poundlock.codecs import detach
+from poundlock.codecs import detach, pack, pack_data
 from poundlock.errors import InvalidEvent
 from poundlock.ids import default_ids
 from poundlock.model.drafts import maker_of
@@ -176,6 +176,46 @@ _PUT_TYPE, _PUT_PAYLOAD, _PUT_ID, _PUT_TIME, _PUT_SOURCE, _PUT_KEY, _PUT_HEADERS
 def is_name(value: Any) -> bool:
     """Whether a value can be an id or a type: printable text of 1 to 1,024 characters without outer blanks."""
     return type(value) is str and 0 < len(value) <= _LONGEST and value == value.strip() and value.isprintable()
+
+
+def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
+    """Return payload and keyword fields as one payload.
+
+    Raises:
+        InvalidEvent: there are fields, but the payload is not a mapping to merge them into.
+    """
+    if not fields:
+        return {} if payload is None else payload
+    if payload is None:
+        return dict(fields)
+    if not isinstance(payload, Mapping):
+        raise InvalidEvent("keywords can only be merged into a payload that is a mapping", path="payload")
+    return {**payload, **fields}
+
+
+def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Event:
+    """Return an Event, built from type, payload and fields if it is not one yet.
+
+    Raises:
+        InvalidEvent: an Event was given together with a payload.
+    """
+    if not isinstance(event, Event):
+        return Event(event, merged(payload, fields))
+    if payload is not None or fields:
+        raise InvalidEvent("an Event has its own payload: build it with that payload", path="payload")
+    return event
+
+
+def accepted(event: Event, now: float) -> tuple[Event, str]:
+    """Return an event as it is stored: its payload detached, its time stamped if it has none; and the payload's text.
+
+    Raises:
+        NotStorable: the payload or a header is not data; `path` names it.
+    """
+    payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
+    headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
+    time = now if event.time is None else event.time
+    return new_event(event.type, payload, event.id, time, event.source, event.key, headers), text
 
 
 def quoted(name: str) -> str:

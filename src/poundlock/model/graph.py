@@ -315,6 +315,8 @@ def _children_lines(children: Children) -> Iterator[str]:
 def _step_texts(step: Step) -> Iterator[str]:
     if step.each is not None:
         yield f"for each of {step.each}, {step.limit} at once"
+    if step.contract is not None and (step.contract.input or step.contract.output) is not None:
+        yield f"{_model(step.contract.input)} \u2192 {_model(step.contract.output)}"
     if step.poll is not None and step.every is not None:
         yield f"checked every {_duration(step.every)}"
     if step.retry is not None:
@@ -371,6 +373,10 @@ def _value(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float):
         return dump(value)
     return shown(value)
+
+
+def _model(given: Any) -> str:
+    return "state" if given is None else name_of(given)
 
 
 def _duration(given: Duration) -> str:

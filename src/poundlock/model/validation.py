@@ -162,6 +162,9 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     on_abort: object = definition.undo_on_abort
     if not isinstance(on_abort, bool):
         yield "undo_on_abort", f"{shown(on_abort)} is not True or False"
+    kept: object = definition.keep_outputs
+    if not isinstance(kept, bool):
+        yield "keep_outputs", f"{shown(kept)} is not True or False"
     on_change: object = definition.on_change
     if not isinstance(on_change, str) or on_change not in _ON_CHANGE:
         yield "on_change", f"{shown(on_change)} is not a rule: use {', '.join(_ON_CHANGE)}"

@@ -32,6 +32,7 @@ class WorkflowDefinition:
     on_change: str = "continue"
     migrate: Callable[[dict[str, Any], str], Any] | None = None
     undo_on_abort: bool = False
+    keep_outputs: bool = False
     durability: str = "stage"
     timeout: Duration | None = None
     on_timeout: str = "fail"

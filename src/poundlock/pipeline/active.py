@@ -21,6 +21,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import (
     FAILURE_WAIT,
     UNDO_WAIT,
@@ -34,6 +35,7 @@ from poundlock.model.runs import (
 )
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
+from poundlock.pipeline.outputs import output_of
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.reports import Reports
@@ -73,6 +75,7 @@ class Supervision(NamedTuple):
         processes: those that steps run in; None without a runtime.
         spent: by workflow, the calls of models that its runs have recorded.
         pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
+        sent: called with the id of a run whose boundary was committed with outgoing events.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -82,6 +85,7 @@ class Supervision(NamedTuple):
     processes: StepProcesses | None = None
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
     pause_window: float = 60.0
+    sent: Callable[[str], None] = lambda _run_id: None
 
 
 _ALONE = Supervision()
@@ -103,6 +107,8 @@ class Position(NamedTuple):
     mark: int
     visits: dict[str, int]
     walk: str | None
+    outputs: Mapping[str, Any] | None
+    outgoing: tuple[Outgoing, ...]
 
 
 class Stored(NamedTuple):
@@ -223,6 +229,7 @@ class ActiveRun:
         "container",
         "entered",
         "entered_at",
+        "entered_outgoing",
         "entered_waits",
         "epoch",
         "event",
@@ -238,6 +245,8 @@ class ActiveRun:
         "log_size",
         "make_container",
         "memo",
+        "outgoing",
+        "outputs",
         "owner",
         "payload_text",
         "plan",
@@ -317,6 +326,8 @@ class ActiveRun:
         """The stage it entered last: once that is concluded, `stage` is another one."""
         self.entered_waits: tuple[WaitRow, ...] = ()
         """The waits that were armed then."""
+        self.entered_outgoing: tuple[Outgoing, ...] = ()
+        """The events that were to leave then."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.log_size = 0
         self.snapshot_size = SMALLEST_SNAPSHOT
@@ -337,6 +348,10 @@ class ActiveRun:
         """How often each stage was entered since the last pause or delay; replaced when the count restarts."""
         self.walk: str | None = None
         """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
+        self.outputs: Mapping[str, Any] | None = None
+        """The stages' latest outputs, replaced with each; None if they are not kept, or not read from the log yet."""
+        self.outgoing: tuple[Outgoing, ...] = ()
+        """Events that leave with its next boundary."""
         # messages
         self.inbox: list[Message] = []
         self.backlog: tuple[Message, ...] = ()
@@ -459,6 +474,10 @@ class ActiveRun:
                 return row
         return None
 
+    def output(self, stage_id: str, *, required: bool) -> Any:
+        """Return the latest output of a stage."""
+        return output_of(self.plan, self.outputs, stage_id, required=required)
+
     @property
     def deadline(self) -> float | None:
         """When its time is over, in seconds since 1970; None if nothing limits it, or its time does not count now."""
@@ -496,6 +515,8 @@ class ActiveRun:
                 self.journal.mark,
                 self.visits,
                 self.walk,
+                self.outputs,
+                self.outgoing,
             ),
         )
 
@@ -514,6 +535,10 @@ class ActiveRun:
         self.registered = position.registered
         self.visits = position.visits
         self.walk = position.walk
+        self.outputs = position.outputs
+        if self.outgoing:  # some of those it had may have left meanwhile, with its creation
+            had = set(map(id, position.outgoing))
+            self.outgoing = tuple([each for each in self.outgoing if id(each) in had])
         self.journal.rewind(position.mark)
 
     def restart_counts(self) -> None:

@@ -6,7 +6,7 @@ Every error ends here, as a failure of the step, unless the runtime requested it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from poundlock.codecs import dump
 from poundlock.errors import StepTimeout
 from poundlock.guard import Interrupted, answer_of, describe, name_blocking
 from poundlock.model.definitions import Retry
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts_kept import AttemptsKept
@@ -79,15 +80,17 @@ class Attempts(Work):
 
     Attributes:
         made: number of the latest attempt.
+        outgoing: the events that the one which succeeded has emitted.
     """
 
-    __slots__ = ("made",)
+    __slots__ = ("made", "outgoing")
 
     def __init__(self, run: ActiveRun, step: StepPlan, scope: Scope | None) -> None:
         self.run = run
         self.step = step
         self.scope = scope
         self.made = 1
+        self.outgoing: Sequence[Outgoing] | None = None
 
     # ------------------------------------------------------------------------------- what a kind of call has of its own
     def _begin(self, number: int) -> StepContext:
@@ -126,8 +129,11 @@ class Attempts(Work):
             scope.enter(context)
         try:
             if self.step.timeout is None:
-                return await self._once(context, scope)
-            return await self._within(context, self.step.timeout)
+                done = await self._once(context, scope)
+            else:
+                done = await self._within(context, self.step.timeout)
+            self.outgoing = context.outgoing
+            return done
         finally:
             context.abandon()
             if scope is not None:

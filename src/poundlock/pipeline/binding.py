@@ -27,6 +27,7 @@ from poundlock.model.definitions import (
 from poundlock.model.modes import Mode
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
+from poundlock.pipeline.contracts import of_contract
 from poundlock.pipeline.durable import DurableFunction
 from poundlock.pipeline.elsewhere import BUILT_IN, PROCESS, unsendable
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
@@ -154,11 +155,12 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 for wait in action.waits:
                     _refs(wait, f"{path}.waits", injector)
                 continue
-            own = kind if step.each is None else of_elements(kind)
-            bound.steps[pipeline.id, stage.id, step.id] = _bound(step, step.action, f"{path}.{step.id}", own, injector)
-            _elements(step, f"{path}.{step.id}", injector)
+            at = f"{path}.{step.id}"
+            own = of_contract(kind if step.each is None else of_elements(kind), step.contract, at)
+            bound.steps[pipeline.id, stage.id, step.id] = _bound(step, step.action, at, own, injector)
+            _elements(step, at, injector)
             if callable(step.undo):
-                undo = _bound(step, step.undo, f"{path}.{step.id}.undo", UNDO, injector)
+                undo = _bound(step, step.undo, f"{at}.undo", of_contract(UNDO, step.contract, at), injector)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
             if callable(step.poll):
                 poll = _bound(step, step.poll, f"{path}.{step.id}.poll", polling(kind), injector)

@@ -28,6 +28,7 @@ from poundlock.model.validation import faults_of, refuse
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.assembling import no_steps, structure_hash
 from poundlock.pipeline.collecting import PipelineDraft, Stages, named_callable, text_only
+from poundlock.pipeline.contracts import contract_faults
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,6 +55,8 @@ class Workflow(Stages):
             it until `resume` has the stage entered again, or the id of a stage, which is given the `Failure`.
         undo_on_abort: whether the steps' `undo` functions are called for a run that is aborted too, not only for one
             that fails.
+        keep_outputs: whether each stage's output is kept for `ctx.require` and `ctx.optional`; it is then stored twice,
+            in the state and by itself.
         timeout: how long a run may take from its creation, a duration; default: no limit. Its end is the deadline.
         on_timeout: what passing the deadline leads to: "fail", "abort", or the id of a stage, which the run enters
             once; after that it has no deadline. No `on_failure` covers the deadline.
@@ -84,6 +87,7 @@ class Workflow(Stages):
         visit_limit: int = DEFAULT_VISIT_LIMIT,
         on_failure: str = "fail",
         undo_on_abort: bool = False,
+        keep_outputs: bool = False,
         timeout: Duration | None = None,
         on_timeout: str = "fail",
         timeout_counts: Literal["total", "active"] = "total",
@@ -101,6 +105,7 @@ class Workflow(Stages):
         self.visit_limit = visit_limit
         self.on_failure = on_failure
         self.undo_on_abort = undo_on_abort
+        self.keep_outputs = keep_outputs
         self.timeout = timeout
         self.on_timeout = on_timeout
         self.timeout_counts = timeout_counts
@@ -257,6 +262,7 @@ class Workflow(Stages):
         ids = [pipeline.id for pipeline in pipelines]
         faults += [("pipelines", f"two pipelines are called '{id}'") for id in dict.fromkeys(ids) if ids.count(id) > 1]
         faults += no_steps(self._triggered, pipelines)
+        faults += contract_faults(pipelines)
         definition = WorkflowDefinition(
             id=self.id,
             label=self.label,
@@ -271,6 +277,7 @@ class Workflow(Stages):
             hash="",
             on_failure=self.on_failure,
             undo_on_abort=self.undo_on_abort,
+            keep_outputs=self.keep_outputs,
             timeout=self.timeout,
             on_timeout=self.on_timeout,
             timeout_counts=self.timeout_counts,

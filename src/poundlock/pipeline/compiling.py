@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from poundlock.model.durations import optional_seconds, seconds
 from poundlock.model.waits import wait_refs
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.binding import Bindings
+from poundlock.pipeline.contracts import contract_plan
 from poundlock.pipeline.durable import DurableFunction, early_id
 from poundlock.pipeline.elsewhere import elsewhere
 from poundlock.pipeline.plan import (
@@ -30,6 +31,7 @@ from poundlock.pipeline.plan import (
     ChildrenPlan,
     DeclaredWait,
     EachPlan,
+    OutputPlan,
     Performer,
     PipelinePlan,
     PollPlan,
@@ -67,6 +69,7 @@ def _compile_pipeline(definition: WorkflowDefinition, pipeline: Pipeline, bound:
         on_failure=way,
         undoes=any(stage.undoes for stage in stages),
         undo_on_abort=definition.undo_on_abort,
+        keeps_outputs=definition.keep_outputs,
         durability=definition.durability,
         replays=any(stage.perform is not None for stage in stages),
         limit=_limit(definition, pipeline),
@@ -93,9 +96,11 @@ def _compile_stage(
         steps = (_compile_children(path, stage.id, stage.children),)
     timeout = optional_seconds(stage.timeout)
     keeps = _keeps(definition, stage)
-    # The short way supports neither services that live as long as a stage, nor a deadline: that needs a task per step.
+    kept = definition.keep_outputs
+    # The short way supports neither services that live as long as a stage, nor a deadline: that needs a task per step;
+    # nor stages whose output is kept.
     short = definition.timeout is None and not any(service.scope == "stage" for service in definition.services)
-    whole = timeout is None and short and not keeps
+    whole = timeout is None and short and not (keeps or kept)
     alone = steps[0] if len(steps) == 1 and steps[0].simple and whole else None
     return StagePlan(
         id=stage.id,
@@ -116,6 +121,7 @@ def _compile_stage(
         aside=stage.aside,
         on_failure=way if stage.on_failure is None else stage.on_failure,
         undoes=any(step.undo is not None for step in steps),
+        output=_output(steps) if kept and steps else None,
         keeps=keeps,
         perform=_performer(stage),
     )
@@ -127,6 +133,11 @@ def _performer(stage: Stage) -> Performer | None:
     from poundlock.pipeline.functions.passing import perform_function  # most workflows do not need it
 
     return perform_function
+
+
+def _output(steps: Sequence[StepPlan]) -> OutputPlan:
+    models = {step.id: step.contract.output for step in steps if step.contract is not None}
+    return OutputPlan(models, len(steps) == 1)
 
 
 def _compile_children(path: str, stage_id: str, children: Children) -> StepPlan:
@@ -197,6 +208,7 @@ def _compile_action(
         timeout=optional_seconds(step.timeout),
         retry=step.retry,
         each=None if step.each is None or kind != "step" else EachPlan(step.each, step.limit, step.into or step.id),
+        contract=None if step.contract is None else contract_plan(step.contract, step.id, path),
         kind=kind,
         elsewhere=None if is_async else elsewhere(step.executor),
     )

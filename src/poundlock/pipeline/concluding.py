@@ -24,6 +24,8 @@ from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.memo import forget, lead_below
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
+from poundlock.pipeline.outgoing import send
+from poundlock.pipeline.output_log import note_output
 from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import Suspended, carried_patch
 from poundlock.pipeline.steps import StageDone
@@ -63,6 +65,8 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             return left_nothing(run, done, done.error)
         absorbed = before
         _apply_steps(run, done)
+        if stage.output is not None:
+            note_output(run, done)
         instruction = None
         if stage.router is not None or len(done.steps) != 1 or done.steps[0].instruction is not None:
             instruction = await _route(run, done)
@@ -175,6 +179,8 @@ def _apply_steps(run: ActiveRun, done: StageDone) -> None:
         if step.patch is not None and step.text is not None:
             state = merge(state, step.patch)
             run.journal.put_patch(run.clock.now(), step.step.patch_head, step.text)
+        if step.outgoing:
+            send(run, step.step.path_json, step.outgoing)
     # Only the merged state has to be valid: a rule over two fields may need the patches of two steps.
     if state is not run.state:
         run.state = state if run.plan.state_model is None else settled(run, state, done.stage.path_json)

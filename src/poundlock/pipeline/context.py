@@ -9,12 +9,14 @@ from typing import Any
 
 from poundlock.clock import sleep_for
 from poundlock.codecs import clean, dump
-from poundlock.errors import ContainerDisposed, StepFailed
+from poundlock.errors import ContainerDisposed, StepFailed, StepOver
 from poundlock.guard import describe, for_the_process
 from poundlock.model.calls import Usage
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import Failure, StepProgress
+from poundlock.pipeline.outgoing import collect
 from poundlock.pipeline.reports import MOST_TEXTS, call_entry, entry_of, progress_of, usage_of
 from poundlock.pipeline.run_view import Place, Resume, RunView
 from poundlock.pipeline.threads import sleep_here
@@ -43,6 +45,7 @@ class StepContext:
         "_state",
         "_step",
         "attempt",
+        "outgoing",
     )
 
     def __init__(self, run: RunView, step: Place, attempt: int) -> None:
@@ -53,6 +56,8 @@ class StepContext:
         self._logger: logging.Logger | None = None
         self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
+        self.outgoing: list[Outgoing] | None = None
+        """The events it has emitted; None while there are none."""
         self.attempt = attempt
 
     def __reduce__(self) -> str | tuple[Any, ...]:
@@ -100,6 +105,29 @@ class StepContext:
     def failure(self) -> Failure | None:
         """The failure that led the run to this stage by `on_failure`, or to the aside stages before it; else None."""
         return self._run.handled
+
+    def require(self, stage_id: str) -> Any:
+        """Return the output of an earlier stage of this run: what its step returned, as it was stored.
+
+        In a loop it is the latest one. A `Task` with an output model gives an instance of it, other steps a mapping. A
+        stage of several steps gives a mapping of their ids to what each returned. The outputs are kept by workflows
+        that `flow` builds, and with `Workflow(keep_outputs=True)`.
+
+        Raises:
+            OutputMissing: the stage has not run yet, the pipeline has no such stage, or outputs are not kept; the
+                message says what ran, and near matches.
+            StateInvalid: what was stored does not fit the output model of now.
+        """
+        return self._run.output(stage_id, required=True)
+
+    def optional(self, stage_id: str) -> Any:
+        """Return the output of a stage as `require` does, or None if it has not run.
+
+        Raises:
+            OutputMissing: the pipeline has no such stage, or outputs are not kept.
+            StateInvalid: as `require`.
+        """
+        return self._run.output(stage_id, required=False)
 
     @property
     def cancelled(self) -> bool:
@@ -210,6 +238,32 @@ class StepContext:
             own.addHandler(_TimelineHandler(self))
             self._logger = own
         return self._logger
+
+    def emit(self, event: Event | str, payload: Any = None, /, **fields: Any) -> str:
+        """Emit an event that leaves if, and only if, this step's stage commits; return its id.
+
+        It is written with the stage's result and then offered to all workflows and waiting runs, in the order in which
+        the run emitted; a step that fails, or is given up, leaves nothing. With a type instead of an Event, payload and
+        fields are merged into the payload, the source is `/run/<workflow>`, and the id is the same for every attempt of
+        this step at this point of the run, also after a crash. An Event keeps its own id and source.
+
+        Raises:
+            InvalidEvent, NotStorable: it is not an event; nothing is emitted.
+            StepOver: the step has returned, or was given up.
+        """
+        if self._cancelled:
+            raise StepOver(
+                f"step '{self.step_id}' is over and emits nothing more: emit before it returns, or before its result "
+                f"is not needed any more (ctx.cancelled)",
+                path=self.step_id,
+            )
+        if self.outgoing is None:
+            self.outgoing = []
+        return collect(self.outgoing, self._run, self._place(), event, payload, fields)
+
+    def _place(self) -> str:
+        """Return what names this step at this point of the run."""
+        return f"{self.run_id}/{self._step.path_json[1:-1]}/{self._log_position}"
 
     def annotate(self, key: str, value: Any) -> None:
         """Put a note into the timeline.

@@ -5,13 +5,14 @@ Data only: a value is rebuilt from it in another process, perhaps by a newer ver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.codecs import dump
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.definitions import INSTRUCTIONS, Instruction, Pause, Wait
 from poundlock.model.events import Event
+from poundlock.model.outbox import Outgoing
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.step_results import MappedDone, ModelDone, StepDone
@@ -30,6 +31,8 @@ def result_as_data(done: StepDone) -> dict[str, Any]:
         data["whole"] = done.whole
     if isinstance(done, MappedDone):
         data["results"] = done.results
+    if done.outgoing:
+        data["sent"] = sent_as_data(done.outgoing)
     return data
 
 
@@ -38,11 +41,32 @@ def result_of(step: StepPlan, data: Mapping[str, Any]) -> StepDone:
     patch = data["patch"]
     text = None if patch is None else dump(patch)
     instruction = _instruction_of(*data["instruction"]) if "instruction" in data else None
+    sent = sent_of(data["sent"]) if "sent" in data else None
     if "whole" in data:
-        return ModelDone(step, patch, text, instruction, whole=data["whole"])
+        return ModelDone(step, patch, text, instruction, sent, whole=data["whole"])
     if "results" in data:
-        return MappedDone(step, patch, text, instruction, results=data["results"])
-    return StepDone(step, patch, text, instruction)
+        return MappedDone(step, patch, text, instruction, sent, results=data["results"])
+    return StepDone(step, patch, text, instruction, sent)
+
+
+def sent_as_data(outgoing: Sequence[Outgoing]) -> list[Any]:
+    """Return events that a step has emitted."""
+    return [_event_as_data(event) for event, _ in outgoing]
+
+
+def sent_of(data: Sequence[Any]) -> list[Outgoing]:
+    """Return the events of such data."""
+    events = [_event_of(said) for said in data]
+    return [Outgoing(event, dump(event.payload)) for event in events]
+
+
+def _event_as_data(event: Event) -> list[Any]:
+    return [*(getattr(event, name) for name in _EVENT), dict(event.headers)]
+
+
+def _event_of(said: Sequence[Any]) -> Event:
+    kind, payload, event_id, time, source, key, headers = said
+    return Event.trusted(kind, payload, id=event_id, time=time, source=source, key=key, headers=headers)
 
 
 def _instruction_as_data(instruction: Instruction) -> list[Any]:
@@ -105,7 +129,7 @@ def resume_as_data(resume: Resume) -> list[Any]:
     event = resume.event
     if event is None:
         return [resume.reason, resume.wait, None]
-    return [resume.reason, resume.wait, [*(getattr(event, name) for name in _EVENT), dict(event.headers)]]
+    return [resume.reason, resume.wait, _event_as_data(event)]
 
 
 def resume_of(data: list[Any] | None) -> Resume | None:
@@ -115,6 +139,4 @@ def resume_of(data: list[Any] | None) -> Resume | None:
     reason, wait, said = data
     if said is None:
         return Resume(reason, wait)
-    kind, payload, event_id, time, source, key, headers = said
-    event = Event.trusted(kind, payload, id=event_id, time=time, source=source, key=key, headers=headers)
-    return Resume(reason, wait, event)
+    return Resume(reason, wait, _event_of(said))

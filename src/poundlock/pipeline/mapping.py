@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.clock import sleep_for
@@ -17,12 +17,14 @@ from poundlock.errors import StateInvalid, StepFailed
 from poundlock.guard import name_of
 from poundlock.marks import Overwrite
 from poundlock.model.definitions import INSTRUCTIONS
+from poundlock.model.outbox import Outgoing
 from poundlock.model.paths import MISSING
 from poundlock.model.runs import RunError, StepProgress
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, current_task, disturbed, judge
+from poundlock.pipeline.kept_values import sent_as_data, sent_of
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.plan import EachPlan, StepPlan
 from poundlock.pipeline.reports import entry_of
@@ -188,6 +190,10 @@ class ElementContext(StepContext):
     def _keep(self, report: StepProgress) -> None:
         self._elements.progress = report  # one for all: there may be thousands of elements
 
+    def _place(self) -> str:
+        element = self._element
+        return f"{super()._place()}/{element.index if element.key is None else element.key}"
+
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this step for this element at this point of the run, also after a crash."""
@@ -203,13 +209,15 @@ class Mapped(Work):
         failure: why the first element failed for good.
     """
 
-    __slots__ = ("_each", "_next", "_results", "elements", "failure")
+    __slots__ = ("_each", "_next", "_outgoing", "_results", "elements", "failure")
 
     def __init__(self, run: ActiveRun, step: StepPlan, each: EachPlan, scope: Scope | None) -> None:
         super().__init__(run, step, scope)
         self._each = each
         self._next = 0
         self._results: list[Any] = []
+        self._outgoing: dict[int, Sequence[Outgoing]] = {}
+        """The events that calls have emitted, by the place of the element."""
         self.elements: Elements
         self.failure: RunError | None = None
 
@@ -281,6 +289,8 @@ class Mapped(Work):
                 if outcome is not call:
                     return outcome  # the failure, or None: it was given up
                 self._results[index] = call.value
+                if call.outgoing:
+                    self._outgoing[index] = call.outgoing
             return None
         finally:
             if self.run.resting is not None:
@@ -291,7 +301,8 @@ class Mapped(Work):
         results: Any = self._results if keys is None else dict(zip(keys, self._results, strict=True))
         patch = {into: results if keys is None else Overwrite(results)}  # what an earlier visit wrote goes
         stored, text = written(self.run.plan.state_model, patch, self.run.state)
-        return MappedDone(self.step, stored, text, results=results)
+        outgoing = [each for place in sorted(self._outgoing) for each in self._outgoing[place]]
+        return MappedDone(self.step, stored, text, outgoing=outgoing, results=results)
 
     def result_of(self, element: Element, result: Any) -> Any:
         """Return what the function returned for an element, as it is stored.
@@ -318,9 +329,12 @@ class Mapped(Work):
         """Return what names an element in the memo."""
         return f"{self.elements.digest}/{element.place}"
 
-    def note(self, element: Element, value: Any) -> None:
-        """Put the result of an element into the memo."""
-        memo_of(self.run).note(self.step.path_json, self._key(element), value)
+    def note(self, element: Element, value: Any, outgoing: Sequence[Outgoing] | None) -> None:
+        """Put the result of an element, and what it has emitted, into the memo."""
+        memo = memo_of(self.run)
+        if outgoing:  # first: where the result is kept, this is too
+            memo.note(self.step.path_json, self._sent_key(element), sent_as_data(outgoing))
+        memo.note(self.step.path_json, self._key(element), value)
 
     def _recall(self) -> None:
         """Take over the results of the elements that were done before."""
@@ -328,7 +342,10 @@ class Mapped(Work):
         if memo is None or not memo.kept or self.run.resting is None:
             return
         for index in range(len(self._results)):
-            self._results[index] = memo.kept.get(self._key(self.elements.at(index)), MISSING)
+            element = self.elements.at(index)
+            self._results[index] = memo.kept.get(self._key(element), MISSING)
+            if (sent := memo.kept.get(self._sent_key(element))) is not None and self._results[index] is not MISSING:
+                self._outgoing[index] = sent_of(sent)
 
     def _park(self) -> None:
         """Keep what is done so far: the run is parked."""
@@ -336,11 +353,14 @@ class Mapped(Work):
         for index, value in enumerate(self._results):
             element = self.elements.at(index)
             if value is not MISSING and self._key(element) not in memo.kept:
-                self.note(element, value)
+                self.note(element, value, self._outgoing.get(index))
         raise Parked
 
     def _key(self, element: Element) -> str:
         return f"done:{self.step.id}:{self.place_of(element)}"
+
+    def _sent_key(self, element: Element) -> str:
+        return f"sent:{self.step.id}:{self.place_of(element)}"
 
 
 class _Call(Attempts):
@@ -360,7 +380,7 @@ class _Call(Attempts):
             await sleep_for(self.run.clock, 0)
         self.value = await super()._result()
         if self._mapped.keeps:
-            self._mapped.note(self.element, self.value)
+            self._mapped.note(self.element, self.value, self.outgoing)
             await memo_of(self.run).keep()
         return self
 

@@ -63,6 +63,23 @@ class EachPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ContractPlan:
+    """What a step takes and gives.
+
+    Attributes:
+        input: model of the fields of the state that it takes; None without one.
+        output: model of what it returns; None without one.
+        step_id: the step, for errors.
+        path: of the step, for errors.
+    """
+
+    input: Any
+    output: Any
+    step_id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChildrenPlan:
     """The runs that a stage starts and waits for.
 
@@ -115,6 +132,8 @@ class StepPlan:
     retry: Retry | None
     each: EachPlan | None = None
     """None if it is called once."""
+    contract: ContractPlan | None = None
+    """None if nothing is said of what it takes and gives."""
     elsewhere: Elsewhere | None = None
     """How it is called in a process or by an executor; None on the loop or in a thread."""
     kind: Literal["step", "undo", "poll"] = "step"
@@ -142,12 +161,21 @@ class StepPlan:
             and self.timeout is None
             and self.retry is None
             and self.each is None
+            and self.contract is None
             and self.children is None
             and self.undo is None
             and self.poll is None
             and not self.binding.services
             and not self.binding.keyword
         )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlan:
+    """How the output of a stage is read: as the models of its steps, by step; `single` if it has one step."""
+
+    models: Mapping[str, Any]
+    single: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -174,6 +202,8 @@ class StagePlan:
     """What its failure leads to: "fail", "pause" or a stage."""
     undoes: bool
     """A step of it has an undo."""
+    output: OutputPlan | None
+    """How its output is kept and read; None if the workflow keeps none."""
     keeps: bool = False
     """Its steps may have to wait, or their results are kept one by one: see `resting`."""
     perform: Performer | None = None
@@ -240,6 +270,7 @@ class PipelinePlan:
     undo_on_abort: bool = False
     replays: bool = False
     """Its stage is a durable function: events and answers for its waits are the function's, no patches of the state."""
+    keeps_outputs: bool = False
     limit: RunLimit | None = None
     """How long a run may take; None without a limit."""
     definition_hash: str = ""

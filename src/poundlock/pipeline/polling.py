@@ -18,6 +18,7 @@ from poundlock.pipeline.active import ActiveRun, KeptSoFar, Rest
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.interrupting import Scope
+from poundlock.pipeline.kept_values import sent_as_data, sent_of
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.plan import PollPlan, StepPlan
 from poundlock.pipeline.run_view import RunView
@@ -35,6 +36,9 @@ class PollContext(StepContext):
     def __init__(self, run: RunView, step: StepPlan, attempt: int, job: Any) -> None:
         super().__init__(run, step, attempt)
         self._job = job
+
+    def _place(self) -> str:
+        return f"{super()._place()}/poll"
 
     @property
     def job(self) -> Any:
@@ -68,6 +72,8 @@ class Polled(Work):
             check = self._failing = _Check(self, begun["job"])
             found = await check.all_attempts()
             if isinstance(found, StepDone):
+                # Those of the call that began it, and of the check that found it done.
+                found.outgoing = [*sent_of(begun.get("sent", ())), *(check.outgoing or ())]
                 return found
             self._failing = None
             until = run.clock.now() + found
@@ -83,7 +89,9 @@ class Polled(Work):
         self._failing = None
         now = run.clock.now()
         begun = {"job": job, "since": now, "next": now + poll.every}
-        if len(text) <= _SMALL:
+        if submit.outgoing:
+            begun["sent"] = sent_as_data(submit.outgoing)
+        if len(text) <= _SMALL and not submit.outgoing:
             kept = memo.put(self._key("job"), begun)
         else:
             kept = memo.note(self.step.path_json, self._key("job"), begun)

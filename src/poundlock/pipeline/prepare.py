@@ -15,6 +15,7 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.inbox import apply
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.outcome import failed, run_error
+from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.states import returned, written
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.waits import rearm
@@ -51,6 +52,8 @@ async def prepare(run: ActiveRun, hook: Callable[[Any], Any], context: StepConte
             finally:
                 context.abandon()
             _merge(run, patch)
+            if context.outgoing:
+                send(run, run.plan.path_json, context.outgoing)
             if not disturbed(run, task):
                 return None
             raised = None

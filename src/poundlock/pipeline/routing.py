@@ -15,6 +15,7 @@ from poundlock.model.conditions import Condition, all_match, resolve
 from poundlock.model.definitions import INSTRUCTIONS, Branch, Instruction, Jump, Switch
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.injection import Deciding, arguments
+from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.plan import Binding, Router
 from poundlock.pipeline.run_view import RunView
 from poundlock.records import NamedTuple
@@ -93,6 +94,8 @@ def _decider(function: Callable[..., Any], binding: Binding, place: RouterPlace,
             name_blocking(run.clock, since, function)
             if inspect.isawaitable(answer):
                 answer = await answer
+            if context is not None and context.outgoing:
+                send(run, place.path_json, context.outgoing)
         finally:
             if context is not None:
                 context.abandon()

@@ -12,6 +12,7 @@ from poundlock.clock import Clock
 from poundlock.guard import Interruption
 from poundlock.model.calls import Usage
 from poundlock.model.events import Event
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import Failure, RunIdentity, StepProgress
 from poundlock.pipeline.journal import Journal
 from poundlock.records import dataclass
@@ -60,6 +61,7 @@ class RunView(Protocol):
         abort: the request to end the run, once it was taken in.
         interruption: why the runtime wants the run to stop.
         journal: where notes go.
+        outgoing: events that leave with the next boundary.
     """
 
     identity: RunIdentity
@@ -79,6 +81,7 @@ class RunView(Protocol):
     abort: Mapping[str, Any] | None
     interruption: Interruption | None
     journal: Journal
+    outgoing: tuple[Outgoing, ...]
 
     def report(self, step: Place, progress: StepProgress) -> None:
         """Show how far a step is; from any thread."""
@@ -91,6 +94,9 @@ class RunView(Protocol):
 
     def latest(self) -> Any:
         """Return the state, merged with the signals that came since the last boundary."""
+
+    def output(self, stage_id: str, *, required: bool) -> Any:
+        """Return the latest output of a stage; None if it has none and is not required."""
 
     async def start_run(self, workflow_id: str, payload: Any, key: str) -> str:
         """Start a run of another workflow, once for each key; returns its id."""

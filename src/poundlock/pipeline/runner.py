@@ -26,6 +26,7 @@ from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
+from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
 from poundlock.pipeline.stage_services import conclude_again, visit
@@ -66,6 +67,8 @@ class Progress(Protocol):
 
 def begin(run: ActiveRun) -> None:
     """Set a new run to its first stage, with its declared waits armed."""
+    if run.plan.keeps_outputs:
+        run.outputs = {}
     rearm(run)
 
 
@@ -85,6 +88,8 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
     try:
+        if run.plan.keeps_outputs and run.outputs is None:  # it comes from its row
+            run.outputs = outputs_in(await progress.history(run))
         if run.returning and (driven := await _came_back(run, progress, task)) is not None:
             return driven
         while True:
@@ -279,6 +284,7 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     if not run.written:  # a creation may still be written as of here
         run.entered = stage_id
         run.entered_waits = run.waits
+        run.entered_outgoing = run.outgoing
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])

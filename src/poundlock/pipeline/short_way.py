@@ -64,7 +64,11 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
         if journal.full:
             journal.put(run.clock.now(), step.success_entry)
         # Nothing has to be decided: the step returned a patch, there is no router or model, and no message came.
-        if patch is not None and not (run.inbox or run.backlog or run.registered):
+        if context is not None and context.outgoing is not None:
+            came_to = came_to if patch is None else StepDone(step, patch, text)
+            came_to.outgoing = context.outgoing
+            done = StageDone(stage, (came_to,))
+        elif patch is not None and not (run.inbox or run.backlog or run.registered):
             before = run.position() if stage.following is None else None
             # As `conclude` does. A flat patch is merged as a dict; a nested or deleting one has a second brace.
             run.state = merge(run.state, patch) if text.find("{", 1) > 0 else {**run.state, **patch}
@@ -81,7 +85,8 @@ async def pass_through(run: ActiveRun, stage: StagePlan, step: StepPlan, task: a
             if before is None:
                 return None
             return Driven(complete(run, None), before, StageDone(stage, (StepDone(step, patch, text),)))
-        done = StageDone(stage, (came_to if patch is None else StepDone(step, patch, text),))
+        else:
+            done = StageDone(stage, (came_to if patch is None else StepDone(step, patch, text),))
     before = run.position()
     outcome = await conclude(run, done, before, task)
     return None if outcome is None else Driven(outcome, before, done)

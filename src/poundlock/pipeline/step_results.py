@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from poundlock.codecs import dump, pack
 from poundlock.errors import StepFailed
 from poundlock.guard import describe, name_of, repr_of
 from poundlock.model.definitions import INSTRUCTIONS, Instruction
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import RunError, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import Outcome, run_error
@@ -26,6 +27,8 @@ class StepDone:
     patch: dict[str, Any] | None = None
     text: str | None = None
     instruction: Instruction | None = None
+    outgoing: Sequence[Outgoing] | None = None
+    """The events that the step has emitted."""
 
     @property
     def result(self) -> Any:

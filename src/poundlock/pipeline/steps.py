@@ -13,10 +13,11 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.children import Parent, abandon, has_children
 from poundlock.pipeline.context import StepContext
+from poundlock.pipeline.contracts import given, taken
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
 from poundlock.pipeline.outcome import run_error
-from poundlock.pipeline.plan import StagePlan, StepPlan
+from poundlock.pipeline.plan import ContractPlan, StagePlan, StepPlan
 from poundlock.pipeline.polling import Polled
 from poundlock.pipeline.resting import Resting
 from poundlock.pipeline.step_results import StepDone, Suspended, digest, failure_of
@@ -144,6 +145,8 @@ def perform_step(
         work = Mapped(run, step, step.each, scope)
     elif step.poll is not None:
         work = Polled(run, step, step.poll, scope)
+    elif step.contract is not None and step.kind == "step":
+        work = _Contracted(run, step, scope, step.contract)
     else:
         work = _Whole(run, step, scope)
     if run.resting is None or step.kind != "step":
@@ -170,9 +173,28 @@ class _Whole(Attempts):
         return digest(self.run, self.step, result) if self.step.kind == "step" else StepDone(self.step)
 
     def _succeeded(self, result: StepDone) -> StepDone:
+        result.outgoing = self.outgoing
         if self.run.journal.full and self.step.kind == "step":
             self.run.journal.put(self.run.clock.now(), self.step.success_entry)
         return result
 
     def _failed(self, error: BaseException) -> RunError:
         return failure_of(self.run, self.step, error, self.made)
+
+
+class _Contracted(_Whole):
+    """The call of a step with a contract: its input is checked once before it, what it returns in each attempt."""
+
+    __slots__ = ("_contract",)
+
+    def __init__(self, run: ActiveRun, step: StepPlan, scope: Scope | None, contract: ContractPlan) -> None:
+        super().__init__(run, step, scope)
+        self._contract = contract
+
+    async def _result(self) -> Any:
+        if self._contract.input is not None:
+            taken(self._contract, self.run)
+        return await super()._result()
+
+    def _take(self, result: Any) -> StepDone:
+        return super()._take(given(self._contract, result))

@@ -23,10 +23,13 @@ from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, judge
 from poundlock.pipeline.memo import forget, recall, visit_row
 from poundlock.pipeline.outcome import Aborted, Failed, Released, decide, ended, run_error
+from poundlock.pipeline.outgoing import send
+from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.resting import Awake
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.stage_services import Visit, roll_back
+from poundlock.pipeline.step_results import StepDone
 from poundlock.pipeline.steps import perform_step
 from poundlock.pipeline.undo_log import Due, due, note_end
 
@@ -45,7 +48,10 @@ async def end_badly(run: ActiveRun, driven: Driven, outcome: Failed | Aborted, p
         ended(run, outcome)
         return driven
     run.progress = progress
-    left = due(await _history(run, progress))
+    rows = await _history(run, progress)
+    left = due(rows)
+    if run.plan.keeps_outputs:
+        run.outputs = outputs_in(rows)
     if run.undoing is None:
         if not left:
             ended(run, outcome)
@@ -147,7 +153,11 @@ async def _perform(run: ActiveRun, undo: StepPlan, wanted: Due) -> RunError | No
                 await roll_back(run, visit, task, interruption)
             raise
         error = result if isinstance(result, RunError) else None
-        return error if visit is None else await _closed(run, visit, task, undo, error)
+        if visit is not None:
+            error = await _closed(run, visit, task, undo, error)
+        if error is None and isinstance(result, StepDone) and result.outgoing:
+            send(run, undo.path_json, result.outgoing)
+        return error
     finally:
         run.interruptible = False
         run.visit = run.resting = None

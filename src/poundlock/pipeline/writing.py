@@ -6,6 +6,7 @@ from poundlock.codecs import dump
 from poundlock.model.changes import Release, RunCreate, RunMove
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunRecord, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun, Stored
@@ -25,7 +26,7 @@ def admission_of(run: ActiveRun, status: RunStatus) -> RunCreate:
         run.journal.add(now, "dispatch", "run:queued", run.plan.path_json)
     running = status is _RUNNING
     log, waits = run.journal.row(1), run.waits
-    start = _start_of(run, status, None, None, running and run.slot, now, log, run.stage, waits)
+    start = _start_of(run, status, None, None, running and run.slot, now, log, run.stage, waits, ())
     stored = (identity.event_ref, run.event, run.payload_text)
     event = new_tuple(StoredEvent, stored) if identity.owns_event else None
     return new_tuple(RunCreate, (identity, start, event))
@@ -40,7 +41,8 @@ def creation_of(run: ActiveRun) -> RunCreate:
     log = run.journal.row(1, run.entered_at or None)
     began = run.entered is not None
     stage, waits = (run.entered, run.entered_waits) if began else (run.stage, run.waits)
-    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits)
+    outgoing = run.entered_outgoing if began else run.outgoing
+    start = _start_of(run, _RUNNING, None, None, run.slot, now, log, stage, waits, outgoing)
     return RunCreate(run.identity, start, StoredEvent(run.identity.event_ref, run.event, run.payload_text))
 
 
@@ -54,6 +56,7 @@ def _start_of(
     log: LogRow | None,
     stage: str | None,
     waits: tuple[WaitRow, ...],
+    outgoing: tuple[Outgoing, ...],
 ) -> RunMove:
     """Return the first boundary of a run that is not stored yet."""
     epoch = run.epoch
@@ -81,6 +84,7 @@ def _start_of(
             None,
             visits,
             None,
+            outgoing,
         ),
     )
 
@@ -117,7 +121,7 @@ def boundary_of(
     log = run.journal.row(run.log_seq + 1)
     waits = () if ended else run.waits
     if not run.written:
-        start = _start_of(run, status, wake_at, outcome, slot, now, log, run.stage, waits)
+        start = _start_of(run, status, wake_at, outcome, slot, now, log, run.stage, waits, run.outgoing)
         event = new_tuple(StoredEvent, (run.identity.event_ref, run.event, run.payload_text))
         return new_tuple(RunCreate, (run.identity, start, event))
     snapshot = None
@@ -149,6 +153,7 @@ def boundary_of(
             snapshot,
             run.walk if run.walk != JUMPED else dump(run.visits),
             release,
+            run.outgoing,
         ),
     )
 
@@ -159,6 +164,8 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
         run.registered = None
     if run.state_store is not None:
         run.state_store.adopt(run.state)
+    if run.outgoing:
+        _take_sent(run, work)
     if type(work) is RunCreate:
         take_creation(run, work)
         return
@@ -175,6 +182,19 @@ def take_commit(run: ActiveRun, work: RunMove | RunCreate) -> None:
         run.stored_waits = waits
     if consumed:
         del run.consumed[: len(consumed)]  # the stage may have taken in more meanwhile
+
+
+def _take_sent(run: ActiveRun, work: RunMove | RunCreate) -> None:
+    """Forget the events that left with a commit. The creation of a run may be written without those of its stage."""
+    outgoing = outgoing_of(work)
+    if outgoing:
+        run.outgoing = run.outgoing[len(outgoing) :]
+        run.supervision.sent(run.run_id)
+
+
+def outgoing_of(work: RunMove | RunCreate) -> tuple[Outgoing, ...]:
+    """Return the events that leave with a boundary."""
+    return work.start.outgoing if isinstance(work, RunCreate) else work.outgoing
 
 
 def take_resumption(run: ActiveRun, now: float) -> None:

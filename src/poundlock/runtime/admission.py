@@ -16,7 +16,8 @@ from poundlock.model.conditions import Condition
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, Start
+from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, SingletonLoop, Start
+from poundlock.model.outbox import Sending
 from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, new_line
 from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
@@ -58,6 +59,7 @@ class Offer:
         decided: (workflow, trigger) pairs that were decided elsewhere.
         waits: whether waiting runs are considered too.
         dry: only find out what would happen.
+        sending: the event's row of the outbox, if it has one.
         known: what this event id has done before, by scope; grows from attempt to attempt.
     """
 
@@ -67,6 +69,7 @@ class Offer:
     decided: frozenset[tuple[str, str]] = frozenset()
     waits: bool = True
     dry: bool = False
+    sending: Sending | None = None
     known: dict[str, Remember] = field(default_factory=dict)
 
 
@@ -141,8 +144,37 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
             plan.events = (StoredEvent(ref, event, offer.payload_text),)
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
+    if offer.sending is not None:
+        refused = refusal_among(core, lines)
+        sending = offer.sending
+        plan.outbox = (
+            sending.admitted()
+            if refused is None
+            else sending.refused(str(refused.verdict), said_by(refused), plan.now),
+        )
     plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
     return plan
+
+
+def refusal_among(core: Core, lines: Sequence[ReceiptLine]) -> ReceiptLine | None:
+    """Return the first line by which an event is lost for somebody who was to get it; None if there is none.
+
+    A SingletonLoop that drops what comes while it is busy loses nothing: that is what it is for.
+    """
+    for line in lines:
+        if line.verdict is Verdict.REJECTED:
+            return line
+        if line.verdict is Verdict.DROPPED:
+            entry = core.entries.get(line.workflow_id or "")
+            if entry is None or not isinstance(entry.mode, SingletonLoop):
+                return line
+    return None
+
+
+def said_by(line: ReceiptLine) -> str:
+    """Return what a line says, with the workflow or run that says it."""
+    who = f"workflow '{line.workflow_id}'" if line.trigger_id is not None else f"run '{line.run_id}'"
+    return f"{who}: {line.reason}"
 
 
 # ---------------------------------------------------------------------------------------------------- triggers

@@ -92,8 +92,17 @@ class Core:
         self.watch = LoopWatch()
         self.processes = StepProcesses(clock, process_workers)
         self.supervision = Supervision(
-            self.watch, abort_grace, self.tasks.keep, Answers(), self.processes, {}, pause_window
+            self.watch,
+            abort_grace,
+            self.tasks.keep,
+            Answers(),
+            self.processes,
+            {},
+            pause_window,
+            self._sent,
         )
+        self.deliver: Callable[[str], None] = _nothing
+        """Delivers what a run has left in the outbox; set when the runtime starts."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}
@@ -230,6 +239,9 @@ class Core:
         """
         found = _inside.get()
         return found[1] if found is not None and found[0] == self.worker else None
+
+    def _sent(self, run_id: str) -> None:
+        self.deliver(run_id)
 
     def count(self, what: str) -> None:
         """Add to a counter of `statistics`."""

@@ -33,6 +33,7 @@ from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.memo import visit_row
 from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released, lose
+from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import Progress, drive, reconsider, stopped
@@ -227,6 +228,7 @@ async def _look_up(
         await asyncio.wait([creation])  # it may not even be submitted yet
     await written_behind(core)  # the commit without an answer may still be in flight
     for run_id in run_ids:
+        core.deliver(run_id)  # that commit may have had outgoing events
         try:
             checkpoint = await _look_up_one(core, run_id, error)
             if ended_here and checkpoint is not None and checkpoint.record.head.status is RunStatus.FAILED:
@@ -444,6 +446,7 @@ def _strand(core: Core, run_id: str, error: BaseException) -> None:
     """Leave a run where `abort` and `recover` find it, and notify those who wait for it."""
     log.error("run '%s' cannot continue; it is as its last commit left it\n%s", run_id, log_text(error))
     core.runs.strand(run_id, error)
+    core.deliver(run_id)  # the last commit may have been written, with outgoing events
     core.waiters.fail(run_id, error)
 
 
@@ -581,7 +584,9 @@ class Boundaries:
         context = hook_context(run)
         run.interruptible = True
         try:
-            await call_hook(self._core, live.entry, "on_resume", context, services=run.services)
+            error = await call_hook(self._core, live.entry, "on_resume", context, services=run.services)
+            if error is None and context.outgoing:
+                send(run, run.plan.path_json, context.outgoing)
         finally:
             run.interruptible = False
             context.abandon()

@@ -17,7 +17,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import LogRow, RunResult
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.runner import Progress
-from poundlock.pipeline.writing import boundary_of, take_commit
+from poundlock.pipeline.writing import boundary_of, outgoing_of, take_commit
 from poundlock.runtime.core import Core, State
 from poundlock.runtime.healing import FAULTS, again, notify
 from poundlock.runtime.run_table import LiveRun
@@ -141,6 +141,8 @@ class Behind(_Passing):
                     await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
                 self._queue.popleft()
                 self._wake()
+                if outgoing_of(work):
+                    run.supervision.sent(run.run_id)
         except BaseException as error:  # noqa: BLE001 - raised by the run, at its next boundary
             self._error = error
             self._queue.clear()

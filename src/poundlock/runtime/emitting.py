@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
-from poundlock.model.events import Event
+from poundlock.model.events import Event, as_event
+from poundlock.model.receipts import ReceiptLine
 from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
@@ -22,34 +23,6 @@ CONTROL_EVENTS = ("run:abort", "run:signal")
 """Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
 
 
-def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
-    """Return payload and keyword fields as one payload.
-
-    Raises:
-        InvalidEvent: there are fields, but the payload is not a mapping to merge them into.
-    """
-    if not fields:
-        return {} if payload is None else payload
-    if payload is None:
-        return dict(fields)
-    if not isinstance(payload, Mapping):
-        raise InvalidEvent("keywords can only be merged into a payload that is a mapping", path="payload")
-    return {**payload, **fields}
-
-
-def as_event(event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Event:
-    """Return an Event, built from type, payload and fields if it is not one yet.
-
-    Raises:
-        InvalidEvent: an Event was given together with a payload.
-    """
-    if not isinstance(event, Event):
-        return Event(event, merged(payload, fields))
-    if payload is not None or fields:
-        raise InvalidEvent("an Event has its own payload: build it with that payload", path="payload")
-    return event
-
-
 async def emit(
     core: Core, own: Collection[Subscription], event: Event | str, payload: Any, fields: Mapping[str, Any]
 ) -> Receipt:
@@ -59,17 +32,25 @@ async def emit(
     """
     event = as_event(event, payload, fields)
     admitted = await admit(core, Admit(event))
+    if event.type in CONTROL_EVENTS or core.bus.has_subscribers(event.type, own):
+        await spread(core, own, admitted.event, decided_by(admitted.lines))
+    return new_receipt(admitted.event, admitted.lines, partial(results, core))
+
+
+def decided_by(lines: Iterable[ReceiptLine]) -> frozenset[tuple[str, str]]:
+    """Return the (workflow, trigger) pairs that have decided."""
+    return frozenset((line.workflow_id, line.trigger_id) for line in lines if line.workflow_id and line.trigger_id)
+
+
+async def spread(core: Core, own: Collection[Subscription], event: Event, decided: frozenset[tuple[str, str]]) -> None:
+    """Do what follows the admission of an event: carry out a control event, and publish for observers."""
     others = core.bus.has_subscribers(event.type, own)
     if event.type in CONTROL_EVENTS:
         # Another runtime on this bus may have the run: then the event is for that runtime.
         with contextlib.suppress(RunNotFound) if others else contextlib.nullcontext():
-            await control(core, admitted.event)
+            await control(core, event)
     if others:
-        decided = frozenset(
-            (line.workflow_id, line.trigger_id) for line in admitted.lines if line.workflow_id and line.trigger_id
-        )
-        await _publish(core, Publication(admitted.event.detached(), core.store.store_id, decided))
-    return new_receipt(admitted.event, admitted.lines, partial(results, core))
+        await _publish(core, Publication(event.detached(), core.store.store_id, decided))
 
 
 async def _publish(core: Core, publication: Publication) -> None:

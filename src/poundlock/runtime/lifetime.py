@@ -25,6 +25,7 @@ from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.hooks import Hooks
+from poundlock.runtime.outbox import Outbox
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.queued import QueuedLimits
@@ -61,6 +62,7 @@ class Lifetime:
         self._hurry = asyncio.Event()
         """Set when the drain is cut short."""
         self.subscriptions = Subscriptions(core, self._heard)
+        self._outbox = Outbox(core, lambda: self.subscriptions.own)
 
     async def start(self) -> None:
         """Open the store, register the workflows, claim runs without an owner.
@@ -97,6 +99,7 @@ class Lifetime:
             for workflow in self._workflows:
                 await self.register(workflow, None, Hooks())
             core.tasks.spawn(self._poller.run(), "poundlock-poller")
+            self._outbox.start()
         except BaseException:
             self._entered.set()
             await self.stop(drain=0.0)
@@ -111,6 +114,7 @@ class Lifetime:
                 "the runtime is not running: register after `await runtime.start()`, or inside `async with runtime:`"
             )
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
+        self._outbox.registered()
         # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
         self._queued.watch(entry)
@@ -173,6 +177,7 @@ class Lifetime:
         core = self._core
         self._poller.stop()
         self._queued.stop()
+        self._outbox.stop()
         self.subscriptions.close()
         await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
         await self._part("letting runs reach a boundary", self._drain(drain))

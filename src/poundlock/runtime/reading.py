@@ -163,11 +163,14 @@ _OF_CALLS: Final = ("", ":input_tokens", ":output_tokens", ":cost")
 
 def statistics(core: Core) -> Mapping[str, float]:
     """Return counters."""
+    outbox, dead = core.store.undelivered
     held = Counter(
         {
             "workflows": len(core.entries),
             "runs:live": len(core.runs.all_driven()),
             "runs:parked": core.runs.parked_count,
+            "outbox": outbox,
+            "dead_letters": dead,
         }
     )
     size = core.store.size

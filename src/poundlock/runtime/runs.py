@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_data, pack_patch
+from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_patch
 from poundlock.errors import InvalidDefinition, InvalidEvent, NotRegistered, RunExists, suggest
 from poundlock.model.drafts import new_tuple
-from poundlock.model.events import Event, new_event, quoted
+from poundlock.model.events import Event, quoted
 from poundlock.model.patches import merge
 from poundlock.model.runs import Checkpoint, RunIdentity
 from poundlock.pipeline.active import ActiveRun
@@ -23,18 +23,6 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.run_table import LiveRun
-
-
-def accepted(event: Event, now: float) -> tuple[Event, str]:
-    """Return an event as it is stored: its payload detached, its time stamped if it has none; and the payload's text.
-
-    Raises:
-        NotStorable: the payload or a header is not data; `path` names it.
-    """
-    payload, text = pack(event.payload, "payload", "none") if event.payload is not None else (None, "null")
-    headers = pack_data(event.headers, "headers")[0] if event.headers else event.headers
-    time = now if event.time is None else event.time
-    return new_event(event.type, payload, event.id, time, event.source, event.key, headers), text
 
 
 def invocation(type: str, payload: Any, run_id: str, now: float) -> tuple[Event, str]:

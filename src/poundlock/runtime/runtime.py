@@ -17,16 +17,17 @@ from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
 from poundlock.model.definitions import Service
 from poundlock.model.durations import Duration
-from poundlock.model.events import Event
+from poundlock.model.events import Event, merged
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Mode
+from poundlock.model.outbox import DeadLetter
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
 from poundlock.model.validation import check_global_services, duration, whole_number
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
-from poundlock.runtime import lifetime, reading, results
+from poundlock.runtime import lifetime, outbox, reading, results
 from poundlock.runtime.commands import HANDLERS
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import Claim, claim
@@ -34,7 +35,7 @@ from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core
-from poundlock.runtime.emitting import emit, explain, merged
+from poundlock.runtime.emitting import emit, explain
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.registration import deregister
@@ -394,12 +395,33 @@ class WorkflowRuntime:
         """Return counters since the runtime was created, and what it holds now.
 
         `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often a run got
-        this status. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (parked, still in memory).
+        this status. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (parked, still in memory), `outbox`
+        (events of steps that are still to be delivered), `dead_letters` (those that could not be).
         `calls:<workflow>`: calls that its steps recorded with `ctx.record_call`, with `:input_tokens`, `:output_tokens`
         and `:cost` behind it what these took. Of a store on a disk also `store:bytes`, and its growth since the start.
         The store's own `stats()` counts its rows.
         """
         return reading.statistics(self._core)
+
+    async def dead_letters(self, limit: int = 50, after: str | None = None) -> list[DeadLetter]:
+        """Return events that steps have emitted and that could not be delivered, in the order of their emission.
+
+        Args:
+            limit: how many at most.
+            after: the id of a dead letter: only those behind it.
+
+        Raises:
+            DeadLetterNotFound: `after` is no such id.
+        """
+        return await outbox.dead_letters(self._core.here(), whole_number("limit", limit), after)
+
+    async def replay(self, id: str) -> None:
+        """Deliver a dead letter again; the event keeps its id. Returns when that is durable, before it is delivered.
+
+        Raises:
+            DeadLetterNotFound: there is no such dead letter, or another call was quicker.
+        """
+        await outbox.replay(self._core.at_work(), id)
 
     async def recover(self) -> int:
         """Take over ready, orphaned and due runs now, and those stranded by a store failure; returns how many."""

@@ -12,6 +12,7 @@ from poundlock.errors import (
     KeysTaken,
     LeaseLost,
     LoadMoved,
+    OutboxMoved,
     PoundlockError,
     RunExists,
     RunFinished,
@@ -63,6 +64,11 @@ def keys_taken(taken: dict[str, Remember]) -> KeysTaken:
 def wait_moved(run_id: str) -> WaitMoved:
     """Return the error for a delivery to waits that were armed again."""
     return WaitMoved(f"run '{run_id}' armed its waits again: match the event again", run_id=run_id)
+
+
+def outbox_moved(seq: int) -> OutboxMoved:
+    """Return the error for a row of the outbox that has changed, or is gone."""
+    return OutboxMoved(f"row {seq} of the outbox changed meanwhile: read it again")
 
 
 def not_found(run_id: str) -> RunNotFound:

@@ -34,6 +34,7 @@ from poundlock.model.changes import (
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines
 from poundlock.model.runs import (
     Checkpoint,
@@ -63,6 +64,7 @@ from poundlock.stores.answers import (
 from poundlock.stores.keeping import RECEIPTS_KEPT, Expiring, Heap
 from poundlock.stores.memory_agenda import READY, Agenda, Entry
 from poundlock.stores.memory_listing import Listings
+from poundlock.stores.memory_outbox import MemoryOutbox
 
 _IDLE = Load()
 _NO_LOAD = (_IDLE, None)
@@ -186,6 +188,7 @@ class MemoryStore:
         self._shapes: Counter[str] = Counter()
         self._armed = 0
         """The number of waits of all runs."""
+        self._outbox = MemoryOutbox()
         self._numbers = 0
         self._commits = 0
 
@@ -250,6 +253,8 @@ class MemoryStore:
             if known_run is not None and armed_anew(delivery, _phases(known_run)):
                 raise wait_moved(delivery.run_id)
         posts = self._checked_posts(changes) if changes.posts else ()
+        if changes.outbox:
+            self._outbox.check(changes.outbox)
 
         # From here on nothing can be refused.
         self._commits += 1
@@ -276,6 +281,8 @@ class MemoryStore:
         if posts:
             told = [self._append(rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
             posted = tuple(told)
+        if changes.outbox:
+            self._outbox.move(changes.outbox)
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, *_ in changes.events:
@@ -374,6 +381,8 @@ class MemoryStore:
         uses[ref] = uses.get(ref, 0) + 1
         if waits:
             self._set_waits(row, waits)
+        if start.outgoing:
+            self._outbox.add(run_id, start.outgoing)
         status = row.status
         self._by_status[status._value_].fresh[run_id] = None
         if status is not _RUNNING:
@@ -403,6 +412,7 @@ class MemoryStore:
             snapshot,
             visits,
             _,
+            outgoing,
         ) = move
         before = row.status
         row.version = version + 1
@@ -419,6 +429,8 @@ class MemoryStore:
             first, size, text = log
             row.log.append((first, size, text))
             row.log_seq = first + size - 1
+        if outgoing:
+            self._outbox.add(run_id, outgoing)
         if snapshot is not None:
             row.snapshot = (row.log_seq, snapshot)
         if consumed:
@@ -707,10 +719,20 @@ class MemoryStore:
         """Return the lines of the last receipt of an event."""
         return self._receipts.get((source, event_id))
 
+    @property
+    def undelivered(self) -> tuple[int, int]:
+        """How many events are still to be delivered, and how many dead letters there are."""
+        return self._outbox.undelivered
+
+    async def outbox(self, query: OutboxQuery) -> list[OutboxRow]:
+        """Return rows of the outbox."""
+        return self._outbox.read(query)
+
     async def stats(self) -> dict[str, int]:
         """Return counters."""
         counts = {status: listing.size for status, listing in self._by_status.items() if listing.size}
         rows = {"events": len(self._events), "remembered": len(self._remembered), "receipts": len(self._receipts)}
+        rows |= self._outbox.counts()
         return {**counts, "waits": self._armed, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
 
 

@@ -30,6 +30,7 @@ from poundlock.errors import (
     LeaseLost,
     LoadMoved,
     NotStorable,
+    OutboxMoved,
     PoundlockError,
     RunExists,
     RunFinished,
@@ -56,6 +57,7 @@ from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
 from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import wait_keys
@@ -109,6 +111,12 @@ def wait_of(
     pairs = tuple(correlate)
     keys = wait_keys(types, pairs)
     return WaitRow(wait_id, epoch, parked, types, tuple(where), pairs, "ship", "fail", expires_at, patch, keys)
+
+
+def outgoing_of(*ids: str) -> tuple[Outgoing, ...]:
+    """Return events for the outbox, by their ids."""
+    events = [event_of(event_id, "order.shipped", {"n": event_id}).event for event_id in ids]
+    return tuple([Outgoing(event, dump(event.payload)) for event in events])
 
 
 def move_of(record: RunRecord, **changes: Any) -> RunMove:
@@ -231,6 +239,15 @@ class Scribe:
         event = event_of(ref, "order.approved")
         return (await self.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
+    async def outbox(self, **query: Any) -> list[OutboxRow]:
+        """Return rows of the outbox."""
+        return await self.store.outbox(OutboxQuery(**query))
+
+    async def mark(self, row: OutboxRow, *mark: Any) -> None:
+        """Change a row of the outbox; without a mark it is deleted."""
+        move = OutboxMove(row.seq, row.version, OutboxMark(*mark) if mark else None)
+        await self.commit(Changes(outbox=(move,), now=NOW))
+
     async def time_passes(self, now: float) -> None:
         """Make some commits at a time, for a store that prunes with its commits."""
         for _ in range(60):
@@ -281,6 +298,7 @@ class Scribe:
         passing = ("commits", "syncs", "bytes")
         stats = {name: count for name, count in (await store.stats()).items() if name not in passing}
         seen: dict[Any, Any] = {"stats": stats, "loads": await store.read_loads(pairs)}
+        seen["outbox"] = [await self.outbox(dead=dead) for dead in (False, True)]
         for record in records:
             run_id = record.identity.run_id
             seen[run_id] = (await store.checkpoint(run_id), await store.history(run_id), await store.inbox(run_id, 0))
@@ -301,6 +319,7 @@ REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "wait armed again": ({"wait_epoch": 2}, WaitMoved),
     "no run to post to": ({"posts": "unknown"}, RunNotFound),
     "post to an ended run": ({"posts": "ended"}, RunFinished),
+    "outbox row has changed": ({"outbox": 9}, OutboxMoved),
     "body is not data": ({"body": {"x": object()}}, NotStorable),
 }
 """Each condition of a change, broken alone: what is different, and the error it is refused with."""
@@ -607,6 +626,8 @@ class StoreContract:
         refused, by = REFUSALS[case]
         await scribe.create("taken")
         await scribe.create("mover")
+        await scribe.move("mover", outgoing=outgoing_of("o-sent"))
+        [sent] = await scribe.outbox()
         await scribe.create("ended")
         await scribe.end("ended")
         await scribe.park("parked")
@@ -624,13 +645,24 @@ class StoreContract:
             wait_epoch: int = 1,
             posts: str = "mover",
             body: Any = None,
+            outbox: int = 1,
         ) -> Changes:
             made = [scribe.creation(run_id) for run_id in creates]
             line = ReceiptLine(Verdict.BUFFERED, "orders")
             return Changes(
                 creates=tuple(create for part in made for create in part.creates),
                 events=(*(event for part in made for event in part.events), event_of("e-new", "order.approved")),
-                moves=(move_of(mover, stage="second", log=log_of(1, {"a": 1}), waits=(wait_of(),), **(moves or {})),),
+                moves=(
+                    move_of(
+                        mover,
+                        stage="second",
+                        log=log_of(1, {"a": 1}),
+                        waits=(wait_of(),),
+                        outgoing=outgoing_of("o-new"),
+                        **(moves or {}),
+                    ),
+                ),
+                outbox=(OutboxMove(sent.seq, outbox),),
                 loads=(LoadChange("orders", "", expect, Load(active=1, queued=1), Token(7, 1)),),
                 releases=(Release("orders", "", "r0", False, 1, "w1"),),
                 remember=(Remember("/shop", remember, "", "f", None, NOW + 9),),
@@ -646,6 +678,123 @@ class StoreContract:
         assert await scribe.everything(receipts=["e-new"]) == before
         committed = await scribe.commit(unit())
         assert committed == Committed(("queued",), (Delivered(Fate.RESUMED, 1),), (1,))
+        assert [row.event.id for row in await scribe.outbox()] == ["o-new"]
+
+    # -------------------------------------------------------------------------------------------------- the outbox
+    async def test_events_leave_with_the_boundary_of_their_run(self, scribe: Scribe) -> None:
+        """What moves and creations have outgoing is in the outbox, whole, in the order of the commits."""
+        assert (await scribe.outbox(), scribe.store.undelivered) == ([], (0, 0))
+        event = event_of("o1", "kinds.*", {"deep": [{"a": None}], "n": 0.1}, key="k", headers={"trace": "ab"}).event
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=(Outgoing(event, dump(event.payload)), *outgoing_of("o2")))
+        await scribe.create("r2")
+        record = RunRecord((await scribe.record("r1")).identity._replace(run_id="r3"), (await scribe.record()).head, ())
+        start = move_of(record, version=0, outgoing=outgoing_of("o3"))._replace(run_id="r3")
+        await scribe.commit(RunCreate(record.identity, start))
+        await scribe.move("r2", outgoing=outgoing_of("o4"), rest={})
+        rows = await scribe.outbox()
+        assert [(row.event.id, row.run_id) for row in rows] == [("o1", "r1"), ("o2", "r1"), ("o3", "r3"), ("o4", "r2")]
+        assert rows[0].event == event
+        assert [row.seq for row in rows] == sorted({row.seq for row in rows})
+        assert {row[3:] for row in rows} == {(1, False, 0, None, None)}
+        assert scribe.store.undelivered == (4, 0)
+        stats = await scribe.store.stats()
+        assert (stats["outbox"], stats.get("dead_letters", 0)) == (4, 0)
+
+    async def test_the_outbox_is_read_by_run_and_in_portions(self, scribe: Scribe) -> None:
+        """Rows of one run, or of all, come by number, after one and up to a limit."""
+        await scribe.create("r1")
+        await scribe.create("r2")
+        for number in range(3):
+            await scribe.move("r1", outgoing=outgoing_of(f"a{number}"))
+            await scribe.move("r2", outgoing=outgoing_of(f"b{number}"))
+        rows = await scribe.outbox()
+        assert [row.event.id for row in rows] == ["a0", "b0", "a1", "b1", "a2", "b2"]
+        assert await scribe.outbox(limit=2) == rows[:2]
+        assert await scribe.outbox(after=rows[1].seq, limit=3) == rows[2:5]
+        assert await scribe.outbox(run_id="r2") == rows[1::2]
+        assert await scribe.outbox(run_id="r2", after=rows[1].seq, limit=1) == [rows[3]]
+        assert await scribe.outbox(run_id="unknown") == []
+
+    async def test_a_delivered_row_is_gone(self, scribe: Scribe) -> None:
+        """A delivery deletes its row, once: a second one, or one of an old version, is refused."""
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=outgoing_of("o1", "o2"))
+        first, second = await scribe.outbox()
+        await scribe.mark(first)
+        assert await scribe.outbox() == [second]
+        for stale in (first, second._replace(version=2), second._replace(seq=second.seq + 1)):
+            with pytest.raises(OutboxMoved):
+                await scribe.mark(stale)
+        assert (await scribe.outbox(), scribe.store.undelivered) == ([second], (1, 0))
+
+    async def test_exactly_one_of_many_deliveries_wins(self, scribe: Scribe) -> None:
+        """Of deliveries of one row that are submitted at once, one is written."""
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=outgoing_of("o1"))
+        [row] = await scribe.outbox()
+        done = await asyncio.gather(*(scribe.mark(row) for _ in range(8)), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["NoneType"] + ["OutboxMoved"] * 7
+        assert scribe.store.undelivered == (0, 0)
+
+    async def test_a_number_is_not_used_again(self, scribe: Scribe) -> None:
+        """A row has a larger number than all before it, also if those are gone."""
+        await scribe.create("r1")
+        numbers = []
+        for _ in range(3):
+            await scribe.move("r1", outgoing=outgoing_of("o1"))
+            [row] = await scribe.outbox()
+            numbers.append(row.seq)
+            await scribe.mark(row)
+        assert numbers == sorted(set(numbers))
+
+    async def test_a_row_may_be_marked(self, scribe: Scribe) -> None:
+        """What a failed delivery has come to is kept, and the row stays in its place."""
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=outgoing_of("o1", "o2"))
+        first, second = await scribe.outbox()
+        await scribe.mark(first, True, 3, '{"message":"no"}')
+        marked = first._replace(version=2, admitted=True, attempts=3, error='{"message":"no"}')
+        assert await scribe.outbox() == [marked, second]
+        assert await scribe.outbox(run_id="r1", limit=1) == [marked]
+        with pytest.raises(OutboxMoved):
+            await scribe.mark(first)
+
+    async def test_dead_letters_are_apart_and_come_back(self, scribe: Scribe) -> None:
+        """A dead letter is not delivered, and counted; replayed, it is in its place again, before later events."""
+        await scribe.create("r1")
+        await scribe.create("r2")
+        await scribe.move("r1", outgoing=outgoing_of("o1", "o2"))
+        await scribe.move("r2", outgoing=outgoing_of("o3"))
+        first, second, third = await scribe.outbox()
+        await scribe.mark(first, False, 1, "{}", NOW)
+        await scribe.mark(third, False, 1, "{}", NOW + 1)
+        assert await scribe.outbox() == await scribe.outbox(run_id="r1") == [second]
+        dead = await scribe.outbox(dead=True)
+        assert [(row.seq, row.dead_at) for row in dead] == [(first.seq, NOW), (third.seq, NOW + 1)]
+        assert await scribe.outbox(dead=True, run_id="r2") == [dead[1]]
+        assert await scribe.outbox(dead=True, after=first.seq, limit=5) == [dead[1]]
+        stats = await scribe.store.stats()
+        assert ((stats["outbox"], stats["dead_letters"]), scribe.store.undelivered) == ((1, 2), (1, 2))
+        await scribe.mark(dead[0], False, 0)
+        assert [row.seq for row in await scribe.outbox(run_id="r1")] == [first.seq, second.seq]
+        assert [row.seq for row in await scribe.outbox()] == [first.seq, second.seq]
+        await scribe.mark(dead[1])
+        assert scribe.store.undelivered == (2, 0)
+
+    async def test_the_outbox_outlives_runs_and_owners(self, store_factory: StoreFactory) -> None:
+        """After the end of its run and a crash, an event is still in the outbox, as a dead letter is."""
+        store, scribe = await self._opened(store_factory)
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=outgoing_of("o1", "o2"))
+        await scribe.move("r1", status=COMPLETED, owner=None, outgoing=outgoing_of("o3"))
+        await scribe.mark((await scribe.outbox())[0], False, 9, "{}", NOW)
+        before = [await scribe.outbox(dead=dead) for dead in (False, True)]
+        await store_factory.crash(store)
+        store, scribe = await self._opened(store_factory)
+        assert [await scribe.outbox(dead=dead) for dead in (False, True)] == before
+        assert ([row.event.id for row in before[0]], store.undelivered) == (["o2", "o3"], (2, 1))
+        await store.close()
 
     # ------------------------------------------------------------------------------------------------- concurrency
     async def test_submitted_one_after_another_means_applied_in_that_order(self, scribe: Scribe) -> None:
@@ -1757,6 +1906,8 @@ class StoreContract:
         await scribe.park("parked", wait_of(correlate=(("id", 5),)), wake_at=NOW + 60)
         await scribe.create("ended")
         await scribe.end("ended")
+        await scribe.move("running", outgoing=outgoing_of("o1", "o2"))
+        await scribe.mark((await scribe.outbox())[0], True, 2, "{}", NOW)
         await scribe.create("q9", status=QUEUED, load_key="")
         await scribe.create("q2", status=QUEUED, load_key="")
         await scribe.change_load(Load(active=1, queued=2, tail_id="q2"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import pytest
+
 from poundlock import Serialized, StateRef, Terminate, Use, Wait, Workflow, workflow
 from poundlock.testing import run_until_idle
 
@@ -281,3 +283,25 @@ async def test_another_definition_pauses_or_fails_a_function(stores):
     second = await stores.enter(of())
     await second.emit("said", n=1)
     assert (await second.wait(run.run_id)).result == 1
+
+
+@pytest.mark.parametrize("durability", ["stage", "step", "async", "exit", "none"])
+async def test_functions_at_every_durability(stores, calls, durability):
+    """Whatever the durability, a function that was paused goes on from its record; at "exit" a crash repeats more."""
+
+    @workflow("durable", durability=durability)
+    async def durable(step):
+        first = await step.run(calls.work, "first")
+        await step.wait_for("said")
+        found = await step.gather(step.run(calls.work, "a", key="a"), step.run(calls.work, "b", key="b"))
+        await step.sleep("1h")
+        return [first, *found]
+
+    first = await stores.enter(durable)
+    run = await first.run("durable")
+    assert run.status == "paused"
+    await stores.crash(first)
+    second = await stores.enter(durable)
+    await second.emit("said")
+    assert (await second.wait(run.run_id)).result == [1, 1, 1]
+    assert sorted(calls) == ["a", "b", "first"]

@@ -584,3 +584,23 @@ async def test_a_decorator_without_an_id():
 
     with pytest.raises(InvalidDefinition, match="pipelines"):
         workflow("x", pipelines=[])
+
+
+async def test_a_function_that_diverges_fails_where_the_workflow_says_so(stores, calls):
+    """With on_change="fail", a function that does not fit its record fails its run."""
+
+    def of(call):
+        @workflow("strict", on_change="fail")
+        async def strict(step):
+            await step.run(call, key="it")
+            await step.wait_for("go on")
+
+        return strict
+
+    first = await stores.enter(of(int))
+    run = await first.run("strict")
+    await stores.crash(first)
+    second = await stores.enter(of(float))
+    await second.emit("go on")
+    run = await second.wait(run.run_id)
+    assert (run.status, run.error.code, run.error.step) == ("failed", "REPLAY_DIVERGENCE", "it")

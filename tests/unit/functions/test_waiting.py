@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from poundlock import Condition, Event, Pending, StateRef, StepError, Wait, workflow
+from poundlock import Condition, Event, Pending, Retry, StateRef, StepError, Wait, workflow
 from poundlock.testing import run_until_idle
 
 
@@ -300,3 +300,62 @@ async def test_conditions_and_types_of_a_wait(stores):
     assert [line.verdict for line in (await runtime.emit("order.placed", total=5)).lines] == ["filtered"]
     await runtime.emit(Event("order.paid", {"total": 50}, key="K", id="I", headers={"trace": "t"}))
     assert (await runtime.wait(run.run_id)).result == ["order.paid", "K", {"trace": "t"}, "I"]
+
+
+async def test_polling_that_fails(stores, calls):
+    """A poll whose function raises fails at once, unless `retry=` repeats it; a good call begins the count anew."""
+    answers = iter([ValueError, Pending(), ValueError, Pending(), "done"])
+
+    async def check(name):
+        calls.append(name)
+        answer = next(answers) if name == "repeated" else ValueError
+        if answer is ValueError:
+            raise ValueError(name)
+        return answer
+
+    @workflow("polls")
+    async def polls(step):
+        try:
+            await step.poll(check, "once", every=1)
+        except StepError as error:
+            said = error.message
+        return [said, await step.poll(check, "repeated", every=60, retry=Retry(2, backoff="30s"))]
+
+    runtime = await stores.enter(polls)
+    assert (await runtime.run("polls")).result == ["once", "done"]
+    assert calls == ["once", *["repeated"] * 5]
+
+
+async def test_two_waits_for_the_same_events(stores):
+    """One event answers one wait, in the order in which the function asked."""
+
+    @workflow("twins")
+    async def twins(step):
+        return [each.payload["n"] for each in await step.gather(step.wait_for("said"), step.wait_for("said"))]
+
+    runtime = await stores.enter(twins)
+    run = await runtime.run("twins")
+    await runtime.emit("said", n=1)
+    run = await runtime.wait(run.run_id, until="rest")
+    assert [wait.id for wait in run.waits] == ["said#2"]
+    await runtime.emit("said", n=2)
+    assert (await runtime.wait(run.run_id)).result == [1, 2]
+
+
+async def test_an_event_that_is_too_deep_for_a_record(stores):
+    """An event that cannot be recorded is refused in the timeline, and the function waits on."""
+
+    @workflow("deep")
+    async def deep(step):
+        return (await step.wait_for("said")).payload["n"]
+
+    payload = {"n": 1}
+    for _ in range(61):
+        payload = {"n": payload}
+    runtime = await stores.enter(deep)
+    run = await runtime.run("deep")
+    await runtime.emit("said", payload)
+    assert (await runtime.wait(run.run_id, until="rest")).status == "paused"
+    assert "wait:refused" in (await runtime.timeline(run.run_id)).types()
+    await runtime.emit("said", n=2)
+    assert (await runtime.wait(run.run_id)).result == 2

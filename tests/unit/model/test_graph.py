@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from functools import partial
 from xml.etree import ElementTree as ET
 
 import pytest
+from pydantic import BaseModel
 
 from poundlock import (
     Advance,
@@ -22,6 +24,7 @@ from poundlock import (
     Stage,
     StateRef,
     Step,
+    Task,
     Terminate,
     Trigger,
     Wait,
@@ -171,6 +174,34 @@ def test_where_a_router_leads(router, expected):
     assert {(target, kind, label) for source, target, kind, label in edges(panel) if source == "stage a"} == expected
 
 
+class Odd:
+    """A router whose name cannot be read."""
+
+    def __call__(self, state):
+        """Decide."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+class Nameless:
+    """A router without a name."""
+
+    def __call__(self, state):
+        """Decide."""
+
+
+@pytest.mark.parametrize(
+    ("router", "label"),
+    [(partial(work), "work()"), (Nameless(), "function()"), (Odd(), "function()")],
+    ids=["partial", "nameless", "odd"],
+)
+def test_routers_of_any_kind_are_named(router, label):
+    """A callable is shown by the name of its function, or as a function."""
+    panel = stages(run_step("a", router=router), run_step("b"))
+    assert [edge.label for edge in panel.edges if edge.kind == "code"] == [label, ""]
+
+
 def test_failures_lead_on():
     """A stage's `on_failure` is an edge or a line, that of the workflow one edge for all."""
     panel = stages(
@@ -214,6 +245,17 @@ def test_failing_wait_with_a_way_ends_nothing():
         Stage("w", router=Pause(Wait("x", timeout=5)), on_failure="fix"), run_step("b"), run_step("fix", aside=True)
     )
     assert {each.kind for each in panel.nodes} == {"wait", "stage", "aside", "completed"}
+
+
+def test_a_contract_is_shown():
+    """A step with models shows what it takes and gives."""
+
+    class Order(BaseModel):
+        """What it takes."""
+
+    tasks = [Task("one", work, input=Order, output=Order), Task("two", work, output=Order), Task("three", work)]
+    panel = stages(Stage("s", [task.step() for task in tasks]))
+    assert node(panel, "stage s").lines == ("one · Order → Order", "two · state → Order", "three")
 
 
 def test_waits_say_what_they_wait_for():

@@ -302,6 +302,8 @@ CALLS = {
     "timeline": lambda rt: rt.timeline("r"),
     "register": lambda rt: rt.register(Workflow("other")),
     "deregister": lambda rt: rt.deregister("busy"),
+    "dead_letters": lambda rt: rt.dead_letters(),
+    "replay": lambda rt: rt.replay("1"),
     "recover": lambda rt: rt.recover(),
     "start": lambda rt: rt.start(),
     "stop": lambda rt: rt.stop(),

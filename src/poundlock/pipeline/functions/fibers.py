@@ -157,6 +157,7 @@ class Fibers:
         self._tasks[task] = Fiber(family)
         self.running += 1
         task.add_done_callback(self._ended)
+        task.add_done_callback(lambda _: work.close())  # if it was cancelled before it began
         return task
 
     def finish(self, end: End) -> None:

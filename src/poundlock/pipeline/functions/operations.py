@@ -22,7 +22,7 @@ from poundlock.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from poundlock.guard import Interrupted, answer_of, describe
+from poundlock.guard import Interrupted, answer_of, describe, passes
 from poundlock.model.definitions import Pending, Retry
 from poundlock.model.durations import seconds
 from poundlock.model.events import Event
@@ -151,7 +151,9 @@ class Operations(Recording):
                 return failed, await self._attempt(operation, call)
             except (Interrupted, Withdrawn):
                 raise
-            except BaseException as error:  # noqa: BLE001 - a function may raise anything; its caller gets it
+            except BaseException as error:
+                if passes(error, current_task()):
+                    raise
                 failed += 1
                 try:
                     delay = _delay(call.retry, failed, error)
@@ -280,7 +282,7 @@ class Operations(Recording):
         try:
             answers = await self.fibers.together(works) if works else []
         finally:
-            for work in (*works, *parts):
+            for work in parts:
                 if inspect.iscoroutine(work):
                     work.close()  # one that was cancelled before it began
         errors = [answer.error for answer in answers if answer.error is not None]

@@ -18,12 +18,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
-from poundlock.errors import StepError, StepFailed
+from poundlock.errors import ReplayDivergence, StepError, StepFailed
 from poundlock.guard import Answer
 from poundlock.model.definitions import Jump, Terminate
 from poundlock.model.events import Event
 from poundlock.model.runs import DIVERGED_WAIT, GENERATION_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.changing import FAIL
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.durable_steps import Steps
 from poundlock.pipeline.durable_waits import operation_path, pause
@@ -113,13 +114,21 @@ class _Pass:
         if isinstance(end, Broken):
             raise end.error
         if isinstance(end, Diverged):
-            return self._left(partial(_halt, error=run_error(end.error, stage.id, end.error.path), stage=stage))
+            return self._diverged(end.error)
         if isinstance(end, Again):
             return self._begin_again(end)
         return self._suspended(end)
 
     def _left(self, leave: Any) -> StageDone:
         return StageDone(self._stage, suspended=Suspended(leave=leave))
+
+    def _diverged(self, error: ReplayDivergence) -> StageDone:
+        run, stage = self._run, self._stage
+        said = run_error(error, stage.id, error.path)
+        if run.plan.on_change == FAIL:
+            run.failure = error
+            return StageDone(stage, error=said)
+        return self._left(partial(_halt, error=said, stage=stage))
 
     def _suspended(self, end: Waiting) -> StageDone:
         if self._run.stopping and any(blocked.row is None and blocked.until is None for blocked in end.blocked):
@@ -140,15 +149,12 @@ class _Pass:
         if times:
             return StageDone(self._stage, suspended=Suspended(until=min(times.values())))
         key = end.blocked[0].operation.key
-        gone = RunError(
-            "ReplayDivergence",
+        gone = ReplayDivergence(
             f"operation '{key}' was given up beside a failure that does not happen any more: restore the function, "
             f"give the operation another key, or abort the run",
-            "REPLAY_DIVERGENCE",
-            self._stage.id,
-            key,
+            path=key,
         )
-        return self._left(partial(_halt, error=gone, stage=self._stage))
+        return self._diverged(gone)
 
     def _begin_again(self, end: Again) -> StageDone:
         run, stage, before = self._run, self._stage, self._generation

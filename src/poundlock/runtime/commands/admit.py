@@ -25,8 +25,9 @@ from poundlock.errors import (
 )
 from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Remember, Token
 from poundlock.model.drafts import new_tuple
-from poundlock.model.events import Event
+from poundlock.model.events import Event, accepted
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.outbox import Sending
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
@@ -37,7 +38,6 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, wake, written_behind
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.healing import patiently
-from poundlock.runtime.runs import accepted
 from poundlock.runtime.settling import announce_end
 
 Copy = tuple[str, str]
@@ -58,6 +58,8 @@ class Admit:
     waits: bool = True
     dry: bool = False
     """Return what would happen; change nothing."""
+    sending: Sending | None = None
+    """The event's row of the outbox, which leaves it in the same commit."""
 
 
 class Admitted(NamedTuple):
@@ -74,12 +76,13 @@ async def admit(core: Core, command: Admit) -> Admitted:
         NotStorable: the payload is not data.
         IdempotencyConflict: the event's id was used before with another type or payload; nothing was decided.
         Contended: too many concurrent decisions; nothing was decided.
+        OutboxMoved: the row of the outbox has changed; nothing was decided.
     """
     if not core.accepting:
         core.check_accepting()
     event, text = accepted(command.event, core.clock.now())
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    offer = Offer(event, text, fingerprint, command.decided, command.waits, command.dry)
+    offer = Offer(event, text, fingerprint, command.decided, command.waits, command.dry, command.sending)
     core.tasks.admitting += 1  # a stop waits until accepted events are carried out
     name, copies = (event.source, event.id), core.loads.deciding
     first = name not in copies

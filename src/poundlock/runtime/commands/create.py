@@ -9,7 +9,7 @@ from typing import Any, Literal
 from poundlock.errors import IdempotencyConflict, InvalidDefinition, InvalidEvent, KeysTaken, NotRegistered, RunExists
 from poundlock.guard import call_now, describe
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate
-from poundlock.model.events import Event, is_name
+from poundlock.model.events import Event, accepted, is_name
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import as_data
@@ -20,7 +20,7 @@ from poundlock.runtime.driver import start
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.run_table import LiveRun
-from poundlock.runtime.runs import accepted, invocation, new_run, pipeline_of
+from poundlock.runtime.runs import invocation, new_run, pipeline_of
 
 
 @dataclass(slots=True)

@@ -33,15 +33,25 @@ from poundlock.model.changes import (
 )
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxMove, Outgoing
 from poundlock.model.receipts import Delivered, Delivery, Fate, none_accepted
 from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, delivered_fate, key_shape
 from poundlock.records import NamedTuple
-from poundlock.stores.answers import exists, finished, keys_taken, load_moved, not_found, refusal, wait_moved
+from poundlock.stores.answers import (
+    exists,
+    finished,
+    keys_taken,
+    load_moved,
+    not_found,
+    outbox_moved,
+    refusal,
+    wait_moved,
+)
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.batch import Batch
 from poundlock.stores.sqlite.heads import Head, Heads
-from poundlock.stores.sqlite.index import Effects, Pair
+from poundlock.stores.sqlite.index import DEAD, OUTBOX, Effects, Pair
 from poundlock.stores.sqlite.rows import event_row, event_text, load_row
 
 _IDLE = Load()
@@ -81,6 +91,8 @@ class Transaction:
         self._remembered: dict[tuple[str, ...], Remember] = {}
         self._receipts: set[Pair] = set()
         self._asked: set[Pair] = set()
+        self._outbox: dict[int, tuple[int, bool] | None] = {}
+        """Version of each outbox row that is asked for, and whether it is a dead letter; None if it is gone."""
 
     # ---------------------------------------------------------------------------------------------------- reading
     def prepare(self, works: Iterable[Any]) -> None:
@@ -88,6 +100,7 @@ class Transaction:
         known = self.heads.known
         runs: dict[str, None] = {}
         events: dict[Pair, None] = {}
+        sent: dict[int, None] = {}
         for work in works:
             kind = type(work)
             if kind is RunMove:
@@ -111,12 +124,23 @@ class Transaction:
                 runs[post.run_id] = None
             for key in changes.remember:
                 events[key.source, key.event_id] = None
+            for delivered in changes.outbox:
+                sent[delivered.seq] = None
             if changes.receipt is not None:
                 events[changes.receipt.source, changes.receipt.event_id] = None
         if runs:
             self.heads.read(self.execute, runs)
         if events:
             self._ask(list(events))
+        if sent:
+            self._read_outbox(list(sent))
+
+    def _read_outbox(self, seqs: list[int]) -> None:
+        """Read the versions of outbox rows, and which are dead letters."""
+        self._outbox.update(dict.fromkeys(seqs))
+        for size, portion in sql.portions(seqs):
+            for seq, version, dead in self.execute(sql.outbox_rows(size), portion):
+                self._outbox[seq] = (version, bool(dead))
 
     def _ask(self, pairs: list[Pair]) -> None:
         """Read what is stored for events: remembered keys, and whether there is a receipt."""
@@ -146,6 +170,7 @@ class Transaction:
         self._remembered.clear()
         self._receipts.clear()
         self._asked.clear()
+        self._outbox.clear()
 
     # --------------------------------------------------------------------------------------------------- checks
     def check(self, changes: Changes) -> PoundlockError | None:
@@ -180,6 +205,12 @@ class Transaction:
                 return not_found(post.run_id)
             if head.status.terminal:
                 return finished(post.run_id, head.status)
+        for delivered in changes.outbox:
+            if delivered.seq not in self._outbox:
+                self._read_outbox([delivered.seq])
+            row = self._outbox[delivered.seq]
+            if row is None or row[0] != delivered.version:
+                return outbox_moved(delivered.seq)
         return None
 
     def _taken(self, changes: Changes) -> dict[str, Remember]:
@@ -244,6 +275,8 @@ class Transaction:
         promoted = tuple([run_id for release in changes.leaving() for run_id in self.release(release, now)])
         delivered = tuple([self._deliver(delivery, now, events) for delivery in changes.deliveries])
         posted = tuple([self._post(post, body) for post, body in posts])
+        for sent in changes.outbox:
+            self._move_outbox(sent)
         missed = none_accepted(delivered)
         for key in changes.remember:
             if key.expires_at > now and (key.scope or not missed):
@@ -325,6 +358,14 @@ class Transaction:
             batch.logs += (run, 1, stage or 0, attempt, now, first_seq, size, text)
         if waits:
             self._arm(head, waits)
+        if start.outgoing:
+            self._send(run_id, start.outgoing)
+
+    def _send(self, run_id: str, outgoing: Sequence[Outgoing]) -> None:
+        """Put events of a run into the outbox."""
+        for event, payload in outgoing:
+            self.batch.outgoing += (run_id, event_text(StoredEvent("", event, payload)))
+        self.effects.tally(OUTBOX, len(outgoing))
 
     def _type_of(self, ref: str) -> str:
         self.flush()
@@ -354,6 +395,7 @@ class Transaction:
             snapshot,
             visits,
             _,
+            outgoing,
         ) = move
         if head.version != version:
             raise AssertionError(f"one unit of work moves run '{run_id}' twice")
@@ -398,6 +440,8 @@ class Transaction:
             if terminal and head.inbox_seq:
                 batch.emptied.append(head.run)
             self.heads.leaves(head)
+        if outgoing:
+            self._send(run_id, outgoing)
         if snapshot is not None:
             batch.snapshots[head.run] = (version, snapshot)
         if consumed and not status.terminal:
@@ -426,6 +470,21 @@ class Transaction:
         if name not in self._remembered:
             self.effects.tally("remembered", 1)
         self._remembered[name] = self.batch.remember[name] = key
+
+    def _move_outbox(self, move: OutboxMove) -> None:
+        """Change a row of the outbox, or delete it."""
+        seq, version, mark = move
+        row = self._outbox[seq]
+        assert row is not None  # noqa: S101 - checked before
+        self.effects.tally(DEAD if row[1] else OUTBOX, -1)
+        if mark is None:
+            self.execute(sql.DELETE_OUTBOX, (seq,))
+            self._outbox[seq] = None
+            return
+        admitted, attempts, error, dead_at = mark
+        self.execute(sql.MARK_OUTBOX, (version + 1, int(admitted), attempts, error, dead_at, seq))
+        self.effects.tally(OUTBOX if dead_at is None else DEAD, 1)
+        self._outbox[seq] = (version + 1, dead_at is not None)
 
     # ---------------------------------------------------------------------------------------------------- loads
     def change_load(self, change: LoadChange) -> None:

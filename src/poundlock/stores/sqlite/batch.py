@@ -45,6 +45,7 @@ class Batch:
         self.keys: dict[tuple[str, int], int] = {}
         """1 for a key of a wait that is new, -1 for one that is gone."""
         self.messages: list[Any] = []
+        self.outgoing: list[Any] = []
         self.consumed: list[Any] = []
         self.emptied: list[Any] = []
         self.remember: dict[tuple[str, ...], Remember] = {}
@@ -72,6 +73,8 @@ class Batch:
             self._keys()
         if self.messages:
             many(sql.insert_messages, sql.MESSAGE_WIDTH, self.messages)
+        if self.outgoing:
+            many(sql.insert_outbox, 2, self.outgoing)
         if self.consumed:
             many(sql.delete_messages, 2, self.consumed)
         if self.emptied:

@@ -7,12 +7,16 @@ shapes here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from poundlock.model.changes import Token
 from poundlock.model.modes.decisions import Load
 
 Pair = tuple[str, str]
+OUTBOX: Final = "outbox"
+DEAD: Final = "dead_letters"
+"""Names under which the rows of the outbox are counted."""
 
 
 class Effects:
@@ -54,14 +58,29 @@ class Index:
     Args:
         loads: as stored when the store was opened.
         shapes: also, with the number of their uses.
+        counts: also, of rows; only those of the outbox are kept.
+
+    Attributes:
+        undelivered: how many events are in the outbox, and how many are dead letters.
     """
 
-    def __init__(self, loads: Iterable[tuple[Pair, tuple[Load, Token]]], shapes: Iterable[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        loads: Iterable[tuple[Pair, tuple[Load, Token]]],
+        shapes: Iterable[tuple[str, int]],
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
         self.loads = dict(loads)
         self.shapes = dict(shapes)
+        counts = counts or {}
+        self.undelivered = counts.get(OUTBOX, 0), counts.get(DEAD, 0)
 
     def apply(self, effects: Effects) -> None:
         """Apply the effects of a transaction."""
+        counts = effects.counts
+        if OUTBOX in counts or DEAD in counts:
+            due, dead = self.undelivered
+            self.undelivered = due + counts.get(OUTBOX, 0), dead + counts.get(DEAD, 0)
         for pair, stored in effects.loads.items():
             if stored is None:
                 self.loads.pop(pair, None)

@@ -203,7 +203,11 @@ def _recover(
     if given_back:
         cursor.execute(sql.count(2), ("running", -given_back, "ready", given_back))
     rows = cursor.execute(sql.LOADS).fetchall()
-    index = Index((((row[0], row[1]), read_load(row[2:])) for row in rows), reads.shapes(cursor).items())
+    index = Index(
+        (((row[0], row[1]), read_load(row[2:])) for row in rows),
+        reads.shapes(cursor).items(),
+        dict(cursor.execute(sql.COUNTS).fetchall()),
+    )
     heads = Heads(*(cursor.execute(last).fetchone()[0] or 0 for last in (sql.LAST_RUN, sql.LAST_PLACE)))
     noted = cursor.execute(sql.READ_META, (_OPENED,)).fetchone()
     cursor.execute(sql.WRITE_META, (_OPENED, dump(list(opening))))

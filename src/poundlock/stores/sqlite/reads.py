@@ -14,6 +14,7 @@ from poundlock.codecs import dump, load
 from poundlock.model.changes import Token
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.timeline import fold_entries
@@ -174,6 +175,19 @@ def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None
         for (priority,) in cursor.execute(sql.DUE_PRIORITIES).fetchall()
     ]
     return min((row[1] for row in firsts if row is not None), default=None)
+
+
+def outbox(cursor: sqlite3.Cursor, query: OutboxQuery) -> list[OutboxRow]:
+    """Return rows of the outbox."""
+    run_id, dead, after, limit = query
+    if run_id is None:
+        rows = cursor.execute(sql.DEAD if dead else sql.TO_DELIVER, (after, limit)).fetchall()
+    else:
+        rows = cursor.execute(sql.DEAD_OF_RUN if dead else sql.OF_RUN, (after, run_id, limit)).fetchall()
+    return [
+        OutboxRow(seq, run_id, read_event_text(event), version, bool(admitted), attempts, error, dead_at)
+        for seq, run_id, event, version, admitted, attempts, error, dead_at in rows
+    ]
 
 
 def counts(cursor: sqlite3.Cursor) -> dict[str, int]:

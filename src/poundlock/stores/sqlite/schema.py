@@ -17,7 +17,7 @@ from poundlock.errors import StoreTooNew, UnknownCodec
 from poundlock.ids import default_ids
 from poundlock.stores.sqlite.failures import damaged
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 APPLICATION_ID: Final = 0x504C636B  # "PLck"
 
 
@@ -100,6 +100,25 @@ def migrate(connection: sqlite3.Connection) -> None:
         for script in (before, _script("schema_3.sql"), after):
             for statement in statements(script):
                 db.execute(statement)
+
+    @steps()
+    def m0004_outbox(db: Database) -> None:
+        # Events that steps have emitted, from the commit of their stage until they are delivered. A row with `dead_at`
+        # is a dead letter. The numbers are never used again: a row is named by its number, also to people.
+        db.execute("""
+            CREATE TABLE outbox (
+                seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+                run_id   TEXT NOT NULL,
+                event    TEXT NOT NULL,
+                version  INTEGER NOT NULL DEFAULT 1,
+                admitted INTEGER NOT NULL DEFAULT 0,
+                attempts INTEGER NOT NULL DEFAULT 0,
+                error    TEXT,
+                dead_at  REAL
+            ) STRICT
+        """)
+        db.execute("CREATE INDEX outbox_due ON outbox (run_id, seq) WHERE dead_at IS NULL")
+        db.execute("CREATE INDEX outbox_dead ON outbox (seq) WHERE dead_at IS NOT NULL")
 
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -87,6 +87,10 @@ _DELETE_KEYS: Final = "DELETE FROM wait_keys WHERE (key, run) IN (SELECT column1
 _INSERT_MESSAGES: Final = "INSERT INTO inbox (run, seq, kind, time, body, event_ref, event) VALUES {rows}"
 _DELETE_MESSAGES: Final = "DELETE FROM inbox WHERE (run, seq) IN (SELECT column1, column2 FROM (VALUES {rows}))"
 _EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run IN (SELECT column1 FROM (VALUES {rows}))"
+_INSERT_OUTBOX: Final = "INSERT INTO outbox (run_id, event) VALUES {rows}"
+_OUTBOX_ROWS: Final = """\
+SELECT seq, version, dead_at IS NOT NULL FROM outbox WHERE seq IN (SELECT column1 FROM (VALUES {rows}))
+"""
 _COUNT: Final = """\
 INSERT INTO counts (name, count) VALUES {rows} ON CONFLICT (name) DO UPDATE SET count = count + excluded.count
 """
@@ -283,6 +287,18 @@ def delete_messages(count: int) -> str:
 
 
 @cache
+def insert_outbox(count: int) -> str:
+    """Return the statement that puts `count` events into the outbox."""
+    return _INSERT_OUTBOX.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def outbox_rows(count: int) -> str:
+    """Return the query for the versions of `count` outbox rows, and which of them are dead letters."""
+    return _OUTBOX_ROWS.format(rows=_rows(_ONE, count))
+
+
+@cache
 def empty_inboxes(count: int) -> str:
     """Return the statement that deletes all messages of `count` runs."""
     return _EMPTY_INBOXES.format(rows=_rows(_ONE, count))
@@ -414,6 +430,15 @@ SELECT priority, wake_at, run_id FROM runs INDEXED BY runs_due
 WHERE priority = ? AND wake_at <= ? AND status IN ('paused', 'delayed')
   AND workflow_id IN (SELECT value FROM json_each(?))
 ORDER BY wake_at, run_id LIMIT ?
+"""
+_OUTBOX: Final = "SELECT seq, run_id, event, version, admitted, attempts, error, dead_at FROM outbox WHERE seq > ? AND "
+TO_DELIVER: Final = f"{_OUTBOX} dead_at IS NULL ORDER BY seq LIMIT ?"
+OF_RUN: Final = f"{_OUTBOX} run_id = ? AND dead_at IS NULL ORDER BY seq LIMIT ?"
+DEAD: Final = f"{_OUTBOX} dead_at IS NOT NULL ORDER BY seq LIMIT ?"
+DEAD_OF_RUN: Final = f"{_OUTBOX} run_id = ? AND dead_at IS NOT NULL ORDER BY seq LIMIT ?"
+DELETE_OUTBOX: Final = "DELETE FROM outbox WHERE seq = ?"
+MARK_OUTBOX: Final = """\
+UPDATE outbox SET version = ?, admitted = ?, attempts = ?, error = ?, dead_at = ? WHERE seq = ?
 """
 READ_META: Final = "SELECT value FROM meta WHERE name = ?"
 WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"

@@ -21,6 +21,7 @@ from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.waits import event_keys
@@ -249,6 +250,15 @@ class SqliteStore:
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
         return await self._read(lambda cursor: reads.receipt(cursor, source, event_id))
+
+    @property
+    def undelivered(self) -> tuple[int, int]:
+        """How many events are still to be delivered, and how many dead letters there are; 0 if it is read-only."""
+        return self._index.undelivered
+
+    async def outbox(self, query: OutboxQuery) -> list[OutboxRow]:
+        """Return rows of the outbox."""
+        return await self._read(lambda cursor: reads.outbox(cursor, query))
 
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first."""

@@ -1,0 +1,151 @@
+"""The outbox: events that steps have emitted, from the commit of their stage until they are delivered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from poundlock.codecs import dump
+from poundlock.model.events import Event
+from poundlock.model.moments import utc_text
+from poundlock.records import NamedTuple, dataclass
+from poundlock.showing import plain
+
+
+class Outgoing(NamedTuple):
+    """An event that leaves with a boundary of a run, as it was accepted; `text` is the JSON text of its payload."""
+
+    event: Event
+    text: str
+
+
+class OutboxRow(NamedTuple):
+    """An event in the outbox, or a dead letter.
+
+    Attributes:
+        seq: its number; those of a run grow in the order in which it emitted them, and none is used twice.
+        run_id: the run that emitted it.
+        event: what it emitted.
+        version: grows with each change of the row, from 1.
+        admitted: whether its triggers and waits are decided; it is still to be published on the bus.
+        attempts: how many deliveries failed.
+        error: JSON text of why the last one failed; None if none did.
+        dead_at: since when it is a dead letter, in seconds since 1970; None while it is still to be delivered.
+    """
+
+    seq: int
+    run_id: str
+    event: Event
+    version: int = 1
+    admitted: bool = False
+    attempts: int = 0
+    error: str | None = None
+    dead_at: float | None = None
+
+
+class OutboxMark(NamedTuple):
+    """What an outbox row says from now on; see `OutboxRow`."""
+
+    admitted: bool
+    attempts: int
+    error: str | None = None
+    dead_at: float | None = None
+
+
+class OutboxMove(NamedTuple):
+    """A change of an outbox row. Must hold: the row exists, and its version is `version` (`OutboxMoved`).
+
+    Attributes:
+        seq: which row.
+        version: as it was read.
+        mark: what it says from now on; None deletes it: it is delivered.
+    """
+
+    seq: int
+    version: int
+    mark: OutboxMark | None = None
+
+
+class Sending(NamedTuple):
+    """An event of the outbox that is being admitted.
+
+    Attributes:
+        row: as it was read.
+        onward: whether it goes on after it is admitted: then the row stays until that is done.
+    """
+
+    row: OutboxRow
+    onward: bool
+
+    def admitted(self) -> OutboxMove:
+        """Return what becomes of the row with the event's admission."""
+        row = self.row
+        mark = OutboxMark(True, row.attempts, row.error) if self.onward else None
+        return OutboxMove(row.seq, row.version, mark)
+
+    def refused(self, verdict: str, reason: str, now: float) -> OutboxMove:
+        """Return what becomes of the row if somebody who was to get the event refuses it: a dead letter."""
+        row = self.row
+        error = error_text(verdict, reason, None)
+        return OutboxMove(row.seq, row.version, OutboxMark(False, row.attempts + 1, error, now))
+
+
+def error_text(type: str, message: str, code: str | None) -> str:
+    """Return the JSON text of an outbox row's error."""
+    return dump({"type": type, "message": message, "code": code})
+
+
+class OutboxQuery(NamedTuple):
+    """Selects rows of the outbox, by their numbers.
+
+    Attributes:
+        run_id: only those of this run.
+        dead: the dead letters; otherwise what is still to be delivered.
+        after: only rows with a larger number.
+        limit: how many.
+    """
+
+    run_id: str | None = None
+    dead: bool = False
+    after: int = 0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a step emitted and that could not be delivered.
+
+    Attributes:
+        id: names it for `replay`.
+        event: what was emitted; its own id stays the same when it is replayed.
+        run_id: the run that emitted it.
+        attempts: how many deliveries failed.
+        error: type and message of the last failure.
+        code: code of that error; None for errors that are not Poundlock's.
+        time: when it was given up, in seconds since 1970.
+    """
+
+    id: str
+    event: Event
+    run_id: str
+    attempts: int
+    error: str
+    code: str | None
+    time: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "id": self.id,
+            "event": {
+                "id": self.event.id,
+                "type": self.event.type,
+                "source": self.event.source,
+                "key": self.event.key,
+                "payload": plain(self.event.payload),
+            },
+            "run_id": self.run_id,
+            "attempts": self.attempts,
+            "error": self.error,
+            "code": self.code,
+            "time": utc_text(self.time),
+        }
