@@ -18,7 +18,7 @@ def listener():
 
 
 async def test_a_function_emits_once_however_often_it_is_called(stores, calls):
-    """What the body emits in its last pass leaves with its end, before a wait and behind it: once, after a crash too."""
+    """What the body emits in its last pass leaves with its end, from before a wait too: once, also after a crash."""
 
     @workflow("sender")
     async def sender(step, ctx: StepContext):
