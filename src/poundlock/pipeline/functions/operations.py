@@ -34,6 +34,7 @@ from poundlock.pipeline.durable_waits import arm_row, recorded_event, take_first
 from poundlock.pipeline.functions.fibers import Again, Broken
 from poundlock.pipeline.functions.recording import Recording
 from poundlock.pipeline.interrupting import Scope, Withdrawn, asked_for, beside, current_task, disturbed, judge
+from poundlock.pipeline.outgoing import recorded
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.waits import note
 
@@ -198,6 +199,7 @@ class Operations(Recording):
 
     async def _once(self, call: Call, scope: Scope) -> Any:
         run, task = self.run, current_task()
+        once = recorded.set(run.run_id)
         try:
             if is_coroutine_function(call.function):
                 result = await call.function(*call.args, **call.kwargs)
@@ -208,6 +210,8 @@ class Operations(Recording):
         except BaseException as error:
             await judge(run, task, error, scope)
             raise
+        finally:
+            recorded.reset(once)
         if disturbed(run, task) or scope.given_up:
             stray = await judge(run, task, None, scope)
             if stray is not None:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from poundlock.errors import ReplayDivergence, StepError, StepFailed
 from poundlock.guard import Answer
-from poundlock.model.definitions import Jump, Terminate
+from poundlock.model.definitions import Instruction, Jump, Terminate
 from poundlock.model.events import Event
 from poundlock.model.runs import DIVERGED_WAIT, GENERATION_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
@@ -102,7 +102,7 @@ class _Pass:
         if end is None:
             assert answer is not None  # noqa: S101 - nothing else ends a pass
             if answer.error is None:
-                return StageDone(stage, [StepDone(self._step, instruction=Terminate(answer.value))])
+                return self._concluded(Terminate(answer.value))
             return self._failed(answer.error)
         if answer is None or not isinstance(answer.error, Withdrawn):
             log.warning(
@@ -162,7 +162,11 @@ class _Pass:
         kept = {"number": number, "input": end.input}
         row = own_row(GENERATION_WAIT, epoch=run.version + 1, on_timeout="resume", patch=kept)
         run.waits = (*(other for other in run.waits if other.wait_id != GENERATION_WAIT), row)
-        return StageDone(stage, [StepDone(self._step, instruction=Jump(stage.id))])
+        return self._concluded(Jump(stage.id))
+
+    def _concluded(self, instruction: Instruction) -> StageDone:
+        # An earlier pass has emitted the same up to where it ended: this one counts, from the top.
+        return StageDone(self._stage, [StepDone(self._step, instruction=instruction, outgoing=self._context.outgoing)])
 
     def _failed(self, error: BaseException) -> StageDone:
         run, stage = self._run, self._stage
