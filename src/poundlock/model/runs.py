@@ -460,7 +460,7 @@ class RunInfo:
 class RunResult:
     """What a run came to, at its end or at a pause; or what it is now, with `until="accepted"`.
 
-    `ok` is True for completed, and for paused unless a failure is the reason.
+    `ok` is True for completed, and for paused unless an error is the reason.
 
     Attributes:
         run_id, workflow_id: which run it is.
@@ -486,10 +486,8 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether the run is completed, or paused at a wait of its own: not because of a failure."""
-        if self.status is RunStatus.PAUSED:
-            return all(wait.id != FAILURE_WAIT for wait in self.waits)
-        return self.status is RunStatus.COMPLETED
+        """Whether the run is completed, or paused at a wait of its own: not because of an error."""
+        return self.error is None and self.status in (RunStatus.COMPLETED, RunStatus.PAUSED)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as data that `json.dumps` takes; never raises.

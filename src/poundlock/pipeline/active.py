@@ -241,6 +241,7 @@ class ActiveRun:
         "interruptible",
         "interruption",
         "journal",
+        "let_go",
         "log_seq",
         "log_size",
         "make_container",
@@ -371,6 +372,8 @@ class ActiveRun:
         """The stage it is in, if the workflow has services that live as long as one."""
         self.failure: BaseException | None = None
         """Its error, until its services are closed: they see it."""
+        self.let_go: Callable[[], None] | None = None
+        """Ends what its stage only waits for, because the runtime stops."""
         self.progress: Midway | None = None
         """Where its commits go while it is driven."""
         self.memo: KeptSoFar | None = None

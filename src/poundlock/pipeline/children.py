@@ -116,6 +116,7 @@ class Parent(Work):
             run.journal.add(run.clock.now(), "pipeline", "subpipeline:fork", self.step.path_json, detail)
         known = {key[len(_CHILD) :]: run_id for key, run_id in self._memo.kept.items() if key.startswith(_CHILD)}
         self._left.extend(key for key in keys if key not in known)
+        run.let_go = self._stop
         try:
             for key, run_id in known.items():
                 self._follow(_Child(key, run_id))
@@ -123,6 +124,7 @@ class Parent(Work):
         except RuntimeStopped:
             return Suspended(released=True)
         finally:
+            run.let_go = None
             for child in self._children:
                 if child.watch is not None:
                     child.watch.cancel()
@@ -239,6 +241,11 @@ class Parent(Work):
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
 
+    def _stop(self) -> None:
+        """Wait no longer: a child that is delayed would hold up the stop of the runtime."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_exception(RuntimeStopped("the runtime stops"))
+
     async def _next(self) -> None:
         """Return when something has become known of a child.
 
@@ -246,6 +253,8 @@ class Parent(Work):
             RuntimeStopped: the runtime stops.
             ChildFailed: one has failed, and the stage does not collect that.
         """
+        if self.run.stopping:
+            raise RuntimeStopped("the runtime stops")
         if not self._arrived:
             self._turn = asyncio.get_running_loop().create_future()
             await self._turn

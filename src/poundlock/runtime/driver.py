@@ -317,6 +317,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     behind = None
     if not run.plan.prompt:
         boundaries = behind = lagging(core, live, boundaries)
+    run.progress = boundaries
     live.begun = True
     try:
         if before is not None:
@@ -366,6 +367,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             _strand(core, run.run_id, error)
         await close_container(core, live, error)
     else:
+        run.progress = None  # else run and boundaries refer to each other, and only the collector frees them
         live.open_gate()
         if live.notice is not None:
             tell_parent(core, live.notice)

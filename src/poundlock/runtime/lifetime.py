@@ -220,6 +220,8 @@ class Lifetime:
         driven = core.runs.all_driven()
         for live in driven:
             live.run.stopping = True
+            if live.run.let_go is not None:
+                live.run.let_go()
         tasks = [live.task for live in driven if live.task is not None and live.alive]
         if not tasks or drain <= 0 or self._hurry.is_set():
             return

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from poundlock import (
     Children,
+    Delay,
     InvalidDefinition,
     NotPaused,
     Pipeline,
@@ -155,7 +156,7 @@ async def test_a_crash_at_any_commit(stores, where, timeline):
             assert len({run.pipeline_id for run in mine}) == len(mine)
         await rt.stop()
         if over:
-            assert number > 10
+            assert number > 5
             return
 
 
@@ -366,6 +367,32 @@ async def test_the_next_owner_goes_on_with_running_children(stores, end):
     result = await rt.wait(run_id)
     assert result.state["both"] == {"a": "a", "b": "b"}
     assert sorted(calls) == ["begin a", "begin b", "hang a", "hang a", "hang b", "hang b"]
+
+
+async def test_a_stop_does_not_wait_for_a_delayed_child(stores, vclock):
+    """A parent that only waits is released at once, and goes on waiting in the next runtime."""
+
+    def made():
+        wf = Workflow("w")
+        wf.on("go")
+        slow = wf.pipeline("slow")
+        slow.step(lambda: Delay("1h"), id="later", executor="inline")
+        slow.step(lambda: Terminate(1), id="end", executor="inline")
+        wf.fork(slow, into="both")
+        return wf
+
+    rt = await stores.enter(made())
+    [run_id] = (await rt.emit("go")).run_ids
+    vclock.autojump = False
+    await run_until_idle(vclock)
+    before = vclock.now()
+    vclock.autojump = True
+    await rt.stop(drain=300)
+    assert vclock.now() == before
+    rt = await stores.enter(made())
+    info = await rt.get_run(run_id)
+    result = await rt.wait(run_id)
+    assert (info.attempt, result.state["both"]) == (1, {"slow": 1})
 
 
 # ------------------------------------------------------------------------------------------------------------------ map
@@ -625,7 +652,7 @@ async def test_a_step_starts_a_run_once(stores, where):
         else:
             assert letters == []
         await rt.stop()
-    assert number > 4
+    assert number > 2
 
 
 async def test_two_payloads_under_one_key_are_refused(stores):

@@ -733,7 +733,10 @@ async def test_no_time_at_all(stores):
 
 
 async def test_a_stop_beats_it(stores):
-    """A runtime that stops as the deadline passes leaves the run to the next one, which ends it."""
+    """A runtime that stops as the deadline passes leaves the run to the next one, which ends it.
+
+    It may have begun the stage that the deadline leads to; like any stage without a commit, that begins again.
+    """
     work = Work(on_timeout="late")
     work.first = work.hang
     rt = await stores.enter(work.workflow())
@@ -745,7 +748,7 @@ async def test_a_stop_beats_it(stores):
     await rt.stop(drain=0)
     rt = await stores.enter(work.workflow())
     assert (await rt.wait(run_id)).status == "completed"
-    assert work.ran == ["first", "late"]
+    assert work.ran in (["first", "late"], ["first", "late", "late"])
 
 
 async def test_hooks_are_called_as_at_any_end(stores):
