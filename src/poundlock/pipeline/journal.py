@@ -73,6 +73,11 @@ class Journal:
         parts = self.parts if limit is None else self.parts[:limit]
         return new_tuple(LogRow, (first_seq, len(parts), f"[{','.join(parts)}]")) if parts else None
 
+    def count(self, type: str) -> int:
+        """Return how many of the collected entries are of this type."""
+        head = f',"pipeline","{type}",'
+        return sum([head in part for part in self.parts])
+
     def forget(self, count: int) -> None:
         """Drop the first entries: they are committed. Entries added meanwhile stay."""
         del self.parts[:count]

@@ -22,7 +22,7 @@ from poundlock.pipeline.children import abandon
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
-from poundlock.pipeline.inbox import absorb
+from poundlock.pipeline.inbox import BUFFERED, absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
@@ -275,7 +275,9 @@ async def _resumed(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage begins; returns how often it has begun."""
     journal, counts, stage_id = run.journal, run.visits, stage.id
-    run.entered_at = run.log_seq + len(journal.parts)
+    run.visit_key = run.entered_at = run.log_seq + len(journal.parts)
+    if run.buffer or run.consumed:
+        run.visit_key -= journal.count(BUFFERED)  # another owner finds these events among the buffered ones
     if not run.written:  # a creation may still be written as of here
         run.entered = stage_id
         run.entered_waits = run.waits
@@ -301,6 +303,7 @@ async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -
         recall(run, row, await progress.history(run) if is_logged(row) else ())
     recall_reason(run, row)
     run.entered_at = row.patch["entered_at"]
+    run.visit_key = row.patch.get("key", run.entered_at)
     if stage.only is not None:
         forget(run)  # nothing of it is kept by this version of the workflow
     return True

@@ -13,10 +13,12 @@ from poundlock import (
     LeaseLost,
     Pause,
     Pipeline,
+    Retry,
     RunStatus,
     Serialized,
     Stage,
     Step,
+    StepContext,
     StoreFull,
     StoreUnavailable,
     Trigger,
@@ -79,6 +81,52 @@ async def test_a_run_that_was_running_goes_on_where_it_was(stores, stage):
     recovered = [(entry.path, entry.payload) for entry in entries if entry.payload and "recovered" in entry.payload]
     assert recovered == [(f"main/{stage}", {"attempt": 2, "recovered": True})]
     assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["concluded at once", "with attempts"])
+async def test_a_step_behind_a_wait_keeps_its_key(stores, kept):
+    """Killed in the step that follows an event's arrival, a run uses the same idempotency key, and starts no run twice.
+
+    Events that nobody waits for yet, and that arrived with it, change nothing.
+    """
+    keys, busy = [], Busy("tell")
+    stores.clock.autojump = False
+
+    def made(hold):
+        wf = Workflow("w")
+        wf.on("begin")
+        wf.wait("first", on="said")
+        wf.wait("second", on="said later")
+
+        @wf.step(retry=Retry(2, backoff="10s") if kept else None)
+        async def tell(ctx: StepContext):
+            keys.append(ctx.idempotency_key)
+            await ctx.start("letter", {"to": "Ada"})
+            if kept and ctx.attempt == 1:
+                raise ValueError("not yet")
+            await hold("tell")
+
+        letter = Workflow("letter")
+        letter.step(lambda: None, id="send", executor="inline")
+        return wf, letter
+
+    async def nothing(_): ...
+
+    rt = await stores.enter(*made(busy))
+    [run_id] = (await rt.emit("begin")).run_ids
+    await rt.wait(run_id, until="rest")
+    for event in ("said", "said later", "said"):
+        await rt.emit(event)
+    if kept:
+        await stores.clock.run_for(seconds=10)
+    await busy.inside.wait()
+    await stores.crash(rt)
+    rt = await stores.enter(*made(nothing))
+    await stores.clock.run_until_idle()
+    assert (await rt.wait(run_id)).status is COMPLETED
+    assert len(keys) == (3 if kept else 2)
+    assert len(set(keys)) == 1
+    assert len([run for run in (await rt.find_runs()).items if run.workflow_id == "letter"]) == 1
 
 
 async def test_a_run_that_was_never_written_is_gone(stores):
