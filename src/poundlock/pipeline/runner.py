@@ -313,7 +313,7 @@ def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage continues; returns how often it has begun."""
     visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
     if run.recovered:
-        _note_start(run, stage, stage.start_entries[:1])
+        _note_recovery(run, stage, "stage:resume")  # no second start: it is the same visit
     elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET)):
         run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
@@ -341,14 +341,19 @@ async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -
 
 def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> None:
     """Note that a stage begins, or begins again if the last owner died in it."""
-    journal = run.journal
     if run.recovered:
-        payload = dump({"attempt": run.attempt, "recovered": True})
-        journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)
-        run.recovered = False
+        _note_recovery(run, stage, "stage:start")
         entries = entries[1:]
+    journal = run.journal
     if journal.full:
         journal.put(run.clock.now(), *entries)
+
+
+def _note_recovery(run: ActiveRun, stage: StagePlan, kind: str) -> None:
+    """Note that the last owner died in a stage, which begins again or continues."""
+    payload = dump({"attempt": run.attempt, "recovered": True})
+    run.journal.add(run.clock.now(), "pipeline", kind, stage.path_json, payload)
+    run.recovered = False
 
 
 def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:
