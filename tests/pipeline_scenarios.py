@@ -135,6 +135,7 @@ class Scenario:
         calls: how many calls there are.
         payload: of the event that begins.
         exact: whether only what was in flight may run again; False for durabilities that promise less.
+        quick: whether it is played a hundred times; False if it starts processes.
     """
 
     name: str
@@ -145,18 +146,19 @@ class Scenario:
     calls: int
     payload: Any = field(default_factory=dict)
     exact: bool = True
+    quick: bool = True
 
     @property
     def operations(self):
         return Emit(BEGIN, {"id": ID, **self.payload}, "begin"), *self.script
 
 
-def scenario(*script, expected, calls, status="completed", payload=None, exact=True):
+def scenario(*script, expected, calls, status="completed", payload=None, exact=True, quick=True):
     """Add a scenario: the function below makes its workflows, and has its name."""
 
     def add(make):
         name = make.__name__.replace("_", " ")
-        SCENARIOS[name] = Scenario(name, make, script, status, expected, calls, payload or {}, exact)
+        SCENARIOS[name] = Scenario(name, make, script, status, expected, calls, payload or {}, exact, quick)
         return make
 
     return add
@@ -291,6 +293,19 @@ def concurrent_steps(calls):
     wf = begun()
     for value, name in enumerate("abc", 1):
         noting(wf, calls, name, value, stage="abc")
+    noting(wf, calls, "z")
+    return wf
+
+
+def cubed(n: int):
+    """Run in a process of its own."""
+    return {"cube": n**3}
+
+
+@scenario(expected={"cube": 27, "z": 1}, calls=1, payload={"n": 3}, quick=False)
+def step_in_a_process(calls):
+    wf = begun()
+    wf.step(cubed, executor="process")
     noting(wf, calls, "z")
     return wf
 

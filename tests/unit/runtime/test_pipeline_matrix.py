@@ -15,6 +15,7 @@ from support import GatedStore, Stores
 
 from poundlock.testing import VirtualClock
 
+QUICK = {name: scenario for name, scenario in SCENARIOS.items() if scenario.quick}
 AT_ONCE = 4
 """How many calls may be in flight in the scenarios: two elements, three steps, children beside each other."""
 
@@ -123,7 +124,7 @@ async def undisturbed(scenario, kind, folder):
 
 
 @pytest.mark.parametrize("where", ["before", "at", "after"])
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("scenario", QUICK.values(), ids=QUICK)
 async def test_killed_at_any_commit(store_kind, tmp_path, scenario, where):
     """Status, result, state, error and path of all runs are as if undisturbed; nothing that is finished runs again."""
     found, counts, commits = await undisturbed(scenario, store_kind, tmp_path / "undisturbed")
@@ -139,7 +140,7 @@ async def test_killed_at_any_commit(store_kind, tmp_path, scenario, where):
             check_repeats(scenario, lived, f"commit {number}")
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+@pytest.mark.parametrize("scenario", QUICK.values(), ids=QUICK)
 async def test_killed_again_and_again(store_kind, tmp_path, scenario):
     """Each process lives for a few commits only, claims among them: together they come to the same."""
     found, counts, commits = await undisturbed(scenario, store_kind, tmp_path / "undisturbed")
