@@ -314,7 +314,7 @@ class ActiveRun:
         self.log_seq = 0
         self.entered_at = 0
         """Entries of the timeline before the current stage."""
-        self.visit_key = 0
+        self.visit_key: int | str = 0
         """The same without those of events that came meanwhile: so it is the same for every start of that stage."""
         self.entered: str | None = None
         """The stage it entered last: once that is concluded, `stage` is another one."""

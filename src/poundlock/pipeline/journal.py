@@ -42,6 +42,10 @@ class Journal:
         """Add an entry that no `rewind` drops, and that is kept without a timeline too: it has an empty patch."""
         self.parts.append(_Lasting(f'[{encode(time)},"{source}","{type}",{path},{payload},{{}}]'))
 
+    def add_growing(self, time: float, type: str, path: str, payload: str = "null") -> None:
+        """Add an entry that a log without a timeline has too: idempotency keys need a log that grows."""
+        self.add(time, "pipeline", type, path, payload, None if self.full else "{}")
+
     def put(self, time: float, *rests: str) -> None:
         """Add entries of one moment; their texts after the time were made before, by `entry`."""
         stamp = encode(time)

@@ -67,7 +67,7 @@ class RunView(Protocol):
     event: Event
     state: dict[str, Any]
     clock: Clock
-    visit_key: int
+    visit_key: int | str
     resume: Resume | None
 
     @property

@@ -277,11 +277,15 @@ def _enter(run: ActiveRun, stage: StagePlan) -> int:
     journal, counts, stage_id = run.journal, run.visits, stage.id
     run.visit_key = run.entered_at = run.log_seq + len(journal.parts)
     if run.buffer or run.consumed:
-        run.visit_key -= journal.count(BUFFERED)  # another owner finds these events among the buffered ones
+        run.visit_key = run.entered_at - journal.count(
+            BUFFERED
+        )  # another owner finds these events among the buffered ones
     if not run.written:  # a creation may still be written as of here
         run.entered = stage_id
         run.entered_waits = run.waits
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
+    if visits > 1 and not journal.full:
+        run.visit_key = f"{run.entered_at}.{visits}"  # a visit that changes nothing leaves nothing in such a log
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])
     return visits

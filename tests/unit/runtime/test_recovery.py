@@ -10,6 +10,7 @@ from support import rests
 
 from poundlock import (
     Delay,
+    Jump,
     LeaseLost,
     Pause,
     Pipeline,
@@ -21,6 +22,7 @@ from poundlock import (
     StepContext,
     StoreFull,
     StoreUnavailable,
+    Terminate,
     Trigger,
     Wait,
     Workflow,
@@ -127,6 +129,38 @@ async def test_a_step_behind_a_wait_keeps_its_key(stores, kept):
     assert len(keys) == (3 if kept else 2)
     assert len(set(keys)) == 1
     assert len([run for run in (await rt.find_runs()).items if run.workflow_id == "letter"]) == 1
+
+
+@pytest.mark.parametrize("way", ["jump", "delay", "event", "timeout", "answer", "failure"])
+@pytest.mark.parametrize("timeline", [True, False])
+@pytest.mark.parametrize("level", ["stage", "exit"])
+async def test_each_visit_has_a_key_of_its_own(stores, way, timeline, level):
+    """Also without a timeline, where a round of a loop that changes no state leaves nothing in the log."""
+    keys, rounds = [], 4
+    stores.clock.autojump = False
+    wf = Workflow("w", durability=level)
+    wf.on("begin")
+
+    @wf.step(on_failure="pause")
+    async def look(ctx: StepContext):
+        keys.append(ctx.idempotency_key)
+        if len(keys) == rounds:
+            return Terminate()
+        if way == "failure":
+            raise ValueError("again")
+        return Delay(60, then="look") if way == "delay" else Jump("look") if way == "jump" else None
+
+    wf.wait("more", on="more", timeout=60 if way == "timeout" else None, on_timeout="resume", resume_at="look")
+    rt = await stores.enter(wf, timeline=timeline)
+    [run_id] = (await rt.emit("begin")).run_ids
+    for _ in range(rounds):
+        await stores.clock.run_for(seconds=61)
+        if way == "event":
+            await rt.emit("more")
+        elif way in ("answer", "failure") and (await rt.get_run(run_id)).status is PAUSED:
+            await rt.resume(run_id)
+    assert (await rt.wait(run_id)).status is COMPLETED
+    assert (len(keys), len(set(keys))) == (rounds, rounds)
 
 
 async def test_a_run_that_was_never_written_is_gone(stores):
