@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,9 @@ class Steps:
     aside: bool = False
     then: str | None = None
 
-    def add(self, wf):
+    def add(self, wf, keys):
         for place, (key, amount, sync, undo, tries, delay) in enumerate(self.steps):
-            self._add(wf, place, key, amount, sync, tries, delay, undo)
+            self._add(wf, keys, place, key, amount, sync, tries, delay, undo)
         if self.route is not None:
             key, least, above, below, function = self.route
             if function:
@@ -89,8 +89,9 @@ class Steps:
             else:
                 wf.route(branch({Condition(key, ">", least): above}, otherwise=below), after=self.id)
 
-    def _add(self, wf, place, key, amount, sync, tries, delay, undo):
+    def _add(self, wf, keys, place, key, amount, sync, tries, delay, undo):
         def add(state, ctx):
+            keys[self.id, place].add(ctx.idempotency_key)
             if ctx.attempt <= tries:
                 raise RetryAfter(delay)
             return {key: state.get(key, 0) + amount}
@@ -130,9 +131,10 @@ class Loop:
 
     aside = False
 
-    def add(self, wf):
+    def add(self, wf, keys):
         @wf.step(id=self.id)
-        async def loop(state):
+        async def loop(state, ctx: StepContext):
+            keys[self.id, 0].add(ctx.idempotency_key)
             rounds = state.get(self.id, 0) + 1
             return Jump(self.back, patch={self.id: rounds}) if rounds <= self.times else {self.id: rounds}
 
@@ -152,9 +154,10 @@ class Leap:
 
     aside = False
 
-    def add(self, wf):
+    def add(self, wf, keys):
         @wf.step(id=self.id)
-        async def leap(state):
+        async def leap(state, ctx: StepContext):
+            keys[self.id, 0].add(ctx.idempotency_key)
             if self.ends and state.get("a", 0) > 2:
                 return Terminate({"a": state["a"]}, patch={"ended": True})
             if self.delay:
@@ -178,7 +181,7 @@ class Each:
 
     aside = False
 
-    def add(self, wf):
+    def add(self, wf, keys):
         @wf.step(id=self.id, each="items", limit=2, retry=Retry(4) if self.tries else None)
         async def double(item, state, ctx: StepContext):
             if item == 2 and ctx.attempt <= self.tries:
@@ -199,7 +202,7 @@ class Poll:
 
     aside = False
 
-    def add(self, wf):
+    def add(self, wf, keys):
         async def check(job, ctx: StepContext):
             over = ctx.now() - job["since"] >= self.every * self.times
             return {self.id: job["n"] + 1} if over else Pending()
@@ -223,7 +226,7 @@ class Waits:
 
     aside = False
 
-    def add(self, wf):
+    def add(self, wf, keys):
         correlate = {"id": StateRef("id")}
         if self.late:
             wf.wait(self.id, on=f"never.{self.id}", timeout=600, on_timeout=self.target or "resume")
@@ -250,9 +253,10 @@ class Fails:
     def mended(self):
         return f"{self.id}_mended"
 
-    def add(self, wf):
+    def add(self, wf, keys):
         @wf.step(id=self.id, on_failure=self.way)
-        async def fails(state):
+        async def fails(state, ctx: StepContext):
+            keys[self.id, 0].add(ctx.idempotency_key)
             if not state.get(self.mended):
                 if self.by_patch:
                     return Fail("not yet", patch={self.id: "said"})
@@ -275,7 +279,7 @@ class Mends:
 
     aside = True
 
-    def add(self, wf):
+    def add(self, wf, keys):
         @wf.aside(id=self.id, then=self.then)
         async def mends(failure, state):
             return {f"{self.of}_mended": True, self.id: failure.stage}
@@ -299,7 +303,7 @@ class Fork:
     def mended(self):
         return f"{self.id}_mended"
 
-    def add(self, wf):
+    def add(self, wf, keys):
         for place, (amount, nap, waits, ends, fails) in enumerate(self.children):
             self._add(wf.pipeline(f"{self.id}_{place}"), f"{self.id}_{place}", amount, nap, waits, ends, fails)
         wf.fork(
@@ -354,7 +358,7 @@ class Map:
 
     aside = False
 
-    def add(self, wf):
+    def add(self, wf, keys):
         pipeline = wf.pipeline(f"{self.id}_one")
 
         @pipeline.step
@@ -485,7 +489,7 @@ def pipelines(draw):
 def reachable(stages):
     """Return the stages without those that nothing leads to, which a definition must not have."""
     while True:
-        faults = workflow_of(stages, "stage").draft()[1]
+        faults = workflow_of(stages, "stage", {}).draft()[1]
         gone = {path.rpartition(".")[2] for path, said in faults if "leads here" in said}
         assert len(gone) == len(faults), faults
         if not gone:
@@ -502,11 +506,11 @@ LIVES = st.lists(
 )
 
 
-def workflow_of(stages, level):
+def workflow_of(stages, level, keys):
     wf = Workflow("w", durability=level)
     wf.on("begin")
     for stage in stages:
-        stage.add(wf)
+        stage.add(wf, keys)
     return wf
 
 
@@ -572,7 +576,8 @@ async def live(rt, course, store, moves):
     return await living
 
 
-async def check(stages, level, kind, lives, early, window):
+async def check(stages, level, kind, lives, early, window, timeline):
+    keys = defaultdict(set)
     clock = VirtualClock(autojump=False)
     with tempfile.TemporaryDirectory() as folder:
         place = Stores(kind, Path(folder), clock)
@@ -583,21 +588,28 @@ async def check(stages, level, kind, lives, early, window):
                 store = place.store()
                 if how != "stop":
                     store.crash = (number, how)
-                rt = await place.enter(workflow_of(stages, level), store=store, pause_window=window)
+                made = workflow_of(stages, level, keys)
+                rt = await place.enter(made, store=store, pause_window=window, timeline=timeline)
                 ended = await live(rt, course, store, number if how == "stop" else None)
                 if ended:
                     break
                 await (place.crash(rt) if store.dead else rt.stop(drain=0))
             [run] = [run for run in (await rt.find_runs(limit=500)).items if run.parent_id is None]
             result = await rt.wait(run.run_id)
-            timeline = await rt.timeline(run.run_id)
-            undone = [e.path.rpartition("/")[2] for e in timeline.entries if e.type == "undo:success"]
+            log = await rt.timeline(run.run_id)
+            undone = [entry.path.rpartition("/")[2] for entry in log.entries if entry.type == "undo:success"]
             assert (await rt.store.load(run.run_id)).waits == ()
-            found = str(result.status), result.result, timeline.state_at(), timeline.path(), undone
+            found = str(result.status), result.result, log.state_at(), log.path(), undone
         finally:
             await place.close()
             clock.close()
-    assert found == interpret(stages)
+    status, value, state, path, undos = interpret(stages)
+    assert found == (status, value, state, path if timeline else [], undos)
+    visits = Counter(path)
+    for (stage, _), different in keys.items():
+        assert len(different) >= visits[stage], stage
+        if level in ("stage", "step"):  # with the others a crash takes back what came, and so the place in the log
+            assert len(different) == visits[stage], stage
 
 
 @settings(max_examples=80)
@@ -608,9 +620,13 @@ async def check(stages, level, kind, lives, early, window):
     lives=LIVES,
     data=st.data(),
     window=st.sampled_from([0, 60]),
+    timeline=OFTEN,
 )
-def test_a_pipeline_does_what_it_says(stages, level, kind, lives, data, window):
-    """Status, result, state, order of stages and undos are those of the interpreter, whatever dies when."""
+def test_a_pipeline_does_what_it_says(stages, level, kind, lives, data, window, timeline):
+    """Status, result, state, order of stages and undos are those of the interpreter, whatever dies when.
+
+    Each visit of a stage has one idempotency key.
+    """
     waits = [stage.id for stage in stages if isinstance(stage, Waits) and not stage.late]
     early = data.draw(st.lists(st.sampled_from(waits), unique=True)) if waits else []
-    asyncio.run(check(stages, level, kind, lives, early, window))
+    asyncio.run(check(stages, level, kind, lives, early, window, timeline))
