@@ -273,6 +273,7 @@ class ActiveRun:
         "threads",
         "version",
         "visit",
+        "visit_key",
         "visits",
         "waits",
         "walk",
@@ -322,7 +323,9 @@ class ActiveRun:
         self.slot = identity.load_key is not None
         self.log_seq = 0
         self.entered_at = 0
-        """Entries of the timeline before the current stage: the same for every start of that stage."""
+        """Entries of the timeline before the current stage."""
+        self.visit_key: int | str = 0
+        """The same without those of events that came meanwhile: so it is the same for every start of that stage."""
         self.entered: str | None = None
         """The stage it entered last: once that is concluded, `stage` is another one."""
         self.entered_waits: tuple[WaitRow, ...] = ()

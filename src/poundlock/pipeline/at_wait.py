@@ -131,7 +131,9 @@ def _among_children(run: ActiveRun, row: WaitRow) -> Outcome | None:
         return Paused(row)
     leave(run, row, answered=True)
     run.resume = None
-    return _continue(run, None)
+    run.restart_counts()
+    rearm(run)
+    return None
 
 
 def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str | None = None) -> None:
@@ -206,6 +208,8 @@ def _continue(run: ActiveRun, patch: Written | None) -> Outcome | None:
     run.restart_counts()
     if patch is not None and patch.patch:
         apply(run, patch, run.plan.path_json)
+    elif not run.journal.full:
+        run.journal.add_growing(run.clock.now(), "pipeline:resume", run.plan.path_json)
     rearm(run)
     return None
 

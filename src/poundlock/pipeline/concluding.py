@@ -248,7 +248,7 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
     if run.stage is None:
         return complete(run, None)  # no stage follows the delay, so there is nothing to wait for
     run.restart_counts()
-    run.journal.add(now, "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
+    run.journal.add_growing(now, "pipeline:delay", stage.path_json, dump({"until": until}))
     return Delayed(until)
 
 

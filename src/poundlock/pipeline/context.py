@@ -37,13 +37,13 @@ class StepContext:
         "_calls",
         "_cancelled",
         "_ends",
-        "_log_position",
         "_logger",
         "_notes",
         "_progress",
         "_run",
         "_state",
         "_step",
+        "_visit_key",
         "attempt",
         "outgoing",
     )
@@ -52,7 +52,7 @@ class StepContext:
         self._run = run
         self._step = step
         self._state = run.state
-        self._log_position = run.entered_at
+        self._visit_key = run.visit_key
         self._logger: logging.Logger | None = None
         self._notes: list[tuple[float, str, str, str, Usage | None] | None] = []
         self._cancelled = False
@@ -189,7 +189,7 @@ class StepContext:
 
         The next visit of the stage in a loop gets another key: the log has grown meanwhile.
         """
-        return f"{self.run_id}/{self.stage_id}/{self.step_id}/{self._log_position}"
+        return f"{self.run_id}/{self.stage_id}/{self.step_id}/{self._visit_key}"
 
     async def use(self, fn: Callable[..., Any]) -> Any:
         """Run `fn(deps)` with the run's services: `deps.require(id)`, `deps.resolve(id)`, `deps.select(selector)`.

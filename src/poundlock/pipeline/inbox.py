@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid
@@ -12,6 +12,9 @@ from poundlock.model.runs import Message
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.journal import event_payload
 from poundlock.pipeline.states import Written, settle, written
+
+BUFFERED: Final = "wait:buffered"
+"""Type of the entry that an event has come, when it is taken in."""
 
 
 def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
@@ -27,7 +30,7 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
     for message in _unread(run):
         if message.kind == "event":
             buffered.append(message)
-            note_event(run, "wait:buffered", message)
+            note_event(run, BUFFERED, message)
         elif message.kind == "abort":
             run.abort = message.body
             run.consumed.append(message.seq)

@@ -42,6 +42,10 @@ class Journal:
         """Add an entry that no `rewind` drops, and that is kept without a timeline too: it has an empty patch."""
         self.parts.append(_Lasting(f'[{encode(time)},"{source}","{type}",{path},{payload},{{}}]'))
 
+    def add_growing(self, time: float, type: str, path: str, payload: str = "null") -> None:
+        """Add an entry that a log without a timeline has too: idempotency keys need a log that grows."""
+        self.add(time, "pipeline", type, path, payload, None if self.full else "{}")
+
     def put(self, time: float, *rests: str) -> None:
         """Add entries of one moment; their texts after the time were made before, by `entry`."""
         stamp = encode(time)
@@ -72,6 +76,11 @@ class Journal:
         """
         parts = self.parts if limit is None else self.parts[:limit]
         return new_tuple(LogRow, (first_seq, len(parts), f"[{','.join(parts)}]")) if parts else None
+
+    def count(self, type: str) -> int:
+        """Return how many of the collected entries are of this type."""
+        head = f',"pipeline","{type}",'
+        return sum([head in part for part in self.parts])
 
     def forget(self, count: int) -> None:
         """Drop the first entries: they are committed. Entries added meanwhile stay."""

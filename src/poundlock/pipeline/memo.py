@@ -251,6 +251,8 @@ def _row_of(run: ActiveRun) -> Mapping[str, Any]:
         return row.patch
     since = run.clock.now() if run.resting is None else run.resting.began
     begun: dict[str, Any] = {"stage": run.stage, "entered_at": run.entered_at, "since": since}
+    if run.visit_key != run.entered_at:
+        begun["key"] = run.visit_key
     if run.resume is not None:
         begun["resume"] = resume_as_data(run.resume)
     return begun

@@ -54,7 +54,7 @@ class RunView(Protocol):
 
     Attributes:
         state: the state as of now; replaced at a boundary, never changed in place.
-        entered_at: entries of the timeline before the current stage.
+        visit_key: tells visits of a stage apart, the same for every start of that visit.
         resume: why the run was resumed, if it was paused right before this stage.
         deadline: when the run's time is over, in seconds since 1970; None without a limit.
         handled: the failure that led the run here; None if none did.
@@ -69,7 +69,7 @@ class RunView(Protocol):
     event: Event
     state: dict[str, Any]
     clock: Clock
-    entered_at: int
+    visit_key: int | str
     resume: Resume | None
 
     @property

@@ -22,7 +22,7 @@ from poundlock.pipeline.children import abandon
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
-from poundlock.pipeline.inbox import absorb
+from poundlock.pipeline.inbox import BUFFERED, absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
@@ -280,12 +280,18 @@ async def _resumed(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage begins; returns how often it has begun."""
     journal, counts, stage_id = run.journal, run.visits, stage.id
-    run.entered_at = run.log_seq + len(journal.parts)
+    run.visit_key = run.entered_at = run.log_seq + len(journal.parts)
+    if run.buffer or run.consumed:
+        run.visit_key = run.entered_at - journal.count(
+            BUFFERED
+        )  # another owner finds these events among the buffered ones
     if not run.written:  # a creation may still be written as of here
         run.entered = stage_id
         run.entered_waits = run.waits
         run.entered_outgoing = run.outgoing
     visits = counts[stage_id] = counts.get(stage_id, 0) + 1
+    if visits > 1 and not journal.full:
+        run.visit_key = f"{run.entered_at}.{visits}"  # a visit that changes nothing leaves nothing in such a log
     if journal.full or run.recovered:
         _note_start(run, stage, stage.start_entries if visits <= run.plan.visit_limit else stage.start_entries[:1])
     return visits
@@ -307,6 +313,7 @@ async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -
         recall(run, row, await progress.history(run) if is_logged(row) else ())
     recall_reason(run, row)
     run.entered_at = row.patch["entered_at"]
+    run.visit_key = row.patch.get("key", run.entered_at)
     if stage.only is not None:
         forget(run)  # nothing of it is kept by this version of the workflow
     return True
@@ -316,7 +323,7 @@ def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
     """Note that a stage continues; returns how often it has begun."""
     visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
     if run.recovered:
-        _note_start(run, stage, stage.start_entries[:1])
+        _note_recovery(run, stage, "stage:resume")  # no second start: it is the same visit
     elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET)):
         run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
@@ -344,14 +351,19 @@ async def _in_stage(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -
 
 def _note_start(run: ActiveRun, stage: StagePlan, entries: Sequence[str]) -> None:
     """Note that a stage begins, or begins again if the last owner died in it."""
-    journal = run.journal
     if run.recovered:
-        payload = dump({"attempt": run.attempt, "recovered": True})
-        journal.add(run.clock.now(), "pipeline", "stage:start", stage.path_json, payload)
-        run.recovered = False
+        _note_recovery(run, stage, "stage:start")
         entries = entries[1:]
+    journal = run.journal
     if journal.full:
         journal.put(run.clock.now(), *entries)
+
+
+def _note_recovery(run: ActiveRun, stage: StagePlan, kind: str) -> None:
+    """Note that the last owner died in a stage, which begins again or continues."""
+    payload = dump({"attempt": run.attempt, "recovered": True})
+    run.journal.add(run.clock.now(), "pipeline", kind, stage.path_json, payload)
+    run.recovered = False
 
 
 def _endless(run: ActiveRun, stage: StagePlan) -> Outcome:

@@ -132,9 +132,10 @@ def _undo_of(run: ActiveRun, wanted: Due) -> StepPlan | RunError:
 async def _perform(run: ActiveRun, undo: StepPlan, wanted: Due) -> RunError | None:
     """Call an undo, as often as its step's retry says, with the state and services of its stage."""
     task = current_task()
-    before = run.state, run.entered_at, run.failure, run.snapshot_size
+    before = run.state, run.entered_at, run.visit_key, run.failure, run.snapshot_size
     # Below zero: the idempotency key must not be one that a step has, and stays the same after a crash.
-    run.state, run.entered_at, run.failure = wanted.state, -wanted.seq, None
+    run.state, run.failure = wanted.state, None
+    run.entered_at = run.visit_key = -wanted.seq
     run.visit = visit = None if run.plan.stage_services is None else Visit(run, wanted.stage_id)
     # What it keeps of its attempts is written with another state than the run's: that must not become a snapshot.
     run.snapshot_size = sys.maxsize
@@ -162,7 +163,7 @@ async def _perform(run: ActiveRun, undo: StepPlan, wanted: Due) -> RunError | No
         run.interruptible = False
         run.visit = run.resting = None
         forget(run)
-        run.state, run.entered_at, run.failure, run.snapshot_size = before
+        run.state, run.entered_at, run.visit_key, run.failure, run.snapshot_size = before
 
 
 def _recall_attempts(run: ActiveRun) -> None:

@@ -10,15 +10,19 @@ from support import rests
 
 from poundlock import (
     Delay,
+    Jump,
     LeaseLost,
     Pause,
     Pipeline,
+    Retry,
     RunStatus,
     Serialized,
     Stage,
     Step,
+    StepContext,
     StoreFull,
     StoreUnavailable,
+    Terminate,
     Trigger,
     Wait,
     Workflow,
@@ -79,6 +83,84 @@ async def test_a_run_that_was_running_goes_on_where_it_was(stores, stage):
     recovered = [(entry.path, entry.payload) for entry in entries if entry.payload and "recovered" in entry.payload]
     assert recovered == [(f"main/{stage}", {"attempt": 2, "recovered": True})]
     assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["concluded at once", "with attempts"])
+async def test_a_step_behind_a_wait_keeps_its_key(stores, kept):
+    """Killed in the step that follows an event's arrival, a run uses the same idempotency key, and starts no run twice.
+
+    Events that nobody waits for yet, and that arrived with it, change nothing.
+    """
+    keys, busy = [], Busy("tell")
+    stores.clock.autojump = False
+
+    def made(hold):
+        wf = Workflow("w")
+        wf.on("begin")
+        wf.wait("first", on="said")
+        wf.wait("second", on="said later")
+
+        @wf.step(retry=Retry(2, backoff="10s") if kept else None)
+        async def tell(ctx: StepContext):
+            keys.append(ctx.idempotency_key)
+            await ctx.start("letter", {"to": "Ada"})
+            if kept and ctx.attempt == 1:
+                raise ValueError("not yet")
+            await hold("tell")
+
+        letter = Workflow("letter")
+        letter.step(lambda: None, id="send", executor="inline")
+        return wf, letter
+
+    async def nothing(_): ...
+
+    rt = await stores.enter(*made(busy))
+    [run_id] = (await rt.emit("begin")).run_ids
+    await rt.wait(run_id, until="rest")
+    for event in ("said", "said later", "said"):
+        await rt.emit(event)
+    if kept:
+        await stores.clock.run_for(seconds=10)
+    await busy.inside.wait()
+    await stores.crash(rt)
+    rt = await stores.enter(*made(nothing))
+    await stores.clock.run_until_idle()
+    assert (await rt.wait(run_id)).status is COMPLETED
+    assert len(keys) == (3 if kept else 2)
+    assert len(set(keys)) == 1
+    assert len([run for run in (await rt.find_runs()).items if run.workflow_id == "letter"]) == 1
+
+
+@pytest.mark.parametrize("way", ["jump", "delay", "event", "timeout", "answer", "failure"])
+@pytest.mark.parametrize("timeline", [True, False])
+@pytest.mark.parametrize("level", ["stage", "exit"])
+async def test_each_visit_has_a_key_of_its_own(stores, way, timeline, level):
+    """Also without a timeline, where a round of a loop that changes no state leaves nothing in the log."""
+    keys, rounds = [], 4
+    stores.clock.autojump = False
+    wf = Workflow("w", durability=level)
+    wf.on("begin")
+
+    @wf.step(on_failure="pause")
+    async def look(ctx: StepContext):
+        keys.append(ctx.idempotency_key)
+        if len(keys) == rounds:
+            return Terminate()
+        if way == "failure":
+            raise ValueError("again")
+        return Delay(60, then="look") if way == "delay" else Jump("look") if way == "jump" else None
+
+    wf.wait("more", on="more", timeout=60 if way == "timeout" else None, on_timeout="resume", resume_at="look")
+    rt = await stores.enter(wf, timeline=timeline)
+    [run_id] = (await rt.emit("begin")).run_ids
+    for _ in range(rounds):
+        await stores.clock.run_for(seconds=61)
+        if way == "event":
+            await rt.emit("more")
+        elif way in ("answer", "failure") and (await rt.get_run(run_id)).status is PAUSED:
+            await rt.resume(run_id)
+    assert (await rt.wait(run_id)).status is COMPLETED
+    assert (len(keys), len(set(keys))) == (rounds, rounds)
 
 
 async def test_a_run_that_was_never_written_is_gone(stores):

@@ -98,6 +98,23 @@ async def test_the_delay_that_remained(stores, timeline):
     assert len(act.keys) == 1
 
 
+async def test_a_stage_that_goes_on_is_not_entered_again(stores):
+    """Killed after an attempt was kept, a stage goes on with `stage:resume`, which says so, and is in the path once."""
+    stores.clock.autojump = False
+    failing = Failing(stores.clock, 1)
+    rt = await stores.enter(flow(Step("s", failing, retry=Retry(2, backoff="5s"))))
+    [run_id] = (await rt.emit("begin")).run_ids
+    await stores.clock.run_until_idle()
+    await stores.crash(rt)
+    rt = await stores.enter(flow(Step("s", failing, retry=Retry(2, backoff="5s"))))
+    await stores.clock.run_for(seconds=5)
+    assert (await rt.wait(run_id)).status == "completed"
+    timeline = await rt.timeline(run_id)
+    assert len(timeline.path()) == len(set(timeline.path()))
+    [resumed] = [entry.payload for entry in timeline.entries if entry.type == "stage:resume"]
+    assert resumed == {"attempt": 2, "recovered": True}
+
+
 async def test_three_attempts_are_three_in_total(stores):
     """However often the process dies in a delay, `Retry(3)` means three attempts, and the error says which it was."""
     clock = stores.clock

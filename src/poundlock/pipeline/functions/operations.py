@@ -266,7 +266,7 @@ class Operations(Recording):
             return await self._replay(operation, record)
         await self._begin(operation)
         payload = {} if operation.asked is None else operation.asked
-        key = f"{self.run.run_id}/{self.run.entered_at}/{operation.key}"
+        key = f"{self.run.run_id}/{self.run.visit_key}/{operation.key}"
         while True:
             try:
                 run_id = await self._turn(self.run.start_run(operation.name, payload, key))

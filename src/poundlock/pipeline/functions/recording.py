@@ -79,7 +79,7 @@ class Recording:
         return cast("float", record["result"])
 
     def derived(self, key: str) -> str:
-        seed = f"{self.run.run_id}\n{self.run.entered_at}\n{key}"
+        seed = f"{self.run.run_id}\n{self.run.visit_key}\n{key}"
         return hashlib.blake2s(seed.encode(), digest_size=16).hexdigest()
 
     # -------------------------------------------------------------------------------------------------- the record

@@ -1,0 +1,69 @@
+"""Pipelines on a real file, in a process that is killed at random moments and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pipeline_workload
+import pytest
+from pipeline_scenarios import SCENARIOS, counted
+from support import unmeasured
+
+pytestmark = pytest.mark.acceptance
+
+KILLS = 6
+AT_ONCE = 4
+
+
+async def start(folder, seconds="never"):
+    """Run the scenarios on a folder until they end or the process is killed; returns whether they ended."""
+    tests = Path(pipeline_workload.__file__).parent
+    environment = dict(os.environ) if seconds == "never" else unmeasured()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        pipeline_workload.__file__,
+        str(folder),
+        str(seconds),
+        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(told.decode())
+    return process.returncode == 0
+
+
+async def test_killed_at_random_moments(tmp_path):
+    """Killed again and again, all scenarios come to their end; only what was in flight runs again."""
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    assert await start(undisturbed)
+    expected = pipeline_workload.Notes(undisturbed)
+    [took] = expected.read("took", "all")
+    seed = random.randrange(1_000_000)
+    draw = random.Random(seed)
+    for life in range(3):
+        folder = tmp_path / str(life)
+        folder.mkdir()
+        kills = 0
+        while kills < KILLS and not await start(folder, draw.uniform(0, took)):
+            kills += 1
+        assert kills < KILLS or await start(folder)
+        notes = pipeline_workload.Notes(folder)
+        for name in pipeline_workload.NAMES:
+            said = f"{name}, seed {seed}"
+            [[whole, run_ids]], [[found, found_ids]] = expected.read("outcome", name), notes.read("outcome", name)
+            assert found == whole, said
+            calls = notes.calls(name)
+            assert counted(calls, set(found_ids)) == counted(expected.calls(name), set(run_ids)), said
+            extra = sum(count - 1 for count in Counter(calls).values())
+            assert extra <= kills * AT_ONCE, said
+            assert SCENARIOS[name].exact
