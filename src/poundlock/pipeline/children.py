@@ -148,12 +148,11 @@ class Parent(Work):
 
     async def _start(self, keys: list[str]) -> None:
         run = self.run
+        run_ids = self._progress.prepare(run, [self._new(key) for key in keys])
         _arm(run)
-        children = []
-        for key in keys:
-            child = _Child(key, self._progress.prepare(run, self._new(key)))
-            self._memo.note(self.step.path_json, _CHILD + key, child.run_id)
-            children.append(child)
+        children = [_Child(key, run_id) for key, run_id in zip(keys, run_ids, strict=True)]
+        for child in children:
+            self._memo.note(self.step.path_json, _CHILD + child.key, child.run_id)
         await self._memo.keep(needed=True)  # it creates them
         for child in children:
             self._follow(child)

@@ -8,7 +8,7 @@ started, or has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 from poundlock.errors import NotRegistered, RunFinished, RunNotFound, WaitMoved
@@ -60,13 +60,18 @@ class Launcher:
         """Whether there are some."""
         return bool(self._new)
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
-        """Make a child of a run; returns its id.
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
+        """Make children of a run; returns their ids. All of them, or none: the stage fails, and the run may go on.
 
         Raises:
             NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
-            NotStorable, StateInvalid, InvalidEvent: it cannot begin with that state.
+            NotStorable, StateInvalid, InvalidEvent: one cannot begin with its state.
         """
+        made = [self._made(run, child) for child in children]
+        self._new += made
+        return [child.run_id for child, _ in made]
+
+    def _made(self, run: ActiveRun, child: NewChild) -> tuple[ActiveRun, Registered]:
         core, workflow_id = self._core, child.workflow_id or run.identity.workflow_id
         entry = core.entry(workflow_id)
         pipeline_id, trigger_id = child.pipeline_id, None
@@ -101,8 +106,7 @@ class Launcher:
         if child.workflow_id is None and new.plan.limit is not None:
             # It ends with its parent, at the parent's deadline: an own one would only blur which of them was late.
             new.waits = keeping(new.waits, Kept(used=True), 1)
-        self._new.append((new, entry))
-        return run_id
+        return new, entry
 
     async def commit(self, work: RunMove | RunCreate) -> None:
         """Commit a boundary of the parent together with its new children, and drive them."""
@@ -203,4 +207,16 @@ def tell_parent(core: Core, notice: Notice) -> None:
         return
     if core.runs.phase(message.run_id) is Phase.PARKED:
         core.runs.drop(message.run_id)  # its row was moved
+    core.wake_at(core.clock.now())
+
+
+async def tell_parent_again(core: Core, identity: RunIdentity) -> None:
+    """Pass the end of a run on to its parent, if it has one and that may not have been done: an answer was lost."""
+    parent_id = identity.parent_id
+    if parent_id is None:
+        return
+    messages = await patiently(core, lambda: core.store.inbox(parent_id, 0), f"reading run '{parent_id}'")
+    for message in messages:
+        if message.event is not None and message.event.event.id == identity.run_id:
+            core.runs.deliver(message)  # a second time has no effect
     core.wake_at(core.clock.now())

@@ -39,7 +39,7 @@ from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import Progress, drive, reconsider, stopped
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
-from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent
+from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent, tell_parent_again
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.durability import lagging
 from poundlock.runtime.entries import call_hook
@@ -231,8 +231,12 @@ async def _look_up(
         core.deliver(run_id)  # that commit may have had outgoing events
         try:
             checkpoint = await _look_up_one(core, run_id, error)
-            if ended_here and checkpoint is not None and checkpoint.record.head.status is RunStatus.FAILED:
-                log_failure(checkpoint.record.identity, outcome_of(checkpoint.record.head.outcome)[1])
+            if checkpoint is None or not checkpoint.record.head.status.terminal:
+                continue
+            identity, head, _ = checkpoint.record
+            if ended_here and head.status is RunStatus.FAILED:
+                log_failure(identity, outcome_of(head.outcome)[1])
+            await tell_parent_again(core, identity)
         except Exception as failed:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
             if core.runs.phase(run_id) is Phase.UNSURE:
                 _strand(core, run_id, failed)
@@ -528,10 +532,10 @@ class Boundaries:
         await self._launcher.commit(work)
         self._crossed(work)
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
         if self._launcher is None:
             self._launcher = Launcher(self._core, start, take_up)
-        return self._launcher.prepare(run, child)
+        return self._launcher.prepare(run, children)
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
         return await child_at_rest(self._core, run_id, ended=ended)

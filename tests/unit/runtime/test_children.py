@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from pydantic import BaseModel
+from support import ends
 
 from poundlock import (
     Children,
@@ -642,3 +643,60 @@ async def test_two_payloads_under_one_key_are_refused(stores):
     rt = await stores.enter(letter, wf)
     result = await rt.wait((await rt.emit("go")).run_ids[0])
     assert (result.status, result.error.code) == ("failed", "IDEMPOTENCY_CONFLICT")
+
+
+# ------------------------------------------------------------------------------------------------------- odd moments
+@pytest.mark.parametrize("fault", ["input", "state"])
+async def test_children_that_cannot_begin_together_do_not_begin_later(stores, fault):
+    """One element makes the stage fail before its children are created: a later stage does not create the others."""
+    calls = []
+    wf = Workflow("wf")
+    wf.on("order")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work(item):
+        calls.append(item)
+
+    def begin(_state, item):
+        if item == 2:
+            if fault == "input":
+                raise ValueError("no")
+            return {"item": object()}
+        return {"item": item}
+
+    wf.map(line, over="items", into="results", input=begin, id="lines", on_failure="instead")
+
+    @wf.aside(then="again")
+    def instead():
+        pass
+
+    other = wf.pipeline("other")
+
+    @other.step
+    async def different():
+        calls.append("other")
+
+    wf.fork(other, id="again", into="others")
+    rt = await stores.enter(wf)
+    run_id = await order(rt, items=[1, 2])
+    assert ((await rt.wait(run_id)).status, calls) == ("completed", ["other"])
+    assert list(await children_of(rt, run_id)) == ["other"]
+
+
+@pytest.mark.parametrize("pause_window", [0, 60])
+async def test_an_end_whose_answer_is_lost_is_passed_on_to_the_parent(stores, pause_window):
+    """Other code cancels the task of a child while its end is being committed: its paused parent goes on all the same."""
+    rt = await stores.enter(shop([]), pause_window=pause_window)
+    run_id = await order(rt, id=1)
+    await rt.wait(run_id, until="rest")
+    child = (await children_of(rt, run_id))["review"]
+    rt.store.hold_after = ends
+    await rt.emit("answered", id=1, by="Ada")
+    [held] = await rt.store.until_held()
+    rt._core.runs.live(child.run_id).task.cancel()
+    await run_until_idle(stores.clock)
+    rt.store.hold_after = None
+    held.release()
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status == "completed"
