@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from poundlock.errors import NotRegistered, RunFinished, RunNotFound, WaitMoved
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
@@ -23,7 +24,7 @@ from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.healing import patiently
+from poundlock.runtime.healing import notify, patiently
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.results import at_rest
 from poundlock.runtime.run_table import LiveRun
@@ -108,8 +109,12 @@ class Launcher:
             new.waits = keeping(new.waits, Kept(used=True), 1)
         return new, entry
 
-    async def commit(self, work: RunMove | RunCreate) -> None:
-        """Commit a boundary of the parent together with its new children, and drive them."""
+    async def commit(self, run: ActiveRun, work: RunMove | RunCreate) -> None:
+        """Commit a boundary of the parent together with its new children, and drive them.
+
+        Raises:
+            PoundlockError: it was refused, or failed for too long for a parent that was never stored.
+        """
         core = self._core
         new, self._new = self._new, []
         creations = tuple([creation_of(child) for child, _ in new])
@@ -123,17 +128,14 @@ class Launcher:
         for run_id in ids:
             core.runs.expect(run_id, task)
         try:
-            await patiently(core, lambda: core.store.commit(changes), f"starting children of run '{_parent(work)}'")
+            what = f"starting children of run '{run.run_id}'"
+            await patiently(core, lambda: core.store.commit(changes), what, partial(notify, core, run))
         except BaseException:
             self._take_up(core, ids)  # it may have been written nevertheless
             raise
         for (child, entry), creation in zip(new, creations, strict=True):
             take_creation(child, creation)
             self._start(core, LiveRun(child, entry, new=True))
-
-
-def _parent(work: RunMove | RunCreate) -> str:
-    return work.identity.run_id if isinstance(work, RunCreate) else work.run_id
 
 
 async def child_at_rest(core: Core, run_id: str, *, ended: bool) -> RunResult:

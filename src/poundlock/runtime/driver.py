@@ -529,7 +529,7 @@ class Boundaries:
         while (creation := self._live.creation) is not None:
             await asyncio.wait([creation])  # `written` has the result
         work = boundary_of(run, _RUNNING)
-        await self._launcher.commit(work)
+        await self._launcher.commit(run, work)
         self._crossed(work)
 
     def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 from support import ends
 
+
 from poundlock import (
     Children,
     InvalidDefinition,
@@ -18,6 +19,7 @@ from poundlock import (
     StateRef,
     Step,
     StepContext,
+    StoreFull,
     Terminate,
     Trigger,
     Workflow,
@@ -700,3 +702,33 @@ async def test_an_end_whose_answer_is_lost_is_passed_on_to_the_parent(stores, pa
     held.release()
     await run_until_idle(stores.clock)
     assert (await rt.get_run(run_id)).status == "completed"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_the_store_fails_while_children_are_created(stores, vclock, stored):
+    """After half a minute those who wait get the error; a parent that is stored goes on once the store works again."""
+    wf = Workflow("wf")
+    wf.on("order")
+    line = wf.pipeline("line")
+    line.wait("answer", on="answered")
+    wf.fork(line, into="results")
+    rt = await stores.enter(wf)
+    rt.store.failing = lambda _number, changes: (
+        StoreFull("full") if any(create.identity.parent_id for create in changes.creates) else None
+    )
+    if stored:
+        run_id = await order(rt)
+        waiting = asyncio.ensure_future(rt.wait(run_id))
+    else:
+        waiting = asyncio.ensure_future(rt.run("wf"))
+    await run_until_idle(stores.clock)
+    for _ in range(10):
+        vclock.advance(10)
+        await run_until_idle(stores.clock)
+    assert waiting.done()
+    assert isinstance(waiting.exception(), StoreFull)
+    rt.store.failing = lambda _number, _changes: None
+    vclock.advance(10)
+    await run_until_idle(stores.clock)
+    runs = {run.pipeline_id: run.status for run in (await rt.find_runs()).items}
+    assert runs == ({"main": "paused", "line": "paused"} if stored else {})
