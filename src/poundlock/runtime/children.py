@@ -109,8 +109,21 @@ class Launcher:
             new.waits = keeping(new.waits, Kept(used=True), 1)
         return new, entry
 
-    async def commit(self, run: ActiveRun, work: RunMove | RunCreate) -> None:
+    async def commit(
+        self,
+        run: ActiveRun,
+        work: RunMove | RunCreate,
+        now: Callable[[RunMove | RunCreate], Awaitable[RunMove | RunCreate]],
+    ) -> RunMove | RunCreate:
         """Commit a boundary of the parent together with its new children, and drive them.
+
+        Args:
+            run: the parent.
+            work: its boundary.
+            now: returns what that is when it is committed, which may be repeated.
+
+        Returns:
+            What was committed in the end.
 
         Raises:
             PoundlockError: it was refused, or failed for too long for a parent that was never stored.
@@ -118,24 +131,32 @@ class Launcher:
         core = self._core
         new, self._new = self._new, []
         creations = tuple([creation_of(child) for child, _ in new])
-        if type(work) is RunCreate:
-            changes = Changes(creates=(work, *creations), now=work.start.updated_at)
-        else:
-            assert type(work) is RunMove  # noqa: S101 - the union is closed
-            changes = Changes(creates=creations, moves=(work,), now=work.updated_at)
         ids = [child.run_id for child, _ in new]
         task = asyncio.current_task()
         for run_id in ids:
             core.runs.expect(run_id, task)
+
+        async def commit() -> RunMove | RunCreate:
+            mine = await now(work)
+            await core.store.commit(_together(mine, creations))
+            return mine
+
         try:
             what = f"starting children of run '{run.run_id}'"
-            await patiently(core, lambda: core.store.commit(changes), what, partial(notify, core, run))
+            committed = await patiently(core, commit, what, partial(notify, core, run))
         except BaseException:
             self._take_up(core, ids)  # it may have been written nevertheless
             raise
         for (child, entry), creation in zip(new, creations, strict=True):
             take_creation(child, creation)
             self._start(core, LiveRun(child, entry, new=True))
+        return committed
+
+
+def _together(work: RunMove | RunCreate, creations: tuple[RunCreate, ...]) -> Changes:
+    if isinstance(work, RunCreate):
+        return Changes(creates=(work, *creations), now=work.start.updated_at)
+    return Changes(creates=creations, moves=(work,), now=work.updated_at)
 
 
 async def child_at_rest(core: Core, run_id: str, *, ended: bool) -> RunResult:

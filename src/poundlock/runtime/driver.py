@@ -528,9 +528,7 @@ class Boundaries:
             return
         while (creation := self._live.creation) is not None:
             await asyncio.wait([creation])  # `written` has the result
-        work = boundary_of(run, _RUNNING)
-        await self._launcher.commit(run, work)
-        self._crossed(work)
+        self._crossed(await self._launcher.commit(run, boundary_of(run, _RUNNING), self._now))
 
     def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
         if self._launcher is None:
@@ -568,17 +566,21 @@ class Boundaries:
             await pending
 
     async def _again(self, fault: PoundlockError, work: RunMove | RunCreate) -> None:
-        core, live, run = self._core, self._live, self._live.run
+        core, run = self._core, self._live.run
 
         async def commit() -> RunMove | RunCreate:
-            # Its creation may have been stored meanwhile, because of a message to it.
-            while live.creation is not None:
-                await asyncio.wait([live.creation])
-            now = boundary_of(run, _RUNNING) if type(work) is RunCreate and run.written else work
+            now = await self._now(work)
             await core.store.commit(now)
             return now
 
         self._crossed(await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run)))
+
+    async def _now(self, work: RunMove | RunCreate) -> RunMove | RunCreate:
+        """Return what a boundary is now: its creation may have been stored meanwhile, because of a message to it."""
+        live = self._live
+        while live.creation is not None:
+            await asyncio.wait([live.creation])
+        return boundary_of(live.run, _RUNNING) if type(work) is RunCreate and live.run.written else work
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live

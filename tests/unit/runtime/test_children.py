@@ -732,3 +732,29 @@ async def test_the_store_fails_while_children_are_created(stores, vclock, stored
     await run_until_idle(stores.clock)
     runs = {run.pipeline_id: run.status for run in (await rt.find_runs()).items}
     assert runs == ({"main": "paused", "line": "paused"} if stored else {})
+
+
+async def test_a_parent_that_is_stored_by_an_event_while_its_children_cannot_be(stores, vclock):
+    """The store fails for the children of an invoked run, and an event has the run itself stored: both go on."""
+    wf = Workflow("wf")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work():
+        return Terminate(1)
+
+    wf.fork(line, into="results")
+    wf.wait("later", on="later")
+    rt = await stores.enter(wf)
+    rt.store.failing = lambda _number, changes: (
+        StoreFull("full") if any(create.identity.parent_id for create in changes.creates) else None
+    )
+    waiting = asyncio.ensure_future(rt.run("wf"))
+    await run_until_idle(stores.clock)
+    await rt.emit("later")
+    rt.store.failing = lambda _number, _changes: None
+    vclock.advance(10)
+    await run_until_idle(stores.clock)
+    assert waiting.done()
+    result = waiting.result()
+    assert (result.status, result.state["results"]) == ("completed", {"line": 1})
