@@ -148,6 +148,7 @@ class Launcher:
             self._take_up(core, ids)  # it may have been written nevertheless
             raise
         for (child, entry), creation in zip(new, creations, strict=True):
+            core.followed[child.run_id] = run.run_id
             take_creation(child, creation)
             self._start(core, LiveRun(child, entry, new=True))
         return committed

@@ -536,7 +536,16 @@ class Boundaries:
         return self._launcher.prepare(run, children)
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
-        return await child_at_rest(self._core, run_id, ended=ended)
+        followed = self._core.followed
+        followed[run_id] = self._live.run.run_id
+        try:
+            result = await child_at_rest(self._core, run_id, ended=ended)
+        except BaseException:
+            followed.pop(run_id, None)
+            raise
+        if result.status.terminal:
+            followed.pop(run_id, None)
+        return result
 
     async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
         await ensure_written(self._core, self._live)  # else it could be there without the run that started it
@@ -544,7 +553,10 @@ class Boundaries:
 
     async def abort_child(self, run_id: str, reason: str) -> None:
         core = self._core
-        await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
+        try:
+            await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
+        finally:
+            core.followed.pop(run_id, None)
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run

@@ -8,7 +8,6 @@ import pytest
 from pydantic import BaseModel
 from support import ends
 
-
 from poundlock import (
     Children,
     InvalidDefinition,
