@@ -121,6 +121,8 @@ class Parent(Work):
                 self._follow(_Child(key, run_id))
             return await self._joined()
         except RuntimeStopped:
+            if not self.run.stopping:
+                raise  # user code has raised it
             return Suspended(released=True)
         finally:
             for child in self._children:
@@ -136,9 +138,11 @@ class Parent(Work):
                 await self._abort_rest("not needed")
                 return self._done()
             if self._left and self._busy < limit:
-                await self._start(
-                    [self._left.popleft() for _ in range(min(limit - self._busy, _TOGETHER, len(self._left)))]
-                )
+                if not self.run.stopping:
+                    count = min(limit - self._busy, _TOGETHER, len(self._left))
+                    await self._start([self._left.popleft() for _ in range(count)])
+                if self.run.stopping:  # new children are released at once, perhaps before anybody has waited for them
+                    return Suspended(released=True)
             elif self._busy or self._arrived:
                 await self._next()
             elif self._paused:

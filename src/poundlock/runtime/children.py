@@ -75,6 +75,8 @@ class Launcher:
     def _made(self, run: ActiveRun, child: NewChild) -> tuple[ActiveRun, Registered]:
         core, workflow_id = self._core, child.workflow_id or run.identity.workflow_id
         entry = core.entry(workflow_id)
+        if entry.closing and child.workflow_id is not None:
+            raise NotRegistered(f"workflow '{workflow_id}' is being deregistered", workflow_id=workflow_id)
         pipeline_id, trigger_id = child.pipeline_id, None
         if pipeline_id is None:
             if entry.invoked is None:

@@ -12,7 +12,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunAborted, RunNotFound, StageGone, StaleVersion
+from poundlock.errors import (
+    InboxAhead,
+    LeaseLost,
+    PoundlockError,
+    RunAborted,
+    RunNotFound,
+    RuntimeStopped,
+    StageGone,
+    StaleVersion,
+)
 from poundlock.guard import (
     Interrupted,
     Interruption,
@@ -61,8 +70,9 @@ _PATIENCE = 2
 def start(core: Core, live: LiveRun) -> None:
     """Drive a run in its own task."""
     live.run.interruption = None  # requested during an earlier drive
-    if not core.accepting or live.entry.closing:
-        live.run.stopping = True  # accepted just before the stop: it is released before its first stage begins
+    # Accepted just before the stop: it is released before its first stage begins. A child is part of a run.
+    if not core.accepting or (live.entry.closing and not _of_driven(core, live)):
+        live.run.stopping = True
     before = core.runs.begin(live)
     if before is not None:
         core.tasks.keep(before.task)
@@ -71,6 +81,12 @@ def start(core: Core, live: LiveRun) -> None:
     # a callback per turn of the loop costs 4 percent of a run in memory, a coroutine of ours around this one 5.
     driving = execute if live.run.plan.limit is None else _execute_in_time
     live.task = asyncio.get_running_loop().create_task(driving(core, live, before), name=live.run.run_id)
+
+
+def _of_driven(core: Core, live: LiveRun) -> bool:
+    """Whether a run of the same workflow is being driven and waits for this one, its child."""
+    parent = core.runs.live(core.followed.get(live.run.run_id, ""))
+    return parent is not None and parent.entry is live.entry
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
@@ -536,10 +552,18 @@ class Boundaries:
         return self._launcher.prepare(run, children)
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
-        followed = self._core.followed
+        core, followed = self._core, self._core.followed
         followed[run_id] = self._live.run.run_id
         try:
-            result = await child_at_rest(self._core, run_id, ended=ended)
+            while True:
+                try:
+                    result = await child_at_rest(core, run_id, ended=ended)
+                    break
+                except (RuntimeStopped, *FAULTS) as error:
+                    self._check_stopping(error)
+                    if core.runs.phase(run_id) is Phase.STRANDED:
+                        raise
+                # Only its own workflow is taken out: it goes on once that is registered again.
         except BaseException:
             followed.pop(run_id, None)
             raise
@@ -555,8 +579,22 @@ class Boundaries:
         core = self._core
         try:
             await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
+        except (RuntimeStopped, *FAULTS) as error:
+            self._check_stopping(error)
+            raise
         finally:
             core.followed.pop(run_id, None)
+
+    def _check_stopping(self, error: PoundlockError) -> None:
+        """Have the run released, if an error only says that it cannot go on in this process: the runtime stops.
+
+        Raises:
+            RuntimeStopped: it does, or the workflow is taken out.
+        """
+        if self._core.accepting and not self._core.ending and not self._live.entry.closing:
+            return
+        self._live.run.stopping = True
+        raise stopped(self._live.run) from error
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run

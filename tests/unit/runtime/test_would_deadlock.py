@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 
 import pytest
 
@@ -454,7 +455,7 @@ def family(action, *, depth=1):
     """A workflow whose runs have a child, or a child of a child, which calls `action`."""
     wf = Workflow("family")
     pipelines = [wf, *(wf.pipeline(f"level-{level}") for level in range(1, depth + 1))]
-    for above, below in zip(pipelines, pipelines[1:], strict=False):
+    for above, below in itertools.pairwise(pipelines):
         above.fork(below, into="results")
     pipelines[-1].step(action, id="acts")
     return wf
