@@ -12,6 +12,7 @@ from poundlock import (
     Children,
     InvalidDefinition,
     NotPaused,
+    Pause,
     Pipeline,
     Retry,
     Stage,
@@ -22,9 +23,12 @@ from poundlock import (
     StoreUnavailable,
     Terminate,
     Trigger,
+    Wait,
     Workflow,
+    WorkflowRuntime,
 )
 from poundlock.errors import RuntimeStopped
+from poundlock.stores import MemoryStore
 from poundlock.testing import run_until_idle
 
 
@@ -874,3 +878,33 @@ async def test_the_store_fails_while_the_runtime_stops(stores, vclock):
     assert live.run.status == "ready"
     rt = await stores.enter(one_by_one(calls, gate))
     assert (await rt.wait(run_id)).state["results"] == [1, 2]
+
+
+async def test_more_children_than_ended_runs_are_kept(vclock):
+    """The memory store keeps children that have ended until their parent has read them, however many; no longer."""
+    wf = Workflow("wf")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work(item):
+        return Pause(Wait("answered")) if item == 0 else None
+
+    @line.step
+    async def end(item):
+        return Terminate(item)
+
+    wf.map(line, over="items", into="results", limit=5)
+
+    @wf.step
+    async def after():
+        return {"done": True}
+
+    async with WorkflowRuntime(wf, store=MemoryStore(keep=10), clock=vclock) as rt:
+        result = await rt.run("wf", items=list(range(50)))
+        assert result.status == "paused"
+        await rt.emit("answered")
+        result = await rt.wait(result.run_id)
+        assert (result.status, result.state["results"]) == ("completed", list(range(50)))
+        for _ in range(10):
+            await rt.run("wf", items=[1])
+        assert len((await rt.find_runs(limit=500)).items) == 10
