@@ -150,12 +150,12 @@ class Midway(Protocol):
     async def midway(self, run: ActiveRun) -> None:
         """Commit the run as it is within its current stage. The caller makes no other commit meanwhile."""
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
-        """Return the id of a new child; it is created by the next `midway`, and driven from then on.
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
+        """Return the ids of new children; they are created by the next `midway`, and driven from then on.
 
         Raises:
-            NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
-            PoundlockError: it cannot begin with that state.
+            NotRegistered: there is no such workflow here, or its runs have to name a pipeline. No child is created.
+            PoundlockError: one cannot begin with its state. No child is created.
         """
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:

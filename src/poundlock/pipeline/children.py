@@ -122,6 +122,8 @@ class Parent(Work):
                 self._follow(_Child(key, run_id))
             return await self._joined()
         except RuntimeStopped:
+            if not self.run.stopping:
+                raise  # user code has raised it
             return Suspended(released=True)
         finally:
             run.let_go = None
@@ -138,9 +140,11 @@ class Parent(Work):
                 await self._abort_rest("not needed")
                 return self._done()
             if self._left and self._busy < limit:
-                await self._start(
-                    [self._left.popleft() for _ in range(min(limit - self._busy, _TOGETHER, len(self._left)))]
-                )
+                if not self.run.stopping:
+                    count = min(limit - self._busy, _TOGETHER, len(self._left))
+                    await self._start([self._left.popleft() for _ in range(count)])
+                if self.run.stopping:  # new children are released at once, perhaps before anybody has waited for them
+                    return Suspended(released=True)
             elif self._busy or self._arrived:
                 await self._next()
             elif self._paused:
@@ -150,12 +154,11 @@ class Parent(Work):
 
     async def _start(self, keys: list[str]) -> None:
         run = self.run
+        run_ids = self._progress.prepare(run, [self._new(key) for key in keys])
         _arm(run)
-        children = []
-        for key in keys:
-            child = _Child(key, self._progress.prepare(run, self._new(key)))
-            self._memo.note(self.step.path_json, _CHILD + key, child.run_id)
-            children.append(child)
+        children = [_Child(key, run_id) for key, run_id in zip(keys, run_ids, strict=True)]
+        for child in children:
+            self._memo.note(self.step.path_json, _CHILD + child.key, child.run_id)
         await self._memo.keep(needed=True)  # it creates them
         for child in children:
             self._follow(child)

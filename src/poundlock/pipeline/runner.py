@@ -46,8 +46,8 @@ class Progress(Protocol):
     async def midway(self, run: ActiveRun) -> None:
         """Commit what the current stage has come to so far; it goes on."""
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
-        """Return the id of a new child, see `Midway`."""
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
+        """Return the ids of new children, see `Midway`."""
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
         """Return the result of a child, see `Midway`."""

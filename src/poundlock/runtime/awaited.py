@@ -2,16 +2,19 @@
 
 Code is *inside* a run if its steps, routers or hooks call it or start it as a task (`Core.inside`). Only runs of this
 process are known here. A run counts as able to continue if it waits in another process, if it waits with a timeout,
-or if it went on to another stage while a task that it had started still waits.
+or if it went on to another stage while a task that it had started still waits. A parent waits for its children, but not
+for runs that it only started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 from poundlock.errors import WouldDeadlock
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.runs import CHILDREN_WAIT, RunIdentity, WaitRow, paused_children
 from poundlock.runtime.core import Core
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.phases import Phase
@@ -49,6 +52,10 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
         bounded: whether the wait has a timeout.
     """
     since = _position(core, inside)
+    live = core.runs.live(inside)
+    if live is not None and run_id in live.run.identity.lineage:
+        way = await _way_down(core, run_id, live.run.identity)
+        return Wanted(run_id, bounded=bounded, since=since, way=way)
     if core.runs.phase(run_id) is not Phase.ABSENT:
         return Wanted(run_id, bounded=bounded, since=since)
     record = await core.store.load(run_id)
@@ -83,13 +90,14 @@ def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
     """Return how `target` waits for the run `inside`, itself first; None if it can continue without it."""
     if not core.runs.has_task(inside):
         return None  # what it started continues without it
-    if target.run_id == inside:
-        return []
-    free = _free(core, target)
+    if target.run_id == inside or target.way:
+        return list(target.way)
+    waiting = _waiting(core, target)
+    free = _free(core, waiting)
     if target.run_id in free:
         return None
     way, seen = [target], {target.run_id}
-    while (following := _blocker(core, way[-1], target, free, seen)) is not None:
+    while (following := _blocker(core, way[-1], waiting, free, seen)) is not None:
         way.append(following)
         seen.add(following.run_id)
         if following.run_id == inside:
@@ -97,9 +105,44 @@ def _way_back(core: Core, inside: str, target: Wanted) -> list[str] | None:
     return [each.run_id for each in way]
 
 
-def _free(core: Core, request: Wanted) -> set[str]:
-    """Return those runs that can continue, of all that wait, are waited for, or hold a slot that another run needs."""
+def _waiting(core: Core, request: Wanted) -> dict[str, list[Wanted]]:
+    """Return the waits that block runs, by run: those of their code, and those of parents for children that wait."""
     waiting = {run_id: edges for run_id in core.awaited if (edges := _waits(core, run_id, request))}
+    for run_id in list(waiting):
+        live, child = core.runs.live(run_id), run_id
+        for parent in () if live is None else reversed(live.run.identity.lineage):
+            if not _follows(core, parent, child):
+                break
+            waiting.setdefault(parent, []).append(Wanted(child))
+            child = parent
+    return waiting
+
+
+def _follows(core: Core, parent: str, child: str) -> bool:
+    """Whether a run waits, in a stage, for the end of a run that it has started, as far as this process knows."""
+    parked = core.runs.parked(parent)
+    return core.followed.get(child) == parent or (parked is not None and _is_paused_for(parked.waits, child))
+
+
+def _is_paused_for(waits: Iterable[WaitRow], child: str) -> bool:
+    rows = [row for row in waits if row.parked and row.wait_id == CHILDREN_WAIT]
+    return any(paused["run_id"] == child for row in rows for paused in paused_children(row))
+
+
+async def _way_down(core: Core, run_id: str, identity: RunIdentity) -> tuple[str, ...]:
+    """Return how a run waits for one below it, itself first; () if it does not: it only started it, or one between."""
+    lineage = (*identity.lineage, identity.run_id)
+    way = lineage[lineage.index(run_id) :]
+    for parent, child in pairwise(way):
+        if not _follows(core, parent, child):
+            record = await core.store.load(parent)
+            if record is None or not _is_paused_for(record.waits, child):
+                return ()
+    return way
+
+
+def _free(core: Core, waiting: dict[str, list[Wanted]]) -> set[str]:
+    """Return those runs that can continue, of all that wait, are waited for, or hold a slot that another run needs."""
     wanted = [each for edges in waiting.values() for each in edges]
     holders = {each.pair: _holders(core, each.pair) for each in wanted if each.pair is not None}
     queued = {each.run_id: each for each in wanted if each.pair is not None and _still_queued(core, each)}
@@ -133,10 +176,12 @@ def _still_queued(core: Core, run: Wanted) -> bool:
     return core.runs.phase(run.run_id) is Phase.ABSENT
 
 
-def _blocker(core: Core, run: Wanted, request: Wanted, free: set[str], seen: set[str]) -> Wanted | None:
+def _blocker(
+    core: Core, run: Wanted, waiting: dict[str, list[Wanted]], free: set[str], seen: set[str]
+) -> Wanted | None:
     """Return a run that blocks this one, for the error message."""
     held = _holders(core, run.pair) if run.pair is not None and _still_queued(core, run) else set()
-    blocking = [*_waits(core, run.run_id, request), *(Wanted(run_id) for run_id in sorted(held))]
+    blocking = [*waiting.get(run.run_id, ()), *(Wanted(run_id) for run_id in sorted(held))]
     return next((each for each in blocking if each.run_id not in free and each.run_id not in seen), None)
 
 

@@ -8,8 +8,9 @@ started, or has ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from poundlock.errors import NotRegistered, RunFinished, RunNotFound, WaitMoved
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
@@ -23,7 +24,7 @@ from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.healing import patiently
+from poundlock.runtime.healing import notify, patiently
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.results import at_rest
 from poundlock.runtime.run_table import LiveRun
@@ -60,15 +61,22 @@ class Launcher:
         """Whether there are some."""
         return bool(self._new)
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
-        """Make a child of a run; returns its id.
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
+        """Make children of a run; returns their ids. All of them, or none: the stage fails, and the run may go on.
 
         Raises:
             NotRegistered: there is no such workflow here, or its runs have to name a pipeline.
-            NotStorable, StateInvalid, InvalidEvent: it cannot begin with that state.
+            NotStorable, StateInvalid, InvalidEvent: one cannot begin with its state.
         """
+        made = [self._made(run, child) for child in children]
+        self._new += made
+        return [child.run_id for child, _ in made]
+
+    def _made(self, run: ActiveRun, child: NewChild) -> tuple[ActiveRun, Registered]:
         core, workflow_id = self._core, child.workflow_id or run.identity.workflow_id
         entry = core.entry(workflow_id)
+        if entry.closing and child.workflow_id is not None:
+            raise NotRegistered(f"workflow '{workflow_id}' is being deregistered", workflow_id=workflow_id)
         pipeline_id, trigger_id = child.pipeline_id, None
         if pipeline_id is None:
             if entry.invoked is None:
@@ -101,35 +109,57 @@ class Launcher:
         if child.workflow_id is None and new.plan.limit is not None:
             # It ends with its parent, at the parent's deadline: an own one would only blur which of them was late.
             new.waits = keeping(new.waits, Kept(used=True), 1)
-        self._new.append((new, entry))
-        return run_id
+        return new, entry
 
-    async def commit(self, work: RunMove | RunCreate) -> None:
-        """Commit a boundary of the parent together with its new children, and drive them."""
+    async def commit(
+        self,
+        run: ActiveRun,
+        work: RunMove | RunCreate,
+        now: Callable[[RunMove | RunCreate], Awaitable[RunMove | RunCreate]],
+    ) -> RunMove | RunCreate:
+        """Commit a boundary of the parent together with its new children, and drive them.
+
+        Args:
+            run: the parent.
+            work: its boundary.
+            now: returns what that is when it is committed, which may be repeated.
+
+        Returns:
+            What was committed in the end.
+
+        Raises:
+            PoundlockError: it was refused, or failed for too long for a parent that was never stored.
+        """
         core = self._core
         new, self._new = self._new, []
         creations = tuple([creation_of(child) for child, _ in new])
-        if type(work) is RunCreate:
-            changes = Changes(creates=(work, *creations), now=work.start.updated_at)
-        else:
-            assert type(work) is RunMove  # noqa: S101 - the union is closed
-            changes = Changes(creates=creations, moves=(work,), now=work.updated_at)
         ids = [child.run_id for child, _ in new]
         task = asyncio.current_task()
         for run_id in ids:
             core.runs.expect(run_id, task)
+
+        async def commit() -> RunMove | RunCreate:
+            mine = await now(work)
+            await core.store.commit(_together(mine, creations))
+            return mine
+
         try:
-            await patiently(core, lambda: core.store.commit(changes), f"starting children of run '{_parent(work)}'")
+            what = f"starting children of run '{run.run_id}'"
+            committed = await patiently(core, commit, what, partial(notify, core, run))
         except BaseException:
             self._take_up(core, ids)  # it may have been written nevertheless
             raise
         for (child, entry), creation in zip(new, creations, strict=True):
+            core.followed[child.run_id] = run.run_id
             take_creation(child, creation)
             self._start(core, LiveRun(child, entry, new=True))
+        return committed
 
 
-def _parent(work: RunMove | RunCreate) -> str:
-    return work.identity.run_id if isinstance(work, RunCreate) else work.run_id
+def _together(work: RunMove | RunCreate, creations: tuple[RunCreate, ...]) -> Changes:
+    if isinstance(work, RunCreate):
+        return Changes(creates=(work, *creations), now=work.start.updated_at)
+    return Changes(creates=creations, moves=(work,), now=work.updated_at)
 
 
 async def child_at_rest(core: Core, run_id: str, *, ended: bool) -> RunResult:
@@ -203,4 +233,16 @@ def tell_parent(core: Core, notice: Notice) -> None:
         return
     if core.runs.phase(message.run_id) is Phase.PARKED:
         core.runs.drop(message.run_id)  # its row was moved
+    core.wake_at(core.clock.now())
+
+
+async def tell_parent_again(core: Core, identity: RunIdentity) -> None:
+    """Pass the end of a run on to its parent, if it has one and that may not have been done: an answer was lost."""
+    parent_id = identity.parent_id
+    if parent_id is None:
+        return
+    messages = await patiently(core, lambda: core.store.inbox(parent_id, 0), f"reading run '{parent_id}'")
+    for message in messages:
+        if message.event is not None and message.event.event.id == identity.run_id:
+            core.runs.deliver(message)  # a second time has no effect
     core.wake_at(core.clock.now())

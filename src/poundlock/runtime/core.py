@@ -112,6 +112,8 @@ class Core:
         self.waiters = Waiters()
         self.awaited: dict[str, list[Wanted]] = {}
         """By run: the runs that its steps and hooks are waiting for."""
+        self.followed: dict[str, str] = {}
+        """By child: the run that drives a stage which waits for its end."""
         self.state_registry = state_registry
         self.wake_at: Callable[[float], None] = _nothing
         """Schedules a claim of due runs at a time; set when the runtime starts."""

@@ -12,7 +12,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from poundlock.errors import InboxAhead, LeaseLost, PoundlockError, RunAborted, RunNotFound, StageGone, StaleVersion
+from poundlock.errors import (
+    InboxAhead,
+    LeaseLost,
+    PoundlockError,
+    RunAborted,
+    RunNotFound,
+    RuntimeStopped,
+    StageGone,
+    StaleVersion,
+)
 from poundlock.guard import (
     Interrupted,
     Interruption,
@@ -39,7 +48,7 @@ from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import Progress, drive, reconsider, stopped
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
-from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent
+from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent, tell_parent_again
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.durability import lagging
 from poundlock.runtime.entries import call_hook
@@ -61,8 +70,9 @@ _PATIENCE = 2
 def start(core: Core, live: LiveRun) -> None:
     """Drive a run in its own task."""
     live.run.interruption = None  # requested during an earlier drive
-    if not core.accepting or live.entry.closing:
-        live.run.stopping = True  # accepted just before the stop: it is released before its first stage begins
+    # Accepted just before the stop: it is released before its first stage begins. A child is part of a run.
+    if not core.accepting or (live.entry.closing and not _of_driven(core, live)):
+        live.run.stopping = True
     before = core.runs.begin(live)
     if before is not None:
         core.tasks.keep(before.task)
@@ -71,6 +81,12 @@ def start(core: Core, live: LiveRun) -> None:
     # a callback per turn of the loop costs 4 percent of a run in memory, a coroutine of ours around this one 5.
     driving = execute if live.run.plan.limit is None else _execute_in_time
     live.task = asyncio.get_running_loop().create_task(driving(core, live, before), name=live.run.run_id)
+
+
+def _of_driven(core: Core, live: LiveRun) -> bool:
+    """Whether a run of the same workflow is being driven and waits for this one, its child."""
+    parent = core.runs.live(core.followed.get(live.run.run_id, ""))
+    return parent is not None and parent.entry is live.entry
 
 
 def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delayed: bool = False) -> bool:
@@ -231,8 +247,12 @@ async def _look_up(
         core.deliver(run_id)  # that commit may have had outgoing events
         try:
             checkpoint = await _look_up_one(core, run_id, error)
-            if ended_here and checkpoint is not None and checkpoint.record.head.status is RunStatus.FAILED:
-                log_failure(checkpoint.record.identity, outcome_of(checkpoint.record.head.outcome)[1])
+            if checkpoint is None or not checkpoint.record.head.status.terminal:
+                continue
+            identity, head, _ = checkpoint.record
+            if ended_here and head.status is RunStatus.FAILED:
+                log_failure(identity, outcome_of(head.outcome)[1])
+            await tell_parent_again(core, identity)
         except Exception as failed:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
             if core.runs.phase(run_id) is Phase.UNSURE:
                 _strand(core, run_id, failed)
@@ -526,17 +546,32 @@ class Boundaries:
             return
         while (creation := self._live.creation) is not None:
             await asyncio.wait([creation])  # `written` has the result
-        work = boundary_of(run, _RUNNING)
-        await self._launcher.commit(work)
-        self._crossed(work)
+        self._crossed(await self._launcher.commit(run, boundary_of(run, _RUNNING), self._now))
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
         if self._launcher is None:
             self._launcher = Launcher(self._core, start, take_up)
-        return self._launcher.prepare(run, child)
+        return self._launcher.prepare(run, children)
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
-        return await child_at_rest(self._core, run_id, ended=ended)
+        core, followed = self._core, self._core.followed
+        followed[run_id] = self._live.run.run_id
+        try:
+            while True:
+                try:
+                    result = await child_at_rest(core, run_id, ended=ended)
+                    break
+                except (RuntimeStopped, *FAULTS) as error:
+                    self._check_stopping(error)
+                    if core.runs.phase(run_id) is Phase.STRANDED:
+                        raise
+                # Only its own workflow is taken out: it goes on once that is registered again.
+        except BaseException:
+            followed.pop(run_id, None)
+            raise
+        if result.status.terminal:
+            followed.pop(run_id, None)
+        return result
 
     async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
         await ensure_written(self._core, self._live)  # else it could be there without the run that started it
@@ -544,7 +579,24 @@ class Boundaries:
 
     async def abort_child(self, run_id: str, reason: str) -> None:
         core = self._core
-        await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
+        try:
+            await abort_and_wait(core, run_id, partial(core.abort, run_id, reason))
+        except (RuntimeStopped, *FAULTS) as error:
+            self._check_stopping(error)
+            raise
+        finally:
+            core.followed.pop(run_id, None)
+
+    def _check_stopping(self, error: PoundlockError) -> None:
+        """Have the run released, if an error only says that it cannot go on in this process: the runtime stops.
+
+        Raises:
+            RuntimeStopped: it does, or the workflow is taken out.
+        """
+        if self._core.accepting and not self._core.ending and not self._live.entry.closing:
+            return
+        self._live.run.stopping = True
+        raise stopped(self._live.run) from error
 
     def _crossed(self, work: RunMove | RunCreate) -> None:
         run = self._live.run
@@ -566,17 +618,21 @@ class Boundaries:
             await pending
 
     async def _again(self, fault: PoundlockError, work: RunMove | RunCreate) -> None:
-        core, live, run = self._core, self._live, self._live.run
+        core, run = self._core, self._live.run
 
         async def commit() -> RunMove | RunCreate:
-            # Its creation may have been stored meanwhile, because of a message to it.
-            while live.creation is not None:
-                await asyncio.wait([live.creation])
-            now = boundary_of(run, _RUNNING) if type(work) is RunCreate and run.written else work
+            now = await self._now(work)
             await core.store.commit(now)
             return now
 
         self._crossed(await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run)))
+
+    async def _now(self, work: RunMove | RunCreate) -> RunMove | RunCreate:
+        """Return what a boundary is now: its creation may have been stored meanwhile, because of a message to it."""
+        live = self._live
+        while live.creation is not None:
+            await asyncio.wait([live.creation])
+        return boundary_of(live.run, _RUNNING) if type(work) is RunCreate and live.run.written else work
 
     async def resumed(self, run: ActiveRun) -> None:
         live = self._live

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -57,8 +57,8 @@ class _Passing:
     async def resumed(self, run: ActiveRun) -> None:
         await self._durable.resumed(run)
 
-    def prepare(self, run: ActiveRun, child: NewChild) -> str:
-        return self._durable.prepare(run, child)
+    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
+        return self._durable.prepare(run, children)
 
     async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
         return await self._durable.child_at_rest(run_id, ended=ended)

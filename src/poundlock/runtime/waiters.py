@@ -28,6 +28,7 @@ class Wanted:
         active: how many runs held a slot of that pair then.
         bounded: whether the wait has a timeout.
         since: the stage, and which visit of it, at which the waiting run began to wait.
+        way: how it waits for the run that wants to wait for it, itself first, if that is below it.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class Wanted:
     active: int = 0
     bounded: bool = False
     since: tuple[str | None, int] | None = None
+    way: tuple[str, ...] = ()
 
 
 class Waiters:

@@ -37,6 +37,7 @@ from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines
 from poundlock.model.runs import (
+    CHILDREN_WAIT,
     Checkpoint,
     LogRow,
     Message,
@@ -71,6 +72,9 @@ _NO_LOAD = (_IDLE, None)
 _NOBODY: Final[AtHand[RunRecord]] = AtHand()
 _RUNNING, _READY, _QUEUED = RunStatus.RUNNING, RunStatus.READY, RunStatus.QUEUED
 _DUE = (RunStatus.PAUSED, RunStatus.DELAYED)
+
+_LOOKED_AT: Final = 8
+"""Ended runs that are looked at with each end, at most: so that those which were kept for their parents go again."""
 
 
 class _Row:
@@ -336,19 +340,27 @@ class MemoryStore:
     def _end(self, run_id: str) -> None:
         """Record the end of a run, and delete the runs that ended first, down to the limit.
 
-        Never this run: its caller can still read the result.
+        Never this run: its caller can still read the result. Nor one whose parent still has to.
         """
-        while self._ended and len(self._ended) >= self._keep:
-            first = self._ended.popleft()
+        ended = self._ended
+        for _ in range(min(_LOOKED_AT, len(ended), len(ended) - self._keep + 1)):
+            first = ended.popleft()
             row = self._rows.get(first)
             if row is None or not row.status.terminal:
+                continue
+            if row.identity.parent_id is not None and self._waits_for_children(row.identity.parent_id):
+                ended.append(first)
                 continue
             del self._rows[first]
             self._by_status[row.status._value_].remove(first)
             self._disuse(row.identity.event_ref)
             if row.remembered is not None:
                 self._remembered.drop(row.remembered)
-        self._ended.append(run_id)
+        ended.append(run_id)
+
+    def _waits_for_children(self, run_id: str) -> bool:
+        row = self._rows.get(run_id)
+        return row is not None and any(wait.wait_id == CHILDREN_WAIT for wait in row.waits or ())
 
     def _use(self, ref: str) -> None:
         self._uses[ref] = self._uses.get(ref, 0) + 1

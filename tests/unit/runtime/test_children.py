@@ -6,22 +6,30 @@ import asyncio
 
 import pytest
 from pydantic import BaseModel
+from support import ends
 
 from poundlock import (
     Children,
     Delay,
     InvalidDefinition,
     NotPaused,
+    Pause,
     Pipeline,
     Retry,
     Stage,
     StateRef,
     Step,
     StepContext,
+    StoreFull,
+    StoreUnavailable,
     Terminate,
     Trigger,
+    Wait,
     Workflow,
+    WorkflowRuntime,
 )
+from poundlock.errors import RuntimeStopped
+from poundlock.stores import MemoryStore
 from poundlock.testing import run_until_idle
 
 
@@ -669,3 +677,261 @@ async def test_two_payloads_under_one_key_are_refused(stores):
     rt = await stores.enter(letter, wf)
     result = await rt.wait((await rt.emit("go")).run_ids[0])
     assert (result.status, result.error.code) == ("failed", "IDEMPOTENCY_CONFLICT")
+
+
+# ------------------------------------------------------------------------------------------------------- odd moments
+@pytest.mark.parametrize("fault", ["input", "state"])
+async def test_children_that_cannot_begin_together_do_not_begin_later(stores, fault):
+    """One element makes the stage fail before its children are created: a later stage does not create the others."""
+    calls = []
+    wf = Workflow("wf")
+    wf.on("order")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work(item):
+        calls.append(item)
+
+    def begin(_state, item):
+        if item == 2:
+            if fault == "input":
+                raise ValueError("no")
+            return {"item": object()}
+        return {"item": item}
+
+    wf.map(line, over="items", into="results", input=begin, id="lines", on_failure="instead")
+
+    @wf.aside(then="again")
+    def instead():
+        pass
+
+    other = wf.pipeline("other")
+
+    @other.step
+    async def different():
+        calls.append("other")
+
+    wf.fork(other, id="again", into="others")
+    rt = await stores.enter(wf)
+    run_id = await order(rt, items=[1, 2])
+    assert ((await rt.wait(run_id)).status, calls) == ("completed", ["other"])
+    assert list(await children_of(rt, run_id)) == ["other"]
+
+
+@pytest.mark.parametrize("pause_window", [0, 60])
+async def test_an_end_whose_answer_is_lost_is_passed_on_to_the_parent(stores, pause_window):
+    """Other code cancels the task of a child while its end is being committed: its paused parent goes on."""
+    rt = await stores.enter(shop([]), pause_window=pause_window)
+    run_id = await order(rt, id=1)
+    await rt.wait(run_id, until="rest")
+    child = (await children_of(rt, run_id))["review"]
+    rt.store.hold_after = ends
+    await rt.emit("answered", id=1, by="Ada")
+    [held] = await rt.store.until_held()
+    rt._core.runs.live(child.run_id).task.cancel()
+    await run_until_idle(stores.clock)
+    rt.store.hold_after = None
+    held.release()
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status == "completed"
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_the_store_fails_while_children_are_created(stores, vclock, stored):
+    """After half a minute those who wait get the error; a parent that is stored goes on once the store works again."""
+    wf = Workflow("wf")
+    wf.on("order")
+    line = wf.pipeline("line")
+    line.wait("answer", on="answered")
+    wf.fork(line, into="results")
+    rt = await stores.enter(wf)
+    rt.store.failing = lambda _number, changes: (
+        StoreFull("full") if any(create.identity.parent_id for create in changes.creates) else None
+    )
+    if stored:
+        run_id = await order(rt)
+        waiting = asyncio.ensure_future(rt.wait(run_id))
+    else:
+        waiting = asyncio.ensure_future(rt.run("wf"))
+    await run_until_idle(stores.clock)
+    for _ in range(10):
+        vclock.advance(10)
+        await run_until_idle(stores.clock)
+    assert waiting.done()
+    assert isinstance(waiting.exception(), StoreFull)
+    rt.store.failing = lambda _number, _changes: None
+    vclock.advance(10)
+    await run_until_idle(stores.clock)
+    runs = {run.pipeline_id: run.status for run in (await rt.find_runs()).items}
+    assert runs == ({"main": "paused", "line": "paused"} if stored else {})
+
+
+async def test_a_parent_that_is_stored_by_an_event_while_its_children_cannot_be(stores, vclock):
+    """The store fails for the children of an invoked run, and an event has the run itself stored: both go on."""
+    wf = Workflow("wf")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work():
+        return Terminate(1)
+
+    wf.fork(line, into="results")
+    wf.wait("later", on="later")
+    rt = await stores.enter(wf)
+    rt.store.failing = lambda _number, changes: (
+        StoreFull("full") if any(create.identity.parent_id for create in changes.creates) else None
+    )
+    waiting = asyncio.ensure_future(rt.run("wf"))
+    await run_until_idle(stores.clock)
+    await rt.emit("later")
+    rt.store.failing = lambda _number, _changes: None
+    vclock.advance(10)
+    await run_until_idle(stores.clock)
+    assert waiting.done()
+    result = waiting.result()
+    assert (result.status, result.state["results"]) == ("completed", {"line": 1})
+
+
+def one_by_one(calls, gate):
+    """A workflow that runs a child per item, one at a time; each waits for the gate."""
+    wf = Workflow("wf")
+    wf.on("order")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work(item):
+        calls.append(item)
+        await gate.wait()
+        return Terminate(item)
+
+    wf.map(line, over="items", into="results", limit=1)
+    return wf
+
+
+async def test_runs_finish_with_all_their_children(stores):
+    """A workflow that is taken out lets its runs finish: children that they have not started yet are a part of them."""
+    calls, gate = [], asyncio.Event()
+    rt = await stores.enter(one_by_one(calls, gate))
+    run_id = await order(rt, items=[1, 2, 3])
+    await run_until_idle(stores.clock)
+    leaving = asyncio.ensure_future(rt.deregister("wf"))
+    await run_until_idle(stores.clock)
+    gate.set()
+    await run_until_idle(stores.clock)
+    assert leaving.done()
+    assert calls == [1, 2, 3]
+    assert (await rt.get_run(run_id, state=True)).state["results"] == [1, 2, 3]
+
+
+async def test_a_stop_while_a_child_is_created(stores, vclock):
+    """The parent does not use up the drain by waiting for a child that was released at once; all go on later."""
+    calls, gate = [], asyncio.Event()
+    gate.set()
+    rt = await stores.enter(one_by_one(calls, gate))
+    rt.store.hold = lambda changes: any(create.identity.parent_id for create in changes.creates)
+    run_id = await order(rt, items=[1, 2])
+    [held] = await rt.store.until_held()
+    before = vclock.now()
+    stopping = asyncio.ensure_future(rt.stop(drain=1000))
+    await run_until_idle(vclock)
+    rt.store.hold = None
+    held.release()
+    await stopping
+    assert vclock.now() == before
+    rt = await stores.enter(one_by_one(calls, gate))
+    assert (await rt.wait(run_id)).state["results"] == [1, 2]
+    assert calls == [1, 2]
+
+
+async def test_a_called_workflow_that_is_taken_out_meanwhile(stores):
+    """Its run was just being created: that is released, and the caller waits for it until the workflow is back."""
+    calls = []
+    billing = Workflow("billing")
+
+    @billing.step
+    async def bill():
+        calls.append("bill")
+        return Terminate(1)
+
+    sale = Workflow("sale")
+    sale.on("order")
+    sale.call("billing", into="invoice")
+    rt = await stores.enter(billing, sale)
+    rt.store.hold = lambda changes: any(create.identity.workflow_id == "billing" for create in changes.creates)
+    run_id = await order(rt)
+    [held] = await rt.store.until_held()
+    await rt.deregister("billing")
+    rt.store.hold = None
+    held.release()
+    await run_until_idle(stores.clock)
+    assert ((await rt.get_run(run_id)).status, calls) == ("running", [])
+    await rt.register(billing)
+    await run_until_idle(stores.clock)
+    result = await rt.wait(run_id)
+    assert (result.state["invoice"], calls) == (1, ["bill"])
+
+
+async def test_user_code_that_says_the_runtime_stops(stores):
+    """What `input` raises is its failure, whatever it is: the run is not left behind."""
+
+    def begin(_state):
+        raise RuntimeStopped("no")
+
+    wf = Workflow("wf")
+    wf.on("order")
+    line = wf.pipeline("line")
+    line.step(lambda: None, id="nothing")
+    wf.fork(line, into="results", input=begin)
+    rt = await stores.enter(wf)
+    run_id = await order(rt)
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status == "failed"
+
+
+async def test_the_store_fails_while_the_runtime_stops(stores, vclock):
+    """A parent that cannot be told of its children then is released, and not failed."""
+    gate, calls = asyncio.Event(), []
+    rt = await stores.enter(one_by_one(calls, gate))
+    run_id = await order(rt, items=[1, 2])
+    await run_until_idle(stores.clock)
+    live = rt._core.runs.live(run_id)
+    [child] = [run for run in (await rt.find_runs()).items if run.parent_id]
+    stopping = asyncio.ensure_future(rt.stop(drain=100))
+    await run_until_idle(stores.clock)
+    rt._core.waiters.fail(child.run_id, StoreUnavailable("no"))
+    await run_until_idle(stores.clock)
+    gate.set()
+    await stopping
+    assert live.run.status == "ready"
+    rt = await stores.enter(one_by_one(calls, gate))
+    assert (await rt.wait(run_id)).state["results"] == [1, 2]
+
+
+async def test_more_children_than_ended_runs_are_kept(vclock):
+    """The memory store keeps children that have ended until their parent has read them, however many; no longer."""
+    wf = Workflow("wf")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def work(item):
+        return Pause(Wait("answered")) if item == 0 else None
+
+    @line.step
+    async def end(item):
+        return Terminate(item)
+
+    wf.map(line, over="items", into="results", limit=5)
+
+    @wf.step
+    async def after():
+        return {"done": True}
+
+    async with WorkflowRuntime(wf, store=MemoryStore(keep=10), clock=vclock) as rt:
+        result = await rt.run("wf", items=list(range(50)))
+        assert result.status == "paused"
+        await rt.emit("answered")
+        result = await rt.wait(result.run_id)
+        assert (result.status, result.state["results"]) == ("completed", list(range(50)))
+        for _ in range(10):
+            await rt.run("wf", items=[1])
+        assert len((await rt.find_runs(limit=500)).items) == 10

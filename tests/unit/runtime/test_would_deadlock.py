@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 
 import pytest
 
@@ -447,3 +448,133 @@ async def test_waiting_for_who_takes_ones_workflow_out(runtime, tried):
     receipt = await rt.emit("other.go")
     assert (await rt.run("leaves")).ok
     assert (len(tried.errors), rt.list_workflows(), len(receipt.run_ids)) == (1, ["leaves"], 1)
+
+
+# ------------------------------------------------------------------------------------------------ parents and children
+def family(action, *, depth=1):
+    """A workflow whose runs have a child, or a child of a child, which calls `action`."""
+    wf = Workflow("family")
+    pipelines = [wf, *(wf.pipeline(f"level-{level}") for level in range(1, depth + 1))]
+    for above, below in itertools.pairwise(pipelines):
+        above.fork(below, into="results")
+    pipelines[-1].step(action, id="acts")
+    return wf
+
+
+@pytest.mark.parametrize("until", ["end", "rest"])
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_a_child_that_waits_for_the_run_above_it(runtime, any_store, tried, depth, until):
+    """A parent rests only once its children do, so none of them can wait for that, however deep it is."""
+
+    async def acts(ctx):
+        [info] = [run for run in (await rt.find_runs()).items if run.pipeline_id == "main"]
+        await tried(rt.wait(info.run_id, until=until))
+        return {"lineage": len((await rt.get_run(ctx.run_id)).lineage)}
+
+    rt = await runtime(store=any_store)
+    await rt.register(family(acts, depth=depth))
+    assert (await rt.run("family")).ok
+    assert (len(tried.errors), len(tried.refused[0])) == (1, depth + 1)
+    assert (rt._core.awaited, rt._core.followed) == ({}, {})
+
+
+@pytest.mark.parametrize("pause_window", [0, 60])
+async def test_a_child_whose_parent_is_paused(runtime, any_store, tried, vclock, pause_window):
+    """The parent is a row while it waits: the child that goes on cannot wait for it either."""
+
+    async def acts():
+        [info] = [run for run in (await rt.find_runs()).items if run.pipeline_id == "main"]
+        assert info.status == "paused"
+        await tried(rt.wait(info.run_id))
+
+    wf = Workflow("family")
+    line = wf.pipeline("line")
+    line.wait("answer", on="answered")
+    line.step(acts)
+    wf.fork(line, into="results")
+    rt = await runtime(store=any_store, pause_window=pause_window)
+    await rt.register(wf)
+    result = await rt.run("family")
+    await rt.emit("answered")
+    await run_until_idle(vclock)
+    assert (await rt.get_run(result.run_id)).status == "completed"
+    assert len(tried.errors) == 1
+
+
+async def test_a_child_that_waits_through_another_run(runtime, any_store, tried):
+    """The child runs a workflow whose step waits for the child's parent: refused where the circle would close."""
+
+    async def acts():
+        await rt.run("other")
+
+    async def other():
+        [info] = [
+            run for run in (await rt.find_runs()).items if run.pipeline_id == "main" and run.workflow_id == "family"
+        ]
+        await tried(rt.wait(info.run_id))
+
+    rt = await runtime(store=any_store)
+    await rt.register(family(acts))
+    await rt.register(flow("other", other))
+    assert (await rt.run("family")).ok
+    assert len(tried.errors) == 1
+
+
+async def test_a_child_that_waits_for_its_sibling(runtime, any_store, tried):
+    """That one can go on, so it may be waited for, also by a child of the same parent."""
+    gate = asyncio.Event()
+    wf = Workflow("family")
+    first, second = wf.pipeline("first"), wf.pipeline("second")
+
+    @first.step
+    async def waits():
+        [info] = [run for run in (await rt.find_runs()).items if run.pipeline_id == "second"]
+        gate.set()
+        await tried(rt.wait(info.run_id))
+
+    @second.step
+    async def works():
+        await gate.wait()
+
+    wf.fork(first, second, into="results")
+    rt = await runtime(store=any_store)
+    await rt.register(wf)
+    assert (await rt.run("family")).ok
+    assert (tried.errors, len(tried.results)) == ([], 1)
+
+
+async def test_a_run_that_another_only_started(runtime, any_store, tried):
+    """`ctx.start` does not wait, so the started run may wait for the one that started it."""
+    ids = []
+    gate = asyncio.Event()
+
+    async def starts(ctx):
+        ids.append(ctx.run_id)
+        await ctx.start("called")
+        await gate.wait()
+
+    async def called():
+        waiting = asyncio.ensure_future(tried(rt.wait(ids[0])))
+        await run_until_idle(rt.clock)
+        gate.set()
+        await waiting
+
+    rt = await runtime(store=any_store)
+    await rt.register(flow("called", called))
+    await rt.register(flow("caller", starts))
+    assert (await rt.run("caller")).ok
+    await run_until_idle(rt.clock)
+    assert (tried.errors, len(tried.results)) == ([], 1)
+
+
+async def test_a_child_that_takes_its_workflow_out(runtime, any_store):
+    """`deregister` inside a child returns, as the run above it is one of those that have to end first."""
+
+    async def acts():
+        await rt.deregister("family")
+
+    rt = await runtime(store=any_store)
+    await rt.register(family(acts))
+    assert (await rt.run("family")).ok
+    await run_until_idle(rt.clock)
+    assert rt.list_workflows() == []
