@@ -263,7 +263,7 @@ class StepContext:
 
     def _place(self) -> str:
         """Return what names this step at this point of the run."""
-        return f"{self.run_id}/{self._step.path_json[1:-1]}/{self._log_position}"
+        return f"{self.run_id}/{self._step.path_json[1:-1]}/{self._visit_key}"
 
     def annotate(self, key: str, value: Any) -> None:
         """Put a note into the timeline.
