@@ -76,6 +76,7 @@ class Parent(Work):
         "_arrived",
         "_below",
         "_busy",
+        "_by_key",
         "_children",
         "_completed",
         "_elements",
@@ -84,6 +85,7 @@ class Parent(Work):
         "_paused",
         "_plan",
         "_progress",
+        "_shown",
         "_turn",
     )
 
@@ -103,6 +105,8 @@ class Parent(Work):
         self._turn: asyncio.Future[None] | None = None
         self._elements: Elements | None = None
         self._below: tuple[str, str] | None = None
+        self._shown: Any = None
+        self._by_key: dict[str, int] | None = None
 
     async def _result(self) -> MappedDone | Suspended:
         run = self.run
@@ -169,7 +173,7 @@ class Parent(Work):
         if plan.over is None:
             return list(plan.pipelines) or [plan.workflow or ""]
         if callable(plan.over):
-            elements: Elements = GivenElements(self.run, self._call(plan.over, self.run.view()), self.step.id)
+            elements: Elements = GivenElements(self.run, self._call(plan.over, self._view()), self.step.id)
         else:
             elements = Elements(self.run, self.run.plan.state_model, self.step.id, plan.over)
         self._elements = elements
@@ -187,14 +191,14 @@ class Parent(Work):
         if elements is None:
             if plan.input is None:
                 return run.state
-            initial = self._call(plan.input, run.view())
+            initial = self._call(plan.input, self._view())
         else:
-            index = int(key) if elements.keys is None else elements.keys.index(key)
+            index = int(key) if elements.keys is None else self._places()[key]
             if plan.input is None:
                 stored = elements.stored_item(index, 1)
                 item = elements.item(index, 1) if stored is MISSING else stored
                 return {"item": item, "index": index} | ({} if elements.keys is None else {"key": key})
-            initial = self._call(plan.input, run.view(), elements.item(index, 1))
+            initial = self._call(plan.input, self._view(), elements.item(index, 1))
         if not isinstance(initial, Mapping) and not hasattr(type(initial), "model_dump"):
             raise StateInvalid(
                 f"input= of stage '{self.step.id}' returned a {name_of(type(initial))} for child '{key}': return a "
@@ -202,6 +206,19 @@ class Parent(Work):
                 path=self.step.path,
             )
         return initial
+
+    def _view(self) -> Any:
+        """Return the state for `over` and `input`: read once, because a state with many elements is read for long."""
+        if self._shown is None:
+            self._shown = self.run.view()
+        return self._shown
+
+    def _places(self) -> dict[str, int]:
+        """Return the place of each key of a mapping."""
+        if self._by_key is None:
+            assert self._elements is not None  # noqa: S101 - it has keys
+            self._by_key = {key: index for index, key in enumerate(self._elements.keys or ())}
+        return self._by_key
 
     def _call(self, function: Any, *args: Any) -> Any:
         answer = call_now(function, *args)
