@@ -224,7 +224,8 @@ class Stores:
         await lifetime._end_tasks()
         core.runs.close()
         core.threads.close()
-        await core.processes.close(LAST_RESORT)
+        if core._processes is not None:
+            await core._processes.close(LAST_RESORT)
         core.waiters.close(RuntimeError("crashed"))
         core.watch.close()
         await runtime.store.inner.close()

@@ -37,7 +37,6 @@ from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.outputs import output_of
 from poundlock.pipeline.plan import PipelinePlan
-from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.reports import Reports
 from poundlock.pipeline.run_view import Place, Resume
 from poundlock.pipeline.states import shown, with_signal
@@ -64,6 +63,13 @@ def _keep(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(_left_behind.discard)
 
 
+class Processes(Protocol):
+    """The processes that steps run in."""
+
+    async def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call a function in one of them."""
+
+
 class Supervision(NamedTuple):
     """What the runs of one runtime share.
 
@@ -72,7 +78,7 @@ class Supervision(NamedTuple):
         abort_grace: seconds a step has to end after its cancellation.
         keep: keeps a reference to the task of a step that was left behind.
         answers: results of patch functions for events that were judged.
-        processes: those that steps run in; None without a runtime.
+        processes: returns those that steps run in, made at the first use; None without a runtime.
         spent: by workflow, the calls of models that its runs have recorded.
         pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
         sent: called with the id of a run whose boundary was committed with outgoing events.
@@ -82,7 +88,7 @@ class Supervision(NamedTuple):
     abort_grace: float = 10.0
     keep: Callable[[asyncio.Task[Any]], None] = _keep
     answers: Answers = Answers()  # of runs without a runtime
-    processes: StepProcesses | None = None
+    processes: Callable[[], Processes] | None = None
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
     pause_window: float = 60.0
     sent: Callable[[str], None] = lambda _run_id: None

@@ -378,11 +378,6 @@ def _children_row(run: ActiveRun, *, parked: bool, stage_id: str | None, patch: 
     )
 
 
-def has_children(waits: Iterable[WaitRow]) -> bool:
-    """Whether a run with these waits has children that may not have ended."""
-    return any(row.wait_id == CHILDREN_WAIT for row in waits)
-
-
 def started(rows: Iterable[LogRow], visit: WaitRow | None) -> list[str]:
     """Return the ids of the children that the current visit has started, by the run's log."""
     if visit is None or not isinstance(visit.patch, Mapping):

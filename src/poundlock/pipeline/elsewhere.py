@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +39,8 @@ def unsendable(function: Any) -> str | None:
         main = sys.modules.get("__main__")
         if getattr(main, "__file__", None) is None and getattr(main, "__spec__", None) is None:
             return "another process cannot import what is typed into an interactive session: put it into a file"
+    import pickle  # only for functions that are sent
+
     packed = call_now(pickle.dumps, function)
     if packed.error is None:
         return None
@@ -55,7 +56,7 @@ async def _in_process(
     run: ActiveRun, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
     assert run.supervision.processes is not None  # noqa: S101 - the run of a runtime
-    return await run.supervision.processes.call(function, args, kwargs)
+    return await run.supervision.processes().call(function, args, kwargs)
 
 
 async def _by_service(

@@ -31,7 +31,6 @@ from poundlock.model.paths import MISSING
 from poundlock.model.runs import Failure
 from poundlock.pipeline.annotations import cannot_be_read, is_about, is_model, is_payload_model, used_service
 from poundlock.pipeline.context import StepContext
-from poundlock.pipeline.durable_steps import Steps
 from poundlock.pipeline.fields import Field, Validator, exactly, instance_of, of_element, payload_as, validator_of
 from poundlock.pipeline.plan import Binding, Getter
 from poundlock.pipeline.run_view import RunView
@@ -52,7 +51,8 @@ class Deciding(NamedTuple):
 class Calling(NamedTuple):
     """What a durable function is called with besides its run."""
 
-    step: Steps
+    step: Any
+    """Its `Steps`."""
     context: StepContext
 
 
@@ -214,8 +214,11 @@ class Injector:
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
         if kind.job and name == "job":
             return of_element(name, self._check(hint), exactly(hint), parameter.default)
-        if kind.durable and is_about(about, Steps):
-            return _step
+        if kind.durable:
+            from poundlock.pipeline.durable_steps import Steps  # most workflows need none
+
+            if is_about(about, Steps):
+                return _step
         if is_about(about, Event) or (name == "event" and not is_payload_model(about)):
             return _event
         if name == "event":

@@ -198,6 +198,11 @@ def address_below(run: ActiveRun, stage_id: str) -> tuple[str, str] | None:
     return child, address
 
 
+def has_children(waits: Iterable[WaitRow]) -> bool:
+    """Whether a run with these waits has children that may not have ended."""
+    return any(row.wait_id == CHILDREN_WAIT for row in waits)
+
+
 def drop_notices(run: ActiveRun) -> bool:
     """Consume the notices of children that have ended, as far as they are taken in; returns whether there were some."""
     others = []

@@ -18,7 +18,6 @@ from poundlock.model.runs import LogRow, Message, RunResult, WaitRow
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone
-from poundlock.pipeline.children import abandon
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
@@ -306,6 +305,8 @@ async def _in_the_middle(run: ActiveRun, stage: StagePlan, progress: Progress) -
     if row.patch["stage"] != stage.id:
         left = run.plan.by_id.get(row.patch["stage"])  # in the middle: at the end of its time, for one
         if left is None or any(step.children is not None for step in left.steps):
+            from poundlock.pipeline.children import abandon  # most workflows have none
+
             await abandon(run, progress.history, f"the run has left stage '{row.patch['stage']}'")
         forget(run)
         return False

@@ -11,14 +11,13 @@ from poundlock.errors import StepTimeout
 from poundlock.model.runs import RunError
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.attempts import Attempts, Work
-from poundlock.pipeline.children import Parent, abandon, has_children
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.contracts import given, taken
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
+from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import ContractPlan, StagePlan, StepPlan
-from poundlock.pipeline.polling import Polled
 from poundlock.pipeline.resting import Resting
 from poundlock.pipeline.step_results import StepDone, Suspended, digest, failure_of
 from poundlock.records import dataclass
@@ -56,6 +55,8 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
         if run.memo is not None:  # what it has kept is written before anything else is
             await run.memo.finish(task)
     if done.error is not None and run.waits and has_children(run.waits):
+        from poundlock.pipeline.children import abandon  # most workflows have none
+
         await abandon(run, None, f"stage '{stage.id}' failed")
     return done
 
@@ -139,11 +140,15 @@ def perform_step(
         Interrupted: the run was interrupted, and there is no scope.
     """
     if step.children is not None:
+        from poundlock.pipeline.children import Parent  # most workflows have none
+
         return Parent(run, step, step.children, scope).outcome()
     work: Work
     if step.each is not None:
         work = Mapped(run, step, step.each, scope)
     elif step.poll is not None:
+        from poundlock.pipeline.polling import Polled  # likewise
+
         work = Polled(run, step, step.poll, scope)
     elif step.contract is not None and step.kind == "step":
         work = _Contracted(run, step, scope, step.contract)

@@ -16,7 +16,6 @@ from poundlock.ids import Ids, default_ids
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
-from poundlock.pipeline.processes import StepProcesses
 from poundlock.pipeline.threads import StepThreads
 from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
@@ -28,6 +27,7 @@ from poundlock.runtime.waiters import Waiters, Wanted
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
+    from poundlock.pipeline.processes import StepProcesses
 
 log = logging.getLogger("poundlock.runtime")
 
@@ -90,13 +90,14 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
-        self.processes = StepProcesses(clock, process_workers)
+        self._process_workers = process_workers
+        self._processes: StepProcesses | None = None
         self.supervision = Supervision(
             self.watch,
             abort_grace,
             self.tasks.keep,
             Answers(),
-            self.processes,
+            self.step_processes,
             {},
             pause_window,
             self._sent,
@@ -136,6 +137,19 @@ class Core:
         self.counters: dict[str, int] = {}
         self.size_at_start = 0
         """Size of the store in bytes when it was opened."""
+
+    def step_processes(self) -> StepProcesses:
+        """Return the processes that steps run in, made at the first use."""
+        if self._processes is None:
+            from poundlock.pipeline.processes import StepProcesses  # most programs run no step in a process
+
+            self._processes = StepProcesses(self.clock, self._process_workers)
+        return self._processes
+
+    async def close_processes(self) -> None:
+        """End all processes."""
+        if self._processes is not None:
+            await self._processes.close(self.abort_grace)
 
     # ------------------------------------------------------------------------------------------------ containers
     @property

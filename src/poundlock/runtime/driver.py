@@ -35,12 +35,11 @@ from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord, RunResult
 from poundlock.pipeline.active import ActiveRun, NewChild
-from poundlock.pipeline.children import abandon, has_children
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.pipeline.memo import visit_row
+from poundlock.pipeline.memo import has_children, visit_row
 from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released, lose
 from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.prepare import hook_context, prepare
@@ -50,7 +49,6 @@ from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
 from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent, tell_parent_again
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.durability import lagging
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
@@ -336,6 +334,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     boundaries: Progress = Boundaries(core, live)
     behind = None
     if not run.plan.prompt:
+        from poundlock.runtime.durability import lagging  # most workflows wait for each boundary
+
         boundaries = behind = lagging(core, live, boundaries)
     run.progress = boundaries
     live.begun = True
@@ -351,6 +351,8 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             outcome = driven.outcome
             if type(outcome) is Failed or type(outcome) is Aborted:  # cheaper than a union, which is made anew
                 if run.waits and has_children(run.waits):
+                    from poundlock.pipeline.children import abandon  # most workflows have none
+
                     await abandon(run, boundaries.history, "the run that started it ends")
                 driven = await end_badly(run, driven, outcome, boundaries)
             if behind is not None:

@@ -185,7 +185,7 @@ class Lifetime:
         await self._part("releasing runs", self._release_runs())
         core.runs.close()
         core.threads.close()
-        await self._part("ending step processes", core.processes.close(core.abort_grace))
+        await self._part("ending step processes", core.close_processes())
         for entry in list(core.entries.values()):
             await self._part(f"cleaning up services of workflow '{entry.id}'", self._bounded(entry.services.close))
         core.entries.clear()

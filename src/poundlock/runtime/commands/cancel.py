@@ -12,8 +12,8 @@ from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import UNDO_WAIT, VISIT_WAIT, Message, RunRecord
-from poundlock.pipeline.children import has_children, started
 from poundlock.pipeline.interrupting import interrupt
+from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.undo_log import due
 from poundlock.records import dataclass
 from poundlock.runtime.children import commit_end, tell_parent
@@ -185,6 +185,8 @@ async def _abort_children(core: Core, command: Cancel, record: RunRecord) -> Non
     if not has_children(record.waits):
         return
     visit = next((row for row in record.waits if row.wait_id == VISIT_WAIT), None)
+    from poundlock.pipeline.children import started  # most runs have none
+
     for run_id in started(await core.store.history(command.run_id), visit):
         with suppress(RunFinished, RunNotFound):
             await cancel(core, Cancel(run_id, "the run that started it was aborted", command.by))
