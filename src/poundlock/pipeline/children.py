@@ -22,7 +22,7 @@ from poundlock.guard import call_now, name_of
 from poundlock.marks import Overwrite
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.paths import MISSING
-from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LogRow, RunError, RunResult, WaitRow, wait_shape
+from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LogRow, RunError, RunResult, WaitRow, waits_below
 from poundlock.pipeline.active import ActiveRun, KeptSoFar, Midway, NewChild
 from poundlock.pipeline.attempts import Work
 from poundlock.pipeline.interrupting import Scope
@@ -290,10 +290,7 @@ class Parent(Work):
         paused = []
         for child in self._children:
             if child.result is not None and not child.ended:
-                waits = [
-                    {**wait_shape(wait), "id": f"{self.step.stage_id}/{child.key}/{wait.id}"}
-                    for wait in child.result.waits
-                ]
+                waits = waits_below(f"{self.step.stage_id}/{child.key}", child.result.waits)
                 paused.append({"child": child.key, "run_id": child.run_id, "waits": waits})
         row = _children_row(self.run, parked=True, stage_id=self.step.stage_id, patch={"paused": paused})
         return Suspended(wait=row)

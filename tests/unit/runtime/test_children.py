@@ -16,6 +16,7 @@ from poundlock import (
     Pipeline,
     Retry,
     Stage,
+    StaleResume,
     StateRef,
     Step,
     StepContext,
@@ -908,3 +909,38 @@ async def test_more_children_than_ended_runs_are_kept(vclock):
         for _ in range(10):
             await rt.run("wf", items=[1])
         assert len((await rt.find_runs(limit=500)).items) == 10
+
+
+async def test_a_child_that_goes_on_to_its_next_wait(stores):
+    """The waits of a parent are those of its children now, and by hand they are answered there."""
+    wf = Workflow("wf")
+    wf.on("order")
+    line, leaf, other = wf.pipeline("line"), wf.pipeline("leaf"), wf.pipeline("other")
+    leaf.wait("one", on="one")
+    leaf.wait("two", on="two")
+    line.fork(leaf, into="below")
+    gate = asyncio.Event()
+
+    @other.step
+    async def work():
+        await gate.wait()
+
+    wf.fork(line, other, into="results")
+    rt = await stores.enter(wf)
+    run_id = await order(rt)
+    await run_until_idle(stores.clock)
+    await rt.emit("one")  # while the parent is driven
+    await run_until_idle(stores.clock)
+    waiting = asyncio.ensure_future(rt.wait(run_id, until="rest"))
+    gate.set()
+    address = "results/line/below/leaf/two"
+    assert [wait.id for wait in (await waiting).waits] == [address]
+    assert [wait.id for wait in (await rt.wait(run_id, until="rest")).waits] == [address]
+    assert [wait.id for wait in (await rt.get_run(run_id)).waits] == [address]
+    assert [wait.id for wait in (await rt.get_run(run_id, state=True)).waits] == [address]
+    with pytest.raises(StaleResume):
+        await rt.resume(run_id, wait="results/line/below/leaf/one")
+    with pytest.raises(NotPaused, match="two"):
+        await rt.resume(run_id)
+    await rt.resume(run_id, wait=address)
+    assert (await rt.wait(run_id)).status == "completed"
