@@ -944,3 +944,32 @@ async def test_a_child_that_goes_on_to_its_next_wait(stores):
         await rt.resume(run_id)
     await rt.resume(run_id, wait=address)
     assert (await rt.wait(run_id)).status == "completed"
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_crash_while_a_run_of_an_unknown_workflow_is_aborted(stores, where):
+    """Whichever commit it is, no child is left without its parent; aborting again ends what is left."""
+    number, over = 0, False
+    while not over:
+        number += 1
+        rt = await stores.enter(shop([]))
+        run_id = await order(rt, id=number)
+        await rt.wait(run_id, until="rest")
+        await stores.crash(rt)
+        store = stores.store()
+        store.crash = (number, where)
+        rt = await stores.enter(store=store)
+        aborting = asyncio.create_task(rt.abort(run_id))
+        crashed = asyncio.create_task(store.crashed.wait())
+        await asyncio.wait([aborting, crashed], return_when=asyncio.FIRST_COMPLETED)
+        over = not store.dead
+        aborting.cancel()
+        crashed.cancel()
+        await stores.crash(rt)
+        rt = await stores.enter()
+        if (await rt.get_run(run_id)).status == "aborted":
+            assert (await children_of(rt, run_id))["review"].status == "aborted"
+        await rt.abort(run_id)
+        statuses = {run.status for run in (await children_of(rt, run_id)).values()}
+        assert ((await rt.get_run(run_id)).status, statuses) == ("aborted", {"aborted", "completed"})
+        await stores.crash(rt)
