@@ -236,7 +236,7 @@ class Parent(Work):
     async def _rest_of(self, child: _Child, *, ended: bool) -> None:
         try:
             child.result = await self._progress.child_at_rest(child.run_id, ended=ended)
-        except Exception as error:  # noqa: BLE001 - raised where the stage waits
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised where the stage waits
             child.error = error
         self._arrived.append(child)
         if self._turn is not None and not self._turn.done():
@@ -254,6 +254,10 @@ class Parent(Work):
             await self._turn
         while self._arrived:
             child = self._arrived.popleft()
+            if isinstance(child.error, asyncio.CancelledError):  # by other code: nobody else waits for this child
+                child.error = None
+                self._watch(child, ended=child.paused)
+                continue
             if child.error is not None:
                 raise child.error
             if not child.ended:  # it is paused: its siblings go on

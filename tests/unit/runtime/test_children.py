@@ -973,3 +973,35 @@ async def test_a_crash_while_a_run_of_an_unknown_workflow_is_aborted(stores, whe
         statuses = {run.status for run in (await children_of(rt, run_id)).values()}
         assert ((await rt.get_run(run_id)).status, statuses) == ("aborted", {"aborted", "completed"})
         await stores.crash(rt)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_other_code_cancels_what_waits_for_a_child(stores, paused):
+    """A program that cancels tasks it does not own does not make a parent wait for ever."""
+    gate = asyncio.Event()
+    wf = Workflow("wf")
+    wf.on("order")
+    line, other = wf.pipeline("line"), wf.pipeline("other")
+    if paused:
+        line.wait("answer", on="answered")
+
+    @line.step
+    async def work():
+        await gate.wait()
+
+    @other.step
+    async def long():
+        await gate.wait()
+
+    wf.fork(line, other, into="results")
+    rt = await stores.enter(wf)
+    run_id = await order(rt)
+    await run_until_idle(stores.clock)
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("child "):
+            task.cancel()
+    await run_until_idle(stores.clock)
+    await rt.emit("answered")
+    gate.set()
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status == "completed"
