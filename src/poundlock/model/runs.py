@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition, all_match, has
@@ -532,6 +532,11 @@ def wait_infos(row: WaitRow, *, parked: bool) -> list[WaitInfo]:
 def paused_children(row: WaitRow) -> Sequence[Mapping[str, Any]]:
     """Return the paused children that a run is waiting for: `child`, `run_id` and `waits` (see `wait_shape`)."""
     return row.patch.get("paused", ()) if isinstance(row.patch, Mapping) else ()
+
+
+def waits_below(address: str, waits: Iterable[WaitInfo]) -> list[dict[str, Any]]:
+    """Return the waits of a child as its parent keeps them: each by its address, below `stage/child`."""
+    return [{**wait_shape(wait), "id": f"{address}/{wait.id}"} for wait in waits]
 
 
 def _where(shape: Mapping[str, Any]) -> tuple[Condition, ...]:

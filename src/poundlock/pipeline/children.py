@@ -22,7 +22,7 @@ from poundlock.guard import call_now, name_of
 from poundlock.marks import Overwrite
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.paths import MISSING
-from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LogRow, RunError, RunResult, WaitRow, wait_shape
+from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LogRow, RunError, RunResult, WaitRow, waits_below
 from poundlock.pipeline.active import ActiveRun, KeptSoFar, Midway, NewChild
 from poundlock.pipeline.attempts import Work
 from poundlock.pipeline.interrupting import Scope
@@ -255,7 +255,7 @@ class Parent(Work):
     async def _rest_of(self, child: _Child, *, ended: bool) -> None:
         try:
             child.result = await self._progress.child_at_rest(child.run_id, ended=ended)
-        except Exception as error:  # noqa: BLE001 - raised where the stage waits
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised where the stage waits
             child.error = error
         self._arrived.append(child)
         if self._turn is not None and not self._turn.done():
@@ -280,6 +280,10 @@ class Parent(Work):
             await self._turn
         while self._arrived:
             child = self._arrived.popleft()
+            if isinstance(child.error, asyncio.CancelledError):  # by other code: nobody else waits for this child
+                child.error = None
+                self._watch(child, ended=child.paused)
+                continue
             if child.error is not None:
                 raise child.error
             if not child.ended:  # it is paused: its siblings go on
@@ -316,10 +320,7 @@ class Parent(Work):
         paused = []
         for child in self._children:
             if child.result is not None and not child.ended:
-                waits = [
-                    {**wait_shape(wait), "id": f"{self.step.stage_id}/{child.key}/{wait.id}"}
-                    for wait in child.result.waits
-                ]
+                waits = waits_below(f"{self.step.stage_id}/{child.key}", child.result.waits)
                 paused.append({"child": child.key, "run_id": child.run_id, "waits": waits})
         row = _children_row(self.run, parked=True, stage_id=self.step.stage_id, patch={"paused": paused})
         return Suspended(wait=row)

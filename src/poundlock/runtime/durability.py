@@ -16,6 +16,7 @@ from poundlock.model.changes import RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import LogRow, RunResult
 from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.pipeline.children import has_children
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.writing import boundary_of, outgoing_of, take_commit
 from poundlock.runtime.core import Core, State
@@ -161,6 +162,8 @@ class AtRest(_Passing):
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         if run.undoing is not None or run.returning:  # it is still at its wait
             return self._durable.boundary(run)
+        if run.plan.durability == "none" and has_children(run.stored_waits) and not has_children(run.waits):
+            return self._durable.boundary(run)  # else it would go on from its children after a kill, with what is ahead
         self._live.open_gate()
         run.registered = None  # they are armed
         if run.state_store is not None:

@@ -13,6 +13,7 @@ from poundlock.model.calls import own, sums_of
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
+    CHILDREN_WAIT,
     HIDDEN_WAITS,
     Checkpoint,
     RunError,
@@ -24,7 +25,9 @@ from poundlock.model.runs import (
     WaitInfo,
     WaitRow,
     parked_waits,
+    paused_children,
     wait_infos,
+    waits_below,
 )
 from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.views import StateView
@@ -32,7 +35,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import Aborted, Completed, Failed, Halted, Outcome, Paused
 from poundlock.pipeline.states import shown
 from poundlock.pipeline.writing import creation_of
-from poundlock.ports import Page
+from poundlock.ports import Page, Store
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
 from poundlock.stores.answers import not_found
@@ -66,15 +69,33 @@ async def get_run(core: Core, run_id: str, *, state: bool = False) -> RunInfo:
     """Return a run as it is stored; an invoked run that is not stored yet comes from memory."""
     if state:
         checkpoint = await _present(core, run_id)
-        info = replace(info_of_record(checkpoint.record), state=result_of_checkpoint(core, checkpoint).state)
-        return _with_progress(core, info)
-    record = await core.store.load(run_id)
-    if record is not None:
-        return _with_progress(core, info_of_record(record))
+        record = await with_children_now(core.store, checkpoint.record)
+        return _with_progress(core, replace(info_of_record(record), state=result_of_checkpoint(core, checkpoint).state))
+    found = await core.store.load(run_id)
+    if found is not None:
+        return _with_progress(core, info_of_record(await with_children_now(core.store, found)))
     live = core.runs.live(run_id)
     if live is None:
         raise not_found(run_id)
     return _with_progress(core, info_of_run(live.run))
+
+
+async def with_children_now(store: Store, record: RunRecord) -> RunRecord:
+    """Return a run with what its children wait for now, if it is paused because they are.
+
+    Its row has what they waited for when it was paused itself; since then one may have gone on to its next wait.
+    """
+    row = next((row for row in record.waits if row.parked and row.wait_id == CHILDREN_WAIT), None)
+    if row is None or record.head.status is not RunStatus.PAUSED:
+        return record
+    paused = []
+    for child in paused_children(row):
+        below = await store.load(child["run_id"])
+        if below is not None and below.head.status is RunStatus.PAUSED:
+            waits = parked_waits((await with_children_now(store, below)).waits)
+            paused.append({**child, "waits": waits_below(f"{row.resume_at}/{child['child']}", waits)})
+    now = row._replace(patch={"paused": paused})
+    return record._replace(waits=tuple([now if each is row else each for each in record.waits]))
 
 
 def _with_progress(core: Core, info: RunInfo) -> RunInfo:
@@ -87,7 +108,21 @@ def _with_progress(core: Core, info: RunInfo) -> RunInfo:
 
 async def as_it_is(core: Core, run_id: str) -> RunResult:
     """Return the present result of a run, whatever its status; from memory if it is not stored yet."""
-    return result_of_checkpoint(core, await _present(core, run_id))
+    return await result_now(core, await _present(core, run_id))
+
+
+async def waits_now(core: Core, result: RunResult) -> RunResult:
+    """Return the result of a paused run with what its children wait for now."""
+    record = await core.store.load(result.run_id)
+    if record is None or record.head.status is not RunStatus.PAUSED:
+        return result
+    return replace(result, waits=parked_waits((await with_children_now(core.store, record)).waits))
+
+
+async def result_now(core: Core, checkpoint: Checkpoint) -> RunResult:
+    """Return what a run has come to, with what its children wait for now."""
+    record = await with_children_now(core.store, checkpoint.record)
+    return result_of_checkpoint(core, checkpoint._replace(record=record))
 
 
 async def _present(core: Core, run_id: str) -> Checkpoint:

@@ -14,7 +14,7 @@ from poundlock.model.runs import RunResult
 from poundlock.model.validation import duration
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
-from poundlock.runtime.reading import as_it_is, result_of_checkpoint
+from poundlock.runtime.reading import as_it_is, result_now
 from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import not_found
 
@@ -136,7 +136,7 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
                 if checkpoint is None:
                     return _deleted(run_id, waiter)
                 if _rests(checkpoint.record.head.status, pauses_count):  # it may have been resumed meanwhile
-                    return result_of_checkpoint(core, checkpoint)
+                    return await result_now(core, checkpoint)
         try:
             async with limit:
                 return await waiter

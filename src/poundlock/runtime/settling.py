@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
+from poundlock.pipeline.children import has_children
 from poundlock.pipeline.deadline import rests
 from poundlock.pipeline.outcome import (
     Aborted,
@@ -38,7 +40,7 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
 from poundlock.runtime.healing import FAULTS, again, notify, read_checkpoint
-from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint
+from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
 from poundlock.runtime.waiters import own_copy
@@ -215,6 +217,9 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     ended = status.terminal
     # As it is now: the run may be resumed while hooks are called or its services are closed.
     result = result_of(core, run, status, outcome) if hooks.on_complete or core.waiters.has_waiters(run_id) else None
+    if result is not None and not ended and has_children(run.waits):
+        with suppress(PoundlockError):  # the store fails: then it says what they waited for before
+            result = await waits_now(core, result)
     if not ended or hooks.on_complete is not None or run.container is not None:
         if core.runs.is_current(live):
             core.runs.rest(live)

@@ -17,6 +17,7 @@ from poundlock import (
     Pipeline,
     Retry,
     Stage,
+    StaleResume,
     StateRef,
     Step,
     StepContext,
@@ -935,3 +936,99 @@ async def test_more_children_than_ended_runs_are_kept(vclock):
         for _ in range(10):
             await rt.run("wf", items=[1])
         assert len((await rt.find_runs(limit=500)).items) == 10
+
+
+async def test_a_child_that_goes_on_to_its_next_wait(stores):
+    """The waits of a parent are those of its children now, and by hand they are answered there."""
+    wf = Workflow("wf")
+    wf.on("order")
+    line, leaf, other = wf.pipeline("line"), wf.pipeline("leaf"), wf.pipeline("other")
+    leaf.wait("one", on="one")
+    leaf.wait("two", on="two")
+    line.fork(leaf, into="below")
+    gate = asyncio.Event()
+
+    @other.step
+    async def work():
+        await gate.wait()
+
+    wf.fork(line, other, into="results")
+    rt = await stores.enter(wf)
+    run_id = await order(rt)
+    await run_until_idle(stores.clock)
+    await rt.emit("one")  # while the parent is driven
+    await run_until_idle(stores.clock)
+    waiting = asyncio.ensure_future(rt.wait(run_id, until="rest"))
+    gate.set()
+    address = "results/line/below/leaf/two"
+    assert [wait.id for wait in (await waiting).waits] == [address]
+    assert [wait.id for wait in (await rt.wait(run_id, until="rest")).waits] == [address]
+    assert [wait.id for wait in (await rt.get_run(run_id)).waits] == [address]
+    assert [wait.id for wait in (await rt.get_run(run_id, state=True)).waits] == [address]
+    with pytest.raises(StaleResume):
+        await rt.resume(run_id, wait="results/line/below/leaf/one")
+    with pytest.raises(NotPaused, match="two"):
+        await rt.resume(run_id)
+    await rt.resume(run_id, wait=address)
+    assert (await rt.wait(run_id)).status == "completed"
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_crash_while_a_run_of_an_unknown_workflow_is_aborted(stores, where):
+    """Whichever commit it is, no child is left without its parent; aborting again ends what is left."""
+    number, over = 0, False
+    while not over:
+        number += 1
+        rt = await stores.enter(shop([]))
+        run_id = await order(rt, id=number)
+        await rt.wait(run_id, until="rest")
+        await stores.crash(rt)
+        store = stores.store()
+        store.crash = (number, where)
+        rt = await stores.enter(store=store)
+        aborting = asyncio.create_task(rt.abort(run_id))
+        crashed = asyncio.create_task(store.crashed.wait())
+        await asyncio.wait([aborting, crashed], return_when=asyncio.FIRST_COMPLETED)
+        over = not store.dead
+        aborting.cancel()
+        crashed.cancel()
+        await stores.crash(rt)
+        rt = await stores.enter()
+        if (await rt.get_run(run_id)).status == "aborted":
+            assert (await children_of(rt, run_id))["review"].status == "aborted"
+        await rt.abort(run_id)
+        statuses = {run.status for run in (await children_of(rt, run_id)).values()}
+        assert ((await rt.get_run(run_id)).status, statuses) == ("aborted", {"aborted", "completed"})
+        await stores.crash(rt)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_other_code_cancels_what_waits_for_a_child(stores, paused):
+    """A program that cancels tasks it does not own does not make a parent wait for ever."""
+    gate = asyncio.Event()
+    wf = Workflow("wf")
+    wf.on("order")
+    line, other = wf.pipeline("line"), wf.pipeline("other")
+    if paused:
+        line.wait("answer", on="answered")
+
+    @line.step
+    async def work():
+        await gate.wait()
+
+    @other.step
+    async def long():
+        await gate.wait()
+
+    wf.fork(line, other, into="results")
+    rt = await stores.enter(wf)
+    run_id = await order(rt)
+    await run_until_idle(stores.clock)
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("child "):
+            task.cancel()
+    await run_until_idle(stores.clock)
+    await rt.emit("answered")
+    gate.set()
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status == "completed"

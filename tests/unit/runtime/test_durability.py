@@ -716,3 +716,34 @@ async def test_a_loop(stores, level):
     await rt.register(limited)
     [run_id] = (await rt.emit("end")).run_ids
     assert (await rt.wait(run_id)).error.code == "VISIT_LIMIT"
+
+
+@pytest.mark.parametrize("failing", [False, True])
+async def test_a_kill_behind_a_stage_with_children(stores, failing):
+    """With "none" no step runs twice, also behind children that have ended or failed: the run is lost there."""
+    ran, begun = [], asyncio.Event()
+    wf = Workflow("w", durability="none")
+    wf.on("begin")
+    line = wf.pipeline("line")
+
+    @line.step
+    async def child():
+        ran.append("child")
+        if failing:
+            raise ValueError("no")
+
+    wf.fork(line, into="results", on_failure="after" if failing else None)
+
+    @wf.step
+    async def after():
+        ran.append("after")
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    rt = await stores.enter(wf)
+    run_id = await begin(rt)
+    await begun.wait()
+    await stores.crash(rt)
+    rt = await stores.enter(wf)
+    result = await rt.wait(run_id)
+    assert (result.error.code, ran) == ("RUN_LOST", ["child", "after"])

@@ -102,10 +102,12 @@ _ENOUGH = 20
 
 async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[LogRow]]:
     from poundlock.cli.reading import reading
+    from poundlock.runtime.reading import with_children_now
     from poundlock.stores.answers import not_found
 
     async with reading(url) as store:
         checkpoint = await store.checkpoint(run_id)
         if checkpoint is None:
             raise not_found(run_id)
+        checkpoint = checkpoint._replace(record=await with_children_now(store, checkpoint.record))
         return checkpoint, await store.history(run_id, _ENOUGH)

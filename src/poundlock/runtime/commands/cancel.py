@@ -166,8 +166,9 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
     `lost`: it could not be driven here, so it would not come to an end.
     """
     if lost or not await _has_more_to_do(core, record):
-        await _abort_unowned(core, command, record)
+        # First: a crash in between must not leave them without it. Their ends may move it; then it is looked at again.
         await _abort_children(core, command, record)
+        await _abort_unowned(core, command, record)
         return
     identity, now = record.identity, core.clock.now()
     run_id, body = identity.run_id, {"reason": command.reason, "by": command.by}

@@ -11,7 +11,7 @@ from poundlock.errors import InvalidEvent, LeaseLost, NotPaused, NotStorable, St
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.quoting import shown
-from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, paused_children
+from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, parked_waits, paused_children
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import check_answer
 from poundlock.pipeline.changing import check_resumable
@@ -23,6 +23,7 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start, take_up, written_behind
 from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.phases import Phase
+from poundlock.runtime.reading import with_children_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import restored_run, unparked
 from poundlock.stores.answers import finished, not_found
@@ -75,8 +76,8 @@ async def resume(core: Core, command: Resume) -> str | None:
         else:
             identity, head, waits = found.record
             status, workflow_id = head.status, identity.workflow_id
-        if (child := _for_child(command, status, waits)) is not None:
-            return await resume(core, child)
+        if (child := await _for_child(core, command, status, waits)) is not None:
+            return await resume(core, child)  # by its own row: it may have gone on to another wait
         row = _paused_at(command, status, waits, epoch)
         epoch, several = row.epoch, sum(each.parked for each in waits) > 1
         entry = core.entries.get(workflow_id)
@@ -108,7 +109,7 @@ async def resume(core: Core, command: Resume) -> str | None:
         return run_id
 
 
-def _for_child(command: Resume, status: RunStatus, waits: Sequence[WaitRow]) -> Resume | None:
+async def _for_child(core: Core, command: Resume, status: RunStatus, waits: Sequence[WaitRow]) -> Resume | None:
     """Return the answer as one to a child of the run, if that is what the run waits for; None if it is not.
 
     Raises:
@@ -117,20 +118,19 @@ def _for_child(command: Resume, status: RunStatus, waits: Sequence[WaitRow]) -> 
     row = next((row for row in waits if row.parked and row.wait_id == CHILDREN_WAIT), None)
     if row is None or status is not RunStatus.PAUSED:
         return None
-    addresses = {}
-    for child in paused_children(row):
-        for shape in child["waits"]:
-            stage_and_child = len(f"{row.resume_at}/{child['child']}/")
-            addresses[shape["id"]] = (child["run_id"], shape["id"][stage_and_child:])
-    if command.wait not in addresses:
+    above = {f"{row.resume_at}/{child['child']}/": child["run_id"] for child in paused_children(row)}
+    wait = command.wait or ""
+    address = max((address for address in above if wait.startswith(address)), key=len, default=None)
+    if address is None:
+        record = await core.store.load(command.run_id)
+        found = () if record is None else parked_waits((await with_children_now(core.store, record)).waits)
         raise NotPaused(
             f"run '{command.run_id}' is paused because its children are: answer one of them, by wait= "
-            f"{', '.join(map(repr, addresses))}",
+            f"{', '.join(repr(info.id) for info in found)}",
             run_id=command.run_id,
             status=status,
         )
-    run_id, wait = addresses[command.wait]
-    return replace(command, run_id=run_id, wait=wait)
+    return replace(command, run_id=above[address], wait=wait[len(address) :])
 
 
 def _taken(patch: Any) -> Any:
