@@ -37,6 +37,8 @@ _CHILD: Final = "child:"
 """First part of the keys of a memo under which the ids of children are kept."""
 _DEEPEST: Final = 50
 """Parents above a child, at most: a pipeline that forks itself without an end would fill the store."""
+_BY_PARENT: Final = "aborted by parent: "
+"""First part of the message of a child that its parent has aborted, whatever the reason."""
 _TOGETHER: Final = 100
 """Children created by one commit, at most."""
 
@@ -78,6 +80,7 @@ class Parent(Work):
         "_busy",
         "_children",
         "_completed",
+        "_dismissed",
         "_elements",
         "_left",
         "_memo",
@@ -98,6 +101,8 @@ class Parent(Work):
         """Keys of the children that are not started yet."""
         self._busy = self._paused = self._completed = 0
         """How many have been started and not reported yet, are paused, are completed."""
+        self._dismissed: _Child | None = None
+        """One that this run has aborted, in an owner that died before the stage was concluded."""
         self._arrived: deque[_Child] = deque()
         """Those that have reported since the last look."""
         self._turn: asyncio.Future[None] | None = None
@@ -143,6 +148,8 @@ class Parent(Work):
                 await self._next()
             elif self._paused:
                 return self._suspended()
+            elif self._dismissed is not None and not plan.collects:
+                raise self._failure_of(self._dismissed)
             else:
                 return self._done()
 
@@ -265,6 +272,8 @@ class Parent(Work):
                 self._busy -= 1
             if child.completed:
                 self._completed += 1
+            elif _dismissed(child):  # why, another child says: enough are completed, or one has failed
+                self._dismissed = child
             elif not self._plan.collects:
                 raise self._failure_of(child)
 
@@ -316,6 +325,14 @@ class Parent(Work):
         detail = dump({"children": {child.key: child.run_id for child in self._children[:_TOGETHER]}})
         run.journal.add(run.clock.now(), "pipeline", "subpipeline:join", self.step.path_json, detail)
         return MappedDone(self.step, stored, text, results=results)
+
+
+def _dismissed(child: _Child) -> bool:
+    """Whether a child was aborted by its parent."""
+    result = child.result
+    if result is None or result.status is not RunStatus.ABORTED or result.error is None:
+        return False
+    return result.error.message.startswith(_BY_PARENT)
 
 
 def _value_of(child: _Child) -> Any:
