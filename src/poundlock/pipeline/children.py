@@ -27,7 +27,7 @@ from poundlock.pipeline.active import ActiveRun, KeptSoFar, Midway, NewChild
 from poundlock.pipeline.attempts import Work
 from poundlock.pipeline.interrupting import Scope
 from poundlock.pipeline.mapping import Elements, GivenElements
-from poundlock.pipeline.memo import address_below, drop_notices, kept_entries, memo_of, visit_row
+from poundlock.pipeline.memo import address_below, began, drop_notices, kept_entries, memo_of, visit_row
 from poundlock.pipeline.plan import ChildrenPlan, StepPlan
 from poundlock.pipeline.states import written
 from poundlock.pipeline.step_results import MappedDone, Suspended
@@ -301,8 +301,10 @@ class Parent(Work):
                     for wait in child.result.waits
                 ]
                 paused.append({"child": child.key, "run_id": child.run_id, "waits": waits})
-        row = _children_row(self.run, parked=True, stage_id=self.step.stage_id, patch={"paused": paused})
-        return Suspended(wait=row)
+        run, stage_id = self.run, self.step.stage_id
+        row = _children_row(run, parked=True, stage_id=stage_id, patch={"paused": paused})
+        limit = run.plan.by_id[stage_id].timeout
+        return Suspended(wait=row if limit is None else row._replace(expires_at=began(run) + limit))
 
     def _done(self) -> MappedDone:
         plan, run = self._plan, self.run
