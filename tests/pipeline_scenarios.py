@@ -448,6 +448,23 @@ def fork_that_fails_fast(calls):
     return wf
 
 
+@scenario(expected="child 'bad' failed: ValueError: no stock", status="failed", calls=3)
+def fork_whose_last_one_fails(calls):
+    wf = begun()
+    noting(wf, calls, "first")
+    slow, bad = wf.pipeline("slow"), wf.pipeline("bad")
+    noting(slow, calls, "begin")
+    slow.wait("never", on="never")
+
+    @bad.step
+    async def breaks(ctx: StepContext):
+        calls.step(ctx)
+        raise ValueError("no stock")
+
+    wf.fork(slow, bad, id="both")
+    return wf
+
+
 @scenario(
     expected={"both": {"bad": {"error": {"type": "ValueError", "message": "no stock"}}, "good": 7}, "z": 1}, calls=3
 )
@@ -863,7 +880,187 @@ def deadline_that_leads_to_a_stage(calls):
     return wf
 
 
+# ------------------------------------------------------------------------------------------------ several at once
+@scenario(expected={"pair": {"left": 2, "right": {"n": 2, "right": 1}}, "rounds": 2, "z": 1}, calls=7)
+def fork_in_a_loop(calls):
+    wf = begun()
+    left, right = wf.pipeline("left"), wf.pipeline("right")
+
+    @left.step
+    async def only(ctx: StepContext, n):
+        calls.step(ctx)
+        return Terminate(n)
+
+    noting(right, calls, "right")
+    wf.fork(left, right, id="pair", input=lambda state: {"n": state.get("rounds", 0) + 1})
+
+    @wf.step
+    async def again(ctx: StepContext):
+        calls.step(ctx)
+        rounds = ctx.state.get("rounds", 0) + 1
+        return Jump("pair", patch={"rounds": rounds}) if rounds < 2 else {"rounds": rounds}
+
+    noting(wf, calls, "z")
+    return wf
+
+
+@scenario(
+    Emit("said", {"id": ID, "n": 1}, "said"),
+    expected={"outer": {"middle": {"id": ID, "m": 1, "inner": {"low": 1}}}, "z": 1},
+    calls=3,
+)
+def fork_in_a_fork(calls):
+    wf = begun()
+    middle, low = wf.pipeline("middle"), wf.pipeline("low")
+    noting(middle, calls, "m")
+    middle.fork(low, into="inner")
+    low.wait("asks", on="said", correlate={"id": StateRef("id")})
+
+    @low.step
+    async def end(ctx: StepContext, n):
+        calls.step(ctx)
+        return Terminate(n)
+
+    wf.fork(middle, into="outer", input=lambda state: {"id": state["id"]})
+    noting(wf, calls, "z")
+    return wf
+
+
+@scenario(expected={"all": {"quick": 1}, "z": 1}, calls=3)
+def join_of_the_first(calls):
+    wf = begun()
+    quick, slow = wf.pipeline("quick"), wf.pipeline("slow")
+
+    @quick.step
+    async def first(ctx: StepContext):
+        calls.step(ctx)
+        return Terminate(1)
+
+    noting(slow, calls, "begin")
+    slow.wait("never", on="never")
+    wf.fork(slow, quick, into="all", join="any")
+    noting(wf, calls, "z")
+    return wf
+
+
+@scenario(Until(7200), status="failed", expected="RUN_TIMEOUT", calls=3)
+def deadline_of_a_fork(calls):
+    wf = begun(timeout="1h")
+    child = wf.pipeline("child")
+    noting(child, calls, "begin")
+    child.wait("never", on="never")
+
+    async def take_back(ctx: StepContext):
+        calls.step(ctx, "undo")
+
+    noting(wf, calls, "a", undo=take_back)
+    wf.fork(child, id="one")
+    return wf
+
+
+@scenario(Until(7200), expected={"late": 1}, calls=4)
+def deadline_between_attempts(calls):
+    wf = begun(timeout="50m", on_timeout="late")
+
+    @wf.step(retry=Retry(9, backoff="20m", factor=1, max="1h"))
+    async def tries(ctx: StepContext):
+        calls.step(ctx)
+        raise ValueError("not yet")
+
+    @wf.aside
+    async def late(ctx: StepContext):
+        calls.step(ctx)
+        return {"late": 1}
+
+    return wf
+
+
+@scenario(status="failed", expected="child 'bad' failed: ValueError: no stock", calls=4)
+def undo_after_a_fork(calls):
+    wf = begun()
+    good, bad = wf.pipeline("good"), wf.pipeline("bad")
+
+    async def take_back(ctx: StepContext):
+        calls.step(ctx, "undo")
+
+    noting(wf, calls, "seat", undo=take_back)
+    noting(good, calls, "g")
+
+    @bad.step
+    async def breaks(ctx: StepContext):
+        calls.step(ctx)
+        raise ValueError("no stock")
+
+    wf.fork(good, into="first")
+    wf.fork(bad, into="second")
+    return wf
+
+
+@scenario(Until(5000), expected={"told": "StepTimeout", "z": 1}, calls=4, payload={"items": [1, 2]})
+def map_that_takes_too_long(calls):
+    wf = begun()
+    one = wf.pipeline("one")
+    noting(one, calls, "begin")
+    one.wait("never", on="never")
+    wf.map(one, over="items", into="done", timeout="1h", on_failure="tidy")
+    noting(wf, calls, "z")
+
+    @wf.aside(then="z")
+    async def tidy(failure: Failure, ctx: StepContext):
+        calls.step(ctx)
+        return {"told": failure.type}
+
+    return wf
+
+
 # ------------------------------------------------------------------------------------------------ durable functions
+@scenario(
+    Emit("said", {"to": "letter"}, "said"),
+    Until(4000),
+    expected=["again", 2],
+    calls=3,
+)
+def durable_function_with_generations(calls):
+    async def work(run_id, name):
+        calls.keyed(run_id, name)
+        return name
+
+    @workflow("w", on=BEGIN)
+    def generations(step, event):
+        n = event.payload.get("n", 0)
+        name = yield step.run(work, step.run_id, f"work {n}", key=f"work {n}")
+        if n < 2:
+            yield step.sleep("10m")
+            return step.continue_as_new({"n": n + 1})
+        return ["again", n] if name == "work 2" else None
+
+    return generations
+
+
+@scenario(
+    Emit("signed", {"id": ID, "by": "Ada"}, "sign"),
+    expected=["before", "after"],
+    calls=4,
+)
+def durable_function_that_starts_a_run(calls):
+    async def work(run_id, name):
+        calls.keyed(run_id, name)
+        return name
+
+    @workflow("w", on=BEGIN)
+    async def starts(step):
+        before = await step.run(work, step.run_id, "before", key="before")
+        await step.start("letter", {"id": ID})
+        await step.wait_for("signed", correlate={"id": ID})
+        return [before, await step.run(work, step.run_id, "after", key="after")]
+
+    letter = Workflow("letter")
+    noting(letter, calls, "written")
+    letter.wait("signature", on="signed", correlate={"id": StateRef("id")})
+    noting(letter, calls, "sent")
+    return starts, letter
+
+
 @scenario(
     Emit("early", {"n": 1}, "early"),
     Until(60),

@@ -126,8 +126,9 @@ def wait_for_state(run: ActiveRun) -> WaitRow:
 
 
 def _among_children(run: ActiveRun, row: WaitRow) -> Outcome | None:
-    """Enter the stage again if a child has ended, else stay paused."""
-    if not drop_notices(run):
+    """Enter the stage again if a child has ended, or its time is over; else stay paused."""
+    over = row.expires_at is not None and run.clock.now() >= row.expires_at
+    if not drop_notices(run) and not over:
         return Paused(row)
     leave(run, row, answered=True)
     run.resume = None

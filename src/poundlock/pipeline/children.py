@@ -27,7 +27,7 @@ from poundlock.pipeline.active import ActiveRun, KeptSoFar, Midway, NewChild
 from poundlock.pipeline.attempts import Work
 from poundlock.pipeline.interrupting import Scope
 from poundlock.pipeline.mapping import Elements, GivenElements
-from poundlock.pipeline.memo import address_below, drop_notices, kept_entries, memo_of, visit_row
+from poundlock.pipeline.memo import address_below, began, drop_notices, kept_entries, memo_of, visit_row
 from poundlock.pipeline.plan import ChildrenPlan, StepPlan
 from poundlock.pipeline.states import written
 from poundlock.pipeline.step_results import MappedDone, Suspended
@@ -37,6 +37,8 @@ _CHILD: Final = "child:"
 """First part of the keys of a memo under which the ids of children are kept."""
 _DEEPEST: Final = 50
 """Parents above a child, at most: a pipeline that forks itself without an end would fill the store."""
+_BY_PARENT: Final = "aborted by parent: "
+"""First part of the message of a child that its parent has aborted, whatever the reason."""
 _TOGETHER: Final = 100
 """Children created by one commit, at most."""
 
@@ -79,6 +81,7 @@ class Parent(Work):
         "_by_key",
         "_children",
         "_completed",
+        "_dismissed",
         "_elements",
         "_left",
         "_memo",
@@ -100,6 +103,8 @@ class Parent(Work):
         """Keys of the children that are not started yet."""
         self._busy = self._paused = self._completed = 0
         """How many have been started and not reported yet, are paused, are completed."""
+        self._dismissed: _Child | None = None
+        """One that this run has aborted, in an owner that died before the stage was concluded."""
         self._arrived: deque[_Child] = deque()
         """Those that have reported since the last look."""
         self._turn: asyncio.Future[None] | None = None
@@ -153,6 +158,8 @@ class Parent(Work):
                 await self._next()
             elif self._paused:
                 return self._suspended()
+            elif self._dismissed is not None and not plan.collects:
+                raise self._failure_of(self._dismissed)
             else:
                 return self._done()
 
@@ -298,6 +305,8 @@ class Parent(Work):
                 self._busy -= 1
             if child.completed:
                 self._completed += 1
+            elif _dismissed(child):  # why, another child says: enough are completed, or one has failed
+                self._dismissed = child
             elif not self._plan.collects:
                 raise self._failure_of(child)
 
@@ -322,8 +331,10 @@ class Parent(Work):
             if child.result is not None and not child.ended:
                 waits = waits_below(f"{self.step.stage_id}/{child.key}", child.result.waits)
                 paused.append({"child": child.key, "run_id": child.run_id, "waits": waits})
-        row = _children_row(self.run, parked=True, stage_id=self.step.stage_id, patch={"paused": paused})
-        return Suspended(wait=row)
+        run, stage_id = self.run, self.step.stage_id
+        row = _children_row(run, parked=True, stage_id=stage_id, patch={"paused": paused})
+        limit = run.plan.by_id[stage_id].timeout
+        return Suspended(wait=row if limit is None else row._replace(expires_at=began(run) + limit))
 
     def _done(self) -> MappedDone:
         plan, run = self._plan, self.run
@@ -346,6 +357,14 @@ class Parent(Work):
         detail = dump({"children": {child.key: child.run_id for child in self._children[:_TOGETHER]}})
         run.journal.add(run.clock.now(), "pipeline", "subpipeline:join", self.step.path_json, detail)
         return MappedDone(self.step, stored, text, results=results)
+
+
+def _dismissed(child: _Child) -> bool:
+    """Whether a child was aborted by its parent."""
+    result = child.result
+    if result is None or result.status is not RunStatus.ABORTED or result.error is None:
+        return False
+    return result.error.message.startswith(_BY_PARENT)
 
 
 def _value_of(child: _Child) -> Any:

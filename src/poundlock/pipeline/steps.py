@@ -15,7 +15,7 @@ from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.contracts import given, taken
 from poundlock.pipeline.interrupting import Scope, asked_for, beside, judge
 from poundlock.pipeline.mapping import Mapped
-from poundlock.pipeline.memo import has_children
+from poundlock.pipeline.memo import began, has_children
 from poundlock.pipeline.outcome import run_error
 from poundlock.pipeline.plan import ContractPlan, StagePlan, StepPlan
 from poundlock.pipeline.resting import Resting
@@ -48,7 +48,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
         elif stage.keeps:
             done = await _perform_kept(run, stage, task)
         elif len(stage.steps) != 1 or stage.timeout is not None or run.plan.limit is not None:
-            done = await _perform_together(run, stage, task, stage.timeout)
+            done = await _perform_limited(run, stage, task)
         else:
             done = _stage_done(stage, [await perform_step(run, stage.steps[0], None)])
     finally:
@@ -78,6 +78,16 @@ async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any
         return done
     finally:
         run.resting = None
+
+
+async def _perform_limited(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
+    """As `_perform_together`, within what is left of the stage's timeout: with children, it may be entered again."""
+    left = stage.timeout
+    if left is not None and run.waits:
+        left = min(left, began(run) + left - run.clock.now())
+        if left <= 0:
+            return _too_late(run, stage)
+    return await _perform_together(run, stage, task, left)
 
 
 async def _perform_together(

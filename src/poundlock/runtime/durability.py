@@ -16,7 +16,7 @@ from poundlock.model.changes import RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import LogRow, RunResult
 from poundlock.pipeline.active import ActiveRun, NewChild
-from poundlock.pipeline.children import has_children
+from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.writing import boundary_of, outgoing_of, take_commit
 from poundlock.runtime.core import Core, State

