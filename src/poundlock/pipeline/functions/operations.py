@@ -118,8 +118,8 @@ class Operations(Recording):
                 return await self._replay(operation, record)
             if "gone" in record:
                 await self.fibers.block(operation, None)
-        since = self.run.clock.now() if record is None else record["since"]
-        checks = 0 if record is None else record["checks"]
+        since = self.run.clock.now() if record is None else record.get("since", self.run.clock.now())
+        checks = 0 if record is None else record.get("checks", 0)
         while True:
             _, result = await self._attempts(operation, record or {}, {"since": since, "checks": checks})
             if not isinstance(result, Pending):
@@ -262,7 +262,7 @@ class Operations(Recording):
 
     async def _start(self, operation: Operation[Any]) -> Any:
         record = self._record(operation)
-        if record is not None:
+        if record is not None and ("result" in record or "error" in record):
             return await self._replay(operation, record)
         await self._begin(operation)
         payload = {} if operation.asked is None else operation.asked
