@@ -614,6 +614,7 @@ async def test_another_run_is_started_once(stores, calls):
 
     first = await stores.enter(child, parent)
     run = await first.run("parent")
+    await run_until_idle(stores.clock)  # the child has ended: a crash in the middle of it repeats its step
     await stores.crash(first)
     second = await stores.enter(child, parent)
     await second.emit("go on")

@@ -95,9 +95,10 @@ class Operations(Recording):
         if left > SHORT:
             self._live = True
             await self._block(operation, until)
-        elif left > 0:
-            self._live = True
-            await self._turn(sleep_for(self.run.clock, left))
+        else:
+            self._live = self._live or left > 0
+            # Also where nothing is left: without a commit in between, a poll would keep the loop to itself.
+            await self._turn(sleep_for(self.run.clock, max(left, 0)))
 
     # --------------------------------------------------------------------------------------------------- each kind
     async def _run(self, operation: Operation[Any]) -> Any:
