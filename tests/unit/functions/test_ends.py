@@ -162,6 +162,23 @@ async def test_a_loop_that_swallows_everything_blocks_nobody(stores, kind, caplo
     assert (await runtime.wait(run.run_id)).status == "aborted"
 
 
+async def test_a_gather_that_is_not_awaited_fails_the_run(stores, calls):
+    """Its coroutines would never run: it is named, also where its parts are operations and there is another gather."""
+
+    @workflow("function")
+    async def function(step):
+        async def part():
+            await step.run(calls.work)
+
+        step.gather(part(), step.sleep(0))
+        await step.gather(step.run(calls.work, key="a"), step.run(calls.work, key="b"))
+
+    runtime = await stores.enter(function)
+    run = await runtime.run("function")
+    assert (run.status, run.error.type, len(calls)) == ("failed", "StepFailed", 2)
+    assert "step.gather('gather of 2') was made and never awaited" in run.error.message
+
+
 async def test_a_part_that_was_given_up_and_goes_on_for_ever_fails_the_run(stores):
     """What gathers such a part is not waited for: the run would be running for ever."""
     goes_on = [True]

@@ -46,12 +46,12 @@ class Operations(Recording):
     """The operations of one pass.
 
     Attributes:
-        unasked: operations that were made and not awaited, by key.
+        unasked: operations that were made and not awaited, in order.
     """
 
     def __init__(self, run: ActiveRun, stage: StagePlan, context: StepContext) -> None:
         super().__init__(run, stage, context)
-        self.unasked: dict[str, Operation[Any]] = {}
+        self.unasked: dict[Operation[Any], None] = {}
         self._ways: dict[str, Callable[[Operation[Any]], Coroutine[Any, Any, Any]]] = {
             "run": self._run,
             "poll": self._poll,
@@ -64,10 +64,19 @@ class Operations(Recording):
 
     # -------------------------------------------------------------------------------------- what `Steps` needs
     def created(self, operation: Operation[Any]) -> None:
-        self.unasked[operation.key] = operation
+        self.unasked[operation] = None
+
+    def forgotten(self) -> Operation[Any] | None:
+        """Return an operation that was not awaited: rather the one that was to gather others than one of those."""
+        gathers = [each for each in self.unasked if each.kind == "gather"]
+        for each in gathers:
+            for part in each.asked:
+                if inspect.iscoroutine(part):
+                    part.close()  # else it is reported as never awaited once more
+        return next(iter([*gathers, *self.unasked]), None)
 
     async def perform(self, operation: Operation[Any]) -> Any:
-        self.unasked.pop(operation.key, None)
+        self.unasked.pop(operation, None)
         fiber = await self.fibers.enter(operation)
         operation.begun = True
         fiber.busy = operation

@@ -90,7 +90,7 @@ class _Pass:
         """
         args, kwargs = await arguments(self._seen, self._step.binding, Calling(Steps(self._operations), self._context))
         result = await result_of(self._step.action(*args, **kwargs))
-        forgotten = next(iter(self._operations.unasked.values()), None)
+        forgotten = self._operations.forgotten() if self._operations.unasked else None
         if forgotten is not None and self._fibers.end is None:
             raise StepFailed(f"{forgotten!r} was made and never awaited: write `await` (or `yield`) before it")
         return result
