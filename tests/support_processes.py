@@ -87,3 +87,23 @@ def taken_back(number, log):
 
 def fail_always():
     raise RuntimeError("nothing works")
+
+
+copies: list[int] = []
+
+
+def forks():
+    """Fork: the copy returns too, as the first call of a process. The next call waits until the copy has ended."""
+    if copies:
+        return {"ended": os.waitpid(copies.pop(), 0)[1]}
+    pid = os.fork()
+    copies.append(pid)
+    return {"copy": pid == 0}
+
+
+def leaves_a_copy(fifo):
+    """End the process, but leave a copy of it behind, until somebody opens the pipe."""
+    if os.fork() == 0:
+        Path(fifo).read_text()
+        os._exit(0)
+    os._exit(3)

@@ -25,6 +25,12 @@ def name_faults(path: str, name: Any) -> Iterator[Fault]:
         yield path, f"{shown(name)} is not an id: use printable text without '/'"
 
 
+def label_faults(path: str, label: object) -> Iterator[Fault]:
+    """A label: any text; it is drawn."""
+    if not isinstance(label, str):
+        yield f"{path}.label" if path else "label", f"{shown(label)} is not text"
+
+
 def duration_faults(path: str, value: Any) -> Iterator[Fault]:
     """A duration, or None."""
     if value is not None:

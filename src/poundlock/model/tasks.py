@@ -20,7 +20,8 @@ class Task:
         input: model of the fields of the state that it takes. They are checked when the stage begins.
         output: model of what the function returns, as an instance or a mapping. It is checked when it returns, in each
             attempt; its fields are merged into the state.
-        config: model of its settings. They are checked when the workflow is built.
+        config: model of its settings. They are checked when the workflow is built; one that the model does not know is
+            a fault, unless the model sets `extra`.
         defaults: settings, in place of the model's own defaults; at every depth, what the workflow gives counts more.
         label: for people.
         retry, timeout, undo, executor: see `Step`; `undo` may have the parameters `input` and `config` too.

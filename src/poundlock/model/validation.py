@@ -12,6 +12,7 @@ from poundlock.model.checks import (
     condition_faults,
     duration_faults,
     is_number,
+    label_faults,
     name_faults,
     patch_faults,
     storable_faults,
@@ -141,6 +142,7 @@ def whole_number(path: str, value: int, least: int = 0) -> int:
 
 def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     yield from name_faults("id", definition.id)
+    yield from label_faults("", definition.label)
     if not definition.pipelines:
         yield "pipelines", "the workflow has no stages: add a step or a pipeline"
     for place, (name, trigger) in enumerate(definition.triggers.items()):
@@ -279,6 +281,7 @@ def _pipeline(pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fa
     if pipeline.state != OF_WORKFLOW:
         yield from _state(f"{path}.state", pipeline.state)
     yield from name_faults(path, pipeline.id)
+    yield from label_faults(path, pipeline.label)
     if not pipeline.stages:
         yield f"{path}.stages", "a pipeline needs at least one stage"
     for place, stage in enumerate(pipeline.stages):
@@ -320,6 +323,7 @@ def _after_failure(path: str, way: object, ids: list[str]) -> Iterator[Fault]:
 
 def _stage(path: str, stage: Stage, ids: list[str]) -> Iterator[Fault]:
     yield from name_faults(path, stage.id)
+    yield from label_faults(path, stage.label)
     if not stage.steps and stage.router is None and stage.children is None:
         yield path, "a stage needs steps, children or a router"
     if not isinstance(stage.conflict, str) or stage.conflict not in ("last", "error"):
@@ -403,6 +407,7 @@ def _switch(path: str, router: Switch, ids: list[str]) -> Iterator[Fault]:
 
 def _step(path: str, step: Step) -> Iterator[Fault]:
     yield from name_faults(path, step.id)
+    yield from label_faults(path, step.label)
     if not callable(cast("object", step.action)):
         yield path, "a step's action must be callable"
     if step.undo is not None and not callable(cast("object", step.undo)):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from poundlock.codecs import detach
-from poundlock.errors import StateInvalid
+from poundlock.errors import StateInvalid, suggest
 from poundlock.guard import call_now, describe, name_of
 from poundlock.model.checks import Fault
 from poundlock.model.definitions import INSTRUCTIONS, Contract, Pipeline, Stage, Step
@@ -52,6 +52,19 @@ def _faults(path: str, step: Step, contract: object) -> Iterator[Fault]:
             yield f"{path}.config", "the task has no model of its settings: give Task(config=), or leave this out"
     elif is_model(contract.config):
         yield from ((_at(f"{path}.config", place), text) for place, text in _config_faults(contract))
+        yield from ((_at(f"{path}.config", str(key)), text) for key, text in _unknown_settings(contract))
+
+
+def _unknown_settings(contract: Contract) -> Iterator[tuple[object, str]]:
+    """Yield settings that the model would drop without a word, unless it says so itself (`extra`)."""
+    model = contract.config
+    aliases = [described.validation_alias for described in model.model_fields.values()]
+    if model.model_config.get("extra") is not None or not all(isinstance(each, str | None) for each in aliases):
+        return
+    known = state_fields(model)
+    for key in contract.settings:
+        if key not in known:
+            yield key, f"there is no setting {shown(key)}: {suggest(str(key), list(known))}"
 
 
 def _config_faults(contract: Contract) -> list[tuple[str, str]]:

@@ -330,6 +330,7 @@ class Steps:
         operation: Operation[list[Any]] = Operation(self._performer.perform, "gather", "gather")
         operation.key = f"gather of {len(parts)}"
         operation.asked = parts
+        self._performer.created(operation)
         return operation
 
     # ----------------------------------------------------------------------------------------------------- derived

@@ -32,6 +32,7 @@ from poundlock.model.definitions import (
     Trigger,
     Wait,
     branch,
+    several,
     switch,
 )
 from poundlock.model.durations import Duration
@@ -90,8 +91,10 @@ class Flow:
         if id is not None and len(events) > 1:
             self._fault(at, f"id={id!r} is for one trigger, and there are {len(events)} events: call on for each")
         for event in events:
-            name = event if id is None else id
-            if name in self._triggers:
+            name: Any = event if id is None else id
+            if not isinstance(name, str):
+                self._fault(at, f"{repr_of(name, 60)} is not text: on('order.placed', id='placed')")
+            elif name in self._triggers:
                 self._fault(at, f"there is a trigger '{name}' already: give this one another id")
             else:
                 pipeline = MAIN if self._options.get("pipelines") else None
@@ -359,9 +362,10 @@ class Flow:
             DuplicateKey: a service has a reserved id.
             InvalidDefinition: there are faults; all are listed, each with its path.
         """
-        services = [*(self._options.get("services") or ()), *self._services]
-        others: Any = self._options.get("pipelines") or ()
-        pipelines = [*(others.values() if isinstance(others, Mapping) else others), Pipeline(MAIN, self._stages)]
+        services = [*several(self._options.get("services")), *self._services]
+        others: Any = self._options.get("pipelines")
+        others = several(others.values() if isinstance(others, Mapping) else others)
+        pipelines = [*others, Pipeline(MAIN, self._stages)]
         given = {**(self._options.get("triggers") or {}), **self._triggers}
         options = {**self._options, "services": services, "pipelines": pipelines, "triggers": given}
         workflow = Workflow(self._id, **options)

@@ -62,8 +62,11 @@ def serve(pipe: Connection) -> None:
     calls = _Calls(pipe)
     threading.Thread(target=calls.listen, name="poundlock-pipe", daemon=True).start()
     pipe.send_bytes(READY)
+    own = os.getpid()
     while (call := calls.waiting.get()) is not None:
         answer = _answer(call)
+        if os.getpid() != own:
+            os._exit(0)  # a copy that the function has made: a second answer would be taken for that of the next call
         for stream in (sys.stdout, sys.stderr):
             call_now(stream.flush)  # a later call may be killed, and would take this one's output with it
         try:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # takes longer to import than the rest of the runtime: only f
 
 _EXIT_GRACE: Final = 2.0
 """Seconds for a process to end by itself, after its pipe was closed."""
+_LOOK: Final = 1.0
+"""Seconds between two looks whether a process that is silent is still there."""
 
 
 class _Job:
@@ -232,7 +234,7 @@ class _Place:
             job.place = self
         try:
             pipe.send_bytes(payload)
-            answer = pipe.recv_bytes()
+            answer = self._received(pipe)
         except (EOFError, OSError):
             raise ProcessLost(
                 f"the process that ran it ended before it did ({self._end()}): what it wrote to standard error may say "
@@ -265,7 +267,7 @@ class _Place:
                 self.kill()
         self._pipe = ours
         try:
-            if ours.recv_bytes() == READY:
+            if self._received(ours) == READY:
                 return ours
         except (EOFError, OSError):
             pass
@@ -273,6 +275,20 @@ class _Place:
             f"a process for it could not be started ({self._end()}): standard error says why. A program that starts "
             f"its runtime when it is imported has to do so below `if __name__ == '__main__':`"
         )
+
+    def _received(self, pipe: Connection) -> bytes:
+        """Return the next message of the process.
+
+        Raises:
+            EOFError, OSError: it has ended.
+        """
+        while not pipe.poll(_LOOK):
+            # Its end closes the pipe, unless a copy that the function has made of it, by a fork, keeps it open.
+            with self._pool.guard:
+                ended = self._process is None or self._process.exitcode is not None
+            if ended and not pipe.poll():
+                raise EOFError
+        return pipe.recv_bytes()
 
     def _end(self) -> str:
         """End the process, if there is one, and return how it ended."""

@@ -325,7 +325,7 @@ def _enter_again(run: ActiveRun, stage: StagePlan) -> int:
     visits = run.visits[stage.id] = run.visits.get(stage.id) or 1
     if run.recovered:
         _note_recovery(run, stage, "stage:resume")  # no second start: it is the same visit
-    elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET)):
+    elif run.journal.full and not (run.memo is not None and run.memo.kept.get(QUIET) is True):
         run.journal.add(run.clock.now(), "pipeline", "stage:resume", stage.path_json)
     return visits
 

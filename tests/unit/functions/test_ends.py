@@ -162,6 +162,60 @@ async def test_a_loop_that_swallows_everything_blocks_nobody(stores, kind, caplo
     assert (await runtime.wait(run.run_id)).status == "aborted"
 
 
+async def test_a_gather_that_is_not_awaited_fails_the_run(stores, calls):
+    """Its coroutines would never run: it is named, also where its parts are operations and there is another gather."""
+
+    @workflow("function")
+    async def function(step):
+        async def part():
+            await step.run(calls.work)
+
+        step.gather(part(), step.sleep(0))
+        await step.gather(step.run(calls.work, key="a"), step.run(calls.work, key="b"))
+
+    runtime = await stores.enter(function)
+    run = await runtime.run("function")
+    assert (run.status, run.error.type, len(calls)) == ("failed", "StepFailed", 2)
+    assert "step.gather('gather of 2') was made and never awaited" in run.error.message
+
+
+async def test_a_part_that_was_given_up_and_goes_on_for_ever_fails_the_run(stores):
+    """What gathers such a part is not waited for: the run would be running for ever."""
+    goes_on = [True]
+
+    async def fails():
+        raise ValueError("no")
+
+    @workflow("function")
+    async def function(step):
+        async def part():
+            while goes_on:
+                with contextlib.suppress(BaseException):
+                    await step.wait_for("said")
+
+        await step.gather(part(), step.run(fails))
+
+    runtime = await stores.enter(function)
+    run = await runtime.run("function")
+    goes_on.clear()  # else this very loop could not end
+    assert (run.status, run.error.type, "was given up" in run.error.message) == ("failed", "StepFailed", True)
+
+
+async def test_steps_of_an_earlier_call_are_refused(stores):
+    """A function that keeps `step` from an earlier call gets an error that says so, and fails."""
+    kept = []
+
+    @workflow("function")
+    async def function(step):
+        kept.append(step)
+        await step.sleep("1h")
+        await kept[0].sleep("1h", key="late")
+
+    runtime = await stores.enter(function)
+    run = await runtime.run("function")
+    assert (run.status, run.error.type, "keep no operation" in run.error.message) == ("failed", "StepFailed", True)
+
+
 async def test_clean_up_runs_when_a_pass_ends(stores, calls):
     """`finally` and context managers of the function run at each suspension, in all kinds of functions."""
 
@@ -247,6 +301,33 @@ async def test_a_stop_lets_the_step_end_and_goes_on_later(stores, calls, make_ga
     assert gate.came == [None]
 
 
+async def test_a_stop_gives_up_nothing_that_was_to_begin(stores, calls, make_gate):
+    """Beside a part that has failed, the step that a stop keeps from beginning begins in the next runtime."""
+    gate = make_gate()
+
+    async def fails():
+        raise LookupError("no")
+
+    @workflow("stopped", on="go")
+    async def stopped(step):
+        async def part():
+            await step.run(gate, key="gate")
+            await step.run(calls.work)
+
+        await step.gather(part(), step.run(fails))
+
+    first = await stores.enter(stopped)
+    run_id = (await first.emit("go")).run_ids[0]
+    await run_until_idle(stores.clock)
+    stopping = asyncio.create_task(first.stop())
+    await run_until_idle(stores.clock)
+    gate.open()
+    await stopping
+    second = await stores.enter(stopped)
+    assert (await second.wait(run_id)).error.type == "LookupError"
+    assert (gate.came, calls) == ([None], ["work"])
+
+
 # --------------------------------------------------------------------------------------------------------- failures
 async def test_a_failed_function_goes_on_where_it_failed(stores, calls):
     """With on_failure="pause", resuming calls the function again by its record, and tries what failed anew."""
@@ -271,6 +352,59 @@ async def test_a_failed_function_goes_on_where_it_failed(stores, calls):
     second = await stores.enter(mends)
     run = await second.resume(run.run_id)
     assert (run.status, run.result, calls) == ("completed", "sent", ["first", "send", "send"])
+
+
+@pytest.mark.parametrize("kind", ["poll", "start"])
+async def test_a_failed_poll_or_start_is_tried_anew(stores, calls, kind):
+    """With on_failure="pause" a poll begins anew, and a run is started, as soon as that works."""
+    broken = [True]
+
+    async def ready():
+        if broken:
+            raise ConnectionError("down")
+        return "ready"
+
+    @workflow("target")
+    async def target(step, event):
+        if broken:
+            raise LookupError
+        await step.run(calls.work)
+
+    @workflow("mends", on_failure="pause")
+    async def mends(step):
+        if kind == "poll":
+            return await step.poll(ready, every="1m", max_wait="1h")
+        return await step.start("target") and "ready"
+
+    runtime = await stores.enter(mends) if kind == "start" else await stores.enter(mends, target)
+    run = await runtime.run("mends")
+    assert (run.status, run.error.type) == ("paused", "ConnectionError" if kind == "poll" else "NotRegistered")
+    broken.clear()
+    if kind == "start":
+        await runtime.register(target)
+    run = await runtime.resume(run.run_id)
+    assert (run.status, run.result) == ("completed", "ready")
+
+
+@pytest.mark.parametrize("on_failure", ["fail", "pause"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"path": "nothing"}, {"type": ValueError}, {"path": ["a", "list"]}, {}],
+    ids=["unknown", "class", "list", "plain"],
+)
+async def test_a_step_error_of_the_functions_own_is_an_error_like_any_other(stores, fields, on_failure):
+    """A StepError that no operation has raised ends or pauses the run, whatever is in it."""
+
+    @workflow("raises", on_failure=on_failure)
+    async def raises(step):
+        raise StepError("mine", **fields)
+
+    runtime = await stores.enter(raises)
+    run = await runtime.run("raises")
+    assert run.status == ("paused" if on_failure == "pause" else "failed")
+    assert (run.error.type, "mine" in run.error.message) == ("StepError", True)
+    if on_failure == "pause":
+        assert (await runtime.resume(run.run_id)).status == "paused"
 
 
 async def test_an_error_of_the_function_itself_fails_the_run(stores):
@@ -497,6 +631,7 @@ async def test_another_run_is_started_once(stores, calls):
 
     first = await stores.enter(child, parent)
     run = await first.run("parent")
+    await run_until_idle(stores.clock)  # the child has ended: a crash in the middle of it repeats its step
     await stores.crash(first)
     second = await stores.enter(child, parent)
     await second.emit("go on")

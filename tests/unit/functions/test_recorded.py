@@ -9,7 +9,16 @@ import functools
 import pytest
 from support import happens
 
-from poundlock import DuplicateKey, InvalidDefinition, StepError, Terminate, WorkflowRuntime, workflow
+from poundlock import (
+    DuplicateKey,
+    InvalidDefinition,
+    Pending,
+    Retry,
+    StepError,
+    Terminate,
+    WorkflowRuntime,
+    workflow,
+)
 
 
 def three_steps(calls):
@@ -302,3 +311,27 @@ async def test_a_long_record_is_replayed_in_linear_time(any_store, calls):
     async with WorkflowRuntime(long, store=any_store) as runtime:
         assert await look_ups(runtime, 600) - await look_ups(runtime, 300) <= 301
     assert len(calls) == 900
+
+
+@pytest.mark.parametrize("kind", ["poll", "retry"])
+async def test_what_is_tried_again_at_once_leaves_the_loop_to_others(stores, kind):
+    """Without a time between two calls, and with nothing written in between, others have their turn all the same."""
+    goes_on = [True]
+
+    async def looks():
+        if goes_on and kind == "retry":
+            raise ConnectionError("down")
+        return Pending() if goes_on else "done"
+
+    @workflow("function", durability="exit")
+    async def function(step):
+        if kind == "poll":
+            return await step.poll(looks, every=0)
+        return await step.run(looks, retry=Retry(100_000, backoff=0))
+
+    runtime = await stores.enter(function)
+    run = asyncio.create_task(runtime.run("function"))
+    for _ in range(50):
+        await asyncio.sleep(0)  # noqa: TID251 - the poll has its turns
+    goes_on.clear()
+    assert (await run).result == "done"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from poundlock import (
     Condition,
@@ -261,6 +261,19 @@ def test_contracts_are_checked_at_the_build(task, config, expected):
     """What is no model, and settings that do not fit, are faults of the build, with the path of the setting."""
     faults = faults_of(flow("w").pipe(task, config=config))
     assert faults == {f"pipelines.main.t.t.{place}": text for place, text in expected.items()}
+
+
+def test_a_misspelled_setting_is_told():
+    """A setting that the model does not know is a fault with near matches, unless the model says what becomes of it."""
+
+    class Tolerant(Settings):
+        model_config = ConfigDict(extra="ignore")
+
+    task = Task("t", check, config=Settings, defaults={"rate": 2, "rat": 1})
+    assert faults_of(flow("w").pipe(task)) == {
+        "pipelines.main.t.t.config.rat": "there is no setting 'rat': did you mean 'rate'?"
+    }
+    assert flow("w").pipe(Task("t", check, config=Tolerant), config={"rate": 2, "rat": 1}).build()
 
 
 async def test_settings_are_merged_at_every_depth():

@@ -30,7 +30,10 @@ from poundlock import (
     Wait,
     Workflow,
     WorkflowRuntime,
+    workflow,
 )
+from poundlock import flow as chain
+from poundlock.model.validation import refuse
 
 
 class Order(BaseModel):
@@ -297,3 +300,47 @@ def test_a_definition_that_was_read_is_complete():
     assert wf.definition.id == "wf"
     with pytest.raises(InvalidDefinition, match="its definition was read"):
         wf.step(id="more")(named)
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda: Workflow("wf", pipelines=[main(Stage("s", [Step("a", does_nothing)]))], label=5), "label"),
+        (
+            lambda: Workflow("wf", pipelines=[Pipeline("main", [Stage("s", [Step("a", does_nothing)])], label=5)]),
+            "pipelines.main.label",
+        ),
+        (
+            lambda: Workflow("wf", pipelines=[main(Stage("s", [Step("a", does_nothing)], label=5))]),
+            "pipelines.main.s.label",
+        ),
+        (
+            lambda: Workflow("wf", pipelines=[main(Stage("s", [Step("a", does_nothing, label=5)]))]),
+            "pipelines.main.s.a.label",
+        ),
+        (lambda: chain("wf").on(["a"]).pipe(does_nothing).build(), "1.on"),
+        (lambda: chain("wf").on("a", id=["b"]).pipe(does_nothing).build(), "1.on"),
+        (lambda: chain("wf", pipelines=5).pipe(does_nothing).build(), "pipelines.0"),
+        (lambda: chain("wf", services=5).pipe(does_nothing).build(), "services.0"),
+        (lambda: workflow("wf", on=5)(waiting), "event"),
+        (lambda: workflow("wf", waits=5)(waiting), "waits.0"),
+    ],
+    ids=["workflow", "pipeline", "stage", "step", "on", "id", "pipelines", "services", "events", "waits"],
+)
+def test_an_argument_of_another_type_is_told_with_its_path(make, path):
+    """Labels that are no text, and one thing where several are expected, are faults and never a TypeError."""
+    with pytest.raises(InvalidDefinition) as caught:
+        refuse("wf", make().draft()[1])
+    assert path in [caught.value.path, *(place for place, _ in caught.value.fields.get("faults", ()))]
+
+
+def main(*stages):
+    return Pipeline("main", stages)
+
+
+async def does_nothing():
+    return None
+
+
+async def waiting(step):
+    await step.wait_for("x")

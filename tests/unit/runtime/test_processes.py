@@ -403,3 +403,24 @@ async def test_a_process_that_dies_idle_is_replaced(runtime):
     again = await rt.run("wf", number=1)
     assert again.state["pid"] != pid
     assert "step:retry" not in (await rt.timeline(again.run_id)).types()
+
+
+# ------------------------------------------------------------------------------------------------ copies of processes
+async def test_a_copy_of_a_process_answers_nothing():
+    """A function that forks returns twice; the copy ends there, and no later call gets its answer."""
+    async with WorkflowRuntime(flow(work.forks)) as runtime:
+        assert (await runtime.run("wf")).state == {"copy": False}
+        assert (await runtime.run("wf")).state == {"ended": 0}
+
+
+async def test_a_copy_of_a_process_does_not_hide_its_end(tmp_path, monkeypatch):
+    """A process that dies is noticed although a copy of it keeps its pipe open."""
+    monkeypatch.setattr(processes, "_LOOK", 0.01)
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    async with WorkflowRuntime(flow(work.leaves_a_copy)) as runtime:
+        try:
+            run = await runtime.run("wf", fifo=fifo)
+        finally:
+            await asyncio.to_thread(Path(fifo).write_text, "")
+    assert (run.status, run.error.type, "exit code 3" in run.error.message) == ("failed", "ProcessLost", True)

@@ -74,7 +74,14 @@ class Broken:
     error: PoundlockError
 
 
-End = Waiting | Diverged | Again | Broken
+@dataclass(slots=True)
+class Endless:
+    """A part of it goes on for ever although it was given up, so what gathers it would wait for ever."""
+
+    error: StepFailed
+
+
+End = Waiting | Diverged | Again | Broken | Endless
 
 
 # ---------------------------------------------------------------------------------------------------------- fibers
@@ -180,16 +187,22 @@ class Fibers:
             StepFailed: the operation cannot be awaited here.
         """
         fiber = self._tasks.get(current_task())
-        if self.end is not None or self.scope.given_up or asked_for(self.run) is not None or (fiber and fiber.over):
-            self.refused += 1
-            if self.refused > _REFUSALS:
-                await asyncio.get_running_loop().create_future()  # until it is left behind: it blocks no other run
-            raise Withdrawn
         if fiber is None:
             raise StepFailed(
-                f"{operation!r} is awaited in a task that the function did not get from Poundlock: use step.gather, "
-                f"which takes operations and coroutines, in place of asyncio.gather, create_task or wait_for"
+                f"{operation!r} is awaited in a task that this call of the function did not get from Poundlock: keep "
+                f"no operation for another call, and use step.gather, which takes operations and coroutines, in place "
+                f"of asyncio.gather, create_task or wait_for"
             )
+        if self.end is not None or self.scope.given_up or asked_for(self.run) is not None or fiber.over:
+            self.refused += 1
+            if self.refused > _REFUSALS:
+                said = (
+                    "a part of step.gather was given up, because another one had failed, and takes each exception and "
+                    "goes on: let it pass, and catch Exception where you catch all"
+                )
+                self.finish(Endless(StepFailed(said)))
+                await asyncio.get_running_loop().create_future()  # until it is left behind: it blocks no other run
+            raise Withdrawn
         if fiber.busy is not None:
             raise StepFailed(
                 f"{operation!r} is awaited inside of {fiber.busy!r}: await operations in the function only"
@@ -275,6 +288,9 @@ class Fibers:
     def _look(self) -> None:
         """End the pass if all fibers wait, unless some wait beside one that has failed: those are given up."""
         if self.running or not self.blocked or self.end is not None:
+            return
+        if self.run.stopping and any(each.row is None and each.until is None for each in self.blocked.values()):
+            self.finish(Waiting(tuple(self.blocked.values())))  # what has not begun is not given up: it begins later
             return
         for family in reversed(self._families):
             if family.failed:

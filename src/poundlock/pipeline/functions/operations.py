@@ -46,12 +46,12 @@ class Operations(Recording):
     """The operations of one pass.
 
     Attributes:
-        unasked: operations that were made and not awaited, by key.
+        unasked: operations that were made and not awaited, in order.
     """
 
     def __init__(self, run: ActiveRun, stage: StagePlan, context: StepContext) -> None:
         super().__init__(run, stage, context)
-        self.unasked: dict[str, Operation[Any]] = {}
+        self.unasked: dict[Operation[Any], None] = {}
         self._ways: dict[str, Callable[[Operation[Any]], Coroutine[Any, Any, Any]]] = {
             "run": self._run,
             "poll": self._poll,
@@ -64,10 +64,19 @@ class Operations(Recording):
 
     # -------------------------------------------------------------------------------------- what `Steps` needs
     def created(self, operation: Operation[Any]) -> None:
-        self.unasked[operation.key] = operation
+        self.unasked[operation] = None
+
+    def forgotten(self) -> Operation[Any] | None:
+        """Return an operation that was not awaited: rather the one that was to gather others than one of those."""
+        gathers = [each for each in self.unasked if each.kind == "gather"]
+        for each in gathers:
+            for part in each.asked:
+                if inspect.iscoroutine(part):
+                    part.close()  # else it is reported as never awaited once more
+        return next(iter([*gathers, *self.unasked]), None)
 
     async def perform(self, operation: Operation[Any]) -> Any:
-        self.unasked.pop(operation.key, None)
+        self.unasked.pop(operation, None)
         fiber = await self.fibers.enter(operation)
         operation.begun = True
         fiber.busy = operation
@@ -95,9 +104,10 @@ class Operations(Recording):
         if left > SHORT:
             self._live = True
             await self._block(operation, until)
-        elif left > 0:
-            self._live = True
-            await self._turn(sleep_for(self.run.clock, left))
+        else:
+            self._live = self._live or left > 0
+            # Also where nothing is left: without a commit in between, a poll would keep the loop to itself.
+            await self._turn(sleep_for(self.run.clock, max(left, 0)))
 
     # --------------------------------------------------------------------------------------------------- each kind
     async def _run(self, operation: Operation[Any]) -> Any:
@@ -118,8 +128,8 @@ class Operations(Recording):
                 return await self._replay(operation, record)
             if "gone" in record:
                 await self.fibers.block(operation, None)
-        since = self.run.clock.now() if record is None else record["since"]
-        checks = 0 if record is None else record["checks"]
+        since = self.run.clock.now() if record is None else record.get("since", self.run.clock.now())
+        checks = 0 if record is None else record.get("checks", 0)
         while True:
             _, result = await self._attempts(operation, record or {}, {"since": since, "checks": checks})
             if not isinstance(result, Pending):
@@ -262,7 +272,7 @@ class Operations(Recording):
 
     async def _start(self, operation: Operation[Any]) -> Any:
         record = self._record(operation)
-        if record is not None:
+        if record is not None and ("result" in record or "error" in record):
             return await self._replay(operation, record)
         await self._begin(operation)
         payload = {} if operation.asked is None else operation.asked

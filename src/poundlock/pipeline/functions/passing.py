@@ -28,7 +28,7 @@ from poundlock.pipeline.changing import FAIL
 from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.durable_steps import Steps
 from poundlock.pipeline.durable_waits import operation_path, pause
-from poundlock.pipeline.functions.fibers import Again, Broken, Diverged, Waiting, answer_in
+from poundlock.pipeline.functions.fibers import Again, Broken, Diverged, Endless, Waiting, answer_in
 from poundlock.pipeline.functions.generators import result_of
 from poundlock.pipeline.functions.operations import Operations
 from poundlock.pipeline.injection import Calling, arguments
@@ -90,7 +90,7 @@ class _Pass:
         """
         args, kwargs = await arguments(self._seen, self._step.binding, Calling(Steps(self._operations), self._context))
         result = await result_of(self._step.action(*args, **kwargs))
-        forgotten = next(iter(self._operations.unasked.values()), None)
+        forgotten = self._operations.forgotten() if self._operations.unasked else None
         if forgotten is not None and self._fibers.end is None:
             raise StepFailed(f"{forgotten!r} was made and never awaited: write `await` (or `yield`) before it")
         return result
@@ -113,6 +113,8 @@ class _Pass:
             )
         if isinstance(end, Broken):
             raise end.error
+        if isinstance(end, Endless):
+            return self._failed(end.error)
         if isinstance(end, Diverged):
             return self._diverged(end.error)
         if isinstance(end, Again):
@@ -171,13 +173,13 @@ class _Pass:
     def _failed(self, error: BaseException) -> StageDone:
         run, stage = self._run, self._stage
         said = failure_of(run, self._step, error)
-        if isinstance(error, StepError):
-            said = replace(said, type=error.type, message=error.message, code=error.error_code, step=error.path)
-            if stage.on_failure == "pause" and error.path is not None:
+        key = error.path if isinstance(error, StepError) and isinstance(error.path, str) else ""
+        record = memo_of(run).kept.get(key)
+        if isinstance(record, dict) and "error" in record:  # else the function has made the error itself
+            said = replace(said, **record["error"], step=key)
+            if stage.on_failure == "pause":
                 # Somebody may help: then what failed is tried again.
-                record = memo_of(run).kept[error.path]
-                again = {"op": record["op"], "name": record["name"]}
-                memo_of(run).note(operation_path(stage.path, error.path), error.path, again)
+                memo_of(run).note(operation_path(stage.path, key), key, {"op": record["op"], "name": record["name"]})
         return StageDone(stage, error=said)
 
 

@@ -9,7 +9,7 @@ from poundlock.errors import InvalidDefinition
 from poundlock.guard import repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
-from poundlock.model.definitions import DEFAULT_DEDUPE, MAIN, Pipeline, Stage, Step, Wait
+from poundlock.model.definitions import DEFAULT_DEDUPE, MAIN, Pipeline, Stage, Step, Wait, several
 from poundlock.model.durations import Duration
 from poundlock.model.wait_checks import wait_faults
 from poundlock.model.workflow_definition import WorkflowDefinition
@@ -112,8 +112,8 @@ def workflow(
             raise InvalidDefinition(f"a durable function has no {name}=: give on= and waits=", path=name)
 
     def make(function: Callable[..., Any]) -> FunctionWorkflow:
-        made = FunctionWorkflow(id, function, (waits,) if isinstance(waits, str | Wait) else waits, **options)
-        for event in (on,) if isinstance(on, str) else on:
+        made = FunctionWorkflow(id, function, (waits,) if isinstance(waits, str) else several(waits), **options)
+        for event in (on,) if isinstance(on, str) else several(on):
             made.on(event, when=when, key=key, map=map, dedupe=dedupe, priority=priority)
         return made
 
