@@ -251,12 +251,7 @@ class StepContext:
             InvalidEvent, NotStorable: it is not an event; nothing is emitted.
             StepOver: the step has returned, or was given up.
         """
-        if self._cancelled:
-            raise StepOver(
-                f"step '{self.step_id}' is over and emits nothing more: emit before it returns, or before its result "
-                f"is not needed any more (ctx.cancelled)",
-                path=self.step_id,
-            )
+        self.check_emitting()
         if self.outgoing is None:
             self.outgoing = []
         return collect(self.outgoing, self._run, self._place(), event, payload, fields)
@@ -335,6 +330,15 @@ class StepContext:
         if number > MOST_TEXTS:
             payload = call_entry(model, usage, self.attempt, None, None, {})
         self._notes.append((self._run.clock.now(), "pipeline", "step:call", payload, usage))
+
+    def check_emitting(self) -> None:
+        """Raise StepOver if this attempt is over: it emits nothing more."""
+        if self._cancelled:
+            raise StepOver(
+                f"step '{self.step_id}' is over and emits nothing more: emit before it returns, or before its result "
+                f"is not needed any more (ctx.cancelled)",
+                path=self.step_id,
+            )
 
     def abandon(self) -> None:
         """Abandon this attempt: notes made so far count, later ones do not."""

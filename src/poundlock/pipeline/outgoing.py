@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any, Final
 
 from poundlock.codecs import dump
-from poundlock.errors import StepFailed
 from poundlock.model.events import Event, accepted, as_event, is_name, merged
 from poundlock.model.outbox import Outgoing
 from poundlock.pipeline.run_view import RunView
@@ -22,8 +20,6 @@ from poundlock.pipeline.run_view import RunView
 EMITTED: Final = "event:emitted"
 """Type of the entries in the timeline."""
 _NO_CHANGE: Final = "{}"
-recorded: Final[ContextVar[str | None]] = ContextVar("poundlock_recorded", default=None)
-"""The run whose durable function records the call that the current code is; runs that it starts inherit this too."""
 _one_at_a_time: Final = threading.Lock()
 """A step may emit in several threads; two events must not get the same number."""
 
@@ -43,13 +39,7 @@ def collect(
 
     Raises:
         InvalidEvent, NotStorable: it is not an event; nothing was added.
-        StepFailed: the current code is a recorded call of a durable function.
     """
-    if recorded.get() == run.run_id:
-        raise StepFailed(
-            "a call on record is not made again when its function goes on, so what it emits would be lost: return from "
-            "it, and emit in the durable function itself"
-        )
     now = run.clock.now()
     built = None if isinstance(event, Event) else merged(payload, fields)
     with _one_at_a_time:

@@ -28,13 +28,12 @@ from poundlock.model.durations import seconds
 from poundlock.model.events import Event
 from poundlock.model.waits import arm, lacking_paths
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.durable_steps import Call, Operation
 from poundlock.pipeline.durable_waits import arm_row, recorded_event, take_first
+from poundlock.pipeline.functions.emitting import FunctionContext
 from poundlock.pipeline.functions.fibers import Again, Broken
 from poundlock.pipeline.functions.recording import Recording
 from poundlock.pipeline.interrupting import Scope, Withdrawn, asked_for, beside, current_task, disturbed, judge
-from poundlock.pipeline.outgoing import recorded
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.waits import note
 
@@ -49,7 +48,7 @@ class Operations(Recording):
         unasked: operations that were made and not awaited, in order.
     """
 
-    def __init__(self, run: ActiveRun, stage: StagePlan, context: StepContext) -> None:
+    def __init__(self, run: ActiveRun, stage: StagePlan, context: FunctionContext) -> None:
         super().__init__(run, stage, context)
         self.unasked: dict[Operation[Any], None] = {}
         self._ways: dict[str, Callable[[Operation[Any]], Coroutine[Any, Any, Any]]] = {
@@ -209,7 +208,6 @@ class Operations(Recording):
 
     async def _once(self, call: Call, scope: Scope) -> Any:
         run, task = self.run, current_task()
-        once = recorded.set(run.run_id)
         try:
             if is_coroutine_function(call.function):
                 result = await call.function(*call.args, **call.kwargs)
@@ -220,8 +218,6 @@ class Operations(Recording):
         except BaseException as error:
             await judge(run, task, error, scope)
             raise
-        finally:
-            recorded.reset(once)
         if disturbed(run, task) or scope.given_up:
             stray = await judge(run, task, None, scope)
             if stray is not None:

@@ -25,9 +25,9 @@ from poundlock.model.events import Event
 from poundlock.model.runs import DIVERGED_WAIT, GENERATION_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.changing import FAIL
-from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.durable_steps import Steps
 from poundlock.pipeline.durable_waits import operation_path, pause
+from poundlock.pipeline.functions.emitting import FunctionContext
 from poundlock.pipeline.functions.fibers import Again, Broken, Diverged, Endless, Waiting, answer_in
 from poundlock.pipeline.functions.generators import result_of
 from poundlock.pipeline.functions.operations import Operations
@@ -61,7 +61,7 @@ class _Pass:
         self._step = stage.steps[0]
         self._generation = next((row for row in run.waits if row.wait_id == GENERATION_WAIT), None)
         self._seen: Any = run if self._generation is None else _Seen(run, _given_again(run, self._generation))
-        self._context = StepContext(self._seen, self._step, 1)
+        self._context = FunctionContext(self._seen, run, self._step, lambda: self._fibers.end is not None)
         self._operations = Operations(run, stage, self._context)
         self._fibers = self._operations.fibers
 
@@ -99,6 +99,9 @@ class _Pass:
     def _came_to(self, answer: Answer | None) -> StageDone:
         """Return what the pass came to; `answer` is the function's own, None if it was left behind."""
         run, stage, end = self._run, self._stage, self._fibers.end
+        failed = end is None and answer is not None and answer.error is not None
+        if not failed and not isinstance(end, Broken | Diverged):
+            self._context.record()
         if end is None:
             assert answer is not None  # noqa: S101 - nothing else ends a pass
             if answer.error is None:
@@ -167,8 +170,7 @@ class _Pass:
         return self._concluded(Jump(stage.id))
 
     def _concluded(self, instruction: Instruction) -> StageDone:
-        # An earlier pass has emitted the same up to where it ended: this one counts, from the top.
-        return StageDone(self._stage, [StepDone(self._step, instruction=instruction, outgoing=self._context.outgoing)])
+        return StageDone(self._stage, [StepDone(self._step, instruction=instruction)])
 
     def _failed(self, error: BaseException) -> StageDone:
         run, stage = self._run, self._stage

@@ -18,9 +18,9 @@ from poundlock.codecs import detach
 from poundlock.errors import NotStorable, PoundlockError, ReplayDivergence, StepError
 from poundlock.guard import describe
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.context import StepContext
 from poundlock.pipeline.durable_steps import Operation
 from poundlock.pipeline.durable_waits import operation_path, take_first
+from poundlock.pipeline.functions.emitting import RESERVED, FunctionContext
 from poundlock.pipeline.functions.fibers import Broken, Diverged, Fibers
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import Withdrawn, current_task, judge
@@ -40,13 +40,13 @@ class Recording:
         replaying: whether there are entries on record that were not asked for yet, and nothing new was done.
     """
 
-    def __init__(self, run: ActiveRun, stage: StagePlan, context: StepContext) -> None:
+    def __init__(self, run: ActiveRun, stage: StagePlan, context: FunctionContext) -> None:
         self.run = run
         self.stage = stage
         self.fibers = Fibers(run, stage.path, self._give_up)
         self._context = context
         self._memo = memo_of(run)
-        self._ahead = set(self._memo.kept)
+        self._ahead = {key for key in self._memo.kept if not key.startswith(RESERVED)}
         self._live = False
         self._replayed = 0
         self._logger: logging.Logger | None = None
@@ -128,6 +128,7 @@ class Recording:
         Raises:
             Withdrawn: that failed: the pass is over.
         """
+        self._context.record()
         try:
             await self._turn(self._memo.keep())
         except PoundlockError as error:
