@@ -10,8 +10,11 @@ import pytest
 from support import happens
 
 from poundlock import (
+    Delay,
     DuplicateKey,
+    Fail,
     InvalidDefinition,
+    Jump,
     Pending,
     Retry,
     StepError,
@@ -19,6 +22,7 @@ from poundlock import (
     WorkflowRuntime,
     workflow,
 )
+from poundlock.testing import run_until_idle
 
 
 def three_steps(calls):
@@ -335,3 +339,43 @@ async def test_what_is_tried_again_at_once_leaves_the_loop_to_others(stores, kin
         await asyncio.sleep(0)  # noqa: TID251 - the poll has its turns
     goes_on.clear()
     assert (await run).result == "done"
+
+
+async def test_notes_of_a_function_are_noted_once(stores, calls, vclock):
+    """Annotations and recorded calls between operations are not repeated by later passes, also after a crash."""
+
+    def function():
+        @workflow("function", on="begin")
+        async def function(step, ctx):
+            ctx.annotate("first", 1)
+            await step.run(calls.work)
+            ctx.record_call(model="m", input_tokens=10, cost=0.5)
+            await step.sleep("1h")
+            await step.sleep("1h")
+            ctx.record_call(model="m", input_tokens=1, cost=0.25)
+
+        return function
+
+    runtime = await stores.enter(function())
+    run_id = (await runtime.emit("begin")).lines[0].run_id
+    await run_until_idle(vclock)
+    await stores.crash(runtime)
+    runtime = await stores.enter(function())
+    run = await runtime.wait(run_id)
+    assert (run.metadata["calls"]["input_tokens"], run.metadata["calls"]["cost"]) == (11, 0.75)
+    types = (await runtime.timeline(run_id)).types()
+    assert (types.count("annotation"), types.count("step:call")) == (1, 2)
+
+
+@pytest.mark.parametrize("instruction", [Jump("other"), Fail("no"), Delay(1)], ids=["jump", "fail", "delay"])
+async def test_a_function_that_returns_an_instruction(stores, instruction):
+    """A function has no stages: what would be taken for its result is refused, and the error says what to do."""
+
+    @workflow("function")
+    async def function(step):
+        return instruction
+
+    runtime = await stores.enter(function)
+    run = await runtime.run("function")
+    assert (run.status, run.error.code) == ("failed", "STEP_FAILED")
+    assert "return the run's result" in run.error.message

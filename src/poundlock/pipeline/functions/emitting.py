@@ -34,12 +34,16 @@ class FunctionContext(StepContext):
         of: the run.
         step: where the function is.
         over: whether the pass is over: what the function does then does not count.
+        replaying: whether the function repeats what an earlier pass has done: then its notes are there already.
     """
 
-    __slots__ = ("_counts", "_guard", "_made", "_of", "_over")
+    __slots__ = ("_counts", "_guard", "_made", "_of", "_over", "_replaying")
 
-    def __init__(self, run: RunView, of: ActiveRun, step: Place, over: Callable[[], bool]) -> None:
+    def __init__(
+        self, run: RunView, of: ActiveRun, step: Place, over: Callable[[], bool], replaying: Callable[[], bool]
+    ) -> None:
         super().__init__(run, step, 1)
+        self._replaying = replaying
         self._of = of
         self._over = over
         self._guard = threading.Lock()
@@ -66,8 +70,24 @@ class FunctionContext(StepContext):
                 self._made.append((key, made[0]))
         return id
 
+    def annotate(self, key: str, value: Any) -> None:
+        """Put a note into the timeline, once: not again in a later pass."""
+        if not self._replaying():
+            super().annotate(key, value)
+
+    def progress(self, done: float, of: float | None = None, message: str = "") -> None:
+        """Say how far the function is; see `StepContext.progress`."""
+        if not self._replaying():
+            super().progress(done, of, message)
+
+    def record_call(self, *args: Any, **details: Any) -> None:
+        """Record a call of a model, once: it was paid for once. See `StepContext.record_call`."""
+        if not self._replaying():
+            super().record_call(*args, **details)
+
     def record(self) -> None:
-        """Record what was emitted, and have it leave with the next commit; called on the event loop."""
+        """Record what was emitted, and have it leave with the next commit, like notes; called on the event loop."""
+        self.flush()
         if not self._made:
             return
         with self._guard:

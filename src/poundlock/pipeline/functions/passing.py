@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, cast
 
 from poundlock.errors import ReplayDivergence, StepError, StepFailed
-from poundlock.guard import Answer
-from poundlock.model.definitions import Instruction, Jump, Terminate
+from poundlock.guard import Answer, name_of
+from poundlock.model.definitions import INSTRUCTIONS, Instruction, Jump, Terminate
 from poundlock.model.events import Event
 from poundlock.model.runs import DIVERGED_WAIT, GENERATION_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
@@ -61,7 +61,9 @@ class _Pass:
         self._step = stage.steps[0]
         self._generation = next((row for row in run.waits if row.wait_id == GENERATION_WAIT), None)
         self._seen: Any = run if self._generation is None else _Seen(run, _given_again(run, self._generation))
-        self._context = FunctionContext(self._seen, run, self._step, lambda: self._fibers.end is not None)
+        self._context = FunctionContext(
+            self._seen, run, self._step, lambda: self._fibers.end is not None, lambda: self._operations.replaying
+        )
         self._operations = Operations(run, stage, self._context)
         self._fibers = self._operations.fibers
 
@@ -93,6 +95,11 @@ class _Pass:
         forgotten = self._operations.forgotten() if self._operations.unasked else None
         if forgotten is not None and self._fibers.end is None:
             raise StepFailed(f"{forgotten!r} was made and never awaited: write `await` (or `yield`) before it")
+        if isinstance(result, INSTRUCTIONS):
+            raise StepFailed(
+                f"the function returned {name_of(type(result))}, and it has no stages to go to: return the run's "
+                f"result, raise an error to fail, and wait with step.sleep or step.wait_for"
+            )
         return result
 
     # ------------------------------------------------------------------------------------------- what it came to
