@@ -10,7 +10,16 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Interrupted, describe, for_the_process, shortened
 from poundlock.model.patches import merge
-from poundlock.model.runs import CHILDREN_WAIT, DIVERGED_WAIT, FAILURE_WAIT, Message, RunError, WaitRow, own_row
+from poundlock.model.runs import (
+    CHILD_ENDED,
+    CHILDREN_WAIT,
+    DIVERGED_WAIT,
+    FAILURE_WAIT,
+    Message,
+    RunError,
+    WaitRow,
+    own_row,
+)
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import own_event, patch_of_event
 from poundlock.pipeline.durable_waits import answered, first_due, go_on, waits_for_function
@@ -128,13 +137,39 @@ def wait_for_state(run: ActiveRun) -> WaitRow:
 def _among_children(run: ActiveRun, row: WaitRow) -> Outcome | None:
     """Enter the stage again if a child has ended, or its time is over; else stay paused."""
     over = row.expires_at is not None and run.clock.now() >= row.expires_at
+    left = _still_paused(run, row)
     if not drop_notices(run) and not over:
         return Paused(row)
+    if left and not over:
+        # Others have to be awaited all the same: to enter the stage means to look at all children again.
+        assert isinstance(row.patch, Mapping)  # noqa: S101 - written with the row
+        rest = row._replace(patch={**row.patch, "paused": left})
+        run.waits = tuple([rest if other is row else other for other in run.waits])
+        return Paused(rest)
     leave(run, row, answered=True)
     run.resume = None
     run.restart_counts()
     rearm(run)
     return None
+
+
+def _still_paused(run: ActiveRun, row: WaitRow) -> list[Any]:
+    """Return the children that the run has to wait for in any case; none if the stage has to look at those that ended.
+
+    It has to if one has failed, if not all are needed, and for the results, once all have ended.
+    """
+    ended = set()
+    for message in run.buffer:
+        if message.event is not None and message.event.event.type == CHILD_ENDED:
+            said = message.event.event.payload
+            if not said["completed"]:
+                return []
+            ended.add(said["run_id"])
+    if not isinstance(row.patch, Mapping) or not row.patch.get("all"):
+        return []
+    paused = row.patch["paused"]
+    left = [child for child in paused if child["run_id"] not in ended]
+    return left if len(left) + len(ended) == len(paused) else []  # one that was not paused has ended: look
 
 
 def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str | None = None) -> None:

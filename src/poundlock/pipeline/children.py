@@ -332,7 +332,9 @@ class Parent(Work):
                 waits = waits_below(f"{self.step.stage_id}/{child.key}", child.result.waits)
                 paused.append({"child": child.key, "run_id": child.run_id, "waits": waits})
         run, stage_id = self.run, self.step.stage_id
-        row = _children_row(run, parked=True, stage_id=stage_id, patch={"paused": paused})
+        row = _children_row(
+            run, parked=True, stage_id=stage_id, patch={"paused": paused, "all": self._plan.needed is None}
+        )
         limit = run.plan.by_id[stage_id].timeout
         return Suspended(wait=row if limit is None else row._replace(expires_at=began(run) + limit))
 

@@ -16,6 +16,7 @@ from poundlock.errors import NotRegistered, RunFinished, RunNotFound, WaitMoved
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
 from poundlock.model.deadlines import Kept, keeping
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
 from poundlock.model.runs import CHILD_ENDED, CHILDREN_WAIT, LOOSE, Message, RunIdentity, RunResult, StoredEvent
 from poundlock.pipeline.active import ActiveRun, NewChild
@@ -195,9 +196,10 @@ async def commit_end(
         if row is None:
             return await commit(work), None
         now = core.clock.now()
+        status = work.start.status if isinstance(work, RunCreate) else work.status
         event = Event.trusted(
             CHILD_ENDED,
-            {"run_id": identity.run_id},
+            {"run_id": identity.run_id, "completed": status is RunStatus.COMPLETED},
             id=identity.run_id,
             time=now,
             source="/child",

@@ -1065,3 +1065,37 @@ async def test_other_code_cancels_what_waits_for_a_child(stores, paused):
     gate.set()
     await run_until_idle(stores.clock)
     assert (await rt.get_run(run_id)).status == "completed"
+
+
+@pytest.mark.parametrize("pause_window", [0, 60])
+async def test_the_end_of_one_of_many_paused_children(stores, pause_window):
+    """The parent goes on waiting for the others without looking at all of them; a failure it sees at once."""
+    wf = Workflow("w")
+    wf.on("go")
+    ask = wf.pipeline("ask")
+    ask.wait("vote", on="vote", correlate={"who": StateRef("item"), "board": StateRef("board")})
+
+    @ask.step
+    async def note(yes):
+        if yes is None:
+            raise ValueError("no vote")
+        return Terminate(yes)
+
+    wf.map(ask, over="members", into="votes", input=lambda state, item: {"item": item, "board": state["board"]})
+    rt = await stores.enter(wf, pause_window=pause_window)
+    runs = {}
+    for board in ("good", "bad"):
+        [runs[board]] = (await rt.emit("go", board=board, members=["a", "b", "c", "d"])).run_ids
+        await rt.wait(runs[board], until="rest")
+        for who in ("c", "a"):
+            await rt.emit("vote", board=board, who=who, yes=who)
+            await run_until_idle(stores.clock)
+        info = await rt.get_run(runs[board])
+        assert (info.status, [wait.correlate["who"] for wait in info.waits]) == ("paused", ["b", "d"])
+        timeline = await rt.timeline(runs[board])
+        assert "stage:resume" not in timeline.types()
+    await rt.emit("vote", board="bad", who="d", yes=None)
+    assert (await rt.wait(runs["bad"])).error.message == "child '3' failed: ValueError: no vote"
+    for who in ("d", "b"):
+        await rt.emit("vote", board="good", who=who, yes=who)
+    assert (await rt.wait(runs["good"])).state["votes"] == ["a", "b", "c", "d"]
