@@ -233,9 +233,8 @@ async def test_success_at_once_commits_nothing_more(stores):
     counts = []
     for retry in (None, Retry(3)):
         rt = await stores.enter(flow(Step("s", lambda: {"a": 1}, retry=retry)))
-        before = len(
-            rt.store.written
-        )  # not `commits`: the poller's first claim counts among them, and comes at any time
+        # Not `commits`: the poller's first claim counts among them, and comes at any time.
+        before = len(rt.store.written)
         await rt.run("w")
         counts.append(len(rt.store.written) - before)
         await rt.stop()
