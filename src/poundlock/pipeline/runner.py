@@ -14,8 +14,8 @@ from poundlock.clock import sleep_for
 from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, VisitLimit
 from poundlock.guard import Interrupted, Interruption, clear_cancellation
-from poundlock.model.runs import LogRow, Message, RunResult, WaitRow
-from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.model.runs import LogRow, Message, WaitRow
+from poundlock.pipeline.active import ActiveRun, Midway
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
@@ -36,26 +36,11 @@ _LONG_LOOP = 64
 """Visits to one stage after which a run yields: a run that never awaits anything would block the event loop."""
 
 
-class Progress(Protocol):
+class Progress(Midway, Protocol):
     """Takes a run's boundaries."""
 
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         """Commit a boundary from which the run continues; None if that is done and nothing has to be awaited."""
-
-    async def midway(self, run: ActiveRun) -> None:
-        """Commit what the current stage has come to so far; it goes on."""
-
-    def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
-        """Return the ids of new children, see `Midway`."""
-
-    async def child_at_rest(self, run_id: str, *, ended: bool) -> RunResult:
-        """Return the result of a child, see `Midway`."""
-
-    async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
-        """Start a run that is not waited for, see `Midway`."""
-
-    async def abort_child(self, run_id: str, reason: str) -> None:
-        """Abort a child, see `Midway`."""
 
     async def resumed(self, run: ActiveRun) -> None:
         """Called when the run leaves its wait and continues, with the answer merged."""

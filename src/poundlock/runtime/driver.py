@@ -546,8 +546,6 @@ class Boundaries:
             if (pending := self.boundary(run)) is not None:
                 await pending
             return
-        while (creation := self._live.creation) is not None:
-            await asyncio.wait([creation])  # `written` has the result
         self._crossed(await self._launcher.commit(run, boundary_of(run, _RUNNING), self._now))
 
     def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
