@@ -107,3 +107,8 @@ def leaves_a_copy(fifo):
         Path(fifo).read_text()
         os._exit(0)
     os._exit(3)
+
+
+def hangs_at_its_start(_pipe):
+    """Instead of what a process does: it never says that it is ready."""
+    hangs(os.environ["POUNDLOCK_TEST_FIFO"])

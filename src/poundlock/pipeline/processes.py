@@ -42,7 +42,7 @@ class _Job:
     """A call for a process.
 
     Attributes:
-        place: where it runs now; guarded by the pool's lock, as is `left`.
+        place: which does it now; guarded by the pool's lock, as is `left`.
         left: its caller does not wait for it any more.
     """
 
@@ -105,11 +105,24 @@ class StepProcesses:
             return await job.answer
         finally:
             self._pending -= 1
-            with self.guard:
-                job.left = True
-                if job.place is not None:
-                    job.place.kill()
+            self._leave(job)
             self._clock.busy(-1)
+
+    def _leave(self, job: _Job) -> None:
+        """Nobody waits for a call any more: its process is killed. A thread cannot be, so another one replaces it."""
+        with self.guard:
+            job.left = True
+            place = job.place
+            if place is None:
+                return
+            place.kill()
+            if not place.converting:
+                return  # it notices the end of its process
+            place.replaced = True
+        if place in self._places:
+            self._places.remove(place)
+            if self._pending > len(self._places):
+                call_now(self._grow)  # if the system refuses a thread now, the next call asks for it
 
     async def close(self, grace: float) -> None:
         """End all processes: idle ones end by themselves, busy ones are killed.
@@ -185,10 +198,15 @@ class _Place:
 
     Attributes:
         busy: a call is in the process, or it is being started for one.
+        converting: the thread runs code of arguments or of a result, which may take any time; guarded by the pool's
+            lock.
+        replaced: its caller left it meanwhile, and it is no place of the pool any more; guarded likewise.
         ended: what to call, on which loop, when the thread ends.
     """
 
     def __init__(self, pool: StepProcesses) -> None:
+        self.converting = False
+        self.replaced = False
         self._pool = pool
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
@@ -204,7 +222,7 @@ class _Place:
 
     def work(self) -> None:
         """Do one job after another; the body of the thread."""
-        while (job := self._pool.jobs.get()) is not None:
+        while not self.replaced and (job := self._pool.jobs.get()) is not None:
             if not job.left:
                 self._do(job)
             del job  # an idle thread must not keep a run's objects alive
@@ -224,29 +242,44 @@ class _Place:
         del result, error
 
     def _result(self, job: _Job) -> Any:
-        payload = _packed(job)
-        if self._pipe is not None and (self._killed or call_now(self._pipe.poll).value is not False):
-            self._end()  # nothing is sent unasked, so this is its end: somebody has killed it while it was idle
-        pipe = self._pipe if self._pipe is not None else self._start()
         with self._pool.guard:
             if job.left:
                 return None
+            # From here on a caller that leaves ends whatever this thread is at, also the start of a process.
             job.place = self
+            self.converting = True
         try:
+            payload = _packed(job)
+            if self._left(job, converting=False):
+                return None
+            answer = self._answer(job, payload)
+            return None if self._left(job, converting=True) else _unpacked(answer)
+        finally:
+            with self._pool.guard:
+                job.place = None
+                self.converting = False
+
+    def _left(self, job: _Job, *, converting: bool) -> bool:
+        """Begin the next part of a call, unless its caller has left."""
+        with self._pool.guard:
+            self.converting = converting
+            return job.left
+
+    def _answer(self, job: _Job, payload: bytes) -> bytes:
+        try:
+            if self._pipe is not None and (self._killed or call_now(self._pipe.poll).value is not False):
+                self._end()  # nothing is sent unasked, so this is its end: somebody has killed it while it was idle
+            pipe = self._pipe if self._pipe is not None else self._start(job)
             pipe.send_bytes(payload)
-            answer = self._received(pipe)
+            return self._received(pipe)
         except (EOFError, OSError):
             raise ProcessLost(
                 f"the process that ran it ended before it did ({self._end()}): what it wrote to standard error may say "
                 f"why; retry= gives it another attempt in a new process"
             ) from None
-        finally:
-            with self._pool.guard:
-                job.place = None
-        return _unpacked(answer)
 
-    def _start(self) -> Connection:
-        """Start a process and wait until it is ready."""
+    def _start(self, job: _Job) -> Connection:
+        """Start a process for a call and wait until it is ready."""
         from multiprocessing import get_context
 
         self._pool.watch_exit()
@@ -263,7 +296,7 @@ class _Place:
             theirs.close()
         with self._pool.guard:
             self._process = process
-            if self._pool.closed:
+            if self._pool.closed or job.left:
                 self.kill()
         self._pipe = ours
         try:
