@@ -21,10 +21,9 @@ KILLS = 6
 AT_ONCE = 4
 
 
-async def start(folder, seconds="never"):
+async def start(folder, seconds="never", said="undisturbed"):
     """Run the scenarios on a folder until they end or the process is killed; returns whether they ended."""
     tests = Path(pipeline_workload.__file__).parent
-    environment = dict(os.environ) if seconds == "never" else unmeasured()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
@@ -32,12 +31,12 @@ async def start(folder, seconds="never"):
         pipeline_workload.__file__,
         str(folder),
         str(seconds),
-        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
+        env={**unmeasured(), "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
         stderr=asyncio.subprocess.PIPE,
     )
     _, told = await process.communicate()
     if process.returncode not in (0, -signal.SIGKILL):
-        raise AssertionError(told.decode())
+        raise AssertionError(f"{said}\n{told.decode()}")
     return process.returncode == 0
 
 
@@ -54,9 +53,12 @@ async def test_killed_at_random_moments(tmp_path):
         folder = tmp_path / str(life)
         folder.mkdir()
         kills = 0
-        while kills < KILLS and not await start(folder, draw.uniform(0, took)):
+        moments = [draw.uniform(0, took / 4), *(draw.uniform(0, took) for _ in range(KILLS - 1))]
+        told = f"life {life}, seed {seed}"
+        while kills < KILLS and not await start(folder, moments[kills], told):
             kills += 1
-        assert kills < KILLS or await start(folder)
+        assert kills, told
+        assert kills < KILLS or await start(folder, said=told)
         notes = pipeline_workload.Notes(folder)
         for name in pipeline_workload.NAMES:
             said = f"{name}, seed {seed}"

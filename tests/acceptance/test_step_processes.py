@@ -64,7 +64,12 @@ def test_no_process_outlives_the_program(program, tmp_path, number):
     """A step that never returns ends with the program, also if that is killed without a word."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with subprocess.Popen([sys.executable, str(program), str(fifo)], stderr=subprocess.DEVNULL) as running:
+
+    def heed():  # a shell may have started the tests in the background, and then its children ignore interrupts
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    argv = [sys.executable, str(program), str(fifo)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL, preexec_fn=heed) as running:  # noqa: PLW1509 - one thread
         worker = os.pidfd_open(int(fifo.read_text()))
         running.send_signal(number)
         running.wait(LAST_RESORT)

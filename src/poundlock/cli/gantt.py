@@ -49,9 +49,9 @@ def _line(row: Row, labels: int, columns: int, place: Callable[[float], float], 
         cells[first:last] = marks[bar.kind] * (last - first)
         if bar.open and last == columns:
             cells[-1] = ">"
-    label = _cut("  " * row.depth + row.label, labels)
+    label = _cut("  " * row.depth + row.label, labels, "..." if marks is ASCII_MARKS else "…")
     return f"{label:{labels}}  {''.join(cells)} {duration(row.total):>9}"
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def _cut(text: str, width: int, end: str) -> str:
+    return text if len(text) <= width else f"{text[: width - len(end)]}{end}"

@@ -41,11 +41,9 @@ def address_faults(path: str, address: str, pipeline: Pipeline, definition: Work
     if not isinstance(children, Children):
         yield path, f"stage '{stage_id}' has no children, so there is nothing below it: use Jump('{stage_id}')"
         return
-    if children.over is None and below[0] not in (names := [*children.pipelines, children.workflow or ""]):
-        yield (
-            path,
-            f"stage '{stage_id}' has no child {shown(below[0])}: {suggest(below[0], [name for name in names if name])}",
-        )
+    names = [*children.pipelines, *([] if children.workflow is None else [children.workflow])]
+    if children.over is None and below[0] not in names:
+        yield path, f"stage '{stage_id}' has no child {shown(below[0])}: {suggest(below[0], names)}"
         return
     if len(below) == 1:
         yield path, f"'{address}' names a child: add the stage at which it begins"

@@ -43,7 +43,7 @@ from poundlock.model.timeline import Timeline
 from poundlock.model.wait_checks import ends_wait
 
 MANY: Final = 3
-"""Stages whose failure leads to one place, from which on they share an edge."""
+"""Where the failure of more stages than this leads to one place, they share an edge."""
 _ENDED: Final = ("completed", "aborted")
 
 

@@ -194,14 +194,17 @@ def _durability(definition: WorkflowDefinition) -> Iterator[Fault]:
 
 def _state(path: str, model: object) -> Iterator[Fault]:
     if model is not None and not (isinstance(model, type) and hasattr(model, "model_validate")):
-        yield path, "must be a pydantic model class"
+        yield path, f"{shown(model)} is not a pydantic model: give the class of one"
     elif getattr(model, "__pydantic_root_model__", False):
         yield path, "is a RootModel, which has no fields: give a model whose fields are the keys of the state"
 
 
 def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> Iterator[Fault]:
     if trigger.event is not None and (not isinstance(trigger.event, str) or not trigger.event.strip()):
-        yield f"{path}.event", "must be an event type or pattern"
+        yield (
+            f"{path}.event",
+            f"{shown(trigger.event)} is not an event type: give one or a pattern, such as 'order.placed'",
+        )
     name: object = trigger.pipeline
     if name is not None and (not isinstance(name, str) or name not in pipelines):
         near = suggest(name if isinstance(name, str) else "", list(pipelines))
@@ -242,7 +245,10 @@ def service_faults(path: str, service: Service) -> Iterator[Fault]:
     if not isinstance(service.scope, str) or service.scope not in _SCOPES:
         yield f"{path}.scope", f"{shown(service.scope)} is not a scope: use {', '.join(_SCOPES)}"
     if not callable(cast("object", service.factory)):
-        yield f"{path}.factory", "a factory must be callable"
+        yield (
+            f"{path}.factory",
+            f"{shown(service.factory)} is not callable: give a class or a function that makes the service",
+        )
     if service.type is not None and not isinstance(service.type, type):
         yield f"{path}.type", f"{shown(service.type)} is not a class: give the class that the service provides"
     options: object = service.options
@@ -302,7 +308,10 @@ def _pipeline(pipeline: Pipeline, definition: WorkflowDefinition) -> Iterator[Fa
             yield from target_faults(name, way, ids)
     ways = [on_failure, on_timeout, *(stage.on_failure for stage in stages)]
     for stage_id in _unreachable(stages, [way for way in ways if isinstance(way, str) and way in ids]):
-        yield f"{path}.{stage_id}", "no router and no earlier stage leads here"
+        yield (
+            f"{path}.{stage_id}",
+            "no router and no earlier stage leads here: name it in a router or then=, or leave it out",
+        )
 
 
 def _names_stage_elsewhere(way: object, pipeline: Pipeline, definition: WorkflowDefinition) -> bool:
@@ -409,9 +418,9 @@ def _step(path: str, step: Step) -> Iterator[Fault]:
     yield from name_faults(path, step.id)
     yield from label_faults(path, step.label)
     if not callable(cast("object", step.action)):
-        yield path, "a step's action must be callable"
+        yield path, f"{shown(step.action)} is not callable: give a function"
     if step.undo is not None and not callable(cast("object", step.undo)):
-        yield f"{path}.undo", f"{shown(step.undo)} is not a function"
+        yield f"{path}.undo", f"{shown(step.undo)} is not a function: give one that takes the step back"
     yield from duration_faults(f"{path}.timeout", step.timeout)
     if not isinstance(step.executor, str | None) or step.executor == "":
         yield f"{path}.executor", f"{shown(step.executor)} is not an executor: use thread, inline, process or a service"
@@ -503,7 +512,7 @@ def _part(name: object, place: int) -> str:
 def _twice(path: str, names: Iterable[str]) -> Iterator[Fault]:
     for name, count in Counter(name for name in names if isinstance(name, str)).items():
         if count > 1:
-            yield f"{path}.{name}", f"this id is used {count} times"
+            yield f"{path}.{name}", f"this id is used {count} times: give each its own"
 
 
 def _unreachable(stages: Sequence[Stage], after_failures: list[str]) -> Iterator[str]:

@@ -170,6 +170,9 @@ class Midway(Protocol):
     async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
         """Start a run that is not waited for, once for each key; returns its id. Raises as `StepContext.start`."""
 
+    async def start_run_patiently(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        """Do as `start_run`, and retry while the store cannot take it, as with a commit of the run itself."""
+
     async def abort_child(self, run_id: str, reason: str) -> None:
         """Abort a child, unless it has ended; returns once it has."""
 
@@ -396,6 +399,11 @@ class ActiveRun:
         """Start a run of another workflow, once for each key; returns its id."""
         assert self.progress is not None  # noqa: S101 - set while it is driven
         return await self.progress.start_run(self, workflow_id, payload, key)
+
+    async def start_run_patiently(self, workflow_id: str, payload: Any, key: str) -> str:
+        """Start a run of another workflow as soon as the store can take it; returns its id."""
+        assert self.progress is not None  # noqa: S101 - set while it is driven
+        return await self.progress.start_run_patiently(self, workflow_id, payload, key)
 
     async def commit_midway(self) -> None:
         """Commit what its current stage has come to so far."""

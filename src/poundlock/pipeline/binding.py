@@ -156,11 +156,11 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                     _refs(wait, f"{path}.waits", injector)
                 continue
             at = f"{path}.{step.id}"
-            own = of_contract(kind if step.each is None else of_elements(kind), step.contract, at)
+            own = of_contract(kind if step.each is None else of_elements(kind), step, at)
             bound.steps[pipeline.id, stage.id, step.id] = _bound(step, step.action, at, own, injector)
             _elements(step, at, injector)
             if callable(step.undo):
-                undo = _bound(step, step.undo, f"{at}.undo", of_contract(UNDO, step.contract, at), injector)
+                undo = _bound(step, step.undo, f"{at}.undo", of_contract(UNDO, step, at), injector)
                 bound.undos[pipeline.id, stage.id, step.id] = undo
             if callable(step.poll):
                 poll = _bound(step, step.poll, f"{path}.{step.id}.poll", polling(kind), injector)

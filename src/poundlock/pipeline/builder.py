@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Workflow(Stages):
     """A named collection of triggers, pipelines and services.
 
-    All parts may be given here, or be added by the decorators `on`, `step`, `route`, `wait` and `service`.
+    All parts may be given here, or be added by its methods, most of which are decorators.
     Decorated functions are returned unchanged, so they stay plain functions that can be called in a test.
 
     Args:

@@ -94,6 +94,7 @@ def pipeline_gone(identity: RunIdentity) -> StageGone:
     return StageGone(
         f"run '{identity.run_id}' belongs to pipeline '{identity.pipeline_id}', which workflow "
         f"'{identity.workflow_id}' no longer has: restore it, or abort the run",
+        path=identity.pipeline_id,
         run_id=identity.run_id,
     )
 
@@ -104,6 +105,7 @@ def other_definition(run: ActiveRun) -> DefinitionChanged:
     return DefinitionChanged(
         f"run '{run.run_id}' belongs to definition {before} of workflow '{run.identity.workflow_id}', which is "
         f"{run.plan.definition_hash} now: register that definition again, abort the run, or change on_change",
+        path=run.plan.id,
         run_id=run.run_id,
         definition_hash=before,
     )

@@ -413,7 +413,7 @@ class Stages:
         Args:
             workflow: its id; it has to be registered when the stage begins.
             over, input, on_child_failure, limit: see `Children`.
-            id, into, timeout, then, on_failure: see `fork`; the default of `id` is the workflow's id.
+            id, into, timeout, then, on_failure: see `fork`; the default of `id` is `into`, or else the workflow's id.
 
         Raises:
             InvalidDefinition: as `fork`.

@@ -146,7 +146,7 @@ class StepContext:
         """Wait in memory by the runtime's clock, for example `await ctx.sleep("30s")`; zero only lets others run.
 
         In a `def` step, `ctx.sleep("30s")` blocks its thread. An abort, a timeout and the stop of the runtime end it at
-        once. A crash begins the stage anew, so let a longer wait be a `Delay`, during which the run is only a row.
+        once. A crash begins the stage anew, so let a longer wait be a `Delay`, during which the run keeps no task.
 
         Args:
             duration: seconds, a timedelta, or text such as "1m30s".

@@ -95,15 +95,16 @@ def _configured(contract: Contract) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------- at registration
-def of_contract(kind: Kind, contract: Contract | None, path: str) -> Kind:
-    """Return the kind of functions that are given the `input` and `config` of a contract, as far as it has them."""
+def of_contract(kind: Kind, step: Step, path: str) -> Kind:
+    """Return the kind of functions that are given the `input` and `config` of a step's contract, if it has them."""
+    contract: object = step.contract
     if not isinstance(contract, Contract):
         return kind
     offered = dict(kind.offered)
     if is_model(contract.config):
         offered["config"] = lambda _run, _at: _configured(contract)  # its own for each attempt, which may change it
     if is_model(contract.input):
-        plan = contract_plan(contract, path.rpartition(".")[2], path)
+        plan = contract_plan(contract, step.id, path)
         offered["input"] = lambda run, _at: taken(plan, run)
     return kind._replace(offered=offered)
 

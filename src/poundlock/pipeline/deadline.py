@@ -1,7 +1,7 @@
 """The deadline of a run: what passing it leads to, and what a run notes about it when it pauses and when it goes on.
 
 The time of a run that is driven is watched by its driver, which interrupts it. A paused or delayed run wakes at its
-deadline, because that is part of its wake time. So it holds after a crash and a restart without further ado.
+deadline, because that is part of its wake time. So it holds after a crash and a restart too.
 """
 
 from __future__ import annotations

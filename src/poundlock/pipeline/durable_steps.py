@@ -202,8 +202,9 @@ class Steps:
 
         Args:
             function, args, kwargs, key, timeout: see `run`.
-            every: duration between two calls; `Pending(after=)` overrules it once. A run that waits longer is a row.
-            max_wait: duration after which it fails with a StepTimeout; default: none.
+            every: duration between two calls; `Pending(after=)` overrules it once. A run that waits for longer
+                than a second is delayed, and keeps no task.
+            max_wait: duration after which it fails: a StepError of type StepTimeout; default: none.
             retry: repeats calls that fail; a call that does not fail begins the count anew.
 
         Returns:
@@ -219,7 +220,7 @@ class Steps:
 
     # -------------------------------------------------------------------------------------------------------- time
     def sleep(self, duration: Duration, *, key: str | None = None) -> Operation[None]:
-        """Sleep: up to a second in memory; for longer the run is delayed, which is only a row.
+        """Sleep: up to a second in memory; for longer the run is delayed, and keeps no task.
 
         Args:
             duration: seconds, a timedelta, or text such as "2h30m".

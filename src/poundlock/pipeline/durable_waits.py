@@ -70,15 +70,9 @@ def take(run: ActiveRun, row: WaitRow, stage_path: str, message: Message) -> boo
     event = message.event.event
     run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
     run.consumed.append(message.seq)
-    memo = memo_of(run)
-    named = {"id": event.id, "type": event.type, "source": event.source}
-    try:
-        record = {**memo.kept[row.wait_id], "event": event_data(event)}
-        memo.note(operation_path(stage_path, row.wait_id), row.wait_id, record)
-    except NotStorable as error:  # it nests too deep for a record
-        note(run, "wait:refused", row, {"event": named, "message": error.message, "code": error.code}, dump)
+    if not _recorded(run, row, stage_path, event):
         return False
-    note(run, "wait:matched", row, {"event": named})
+    note(run, "wait:matched", row, {"event": _named(event)})
     return True
 
 
@@ -137,8 +131,8 @@ def answered(run: ActiveRun, rows: Sequence[WaitRow], answer: Mapping[str, Any] 
     why = None
     if answer is not None:
         row = next((row for row in rows if row.wait_id == answer.get("wait")), rows[0])
-        _take_answer(run, row, answer)
-        why = "api"
+        if _take_answer(run, row, answer):
+            why = "api"
     for row in rows:
         if is_over(memo.kept[row.wait_id]):
             why = why or "event"  # recorded before the run was kept paused for another reason
@@ -162,8 +156,8 @@ def go_on(run: ActiveRun, rows: Sequence[WaitRow], why: str) -> None:
     rearm(run)
 
 
-def _take_answer(run: ActiveRun, row: WaitRow, answer: Mapping[str, Any]) -> None:
-    memo = memo_of(run)
+def _take_answer(run: ActiveRun, row: WaitRow, answer: Mapping[str, Any]) -> bool:
+    """Put an answer by hand on record; False if it cannot be recorded."""
     event = Event.trusted(
         answer.get("event") or row.events[0],
         answer["patch"] or {},
@@ -173,8 +167,24 @@ def _take_answer(run: ActiveRun, row: WaitRow, answer: Mapping[str, Any]) -> Non
         key=None,
         headers={},
     )
-    record = {**memo.kept[row.wait_id], "event": event_data(event)}
-    memo.note(operation_path(_stage_path(run, row), row.wait_id), row.wait_id, record)
+    return _recorded(run, row, _stage_path(run, row), event)
+
+
+def _recorded(run: ActiveRun, row: WaitRow, stage_path: str, event: Event) -> bool:
+    """Put what a wait was answered with on record; False, and a refusal in the timeline, if it nests too deep."""
+    memo = memo_of(run)
+    try:
+        record = {**memo.kept[row.wait_id], "event": event_data(event)}
+        memo.note(operation_path(stage_path, row.wait_id), row.wait_id, record)
+    except NotStorable as error:
+        refused = {"event": _named(event), "message": error.message, "code": error.code}
+        note(run, "wait:refused", row, refused, dump)
+        return False
+    return True
+
+
+def _named(event: Event) -> dict[str, Any]:
+    return {"id": event.id, "type": event.type, "source": event.source}
 
 
 def _stage_path(run: ActiveRun, row: WaitRow) -> str:

@@ -72,7 +72,8 @@ async def _by_service(
     if not isinstance(executor, Executor):
         raise StepFailed(
             f"service '{service}' is a {name_of(type(executor))}, and a step's executor has to be a "
-            f"concurrent.futures.Executor: give another service, or leave out executor"
+            f"concurrent.futures.Executor: give another service, or leave out executor",
+            path=service,
         )
     call = _Submitted(asyncio.get_running_loop().create_future())
     run.clock.busy(1)

@@ -6,7 +6,7 @@ definition that they give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -61,7 +61,10 @@ class Flow:
 
     def __init__(self, id: str, **options: Any) -> None:
         self._id = id
-        self._options = {"keep_outputs": True, **options}
+        once: dict[str, Any] = {
+            name: tuple(given) if isinstance(given, Iterator) else given for name, given in options.items()
+        }
+        self._options = {"keep_outputs": True, **once}
         Workflow(id, **self._options)  # an option that there is not is a TypeError here, where it is written
         self._triggers: dict[str, Trigger] = {}
         self._services: list[Service] = []

@@ -1,7 +1,7 @@
 """The process that runs steps, from the inside: one call after another, and no call outlives the runtime's process.
 
-The main thread calls the functions, as they are used to. Another one reads the pipe: when that is closed, the runtime
-has let this process go, or is dead, and a function that still runs is ended with the process.
+The main thread calls the functions, as in an ordinary program. Another one reads the pipe: when that is closed, the
+runtime has let this process go, or is dead, and a function that still runs is ended with the process.
 
 An interrupt from the terminal, or a signal to the whole group, has no effect here: the runtime decides what it means.
 """

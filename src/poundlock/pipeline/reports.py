@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from poundlock.codecs import clean, dump, pack_data
 from poundlock.errors import NotStorable
-from poundlock.guard import shortened
+from poundlock.guard import call_now, shortened
 from poundlock.model.calls import Usage, added, sums_in
 from poundlock.model.quoting import shown
 from poundlock.model.runs import CALLS_WAIT, StepProgress, WaitRow, own_row
@@ -111,7 +111,7 @@ def usage_of(input_tokens: Any, output_tokens: Any, cost: Any) -> Usage:
     Raises:
         NotStorable: a number is none, or below zero.
     """
-    spent = _number("cost", 0.0 if cost is None else float(cost) if isinstance(cost, Decimal) else cost)
+    spent = _number("cost", 0.0 if cost is None else cost)
     if spent < 0:
         raise NotStorable(f"cost is {shown(cost)}: give a number from 0", path="cost")
     return Usage(1, _whole("input_tokens", input_tokens), _whole("output_tokens", output_tokens), float(spent))
@@ -155,6 +155,8 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
-        raise NotStorable(f"{name} is {shown(value)}: give a finite number", path=name)
-    return value
+    numeric = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if numeric and call_now(isfinite, value).value:  # it raises for an int beyond the range of floats
+        number: float = float(value) if isinstance(value, Decimal) else value
+        return number
+    raise NotStorable(f"{name} is {shown(value)}: give a finite number", path=name)

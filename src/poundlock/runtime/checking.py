@@ -58,7 +58,7 @@ async def active_runs(store: Store) -> AsyncIterator[RunRecord]:
 
 
 async def misfits(store: Store, record: RunRecord, definitions: Mapping[str, WorkflowDefinition]) -> list[Misfit]:
-    """Return why a run could not go on with these definitions; nothing is written, and no code is called but models."""
+    """Return why a run could not go on with these definitions; only models and `migrate` are called."""
     identity, head = record.identity, record.head
     definition = definitions.get(identity.workflow_id)
     if definition is None:

@@ -577,6 +577,15 @@ class Boundaries:
         await ensure_written(self._core, self._live)  # else it could be there without the run that started it
         return await self._core.start_run(run.identity, workflow_id, payload, key)
 
+    async def start_run_patiently(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        core, what = self._core, f"run '{run.run_id}': starting '{workflow_id}'"
+        start = partial(self.start_run, run, workflow_id, payload, key)
+        try:
+            return await patiently(core, start, what, partial(notify, core, run))
+        except (RuntimeStopped, *FAULTS) as error:
+            self._check_stopping(error)
+            raise
+
     async def abort_child(self, run_id: str, reason: str) -> None:
         core = self._core
         try:

@@ -70,6 +70,9 @@ class _Passing:
     async def start_run(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
         return await self._durable.start_run(run, workflow_id, payload, key)
 
+    async def start_run_patiently(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
+        return await self._durable.start_run_patiently(run, workflow_id, payload, key)
+
 
 class Behind(_Passing):
     """Boundaries that are written while the run goes on, one after another."""

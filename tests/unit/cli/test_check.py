@@ -64,7 +64,7 @@ def test_a_deployment_that_fits(call, tmp_path, waiting, store):
     """With nothing in the way, the exit code is 0, and the file is what it was."""
     before = fingerprint(store)
     said = call("check", version(tmp_path), "--store", store)
-    assert (said.code, said.out) == (0, "1 active runs checked, none of them could not go on.\n")
+    assert (said.code, said.out) == (0, "Active runs checked: 1. All of them can go on.\n")
     assert fingerprint(store) == before
 
 
@@ -100,7 +100,7 @@ def test_what_is_in_the_way(call, tmp_path, waiting, store, parts, code):
     shown = call("check", app, "--store", store)
     assert shown.code == 1
     assert waiting in shown.out
-    assert "1 of them could not go on" in shown.out
+    assert "1 cannot go on." in shown.out
 
 
 def test_a_state_that_migrate_makes_fit(call, tmp_path, waiting, store):
@@ -140,7 +140,7 @@ def test_the_store_of_an_apps_runtime(call, tmp_path, waiting, store):
     app = version(tmp_path)
     runtime = f"from poundlock import WorkflowRuntime\nruntime = WorkflowRuntime(orders, store={store!r})\n"
     app.write_text(app.read_text() + runtime)
-    assert "1 active runs checked" in call("check", app).out
+    assert "Active runs checked: 1." in call("check", app).out
 
 
 def test_doctor_of_a_healthy_store(call, waiting, store):

@@ -182,7 +182,9 @@ def test_sad_ends_are_told(last, told):
 
 def test_terminal_without_unicode():
     """Where only ASCII can be shown the chart is made of it."""
-    assert all(line.isascii() for line in gantt(timeline(*PAUSED), 80, now=9.0, ascii_only=True))
+    long = [(0.0, "run:created"), (0.0, "stage:start", f"main/{'long' * 9}"), (1.0, "stage:success", "main/long")]
+    for entries in (PAUSED, long):
+        assert all(line.isascii() for line in gantt(timeline(*entries), 80, now=9.0, ascii_only=True))
 
 
 def test_run_without_timeline():

@@ -10,6 +10,14 @@ from poundlock import Condition, Event, Pending, Retry, StateRef, StepError, Wai
 from poundlock.testing import run_until_idle
 
 
+def nested(depth):
+    """Return a payload with so many mappings around its value."""
+    payload = {"n": 1}
+    for _ in range(depth):
+        payload = {"n": payload}
+    return payload
+
+
 def approval(calls, **options):
     @workflow("approval", on="asked", **options)
     async def approval(step, event):
@@ -349,13 +357,25 @@ async def test_an_event_that_is_too_deep_for_a_record(stores):
     async def deep(step):
         return (await step.wait_for("said")).payload["n"]
 
-    payload = {"n": 1}
-    for _ in range(61):
-        payload = {"n": payload}
     runtime = await stores.enter(deep)
     run = await runtime.run("deep")
-    await runtime.emit("said", payload)
+    await runtime.emit("said", nested(61))
     assert (await runtime.wait(run.run_id, until="rest")).status == "paused"
     assert "wait:refused" in (await runtime.timeline(run.run_id)).types()
     await runtime.emit("said", n=2)
     assert (await runtime.wait(run.run_id)).result == 2
+
+
+@pytest.mark.parametrize("depth", [61, 62])
+async def test_an_answer_by_hand_that_is_too_deep_for_a_record(stores, depth):
+    """It is refused in the timeline, as an event is, and another answer can be given."""
+
+    @workflow("deep")
+    async def deep(step):
+        return (await step.wait_for("said")).payload["n"]
+
+    runtime = await stores.enter(deep)
+    run = await runtime.run("deep")
+    assert (await runtime.resume(run.run_id, nested(depth))).status == "paused"
+    assert "wait:refused" in (await runtime.timeline(run.run_id)).types()
+    assert (await runtime.resume(run.run_id, {"n": 2})).result == 2

@@ -14,6 +14,7 @@ from poundlock import (
     Pipeline,
     Retry,
     Serialized,
+    Service,
     Stage,
     Step,
     Task,
@@ -214,6 +215,16 @@ def test_a_flow_beside_other_pipelines():
     assert wf.definition.triggers["go"].pipeline == "main"
 
 
+def test_what_can_be_read_once_is_kept():
+    """Services and pipelines may come from a generator: each build has all of them."""
+    more = (Pipeline(name, [Stage("s", Step("x", check))]) for name in ("one", "two"))
+    services = (Service(name, dict) for name in ("a", "b"))
+    made = flow("w", pipelines=more, services=services).pipe(check)
+    for wf in (made.build(), made.build()):
+        assert list(wf.definition.pipelines) == ["one", "two", "main"]
+        assert [service.id for service in wf.services] == ["a", "b"]
+
+
 def test_an_unknown_option_of_the_workflow_is_a_type_error():
     """An option that there is not is refused where it is written."""
     with pytest.raises(TypeError, match="colour"):
@@ -304,3 +315,11 @@ def test_a_task_is_a_step_in_any_workflow():
         {"rate": 2},
         {"rate": 3},
     ]
+
+
+async def test_a_contract_names_its_step():
+    """An error of a contract names the step by its id, also where that has dots."""
+    wf = flow("w").pipe(Task("load.orders", check, input=Settings)).build()
+    async with WorkflowRuntime(wf, clock=VirtualClock()) as rt:
+        result = await rt.run("w")
+    assert "the state is no input of step 'load.orders'" in result.error.message

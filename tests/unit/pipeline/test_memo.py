@@ -116,8 +116,8 @@ async def test_the_stage_waits_for_it(stores):
 
 async def test_several_share_commits(stores):
     """Steps that note something while a commit is in flight are in the next one, together."""
-    seen = []
-    steps = [failing([]) for _ in range(8)]
+    seen = [[] for _ in range(8)]
+    steps = [failing(each) for each in seen]
     steps = [Step(f"s{place}", step.action, retry=RETRY) for place, step in enumerate(steps)]
     stores.clock.autojump = False
     rt = await stores.enter(flow(*steps))
@@ -127,7 +127,7 @@ async def test_several_share_commits(stores):
     assert len(rt.store.written) - before <= 2
     await stores.clock.run_for(60)
     assert (await rt.wait(run_id)).status == "completed"
-    assert seen == []
+    assert seen == [[1, 2]] * 8
 
 
 async def test_the_lease_was_lost(stores):

@@ -12,6 +12,7 @@ from poundlock import (
     Children,
     Delay,
     InvalidDefinition,
+    JumpTo,
     NotPaused,
     Pause,
     Pipeline,
@@ -627,6 +628,25 @@ def test_faults_are_named_together():
         "f.children",
     ):
         assert f"pipelines.main.{path}" in paths
+
+
+@pytest.mark.parametrize(("address", "said"), [("kids//x", "no child ''"), ("kids/one/s", None)])
+def test_an_address_below_a_stage_names_a_child(address, said):
+    """An address that leaves a name out leads nowhere, and is refused."""
+    stages = [
+        Stage("a", [Step("s", lambda: None)], router=JumpTo(address)),
+        Stage("kids", children=Children(["one"])),
+    ]
+    pipelines = [Pipeline("main", stages), Pipeline("one", [Stage("s", [Step("s", lambda: None)])])]
+    wf = Workflow("w", pipelines=pipelines)
+    if said is None:
+        assert wf.definition
+        return
+    with pytest.raises(InvalidDefinition) as raised:
+        _ = wf.definition
+    [(path, text)] = raised.value.faults
+    assert path == "pipelines.main.a.router"
+    assert said in text
 
 
 async def test_a_recursion_ends(stores):

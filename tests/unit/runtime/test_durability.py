@@ -134,6 +134,9 @@ async def test_an_end_survives(stores, level):
         rt = await stores.enter()
         info = await rt.get_run(run_id, state=True)
         assert (info.status, len(info.state)) == (result.status, 5)
+        again = await rt.wait(run_id)
+        assert (again.result, again.error) == (result.result, result.error)
+        assert (result.status, result.result) in (("completed", {"a": 1}), ("failed", None))
         await rt.stop()
 
 
@@ -570,7 +573,7 @@ async def test_the_lease_was_lost(stores):
     rt.store.failing = lambda _, changes: errors.pop() if moves_on(changes) and errors else None
     run_id = await begin(rt)
     result = await rt.wait(run_id)
-    assert (result.status, len(result.state)) == ("completed", 5)
+    assert (result.status, len(result.state), errors) == ("completed", 5, [])
 
 
 async def test_a_lasting_fault(stores):

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import pytest
 from pydantic import AfterValidator, BaseModel, Field, field_validator
+from support import LAST_RESORT
 
 from poundlock import (
     DELETE,
@@ -306,7 +307,7 @@ async def test_threads_are_left_behind(stores):
     result = await begin(rt, items=["a", "bad"])
     assert str(result.error) == "ValueError: element 1: broken"
     told.set()
-    assert gone.wait(600)
+    assert gone.wait(LAST_RESORT)
 
 
 async def test_attempts_are_the_elements_own(stores):

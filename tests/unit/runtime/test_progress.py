@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from support import LAST_RESORT
 
 from poundlock import NotStorable, Pipeline, Retry, Stage, Step, StepContext, Trigger, Workflow, WorkflowRuntime
 from poundlock.testing import run_until_idle
@@ -128,13 +129,13 @@ async def test_from_threads(stores):
     def step(ctx: StepContext):
         for number in range(100):
             ctx.progress(number + 1, 100)
-        came.wait(20)
-        go.wait(20)
+        came.wait(LAST_RESORT)
+        go.wait(LAST_RESORT)
 
     names = [f"s{number}" for number in range(8)]
     rt = await stores.enter(workflow(Stage("s", [Step(name, step) for name in names])))
     run_id = await begin(rt)
-    await asyncio.to_thread(came.wait, 20)
+    await asyncio.to_thread(came.wait, LAST_RESORT)
     info = await rt.get_run(run_id)
     go.set()
     assert sorted(said(info)) == [("s", name, 100, 100, "") for name in names]
@@ -189,8 +190,15 @@ async def test_a_step_that_was_given_up_says_nothing_more(stores, gate):
 
 @pytest.mark.parametrize(
     ("given", "path"),
-    [(("1",), "done"), ((1, "2"), "of"), ((float("inf"),), "done"), ((True,), "done"), ((1, 2, 3), "message")],
-    ids=["text", "of", "infinite", "bool", "message"],
+    [
+        (("1",), "done"),
+        ((1, "2"), "of"),
+        ((float("inf"),), "done"),
+        ((10**400,), "done"),
+        ((True,), "done"),
+        ((1, 2, 3), "message"),
+    ],
+    ids=["text", "of", "infinite", "huge", "bool", "message"],
 )
 async def test_what_is_no_progress(given, path):
     """It is refused at the call."""

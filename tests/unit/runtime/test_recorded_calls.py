@@ -253,11 +253,25 @@ async def test_thousands_of_calls(stores):
         ({"output_tokens": True}, "output_tokens"),
         ({"cost": float("nan")}, "cost"),
         ({"cost": -0.1}, "cost"),
+        ({"cost": 10**400}, "cost"),
+        ({"cost": Decimal("sNaN")}, "cost"),
         ({"cost": "1"}, "cost"),
         ({"prompt": object()}, "prompt"),
         ({"more": {1}}, "more"),
     ],
-    ids=["model", "below-zero", "no-whole-number", "bool", "nan", "negative", "text", "no-data", "a-set"],
+    ids=[
+        "model",
+        "below-zero",
+        "no-whole-number",
+        "bool",
+        "nan",
+        "negative",
+        "huge",
+        "signalling",
+        "text",
+        "no-data",
+        "a-set",
+    ],
 )
 async def test_what_cannot_be_recorded(given, path):
     """It is refused at the call, and nothing of it counts."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import pytest
 from pydantic import BaseModel
-from support import Stores
+from support import LAST_RESORT, Stores
 
 from poundlock import (
     Delay,
@@ -257,18 +257,21 @@ async def test_a_step_that_ignores_its_cancellation_is_left_behind(stores, gate)
 
 async def test_a_step_in_a_thread_is_abandoned(stores):
     """As at its own timeout; it can see that."""
-    seen, let_go = [], threading.Event()
+    seen, let_go, over = [], threading.Event(), threading.Event()
 
     def first(ctx):
         stores.clock.busy(-1)  # the thread waits for the test, not for the clock
-        let_go.wait(20)
+        let_go.wait(LAST_RESORT)
         stores.clock.busy(1)
         seen.append(ctx.cancelled)
+        over.set()
 
     rt = await stores.enter(Work(first=first).workflow())
     result = await rt.wait(await begin(rt))
     let_go.set()
     assert result.error.code == "RUN_TIMEOUT"
+    await asyncio.to_thread(over.wait, LAST_RESORT)
+    assert seen == [True]
 
 
 async def test_a_retry_does_not_outlive_it(stores):

@@ -594,5 +594,5 @@ def test_faults_of_definitions():
     with pytest.raises(InvalidDefinition) as raised:
         _ = wf.definition
     paths = dict(raised.value.faults)
-    assert paths["pipelines.main.a.a.undo"] == "'b' is not a function"
+    assert paths["pipelines.main.a.a.undo"] == "'b' is not a function: give one that takes the step back"
     assert "undo_on_abort" in paths

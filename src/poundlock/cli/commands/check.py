@@ -36,7 +36,8 @@ def check(
         else:
             _print([("Runs that could not go on", found.misfits)])
             unfit = len({each.run_id for each in found.misfits})
-            print(f"{found.active} active runs checked, {unfit or 'none'} of them could not go on.")
+            said = f"{unfit} cannot go on." if unfit else "All of them can go on."
+            print(f"Active runs checked: {found.active}. {said}")
         if found.misfits:
             raise typer.Exit(REFUSED)
 

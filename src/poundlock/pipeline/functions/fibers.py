@@ -1,7 +1,7 @@
 """The tasks of one pass of a durable function: who works, who waits, and when all only wait.
 
 House rules: `running` counts the fibers that are not blocked. It changes at once where one is blocked, woken, or ends,
-so that no other task sees it wrong. The pass is over when `end` is set; it is set once.
+so that no other task sees it wrong. The pass is over when `quiet` is done; `end` is set once at most.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from poundlock.pipeline.interrupting import Scope, Withdrawn, asked_for, current
 from poundlock.records import dataclass
 
 _REFUSALS: Final = 100
-"""Operations that are refused after the pass is over; a function that asks for more swallows everything in a loop."""
+"""Operations refused after the end, or to a part that was given up: who asks for more swallows everything in a loop."""
 
 
 # -------------------------------------------------------------------------------------------------- how a pass ends
@@ -142,7 +142,7 @@ class Fibers:
         end: how it ended; None while it goes on, and where the function has returned or raised.
         blocked: those that wait, by the key of their operation.
         running: how many do not wait.
-        refused: operations that were asked for after the end.
+        refused: operations that were asked for after the end, or by a part that was given up.
     """
 
     def __init__(self, run: ActiveRun, name: str, give_up: Callable[[Operation[Any]], None]) -> None:
@@ -191,7 +191,8 @@ class Fibers:
             raise StepFailed(
                 f"{operation!r} is awaited in a task that this call of the function did not get from Poundlock: keep "
                 f"no operation for another call, and use step.gather, which takes operations and coroutines, in place "
-                f"of asyncio.gather, create_task or wait_for"
+                f"of asyncio.gather, create_task or wait_for",
+                path=operation.key,
             )
         if self.end is not None or self.scope.given_up or asked_for(self.run) is not None or fiber.over:
             self.refused += 1
@@ -205,10 +206,11 @@ class Fibers:
             raise Withdrawn
         if fiber.busy is not None:
             raise StepFailed(
-                f"{operation!r} is awaited inside of {fiber.busy!r}: await operations in the function only"
+                f"{operation!r} is awaited inside of {fiber.busy!r}: await operations in the function only",
+                path=operation.key,
             )
         if operation.begun:
-            raise StepFailed(f"{operation!r} is awaited twice: keep what it gave the first time")
+            raise StepFailed(f"{operation!r} is awaited twice: keep what it gave the first time", path=operation.key)
         return fiber
 
     async def block(self, operation: Operation[Any], until: float | None, row: WaitRow | None = None) -> None:

@@ -116,7 +116,7 @@ class Operations(Recording):
                 return await self._replay(operation, record)
             if "gone" in record:
                 await self.fibers.block(operation, None)
-        _, result = await self._attempts(operation, record or {}, {})
+        result = await self._attempts(operation, record or {}, {})
         return await self._done(operation, result)
 
     async def _poll(self, operation: Operation[Any]) -> Any:
@@ -130,7 +130,7 @@ class Operations(Recording):
         since = self.run.clock.now() if record is None else record.get("since", self.run.clock.now())
         checks = 0 if record is None else record.get("checks", 0)
         while True:
-            _, result = await self._attempts(operation, record or {}, {"since": since, "checks": checks})
+            result = await self._attempts(operation, record or {}, {"since": since, "checks": checks})
             if not isinstance(result, Pending):
                 return await self._done(operation, result)
             now, checks = self.run.clock.now(), checks + 1
@@ -147,10 +147,8 @@ class Operations(Recording):
                 until = since + call.max_wait  # a last look at the end of its time
             record = self._note(operation, since=since, checks=checks, until=until)
 
-    async def _attempts(
-        self, operation: Operation[Any], record: Mapping[str, Any], more: Mapping[str, Any]
-    ) -> tuple[int, Any]:
-        """Call the function until an attempt succeeds; returns the number of failed ones, and the result."""
+    async def _attempts(self, operation: Operation[Any], record: Mapping[str, Any], more: Mapping[str, Any]) -> Any:
+        """Call the function until an attempt succeeds; returns its result."""
         call: Call = operation.asked
         failed, until = record.get("failed", 0), record.get("until")
         while True:
@@ -158,7 +156,7 @@ class Operations(Recording):
                 await self._until(operation, until)
             await self._begin(operation)
             try:
-                return failed, await self._attempt(operation, call)
+                return await self._attempt(operation, call)
             except (Interrupted, Withdrawn):
                 raise
             except BaseException as error:
@@ -273,17 +271,13 @@ class Operations(Recording):
         await self._begin(operation)
         payload = {} if operation.asked is None else operation.asked
         key = f"{self.run.run_id}/{self.run.visit_key}/{operation.key}"
-        while True:
-            try:
-                run_id = await self._turn(self.run.start_run(operation.name, payload, key))
-                break
-            except (StoreFull, StoreUnavailable):  # no failure of the function: it is started once the store can
-                await self._turn(sleep_for(self.run.clock, SHORT))
-            except (LeaseLost, RuntimeStopped, StaleVersion) as error:
-                self.fibers.finish(Broken(error))
-                raise Withdrawn from None
-            except Exception as error:  # noqa: BLE001 - a workflow that is not there, or cannot begin with that payload
-                await self._failed(operation, error)
+        try:
+            run_id = await self._turn(self.run.start_run_patiently(operation.name, payload, key))
+        except (LeaseLost, RuntimeStopped, StaleVersion, StoreFull, StoreUnavailable) as error:
+            self.fibers.finish(Broken(error))  # no failure of the function, nor one that it could handle
+            raise Withdrawn from None
+        except Exception as error:  # noqa: BLE001 - a workflow that is not there, or cannot begin with that payload
+            await self._failed(operation, error)
         return await self._done(operation, run_id)
 
     async def _gather(self, operation: Operation[Any]) -> list[Any]:

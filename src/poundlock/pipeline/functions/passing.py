@@ -6,8 +6,8 @@ House rules:
    awaited in a fiber only, so that it is always known who still works and who waits.
 2. A fiber that waits for something far off is *blocked*. Once all fibers are blocked the pass is over, and the run
    leaves its stage in the middle. Nothing that runs beside a waiting operation is cut short by that.
-3. What ends a pass is a value (`end`), set here. The fibers are unwound by Withdrawn, which no `except Exception`
-   takes; whatever they do then does not count.
+3. What ends a pass is a value (`end`), set by `Fibers.finish`. The fibers are unwound by Withdrawn, which no
+   `except Exception` takes; whatever they do then does not count.
 """
 
 from __future__ import annotations
@@ -94,11 +94,14 @@ class _Pass:
         result = await result_of(self._step.action(*args, **kwargs))
         forgotten = self._operations.forgotten() if self._operations.unasked else None
         if forgotten is not None and self._fibers.end is None:
-            raise StepFailed(f"{forgotten!r} was made and never awaited: write `await` (or `yield`) before it")
+            raise StepFailed(
+                f"{forgotten!r} was made and never awaited: write `await` (or `yield`) before it", path=forgotten.key
+            )
         if isinstance(result, INSTRUCTIONS):
             raise StepFailed(
                 f"the function returned {name_of(type(result))}, and it has no stages to go to: return the run's "
-                f"result, raise an error to fail, and wait with step.sleep or step.wait_for"
+                f"result, raise an error to fail, and wait with step.sleep or step.wait_for",
+                path=self._stage.path,
             )
         return result
 
