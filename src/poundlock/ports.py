@@ -183,6 +183,16 @@ class Store(Protocol):
         on their run: it may have ended, or be deleted.
         """
 
+    async def pending_hooks(self, workflow: str) -> list[str]:
+        """Return the runs of a workflow whose hooks are pending (`Changes.hooks`), in the order of their ends."""
+
+    async def hooks_called(self, run_ids: Collection[str]) -> None:
+        """Note that the hooks of these runs were called: they are pending no more.
+
+        It costs no sync of its own: it becomes durable with the next commit, while the store is idle, or when it is
+        closed. After a crash before that they are pending again.
+        """
+
     async def stats(self) -> dict[str, int]:
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
 

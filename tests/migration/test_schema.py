@@ -25,7 +25,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import LOOSE, LogRow, RunHead, RunQuery
 from poundlock.model.timeline import fold
 from poundlock.stores.sqlite import SqliteStore, schema
-from poundlock.testing.store_contract import Scribe, event_of, log_of, wait_of
+from poundlock.testing.store_contract import Scribe, event_of, log_of, outgoing_of, wait_of
 
 HERE = Path(__file__).parent
 APPLICATION_ID, OLDEST = schema.APPLICATION_ID, 1
@@ -134,6 +134,9 @@ async def rows_of_every_kind(scribe: Scribe) -> None:
     await scribe.create("kinds-4", workflow="kinds", event=event_of("kinds-3"))
     await scribe.park("kinds-4", wait_of("c"), outcome='{"error":{"type":"StateInvalid"}}')
     await scribe.create("kinds-5", workflow="kinds", status=RunStatus.DELAYED, wake_at=2e9, created_at=5.5)
+    await scribe.create("kinds-6", workflow="kinds")  # from schema 4 on
+    await scribe.move("kinds-6", outgoing=outgoing_of("kinds-o1", "kinds-o2"))
+    await scribe.mark((await scribe.outbox())[0], True, 2, '{"message":"no"}', 5.5)
     assert store.store_id
 
 

@@ -244,6 +244,8 @@ class Changes:
     posts: tuple[Post, ...] = ()
     receipt: ReceiptRow | None = None
     outbox: tuple[OutboxMove, ...] = ()
+    hooks: tuple[str, ...] = ()
+    """Runs that these changes end, and whose hooks are pending from then on."""
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""

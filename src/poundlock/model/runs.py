@@ -472,7 +472,7 @@ class RunResult:
         waits: what it is paused at; empty if it is not paused.
         metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`; `calls`, the sums of what its steps
             recorded with `ctx.record_call`, if they did: `calls`, `input_tokens`, `output_tokens`, `cost`, and the same
-            by stage under `stages`.
+            by stage under `stages`. `replayed` is True for `on_complete`, if that was pending when the process ended.
     """
 
     run_id: str

@@ -31,6 +31,7 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
 from poundlock.runtime.judging import Waiting, counting, judged
 from poundlock.runtime.loads import Pair
+from poundlock.runtime.pending_hooks import at_end
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
 from poundlock.runtime.transitions import superseding
@@ -135,6 +136,9 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         lines.append(new_line(verdict, route.workflow_id, route.trigger_id, run_id, reason))
     if plan.superseded:
         plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
+        plan.hooks = tuple(
+            [old for (workflow_id, _), old, _ in plan.superseded if at_end(core.entry(workflow_id).hooks)]
+        )
     if plan.ref is not None:
         # A run keeps the event it begins with; one that is only delivered is kept as long as a message refers to it.
         ref = plan.ref if plan.creates else LOOSE + plan.ref

@@ -180,6 +180,7 @@ async def commit_end(
     core: Core,
     identity: RunIdentity,
     work: RunMove | RunCreate,
+    pending: tuple[str, ...],
     commit: Callable[[RunMove | RunCreate], Awaitable[Committed]],
 ) -> tuple[Committed, Notice | None]:
     """Commit the end of a child together with the event to its parent; `commit` is used if no parent waits.
@@ -214,6 +215,7 @@ async def commit_end(
             moves=(work,) if isinstance(work, RunMove) else (),
             events=(stored,),
             deliveries=(delivery,),
+            hooks=pending,
             now=now,
         )
         try:

@@ -124,6 +124,8 @@ class Core:
         """By run that is queued here and has a limit: its deadline."""
         self.claiming = asyncio.Lock()
         """Held from a claim until the claimed runs are driven."""
+        self.hooks_running: set[str] = set()
+        """Runs that have ended, and whose hooks are being called here."""
         self.left: set[str] = set()
         """Runs whose step this runtime interrupted when it stopped."""
         self.wanted: dict[str, list[str]] = {}

@@ -44,6 +44,8 @@ class Registered:
     closing: bool = False
     leaving: asyncio.Task[None] | None = None
     """Deregisters it, once that was requested."""
+    replaying: asyncio.Task[None] | None = None
+    """Calls the hooks that were pending when it was registered."""
 
 
 class HookCaller(Protocol):

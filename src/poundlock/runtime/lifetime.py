@@ -26,10 +26,12 @@ from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.outbox import Outbox
+from poundlock.runtime.pending_hooks import call_all
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.queued import QueuedLimits
 from poundlock.runtime.registration import Subscriptions, register
+from poundlock.runtime.settling import call_pending
 
 
 def default_bus() -> Bus:
@@ -117,6 +119,7 @@ class Lifetime:
         self._outbox.registered()
         # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
+        entry.replaying = core.tasks.spawn(call_all(core, entry, call_pending))
         self._queued.watch(entry)
 
     async def _claim(self, workflow_id: str) -> None:

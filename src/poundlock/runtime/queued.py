@@ -24,6 +24,7 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.healing import patiently
+from poundlock.runtime.pending_hooks import pending_of
 from poundlock.runtime.settling import announce_end, commit_leaving, leaving, log_failure
 from poundlock.runtime.transitions import ending, failing
 
@@ -140,8 +141,9 @@ class QueuedLimits:
                 error = run_error(too_late(limit, identity.pipeline_id), record.head.stage, None)
                 move = await failing(core, record, error)
             release = leaving(core, core.entries.get(identity.workflow_id), identity, queued=True)
+            move = move._replace(release=release)
             try:
-                promoted = (await commit_leaving(core, move._replace(release=release))).promoted
+                promoted = (await commit_leaving(core, move, pending_of(core, identity))).promoted
             except (StaleVersion, LeaseLost, InboxAhead):
                 continue  # it changed between read and write: look again
             log_failure(identity, error)

@@ -247,6 +247,8 @@ async def _leave(core: Core, entry: Registered, inside: str | None, active: Lite
         for live in others:
             await _abort(core, Cancel(live.run.run_id, f"workflow '{entry.id}' deregistered", "deregister"))
     await _gone(others)
+    if entry.replaying is not None and inside not in core.hooks_running:  # else it waits for this
+        await asyncio.wait([entry.replaying])
     for live in of_workflow:
         await close_container(core, live)  # of the caller's run: its services are closed before those they use
     core.entries.pop(entry.id, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted
 from poundlock.guard import clear_cancellation
 from poundlock.model.calls import with_sums
-from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token
+from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token, Work
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
@@ -40,6 +41,7 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
 from poundlock.runtime.healing import FAULTS, again, notify, read_checkpoint
+from poundlock.runtime.pending_hooks import at_end, begin, end, with_pending
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -77,9 +79,10 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     work = boundary_of(
         run, status, wake_at=wake_at, outcome=record, slot=keeps_slot, guard_inbox=guarded, release=release
     )
+    pending = (run.run_id,) if status.terminal and at_end(live.entry.hooks) else ()
     of_parent = status.terminal and run.identity.parent_id is not None
     try:
-        answer = _commit_of_child(core, live, work) if of_parent else commit_leaving(core, work)
+        answer = _commit_of_child(core, live, work, pending) if of_parent else commit_leaving(core, work, pending)
         promoted = (answer if isinstance(answer, Committed) else await answer).promoted
     except FAULTS as fault:
         propose = partial(
@@ -92,7 +95,7 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
             guard_inbox=guarded,
             release=release,
         )
-        work, promoted = await _settle_again(core, live, fault, work, propose)
+        work, promoted = await _settle_again(core, live, fault, work, propose, pending)
     take_commit(run, work)
     if type(work) is RunCreate:
         core.runs.written(run.run_id)
@@ -105,6 +108,7 @@ async def _settle_again(
     fault: PoundlockError,
     work: RunMove | RunCreate,
     propose: Callable[[], RunMove | RunCreate],
+    pending: tuple[str, ...],
 ) -> tuple[RunMove | RunCreate, tuple[str, ...]]:
     """Retry a commit that failed in the store; returns what was committed in the end, and the promoted runs."""
     run = live.run
@@ -116,15 +120,16 @@ async def _settle_again(
         now = propose() if type(work) is RunCreate and run.written else work
         ends = now.start if isinstance(now, RunCreate) else now
         of_parent = ends.status.terminal and run.identity.parent_id is not None
-        committed = _commit_of_child(core, live, now) if of_parent else commit_leaving(core, now)
+        committed = _commit_of_child(core, live, now, pending) if of_parent else commit_leaving(core, now, pending)
         return now, (await committed).promoted
 
     return await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
 
 
-async def _commit_of_child(core: Core, live: LiveRun, work: RunMove | RunCreate) -> Committed:
+async def _commit_of_child(core: Core, live: LiveRun, work: RunMove | RunCreate, pending: tuple[str, ...]) -> Committed:
     """Commit the end of a run that another one may wait for."""
-    committed, live.notice = await commit_end(core, live.run.identity, work, partial(commit_leaving, core))
+    commit = partial(commit_leaving, core, pending=pending)
+    committed, live.notice = await commit_end(core, live.run.identity, work, pending, commit)
     return committed
 
 
@@ -146,25 +151,26 @@ def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queu
     return new_tuple(Release, (identity.workflow_id, load_key, identity.run_id, queued, slots, owner))
 
 
-def commit_leaving(core: Core, work: RunMove | RunCreate) -> Awaitable[Committed]:
+def commit_leaving(core: Core, work: RunMove | RunCreate, pending: tuple[str, ...] = ()) -> Awaitable[Committed]:
     """Commit what may take a run out of its load; the answer names the runs that may start then.
 
-    An end is never refused because of other changes of the load.
+    An end is never refused because of other changes of the load. `pending`: the run, if its hooks are pending then.
     """
     release = work.release if type(work) is RunMove else None
+    whole = with_pending(work, pending) if pending else work
     if release is None:
-        return core.store.commit(work)
+        return core.store.commit(whole)
     # Read only so that the next decisions know the load after this.
     loads = core.loads.read([release[:2]])
     if not isinstance(loads, AtHand):
-        return _read_and_left(core, work, release, loads)
-    answer = core.store.commit(work)
+        return _read_and_left(core, whole, release, loads)
+    answer = core.store.commit(whole)
     # Where there is nothing to wait for, nobody can decide meanwhile.
     return answer if isinstance(answer, Committed) else _left(core, release, loads[0], answer)
 
 
 async def _read_and_left(
-    core: Core, work: RunMove | RunCreate, release: Release, loads: Awaitable[list[tuple[Load, Token | None]]]
+    core: Core, work: Work, release: Release, loads: Awaitable[list[tuple[Load, Token | None]]]
 ) -> Committed:
     [loaded] = await loads
     return await _left(core, release, loaded, core.store.commit(work))
@@ -220,12 +226,14 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     if result is not None and not ended and has_children(run.waits):
         with suppress(PoundlockError):  # the store fails: then it says what they waited for before
             result = await waits_now(core, result)
+    pending = ended and begin(core, hooks, run_id)
+    called = True
     if not ended or hooks.on_complete is not None or run.container is not None:
         if core.runs.is_current(live):
             core.runs.rest(live)
         if ended and hooks.on_complete is not None and result is not None:
             call = call_hook(core, live.entry, "on_complete", own_copy(result), services=run.services)
-            await _part(core, call)
+            called = await _part(core, call)
         if run.container is not None:
             await _part(core, close_container(core, live, failure_of_outcome(run, outcome)))
     run.failure = None
@@ -236,7 +244,9 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         core.runs.park(live)
     if ended and hooks.on_cleanup is not None:
         core.tasks.keep(live.task)
-        await _part(core, call_hook(core, live.entry, "on_cleanup"))
+        called = await _part(core, call_hook(core, live.entry, "on_cleanup")) and called
+    if pending:
+        await end(core, run_id, called=called)
     if current or ended:  # for a run that continues already, callers get their answer at its next pause or end
         if result is None and core.waiters.has_waiters(run_id):
             result = result_of(core, run, status, outcome)
@@ -244,10 +254,11 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
             core.waiters.answer(result)
 
 
-async def _part(core: Core, part: Coroutine[Any, Any, Any]) -> None:
+async def _part(core: Core, part: Coroutine[Any, Any, Any]) -> bool:
     """Do one part of what follows a commit; the others are done even if the task is cancelled in this one.
 
-    Only for tasks of the runtime: in a caller's task it would take back a cancellation meant for the caller.
+    Returns whether it was done to its end. Only for tasks of the runtime: in a caller's task it would take back a
+    cancellation meant for the caller.
     """
     try:
         await part
@@ -255,6 +266,8 @@ async def _part(core: Core, part: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.current_task()
         if task is not None and not core.watch.ending:  # a loop that ends cancels once; the remaining parts are quick
             await clear_cancellation(task)
+        return False
+    return True
 
 
 def announce_end(core: Core, run_id: str) -> asyncio.Task[None]:
@@ -283,33 +296,58 @@ async def _announce_end(core: Core, run_id: str) -> None:
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
+    pending = workflow is not None and begin(core, workflow.hooks, run_id)
+    called = True
     if workflow is not None and workflow.hooks.on_complete is not None and checkpoint is not None:
-        await _call_on_complete(core, workflow, entry, checkpoint, result)
+        called = await _call_on_complete(core, workflow, entry, checkpoint, result)
     if isinstance(entry, LiveRun):
         aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
         await _part(core, close_container(core, entry, aborted))
     if workflow is not None:
-        await _part(core, call_hook(core, workflow, "on_cleanup"))
+        called = await _part(core, call_hook(core, workflow, "on_cleanup")) and called
+    if pending:
+        await end(core, run_id, called=called)
     core.waiters.answer(result)
+
+
+async def call_pending(core: Core, entry: Registered, run_id: str) -> None:
+    """Call the hooks of a run that ended before this runtime was started, or its workflow registered."""
+    core.enter_run(run_id)
+    if not begin(core, entry.hooks, run_id):
+        await end(core, run_id, called=True)  # the workflow has none any more
+        return
+    called = False
+    try:
+        checkpoint = await read_checkpoint(core, run_id)
+        called = True
+        if checkpoint is None or not checkpoint.record.head.status.terminal:
+            return  # it was deleted, or goes on: then its next end calls them
+        result = result_of_checkpoint(core, checkpoint)
+        result = replace(result, metadata={**result.metadata, "replayed": True})
+        if entry.hooks.on_complete is not None:
+            called = await _call_on_complete(core, entry, None, checkpoint, result)
+        called = await _part(core, call_hook(core, entry, "on_cleanup")) and called
+    finally:
+        await end(core, run_id, called=called)
 
 
 async def _call_on_complete(
     core: Core, workflow: Registered, entry: object, checkpoint: Checkpoint, result: RunResult
-) -> None:
+) -> bool:
     """Call `on_complete` for a run that ended without being driven; its services are created if the hook needs any."""
     if isinstance(entry, LiveRun):
         call = call_hook(core, workflow, "on_complete", own_copy(result), services=entry.run.services)
-        await _part(core, call)
-        return
+        return await _part(core, call)
     made: list[ArtifactContainer] = []
 
     def services() -> ArtifactContainer:
         made.append(container_of_ended(core, workflow, checkpoint))
         return made[0]
 
-    await _part(core, call_hook(core, workflow, "on_complete", own_copy(result), services=services))
+    called = await _part(core, call_hook(core, workflow, "on_complete", own_copy(result), services=services))
     for container in made:
         await _part(core, dispose(core, container, result.run_id))
+    return called
 
 
 def _head_of(outcome: Outcome) -> tuple[RunStatus, float | None, str | None]:

@@ -193,6 +193,8 @@ class MemoryStore:
         self._armed = 0
         """The number of waits of all runs."""
         self._outbox = MemoryOutbox()
+        self._pending_hooks: dict[str, dict[str, None]] = {}
+        """By workflow: the ended runs whose hooks are pending."""
         self._numbers = 0
         self._commits = 0
 
@@ -287,6 +289,8 @@ class MemoryStore:
             posted = tuple(told)
         if changes.outbox:
             self._outbox.move(changes.outbox)
+        for run_id in changes.hooks:
+            self._pending_hooks.setdefault(rows[run_id].identity.workflow_id, {})[run_id] = None
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, *_ in changes.events:
@@ -739,6 +743,18 @@ class MemoryStore:
     async def outbox(self, query: OutboxQuery) -> list[OutboxRow]:
         """Return rows of the outbox."""
         return self._outbox.read(query)
+
+    async def pending_hooks(self, workflow: str) -> list[str]:
+        """Return the ended runs of a workflow whose hooks are pending."""
+        return list(self._pending_hooks.get(workflow, ()))
+
+    async def hooks_called(self, run_ids: Collection[str]) -> None:
+        """Forget that the hooks of these runs are pending."""
+        for workflow, pending in list(self._pending_hooks.items()):
+            for run_id in run_ids:
+                pending.pop(run_id, None)
+            if not pending:
+                del self._pending_hooks[workflow]
 
     async def stats(self) -> dict[str, int]:
         """Return counters."""

@@ -796,6 +796,40 @@ class StoreContract:
         assert ([row.event.id for row in before[0]], store.undelivered) == (["o2", "o3"], (2, 1))
         await store.close()
 
+    # ------------------------------------------------------------------------------------------------ pending hooks
+    async def test_hooks_are_pending_from_an_end_until_they_were_called(self, scribe: Scribe) -> None:
+        """They are listed per workflow, in the order of the ends, until they were called; a refused end adds none."""
+        for run_id in ("r1", "r2", "r3"):
+            await scribe.create(run_id)
+        await scribe.create("o1", workflow="other")
+        for run_id in ("r2", "o1", "r1"):
+            await scribe.move(run_id, status=COMPLETED, owner=None, rest={"hooks": (run_id,)})
+        stale = move_of(await scribe.record("r3"), status=COMPLETED, owner=None)._replace(version=9)
+        with pytest.raises(StaleVersion):
+            await scribe.commit(Changes(moves=(stale,), hooks=("r3",), now=NOW))
+        assert await scribe.store.pending_hooks("orders") == ["r2", "r1"]
+        await scribe.store.hooks_called(["r2", "unknown"])
+        assert await scribe.store.pending_hooks("orders") == ["r1"]
+        assert await scribe.store.pending_hooks("other") == ["o1"]
+        assert await scribe.store.pending_hooks("nothing") == []
+
+    async def test_pending_hooks_outlive_their_owner(self, store_factory: StoreFactory) -> None:
+        """They are pending after a crash; those that were called are not, once a later commit is durable."""
+        store, scribe = await self._opened(store_factory)
+        for run_id in ("r1", "r2"):
+            await scribe.create(run_id)
+            await scribe.move(run_id, status=COMPLETED, owner=None, rest={"hooks": (run_id,)})
+        await store.hooks_called(["r1"])
+        await scribe.create("later")
+        await store_factory.crash(store)
+        store, scribe = await self._opened(store_factory)
+        assert await store.pending_hooks("orders") == ["r2"]
+        await store.hooks_called(["r2"])
+        await store.close()
+        store, scribe = await self._opened(store_factory)
+        assert await store.pending_hooks("orders") == []
+        await store.close()
+
     # ------------------------------------------------------------------------------------------------- concurrency
     async def test_submitted_one_after_another_means_applied_in_that_order(self, scribe: Scribe) -> None:
         """Changes of one run that are submitted without waiting for each other are applied in that order."""

@@ -20,6 +20,7 @@ from poundlock.runtime.children import commit_end, tell_parent
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
+from poundlock.runtime.pending_hooks import pending_of
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written
@@ -212,10 +213,12 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     if queued or head.slot:
         entry = core.entries.get(identity.workflow_id)
         move = move._replace(release=leaving(core, entry, identity, queued=queued))
+    pending = pending_of(core, identity)
+    commit = partial(commit_leaving, core, pending=pending)
     if identity.parent_id is None:
-        committed, notice = await commit_leaving(core, move), None
+        committed, notice = await commit(move), None
     else:
-        committed, notice = await commit_end(core, identity, move, partial(commit_leaving, core))
+        committed, notice = await commit_end(core, identity, move, pending, commit)
     if notice is not None:
         tell_parent(core, notice)
     start_promoted(core, committed.promoted)

@@ -277,6 +277,10 @@ class Transaction:
         posted = tuple([self._post(post, body) for post, body in posts])
         for sent in changes.outbox:
             self._move_outbox(sent)
+        for run_id in changes.hooks:
+            ended = self.head(run_id)
+            assert ended is not None  # noqa: S101 - these changes end it
+            self.execute(sql.PUT_PENDING_HOOKS, (ended.workflow_id, run_id))
         missed = none_accepted(delivered)
         for key in changes.remember:
             if key.expires_at > now and (key.scope or not missed):

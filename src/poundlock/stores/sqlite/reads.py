@@ -177,6 +177,11 @@ def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None
     return min((row[1] for row in firsts if row is not None), default=None)
 
 
+def pending_hooks(cursor: sqlite3.Cursor, workflow: str) -> list[str]:
+    """Return the ended runs of a workflow whose hooks are pending, in the order of their ends."""
+    return [run_id for (run_id,) in cursor.execute(sql.PENDING_HOOKS, (workflow,))]
+
+
 def outbox(cursor: sqlite3.Cursor, query: OutboxQuery) -> list[OutboxRow]:
     """Return rows of the outbox."""
     run_id, dead, after, limit = query

@@ -17,7 +17,7 @@ from poundlock.errors import StoreTooNew, UnknownCodec
 from poundlock.ids import default_ids
 from poundlock.stores.sqlite.failures import damaged
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 APPLICATION_ID: Final = 0x504C636B  # "PLck"
 
 
@@ -119,6 +119,18 @@ def migrate(connection: sqlite3.Connection) -> None:
         """)
         db.execute("CREATE INDEX outbox_due ON outbox (run_id, seq) WHERE dead_at IS NULL")
         db.execute("CREATE INDEX outbox_dead ON outbox (seq) WHERE dead_at IS NOT NULL")
+
+    @steps()
+    def m0005_pending_hooks(db: Database) -> None:
+        # Runs that have ended, and whose hooks were not called yet: few, unless the process dies.
+        db.execute("""
+            CREATE TABLE pending_hooks (
+                seq         INTEGER PRIMARY KEY,
+                workflow_id TEXT NOT NULL,
+                run_id      TEXT NOT NULL UNIQUE
+            ) STRICT
+        """)
+        db.execute("CREATE INDEX pending_hooks_of ON pending_hooks (workflow_id, seq)")
 
     connection.execute("BEGIN IMMEDIATE")
     try:

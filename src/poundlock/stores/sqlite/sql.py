@@ -436,6 +436,9 @@ TO_DELIVER: Final = f"{_OUTBOX} dead_at IS NULL ORDER BY seq LIMIT ?"
 OF_RUN: Final = f"{_OUTBOX} run_id = ? AND dead_at IS NULL ORDER BY seq LIMIT ?"
 DEAD: Final = f"{_OUTBOX} dead_at IS NOT NULL ORDER BY seq LIMIT ?"
 DEAD_OF_RUN: Final = f"{_OUTBOX} run_id = ? AND dead_at IS NOT NULL ORDER BY seq LIMIT ?"
+PUT_PENDING_HOOKS: Final = "INSERT OR IGNORE INTO pending_hooks (workflow_id, run_id) VALUES (?, ?)"
+PENDING_HOOKS: Final = "SELECT run_id FROM pending_hooks WHERE workflow_id = ? ORDER BY seq"
+DROP_PENDING_HOOKS: Final = "DELETE FROM pending_hooks WHERE run_id = ?"
 DELETE_OUTBOX: Final = "DELETE FROM outbox WHERE seq = ?"
 MARK_OUTBOX: Final = """\
 UPDATE outbox SET version = ?, admitted = ?, attempts = ?, error = ?, dead_at = ? WHERE seq = ?

@@ -260,6 +260,17 @@ class SqliteStore:
         """Return rows of the outbox."""
         return await self._read(lambda cursor: reads.outbox(cursor, query))
 
+    async def pending_hooks(self, workflow: str) -> list[str]:
+        """Return the ended runs of a workflow whose hooks are pending."""
+        found = await self._read(lambda cursor: reads.pending_hooks(cursor, workflow))
+        called = set(() if self._writer is None else self._writer.behind)
+        return [run_id for run_id in found if run_id not in called]
+
+    async def hooks_called(self, run_ids: Collection[str]) -> None:
+        """Note it for the next transaction; on a closed store it has no effect."""
+        if self._writing is not None and self._writer is not None:
+            self._writer.forget_hooks(run_ids)
+
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first."""
         return await self._list(lambda cursor: reads.find(cursor, query))

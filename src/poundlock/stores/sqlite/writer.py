@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
+from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
 from poundlock.stores.sqlite.failures import of_the_store, poisons, translate
@@ -80,6 +82,16 @@ class Writer:
         self._broken: sqlite3.Error | None = None
         self._batches = 0
         self._heads = heads
+        self._behind: deque[str] = deque()
+
+    def forget_hooks(self, run_ids: Collection[str]) -> None:
+        """Note, from any thread, that the hooks of these runs are pending no more; written with the next batch."""
+        self._behind.extend(run_ids)
+
+    @property
+    def behind(self) -> Collection[str]:
+        """The runs whose hooks were called, as far as that is not written yet."""
+        return self._behind
 
     def perform(self, jobs: Sequence[Job]) -> Callable[[], None] | None:
         """Do a batch of jobs: units of work, operations, or None for a caller that only waits for earlier jobs."""
@@ -126,9 +138,12 @@ class Writer:
             transaction = Transaction(self._cursor, self._heads, self._index.loads)
             apply(transaction, jobs)
             transaction.finish()
+            called = self._write_behind()
             if self._connection.total_changes != before:
                 self._prune_beside(jobs)
             execute("COMMIT")
+            for _ in called:
+                self._behind.popleft()
         except BaseException:
             self._heads.forget()
             if self._pruned:
@@ -156,7 +171,7 @@ class Writer:
         if self._broken is not None:
             return None
         now = self._now()
-        if not self._pruner.wants(now):
+        if not self._pruner.wants(now) and not self._behind:
             return min(self._pruner.due_in(now), PASS_EVERY)
         try:
             self._watched.check()
@@ -177,8 +192,12 @@ class Writer:
         before = self._connection.total_changes
         execute("BEGIN IMMEDIATE")
         try:
-            self._pruner.bite(execute, now, _IDLE_BITE)
+            called = self._write_behind()
+            if self._pruner.wants(now):
+                self._pruner.bite(execute, now, _IDLE_BITE)
             execute("COMMIT")
+            for _ in called:
+                self._behind.popleft()
         except BaseException:
             self._pruner.taken_back()
             if self._connection.in_transaction:
@@ -187,6 +206,13 @@ class Writer:
             raise
         if self._connection.total_changes != before:
             self.syncs += 1
+
+    def _write_behind(self) -> list[str]:
+        """Write whose hooks were called, inside a transaction; they are taken from the front once it is committed."""
+        called = list(self._behind)
+        if called:
+            self._cursor.executemany(sql.DROP_PENDING_HOOKS, [(run_id,) for run_id in called])
+        return called
 
     def _checkpoint_wal(self) -> None:
         """Restart the write-ahead log if reads without a pause have kept SQLite from doing that by itself."""
@@ -215,6 +241,8 @@ class Writer:
         if self._broken is None:
             # A failure here loses nothing: the log is read when the file is opened again.
             with contextlib.suppress(sqlite3.Error):
+                if self._behind:
+                    self._prune_alone(self._now())
                 self._pruner.save(self._connection)
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
