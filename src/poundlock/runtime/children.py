@@ -26,6 +26,7 @@ from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.healing import notify, patiently
+from poundlock.runtime.pending_hooks import ending
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.results import at_rest
 from poundlock.runtime.run_table import LiveRun
@@ -219,7 +220,8 @@ async def commit_end(
             now=now,
         )
         try:
-            committed = await core.store.commit(changes)
+            with ending(core, pending):
+                committed = await core.store.commit(changes)
         except WaitMoved:
             continue  # it has been paused or has continued meanwhile
         [outcome] = committed.delivered

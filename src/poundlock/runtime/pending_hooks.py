@@ -7,8 +7,8 @@ and `on_complete` is told so by `metadata["replayed"]`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from poundlock.errors import PoundlockError
 from poundlock.model.changes import Changes, RunCreate, RunMove
@@ -39,9 +39,21 @@ def with_pending(work: RunMove | RunCreate, pending: tuple[str, ...]) -> RunMove
     return Changes(moves=(work,), hooks=pending, now=work.updated_at)
 
 
+@contextmanager
+def ending(core: Core, pending: tuple[str, ...]) -> Iterator[None]:
+    """Commit the end of runs inside of this: their hooks are called here then, whoever reads what is pending."""
+    core.hooks_running.update(pending)
+    try:
+        yield
+    except BaseException:
+        core.hooks_running.difference_update(pending)  # if they ended nevertheless, `begin` notes it again
+        raise
+
+
 def begin(core: Core, hooks: BoundHooks, run_id: str) -> bool:
     """Note that the hooks of a run that has ended are being called here; False if it has none."""
     if not at_end(hooks):
+        core.hooks_running.discard(run_id)
         return False
     core.hooks_running.add(run_id)
     return True

@@ -41,7 +41,8 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
 from poundlock.runtime.healing import FAULTS, again, notify, read_checkpoint
-from poundlock.runtime.pending_hooks import at_end, begin, end, with_pending
+from poundlock.runtime.hooks import BoundHooks
+from poundlock.runtime.pending_hooks import at_end, begin, end, ending, with_pending
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # heavy, and needed for a type alone
 
 _RUNNING, _READY, _COMPLETED = RunStatus.RUNNING, RunStatus.READY, RunStatus.COMPLETED
 _PAUSED, _DELAYED = RunStatus.PAUSED, RunStatus.DELAYED
+_NO_HOOKS = BoundHooks()
 
 
 async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]:
@@ -156,15 +158,25 @@ def commit_leaving(core: Core, work: RunMove | RunCreate, pending: tuple[str, ..
 
     An end is never refused because of other changes of the load. `pending`: the run, if its hooks are pending then.
     """
-    release = work.release if type(work) is RunMove else None
-    whole = with_pending(work, pending) if pending else work
+    if pending:
+        return _ending(core, work, pending)
+    return _commit(core, work, work.release if type(work) is RunMove else None)
+
+
+async def _ending(core: Core, work: RunMove | RunCreate, pending: tuple[str, ...]) -> Committed:
+    release = work.release if isinstance(work, RunMove) else None
+    with ending(core, pending):
+        return await _commit(core, with_pending(work, pending), release)
+
+
+def _commit(core: Core, work: Work, release: Release | None) -> Awaitable[Committed]:
     if release is None:
-        return core.store.commit(whole)
+        return core.store.commit(work)
     # Read only so that the next decisions know the load after this.
     loads = core.loads.read([release[:2]])
     if not isinstance(loads, AtHand):
-        return _read_and_left(core, whole, release, loads)
-    answer = core.store.commit(whole)
+        return _read_and_left(core, work, release, loads)
+    answer = core.store.commit(work)
     # Where there is nothing to wait for, nobody can decide meanwhile.
     return answer if isinstance(answer, Committed) else _left(core, release, loads[0], answer)
 
@@ -296,7 +308,7 @@ async def _announce_end(core: Core, run_id: str) -> None:
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
-    pending = workflow is not None and begin(core, workflow.hooks, run_id)
+    pending = begin(core, _NO_HOOKS if workflow is None else workflow.hooks, run_id)
     called = True
     if workflow is not None and workflow.hooks.on_complete is not None and checkpoint is not None:
         called = await _call_on_complete(core, workflow, entry, checkpoint, result)

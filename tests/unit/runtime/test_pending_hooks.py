@@ -287,6 +287,21 @@ async def test_registered_again_while_a_hook_is_called(stores):
     assert calls == ["r1"]
 
 
+async def test_a_run_that_ends_right_after_the_registration(stores):
+    """What ends here while the registration still reads what is pending has its hooks called once."""
+    calls = Calls()
+    wf = Workflow("w", mode=Exclusive("queue_single"))
+    wf.on("go")
+    wf.wait("answer", on="answered")
+    rt = await stores.enter()
+    await rt.register(wf, **calls.hooks())
+    receipts = [await rt.emit("go") for _ in range(4)]
+    await run_until_idle(stores.clock)
+    superseded = [receipt.run_ids[0] for receipt in receipts[1:3]]
+    assert sorted(call[1] for call in calls if call != "cleanup") == sorted(superseded)
+    assert rt._core.hooks_running == set()
+
+
 async def test_a_run_whose_workflow_is_not_here(stores):
     """A run that is ended while its workflow is not registered has its hooks called once that is."""
     calls = Calls()

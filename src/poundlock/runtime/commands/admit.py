@@ -38,6 +38,7 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, wake, written_behind
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.healing import patiently
+from poundlock.runtime.pending_hooks import ending
 from poundlock.runtime.settling import announce_end
 
 Copy = tuple[str, str]
@@ -142,9 +143,11 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
         plan = await decide(core, offer)
         if offer.dry:
             return plan, await _check_only(core, plan)
-        answer = _submit(core, plan)
-        # Where there is nothing to wait for, nobody can see it in flight.
-        return plan, answer if isinstance(answer, Committed) else await _in_flight(core, plan, offer.event, answer)
+        if plan.hooks:
+            with ending(core, plan.hooks):
+                return plan, await _write(core, plan, offer.event)
+        answer = _write(core, plan, offer.event)
+        return plan, answer if isinstance(answer, Committed) else await answer
     except KeysTaken as taken:
         _check_same(offer.event, offer.fingerprint, taken.taken)
         offer.known |= taken.taken
@@ -171,6 +174,12 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
                 event_id=event.id,
                 scope=scope,
             )
+
+
+def _write(core: Core, plan: AdmissionPlan, event: Event) -> Awaitable[Committed]:
+    answer = _submit(core, plan)
+    # Where there is nothing to wait for, nobody can see it in flight.
+    return answer if isinstance(answer, Committed) else _in_flight(core, plan, event, answer)
 
 
 def _submit(core: Core, plan: AdmissionPlan) -> Awaitable[Committed]:
