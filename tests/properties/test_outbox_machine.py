@@ -118,7 +118,10 @@ class OutboxMachine(RuleBasedStateMachine):
     def crash_in_the_middle(self, to, when):
         """The process dies at the commit that starts a run for an emitted event, before or after it is written."""
         store = self.rt.store
-        starts = lambda changes: any(create.identity.workflow_id == to for create in changes.creates)  # noqa: E731
+
+        def starts(changes):
+            return any(create.identity.workflow_id == to for create in changes.creates)
+
         if when == "before":
             store.hold = starts
         else:
