@@ -170,8 +170,17 @@ class Store(Protocol):
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
 
-    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
-        """Return all log rows of a run in order; with `last` (at least 1) only that many from the end."""
+    async def history(
+        self, run_id: str, last: int | None = None, after: int = 0, limit: int | None = None
+    ) -> list[LogRow]:
+        """Return log rows of a run in order; what that costs depends on how many it returns, not on those before them.
+
+        Args:
+            run_id: which run; an unknown one has none.
+            last: only so many from the end, at least 1; given alone.
+            after: only rows that have an entry with a higher sequence; the first one may begin earlier.
+            limit: of these only so many, at least 1, from the first on.
+        """
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt for an event."""

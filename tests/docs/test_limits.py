@@ -17,6 +17,7 @@ from poundlock.pipeline.threads import StepThreads
 from poundlock.runtime.durability import MOST_BEHIND
 from poundlock.runtime.outbox import ATTEMPTS, HELD
 from poundlock.runtime.reading import LARGEST_PAGE
+from poundlock.runtime.watching import MOST_REPORTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/limits.md").read_text(encoding="utf-8")
 
@@ -35,6 +36,7 @@ VALUES = {
     "a prompt, an answer": LONGEST_TEXT,
     "calls that an attempt records": MOST_TEXTS,
     "a message of `ctx.progress`": LONGEST_MESSAGE,
+    "reports of progress that are kept": MOST_REPORTS,
     "failed deliveries of an event": ATTEMPTS,
     "an event of a step that an earlier": HELD,
     "runs per page": default(WorkflowRuntime.find_runs, "limit"),

@@ -7,11 +7,12 @@ of an entry is the row's `first_seq` plus its index, so it is not written. The s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import detach, load
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
-from poundlock.model.runs import LogRow, StepProgress
+from poundlock.model.runs import LogRow, RunRecord, StepProgress
 from poundlock.records import dataclass
 
 
@@ -27,6 +28,8 @@ class TimelineEntry:
         path: "pipeline/stage/step", as far as it applies.
         payload: details, JSON-like; None if there are none.
         patch: the state delta of this entry; None if the state did not change.
+        live: whether it is not stored, but only told to those who follow the run now; its `seq` is then that of the
+            last stored entry before it.
     """
 
     seq: int
@@ -36,10 +39,11 @@ class TimelineEntry:
     path: str
     payload: Any
     patch: Mapping[str, Any] | None
+    live: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry as plain data."""
-        return {
+        """Return the entry as plain data; `live` is only there if it is true."""
+        shape: dict[str, Any] = {
             "seq": self.seq,
             "time": self.time,
             "source": self.source,
@@ -48,6 +52,39 @@ class TimelineEntry:
             "payload": self.payload,
             "patch": self.patch,
         }
+        if self.live:
+            shape["live"] = True
+        return shape
+
+
+END_TYPES: Final = {
+    RunStatus.COMPLETED: "pipeline:success",
+    RunStatus.FAILED: "pipeline:failure",
+    RunStatus.ABORTED: "pipeline:abort",
+}
+"""The type of the entry that a run's end writes last, by the status it ends in."""
+
+_ENDS: Final = frozenset(END_TYPES.values())
+
+
+def is_end(entry: TimelineEntry) -> bool:
+    """Whether this entry says that the run has ended. A run that was tried again afterwards has more than one."""
+    return entry.type in _ENDS
+
+
+def end_entry(record: RunRecord, seq: int) -> TimelineEntry:
+    """Return what stands for the end of a run whose log does not say it, because its timeline was not kept.
+
+    Args:
+        record: of the run, which has ended.
+        seq: of the last stored entry.
+    """
+    head = record.head
+    said = {} if head.outcome is None else load(head.outcome)
+    error = said.get("error")
+    payload = None if error is None else {name: error.get(name) for name in ("type", "message", "code")}
+    kind = END_TYPES[head.status]
+    return TimelineEntry(seq, head.updated_at, "pipeline", kind, record.identity.pipeline_id, payload, None, live=True)
 
 
 def read_entries(rows: Iterable[LogRow]) -> list[TimelineEntry]:

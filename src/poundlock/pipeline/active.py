@@ -70,6 +70,13 @@ class Processes(Protocol):
         """Call a function in one of them."""
 
 
+class Followers(Protocol):
+    """Those who follow a run."""
+
+    def show(self, path_json: str, progress: StepProgress, seq: int) -> None:
+        """Show what a step reports; from any thread. `seq`: entries of the run's timeline that are stored by now."""
+
+
 class Supervision(NamedTuple):
     """What the runs of one runtime share.
 
@@ -82,6 +89,7 @@ class Supervision(NamedTuple):
         spent: by workflow, the calls of models that its runs have recorded.
         pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
         sent: called with the id of a run whose boundary was committed with outgoing events.
+        followed: by run, those who follow it and hear at once what its steps report.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -92,6 +100,7 @@ class Supervision(NamedTuple):
     spent: dict[str, Usage] = {}  # noqa: RUF012 - likewise
     pause_window: float = 60.0
     sent: Callable[[str], None] = lambda _run_id: None
+    followed: Mapping[str, Followers] = {}
 
 
 _ALONE = Supervision()
@@ -456,6 +465,9 @@ class ActiveRun:
     def report(self, step: Place, progress: StepProgress) -> None:
         """Show how far a step is; from any thread."""
         self._reports().show(self.entered_at, step.path_json, progress)
+        followers = self.supervision.followed.get(self.run_id)
+        if followers is not None:
+            followers.show(step.path_json, progress, self.log_seq)
 
     def spend(self, stage_id: str, usage: Usage) -> None:
         """Count a call of a model that a step has recorded."""

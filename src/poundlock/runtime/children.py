@@ -142,7 +142,7 @@ class Launcher:
 
         async def commit() -> RunMove | RunCreate:
             mine = await now(work)
-            await core.store.commit(_together(mine, creations))
+            await core.commit(_together(mine, creations))
             return mine
 
         try:
@@ -221,7 +221,7 @@ async def commit_end(
         )
         try:
             with ending(core, pending):
-                committed = await core.store.commit(changes)
+                committed = await core.commit(changes)
         except WaitMoved:
             continue  # it has been paused or has continued meanwhile
         [outcome] = committed.delivered

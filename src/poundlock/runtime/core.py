@@ -24,6 +24,7 @@ from poundlock.runtime.loads import LoadDesk
 from poundlock.runtime.run_table import RunTable
 from poundlock.runtime.tasks import Tasks
 from poundlock.runtime.waiters import Waiters, Wanted
+from poundlock.runtime.watching import Commit, Watching
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
@@ -73,6 +74,9 @@ class Core:
         process_workers: int | None = None,
     ) -> None:
         self.store = store
+        self.commit: Commit = store.commit
+        """Commits a unit of work to the store; while somebody watches, those who watch hear of it too. Nothing in this
+        package calls the store's own `commit`."""
         self.bus = bus
         self.clock = clock
         self.ids = ids
@@ -90,6 +94,7 @@ class Core:
         self.tasks = Tasks(clock)
         self.threads = StepThreads(clock)
         self.watch = LoopWatch()
+        self.watching = Watching(store, self.tasks.spawn, self._watched)
         self._process_workers = process_workers
         self._processes: StepProcesses | None = None
         self.supervision = Supervision(
@@ -101,6 +106,7 @@ class Core:
             {},
             pause_window,
             self._sent,
+            self.watching.feeds,
         )
         self.deliver: Callable[[str], None] = _nothing
         """Delivers what a run has left in the outbox; set when the runtime starts."""
@@ -257,6 +263,9 @@ class Core:
         """
         found = _inside.get()
         return found[1] if found is not None and found[0] == self.worker else None
+
+    def _watched(self, commit: Commit) -> None:
+        self.commit = commit
 
     def _sent(self, run_id: str) -> None:
         self.deliver(run_id)

@@ -196,7 +196,7 @@ async def release_runs(core: Core, run_ids: Iterable[str], *, begun: bool) -> No
         record = await core.store.load(run_id)
         if record is not None and record.head.owner == core.worker and record.head.status is RunStatus.RUNNING:
             try:
-                await core.store.commit(release_move(record, core.clock.now(), begun=begun))
+                await core.commit(release_move(record, core.clock.now(), begun=begun))
             except (StaleVersion, LeaseLost):
                 continue  # it was moved meanwhile
         core.runs.drop(run_id)
@@ -533,7 +533,7 @@ class Boundaries:
             return self._after_creation(live.creation)
         work = boundary_of(run, _RUNNING)
         try:
-            committed = core.store.commit(work)
+            committed = core.commit(work)
         except FAULTS as fault:
             return self._again(fault, work)
         if type(committed) is not Committed:
@@ -631,7 +631,7 @@ class Boundaries:
 
         async def commit() -> RunMove | RunCreate:
             now = await self._now(work)
-            await core.store.commit(now)
+            await core.commit(now)
             return now
 
         self._crossed(await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run)))

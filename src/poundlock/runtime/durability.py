@@ -74,6 +74,10 @@ class _Passing:
         return await self._durable.start_run_patiently(run, workflow_id, payload, key)
 
 
+async def _commit(core: Core, work: RunMove | RunCreate) -> None:
+    await core.commit(work)
+
+
 class Behind(_Passing):
     """Boundaries that are written while the run goes on, one after another."""
 
@@ -139,10 +143,11 @@ class Behind(_Passing):
             while self._queue:
                 work = self._queue[0]
                 try:
-                    await core.store.commit(work)
+                    await core.commit(work)
                 except FAULTS as fault:
-                    commit = partial(core.store.commit, work)
-                    await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
+                    await again(
+                        core, fault, partial(_commit, core, work), f"run '{run.run_id}'", partial(notify, core, run)
+                    )
                 self._queue.popleft()
                 self._wake()
                 if outgoing_of(work):

@@ -268,7 +268,7 @@ class Outbox:
         text = error_text(said.type, said.message, error.code if isinstance(error, PoundlockError) else None)
         mark = OutboxMark(row.admitted, attempts, text, now if dead else None)
         changes = Changes(outbox=(OutboxMove(row.seq, row.version, mark),), now=now)
-        await patiently(core, lambda: core.store.commit(changes), f"noting that event '{row.event.id}' failed")
+        await patiently(core, lambda: core.commit(changes), f"noting that event '{row.event.id}' failed")
         if dead:
             _log_dead(row, said.message)
             return True
@@ -308,7 +308,7 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
                 f"faster, or increase hook_timeout"
             ) from None
         if not dead:
-            await core.store.commit(Changes(outbox=(OutboxMove(row.seq, version),), now=core.clock.now()))
+            await core.commit(Changes(outbox=(OutboxMove(row.seq, version),), now=core.clock.now()))
 
 
 def _log_dead(row: OutboxRow, why: str) -> None:
@@ -342,7 +342,7 @@ async def replay(core: Core, letter_id: str) -> None:
     row = rows[0]
     changes = Changes(outbox=(OutboxMove(seq, row.version, OutboxMark(row.admitted, 0)),), now=core.clock.now())
     try:
-        await core.store.commit(changes)
+        await core.commit(changes)
     except OutboxMoved:
         raise _unknown(letter_id) from None
     core.deliver(row.run_id)

@@ -208,7 +208,7 @@ async def ensure_written(core: Core, live: LiveRun) -> None:
 async def _write_creation(core: Core, live: LiveRun) -> None:
     creation = creation_of(live.run)
     try:
-        await core.store.commit(creation)
+        await core.commit(creation)
         announced = live.run.registered
         take_commit(live.run, creation)
         core.runs.written(live.run.run_id)

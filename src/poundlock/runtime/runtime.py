@@ -36,6 +36,7 @@ from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core
 from poundlock.runtime.emitting import emit, explain
+from poundlock.runtime.following import Follower, follow
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.registration import deregister
@@ -362,6 +363,31 @@ class WorkflowRuntime:
     async def timeline(self, run_id: str) -> Timeline:
         """Return the timeline of a run (`RunNotFound` if there is none)."""
         return await reading.timeline(self._core.here(), run_id)
+
+    def follow(self, run_id: str, after: int = 0) -> Follower:
+        """Return what happens in a run as it happens: `async for entry in runtime.follow(run_id): ...`.
+
+        First what was, then each timeline entry as soon as it is durable, and what steps report with `ctx.progress` at
+        once; that ends with the run, behind its last entry (`pipeline:success`, `pipeline:failure` or
+        `pipeline:abort`). Stored entries come once each, in order. What is reported is marked `live`; its `seq` is that
+        of the stored entry before it, so `after=entry.seq` goes on behind any entry. A follower that is too slow for
+        the reports misses some, and gets `follow:dropped` with their number; of stored entries it misses none. No run
+        waits for a follower. With `timeline=False` only live entries and the end come.
+
+        It may be left with `break`; `aclose()` ends it at once.
+
+        Args:
+            run_id: which run, whatever its status.
+            after: only entries behind this `seq`, for example the last one that was seen.
+
+        Raises:
+            InvalidEvent: `after` is negative, or no number.
+            RunNotFound: no such run, or it is deleted meanwhile; raised when the first entry is asked for, like all
+                below.
+            RuntimeStopped: the runtime stops before the run ends.
+            WouldDeadlock: a step follows a run that waits for it.
+        """
+        return follow(self._core, run_id, after)
 
     # ----------------------------------------------------------------------------------------------- the runtime
     async def start(self) -> Self:

@@ -171,12 +171,12 @@ async def _ending(core: Core, work: RunMove | RunCreate, pending: tuple[str, ...
 
 def _commit(core: Core, work: Work, release: Release | None) -> Awaitable[Committed]:
     if release is None:
-        return core.store.commit(work)
+        return core.commit(work)
     # Read only so that the next decisions know the load after this.
     loads = core.loads.read([release[:2]])
     if not isinstance(loads, AtHand):
         return _read_and_left(core, work, release, loads)
-    answer = core.store.commit(work)
+    answer = core.commit(work)
     # Where there is nothing to wait for, nobody can decide meanwhile.
     return answer if isinstance(answer, Committed) else _left(core, release, loads[0], answer)
 
@@ -185,7 +185,7 @@ async def _read_and_left(
     core: Core, work: Work, release: Release, loads: Awaitable[list[tuple[Load, Token | None]]]
 ) -> Committed:
     [loaded] = await loads
-    return await _left(core, release, loaded, core.store.commit(work))
+    return await _left(core, release, loaded, core.commit(work))
 
 
 async def _left(

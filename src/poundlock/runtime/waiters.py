@@ -61,9 +61,14 @@ class Waiters:
         finally:
             _remove(group, run_id, waiter)
 
+    def end(self, run_id: str) -> Waiter:
+        """Return a future of the run's result at its end."""
+        return self._add(self._end, run_id)
+
     def forget(self, run_id: str, waiter: Waiter) -> None:
-        """Drop a future from `rest` whose caller was cancelled."""
+        """Drop a future from `rest` or `end` that is not awaited any more."""
         _remove(self._rest, run_id, waiter)
+        _remove(self._end, run_id, waiter)
 
     def has_waiters(self, run_id: str) -> bool:
         """Whether a caller waits for a run."""

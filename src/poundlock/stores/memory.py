@@ -724,12 +724,17 @@ class MemoryStore:
         row = self._rows.get(run_id)
         return [] if row is None else [message for message in row.inbox if message.seq > after]
 
-    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
-        """Return all log rows, or the last ones."""
+    async def history(
+        self, run_id: str, last: int | None = None, after: int = 0, limit: int | None = None
+    ) -> list[LogRow]:
+        """Return log rows: all, the last ones, or those with entries after a sequence."""
         row = self._rows.get(run_id)
         if row is None:
             return []
-        return [LogRow(*entries) for entries in (row.log if last is None else row.log[-last:])]
+        if last is not None:
+            return [LogRow(*entries) for entries in row.log[-last:]]
+        first = bisect_right(row.log, after, key=_last_seq) if after else 0
+        return [LogRow(*entries) for entries in row.log[first : None if limit is None else first + limit]]
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
@@ -770,6 +775,10 @@ def _phases(row: _Row) -> list[tuple[str, int, bool]]:
 
 def _number(row: _Row) -> int:
     return row.number
+
+
+def _last_seq(entries: tuple[int, int, str]) -> int:
+    return entries[0] + entries[1] - 1
 
 
 def _fate(delivery: Delivery, row: _Row) -> Fate:

@@ -1701,6 +1701,26 @@ class StoreContract:
         assert await scribe.store.history("r1") == rows
         assert await scribe.store.history("unknown", 3) == []
 
+    async def test_a_history_can_be_read_from_a_sequence_on(self, scribe: Scribe) -> None:
+        """The rows with entries after a sequence come in order, in portions if wanted, also between silent commits."""
+        rows: list[LogRow] = []
+        await scribe.create()
+        for number in range(1, 12):
+            first_seq = rows[-1].first_seq + rows[-1].size if rows else 1
+            rows.append(log_of(first_seq, *([{"n": number}] * (number % 3 + 1))))
+            await scribe.move(log=rows[-1])
+            if number % 2:
+                await scribe.move()
+        last_seq = rows[-1].first_seq + rows[-1].size - 1
+        for after in range(last_seq + 3):
+            left = [row for row in rows if row.first_seq + row.size - 1 > after]
+            assert await scribe.store.history("r1", None, after) == left
+            for limit in (1, 3, 100):
+                assert await scribe.store.history("r1", None, after, limit) == left[:limit]
+        assert await scribe.store.history("unknown", None, 1) == []
+        await scribe.create("r2")
+        assert await scribe.store.history("r2", None, 1) == []
+
     async def test_an_event_is_stored_once(self, scribe: Scribe) -> None:
         """Runs and messages with the same event share it; writing it again under its reference adds nothing."""
         event = event_of("shared", "order.approved")

@@ -161,7 +161,7 @@ async def _check_only(core: Core, plan: AdmissionPlan) -> Committed:
     if not plan.remember:
         return NOTHING
     keys = tuple(key._replace(expires_at=plan.now) for key in plan.remember)
-    return await core.store.commit(Changes(remember=keys, now=plan.now))
+    return await core.commit(Changes(remember=keys, now=plan.now))
 
 
 def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -> None:
@@ -192,7 +192,7 @@ def _submit(core: Core, plan: AdmissionPlan) -> Awaitable[Committed]:
             continue
         following = new_tuple(Token, (core.ids.token(), 0))
         plan.loads += (new_tuple(LoadChange, (workflow_id, load_key, token, load, following)),)
-    return core.store.commit(plan)
+    return core.commit(plan)
 
 
 async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awaitable[Committed]) -> Committed:

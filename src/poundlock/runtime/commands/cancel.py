@@ -97,7 +97,7 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
     """Make the request durable, then interrupt the run; `caller` is the task that requested it."""
     now = core.clock.now()
     body = {"reason": command.reason, "by": command.by}
-    committed = await core.store.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
+    committed = await core.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
     _tell(core, command, Message(command.run_id, committed.posted[0], "abort", now, body, None), caller)
 
 
@@ -174,7 +174,7 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
     identity, now = record.identity, core.clock.now()
     run_id, body = identity.run_id, {"reason": command.reason, "by": command.by}
     moves = () if record.head.status is RunStatus.READY else (RunMove.of(record, RunStatus.READY, now=now),)
-    committed = await core.store.commit(Changes(moves=moves, posts=(Post(run_id, "abort", body, now),), now=now))
+    committed = await core.commit(Changes(moves=moves, posts=(Post(run_id, "abort", body, now),), now=now))
     if moves:
         core.runs.drop(run_id)
     core.wake_at(now)

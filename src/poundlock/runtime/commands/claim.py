@@ -72,7 +72,7 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
         if entry is None or _is_pinned(entry.definition, record):
             continue
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
-            await core.store.commit(RunMove.of(record, RunStatus.READY, now=now))
+            await core.commit(RunMove.of(record, RunStatus.READY, now=now))
 
 
 def _is_late(core: Core, record: RunRecord, now: float) -> bool:

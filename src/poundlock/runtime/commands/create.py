@@ -120,7 +120,7 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
         key = Remember(f"/invoke/{entry.id}", command.idempotency_key, "/", fingerprint, run.run_id, WITH_ITS_RUN)
         try:
             # The key is checked first, even if the run's id is taken: checked here, remembered with the creation.
-            await core.store.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
+            await core.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
         except KeysTaken as taken:
             return _first_call(key, taken)
         work = Changes(creates=(creation,), remember=(key,), now=now)
@@ -139,7 +139,7 @@ async def _begin(core: Core, entry: Registered, run: ActiveRun, work: RunCreate 
     if core.runs.phase(run_id) is Phase.ABSENT:  # else the id is taken, and the commit refuses it
         core.runs.expect(run_id, asyncio.current_task())
     try:
-        await core.store.commit(work)
+        await core.commit(work)
     except BaseException:
         vacancy = core.runs.vacancy(run_id)
         if vacancy is not None and vacancy.task is asyncio.current_task():

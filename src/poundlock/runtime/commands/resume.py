@@ -194,7 +194,7 @@ async def _take(core: Core, live: LiveRun, body: dict[str, Any]) -> None:
     now = move.updated_at
     changes = Changes(moves=(move,), posts=(Post(run_id, "resume", body, now),), now=now)
     try:
-        committed = await core.store.commit(changes)
+        committed = await core.commit(changes)
     except asyncio.CancelledError:
         # The caller was cancelled; the commit continues, and the run it resumes needs a task to drive it.
         core.tasks.follow_up(_after_all(core, live, changes))
@@ -263,4 +263,4 @@ async def _leave_ready(core: Core, body: dict[str, Any], record: RunRecord) -> N
     now = core.clock.now()
     move = RunMove.of(record, RunStatus.READY, now=now)
     answer = Post(record.identity.run_id, "resume", body, now)
-    await core.store.commit(Changes(moves=(move,), posts=(answer,), now=now))
+    await core.commit(Changes(moves=(move,), posts=(answer,), now=now))

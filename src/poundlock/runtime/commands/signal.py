@@ -57,7 +57,7 @@ async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
     if live is not None:
         await ensure_written(core, live)
     now = core.clock.now()
-    committed = await core.store.commit(Changes(posts=(Post(run_id, "signal", patch, now),), now=now))
+    committed = await core.commit(Changes(posts=(Post(run_id, "signal", patch, now),), now=now))
     core.runs.deliver(Message(run_id, committed.posted[0], "signal", now, patch, None))
 
 

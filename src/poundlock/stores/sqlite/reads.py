@@ -116,12 +116,37 @@ def inbox(cursor: sqlite3.Cursor, run_id: str, after: int) -> list[Message]:
     return list(_messages(run_id, _inboxes(cursor, (run, after)).get(run, [])))
 
 
-def history(cursor: sqlite3.Cursor, run_id: str, last: int | None = None) -> list[LogRow]:
-    """Return all log rows of a run, or the last ones."""
+def history(
+    cursor: sqlite3.Cursor, run_id: str, last: int | None = None, after: int = 0, limit: int | None = None
+) -> list[LogRow]:
+    """Return log rows of a run: all, the last ones, or those with entries after a sequence."""
     run = _number(cursor, run_id)
     if last is not None:
         return [LogRow(*row) for row in cursor.execute(sql.LOG_END, (run, last)).fetchall()][::-1]
-    return [LogRow(*row) for row in cursor.execute(sql.LOG, (run, 0)).fetchall()]
+    version = _version_at(cursor, run, after) if after else 0
+    return [LogRow(*row) for row in cursor.execute(sql.LOG, (run, version, -1 if limit is None else limit)).fetchall()]
+
+
+def _version_at(cursor: sqlite3.Cursor, run: int, seq: int) -> int:
+    """Return the version up to which a run's log has no entry above `seq`.
+
+    Versions and sequences grow together, so it is found by halving: an index by sequence would cost each commit more.
+    """
+    newest = cursor.execute(sql.LOG_NEWEST, (run,)).fetchone()
+    if newest is None:
+        return 0
+    version, last_seq = newest
+    if last_seq <= seq:
+        return int(version)
+    below, above = 0, int(version)
+    while below < above:
+        middle = (below + above) // 2
+        version, last_seq = cursor.execute(sql.LOG_NEXT, (run, middle)).fetchone()
+        if last_seq <= seq:
+            below = version
+        else:
+            above = middle
+    return below
 
 
 def receipt(cursor: sqlite3.Cursor, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:

@@ -402,7 +402,13 @@ ORDER BY created_at, runs.run_id
 INBOX_EVENTS: Final = "SELECT count(event) FROM inbox"
 
 EVENT: Final = "SELECT ref, type, source, id, time, subject, headers, data FROM events WHERE ref = ?"
-LOG: Final = "SELECT first_seq, size, text FROM log WHERE run = ? AND version > ? AND size > 0 ORDER BY version"
+LOG: Final = """\
+SELECT first_seq, size, text FROM log WHERE run = ? AND version > ? AND size > 0 ORDER BY version LIMIT ?
+"""
+LOG_NEWEST: Final = "SELECT version, first_seq + size - 1 FROM log WHERE run = ? ORDER BY version DESC LIMIT 1"
+LOG_NEXT: Final = """\
+SELECT version, first_seq + size - 1 FROM log WHERE run = ? AND version > ? ORDER BY version LIMIT 1
+"""
 LOG_END: Final = """\
 SELECT first_seq, size, text FROM log WHERE run = ? AND size > 0 ORDER BY version DESC LIMIT ?
 """

@@ -275,9 +275,11 @@ class SqliteStore:
         """Return records, newest first."""
         return await self._list(lambda cursor: reads.find(cursor, query))
 
-    async def history(self, run_id: str, last: int | None = None) -> list[LogRow]:
-        """Return all log rows, or the last ones."""
-        return await self._list(lambda cursor: reads.history(cursor, run_id, last))
+    async def history(
+        self, run_id: str, last: int | None = None, after: int = 0, limit: int | None = None
+    ) -> list[LogRow]:
+        """Return log rows: all, the last ones, or those with entries after a sequence."""
+        return await self._list(lambda cursor: reads.history(cursor, run_id, last, after, limit))
 
     async def stats(self) -> dict[str, int]:
         """Return counters; `syncs` counts transactions, each of which is one sync of the disk when durable."""
