@@ -36,7 +36,9 @@ This page is printed by `scripts/api_reference.py`.
 """
 
 GROUPS = {
-    "Define a workflow": "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use",
+    "Define a workflow": (
+        "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use Retention"
+    ),
     "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow",
     "Build a workflow": "flow Flow Task",
     "Marks in a patch": "DELETE Overwrite",

@@ -119,6 +119,9 @@ class GatedStore:
         if hasattr(self.inner, "adopt"):
             self.inner.adopt(clock)
 
+    def retain(self, receipts, unwanted):
+        self.inner.retain(receipts, unwanted)
+
     async def open(self, worker):
         await self.inner.open(worker)
 
@@ -176,9 +179,9 @@ class GatedStore:
         """Reads go straight through while the store is alive."""
         method = getattr(self.inner, name)
 
-        async def call(*args):
+        async def call(*args, **options):
             await self._alive()
-            return await method(*args)
+            return await method(*args, **options)
 
         return call
 

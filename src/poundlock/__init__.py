@@ -43,6 +43,7 @@ _HOMES = {
     "poundlock.model.lifecycle": ("RunStatus",),
     "poundlock.model.modes": ("Exclusive", "Serialized", "SingletonLoop", "Transient"),
     "poundlock.model.receipts": ("ReceiptLine", "Verdict"),
+    "poundlock.model.retention": ("Retention",),
     "poundlock.model.runs": ("Failure", "RunInfo", "RunResult"),
     "poundlock.model.tasks": ("Task",),
     "poundlock.pipeline.builder": ("Workflow",),

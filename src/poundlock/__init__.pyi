@@ -211,6 +211,9 @@ from poundlock.model.receipts import (
 from poundlock.model.receipts import (
     Verdict as Verdict,
 )
+from poundlock.model.retention import (
+    Retention as Retention,
+)
 from poundlock.model.runs import (
     Failure as Failure,
 )
@@ -295,6 +298,7 @@ __all__ = [
     "Receipt",
     "ReceiptLine",
     "ReplayDivergence",
+    "Retention",
     "Retry",
     "RetryAfter",
     "RunAborted",

@@ -16,6 +16,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
+from poundlock.model.retention import EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.records import NamedTuple
 
@@ -25,8 +26,10 @@ __all__ = [
     "Claim",
     "Clock",
     "FollowsClock",
+    "FollowsRetention",
     "Handler",
     "Page",
+    "Pruned",
     "Publication",
     "PublicationHandler",
     "Store",
@@ -69,13 +72,27 @@ class Claim(NamedTuple):
     """True if it was delayed and is due."""
 
 
+class Pruned(NamedTuple):
+    """What a store has deleted because it has expired.
+
+    Attributes:
+        receipts: how many receipts.
+        remembered: how many ids of events, and idempotency keys.
+        done: whether a whole pass over them is over.
+    """
+
+    receipts: int
+    remembered: int
+    done: bool
+
+
 class Store(Protocol):
     """The durable data. One worker at a time owns an open store, unless an adapter says otherwise.
 
     Expired data is deleted in small steps, a bounded amount with each commit: idempotency keys that have expired,
     receipts after seven days (or when the key of the event expires, if that is later), and events that no run and no
-    inbox refers to. Durable stores keep ended runs; a store in memory may delete the oldest, and then answers as if
-    they had never existed.
+    inbox refers to. Durable stores keep ended runs until `Changes.deletes` names them; a store in memory may delete the
+    oldest, and then answers as if they had never existed.
 
     Attributes:
         store_id: identifies the data, not the connection; events published by one store carry it.
@@ -202,6 +219,18 @@ class Store(Protocol):
         closed. After a crash before that they are pending again.
         """
 
+    async def ended(self, cursor: str | None, limit: int) -> Page[EndedRun]:
+        """Return ended runs in the order of their creation, so that parents come before their children.
+
+        Looks at `limit` runs at most, also at those that have not ended: a page may be empty and not be the last.
+        """
+
+    async def prune(self, now: float, limit: int, *, begin: bool) -> Pruned:
+        """Delete some of what has expired, receipts and keys, looking at about `limit` rows.
+
+        Repeated calls come to the end (`done`). `begin`: first of all rows, as if nothing had been looked at lately.
+        """
+
     async def stats(self) -> dict[str, int]:
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
 
@@ -218,6 +247,16 @@ class FollowsClock(Protocol):
         """Use this clock from now on, unless the store was created with one.
 
         The runtime calls it before it opens the store; on an open store it does nothing.
+        """
+
+
+class FollowsRetention(Protocol):
+    """A Store whose receipts may be kept for other times than seven days; other stores do not need this method."""
+
+    def retain(self, receipts: float, unwanted: float) -> None:
+        """Keep receipts for so many seconds from now on: those of events that nobody wanted, and all others.
+
+        The runtime calls it before it opens the store.
         """
 
 

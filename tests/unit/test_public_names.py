@@ -23,6 +23,7 @@ PROMISED = [
     "Pipeline",
     "Stage",
     "Step",
+    "Retention",
     "Retry",
     "Service",
     "Advance",

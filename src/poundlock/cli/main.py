@@ -29,6 +29,7 @@ def commands() -> typer.Typer:
     from poundlock.cli.commands.runs import ls
     from poundlock.cli.commands.runs import show as show_run
     from poundlock.cli.commands.timeline import show as show_timeline
+    from poundlock.cli.commands.vacuum import vacuum
     from poundlock.cli.commands.version import version
 
     top = typer.Typer(
@@ -44,6 +45,7 @@ def commands() -> typer.Typer:
     top.command("graph")(graph)
     top.command("check")(check)
     top.command("doctor")(doctor)
+    top.command("vacuum")(vacuum)
     top.command("version")(version)
 
     listing = typer.Typer(name="runs", help="List and show runs.", no_args_is_help=True, rich_markup_mode=None)

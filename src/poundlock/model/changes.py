@@ -227,6 +227,17 @@ class Post(NamedTuple):
     time: float
 
 
+class RunDelete(NamedTuple):
+    """An ended run is deleted, with all that belongs to it: log, snapshot, idempotency key, and its event.
+
+    An event that other runs or inboxes refer to stays until they are gone. Must hold: the run has ended, in this
+    version (`StaleVersion`): one that was begun again meanwhile stays.
+    """
+
+    run_id: str
+    version: int
+
+
 @dataclass(slots=True)
 class Changes:
     """A unit of work of several parts. It moves or creates a run at most once; an event already stored is unchanged.
@@ -246,6 +257,7 @@ class Changes:
     outbox: tuple[OutboxMove, ...] = ()
     hooks: tuple[str, ...] = ()
     """Runs that these changes end, and whose hooks are pending from then on."""
+    deletes: tuple[RunDelete, ...] = ()
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""

@@ -116,6 +116,11 @@ def settle_lines(
     return tuple(settled)
 
 
+def unwanted(lines: Sequence[ReceiptLine]) -> bool:
+    """Whether a receipt says that nobody wanted the event."""
+    return len(lines) == 1 and lines[0].verdict is Verdict.UNMATCHED
+
+
 class ReceiptRow(NamedTuple):
     """A receipt as stored: its lines are completed inside the commit, when the results of deliveries are known."""
 

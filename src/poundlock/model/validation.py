@@ -46,6 +46,7 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.durations import Duration, moment, seconds
 from poundlock.model.quoting import shown
+from poundlock.model.retention import retention_faults
 from poundlock.model.wait_checks import ends_wait, same_waits, wait_faults
 from poundlock.model.workflow_definition import WorkflowDefinition
 
@@ -129,6 +130,18 @@ def duration(path: str, value: Duration) -> float:
         raise InvalidDefinition(f"{path}: {error}", path=path) from None
 
 
+def check_retention(retention: object) -> None:
+    """Check the retention of a runtime; None is fine.
+
+    Raises:
+        InvalidDefinition: it is not valid; all faults are named.
+    """
+    faults = tuple(retention_faults("retention", retention, of_workflow=False))
+    if faults:
+        said = "; ".join(f"{path}: {text}" for path, text in faults)
+        raise InvalidDefinition(said, path=faults[0][0], faults=faults)
+
+
 def whole_number(path: str, value: int, least: int = 0) -> int:
     """Return an argument that counts something.
 
@@ -156,6 +169,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
     for pipeline in definition.pipelines.values():
         yield from _pipeline(pipeline, definition)
     yield from _time_limit(definition)
+    yield from retention_faults("retention", definition.retention, of_workflow=True)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     yield from _services(definition.services)
     yield from _env(definition)

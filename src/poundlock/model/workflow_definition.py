@@ -8,6 +8,7 @@ from typing import Any, Literal
 from poundlock.model.definitions import Pipeline, Service, Trigger, default_pipeline, state_model_of
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode
+from poundlock.model.retention import Retention
 from poundlock.model.runs import RunInfo
 from poundlock.model.timeline import Timeline
 from poundlock.records import dataclass
@@ -37,6 +38,7 @@ class WorkflowDefinition:
     timeout: Duration | None = None
     on_timeout: str = "fail"
     timeout_counts: Literal["total", "active"] = "total"
+    retention: Retention | None = None
 
     def pipeline_of(self, trigger: Trigger) -> str:
         """Return the pipeline that a trigger starts."""

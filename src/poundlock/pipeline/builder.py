@@ -22,6 +22,7 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
+from poundlock.model.retention import Retention
 from poundlock.model.runs import RunInfo
 from poundlock.model.timeline import Timeline
 from poundlock.model.validation import faults_of, refuse
@@ -70,6 +71,7 @@ class Workflow(Stages):
             or element too, so that after a crash only what was not finished runs again. "async": stages are written
             behind, in order. "exit": only pauses, delays and the end. "none": likewise, and a run that was under way
             when its process ended fails instead of being repeated. See docs/how-to/choose-a-durability.md.
+        retention: how long its ended runs are kept, see `Retention`; default: as the runtime says, which is for ever.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Workflow(Stages):
         on_change: Literal["continue", "fail", "pinned"] = "continue",
         migrate: Callable[[dict[str, Any], str], Any] | None = None,
         durability: Literal["stage", "step", "async", "exit", "none"] = "stage",
+        retention: Retention | None = None,
     ) -> None:
         super().__init__()
         self.id = id
@@ -112,6 +115,7 @@ class Workflow(Stages):
         self.on_change = on_change
         self.migrate = migrate
         self.durability = durability
+        self.retention = retention
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -284,6 +288,7 @@ class Workflow(Stages):
             on_change=self.on_change,
             migrate=self.migrate,
             durability=self.durability,
+            retention=self.retention,
         )
         faults = [*faults_of(definition), *faults]
         if faults:

@@ -13,6 +13,7 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
+from poundlock.model.retention import KEEP, Retention
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
@@ -72,6 +73,7 @@ class Core:
         has_services: bool,
         state_registry: Any = None,
         process_workers: int | None = None,
+        retention: Retention = KEEP,
     ) -> None:
         self.store = store
         self.commit: Commit = store.commit
@@ -122,6 +124,10 @@ class Core:
         self.followed: dict[str, str] = {}
         """By child: the run that drives a stage which waits for its end."""
         self.state_registry = state_registry
+        self.retention = retention
+        """Of the workflows that have none of their own."""
+        self.vacuuming = asyncio.Lock()
+        """Held while ended runs are deleted."""
         self.wake_at: Callable[[float], None] = _nothing
         """Schedules a claim of due runs at a time; set when the runtime starts."""
         self.note_queued: Callable[[RunIdentity], None] = _nothing

@@ -13,10 +13,12 @@ from poundlock.clock import Clock, timeout_after
 from poundlock.errors import RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service, several
+from poundlock.model.durations import seconds
 from poundlock.model.modes import Mode
+from poundlock.model.retention import Retention
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
-from poundlock.ports import Bus, FollowsClock, Publication, Store
+from poundlock.ports import Bus, FollowsClock, FollowsRetention, Publication, Store
 from poundlock.runtime.commands.cancel import cancel_child
 from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.commands.create import start_run
@@ -32,6 +34,7 @@ from poundlock.runtime.poller import Poller
 from poundlock.runtime.queued import QueuedLimits
 from poundlock.runtime.registration import Subscriptions, register
 from poundlock.runtime.settling import call_pending
+from poundlock.runtime.vacuuming import Vacuuming
 
 
 def default_bus() -> Bus:
@@ -57,6 +60,7 @@ class Lifetime:
         self._services = services
         self._poller = Poller(core)
         self._queued = QueuedLimits(core)
+        self._vacuuming = Vacuuming(core)
         self._opened = False
         self._entered = asyncio.Event()
         """Set when the start is over, successful or not."""
@@ -86,6 +90,7 @@ class Lifetime:
         core.loop = asyncio.get_running_loop()
         try:
             _follow(core.store, core.clock)
+            _retain(core.store, core.retention)
             await core.store.open(core.worker)
             self._opened = True
             core.check_accepting()  # it may have been stopped meanwhile
@@ -102,6 +107,8 @@ class Lifetime:
                 await self.register(workflow, None, Hooks())
             core.tasks.spawn(self._poller.run(), "poundlock-poller")
             self._outbox.start()
+            if core.retention.dead_letter_age is not None:
+                self._vacuuming.start()
         except BaseException:
             self._entered.set()
             await self.stop(drain=0.0)
@@ -121,6 +128,7 @@ class Lifetime:
         core.tasks.spawn(self._claim(entry.id))
         entry.replaying = core.tasks.spawn(call_all(core, entry, call_pending))
         self._queued.watch(entry)
+        self._vacuuming.watch(entry)
 
     async def _claim(self, workflow_id: str) -> None:
         """Claim the runs of a new workflow, also those whose states did not fit before."""
@@ -180,6 +188,7 @@ class Lifetime:
         core = self._core
         self._poller.stop()
         self._queued.stop()
+        self._vacuuming.stop()
         self._outbox.stop()
         self.subscriptions.close()
         await self._part("finishing what was accepted", core.tasks.work_done(core.abort_grace))
@@ -283,6 +292,13 @@ def _follow(store: Store | FollowsClock, clock: Clock) -> None:
     adopt = getattr(store, "adopt", None)
     if callable(adopt) and not is_coroutine_function(adopt):
         adopt(clock)
+
+
+def _retain(store: Store | FollowsRetention, retention: Retention) -> None:
+    """Tell the store how long receipts are kept, if that is not what it does anyway, and it can be told."""
+    retain = getattr(store, "retain", None)
+    if callable(retain) and not is_coroutine_function(retain):
+        retain(seconds(retention.receipts), seconds(retention.unwanted_events))
 
 
 async def _set(event: asyncio.Event) -> None:

@@ -22,9 +22,10 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Mode
 from poundlock.model.outbox import DeadLetter
 from poundlock.model.receipts import ReceiptLine
+from poundlock.model.retention import KEEP, Retention, Vacuumed
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_global_services, duration, whole_number
+from poundlock.model.validation import check_global_services, check_retention, duration, whole_number
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, outbox, reading, results
@@ -34,6 +35,7 @@ from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.commands.vacuum import Vacuum, vacuum
 from poundlock.runtime.core import Core
 from poundlock.runtime.emitting import emit, explain
 from poundlock.runtime.following import Follower, follow
@@ -65,6 +67,8 @@ class WorkflowRuntime:
         pause_window_runs: how many paused runs stay in memory at most; above that the one that paused first leaves.
         abort_grace: how long an aborted step may take to stop before it is left behind.
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
+        retention: how long ended runs, receipts and dead letters are kept, see `Retention`; for ended runs, the
+            workflow's own `retention=` comes before it. Default: ended runs are kept for ever.
         process_workers: how many processes at most run steps with `executor="process"`; default: one per CPU. The first
             such step starts the first one.
     """
@@ -84,6 +88,7 @@ class WorkflowRuntime:
         abort_grace: Duration = 10.0,
         hook_timeout: Duration = 60.0,
         process_workers: int | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
@@ -91,6 +96,8 @@ class WorkflowRuntime:
         self.bus = bus if bus is not None else lifetime.default_bus()
         parents, self.services = lifetime.split_services(services)
         check_global_services(self.services)
+        check_retention(retention)
+        self.retention = KEEP if retention is None else retention
         self._core = Core(
             store=self.store,
             bus=self.bus,
@@ -106,6 +113,7 @@ class WorkflowRuntime:
             has_services=bool(parents or self.services),
             state_registry=state_registry,
             process_workers=None if process_workers is None else whole_number("process_workers", process_workers, 1),
+            retention=self.retention,
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
 
@@ -452,6 +460,26 @@ class WorkflowRuntime:
     async def recover(self) -> int:
         """Take over ready, orphaned and due runs now, and those stranded by a store failure; returns how many."""
         return await claim(self._core.at_work(), Claim(stranded=True))
+
+    async def vacuum(
+        self, *, limit: int | None = None, older_than: Duration | None = None, dry_run: bool = False
+    ) -> Vacuumed:
+        """Delete what `retention` says is kept no longer, in small portions; it also happens by itself, once an hour.
+
+        Never deletes a run that has not ended, that somebody here waits for, whose hooks are still to be called, or
+        whose events are still to be delivered; nor a child before its parent.
+
+        Args:
+            limit: how many runs at most; the next call goes on. Default: all.
+            older_than: delete all runs that ended so long ago too, whatever retention says, also of workflows that are
+                not registered.
+            dry_run: only count what would be deleted.
+
+        Raises:
+            InvalidDefinition: an argument is not valid.
+            StoreUnavailable, StoreFull: the store failed; nothing was deleted by half.
+        """
+        return await vacuum(self._core.at_work(), Vacuum(limit, older_than, dry_run))
 
     async def stop(self, drain: Duration = 30.0) -> None:
         """Accept no more events, let runs reach a boundary for up to `drain` seconds, then release everything.

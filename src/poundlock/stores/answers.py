@@ -76,6 +76,13 @@ def not_found(run_id: str) -> RunNotFound:
     return RunNotFound(f"there is no run '{run_id}' in this store: list runs with find_runs or `poundlock runs ls`")
 
 
+def not_deletable(run_id: str, version: int) -> StaleVersion:
+    """Return the error for a run that is not the ended run that was read."""
+    return StaleVersion(
+        f"run '{run_id}' has not ended, or was begun again meanwhile: it stays", run_id=run_id, version=version
+    )
+
+
 def finished(run_id: str, status: RunStatus) -> RunFinished:
     """Return the error for a run that has ended."""
     return RunFinished(f"run '{run_id}' is {status} already: start a new run instead", run_id=run_id, status=status)

@@ -35,7 +35,8 @@ from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines, unwanted
+from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import (
     CHILDREN_WAIT,
     Checkpoint,
@@ -50,12 +51,13 @@ from poundlock.model.runs import (
 )
 from poundlock.model.timeline import fold, size_of
 from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
-from poundlock.ports import AtHand, Claim, Page
+from poundlock.ports import AtHand, Claim, Page, Pruned
 from poundlock.stores.answers import (
     exists,
     finished,
     keys_taken,
     load_moved,
+    not_deletable,
     not_found,
     read_cursor,
     refusal,
@@ -175,6 +177,9 @@ class MemoryStore:
         self._rows: dict[str, _Row] = {}
         self._keep = keep
         self._ended: deque[str] = deque()
+        self._stale = 0
+        """How many ids in `_ended` are of runs that were deleted otherwise."""
+        self._receipts_kept = self._unwanted_kept = RECEIPTS_KEPT
         self._events: dict[str, Event] = {}
         self._uses: dict[str, int] = {}
         """The number of runs and messages that refer to each event; at zero the event is deleted."""
@@ -261,6 +266,7 @@ class MemoryStore:
         posts = self._checked_posts(changes) if changes.posts else ()
         if changes.outbox:
             self._outbox.check(changes.outbox)
+        deleted = [self._deletable(run_id, version) for run_id, version in changes.deletes] if changes.deletes else ()
 
         # From here on nothing can be refused.
         self._commits += 1
@@ -291,6 +297,9 @@ class MemoryStore:
             self._outbox.move(changes.outbox)
         for run_id in changes.hooks:
             self._pending_hooks.setdefault(rows[run_id].identity.workflow_id, {})[run_id] = None
+        for gone in deleted:
+            self._delete(gone)
+            self._stale += 1
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, *_ in changes.events:
@@ -333,7 +342,8 @@ class MemoryStore:
             event = (source, event_id)
             if changes.deliveries:
                 lines = settle_lines(lines, changes.deliveries, delivered)
-            until = max(time + RECEIPTS_KEPT, longest)
+            kept = self._unwanted_kept if unwanted(lines) else self._receipts_kept
+            until = max(time + kept, longest)
             before = receipts.entries.get(event)
             receipts.put(event, lines, until if before is None else max(until, before[0]))
         if now >= remembered.prunable or now >= receipts.prunable:
@@ -347,20 +357,37 @@ class MemoryStore:
         Never this run: its caller can still read the result. Nor one whose parent still has to.
         """
         ended = self._ended
-        for _ in range(min(_LOOKED_AT, len(ended), len(ended) - self._keep + 1)):
+        for _ in range(min(_LOOKED_AT, len(ended), len(ended) - self._stale - self._keep + 1)):
             first = ended.popleft()
             row = self._rows.get(first)
-            if row is None or not row.status.terminal:
+            if row is None:
+                self._stale = max(self._stale - 1, 0)
+                continue
+            if not row.status.terminal:
                 continue
             if row.identity.parent_id is not None and self._waits_for_children(row.identity.parent_id):
                 ended.append(first)
                 continue
-            del self._rows[first]
-            self._by_status[row.status._value_].remove(first)
-            self._disuse(row.identity.event_ref)
-            if row.remembered is not None:
-                self._remembered.drop(row.remembered)
+            self._delete(row)
         ended.append(run_id)
+
+    def _deletable(self, run_id: str, version: int) -> _Row:
+        """Return an ended run that is to be deleted, if it is still as it was read."""
+        row = self._rows.get(run_id)
+        if row is None:
+            raise not_found(run_id)
+        if row.version != version or not row.status.terminal:
+            raise not_deletable(run_id, row.version)
+        return row
+
+    def _delete(self, row: _Row) -> None:
+        """Delete an ended run, and what belongs to it alone."""
+        run_id = row.identity.run_id
+        del self._rows[run_id]
+        self._by_status[row.status._value_].remove(run_id)
+        self._disuse(row.identity.event_ref)
+        if row.remembered is not None:
+            self._remembered.drop(row.remembered)
 
     def _waits_for_children(self, run_id: str) -> bool:
         row = self._rows.get(run_id)
@@ -760,6 +787,32 @@ class MemoryStore:
                 pending.pop(run_id, None)
             if not pending:
                 del self._pending_hooks[workflow]
+
+    async def ended(self, cursor: str | None, limit: int) -> Page[EndedRun]:
+        """Return ended runs in the order of their creation."""
+        after = 0 if cursor is None else int(cursor)
+        rows = list(self._rows.values())  # in the order of their numbers
+        start = bisect_right(rows, after, key=_number)
+        seen = rows[start : start + limit]
+        found = [self._ended_run(row) for row in seen if row.status in ENDED]
+        return Page(found, str(seen[-1].number) if start + limit < len(rows) else None)
+
+    def _ended_run(self, row: _Row) -> EndedRun:
+        identity, parent = row.identity, row.identity.parent_id
+        orphan = parent is not None and parent not in self._rows
+        return EndedRun(identity.run_id, identity.workflow_id, row.status, row.updated_at, row.version, parent, orphan)
+
+    async def prune(self, now: float, limit: int, *, begin: bool) -> Pruned:  # noqa: ARG002 - the oldest come first
+        """Delete expired keys and receipts."""
+        before = len(self._receipts), len(self._remembered)
+        self._remembered.prune(now, limit)
+        self._receipts.prune(now, limit)
+        receipts, remembered = before[0] - len(self._receipts), before[1] - len(self._remembered)
+        return Pruned(receipts, remembered, receipts < limit and remembered < limit)
+
+    def retain(self, receipts: float, unwanted: float) -> None:
+        """Keep receipts for so long from now on."""
+        self._receipts_kept, self._unwanted_kept = receipts, unwanted
 
     async def stats(self) -> dict[str, int]:
         """Return counters."""

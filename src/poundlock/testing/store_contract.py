@@ -49,6 +49,7 @@ from poundlock.model.changes import (
     Release,
     Remember,
     RunCreate,
+    RunDelete,
     RunMove,
     Token,
     Work,
@@ -59,6 +60,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
+from poundlock.model.retention import EndedRun
 from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import wait_keys
 from poundlock.ports import Store
@@ -174,6 +176,7 @@ class Scribe:
         visits: str | None = None,
         created_at: float = NOW,
         event: StoredEvent | None = None,
+        parent: str | None = None,
         log: LogRow | None = None,
         waits: tuple[WaitRow, ...] = (),
         **rest: Any,
@@ -189,8 +192,8 @@ class Scribe:
             key,
             load_key,
             priority,
-            None,
-            (),
+            parent,
+            () if parent is None else (parent,),
             created_at,
             event.ref,
         )
@@ -272,6 +275,35 @@ class Scribe:
         release = Release(*pair, run_id, queued, slots, owner)
         return (await self.commit(Changes(releases=(release,), now=NOW))).promoted
 
+    async def ended(self, limit: int = 100) -> list[EndedRun]:
+        """Return all ended runs, page after page."""
+        found: list[EndedRun] = []
+        cursor: str | None = None
+        while True:
+            page = await self.store.ended(cursor, limit)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    async def delete(self, *run_ids: str, **rest: Any) -> Committed:
+        """Delete ended runs as they are now."""
+        records = [await self.record(run_id) for run_id in run_ids]
+        deletes = tuple(RunDelete(record.identity.run_id, record.head.version) for record in records)
+        return await self.commit(Changes(deletes=deletes, now=NOW, **rest))
+
+    async def prune(self, now: float, limit: int = 5) -> tuple[int, int]:
+        """Prune until there is nothing left to look at; returns how many receipts and keys were deleted."""
+        begin, receipts, remembered = True, 0, 0
+        for _ in range(1000):
+            pruned = await self.store.prune(now, limit, begin=begin)
+            begin = False
+            receipts += pruned.receipts
+            remembered += pruned.remembered
+            if pruned.done:
+                return receipts, remembered
+        raise AssertionError("pruning does not come to an end")
+
     async def record(self, run_id: str = "r1") -> RunRecord:
         """Return the record of a run that exists."""
         record = await self.store.load(run_id)
@@ -320,6 +352,9 @@ REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "no run to post to": ({"posts": "unknown"}, RunNotFound),
     "post to an ended run": ({"posts": "ended"}, RunFinished),
     "outbox row has changed": ({"outbox": 9}, OutboxMoved),
+    "no run to delete": ({"deletes": RunDelete("unknown", 1)}, RunNotFound),
+    "run to delete has not ended": ({"deletes": RunDelete("mover", 2)}, StaleVersion),
+    "run to delete has changed": ({"deletes": RunDelete("ended", 1)}, StaleVersion),
     "body is not data": ({"body": {"x": object()}}, NotStorable),
 }
 """Each condition of a change, broken alone: what is different, and the error it is refused with."""
@@ -635,6 +670,9 @@ class StoreContract:
         await scribe.change_load(Load(active=1, queued=1))
         await scribe.commit(Changes(remember=(Remember("/shop", "e-known", "", "f", None, NOW + 9),), now=NOW))
         mover = await scribe.record("mover")
+        await scribe.create("over")
+        await scribe.end("over")
+        over = (await scribe.record("over")).head.version
 
         def unit(
             *,
@@ -646,6 +684,7 @@ class StoreContract:
             posts: str = "mover",
             body: Any = None,
             outbox: int = 1,
+            deletes: RunDelete | None = None,
         ) -> Changes:
             made = [scribe.creation(run_id) for run_id in creates]
             line = ReceiptLine(Verdict.BUFFERED, "orders")
@@ -669,6 +708,7 @@ class StoreContract:
                 deliveries=(Delivery("parked", (("approval", wait_epoch),), "e-new", "w1", line),),
                 posts=(Post(posts, "signal", {} if body is None else body, NOW),),
                 receipt=ReceiptRow("/shop", "e-new", NOW, ()),
+                deletes=(deletes or RunDelete("over", over),),
                 now=NOW,
             )
 
@@ -1943,6 +1983,153 @@ class StoreContract:
         store, scribe = await self._opened(store_factory)
         assert len((await store.find(RunQuery(limit=50))).items) == 20
         await store.close()
+
+    # ------------------------------------------------------------------------------------------ deleting ended runs
+    async def test_a_deleted_run_is_gone_with_all_its_rows(self, scribe: Scribe) -> None:
+        """Run, log, snapshot and event are gone, and the figures are as if it had never been; others stay."""
+        await self._furnish(scribe)
+        before = await scribe.everything()
+        await scribe.create("gone", log=log_of(1, {"a": 1}))
+        await scribe.move("gone", log=log_of(2, {"b": 2}), snapshot='{"a":1,"b":2}')
+        await scribe.end("gone")
+        assert (await scribe.record("gone")).head.status is COMPLETED
+        await scribe.delete("gone")
+        await scribe.prune(NOW)
+        assert await scribe.store.load("gone") is None
+        assert await scribe.store.checkpoint("gone") is None
+        assert await scribe.store.history("gone") == []
+        assert await scribe.everything() == before
+        await scribe.create("gone", log=log_of(1, {"again": True}))
+        assert await scribe.state("gone") == {"again": True}
+
+    async def test_a_run_is_deleted_only_as_it_was_read(self, scribe: Scribe) -> None:
+        """One that has not ended, or has changed since it was read, stays; so do all others of the same commit."""
+        await scribe.create("r1")
+        await scribe.create("r2")
+        await scribe.end("r2")
+        version = (await scribe.record("r2")).head.version
+        with pytest.raises(StaleVersion):
+            await scribe.delete("r2", "r1")
+        with pytest.raises(StaleVersion):
+            await scribe.commit(Changes(deletes=(RunDelete("r2", version - 1),), now=NOW))
+        assert [run.run_id for run in await scribe.ended()] == ["r2"]
+
+    async def test_ended_runs_are_read_in_the_order_of_their_creation(self, scribe: Scribe) -> None:
+        """Page after page, parents before their children; runs that have not ended are left out."""
+        await scribe.create("b", workflow="other")
+        await scribe.create("c", parent="b")
+        await scribe.create("a")
+        await scribe.create("lost", parent="unknown")
+        await scribe.park("waiting")
+        for run_id in ("a", "c", "b", "lost"):
+            await scribe.end(run_id)
+        for limit in (1, 2, 100):
+            found = await scribe.ended(limit)
+            assert [(run.run_id, run.workflow_id, run.parent_id, run.orphan) for run in found] == [
+                ("b", "other", None, False),
+                ("c", "orders", "b", False),
+                ("a", "orders", None, False),
+                ("lost", "orders", "unknown", True),
+            ], limit
+        assert {run.status for run in found} == {COMPLETED}
+        assert {run.ended_at for run in found} == {(await scribe.record("a")).head.updated_at}
+        await scribe.delete("b")
+        assert [(run.run_id, run.orphan) for run in await scribe.ended()] == [("c", True), ("a", False), ("lost", True)]
+
+    async def test_an_idempotency_key_goes_with_its_run(self, scribe: Scribe) -> None:
+        """Once the run is deleted the key can be used again; keys of other runs stay taken."""
+        keys = {
+            run_id: Remember("/invoke/orders", f"k-{run_id}", "/", "f", run_id, WITH_ITS_RUN) for run_id in ("r1", "r2")
+        }
+        for run_id, key in keys.items():
+            await scribe.create(run_id, remember=(key,))
+            await scribe.end(run_id)
+        await scribe.delete("r1")
+        with pytest.raises(KeysTaken):
+            await scribe.commit(Changes(remember=(keys["r2"],), now=NOW))
+        await scribe.create("r1", remember=(keys["r1"],))
+        with pytest.raises(KeysTaken):
+            await scribe.commit(Changes(remember=(keys["r1"],), now=NOW))
+
+    async def test_an_event_stays_while_a_run_or_an_inbox_refers_to_it(self, scribe: Scribe) -> None:
+        """An event that started several runs goes with the last of them; one in an inbox stays for that run."""
+        store = scribe.store
+        await scribe.park("waiting", wait_of("w", parked=False))
+        event = event_of("shared", "order.approved")
+        line = ReceiptLine(Verdict.BUFFERED, "orders")
+        creates = [create for run_id in ("r1", "r2") for create in scribe.creation(run_id, event=event).creates]
+        delivery = Delivery("waiting", (("w", 1),), "shared", None, line)
+        await scribe.commit(Changes(creates=tuple(creates), events=(event,), deliveries=(delivery,), now=NOW))
+        for run_id in ("r1", "r2"):
+            await scribe.end(run_id)
+        await scribe.delete("r1")
+        await scribe.prune(NOW)
+        checkpoint = await store.checkpoint("r2")
+        assert checkpoint is not None
+        assert checkpoint.event == event.event
+        await scribe.delete("r2")
+        await scribe.prune(NOW)
+        [message] = await store.inbox("waiting", 0)
+        assert message.event is not None
+        assert message.event.event == event.event
+        before = (await store.stats())["events"]
+        await scribe.move("waiting", consumed=(1,))
+        await scribe.prune(NOW)
+        assert (await store.stats())["events"] == before - 1
+
+    async def test_the_outbox_does_not_depend_on_its_run(self, scribe: Scribe) -> None:
+        """What a deleted run has left in the outbox is deleted by its own moves, not with the run."""
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=outgoing_of("o1", "o2"))
+        await scribe.end("r1")
+        await scribe.delete("r1")
+        rows = await scribe.outbox()
+        assert [row.run_id for row in rows] == ["r1", "r1"]
+        await scribe.mark(rows[0])
+        assert len(await scribe.outbox()) == 1
+
+    async def test_the_log_of_a_deleted_run_may_be_long(self, scribe: Scribe) -> None:
+        """Nothing of it is left in the end, and a new run of the same id has a log of its own."""
+        await scribe.create("r1", log=log_of(1, {"n": 0}))
+        for number in range(1, 600):
+            await scribe.move("r1", log=log_of(number + 1, {"n": number}))
+        await scribe.end("r1")
+        await scribe.delete("r1")
+        assert await scribe.store.history("r1") == []
+        await scribe.create("r1", log=log_of(1, {"m": 1}))
+        await scribe.prune(NOW, 50)
+        assert await scribe.state("r1") == {"m": 1}
+        assert len(await scribe.store.history("r1")) == 1
+
+    async def test_pruning_on_request_comes_to_an_end(self, scribe: Scribe) -> None:
+        """Expired receipts and keys are deleted in steps and counted; what has not expired stays."""
+        line = ReceiptLine(Verdict.DROPPED, "orders", "placed", None, "full")
+        for number in range(30):
+            name = f"e{number:02}"
+            key = Remember("/shop", name, "orders/placed", "f", None, NOW + (DAY if number < 20 else 30 * DAY))
+            receipt = ReceiptRow("/shop", name, NOW, (line,))
+            await scribe.commit(Changes(remember=(key,), receipt=receipt, now=NOW))
+        assert await scribe.prune(NOW + 60) == (0, 0)
+        assert await scribe.prune(NOW + 2 * DAY) == (0, 20)
+        assert await scribe.prune(NOW + 20 * DAY) == (20, 0)
+        assert await scribe.store.receipt("/shop", "e00") is None
+        assert await scribe.store.receipt("/shop", "e29") is not None
+        assert await scribe.prune(NOW + 60 * DAY) == (10, 10)
+
+    async def test_receipts_are_kept_as_long_as_retention_says(self, scribe: Scribe) -> None:
+        """A store that can be told keeps receipts so long, and those of events that nobody wanted for another time."""
+        retain = getattr(scribe.store, "retain", None)
+        if retain is None:
+            return
+        retain(20 * DAY, 2 * DAY)
+        for name, verdict in (("wanted", Verdict.DROPPED), ("unwanted", Verdict.UNMATCHED)):
+            row = ReceiptRow("/shop", name, NOW, (ReceiptLine(verdict),))
+            await scribe.commit(Changes(receipt=row, now=NOW))
+        assert await scribe.prune(NOW + DAY) == (0, 0)
+        assert await scribe.prune(NOW + 3 * DAY) == (1, 0)
+        assert await scribe.store.receipt("/shop", "unwanted") is None
+        assert await scribe.prune(NOW + 19 * DAY) == (0, 0)
+        assert await scribe.prune(NOW + 21 * DAY) == (1, 0)
 
     @staticmethod
     async def _opened(store_factory: StoreFactory, worker: str = "w1") -> tuple[Store, Scribe]:

@@ -200,7 +200,7 @@ async def test_the_file_says_what_it_is(opened, path):
     assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     applied = [name for (name,) in reader.execute("SELECT name FROM _sqlite_migrations ORDER BY id")]
     assert applied[0] == "m0001_first"
-    assert len(applied) == schema.SCHEMA_VERSION
+    assert len({name.partition("_")[0] for name in applied}) == schema.SCHEMA_VERSION
     assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     reader.close()
 

@@ -13,6 +13,7 @@ from poundlock.cli.options import JsonOption, StoreOption
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from poundlock.model.retention import Retention, Vacuumed
     from poundlock.model.workflow_definition import WorkflowDefinition
     from poundlock.runtime.checking import Misfit
     from poundlock.runtime.diagnosing import Diagnosis
@@ -29,7 +30,7 @@ def check(
 
         from poundlock.codecs import dump
 
-        definitions, where = _app(app, store)
+        definitions, where, _ = _app(app, store)
         found = asyncio.run(_diagnosed(where, definitions))[0]
         if as_json:
             print(dump({"runs": found.active, "misfits": [_shape(each) for each in found.misfits]}))
@@ -55,8 +56,9 @@ def doctor(
 
         from poundlock.codecs import dump
 
-        definitions, where = (None, store) if app is None else _app(app, store)
+        definitions, where, general = (None, store, None) if app is None else _app(app, store)
         found, figures = asyncio.run(_diagnosed(where, definitions))
+        kept = None if definitions is None else asyncio.run(_would_go(where, definitions, general))
         parts = [
             ("Paused with an error", found.errors),
             ("Stuck, unless no runtime is at work", found.stuck),
@@ -65,17 +67,24 @@ def doctor(
         if as_json:
             lists = zip(("errors", "stuck", "misfits"), (each for _, each in parts), strict=True)
             shape = {name: [_shape(each) for each in listed] for name, listed in lists}
-            print(dump({"store": figures, "runs": found.active, **shape}))
+            gone = {} if kept is None else {"retention": kept.to_dict()}
+            print(dump({"store": figures, "runs": found.active, **shape, **gone}))
         else:
             print(_size(figures))
             _print(parts)
             print(f"{found.active} active runs.")
+            if kept is not None and (kept.runs or kept.dead_letters):
+                from poundlock.cli.commands.vacuum import told
+
+                print("By the app's retention, the next vacuum:")
+                for line in told(kept, dry_run=True):
+                    print(line)
         if any(listed for _, listed in parts):
             raise typer.Exit(REFUSED)
 
 
-def _app(path: Path, store: str | None) -> tuple[Mapping[str, WorkflowDefinition], str | Path | None]:
-    """Return the definitions of an app, and its store: the one that was named, else its runtime's."""
+def _app(path: Path, store: str | None) -> tuple[Mapping[str, WorkflowDefinition], str | Path | None, Retention | None]:
+    """Return the definitions of an app, its store (the one that was named, else its runtime's), and its retention."""
     from poundlock.cli.app_loading import load_app
     from poundlock.pipeline.builder import Workflow
     from poundlock.stores.sqlite import SqliteStore
@@ -86,7 +95,22 @@ def _app(path: Path, store: str | None) -> tuple[Mapping[str, WorkflowDefinition
     where: str | Path | None = store
     if store is None and app.runtime is not None and isinstance(app.runtime.store, SqliteStore):
         where = Path(app.runtime.store.path)
-    return {each.id: each for each in definitions}, where
+    return {each.id: each for each in definitions}, where, app.runtime.retention if app.runtime else None
+
+
+async def _would_go(
+    where: str | Path | None, definitions: Mapping[str, WorkflowDefinition], general: Retention | None
+) -> Vacuumed:
+    """Return what the retention of an app would delete now."""
+    from poundlock.cli.reading import reading
+    from poundlock.clock import SystemClock
+    from poundlock.model.retention import KEEP, Sweep
+    from poundlock.runtime.vacuuming import vacuum_store
+
+    general = general or KEEP
+    rules = {each.id: each.retention or general for each in definitions.values()}
+    async with reading(where) as store:
+        return await vacuum_store(store, Sweep(SystemClock().now(), rules), general, dry_run=True)
 
 
 async def _diagnosed(

@@ -14,8 +14,9 @@ from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.commands.vacuum import Vacuum, vacuum
 
-__all__ = ["HANDLERS", "Admit", "Cancel", "Claim", "Create", "Resume", "Signal"]
+__all__ = ["HANDLERS", "Admit", "Cancel", "Claim", "Create", "Resume", "Signal", "Vacuum"]
 
 HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     Admit: admit,
@@ -24,5 +25,6 @@ HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     Create: create,
     Resume: resume,
     Signal: signal,
+    Vacuum: vacuum,
 }
 """Command type to handler."""

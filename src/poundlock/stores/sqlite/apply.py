@@ -43,6 +43,7 @@ from poundlock.stores.answers import (
     finished,
     keys_taken,
     load_moved,
+    not_deletable,
     not_found,
     outbox_moved,
     refusal,
@@ -52,6 +53,7 @@ from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.batch import Batch
 from poundlock.stores.sqlite.heads import Head, Heads
 from poundlock.stores.sqlite.index import DEAD, OUTBOX, Effects, Pair
+from poundlock.stores.sqlite.leaving import delete
 from poundlock.stores.sqlite.rows import event_row, event_text, load_row
 
 _IDLE = Load()
@@ -93,6 +95,8 @@ class Transaction:
         self._asked: set[Pair] = set()
         self._outbox: dict[int, tuple[int, bool] | None] = {}
         """Version of each outbox row that is asked for, and whether it is a dead letter; None if it is gone."""
+        self.leftovers = False
+        """Whether rows of deleted runs were left for the pruner."""
 
     # ---------------------------------------------------------------------------------------------------- reading
     def prepare(self, works: Iterable[Any]) -> None:
@@ -126,6 +130,8 @@ class Transaction:
                 events[key.source, key.event_id] = None
             for delivered in changes.outbox:
                 sent[delivered.seq] = None
+            for gone in changes.deletes:
+                runs[gone.run_id] = None
             if changes.receipt is not None:
                 events[changes.receipt.source, changes.receipt.event_id] = None
         if runs:
@@ -211,6 +217,12 @@ class Transaction:
             row = self._outbox[delivered.seq]
             if row is None or row[0] != delivered.version:
                 return outbox_moved(delivered.seq)
+        for gone in changes.deletes:
+            head = self.head(gone.run_id)
+            if head is None:
+                return not_found(gone.run_id)
+            if head.version != gone.version or not head.status.terminal:
+                return not_deletable(gone.run_id, head.version)
         return None
 
     def _taken(self, changes: Changes) -> dict[str, Remember]:
@@ -281,6 +293,14 @@ class Transaction:
             ended = self.head(run_id)
             assert ended is not None  # noqa: S101 - these changes end it
             self.execute(sql.PUT_PENDING_HOOKS, (ended.workflow_id, run_id))
+        if changes.deletes:
+            self.flush()
+            for gone in changes.deletes:
+                delete(self, gone.run_id)
+            # Keys have gone with the runs: what comes next in this transaction has to read them again.
+            self._remembered.clear()
+            self._receipts.clear()
+            self._asked.clear()
         missed = none_accepted(delivered)
         for key in changes.remember:
             if key.expires_at > now and (key.scope or not missed):

@@ -221,6 +221,11 @@ class Heads:
             longest = next(iter(resting))
             del resting[longest], known[longest]
 
+    def drop(self, run_id: str) -> None:
+        """Note that a run has been deleted."""
+        self.known[run_id] = None
+        self._passing[run_id] = None
+
     def forget(self) -> None:
         """Drop everything, after a rollback."""
         self.known.clear()

@@ -94,6 +94,27 @@ def open_owned(path: str, synchronous: Synchronous, now: float) -> Opened:
         raise _port_error(error, path) from error
 
 
+def compact(path: str) -> None:
+    """Write the file anew, without its free space and without remains of deleted rows; nobody may have it open.
+
+    Needs as much free space on the disk as the file has. A crash leaves the file as it was.
+
+    Raises:
+        StoreUnavailable, StoreFull: a runtime has it open, or there is no space; it is as it was.
+    """
+    path = _real(path)
+    lock = OwnerLock(path)
+    lock.acquire()
+    try:
+        with closing(connect_writer(path)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    finally:
+        lock.release()
+
+
 def open_readonly(path: str) -> tuple[str, str, tuple[float, int] | None]:
     """Check that the file can be read; return its real path, its store id, and (time, bytes) of its last opening.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Final
 
 from poundlock.codecs import dump, load
@@ -38,7 +38,7 @@ _FORGET: Final = "DELETE FROM remembered WHERE source = ? AND event_id = ? AND s
 
 # While an event's key is stored, its receipt can be read.
 _RECEIPTS: Final = """
-SELECT source, event_id, time <= :now - :kept AND NOT EXISTS (
+SELECT source, event_id, time <= :now - iif(lines LIKE '[{"verdict":"unmatched"%', :unwanted, :kept) AND NOT EXISTS (
     SELECT 1 FROM remembered
     WHERE remembered.source = receipts.source AND remembered.event_id = receipts.event_id AND expires_at > :now
 ) FROM receipts
@@ -53,7 +53,10 @@ _EVENTS: Final = "SELECT ref FROM events WHERE ref > ? AND ref < ? ORDER BY ref 
 _INBOX: Final = """
 SELECT run, seq, event_ref FROM inbox WHERE (run, seq) > (?, ?) ORDER BY run, seq LIMIT ?
 """
-_DROP_EVENT: Final = "DELETE FROM events WHERE ref = ?"
+# A run may have been created since with the reference of one that was deleted.
+_DROP_EVENT: Final = """
+DELETE FROM events WHERE ref = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE event_ref = ref)
+"""
 
 # Table, its query, its delete statement, the width of its key. Receipts come after the keys they depend on.
 _WALKS: Final = (
@@ -84,6 +87,8 @@ class Pruner:
         self._saved = _read(connection)
         self._began, self._table, self._position = self._saved
         self._pass: Generator[None, _Bite, None] | None = None
+        self.kept = self.unwanted = RECEIPTS_KEPT
+        """Seconds that receipts are kept; `unwanted`: of events that nobody wanted."""
         self._deleted: Counter[str] = Counter()
         """Rows that the current bite deleted, per table that is counted."""
         if self._table:
@@ -98,8 +103,19 @@ class Pruner:
         """Return after how many seconds there is work."""
         return 0.0 if self.wants(now) else self._began + PASS_EVERY - now
 
-    def bite(self, execute: _Execute, now: float, rows: int) -> None:
-        """Read about this many rows, inside a transaction, and delete the expired ones."""
+    @property
+    def done(self) -> bool:
+        """Whether no pass is in progress."""
+        return self._pass is None
+
+    def begin_anew(self) -> None:
+        """Have the next bite begin a pass, whenever the last one was."""
+        self._pass = None
+        self._table, self._position = "", []
+        self._began = float("-inf")
+
+    def bite(self, execute: _Execute, now: float, rows: int) -> Mapping[str, int]:
+        """Read about this many rows, inside a transaction, and delete the expired ones; returns how many, by table."""
         if self._pass is None:
             self._began = now
             self._begin()
@@ -114,6 +130,7 @@ class Pruner:
         for table, deleted in self._deleted.items():
             if table not in _UNCOUNTED:
                 execute(sql.count(1), (table, -deleted))
+        return self._deleted
 
     def taken_back(self) -> None:
         """Look again at what the last bite saw, after a rollback of its transaction.
@@ -139,6 +156,9 @@ class Pruner:
         """Walk through the tables; each yield ends a bite."""
         first, start = self._table, self._position
         execute, now, rows = yield
+        while (left := _delete_left_logs(execute, rows)) == rows:
+            execute, now, rows = yield
+        rows -= left
         for table, select, delete, width in _WALKS:
             if first not in ("", table):
                 continue  # seen before the file was closed
@@ -147,7 +167,8 @@ class Pruner:
             while True:
                 self._table, self._position = table, key
                 after = dict(zip("abc", key, strict=False))
-                limits = {"now": now - GRACE, "kept": RECEIPTS_KEPT, "limit": rows}
+                limits = {"now": now - GRACE, "kept": self.kept, "limit": rows}
+                limits["unwanted"] = self.unwanted
                 found = execute(select, {**limits, **after}).fetchall()
                 for row in found:
                     if row[-1]:
@@ -162,20 +183,24 @@ class Pruner:
         yield from self._walk_events((execute, now, max(rows, 1)))
 
     def _walk_events(self, bite: _Bite) -> Generator[None, _Bite, None]:
-        """Delete the events that were only in inboxes, and are in none any more.
+        """Delete the events that were only in inboxes, or have no run any more, and are in no inbox.
 
-        All references to such an event were written with it, in one commit: an event that is in no inbox once is never
+        All references to an event were written with it, in one commit: an event that is in no inbox once is never
         needed again. A look-up per event would need an index of the inboxes, so one walk checks many events.
         """
-        last = LOOSE
+        last, left = LOOSE, " "
         beyond = chr(ord(LOOSE) + 1)
         execute, _, rows = bite
-        while last:
+        while last or left:
             unused: set[str] = set()
-            while last and len(unused) < _CANDIDATES:
-                found = [ref for (ref,) in execute(_EVENTS, (last, beyond, rows))]
+            while (last or left) and len(unused) < _CANDIDATES:
+                if left:
+                    found = [ref for (ref,) in execute(sql.LEFT_EVENTS, (left, rows))]
+                    left = found[-1] if len(found) == rows else ""
+                else:
+                    found = [ref for (ref,) in execute(_EVENTS, (last, beyond, rows))]
+                    last = found[-1] if len(found) == rows else ""
                 unused.update(found)
-                last = found[-1] if len(found) == rows else ""
                 execute, _, rows = yield
             place: tuple[int, int] | None = (0, 0)
             while place is not None and unused:
@@ -185,9 +210,23 @@ class Pruner:
                 execute, _, rows = yield
             while unused:
                 for ref in [unused.pop() for _ in range(min(rows, len(unused)))]:
-                    execute(_DROP_EVENT, (ref,))
-                    self._deleted["events"] += 1
+                    self._deleted["events"] += execute(_DROP_EVENT, (ref,)).rowcount
+                    execute(sql.EVENT_IS_GONE, (ref,))
                 execute, _, rows = yield
+
+
+def _delete_left_logs(execute: _Execute, rows: int) -> int:
+    """Delete up to so many rows of the logs of deleted runs; returns how many."""
+    left = rows
+    while left:
+        found = execute(sql.LEFT_LOG).fetchone()
+        if found is None:
+            break
+        deleted = execute(sql.DELETE_LOG, (found[0], left)).rowcount
+        if deleted < left:
+            execute(sql.LOG_IS_GONE, found)
+        left -= deleted
+    return rows - left
 
 
 def _read(connection: sqlite3.Connection) -> _Place:

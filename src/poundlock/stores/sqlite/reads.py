@@ -16,6 +16,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
+from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.timeline import fold_entries
 from poundlock.ports import Page
@@ -205,6 +206,17 @@ def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None
 def pending_hooks(cursor: sqlite3.Cursor, workflow: str) -> list[str]:
     """Return the ended runs of a workflow whose hooks are pending, in the order of their ends."""
     return [run_id for (run_id,) in cursor.execute(sql.PENDING_HOOKS, (workflow,))]
+
+
+def ended(cursor: sqlite3.Cursor, after: int, limit: int) -> Page[EndedRun]:
+    """Return those of the next runs that have ended, in the order of their creation."""
+    rows = cursor.execute(sql.ENDED, (after, limit)).fetchall()
+    found = [
+        EndedRun(run_id, workflow_id, RunStatus(status), ended_at, version, parent_id, bool(orphan))
+        for _, run_id, workflow_id, status, ended_at, version, parent_id, orphan in rows
+        if status in ENDED
+    ]
+    return Page(found, str(rows[-1][0]) if len(rows) == limit else None)
 
 
 def outbox(cursor: sqlite3.Cursor, query: OutboxQuery) -> list[OutboxRow]:

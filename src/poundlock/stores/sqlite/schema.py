@@ -132,6 +132,17 @@ def migrate(connection: sqlite3.Connection) -> None:
         """)
         db.execute("CREATE INDEX pending_hooks_of ON pending_hooks (workflow_id, seq)")
 
+    @steps()
+    def m0005_retention(db: Database) -> None:
+        # What deleting an ended run has to find. All three are small: most runs have an event of their own, and keys
+        # with a run are those that callers gave.
+        db.execute("CREATE INDEX runs_by_event ON runs (event_ref) WHERE event_ref IS NOT NULL")
+        db.execute("CREATE INDEX remembered_with_run ON remembered (run_id) WHERE expires_at > 1e300")
+        # Rows that deleted runs have left: the numbers of those whose log is too long to be deleted with the run, and
+        # the events that only inboxes may still refer to.
+        db.execute("CREATE TABLE leftover_logs (run INTEGER PRIMARY KEY) STRICT")
+        db.execute("CREATE TABLE leftover_events (ref TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID")
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, execute_plugins=False, recursive_triggers=False))

@@ -380,7 +380,10 @@ LAST: Final = """\
 SELECT version, stage, attempt, updated_at, first_seq + size - 1 FROM log
 WHERE run = ? AND version > ? ORDER BY version DESC LIMIT 1
 """
-LAST_RUN: Final = "SELECT max(run) FROM runs"
+# The number of a deleted run is not used again while rows of its log are left.
+LAST_RUN: Final = """\
+SELECT max(ifnull((SELECT max(run) FROM runs), 0), ifnull((SELECT max(run) FROM leftover_logs), 0))
+"""
 LAST_PLACE: Final = "SELECT max(place) FROM runs WHERE status = 'queued'"
 
 LOAD: Final = """\
@@ -448,6 +451,24 @@ DROP_PENDING_HOOKS: Final = "DELETE FROM pending_hooks WHERE run_id = ?"
 DELETE_OUTBOX: Final = "DELETE FROM outbox WHERE seq = ?"
 MARK_OUTBOX: Final = """\
 UPDATE outbox SET version = ?, admitted = ?, attempts = ?, error = ?, dead_at = ? WHERE seq = ?
+"""
+RUN_AND_EVENT: Final = "SELECT event_ref FROM runs WHERE run = ?"
+DELETE_RUN: Final = "DELETE FROM runs WHERE run = ?"
+DELETE_SNAPSHOT: Final = "DELETE FROM snapshots WHERE run = ?"
+DELETE_INBOX: Final = "DELETE FROM inbox WHERE run = ?"
+DELETE_LOG: Final = "DELETE FROM log WHERE rowid IN (SELECT rowid FROM log WHERE run = ? ORDER BY version LIMIT ?)"
+DELETE_KEYS_OF_RUN: Final = "DELETE FROM remembered WHERE run_id = ? AND expires_at > 1e300"
+EVENT_IN_USE: Final = "SELECT EXISTS (SELECT 1 FROM runs WHERE event_ref = ?)"
+LEAVE_LOG: Final = "INSERT OR IGNORE INTO leftover_logs (run) VALUES (?)"
+LEAVE_EVENT: Final = "INSERT OR IGNORE INTO leftover_events (ref) VALUES (?)"
+LEFT_LOG: Final = "SELECT run FROM leftover_logs WHERE run > 0 ORDER BY run LIMIT 1"
+LOG_IS_GONE: Final = "DELETE FROM leftover_logs WHERE run = ?"
+LEFT_EVENTS: Final = "SELECT ref FROM leftover_events WHERE ref > ? ORDER BY ref LIMIT ?"
+EVENT_IS_GONE: Final = "DELETE FROM leftover_events WHERE ref = ?"
+ENDED: Final = """\
+SELECT run, run_id, workflow_id, status, updated_at, version, parent_id,
+       parent_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM runs AS parents WHERE parents.run_id = runs.parent_id)
+FROM runs WHERE run > ? ORDER BY run LIMIT ?
 """
 READ_META: Final = "SELECT value FROM meta WHERE name = ?"
 WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"

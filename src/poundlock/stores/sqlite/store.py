@@ -23,9 +23,11 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
+from poundlock.model.retention import EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.waits import event_keys
-from poundlock.ports import AtHand, Claim, Page
+from poundlock.ports import AtHand, Claim, Page, Pruned
+from poundlock.stores.keeping import RECEIPTS_KEPT
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.claims import claim
@@ -81,6 +83,7 @@ class SqliteStore:
         self._lookups: Worker | None = None
         self._lists: Worker | None = None
         self._file = self.path  # the real path after opening
+        self._kept = (RECEIPTS_KEPT, RECEIPTS_KEPT)
         self._refusal = f"the store '{self.path}' is not open: await open() first"
 
     # ------------------------------------------------------------------------------------------------ lifetime
@@ -117,6 +120,7 @@ class SqliteStore:
                 self._clock.now,
                 watched,
             )
+            self._writer.retain(*self._kept)
             self._writing = Worker("poundlock-writer", self._writer, self._clock)
         # Lists for people may take long; reads for runs and events must not wait behind them.
         self._lookups = Worker("poundlock-lookups", Reader(self._file, gate, watched, _TOGETHER), self._clock)
@@ -280,6 +284,28 @@ class SqliteStore:
     ) -> list[LogRow]:
         """Return log rows: all, the last ones, or those with entries after a sequence."""
         return await self._list(lambda cursor: reads.history(cursor, run_id, last, after, limit))
+
+    async def ended(self, cursor: str | None, limit: int) -> Page[EndedRun]:
+        """Return ended runs in the order of their creation."""
+        after = 0 if cursor is None else int(cursor)
+        return await self._list(lambda found: reads.ended(found, after, limit))
+
+    async def prune(self, now: float, limit: int, *, begin: bool) -> Pruned:
+        """Delete expired keys, receipts, and what deleted runs have left, in a transaction."""
+        writer, writing = self._writer, self._writing
+        if writer is None or writing is None:
+            raise self._unavailable()
+
+        def operation(transaction: Transaction) -> Pruned:
+            return writer.prune(transaction, now, limit, begin=begin)
+
+        return await writing.submit(operation)  # type: ignore[no-any-return]  # the operation's result
+
+    def retain(self, receipts: float, unwanted: float) -> None:
+        """Keep receipts for so long from now on."""
+        self._kept = (receipts, unwanted)
+        if self._writer is not None:
+            self._writer.retain(*self._kept)
 
     async def stats(self) -> dict[str, int]:
         """Return counters; `syncs` counts transactions, each of which is one sync of the disk when durable."""

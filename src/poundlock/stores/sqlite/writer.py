@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
+from poundlock.ports import Pruned
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.apply import Transaction
 from poundlock.stores.sqlite.connect import BUSY_SECONDS, LOG_LIMIT, wait_for_others
@@ -77,7 +78,7 @@ class Writer:
         self._acknowledged = acknowledged
         self._now = now
         self._pruner = Pruner(connection)
-        self._pruned = False
+        self._pruned = self._asked_to_prune = False
         self._prune_after = 0
         self._broken: sqlite3.Error | None = None
         self._batches = 0
@@ -132,7 +133,7 @@ class Writer:
     def _transact(self, jobs: Sequence[Job], apply: Callable[[Transaction, Sequence[Job]], None]) -> Effects:
         execute = self._cursor.execute
         before = self._connection.total_changes
-        self._pruned = False
+        self._pruned = self._asked_to_prune = False
         execute("BEGIN IMMEDIATE")
         try:
             transaction = Transaction(self._cursor, self._heads, self._index.loads)
@@ -146,7 +147,7 @@ class Writer:
                 self._behind.popleft()
         except BaseException:
             self._heads.forget()
-            if self._pruned:
+            if self._pruned or self._asked_to_prune:
                 self._pruner.taken_back()
             # SQLite has rolled back by itself after some errors.
             if self._connection.in_transaction:
@@ -157,6 +158,8 @@ class Writer:
             self.syncs += 1
         self._index.apply(transaction.effects)
         self._heads.settle()
+        if transaction.leftovers and self._pruner.done:
+            self._pruner.begin_anew()
         return transaction.effects
 
     def _prune_beside(self, jobs: Sequence[Job]) -> None:
@@ -165,6 +168,18 @@ class Writer:
         if now and self._pruner.wants(now) and self._batches >= self._prune_after:
             self._pruned = True
             self._pruner.bite(self._cursor.execute, now, _BITE + _BITE_PER_JOB * len(jobs))
+
+    def retain(self, receipts: float, unwanted: float) -> None:
+        """Set how many seconds receipts are kept."""
+        self._pruner.kept, self._pruner.unwanted = receipts, unwanted
+
+    def prune(self, transaction: Transaction, now: float, rows: int, *, begin: bool) -> Pruned:
+        """Take a bite inside a transaction: an operation for `perform`."""
+        if begin:
+            self._pruner.begin_anew()
+        self._asked_to_prune = True
+        deleted = self._pruner.bite(transaction.execute, now, rows)
+        return Pruned(deleted.get("receipts", 0), deleted.get("remembered", 0), self._pruner.done)
 
     def idle(self) -> float | None:
         """Prune while no job is queued."""
