@@ -96,11 +96,12 @@ GROUPS = {
     "Between a runtime and its store": {
         "StaleVersion": "Internal: the runtime reads again and repeats. Raised by stores.",
         "LeaseLost": "Internal: the run belongs to another owner; this one stops driving it. Raised by stores.",
-        "Refused": "Internal: the root of the five below. Raised by stores.",
+        "Refused": "Internal: the root of the six below. Raised by stores.",
         "InboxAhead": "Internal: the run reads the messages and concludes the stage again. Raised by stores.",
         "LoadMoved": "Internal: the decision is made again on the new load. Raised by stores.",
         "WaitMoved": "Internal: the event is matched again. Raised by stores.",
         "OutboxMoved": "Internal: the row is read again. Raised by stores.",
+        "ScheduleMoved": "Internal: the row is read again. Raised by stores.",
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",
     },
     "Runtime and command line": {

@@ -221,6 +221,7 @@ class Stores:
         runtime.store.die()
         lifetime, core = runtime._lifetime, runtime._core
         core.move_to(State.STOPPED)
+        lifetime._times.stop()
         lifetime._poller.stop()
         lifetime._outbox.stop()
         lifetime.subscriptions.close()

@@ -425,6 +425,12 @@ class OutboxMoved(Refused):
     code = "OUTBOX_MOVED"
 
 
+class ScheduleMoved(Refused):
+    """The row of a time trigger has changed since it was read: another process was quicker."""
+
+    code = "SCHEDULE_MOVED"
+
+
 class WouldDeadlock(PoundlockError):
     """A step or hook waits for a run that cannot continue before the step's own run has ended."""
 

@@ -18,6 +18,7 @@ from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
+from poundlock.model.schedules import ScheduleRow
 from poundlock.records import NamedTuple
 
 __all__ = [
@@ -133,8 +134,8 @@ class Store(Protocol):
         the result, or None if they were not written.
 
         Raises:
-            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken, OutboxMoved), StaleVersion, LeaseLost, RunExists,
-                RunNotFound, RunFinished: a condition does not hold; nothing was written.
+            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken, OutboxMoved, ScheduleMoved), StaleVersion,
+                LeaseLost, RunExists, RunNotFound, RunFinished: a condition does not hold; nothing was written.
             StoreFull: there is no space; nothing was written.
             StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says that it is
                 unknown.
@@ -230,6 +231,9 @@ class Store(Protocol):
 
         Repeated calls come to the end (`done`). `begin`: first of all rows, as if nothing had been looked at lately.
         """
+
+    async def schedules(self, workflow_id: str) -> dict[str, ScheduleRow]:
+        """Return the rows of a workflow's time triggers, by trigger. They are written by `Changes.schedules`."""
 
     async def stats(self) -> dict[str, int]:
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.

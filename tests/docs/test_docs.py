@@ -14,6 +14,7 @@ import api_reference
 import error_catalogue
 from poundlock.errors import PoundlockError
 from poundlock.model.lifecycle import RunStatus, draw
+from poundlock.model.schedules import TIME_EVENT
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -64,7 +65,7 @@ def test_dotted_names_exist(name):
     unknown = [
         dotted for dotted in sorted(set(re.findall(r"(?<![\w/.])poundlock(?:\.\w+)+", text))) if not found(dotted)
     ]
-    assert unknown == []
+    assert set(unknown) <= {TIME_EVENT}  # a type of events looks the same
 
 
 def found(dotted):

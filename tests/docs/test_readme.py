@@ -89,7 +89,6 @@ def test_each_guarantee_names_a_test_that_exists():
 @pytest.mark.parametrize(
     ("kind", "option"),
     [
-        (Trigger, {"cron": "0 6 * * *"}),
         (Trigger, {"debounce": 1}),
         (Trigger, {"throttle": 1}),
         (Trigger, {"batch": 10}),

@@ -136,7 +136,7 @@ def test_every_error_that_is_offered_is_raised():
 @pytest.mark.parametrize(
     ("kind", "absent"),
     [
-        (poundlock.Trigger, ["cron", "tz", "debounce", "throttle", "batch", "delay"]),
+        (poundlock.Trigger, ["debounce", "throttle", "batch", "delay"]),
         (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )

@@ -17,9 +17,11 @@ from poundlock import json_core
 README = Path(__file__).resolve().parents[2] / "README.md"
 HELLO = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[1]
 UNUSED = {
+    "cronsim",
     "dependency_injector",
     "poundlock.artifacts",
     "poundlock.cli",
+    "poundlock.model.cron",
     "poundlock.state",
     "poundlock.stores.sqlite",
     "poundlock.testing",
@@ -31,6 +33,7 @@ UNUSED = {
     "tenacity",
     "typer",
     "typing_extensions",
+    "zoneinfo",
 }
 
 

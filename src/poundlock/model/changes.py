@@ -20,6 +20,7 @@ from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxMove, Outgoing
 from poundlock.model.receipts import Delivered, Delivery, ReceiptRow
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
+from poundlock.model.schedules import ScheduleMove
 from poundlock.records import NamedTuple, dataclass, field
 
 _BITS: Final = 0xFFFF_FFFF  # of a check sum
@@ -258,6 +259,7 @@ class Changes:
     hooks: tuple[str, ...] = ()
     """Runs that these changes end, and whose hooks are pending from then on."""
     deletes: tuple[RunDelete, ...] = ()
+    schedules: tuple[ScheduleMove, ...] = ()
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""

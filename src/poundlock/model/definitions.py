@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from poundlock.model.conditions import Condition
 from poundlock.model.durations import Duration
+from poundlock.model.schedules import Missed
 from poundlock.records import dataclass, field
 
 DEFAULT_DEDUPE: Final = 86_400.0
@@ -419,15 +420,24 @@ class Pipeline:
 # ------------------------------------------------------------------------------------------------- workflows
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """Which events start a run, and how the run begins.
+    """Which events or times start a run, and how the run begins.
 
     Args:
-        event: event type or dotted pattern (`order.*`, `order.**`); None: started only by a call.
+        event: event type or dotted pattern (`order.*`, `order.**`); None: started only by a call, or by time.
         pipeline: id of the pipeline to run; default: the workflow's only one.
         when: conditions on the payload, or a function of the event.
         key: partition key, if the mode has none: a payload path or a function of the event. The mode's rule then holds
             per key, and runs are found by it: `find_runs(key=...)`.
         map: function of the event giving the initial state; default: the payload.
+        cron: a cron expression of five fields, such as "0 6 * * *", or of six with seconds first: it starts a run at
+            each of these times. The run's event has the type `poundlock.cron` and the payload `{"scheduled": ...}`, the
+            time as text in UTC. A local time that does not exist fires at the next moment that does, one that exists
+            twice fires the first time only.
+        tz: name of the time zone of `cron`, such as "Europe/Berlin"; default: UTC.
+        every: a duration from one second on, instead of `cron`: it starts a run each time so much has passed, counted
+            from 1970-01-01 00:00 UTC.
+        missed: what becomes of times at which the workflow was not registered anywhere: "skip" leaves them out, "once"
+            has the last of them fire for all, "all" has each of them fire.
         dedupe: how long an event id is remembered, 24 hours by default; None remembers none.
         priority: higher runs leave a queue first.
     """
@@ -437,6 +447,10 @@ class Trigger:
     when: Sequence[Condition] | Callable[..., Any] = field(default=(), kw_only=True)
     key: str | Callable[..., Any] | None = field(default=None, kw_only=True)
     map: Callable[..., Any] | None = field(default=None, kw_only=True)
+    cron: str | None = field(default=None, kw_only=True)
+    tz: str | dt.tzinfo | None = field(default=None, kw_only=True)
+    every: Duration | None = field(default=None, kw_only=True)
+    missed: Missed = field(default="once", kw_only=True)
     dedupe: Duration | None = field(default=DEFAULT_DEDUPE, kw_only=True)
     priority: int = field(default=0, kw_only=True)
 

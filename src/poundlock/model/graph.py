@@ -16,6 +16,7 @@ from poundlock.drawing.graph import Edge, Graph, Node, Panel
 from poundlock.drawing.texts import duration
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.course import course, next_stages
+from poundlock.model.cron import zone_name
 from poundlock.model.definitions import (
     DEFAULT_LIMIT,
     Advance,
@@ -341,10 +342,15 @@ def _wait_lines(wait: Wait) -> Iterator[str]:
 
 def _trigger_texts(name: str, trigger: Trigger) -> tuple[str, tuple[str, ...]]:
     lines = []
-    if trigger.event is None:
+    timed = trigger.cron is not None or trigger.every is not None
+    if trigger.event is None and not timed:
         lines.append("by a call")
-    elif name != trigger.event:
+    elif trigger.event is not None and name != trigger.event:
         lines.append(trigger.event)
+    if trigger.cron is not None:
+        lines.append(f"at {trigger.cron}" + ("" if trigger.tz is None else f" in {zone_name(trigger.tz)}"))
+    if trigger.every is not None:
+        lines.append(f"every {_duration(trigger.every)}")
     if callable(trigger.when):
         lines.append(f"when {name_of(trigger.when)}()")
     elif trigger.when:

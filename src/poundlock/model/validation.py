@@ -47,6 +47,7 @@ from poundlock.model.definitions import (
 from poundlock.model.durations import Duration, moment, seconds
 from poundlock.model.quoting import shown
 from poundlock.model.retention import retention_faults
+from poundlock.model.schedule_checks import schedule_faults
 from poundlock.model.wait_checks import ends_wait, same_waits, wait_faults
 from poundlock.model.workflow_definition import WorkflowDefinition
 
@@ -232,6 +233,7 @@ def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> 
         yield f"{path}.key", f"{shown(key)} is not a key: use a payload path or a function of the event"
     if trigger.map is not None and not callable(cast("object", trigger.map)):
         yield f"{path}.map", f"{shown(trigger.map)} is not a function of the event"
+    yield from schedule_faults(path, trigger)
     yield from duration_faults(f"{path}.dedupe", trigger.dedupe)
     yield from whole_faults(f"{path}.priority", trigger.priority, -_MOST, _MOST)
 

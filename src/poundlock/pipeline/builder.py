@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
@@ -24,6 +25,7 @@ from poundlock.model.durations import Duration
 from poundlock.model.modes import Mode, Transient
 from poundlock.model.retention import Retention
 from poundlock.model.runs import RunInfo
+from poundlock.model.schedules import Missed, time_id
 from poundlock.model.timeline import Timeline
 from poundlock.model.validation import faults_of, refuse
 from poundlock.model.workflow_definition import WorkflowDefinition
@@ -123,42 +125,62 @@ class Workflow(Stages):
         self._drafts: dict[str, PipelineDraft] = {}
         self._triggered: list[tuple[str, Callable[..., Any]]] = []
         """Functions under `on`, by the trigger's id: each has to be a step too."""
+        self._unnamed: list[Fault] = []
+        """Time triggers without an id, of which a workflow can have one of each kind."""
         self._built: WorkflowDefinition | None = None
 
     # ---------------------------------------------------------------------------------------------- decorators
     def on(
         self,
-        event: str,
+        event: str | None = None,
         *,
         id: str | None = None,
         pipeline: str | None = None,
         when: Sequence[Condition] | Callable[..., Any] = (),
         key: str | Callable[..., Any] | None = None,
         map: Callable[..., Any] | None = None,
+        cron: str | None = None,
+        tz: str | dt.tzinfo | None = None,
+        every: Duration | None = None,
+        missed: Missed = "once",
         dedupe: Duration | None = DEFAULT_DEDUPE,
         priority: int = 0,
     ) -> Callable[[F], F]:
-        """Start a run for each such event. Use it above a step, or alone; the run begins at the first stage.
+        """Start a run for each such event, or at these times. Use it above a step, or alone.
 
         Args:
-            event: event type or dotted pattern.
-            id: the trigger's id; default: the event type.
-            pipeline, when, key, map, dedupe, priority: see `Trigger`.
+            event: event type or dotted pattern; without one, give `cron` or `every`.
+            id: the trigger's id; default: the event type, else "cron" or "every".
+            pipeline, when, key, map, cron, tz, every, missed, dedupe, priority: see `Trigger`.
 
         Raises:
             AlreadyRegistered: the workflow has a trigger of this id: give it another one.
-            InvalidDefinition: the event or the id is not text.
+            InvalidDefinition: the event or the id is not text, or there is neither an event nor a time.
         """
         self._collecting()
         text_only("event", event, "write the event type, on('order.placed')")
         text_only("id", id)
-        name = id or event
-        if name in self._triggers:
+        name = id or event or time_id(cron, every)
+        if name is None:
+            raise InvalidDefinition("say what starts a run: on('order.placed'), or on(cron='0 6 * * *')", path="event")
+        if name in self._triggers and not (id or event):
+            self._unnamed.append((f"triggers.{name}", f"there is a trigger '{name}' already: give this one an id="))
+        elif name in self._triggers:
             raise AlreadyRegistered(
                 f"workflow '{self.id}' has a trigger '{name}' already: give this one another id", path=name
             )
         self._triggers[name] = Trigger(
-            event, pipeline=pipeline, when=when, key=key, map=map, dedupe=dedupe, priority=priority
+            event,
+            pipeline=pipeline,
+            when=when,
+            key=key,
+            map=map,
+            cron=cron,
+            tz=tz,
+            every=every,
+            missed=missed,
+            dedupe=dedupe,
+            priority=priority,
         )
 
         def note(function: F) -> F:
@@ -265,6 +287,7 @@ class Workflow(Stages):
             faults += draft._stray_routes()  # noqa: SLF001 - its own part
         ids = [pipeline.id for pipeline in pipelines]
         faults += [("pipelines", f"two pipelines are called '{id}'") for id in dict.fromkeys(ids) if ids.count(id) > 1]
+        faults += self._unnamed
         faults += no_steps(self._triggered, pipelines)
         faults += contract_faults(pipelines)
         definition = WorkflowDefinition(

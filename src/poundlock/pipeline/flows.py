@@ -6,6 +6,7 @@ definition that they give.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -36,6 +37,7 @@ from poundlock.model.definitions import (
     switch,
 )
 from poundlock.model.durations import Duration
+from poundlock.model.schedules import Missed, time_id
 from poundlock.model.tasks import Task
 from poundlock.model.validation import refuse
 from poundlock.pipeline.builder import Workflow
@@ -80,21 +82,28 @@ class Flow:
         when: Sequence[Condition] | Callable[..., Any] = (),
         key: str | Callable[..., Any] | None = None,
         map: Callable[..., Any] | None = None,
+        cron: str | None = None,
+        tz: str | dt.tzinfo | None = None,
+        every: Duration | None = None,
+        missed: Missed = "once",
         dedupe: Duration | None = DEFAULT_DEDUPE,
         priority: int = 0,
     ) -> Flow:
-        """Start a run for each event of these types.
+        """Start a run for each event of these types, or at these times.
 
         Args:
-            events: event types or dotted patterns.
-            id: of the trigger; default: the event type.
-            when, key, map, dedupe, priority: see `Trigger`.
+            events: event types or dotted patterns; without any, give `cron` or `every`.
+            id: of the trigger; default: the event type, else "cron" or "every".
+            when, key, map, cron, tz, every, missed, dedupe, priority: see `Trigger`.
         """
         at = self._call("on")
         if id is not None and len(events) > 1:
             self._fault(at, f"id={id!r} is for one trigger, and there are {len(events)} events: call on for each")
-        for event in events:
-            name: Any = event if id is None else id
+        timed = time_id(cron, every)
+        if timed is not None and len(events) > 1:
+            self._fault(at, f"a time is for one trigger, and there are {len(events)} events: call on for each")
+        for event in events or (() if timed is None else (None,)):
+            name: Any = id if id is not None else timed if event is None else event
             if not isinstance(name, str):
                 self._fault(at, f"{repr_of(name, 60)} is not text: on('order.placed', id='placed')")
             elif name in self._triggers:
@@ -102,11 +111,21 @@ class Flow:
             else:
                 pipeline = MAIN if self._options.get("pipelines") else None
                 trigger = Trigger(
-                    event, pipeline=pipeline, when=when, key=key, map=map, dedupe=dedupe, priority=priority
+                    event,
+                    pipeline=pipeline,
+                    when=when,
+                    key=key,
+                    map=map,
+                    cron=cron,
+                    tz=tz,
+                    every=every,
+                    missed=missed,
+                    dedupe=dedupe,
+                    priority=priority,
                 )
                 self._triggers[name] = trigger
-        if not events:
-            self._fault(at, "name the event type: on('order.placed')")
+        if not events and timed is None:
+            self._fault(at, "say what starts a run: on('order.placed'), or on(cron='0 6 * * *')")
         return self
 
     def service(

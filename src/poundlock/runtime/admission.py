@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from poundlock.errors import NotRegistered
 from poundlock.guard import call_now
 from poundlock.model.changes import Changes, Post, Remember, RunCreate, Token
 from poundlock.model.conditions import Condition
@@ -21,12 +22,13 @@ from poundlock.model.outbox import Sending
 from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, new_line
 from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
+from poundlock.model.schedules import ScheduleMove
 from poundlock.model.waits import fate_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.ports import AtHand
-from poundlock.records import dataclass, field
+from poundlock.records import NamedTuple, dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
 from poundlock.runtime.judging import Waiting, counting, judged
@@ -49,6 +51,14 @@ _Said = tuple[Verdict, str | None, str]
 """What a receipt says of a trigger: verdict, run id, reason."""
 
 
+class Firing(NamedTuple):
+    """A time of a trigger that has come: only that trigger is offered the event."""
+
+    route: Route
+    move: ScheduleMove
+    """Written with the decision, so that the time is decided once."""
+
+
 @dataclass(slots=True)
 class Offer:
     """An accepted event, and what has to be decided about it.
@@ -61,6 +71,7 @@ class Offer:
         waits: whether waiting runs are considered too.
         dry: only find out what would happen.
         sending: the event's row of the outbox, if it has one.
+        firing: the time of a trigger, if the event stands for one.
         known: what this event id has done before, by scope; grows from attempt to attempt.
     """
 
@@ -71,6 +82,7 @@ class Offer:
     waits: bool = True
     dry: bool = False
     sending: Sending | None = None
+    firing: Firing | None = None
     known: dict[str, Remember] = field(default_factory=dict)
 
 
@@ -108,7 +120,7 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
     found = waiting_for(core, event, dry=offer.dry) if offer.waits else _NOBODY
     waiting = found if isinstance(found, AtHand) else await found
     plan = AdmissionPlan(core.clock.now())
-    routes: Sequence[Route] = core.index.match(event.type)
+    routes: Sequence[Route] = core.index.match(event.type) if offer.firing is None else _firing(plan, offer.firing)
     if offer.decided:
         routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
     if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
@@ -182,6 +194,19 @@ def said_by(line: ReceiptLine) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- triggers
+def _firing(plan: AdmissionPlan, firing: Firing) -> tuple[Route]:
+    """Return the trigger whose time has come.
+
+    Raises:
+        NotRegistered: its workflow is being deregistered.
+    """
+    route, move = firing
+    if route.entry.closing:
+        raise NotRegistered(f"workflow '{route.workflow_id}' was deregistered", workflow_id=route.workflow_id)
+    plan.schedules = (move,)
+    return (route,)
+
+
 def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
     """Return what to say of a trigger that does not match, has failed, or was decided before."""
     if route.scope in offer.known:

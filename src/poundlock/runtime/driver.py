@@ -79,6 +79,9 @@ def start(core: Core, live: LiveRun) -> None:
     # a callback per turn of the loop costs 4 percent of a run in memory, a coroutine of ours around this one 5.
     driving = execute if live.run.plan.limit is None else _execute_in_time
     live.task = asyncio.get_running_loop().create_task(driving(core, live, before), name=live.run.run_id)
+    if live.run.stopping and core.accepting:
+        # Its workflow may be registered again before it is released: then it is to be claimed.
+        live.task.add_done_callback(lambda _: core.wake_at(core.clock.now()))
 
 
 def _of_driven(core: Core, live: LiveRun) -> bool:

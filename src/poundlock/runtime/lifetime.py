@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
@@ -32,8 +32,9 @@ from poundlock.runtime.pending_hooks import call_all
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller
 from poundlock.runtime.queued import QueuedLimits
-from poundlock.runtime.registration import Subscriptions, register
+from poundlock.runtime.registration import Subscriptions, deregister, register
 from poundlock.runtime.settling import call_pending
+from poundlock.runtime.time_triggers import TimeTriggers
 from poundlock.runtime.vacuuming import Vacuuming
 
 
@@ -61,6 +62,7 @@ class Lifetime:
         self._poller = Poller(core)
         self._queued = QueuedLimits(core)
         self._vacuuming = Vacuuming(core)
+        self._times = TimeTriggers(core)
         self._opened = False
         self._entered = asyncio.Event()
         """Set when the start is over, successful or not."""
@@ -124,11 +126,17 @@ class Lifetime:
             )
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
         self._outbox.registered()
+        self._times.registered(entry)
         # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
         entry.replaying = core.tasks.spawn(call_all(core, entry, call_pending))
         self._queued.watch(entry)
         self._vacuuming.watch(entry)
+
+    async def deregister(self, workflow_id: str, active: Literal["finish", "abort"]) -> None:
+        """Deregister a workflow (`NotRegistered` if there is none); its timers are cancelled first."""
+        self._times.deregistered(self._core.entry(workflow_id))
+        await deregister(self._core, self.subscriptions, workflow_id, active)
 
     async def _claim(self, workflow_id: str) -> None:
         """Claim the runs of a new workflow, also those whose states did not fit before."""
@@ -186,6 +194,7 @@ class Lifetime:
     async def _stopping(self, drain: float) -> None:
         """Stop the runtime part by part. Each part is done even if others failed."""
         core = self._core
+        self._times.stop()
         self._poller.stop()
         self._queued.stop()
         self._vacuuming.stop()

@@ -41,7 +41,6 @@ from poundlock.runtime.emitting import emit, explain
 from poundlock.runtime.following import Follower, follow
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
-from poundlock.runtime.registration import deregister
 from poundlock.services.install import global_container, not_global
 from poundlock.stores import open as open_store
 
@@ -186,7 +185,8 @@ class WorkflowRuntime:
         Raises:
             NotRegistered: no such workflow.
         """
-        await deregister(self._core.at_work(), self._lifetime.subscriptions, id, active)
+        self._core.at_work()
+        await self._lifetime.deregister(id, active)
 
     def has_workflow(self, id: str) -> bool:
         """Whether a workflow of this id is registered."""

@@ -17,6 +17,7 @@ from poundlock.errors import (
     RunExists,
     RunFinished,
     RunNotFound,
+    ScheduleMoved,
     StaleVersion,
     WaitMoved,
 )
@@ -69,6 +70,11 @@ def wait_moved(run_id: str) -> WaitMoved:
 def outbox_moved(seq: int) -> OutboxMoved:
     """Return the error for a row of the outbox that has changed, or is gone."""
     return OutboxMoved(f"row {seq} of the outbox changed meanwhile: read it again")
+
+
+def schedule_moved(workflow_id: str, trigger_id: str) -> ScheduleMoved:
+    """Return the error for the row of a time trigger that has changed."""
+    return ScheduleMoved(f"trigger '{trigger_id}' of '{workflow_id}' fired meanwhile: read its row again")
 
 
 def not_found(run_id: str) -> RunNotFound:

@@ -49,6 +49,7 @@ from poundlock.model.runs import (
     StoredEvent,
     WaitRow,
 )
+from poundlock.model.schedules import ScheduleRow
 from poundlock.model.timeline import fold, size_of
 from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
 from poundlock.ports import AtHand, Claim, Page, Pruned
@@ -61,6 +62,7 @@ from poundlock.stores.answers import (
     not_found,
     read_cursor,
     refusal,
+    schedule_moved,
     wait_moved,
     write_cursor,
 )
@@ -200,6 +202,8 @@ class MemoryStore:
         self._outbox = MemoryOutbox()
         self._pending_hooks: dict[str, dict[str, None]] = {}
         """By workflow: the ended runs whose hooks are pending."""
+        self._schedules: dict[str, dict[str, ScheduleRow]] = {}
+        """By workflow and trigger."""
         self._numbers = 0
         self._commits = 0
 
@@ -267,6 +271,9 @@ class MemoryStore:
         if changes.outbox:
             self._outbox.check(changes.outbox)
         deleted = [self._deletable(run_id, version) for run_id, version in changes.deletes] if changes.deletes else ()
+        for workflow_id, trigger_id, scheduled, _ in changes.schedules:
+            if self._schedules.get(workflow_id, {}).get(trigger_id) != scheduled:
+                raise schedule_moved(workflow_id, trigger_id)
 
         # From here on nothing can be refused.
         self._commits += 1
@@ -300,6 +307,8 @@ class MemoryStore:
         for gone in deleted:
             self._delete(gone)
             self._stale += 1
+        for workflow_id, trigger_id, _, schedule in changes.schedules:
+            self._schedules.setdefault(workflow_id, {})[trigger_id] = schedule
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         for ref, *_ in changes.events:
@@ -813,6 +822,10 @@ class MemoryStore:
     def retain(self, receipts: float, unwanted: float) -> None:
         """Keep receipts for so long from now on."""
         self._receipts_kept, self._unwanted_kept = receipts, unwanted
+
+    async def schedules(self, workflow_id: str) -> dict[str, ScheduleRow]:
+        """Return the rows of a workflow's time triggers."""
+        return dict(self._schedules.get(workflow_id, ()))
 
     async def stats(self) -> dict[str, int]:
         """Return counters."""

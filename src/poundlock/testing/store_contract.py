@@ -35,6 +35,7 @@ from poundlock.errors import (
     RunExists,
     RunFinished,
     RunNotFound,
+    ScheduleMoved,
     StaleVersion,
     UnknownCodec,
     WaitMoved,
@@ -62,6 +63,7 @@ from poundlock.model.outbox import OutboxMark, OutboxMove, OutboxQuery, OutboxRo
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
 from poundlock.model.retention import EndedRun
 from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
+from poundlock.model.schedules import ScheduleMove, ScheduleRow
 from poundlock.model.waits import wait_keys
 from poundlock.ports import Store
 
@@ -331,6 +333,7 @@ class Scribe:
         stats = {name: count for name, count in (await store.stats()).items() if name not in passing}
         seen: dict[Any, Any] = {"stats": stats, "loads": await store.read_loads(pairs)}
         seen["outbox"] = [await self.outbox(dead=dead) for dead in (False, True)]
+        seen["schedules"] = await store.schedules("orders")
         for record in records:
             run_id = record.identity.run_id
             seen[run_id] = (await store.checkpoint(run_id), await store.history(run_id), await store.inbox(run_id, 0))
@@ -338,6 +341,9 @@ class Scribe:
             seen["receipt", ref] = await store.receipt("/shop", ref)
         return seen
 
+
+SCHEDULED: Final = ScheduleRow("cron 0 6 * * * Europe/Berlin", NOW - 1 / 3)
+"""The row of a time trigger."""
 
 REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "the run exists": ({"creates": ("taken",)}, RunExists),
@@ -355,6 +361,7 @@ REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "no run to delete": ({"deletes": RunDelete("unknown", 1)}, RunNotFound),
     "run to delete has not ended": ({"deletes": RunDelete("mover", 2)}, StaleVersion),
     "run to delete has changed": ({"deletes": RunDelete("ended", 1)}, StaleVersion),
+    "schedule has changed": ({"schedule": ScheduleRow("cron * * * * * UTC", 1.0)}, ScheduleMoved),
     "body is not data": ({"body": {"x": object()}}, NotStorable),
 }
 """Each condition of a change, broken alone: what is different, and the error it is refused with."""
@@ -685,6 +692,7 @@ class StoreContract:
             body: Any = None,
             outbox: int = 1,
             deletes: RunDelete | None = None,
+            schedule: ScheduleRow | None = None,
         ) -> Changes:
             made = [scribe.creation(run_id) for run_id in creates]
             line = ReceiptLine(Verdict.BUFFERED, "orders")
@@ -702,6 +710,7 @@ class StoreContract:
                     ),
                 ),
                 outbox=(OutboxMove(sent.seq, outbox),),
+                schedules=(ScheduleMove("orders", "cron", schedule, SCHEDULED),),
                 loads=(LoadChange("orders", "", expect, Load(active=1, queued=1), Token(7, 1)),),
                 releases=(Release("orders", "", "r0", False, 1, "w1"),),
                 remember=(Remember("/shop", remember, "", "f", None, NOW + 9),),
@@ -719,6 +728,7 @@ class StoreContract:
         committed = await scribe.commit(unit())
         assert committed == Committed(("queued",), (Delivered(Fate.RESUMED, 1),), (1,))
         assert [row.event.id for row in await scribe.outbox()] == ["o-new"]
+        assert await scribe.store.schedules("orders") == {"cron": SCHEDULED}
 
     # -------------------------------------------------------------------------------------------------- the outbox
     async def test_events_leave_with_the_boundary_of_their_run(self, scribe: Scribe) -> None:
@@ -868,6 +878,47 @@ class StoreContract:
         await store.close()
         store, scribe = await self._opened(store_factory)
         assert await store.pending_hooks("orders") == []
+        await store.close()
+
+    # --------------------------------------------------------------------------------------------------- schedules
+    async def test_the_row_of_a_time_trigger_is_changed_by_who_has_read_it(self, scribe: Scribe) -> None:
+        """A row is written where there was none, and changed by whoever names it as it is; a workflow has its own."""
+        later = SCHEDULED._replace(upto=SCHEDULED.upto + 1 / 3)
+
+        async def change(expect: ScheduleRow | None, row: ScheduleRow, workflow_id: str = "orders") -> None:
+            await scribe.commit(Changes(schedules=(ScheduleMove(workflow_id, "cron", expect, row),), now=NOW))
+
+        await change(None, SCHEDULED)
+        await change(None, later, "other")
+        with pytest.raises(ScheduleMoved):
+            await change(None, later)
+        with pytest.raises(ScheduleMoved):
+            await change(later, SCHEDULED)
+        await change(SCHEDULED, later)
+        assert await scribe.store.schedules("orders") == {"cron": later}
+        other = later._replace(rule="every 60.0")
+        await change(later, other)
+        moves = tuple(ScheduleMove("orders", name, None, SCHEDULED) for name in ("a", "b"))
+        await scribe.commit(Changes(schedules=moves, now=NOW))
+        assert await scribe.store.schedules("orders") == {"cron": other, "a": SCHEDULED, "b": SCHEDULED}
+        assert await scribe.store.schedules("other") == {"cron": later}
+        assert await scribe.store.schedules("nothing") == {}
+
+    async def test_one_of_several_changes_of_a_schedule_wins(self, scribe: Scribe) -> None:
+        """Of two that name the same row, also in one batch, one is written and the other is refused."""
+        rows = [SCHEDULED._replace(upto=float(number)) for number in range(8)]
+        moves = [Changes(schedules=(ScheduleMove("orders", "cron", None, row),), now=NOW) for row in rows]
+        done = await asyncio.gather(*(scribe.commit(move) for move in moves), return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done if each is not None) == ["Committed"] + ["ScheduleMoved"] * 7
+        assert await scribe.store.schedules("orders") == {"cron": rows[0]}
+
+    async def test_schedules_outlive_their_owner(self, store_factory: StoreFactory) -> None:
+        """The row of a time trigger says after a crash what was committed."""
+        store, scribe = await self._opened(store_factory)
+        await scribe.commit(Changes(schedules=(ScheduleMove("orders", "cron", None, SCHEDULED),), now=NOW))
+        await store_factory.crash(store)
+        store, scribe = await self._opened(store_factory)
+        assert await store.schedules("orders") == {"cron": SCHEDULED}
         await store.close()
 
     # ------------------------------------------------------------------------------------------------- concurrency

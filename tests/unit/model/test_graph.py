@@ -277,6 +277,8 @@ def test_triggers_begin_at_the_first_stage_of_their_pipeline():
             "placed": Trigger("order.placed", pipeline="one", when=[Condition("n", ">", 1)], key="id"),
             "checked": Trigger("c", pipeline="two", when=work, key=work),
             "called": Trigger(pipeline="two"),
+            "cron": Trigger(pipeline="two", cron="0 6 * * *", tz="Europe/Berlin"),
+            "every": Trigger(pipeline="two", every="15m"),
         },
         pipelines=[Pipeline("one", [run_step("a", aside=True), run_step("b")]), Pipeline("two", [run_step("a")])],
     )
@@ -286,6 +288,8 @@ def test_triggers_begin_at_the_first_stage_of_their_pipeline():
     assert [(each.title, each.lines) for each in two.nodes if each.kind == "trigger"] == [
         ("checked", ("c", "when work()", "by a key of a function")),
         ("called", ("by a call",)),
+        ("cron", ("at 0 6 * * * in Europe/Berlin",)),
+        ("every", ("every 15 min",)),
     ]
     assert (one.title, two.title) == ("one", "two")
 

@@ -21,6 +21,7 @@ from poundlock.errors import (
     RunFinished,
     RunNotFound,
     StaleVersion,
+    StoreUnavailable,
     WaitMoved,
 )
 from poundlock.model.changes import NOTHING, Changes, Committed, LoadChange, Remember, Token
@@ -32,10 +33,10 @@ from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, settl
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
 from poundlock.records import NamedTuple, dataclass
-from poundlock.runtime.admission import AdmissionPlan, Offer, decide, dry_lines
+from poundlock.runtime.admission import AdmissionPlan, Firing, Offer, decide, dry_lines
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.driver import start, wake, written_behind
+from poundlock.runtime.driver import start, take_up, wake, written_behind
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.pending_hooks import ending
@@ -61,6 +62,8 @@ class Admit:
     """Return what would happen; change nothing."""
     sending: Sending | None = None
     """The event's row of the outbox, which leaves it in the same commit."""
+    firing: Firing | None = None
+    """The time of a trigger that the event stands for; whose row changes in the same commit."""
 
 
 class Admitted(NamedTuple):
@@ -77,13 +80,16 @@ async def admit(core: Core, command: Admit) -> Admitted:
         NotStorable: the payload is not data.
         IdempotencyConflict: the event's id was used before with another type or payload; nothing was decided.
         Contended: too many concurrent decisions; nothing was decided.
-        OutboxMoved: the row of the outbox has changed; nothing was decided.
+        OutboxMoved, ScheduleMoved: the row of the outbox or of the trigger has changed; nothing was decided.
+        NotRegistered: the trigger whose time has come is being deregistered; nothing was decided.
     """
     if not core.accepting:
         core.check_accepting()
     event, text = accepted(command.event, core.clock.now())
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
-    offer = Offer(event, text, fingerprint, command.decided, command.waits, command.dry, command.sending)
+    offer = Offer(
+        event, text, fingerprint, command.decided, command.waits, command.dry, command.sending, command.firing
+    )
     core.tasks.admitting += 1  # a stop waits until accepted events are carried out
     name, copies = (event.source, event.id), core.loads.deciding
     first = name not in copies
@@ -214,6 +220,11 @@ async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awai
         after = core.tasks.follow_up(_after_all(core, plan, event))
         for live, _ in plan.started:
             core.runs.lose(live.run.run_id, after)
+        raise
+    except StoreUnavailable:
+        # It may have been written all the same. Then these runs are ours, and nobody else would drive them.
+        resumed = [delivery.run_id for delivery in plan.deliveries if delivery.owner is not None]
+        take_up(core, [*(live.run.run_id for live, _ in plan.started), *resumed])
         raise
     except BaseException:
         for live, _ in plan.started:

@@ -47,6 +47,7 @@ from poundlock.stores.answers import (
     not_found,
     outbox_moved,
     refusal,
+    schedule_moved,
     wait_moved,
 )
 from poundlock.stores.sqlite import sql
@@ -223,6 +224,9 @@ class Transaction:
                 return not_found(gone.run_id)
             if head.version != gone.version or not head.status.terminal:
                 return not_deletable(gone.run_id, head.version)
+        for workflow_id, trigger_id, expect, _ in changes.schedules:
+            if self.execute(sql.SCHEDULE, (workflow_id, trigger_id)).fetchone() != expect:
+                return schedule_moved(workflow_id, trigger_id)
         return None
 
     def _taken(self, changes: Changes) -> dict[str, Remember]:
@@ -301,6 +305,8 @@ class Transaction:
             self._remembered.clear()
             self._receipts.clear()
             self._asked.clear()
+        for workflow_id, trigger_id, _, row in changes.schedules:
+            self.execute(sql.PUT_SCHEDULE, (workflow_id, trigger_id, *row))
         missed = none_accepted(delivered)
         for key in changes.remember:
             if key.expires_at > now and (key.scope or not missed):

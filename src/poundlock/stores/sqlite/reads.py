@@ -18,6 +18,7 @@ from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
+from poundlock.model.schedules import ScheduleRow
 from poundlock.model.timeline import fold_entries
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
@@ -230,6 +231,12 @@ def outbox(cursor: sqlite3.Cursor, query: OutboxQuery) -> list[OutboxRow]:
         OutboxRow(seq, run_id, read_event_text(event), version, bool(admitted), attempts, error, dead_at)
         for seq, run_id, event, version, admitted, attempts, error, dead_at in rows
     ]
+
+
+def schedules(cursor: sqlite3.Cursor, workflow_id: str) -> dict[str, ScheduleRow]:
+    """Return the rows of a workflow's time triggers."""
+    rows = cursor.execute(sql.SCHEDULES, (workflow_id,)).fetchall()
+    return {trigger_id: ScheduleRow(rule, upto) for trigger_id, rule, upto in rows}
 
 
 def counts(cursor: sqlite3.Cursor) -> dict[str, int]:

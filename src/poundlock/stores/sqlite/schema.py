@@ -143,6 +143,19 @@ def migrate(connection: sqlite3.Connection) -> None:
         db.execute("CREATE TABLE leftover_logs (run INTEGER PRIMARY KEY) STRICT")
         db.execute("CREATE TABLE leftover_events (ref TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID")
 
+    @steps()
+    def m0005_schedules(db: Database) -> None:
+        # Up to where the times of a time trigger are decided, and for which schedule.
+        db.execute("""
+            CREATE TABLE schedules (
+                workflow_id TEXT NOT NULL,
+                trigger_id  TEXT NOT NULL,
+                rule        TEXT NOT NULL,
+                upto        REAL NOT NULL,
+                PRIMARY KEY (workflow_id, trigger_id)
+            ) STRICT, WITHOUT ROWID
+        """)
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, execute_plugins=False, recursive_triggers=False))

@@ -470,6 +470,9 @@ SELECT run, run_id, workflow_id, status, updated_at, version, parent_id,
        parent_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM runs AS parents WHERE parents.run_id = runs.parent_id)
 FROM runs WHERE run > ? ORDER BY run LIMIT ?
 """
+SCHEDULE: Final = "SELECT rule, upto FROM schedules WHERE workflow_id = ? AND trigger_id = ?"
+SCHEDULES: Final = "SELECT trigger_id, rule, upto FROM schedules WHERE workflow_id = ?"
+PUT_SCHEDULE: Final = "INSERT OR REPLACE INTO schedules (workflow_id, trigger_id, rule, upto) VALUES (?, ?, ?, ?)"
 READ_META: Final = "SELECT value FROM meta WHERE name = ?"
 WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
 COUNTS: Final = "SELECT name, count FROM counts WHERE count > 0"

@@ -25,6 +25,7 @@ from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
+from poundlock.model.schedules import ScheduleRow
 from poundlock.model.waits import event_keys
 from poundlock.ports import AtHand, Claim, Page, Pruned
 from poundlock.stores.keeping import RECEIPTS_KEPT
@@ -274,6 +275,10 @@ class SqliteStore:
         """Note it for the next transaction; on a closed store it has no effect."""
         if self._writing is not None and self._writer is not None:
             self._writer.forget_hooks(run_ids)
+
+    async def schedules(self, workflow_id: str) -> dict[str, ScheduleRow]:
+        """Return the rows of a workflow's time triggers."""
+        return await self._read(lambda cursor: reads.schedules(cursor, workflow_id))
 
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first."""
