@@ -47,6 +47,9 @@ from poundlock.errors import (
     NonRetryable as NonRetryable,
 )
 from poundlock.errors import (
+    NotMendable as NotMendable,
+)
+from poundlock.errors import (
     NotPaused as NotPaused,
 )
 from poundlock.errors import (
@@ -78,6 +81,9 @@ from poundlock.errors import (
 )
 from poundlock.errors import (
     RunFinished as RunFinished,
+)
+from poundlock.errors import (
+    RunNotFinished as RunNotFinished,
 )
 from poundlock.errors import (
     RunNotFound as RunNotFound,
@@ -284,6 +290,7 @@ __all__ = [
     "JumpTo",
     "LeaseLost",
     "NonRetryable",
+    "NotMendable",
     "NotPaused",
     "NotRegistered",
     "NotStorable",
@@ -305,6 +312,7 @@ __all__ = [
     "RunExists",
     "RunFinished",
     "RunInfo",
+    "RunNotFinished",
     "RunNotFound",
     "RunResult",
     "RunStatus",

@@ -113,6 +113,18 @@ class RunFinished(PoundlockError):
     code = "RUN_FINISHED"
 
 
+class RunNotFinished(PoundlockError):
+    """The run has not ended yet, so there is nothing to retry or to rerun."""
+
+    code = "RUN_NOT_FINISHED"
+
+
+class NotMendable(PoundlockError):
+    """The run cannot be retried, rerun or forked in this way; the message says which way there is."""
+
+    code = "NOT_MENDABLE"
+
+
 class RunExists(PoundlockError):
     """A run of this id exists already."""
 

@@ -60,6 +60,8 @@ PROMISED = [
     "AlreadyRegistered",
     "NotRegistered",
     "InvalidDefinition",
+    "RunNotFinished",
+    "NotMendable",
     "RunNotFound",
     "NotPaused",
     "StaleResume",

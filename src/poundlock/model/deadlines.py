@@ -38,12 +38,14 @@ class Kept(NamedTuple):
         paused: seconds in which it was paused or delayed, up to `since`. Only where they do not count.
         since: since when it is paused or delayed, in seconds since 1970; None while that is over.
         until: the end of a delay beyond the deadline, for which it has to wait if the deadline turns out to be later.
+        began: since when its time counts, in seconds since 1970; None: since it was created.
     """
 
     used: bool = False
     paused: float = 0.0
     since: float | None = None
     until: float | None = None
+    began: float | None = None
 
 
 _NOTHING_KEPT = Kept()
@@ -68,4 +70,5 @@ def deadline_of(limit: RunLimit, created_at: float, waits: Sequence[WaitRow]) ->
     kept = kept_in(waits) if waits else _NOTHING_KEPT
     if kept.used or (limit.active and kept.since is not None):
         return None
-    return created_at + limit.seconds + (kept.paused if limit.active else 0.0)
+    began = created_at if kept.began is None else kept.began
+    return began + limit.seconds + (kept.paused if limit.active else 0.0)

@@ -62,9 +62,15 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
         RunStatus.READY: "made due where its workflow is unknown",
         RunStatus.ABORTED: "aborted while delayed",
     },
-    RunStatus.COMPLETED: {},
-    RunStatus.FAILED: {},
-    RunStatus.ABORTED: {},
+    RunStatus.COMPLETED: {
+        RunStatus.READY: "rerun from one of its stages",
+    },
+    RunStatus.FAILED: {
+        RunStatus.READY: "retried, or rerun from one of its stages",
+    },
+    RunStatus.ABORTED: {
+        RunStatus.READY: "retried, or rerun from one of its stages",
+    },
 }
 
 
@@ -87,6 +93,6 @@ def draw() -> str:
     lines = ["stateDiagram-v2"]
     for source, targets in MOVES.items():
         lines += [f"    {source} --> {target}: {why}" for target, why in targets.items()]
-        if not targets:
+        if source.terminal:
             lines.append(f"    {source} --> [*]")
     return "\n".join(lines) + "\n"

@@ -35,6 +35,11 @@ class RunIdentity(NamedTuple):
     event_ref: str
 
     @property
+    def above(self) -> tuple[str, ...]:
+        """The runs above a child, the first one first; none above a fork, whose lineage says where it comes from."""
+        return () if self.parent_id is None else self.lineage
+
+    @property
     def owns_event(self) -> bool:
         """Whether its event is its own: it was invoked, or the only run that the event started or was delivered to."""
         return self.event_ref == self.run_id
@@ -181,6 +186,10 @@ ADDRESS_WAIT: Final = "__address__"
 DEFINITION_WAIT: Final = "__definition__"
 """Reserved id. The definition that the run's state was migrated for, by its hash; without it, the run's own counts."""
 
+MENDED_WAIT: Final = "__mended__"
+"""Reserved id. The run was retried, rerun or forked, and its new attempt has not begun: `on_prepare` is to be called.
+"""
+
 HIDDEN_WAITS: Final = (
     ADDRESS_WAIT,
     CALLS_WAIT,
@@ -189,6 +198,7 @@ HIDDEN_WAITS: Final = (
     DEFINITION_WAIT,
     FAILURE_WAIT,
     GENERATION_WAIT,
+    MENDED_WAIT,
     UNDO_WAIT,
     VISIT_WAIT,
 )
@@ -417,11 +427,13 @@ class RunInfo:
         status: queued, ready, running, paused, delayed, completed, failed or aborted.
         stage: id of the stage it is in, is paused at, goes on with, or failed in; None when it is completed.
         key: partition key of its mode or trigger, else the event's key; what `find_runs(key=)` looks for.
-        attempt: from 1; one more each time it is taken over after a crash.
+        attempt: from 1; one more each time it is taken over after a crash, retried or rerun.
         waits: the wait it is paused at comes first, then those it buffers events for.
         created_at, updated_at: seconds since 1970 UTC.
         wake_at: when it goes on by itself, in seconds since 1970 UTC: end of a delay, timeout of a wait, or deadline.
-        parent_id, lineage: the run that started it as its child, and all above it, the first one first; else None, ().
+        parent_id: the run that started it as its child; else None.
+        lineage: the runs that it comes from, the first one first: those above a child, and for a fork the run it was
+            forked from and all that comes from; else ().
         error: why it failed or was aborted, or why its state does not fit its model; else None.
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
             None unless it was asked for.

@@ -15,6 +15,9 @@ from poundlock.model.patches import merge
 from poundlock.model.runs import LogRow, RunRecord, StepProgress
 from poundlock.records import dataclass
 
+BUFFERED: Final = "wait:buffered"
+"""Type of the entry that an event has come, when it is taken in."""
+
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:

@@ -123,7 +123,8 @@ class Parent(Work):
             self._check_address(keys)
             detail = dump({"children": len(keys)})
             run.journal.add(run.clock.now(), "pipeline", "subpipeline:fork", self.step.path_json, detail)
-        known = {key[len(_CHILD) :]: run_id for key, run_id in self._memo.kept.items() if key.startswith(_CHILD)}
+        # A retry takes those out that were not completed: they begin anew.
+        known = {key[len(_CHILD) :]: run_id for key, run_id in self._memo.kept.items() if _is_child(key, run_id)}
         self._left.extend(key for key in keys if key not in known)
         run.let_go = self._stop
         try:
@@ -243,7 +244,7 @@ class Parent(Work):
             raise NotRegistered(f"the address below stage '{self.step.id}' ends at child '{below[0]}': add a stage")
 
     def _check_depth(self) -> None:
-        if len(self.run.identity.lineage) >= _DEEPEST:
+        if len(self.run.identity.above) >= _DEEPEST:
             raise ChildFailed(
                 f"stage '{self.step.id}' would start children {_DEEPEST} levels below the first run: end the recursion",
                 path=self.step.path,
@@ -400,12 +401,16 @@ def _children_row(run: ActiveRun, *, parked: bool, stage_id: str | None, patch: 
     )
 
 
+def _is_child(key: str, value: Any) -> bool:
+    return value is not None and key.startswith(_CHILD)
+
+
 def started(rows: Iterable[LogRow], visit: WaitRow | None) -> list[str]:
     """Return the ids of the children that the current visit has started, by the run's log."""
     if visit is None or not isinstance(visit.patch, Mapping):
         return []
     after = visit.patch["entered_at"]
-    return [value for key, value in kept_entries(rows, after) if key.startswith(_CHILD)]
+    return [value for key, value in kept_entries(rows, after) if _is_child(key, value)]
 
 
 async def abandon(run: ActiveRun, history: Any, reason: str) -> None:
@@ -421,7 +426,7 @@ async def abandon(run: ActiveRun, history: Any, reason: str) -> None:
     before, run.interruptible = run.interruptible, False
     try:
         if run.memo is not None:
-            ids = [value for key, value in run.memo.kept.items() if key.startswith(_CHILD)]
+            ids = [value for key, value in run.memo.kept.items() if _is_child(key, value)]
         else:
             ids = started(await history(run), visit_row(run))
         for run_id in ids:

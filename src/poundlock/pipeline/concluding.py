@@ -59,10 +59,10 @@ async def conclude(run: ActiveRun, done: StageDone, before: Position, task: asyn
             before = run.position()
         if done.suspended is not None and done.error is None:
             return _suspend(run, stage, done.suspended)
-        if run.waits and (done.error is None or stage.perform is None):  # a function that failed may be called again
-            forget(run)
         if done.error is not None:
             return left_nothing(run, done, done.error)
+        if run.waits:
+            forget(run)
         absorbed = before
         _apply_steps(run, done)
         if stage.output is not None:

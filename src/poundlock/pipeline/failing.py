@@ -14,7 +14,7 @@ from poundlock.errors import StepFailed
 from poundlock.guard import as_raised
 from poundlock.model.runs import FAILURE_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import JUMPED, ActiveRun
-from poundlock.pipeline.memo import forget
+from poundlock.pipeline.memo import forget, leave_visit
 from poundlock.pipeline.outcome import Halted, Outcome, failed
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.steps import StageDone
@@ -39,8 +39,12 @@ def stage_failed(run: ActiveRun, done: StageDone, error: RunError) -> Outcome | 
 def left_nothing(run: ActiveRun, done: StageDone, error: RunError) -> Outcome | None:
     """As `stage_failed`, for a stage that was not committed: what it registered may refer to state it did not write."""
     run.registered = None
-    if run.waits and done.stage.perform is None:  # a function that failed may be called again
-        forget(run)
+    if done.stage.perform is None:  # a function that failed may be called again
+        if _leads_on(run, done.stage.on_failure):
+            if run.waits:
+                forget(run)
+        else:
+            leave_visit(run)
     return stage_failed(run, done, error)
 
 

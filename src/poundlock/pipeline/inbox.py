@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid
 from poundlock.model.patches import delta, merge
 from poundlock.model.runs import Message
+from poundlock.model.timeline import BUFFERED
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.journal import event_payload
 from poundlock.pipeline.states import Written, settle, written
-
-BUFFERED: Final = "wait:buffered"
-"""Type of the entry that an event has come, when it is taken in."""
 
 
 def absorb(run: ActiveRun) -> Mapping[str, Any] | None:

@@ -170,6 +170,20 @@ def forget(run: ActiveRun) -> None:
             return
 
 
+def leave_visit(run: ActiveRun) -> None:
+    """End the visit of a stage in which the run ends: its row is noted with the end, so that a retry goes on with it.
+
+    There is none for most runs: their timelines tell where the visit began.
+    """
+    row = visit_row(run)
+    if row is None and (run.resume is not None or not run.journal.full):
+        _set_row(run, _row_of(run))
+    run.memo = None
+    if row is not None:
+        run.waits = tuple([other for other in run.waits if other is row or other.wait_id not in _OF_VISIT])
+        drop_notices(run)
+
+
 def lead_below(run: ActiveRun, address: str) -> None:
     """Set the run to the first stage of an address; what is below it is kept until that stage has started its children.
 

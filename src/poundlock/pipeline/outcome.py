@@ -12,6 +12,7 @@ from poundlock.guard import as_raised, describe, traceback_text
 from poundlock.model.runs import UNDO_WAIT, RunError, WaitRow, own_row
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.inbox import note_event
+from poundlock.pipeline.visit_left import note_left
 from poundlock.records import dataclass
 
 
@@ -97,6 +98,8 @@ def aborted(run: ActiveRun) -> Outcome:
 def ended(run: ActiveRun, outcome: Failed | Aborted) -> None:
     """Note that the run ends like this."""
     _expire_buffer(run)
+    if run.waits:
+        note_left(run.journal, run.clock.now(), run.plan.path_json, run.waits)
     kind: str
     detail: dict[str, str | None]
     if isinstance(outcome, Failed):

@@ -15,13 +15,14 @@ from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, VisitLimit
 from poundlock.guard import Interrupted, Interruption, clear_cancellation
 from poundlock.model.runs import LogRow, Message, WaitRow
+from poundlock.model.timeline import BUFFERED
 from poundlock.pipeline.active import ActiveRun, Midway
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone
 from poundlock.pipeline.concluding import Driven, conclude, interrupted
 from poundlock.pipeline.deadline import see_to, still_delayed
 from poundlock.pipeline.failing import leave_route
-from poundlock.pipeline.inbox import BUFFERED, absorb
+from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
 from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
@@ -42,8 +43,8 @@ class Progress(Midway, Protocol):
     def boundary(self, run: ActiveRun) -> Awaitable[None] | None:
         """Commit a boundary from which the run continues; None if that is done and nothing has to be awaited."""
 
-    async def resumed(self, run: ActiveRun) -> None:
-        """Called when the run leaves its wait and continues, with the answer merged."""
+    async def resumed(self, run: ActiveRun) -> Driven | None:
+        """Called when the run leaves its wait and continues, with the answer merged; an outcome if it fails there."""
 
     async def history(self, run: ActiveRun) -> list[LogRow]:
         """Return the log of a run, as far as it is committed."""
@@ -172,8 +173,8 @@ async def _interrupted(
     if outcome is not None:
         return Driven(outcome, before, None)
     try:
-        if was_paused:
-            await _resumed(run, progress, task)
+        if was_paused and (driven := await _resumed(run, progress, task)) is not None:
+            return driven
         if (pending := progress.boundary(run)) is not None:  # so that it enters that stage once
             await pending
     except Interrupted as again:
@@ -243,22 +244,23 @@ async def _at_wait(run: ActiveRun, row: WaitRow, progress: Progress, task: async
         return hold(run, error)
     if outcome is not None:
         return Driven(outcome, before, None)
-    await _resumed(run, progress, task)
-    return None
+    return await _resumed(run, progress, task)
 
 
-async def _resumed(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> None:
-    """Tell that the run has left its wait.
+async def _resumed(run: ActiveRun, progress: Progress, task: asyncio.Task[Any]) -> Driven | None:
+    """Tell that the run has left its wait; an outcome if it fails there.
 
     Raises:
         Interrupted: the run was interrupted meanwhile.
     """
+    driven = None
     try:
-        await progress.resumed(run)
+        driven = await progress.resumed(run)
     except asyncio.CancelledError as error:
         await judge(run, task, error)  # a hook's own cancellation has no effect
     if disturbed(run, task):
         await judge(run, task, None)
+    return driven
 
 
 def _enter(run: ActiveRun, stage: StagePlan) -> int:

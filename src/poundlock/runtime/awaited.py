@@ -53,7 +53,7 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
     """
     since = _position(core, inside)
     live = core.runs.live(inside)
-    if live is not None and run_id in live.run.identity.lineage:
+    if live is not None and run_id in live.run.identity.above:
         way = await _way_down(core, run_id, live.run.identity)
         return Wanted(run_id, bounded=bounded, since=since, way=way)
     if core.runs.phase(run_id) is not Phase.ABSENT:
@@ -110,7 +110,7 @@ def _waiting(core: Core, request: Wanted) -> dict[str, list[Wanted]]:
     waiting = {run_id: edges for run_id in core.awaited if (edges := _waits(core, run_id, request))}
     for run_id in list(waiting):
         live, child = core.runs.live(run_id), run_id
-        for parent in () if live is None else reversed(live.run.identity.lineage):
+        for parent in () if live is None else reversed(live.run.identity.above):
             if not _follows(core, parent, child):
                 break
             waiting.setdefault(parent, []).append(Wanted(child))
@@ -131,7 +131,7 @@ def _is_paused_for(waits: Iterable[WaitRow], child: str) -> bool:
 
 async def _way_down(core: Core, run_id: str, identity: RunIdentity) -> tuple[str, ...]:
     """Return how a run waits for one below it, itself first; () if it does not: it only started it, or one between."""
-    lineage = (*identity.lineage, identity.run_id)
+    lineage = (*identity.above, identity.run_id)
     way = lineage[lineage.index(run_id) :]
     for parent, child in pairwise(way):
         if not _follows(core, parent, child):

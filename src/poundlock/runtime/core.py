@@ -123,6 +123,8 @@ class Core:
         """By run: the runs that its steps and hooks are waiting for."""
         self.followed: dict[str, str] = {}
         """By child: the run that drives a stage which waits for its end."""
+        self.announcing: dict[str, asyncio.Task[None]] = {}
+        """By run that has ended without being driven: calls its hooks and answers those who wait for it."""
         self.state_registry = state_registry
         self.retention = retention
         """Of the workflows that have none of their own."""
@@ -237,6 +239,11 @@ class Core:
                 "the runtime is not running: use it after `await runtime.start()`, or inside `async with runtime:`"
             )
         return core
+
+    async def announced(self, run_id: str) -> None:
+        """Return once the hooks of an end without a driver were called; at once inside of them."""
+        while (announcing := self.announcing.get(run_id)) is not None and self.inside != run_id:
+            await asyncio.wait([announcing])
 
     def check_accepting(self) -> None:
         """Refuse work unless the runtime is running (`RuntimeStopped`)."""

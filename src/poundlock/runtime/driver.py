@@ -40,11 +40,13 @@ from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.memo import has_children, visit_row
+from poundlock.pipeline.mending import begin_attempt, is_to_begin
 from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released, lose
 from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.prepare import hook_context, prepare
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.runner import Progress, drive, reconsider, stopped
+from poundlock.pipeline.states import fits
 from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
 from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent, tell_parent_again
@@ -116,7 +118,7 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
     never_began = (
         run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0] and visit_row(run) is None
-    )
+    )  # where a run was mended, a row of its waits says whether its attempt is still to begin
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
@@ -497,16 +499,29 @@ def _needs_preparing(live: LiveRun) -> bool:
     entry = live.entry
     if live.run.interruption is not None:
         return False  # its time was over before it began
+    if live.run.waits and is_to_begin(live.run):
+        return True
     return entry.hooks.on_prepare is not None if live.new else entry.services.exports
 
 
 async def _prepared(core: Core, live: LiveRun) -> Driven | None:
     """Prepare a run for its drive; returns an outcome if it failed already."""
-    run, hooks = live.run, live.entry.hooks
+    run = live.run
+    if run.waits and is_to_begin(run):
+        if not fits(run.plan.state_model, run.state):
+            return None  # it is paused until its state fits, and begins then
+        begin_attempt(run)
+        live.new = True
     if not live.new:
         if live.entry.services.exports and run.exported is None:
             await recall_exports(core, live.entry.services, run)
         return None
+    return await _call_prepare(core, live)
+
+
+async def _call_prepare(core: Core, live: LiveRun) -> Driven | None:
+    """Call `on_prepare`; returns an outcome if the run failed with it."""
+    run, hooks = live.run, live.entry.hooks
     refused = None
     if hooks.on_prepare is not None and abort_request(run) is None:
         run.interruptible = True
@@ -646,11 +661,14 @@ class Boundaries:
             await asyncio.wait([live.creation])
         return boundary_of(live.run, _RUNNING) if type(work) is RunCreate and live.run.written else work
 
-    async def resumed(self, run: ActiveRun) -> None:
+    async def resumed(self, run: ActiveRun) -> Driven | None:
         live = self._live
         live.open_gate()
+        if is_to_begin(run):  # it was paused because its state did not fit: its attempt begins now
+            begin_attempt(run)
+            return await _call_prepare(self._core, live)
         if live.entry.hooks.on_resume is None:
-            return
+            return None
         context = hook_context(run)
         run.interruptible = True
         try:
@@ -660,6 +678,7 @@ class Boundaries:
         finally:
             run.interruptible = False
             context.abandon()
+        return None
 
     async def history(self, run: ActiveRun) -> list[LogRow]:
         core, run_id = self._core, run.run_id

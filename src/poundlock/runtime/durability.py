@@ -16,6 +16,7 @@ from poundlock.model.changes import RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import LogRow, RunResult
 from poundlock.pipeline.active import ActiveRun, NewChild
+from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.writing import boundary_of, outgoing_of, take_commit
@@ -55,8 +56,8 @@ class _Passing:
         self._live = live
         self._durable = durable
 
-    async def resumed(self, run: ActiveRun) -> None:
-        await self._durable.resumed(run)
+    async def resumed(self, run: ActiveRun) -> Driven | None:
+        return await self._durable.resumed(run)
 
     def prepare(self, run: ActiveRun, children: Sequence[NewChild]) -> list[str]:
         return self._durable.prepare(run, children)

@@ -148,5 +148,5 @@ class QueuedLimits:
                 continue  # it changed between read and write: look again
             log_failure(identity, error)
             start_promoted(core, promoted)
-            announce_end(core, run_id)  # not waited for: it calls hooks
+            announce_end(core, move)  # not waited for: it calls hooks
             return

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Final
 
 from poundlock.clock import Clock, Timer
@@ -22,6 +23,7 @@ from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.phases import Phase, check_phase
+from poundlock.runtime.waiters import Waiter
 
 _ABSENT, _DRIVING, _CLOSING, _PARKED = Phase.ABSENT, Phase.DRIVING, Phase.CLOSING, Phase.PARKED
 MOST_PARKED: Final = 10_000
@@ -44,6 +46,7 @@ class LiveRun:
         creation: the run's creation while another task writes it; its own boundaries come after that.
         notice: the end of this run as its parent is told of it, once that is durable.
         left: done when the run's task is left behind; None if nothing waits for that.
+        awaited: those who wait for this end of the run, once it was retried or rerun meanwhile; None before that.
     """
 
     # Defaults in the class instead of slots: most runs never set most of these.
@@ -54,6 +57,7 @@ class LiveRun:
     creation: asyncio.Task[None] | None = None
     left: asyncio.Future[None] | None = None
     notice: tuple[Message, bool] | None = None
+    awaited: Sequence[Waiter] | None = None
 
     def __init__(self, run: ActiveRun, entry: Registered, *, new: bool = False) -> None:
         self.run = run

@@ -87,7 +87,7 @@ def new_run(
             load_key,
             priority,
             None if parent is None else parent.run_id,
-            () if parent is None else (*parent.lineage, parent.run_id),
+            () if parent is None else (*parent.above, parent.run_id),
             now,
             event_ref or run_id,
         ),
@@ -106,7 +106,7 @@ def new_run(
     )
     run.payload_text = payload_text
     if core.timeline:
-        created = patch_entry("dispatch", "run:created", plan.path_json, _created(event, trigger_id), text)
+        created = patch_entry("dispatch", "run:created", plan.path_json, created_detail(event, trigger_id), text)
         run.journal.put(now, created, plan.start_entry)
     else:
         run.journal.put(now, patch_entry("dispatch", "run:created", plan.path_json, "null", text))
@@ -114,7 +114,7 @@ def new_run(
     return run
 
 
-def _created(event: Event, trigger_id: str | None) -> str:
+def created_detail(event: Event, trigger_id: str | None) -> str:
     """Return the payload of `run:created`. Its texts are printable, so quoting them takes a third of encoding all."""
     named = f'"id":{quoted(event.id)},"type":{quoted(event.type)},"source":{quoted(event.source)}'
     return f'{{"event":{{{named}}},"trigger":{"null" if trigger_id is None else encode(trigger_id)}}}'

@@ -33,6 +33,8 @@ from poundlock.runtime.commands import HANDLERS
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.commands.create import Create, create
+from poundlock.runtime.commands.fork import Fork, fork
+from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.commands.vacuum import Vacuum, vacuum
@@ -296,6 +298,93 @@ class WorkflowRuntime:
             await results.next_result(core, answered)  # a child of it; the run itself rests until that one does
         # Without its workflow nobody here brings it to rest.
         return await results.result_at(core, run_id, until if answered or until == "end" else "accepted")
+
+    async def retry(
+        self,
+        run_id: str,
+        at: str | None = None,
+        patch: Mapping[str, Any] | None = None,
+        *,
+        by: str = "api",
+        reason: str = "",
+    ) -> RunInfo:
+        """Go on with a run that failed or was aborted, with its last state; returns when that is durable.
+
+        What the stage had kept before it failed is kept. The run's deadline starts anew, and hooks are called again.
+
+        Args:
+            run_id: which run.
+            at: the stage to begin with, one that it had entered; default: the one that failed, or, where stages were
+                undone, the first of these.
+            patch: merged into its state.
+            by, reason: who wants it, and why; for its timeline.
+
+        Returns:
+            The run. Its mode decides when it begins: see `wait`.
+
+        Raises:
+            RunNotFound: no such run. RunNotFinished: it has not ended. RunFinished: it is completed.
+            NotMendable: it cannot begin there, or is a child of another run; the message says what can be done.
+            StageGone: there is no such stage. NotRegistered: its workflow is not registered here.
+            DefinitionChanged: it has to stay under its own definition.
+            StateInvalid, NotStorable: its state does not fit with this patch.
+        """
+        return await retry(self._core.here(), Retry(run_id, at, patch, by, reason))
+
+    async def rerun(
+        self,
+        run_id: str,
+        from_stage: str,
+        patch: Mapping[str, Any] | None = None,
+        *,
+        by: str = "api",
+        reason: str = "",
+    ) -> RunInfo:
+        """Repeat a run that has ended, from a stage that it had entered; returns when that is durable.
+
+        The state is restored as it was at the latest start of that stage. What was undone is not looked at.
+
+        Args:
+            run_id: which run.
+            from_stage: the stage.
+            patch: merged into the restored state.
+            by, reason: who wants it, and why; for its timeline.
+
+        Returns:
+            The run.
+
+        Raises:
+            As `retry`, but it takes a completed run too.
+        """
+        return await rerun(self._core.here(), Rerun(run_id, from_stage, patch, by, reason))
+
+    async def fork(
+        self,
+        run_id: str,
+        at: str | int,
+        patch: Mapping[str, Any] | None = None,
+        *,
+        by: str = "api",
+        reason: str = "",
+    ) -> RunInfo:
+        """Start a new run from a recorded point of another one, which may be doing anything; that one is not changed.
+
+        Args:
+            run_id: the other run; `lineage` of the new one ends with it.
+            at: a stage, for its latest start; or the number of an entry of the timeline, for the start of the stage it
+                belongs to. An entry between two stages belongs to the next one, unless the run was paused there.
+            patch: merged into the state as it was there.
+            by, reason: who wants it, and why; for the timeline of the new run.
+
+        Returns:
+            The new run.
+
+        Raises:
+            RunNotFound: no such run. NotMendable: it was never at that point. StageGone: there is no such stage.
+            NotRegistered: its workflow is not registered here. InvalidDefinition: `at` is neither of both.
+            StateInvalid, NotStorable: the state does not fit with this patch.
+        """
+        return await fork(self._core.here(), Fork(run_id, at, patch, by, reason))
 
     async def signal(self, run_id: str, patch: Mapping[str, Any]) -> None:
         """Merge a patch into a run's state at its next boundary; a running step sees it with `ctx.latest()`.

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError, RunAborted
+from poundlock.errors import PoundlockError, RunAborted, RuntimeStopped
 from poundlock.guard import clear_cancellation
 from poundlock.model.calls import with_sums
 from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token, Work
@@ -46,7 +46,8 @@ from poundlock.runtime.pending_hooks import at_end, begin, end, ending, with_pen
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
-from poundlock.runtime.waiters import own_copy
+from poundlock.runtime.waiters import Waiter, give_up, own_copy, resolve
+from poundlock.stores.answers import not_found
 
 if TYPE_CHECKING:  # heavy, and needed for a type alone
     from poundlock.artifacts import ArtifactContainer
@@ -259,7 +260,9 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
         called = await _part(core, call_hook(core, live.entry, "on_cleanup")) and called
     if pending:
         await end(core, run_id, called=called)
-    if current or ended:  # for a run that continues already, callers get their answer at its next pause or end
+    if live.awaited is not None:  # it was mended meanwhile: whoever has come since then waits for its next end
+        resolve(live.awaited, result or result_of(core, run, status, outcome))
+    elif current or ended:  # for a run that continues already, callers get their answer at its next pause or end
         if result is None and core.waiters.has_waiters(run_id):
             result = result_of(core, run, status, outcome)
         if result is not None:
@@ -282,44 +285,72 @@ async def _part(core: Core, part: Coroutine[Any, Any, Any]) -> bool:
     return True
 
 
-def announce_end(core: Core, run_id: str) -> asyncio.Task[None]:
-    """Call hooks and answer for a run that ended without being driven, in a task of the runtime.
+def announce_end(core: Core, move: RunMove) -> asyncio.Task[None]:
+    """Call hooks and answer for a run that ended with this move, without being driven, in a task of the runtime.
 
     The end is committed, so neither a fault of the store nor the caller's cancellation may prevent this,
     and its errors are not the caller's: to wait for the task, use `asyncio.wait`.
     """
-    return core.tasks.spawn(_announce_end(core, run_id))
+    run_id = move.run_id
+    waiting = core.waiters.set_aside(run_id)  # whoever comes later may wait for another end
+    task = core.tasks.spawn(_announce_end(core, move, waiting))
+    core.announcing[run_id] = task
+
+    def done(_: asyncio.Task[None]) -> None:
+        if core.announcing.get(run_id) is task:
+            del core.announcing[run_id]
+
+    task.add_done_callback(done)
+    return task
 
 
-async def _announce_end(core: Core, run_id: str) -> None:
+async def _announce_end(core: Core, move: RunMove, waiting: list[Waiter]) -> None:
+    run_id = move.run_id
     core.enter_run(run_id)
     core.queued.pop(run_id, None)
     try:
         checkpoint = await read_checkpoint(core, run_id)
-        result = None if checkpoint is None else result_of_checkpoint(core, checkpoint)
-    except Exception as error:
-        core.runs.drop(run_id)
-        core.waiters.fail(run_id, error)
+    except BaseException as error:
+        _drop_ended(core, move)
+        stopped = RuntimeStopped(f"the runtime stopped before the end of run '{run_id}' was told", run_id=run_id)
+        give_up(waiting, error if isinstance(error, Exception) else stopped)
         raise
-    entry = core.runs.drop(run_id)
-    if result is None:
+    entry = _drop_ended(core, move)
+    if checkpoint is None:
+        give_up(waiting, not_found(run_id))
         return
+    record = checkpoint.record
+    if record.head.status.terminal:
+        waiting += core.waiters.set_aside(run_id)  # some may have waited for a task that did not react
+    else:  # it was retried or rerun since then
+        head = replace(record.head, status=move.status, outcome=move.outcome, attempt=move.attempt)
+        checkpoint = checkpoint._replace(record=record._replace(head=head))
+    result = result_of_checkpoint(core, checkpoint)
     core.count(str(result.status))
     if run_id in core.wanted:
         core.want(run_id, [])
     workflow = core.entries.get(result.workflow_id)
     pending = begin(core, _NO_HOOKS if workflow is None else workflow.hooks, run_id)
     called = True
-    if workflow is not None and workflow.hooks.on_complete is not None and checkpoint is not None:
-        called = await _call_on_complete(core, workflow, entry, checkpoint, result)
-    if isinstance(entry, LiveRun):
-        aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
-        await _part(core, close_container(core, entry, aborted))
-    if workflow is not None:
-        called = await _part(core, call_hook(core, workflow, "on_cleanup")) and called
-    if pending:
-        await end(core, run_id, called=called)
-    core.waiters.answer(result)
+    try:
+        if workflow is not None and workflow.hooks.on_complete is not None:
+            called = await _call_on_complete(core, workflow, entry, checkpoint, result)
+        if isinstance(entry, LiveRun):
+            aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
+            await _part(core, close_container(core, entry, aborted))
+        if workflow is not None:
+            called = await _part(core, call_hook(core, workflow, "on_cleanup")) and called
+        if pending:
+            await end(core, run_id, called=called)
+    finally:
+        resolve(waiting, result)
+
+
+def _drop_ended(core: Core, move: RunMove) -> object:
+    """Forget a run that has ended, and return its entry; not one that goes on already."""
+    live, parked = core.runs.live(move.run_id), core.runs.parked(move.run_id)
+    epoch = live.run.epoch if live is not None else parked.head.epoch if parked is not None else 0
+    return None if epoch > move.new_epoch else core.runs.drop(move.run_id)
 
 
 async def call_pending(core: Core, entry: Registered, run_id: str) -> None:

@@ -11,6 +11,7 @@ from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunError, RunRecord
 from poundlock.pipeline.journal import Journal, event_payload
+from poundlock.pipeline.visit_left import note_left
 from poundlock.runtime.core import Core
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.reading import aborted_error
@@ -38,6 +39,7 @@ async def _ended(
     for message in await core.store.inbox(identity.run_id, 0) if head.inbox_seq else ():
         if message.event is not None:
             journal.add(now, "pipeline", "wait:expired", path, event_payload(message.event.event))
+    note_left(journal, now, path, record.waits)
     journal.add(now, "pipeline", kind, path, dump(detail))
     outcome = with_sums(outcome_text(error), sums_in(record.waits))
     return RunMove.of(record, status, now=now, guard_inbox=True, outcome=outcome, log=journal.row(head.log_seq + 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -78,17 +78,17 @@ class Waiters:
         """Complete the futures that this result answers: a pause some, an end all, other results none."""
         ended = result.status.terminal
         if self._rest and (ended or result.status is RunStatus.PAUSED):
-            _resolve(self._rest.pop(result.run_id, ()), result)
+            resolve(self._rest.pop(result.run_id, ()), result)
         if self._end and ended:
-            _resolve(self._end.pop(result.run_id, ()), result)
+            resolve(self._end.pop(result.run_id, ()), result)
+
+    def set_aside(self, run_id: str) -> list[Waiter]:
+        """Take out the futures of a run: they are answered with what it has come to by now, and not later."""
+        return [*self._rest.pop(run_id, ()), *self._end.pop(run_id, ())]
 
     def fail(self, run_id: str, error: BaseException) -> None:
         """Notify those who wait for a run that this runtime cannot continue it."""
-        for group in (self._rest, self._end):
-            for waiter in group.pop(run_id, ()):
-                if not waiter.done():
-                    waiter.set_exception(error)
-                    waiter.exception()  # a future that is not awaited any more must not cause a warning
+        give_up(self.set_aside(run_id), error)
 
     def close(self, error: BaseException) -> None:
         """Fail all futures, present and future ones: there will be no answer."""
@@ -115,7 +115,16 @@ def _remove(group: dict[str, list[Waiter]], run_id: str, waiter: Waiter) -> None
             del group[run_id]
 
 
-def _resolve(waiters: list[Waiter] | tuple[()], result: RunResult) -> None:
+def give_up(waiters: Sequence[Waiter], error: BaseException) -> None:
+    """Complete futures with an error."""
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(error)
+            waiter.exception()  # a future that is not awaited any more must not cause a warning
+
+
+def resolve(waiters: Sequence[Waiter], result: RunResult) -> None:
+    """Complete futures with a result, each with its own copy."""
     answered = False
     for waiter in waiters:
         if not waiter.done():

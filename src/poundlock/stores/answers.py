@@ -91,7 +91,9 @@ def not_deletable(run_id: str, version: int) -> StaleVersion:
 
 def finished(run_id: str, status: RunStatus) -> RunFinished:
     """Return the error for a run that has ended."""
-    return RunFinished(f"run '{run_id}' is {status} already: start a new run instead", run_id=run_id, status=status)
+    return RunFinished(
+        f"run '{run_id}' is {status} already: retry, rerun or fork it, or start a new run", run_id=run_id, status=status
+    )
 
 
 def write_cursor(identity: RunIdentity) -> str:

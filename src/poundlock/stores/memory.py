@@ -494,6 +494,8 @@ class MemoryStore:
         if before is not status or wake_at is not None:
             if before is not status:
                 self._relist(run_id, before, status)
+                if before.terminal:
+                    self._ended.remove(run_id)  # it goes on, and will have ended last
             if status.terminal:
                 self._end(run_id)
                 if row.inbox:

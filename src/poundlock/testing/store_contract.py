@@ -546,6 +546,22 @@ class StoreContract:
         assert await scribe.state() == {"a": 1}
         assert (await scribe.store.stats())["waits"] == 0
 
+    async def test_an_ended_run_may_go_on(self, scribe: Scribe) -> None:
+        """A move makes a run `ready` that has ended: with its log, event and state; it is claimed like any other."""
+        await scribe.create(log=log_of(1, {"a": 1}))
+        await scribe.end()
+        ended = await scribe.record()
+        move = move_of(ended, status=READY, owner=None, new_epoch=2, outcome=None, attempt=2, log=log_of(2, {"b": 2}))
+        await scribe.commit(move._replace(waits=(wait_of(parked=False),)))
+        head = (await scribe.record()).head
+        assert (head.status, head.outcome, len((await scribe.record()).waits)) == (READY, None, 1)
+        [claim] = await scribe.store.claim("w2", {"orders"}, NOW, 10)
+        checkpoint = claim.checkpoint
+        assert (checkpoint.state, claim.recovered, checkpoint.record.head.attempt) == ({"a": 1, "b": 2}, False, 2)
+        with pytest.raises(LeaseLost):
+            await scribe.commit(move)
+        assert (await scribe.store.stats()).get("completed", 0) == 0
+
     async def test_one_unit_of_work_may_create_and_move_many(self, scribe: Scribe) -> None:
         """Several creations and moves of different runs are one commit."""
         await scribe.create("r1")

@@ -15,9 +15,9 @@ LEGAL = {
     "running": "running ready paused delayed completed failed aborted",
     "paused": "running ready aborted",
     "delayed": "running ready aborted",
-    "completed": "",
-    "failed": "",
-    "aborted": "",
+    "completed": "ready",
+    "failed": "ready",
+    "aborted": "ready",
 }
 PAIRS = [*itertools.product(RunStatus, RunStatus)]
 
@@ -32,9 +32,10 @@ def test_every_pair(source, target):
             check_move(source, target)
 
 
-def test_terminal_means_that_nothing_follows():
-    """The terminal statuses are those no move leads out of."""
-    assert {status for status in RunStatus if status.terminal} == {status for status in RunStatus if not MOVES[status]}
+def test_an_ended_run_only_goes_on_where_it_is_claimed():
+    """The only move out of an ended status is to `ready`, where a run was retried or rerun; no other status has one."""
+    ended = {status for status in RunStatus if status.terminal}
+    assert {status for status in RunStatus if set(MOVES[status]) == {RunStatus.READY}} == ended
 
 
 def test_every_status_can_be_reached_and_left():

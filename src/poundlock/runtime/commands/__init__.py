@@ -12,18 +12,35 @@ from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.commands.create import Create, create
+from poundlock.runtime.commands.fork import Fork, fork
+from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.commands.vacuum import Vacuum, vacuum
 
-__all__ = ["HANDLERS", "Admit", "Cancel", "Claim", "Create", "Resume", "Signal", "Vacuum"]
+__all__ = [
+    "HANDLERS",
+    "Admit",
+    "Cancel",
+    "Claim",
+    "Create",
+    "Fork",
+    "Rerun",
+    "Resume",
+    "Retry",
+    "Signal",
+    "Vacuum",
+]
 
 HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     Admit: admit,
     Cancel: cancel,
     Claim: claim,
     Create: create,
+    Fork: fork,
+    Rerun: rerun,
     Resume: resume,
+    Retry: retry,
     Signal: signal,
     Vacuum: vacuum,
 }

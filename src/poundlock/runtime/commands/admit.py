@@ -263,8 +263,8 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
         if outcome.fate is not Fate.GONE:
             _delivered(core, delivery, outcome.seq, outcome.fate, event)
-    for _, old, _ in plan.superseded:
-        announce_end(core, old)  # not waited for: it calls hooks
+    for move in plan.moves:
+        announce_end(core, move)  # not waited for: it calls hooks
     for active, successor in plan.replaced:
         core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
     return settle_lines(plan.lines, plan.deliveries, committed.delivered)

@@ -222,4 +222,4 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     if notice is not None:
         tell_parent(core, notice)
     start_promoted(core, committed.promoted)
-    await asyncio.wait([announce_end(core, identity.run_id)])
+    await asyncio.wait([announce_end(core, move)])
