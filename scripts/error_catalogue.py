@@ -83,6 +83,7 @@ GROUPS = {
     "Data and events": {
         "StateInvalid": "Correct the field that `path` names, or the state's model.",
         "NotStorable": "Convert the value at `path` to plain data, or name its type: `poundlock.codecs.register_type`.",
+        "AnswerInvalid": "Correct the field that `path` names: `WaitInfo.form` says what the wait asks for.",
         "InvalidEvent": "Correct the field that `path` names.",
         "DeadLetterNotFound": "List the dead letters again: somebody has replayed it.",
         "EmitLoop": "Break the loop of publishing handlers that `chain` names.",

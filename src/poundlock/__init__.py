@@ -55,6 +55,7 @@ _HOMES = {
     "poundlock.runtime.runtime": ("WorkflowRuntime",),
     "poundlock.errors": (
         "AlreadyRegistered",
+        "AnswerInvalid",
         "ArtifactCycle",
         "ArtifactNotFound",
         "ArtifactTimeout",

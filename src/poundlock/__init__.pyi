@@ -5,6 +5,9 @@ from poundlock.errors import (
     AlreadyRegistered as AlreadyRegistered,
 )
 from poundlock.errors import (
+    AnswerInvalid as AnswerInvalid,
+)
+from poundlock.errors import (
     ArtifactCycle as ArtifactCycle,
 )
 from poundlock.errors import (
@@ -266,6 +269,7 @@ __all__ = [
     "DELETE",
     "Advance",
     "AlreadyRegistered",
+    "AnswerInvalid",
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",

@@ -350,6 +350,12 @@ class NotStorable(PoundlockError):
     code = "NOT_STORABLE"
 
 
+class AnswerInvalid(PoundlockError):
+    """An answer by hand does not fit the form of the wait; `path` is the field."""
+
+    code = "ANSWER_INVALID"
+
+
 class InvalidEvent(PoundlockError):
     """A value is not a valid event; `path` is the field."""
 

@@ -147,7 +147,11 @@ def test_error_codes_are_unique():
 def test_dependencies_and_bounds_are_those_of_the_project():
     """The table of dependencies lists what the project requires, in the same bounds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["cli"],
+        *project["optional-dependencies"]["forms"],
+    ]
     shown = re.findall(r"^\| ([\w-]+) \| `([^`]+)` \|", prose(DOCS / "explanation/dependencies.md"), re.MULTILINE)
     assert {(r.name, str(r.specifier)) for r in map(Requirement, wanted)} == {
         (name, str(Requirement(f"{name}{bounds}").specifier)) for name, bounds in shown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poundlock import Event, Transient, Trigger, Workflow, WorkflowRuntime
+from poundlock import Event, Transient, Trigger, Wait, Workflow, WorkflowRuntime
 from poundlock.codecs import pack
 from poundlock.errors import InvalidEvent, NotStorable
 from poundlock.pipeline.context import _TimelineHandler
@@ -39,6 +39,7 @@ VALUES = {
     "reports of progress that are kept": MOST_REPORTS,
     "failed deliveries of an event": ATTEMPTS,
     "an event of a step that an earlier": HELD,
+    "events that a wait": Wait("e").limit,
     "runs per page": default(WorkflowRuntime.find_runs, "limit"),
     "a step that does not end": default(WorkflowRuntime, "abort_grace"),
     "an async hook": default(WorkflowRuntime, "hook_timeout"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poundlock import Trigger, Wait
+from poundlock import Trigger
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -93,11 +93,6 @@ def test_each_guarantee_names_a_test_that_exists():
         (Trigger, {"throttle": 1}),
         (Trigger, {"batch": 10}),
         (Trigger, {"delay": 1}),
-        (Wait, {"mode": "all"}),
-        (Wait, {"limit": 5}),
-        (Wait, {"ttl": "1h"}),
-        (Wait, {"overflow": "reject"}),
-        (Wait, {"form": {}}),
     ],
     ids=str,
 )

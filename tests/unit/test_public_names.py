@@ -80,6 +80,7 @@ PROMISED = [
     "NotStorable",
     "OutputMissing",
     "InvalidEvent",
+    "AnswerInvalid",
     "StoreFull",
     "StoreUnavailable",
     "StoreCorrupt",
@@ -139,7 +140,6 @@ def test_every_error_that_is_offered_is_raised():
     ("kind", "absent"),
     [
         (poundlock.Trigger, ["debounce", "throttle", "batch", "delay"]),
-        (poundlock.Wait, ["mode", "limit", "ttl", "overflow", "form"]),
     ],
 )
 def test_what_does_not_work_yet_cannot_be_named(kind, absent):

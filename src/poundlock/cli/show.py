@@ -142,9 +142,11 @@ def parked_list(infos: Sequence[RunInfo]) -> Group:
 
 
 def wait_text(wait: WaitInfo) -> Text:
-    """Return a wait as text: its id, event types, conditions, and deadline."""
+    """Return a wait as text: its id, event types, how many have come, conditions, and deadline."""
     events = [f"{event} (to {stage})" for event, stage in wait.leads_to.items()] or wait.events
-    text = Text().append(wait.id, "yellow").append(": " + " or ".join(events))
+    text = Text().append(wait.id, "yellow").append(": " + (" and " if wait.mode == "all" else " or ").join(events))
+    if wait.mode != "any":
+        text.append(f", {wait.have} of {wait.need}", "cyan")
     needs = [f"{path} = {plain(value)}" for path, value in wait.correlate.items()]
     needs += [f"{at.field} {at.op} {plain(at.value)}" for at in wait.where]
     if needs:
@@ -152,6 +154,19 @@ def wait_text(wait: WaitInfo) -> Text:
     if wait.expires_at is not None:
         text.append(f" until {moment(wait.expires_at)}", "dim")
     return text
+
+
+def form_text(form: Mapping[str, Any]) -> str:
+    """Return a form as text: its fields with their types, those that need not be there in brackets."""
+    fields, required = form.get("properties"), form.get("required", ())
+    if not isinstance(fields, Mapping):
+        return dump(form)
+    texts = []
+    for name, schema in fields.items():
+        kind = schema.get("type") if isinstance(schema, Mapping) else None
+        text = f"{name} ({kind})" if isinstance(kind, str) else str(name)
+        texts.append(text if name in required else f"[{text}]")
+    return ", ".join(texts)
 
 
 def progress_text(progress: StepProgress) -> Text:
@@ -201,6 +216,10 @@ def run_page(
         facts.add_row("attempt", str(info.attempt))
     for wait in info.waits:
         facts.add_row("waits for" if wait.parked else "buffers", wait_text(wait))
+        if wait.form is not None:
+            facts.add_row("form", form_text(wait.form))
+        if wait.token is not None:
+            facts.add_row("token", wait.token)
     for progress in info.progress:
         facts.add_row("progress", progress_text(progress))
     if calls is not None:

@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from poundlock.model.buffers import DEFAULT_BUFFER, Mode, Overflow
 from poundlock.model.conditions import Condition
 from poundlock.model.durations import Duration
 from poundlock.model.schedules import Missed
@@ -52,6 +53,19 @@ class Wait:
         on_timeout: "fail", "abort", "resume", or the id of the stage to go to.
         patch: what is merged into the state on resume instead of the event's payload: a mapping, or (in a wait that is
             part of the definition) a function of the event.
+        mode: "any": one event resumes; "all": one of each type in `events`; a number: so many events. Until then each
+            is `buffered`, and the receipt says how many there are. Their payloads are merged in order.
+        distinct: dotted path into the payload, for a number: the values there have to differ, so that nobody answers
+            twice. An event without it, or with a value that was there before, is `rejected`.
+        collect: key of the state that gets the payloads, as a list in the order in which they came; they are not merged
+            then. An answer by hand that does not set it leaves there what came so far.
+        form: what an answer has to contain: a pydantic model, or a JSON schema. Events are checked without their
+            correlated fields; one that does not fit is `rejected`, with the field and the reason. An answer by hand is
+            checked too; with `collect` only what it puts there, element by element.
+        limit: how many events are buffered at most, 100 by default, up to 10,000.
+        ttl: how long a buffered event counts, a duration; default: as long as the run.
+        overflow: what becomes of one more than `limit`: "drop_oldest" drops the event that waits longest, "drop_newest"
+            drops the new one, "reject" refuses it.
         early: False counts only events that are accepted while the wait's question is open: from the pause there until
             an answer. A timeout does not close the question.
         id: name of the wait; default: the stage that pauses. A wait with a patch function shares it with no
@@ -64,6 +78,13 @@ class Wait:
     timeout: Duration | None = field(default=None, kw_only=True)
     on_timeout: str = field(default="fail", kw_only=True)
     patch: Patch | None = field(default=None, kw_only=True)
+    mode: Mode = field(default="any", kw_only=True)
+    distinct: str | None = field(default=None, kw_only=True)
+    collect: str | None = field(default=None, kw_only=True)
+    form: Any = field(default=None, kw_only=True)
+    limit: int = field(default=DEFAULT_BUFFER, kw_only=True)
+    ttl: Duration | None = field(default=None, kw_only=True)
+    overflow: Overflow = field(default="drop_oldest", kw_only=True)
     early: bool = field(default=True, kw_only=True)
     id: str | None = field(default=None, kw_only=True)
 

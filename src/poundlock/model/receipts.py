@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from poundlock.codecs import encode
+from poundlock.model.buffers import Hit
 from poundlock.model.drafts import maker_of
 from poundlock.records import NamedTuple, dataclass
 
@@ -70,11 +71,21 @@ class Fate(StrEnum):
 
     RESUMED = "resumed"
     BUFFERED = "buffered"
+    REJECTED = "rejected"
+    DROPPED = "dropped"
     GONE = "gone"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the run has the event now."""
+        return self in _ACCEPTED
+
+
+_ACCEPTED: Final = (Fate.RESUMED, Fate.BUFFERED)
 
 
 class Delivery(NamedTuple):
-    """An event for a run with matching waits. `waits` are (wait id, epoch); `line` is the receipt line if accepted.
+    """An event for a run with matching waits. `line` is the receipt line if it is accepted.
 
     Must hold: none of these waits has another epoch now (`WaitMoved`): then it was armed again, so the event has to be
     matched again. A wait that is no longer armed is not refused, see `Fate`.
@@ -83,22 +94,27 @@ class Delivery(NamedTuple):
     """
 
     run_id: str
-    waits: tuple[tuple[str, int], ...]
+    waits: tuple[Hit, ...]
     event_ref: str
     owner: str | None
     line: ReceiptLine
 
 
 class Delivered(NamedTuple):
-    """The outcome of a delivery: its fate, and the message's sequence in the run's inbox (0 if gone)."""
+    """The outcome of a delivery: its fate, and the message's sequence in the run's inbox (0 if it was not accepted).
+
+    `reason`: for the receipt; "" if the line says it already. `dropped`: older messages that left the inbox for it.
+    """
 
     fate: Fate
     seq: int
+    reason: str = ""
+    dropped: tuple[int, ...] = ()
 
 
 def none_accepted(delivered: Sequence[Delivered]) -> bool:
     """Whether there were deliveries, and no run took one."""
-    return bool(delivered) and all(outcome.fate is Fate.GONE for outcome in delivered)
+    return bool(delivered) and not any(outcome.fate.accepted for outcome in delivered)
 
 
 def settle_lines(
@@ -111,7 +127,7 @@ def settle_lines(
     for delivery, outcome in zip(deliveries, delivered, strict=True):
         line = delivery.line
         verdict = Verdict(outcome.fate) if outcome.fate is not Fate.GONE else Verdict.FILTERED
-        reason = line.reason if outcome.fate is not Fate.GONE else "the run has continued meanwhile"
+        reason = outcome.reason or line.reason if outcome.fate is not Fate.GONE else "the run has continued meanwhile"
         settled.append(ReceiptLine(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
     return tuple(settled)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from poundlock.model.buffers import EMPTY, USUAL, Tally, WaitRules, progress
 from poundlock.model.conditions import Condition, all_match, has
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
@@ -77,6 +78,8 @@ class WaitRow(NamedTuple):
     payload; "call" means that the definition has a function. `keys` are the index keys for events. `leads_to`: pairs of
     an event type or pattern and the stage it leads to; empty if all lead to `resume_at`.
     `early` False: only events with a later inbox sequence than `asked_at` count; None: the question is not open.
+    `rules`: how it counts events; None for the usual ones. `question`: number of its question, different for each that
+    the run asks; 0 while none is open. `tally`: the buffered events that count for it, see `buffers.py`; None for none.
     """
 
     wait_id: str
@@ -92,7 +95,10 @@ class WaitRow(NamedTuple):
     keys: tuple[str, ...]
     leads_to: tuple[tuple[str, str], ...] = ()
     early: bool = True
+    rules: WaitRules | None = None
     asked_at: int | None = None
+    question: int = 0
+    tally: Tally | None = None
 
     @property
     def own(self) -> bool:
@@ -127,24 +133,39 @@ class WaitRow(NamedTuple):
         return all_match(self.where, payload)
 
     def parked_until(
-        self, expires_at: float | None, epoch: int, resume_at: str | None, asked_at: int | None
+        self,
+        expires_at: float | None,
+        epoch: int,
+        resume_at: str | None,
+        asked_at: int | None,
+        question: int = 0,
     ) -> WaitRow:
-        """Return this wait with a run paused at it; it is another wait then, with an epoch of its own."""
-        wait_id, _, _, events, where, correlate, _, on_timeout, _, patch, keys, leads_to, early, _ = self
+        """Return this wait with a run paused at it; it is another wait then, with an epoch of its own.
+
+        `question`: the number of the question that is asked again; 0 asks a new one.
+        """
+        wait_id, _, _, events, where, correlate, _, on_timeout, _, patch, keys, leads_to, early, rules, _, _, _ = self
         of_wait = (wait_id, epoch, True, events, where, correlate, resume_at, on_timeout, expires_at, patch, keys)
-        return new_tuple(WaitRow, (*of_wait, leads_to, early, asked_at))
+        return new_tuple(WaitRow, (*of_wait, leads_to, early, rules, asked_at, question or epoch, None))
 
     def left(self, *, answered: bool, epoch: int) -> WaitRow:
         """Return this wait after the run has left it: it only buffers.
 
-        An answer closes its question, if it has one. It gets the new epoch then: a sender that still saw the open
+        An answer closes its question. With `early` False it gets the new epoch then: a sender that still saw the open
         question has to match its event again.
         """
-        wait_id, before, _, events, where, correlate, resume_at, on_timeout, _, patch, keys, leads_to, early, at = self
-        if answered and not early:
-            before, at = epoch, None
-        of_wait = (wait_id, before, False, events, where, correlate, resume_at, on_timeout, None, patch, keys)
-        return new_tuple(WaitRow, (*of_wait, leads_to, early, at))
+        wait_id, epoch_before, _, events, where, correlate, resume_at, on_timeout, _, patch, keys, *rest = self
+        leads_to, early, rules, asked_at, question, tally = rest
+        if answered:
+            question = 0
+            if not early:
+                epoch_before, asked_at, tally = epoch, None, None
+        of_wait = (wait_id, epoch_before, False, events, where, correlate, resume_at, on_timeout, None, patch, keys)
+        return new_tuple(WaitRow, (*of_wait, leads_to, early, rules, asked_at, question, tally))
+
+    def token(self, run_id: str) -> str:
+        """Return what names the question that the run asks at this wait: "run/wait/number"."""
+        return f"{run_id}/{self.wait_id}/{self.question}"
 
 
 FAILURE_WAIT: Final = "__failure__"
@@ -328,6 +349,11 @@ class WaitInfo:
         expires_at: when its time is out, in seconds since 1970 UTC; None: never, or the run is not paused at it.
         resume_at: id of the stage to go on with; None: the end, or `leads_to` says it.
         leads_to: {event type or pattern: id of the stage it leads to}; empty if all lead to `resume_at`.
+        token: names the question that the run asks here: `resume(wait=)` with it answers this one and no later one. It
+            stays the same while the run asks again with the same values, as after a reminder. None: it only buffers.
+        mode: how many events it takes: "any" (one), "all" (one of each type) or a number.
+        have, need: how many of them have come, and how many it takes; of a single one, none has come yet.
+        form: JSON schema of what an answer has to contain; None: anything.
     """
 
     id: str
@@ -338,6 +364,11 @@ class WaitInfo:
     expires_at: float | None
     resume_at: str | None
     leads_to: Mapping[str, str] = field(default_factory=dict)
+    token: str | None = None
+    mode: Literal["any", "all"] | int = "any"
+    have: int = 0
+    need: int = 1
+    form: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wait as data that `json.dumps` takes. Each of `where` is `field`, `op` and `value`."""
@@ -521,22 +552,28 @@ class RunResult:
         return plain(shape)  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
-def wait_info(row: WaitRow, *, parked: bool) -> WaitInfo:
+def wait_info(run_id: str, row: WaitRow, *, parked: bool) -> WaitInfo:
     """Return a wait as users see it; `parked`: whether the run is paused at it now."""
     resume_at = None if row.leads_to else row.resume_at
     correlate, leads_to = dict(row.correlate), dict(row.leads_to)
-    return WaitInfo(row.wait_id, row.events, row.where, correlate, parked, row.expires_at, resume_at, leads_to)
+    token = row.token(run_id) if parked else None
+    rules = row.rules or USUAL
+    keys = [part.key for part in (row.tally or EMPTY).parts] if rules.several else []
+    have, need = progress(rules, row.events, keys)
+    counted = (rules.mode, min(have, need), need, rules.form)
+    of_wait = (row.wait_id, row.events, row.where, correlate, parked, row.expires_at, resume_at, leads_to)
+    return WaitInfo(*of_wait, token, *counted)
 
 
-def parked_waits(waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
+def parked_waits(run_id: str, waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:
     """Return the waits a paused run is paused at; while it waits for its children, those of the children."""
-    return tuple(info for row in waits if row.parked for info in wait_infos(row, parked=True))
+    return tuple(info for row in waits if row.parked for info in wait_infos(run_id, row, parked=True))
 
 
-def wait_infos(row: WaitRow, *, parked: bool) -> list[WaitInfo]:
+def wait_infos(run_id: str, row: WaitRow, *, parked: bool) -> list[WaitInfo]:
     """Return a wait as users see it; a wait for children as their waits, each by its address."""
     if row.wait_id != CHILDREN_WAIT:
-        return [wait_info(row, parked=parked)]
+        return [wait_info(run_id, row, parked=parked)]
     shapes = [shape for child in paused_children(row) for shape in child["waits"]]
     return [WaitInfo(**{**shape, "events": tuple(shape["events"]), "where": _where(shape)}) for shape in shapes]
 
@@ -567,6 +604,11 @@ def wait_shape(wait: WaitInfo) -> dict[str, Any]:
         "expires_at": wait.expires_at,
         "resume_at": wait.resume_at,
         "leads_to": dict(wait.leads_to),
+        "token": wait.token,
+        "mode": wait.mode,
+        "have": wait.have,
+        "need": wait.need,
+        "form": None if wait.form is None else dict(wait.form),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from poundlock.codecs import pack_patch
 from poundlock.errors import NotStorable
+from poundlock.model.buffers import LARGEST_BUFFER, OVERFLOWS
 from poundlock.model.checks import (
     Fault,
     condition_faults,
@@ -58,6 +59,53 @@ def wait_faults(path: str, wait: object, ids: list[str]) -> Iterator[Fault]:
             yield f"{path}.patch", f"{error.message}. A function of the event may return it"
     elif patch is not None and not callable(patch):
         yield f"{path}.patch", "must be a mapping or a function of the event"
+    yield from _buffer_faults(path, wait)
+    yield from _counting_faults(path, wait)
+
+
+def _buffer_faults(path: str, wait: Wait) -> Iterator[Fault]:
+    limit: Any = wait.limit
+    if not _is_count(limit) or limit > LARGEST_BUFFER:
+        yield f"{path}.limit", f"{shown(limit)} is not a number of events from 1 to {LARGEST_BUFFER:,}"
+    yield from duration_faults(f"{path}.ttl", wait.ttl)
+    if wait.overflow not in OVERFLOWS:
+        yield f"{path}.overflow", f"{shown(wait.overflow)} is not one of {', '.join(OVERFLOWS)}"
+
+
+def _counting_faults(path: str, wait: Wait) -> Iterator[Fault]:
+    mode: Any = wait.mode
+    number = _is_count(mode)
+    if not number and mode not in ("any", "all"):
+        yield f"{path}.mode", f"{shown(mode)} is not 'any', 'all' or a number of events"
+        return
+    if mode != "any" and isinstance(wait.events, Mapping):
+        yield f"{path}.mode", "several events cannot lead to different stages: give on= as a list, or use mode='any'"
+    elif _is_count(wait.limit):
+        listed: Any = wait.events
+        types = {listed} if isinstance(listed, str) else set(listed) if _is_texts(listed) else set()
+        need = mode if number else len(types) if mode == "all" else 1
+        if need > wait.limit:
+            yield f"{path}.mode", f"it takes {need} events, and the buffer has room for {wait.limit}: raise limit="
+    distinct: object = wait.distinct
+    if distinct is not None and (not isinstance(distinct, str) or not distinct):
+        yield f"{path}.distinct", f"{shown(distinct)} is not a path into the payload"
+    elif distinct is not None and not number:
+        yield f"{path}.distinct", "only a number of events has values that must differ: give mode= as a number"
+    collect: object = wait.collect
+    if collect is None:
+        return
+    if not isinstance(collect, str) or not collect or "." in collect:
+        yield f"{path}.collect", f"{shown(collect)} is not a key of the state"
+    elif wait.patch is not None:
+        yield f"{path}.collect", "it keeps the payloads as they are, so a patch has no use: leave one of them out"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_texts(listed: object) -> bool:
+    return isinstance(listed, Collection) and all(isinstance(each, str) for each in listed)
 
 
 def ends_wait(on_timeout: object) -> bool:

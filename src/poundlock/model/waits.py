@@ -8,19 +8,24 @@ definitions: there are only a few, even with many paused runs.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from poundlock.codecs import dump, encode
+from poundlock.model.buffers import EMPTY, USUAL, Counting, Hit, Part, Tally, WaitRules, progress, take
 from poundlock.model.conditions import Condition, StateRef, resolve
 from poundlock.model.definitions import Wait
+from poundlock.model.durations import optional_seconds
 from poundlock.model.events import Event
+from poundlock.model.forms import schema_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import type_matches
+from poundlock.model.quoting import shown
 from poundlock.model.receipts import Delivery, Fate
-from poundlock.model.runs import WaitRow
+from poundlock.model.runs import Message, WaitRow
+from poundlock.records import NamedTuple
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -137,7 +142,16 @@ def arm(
         keys=wait_keys(events, correlate),
         leads_to=tuple(wait.events.items()) if isinstance(wait.events, Mapping) else (),
         early=wait.early,
+        rules=rules_of(wait),
     )
+
+
+def rules_of(wait: Wait) -> WaitRules | None:
+    """Return how a wait without faults counts events; None for the usual rules."""
+    form = None if wait.form is None else schema_of(wait.form)
+    ttl = optional_seconds(wait.ttl)
+    rules = WaitRules(wait.mode, wait.distinct, wait.collect, form, wait.limit, ttl, wait.overflow)
+    return None if rules == USUAL else rules
 
 
 def lacking_paths(wait: Wait, state: Mapping[str, Any]) -> list[str]:
@@ -147,40 +161,226 @@ def lacking_paths(wait: Wait, state: Mapping[str, Any]) -> list[str]:
     return sorted(path for path in paths if get_path(state, path) is MISSING)
 
 
-def armed_anew(delivery: Delivery, armed: Iterable[tuple[str, int, bool]]) -> bool:
+def armed_anew(delivery: Delivery, waits: Iterable[Counting]) -> bool:
     """Whether a wait that an event was matched against has another epoch now: the event has to be matched again.
 
     Args:
         delivery: the delivery.
-        armed: (wait id, epoch, parked) of the run's current waits.
+        waits: the run's current waits.
     """
-    epochs = {wait_id: epoch for wait_id, epoch, _ in armed}
-    return any(epochs.get(wait_id, epoch) != epoch for wait_id, epoch in delivery.waits)
+    epochs = {wait.wait_id: wait.epoch for wait in waits}
+    return any(epochs.get(hit.wait_id, hit.epoch) != hit.epoch for hit in delivery.waits)
 
 
-def delivered_fate(
-    delivery: Delivery, status: RunStatus | None, armed: Iterable[tuple[str, int, bool]], *, unfit: bool = False
-) -> Fate:
-    """Return the result of a delivery.
+# ------------------------------------------------------------------------------------- what becomes of one more event
+class Decided(NamedTuple):
+    """The result of a delivery.
+
+    Attributes:
+        fate: what becomes of the event.
+        reason: for the receipt; "" if the line says it already.
+        tallies: new ones, by wait.
+        dropped: messages that leave the inbox, because they count for no wait any more.
+    """
+
+    fate: Fate
+    reason: str = ""
+    tallies: Mapping[str, Tally] = {}
+    dropped: tuple[int, ...] = ()
+
+
+_GONE: Final = Decided(Fate.GONE)
+_RESUMED: Final = Decided(Fate.RESUMED)
+_BUFFERED: Final = Decided(Fate.BUFFERED)
+
+
+def fate(
+    delivery: Delivery,
+    status: RunStatus | None,
+    waits: Sequence[Counting],
+    *,
+    now: float,
+    seq: int,
+    unfit: bool = False,
+) -> Decided:
+    """Return the result of a delivery; each store asks for it inside the transaction that delivers.
 
     Args:
         delivery: the delivery.
         status: the run's status; None if there is no such run.
-        armed: (wait id, epoch, parked) of the run's current waits.
-        unfit: whether the run is paused with an error, see `fate_of`.
-    """
-    hit = [parked for wait_id, epoch, parked in armed if (wait_id, epoch) in delivery.waits]
-    return fate_of(status, hit, unfit=unfit)
-
-
-def fate_of(status: RunStatus | None, hit: Collection[bool], *, unfit: bool = False) -> Fate:
-    """Return the result of an event for a run.
-
-    Args:
-        status: the run's status; None if there is no such run.
-        hit: for each wait of the run that the event matches, whether the run is paused at it.
+        waits: the run's current waits.
+        now: seconds since 1970.
+        seq: which place in the inbox the event would get.
         unfit: whether the run is paused because its state does not match its model: then no event resumes it.
     """
-    if status is None or status.terminal or not hit:
-        return Fate.GONE
-    return Fate.RESUMED if status is RunStatus.PAUSED and any(hit) and not unfit else Fate.BUFFERED
+    if status is None or status.terminal:
+        return _GONE
+    paused = status is RunStatus.PAUSED and not unfit
+    hits = [(wait, hit) for wait in waits for hit in delivery.waits if (wait.wait_id, wait.epoch) == hit[:2]]
+    if not hits:
+        return _GONE
+    tallies: dict[str, Tally] = {}
+    gone: set[int] = set()
+    said: list[str] = []
+    refused: list[tuple[Fate, str]] = []
+    plain = True
+    for wait, hit in hits:
+        asking = paused and wait.parked
+        if wait.wait_id.startswith("__"):  # a run has no limit for what its children tell it
+            if asking:
+                return _RESUMED
+            said.append("")
+            continue
+        taken = take(wait, hit, seq=seq, now=now, asking=asking, owned=status is RunStatus.RUNNING)
+        if taken.verdict == "answers":
+            return Decided(Fate.RESUMED, taken.reason) if taken.reason else _RESUMED
+        if taken.tally is None:
+            refused.append((Fate.REJECTED if taken.verdict == "rejected" else Fate.DROPPED, taken.reason))
+            continue
+        tallies[wait.wait_id] = taken.tally
+        gone.update(taken.gone)
+        said.append(taken.reason or f"wait {wait.wait_id}")
+        plain = plain and not taken.reason
+    if not said:
+        verdict = Fate.REJECTED if any(each is Fate.REJECTED for each, _ in refused) else Fate.DROPPED
+        return Decided(verdict, "; ".join([reason for _, reason in refused]))
+    if not tallies:
+        return _BUFFERED
+    if gone:
+        held = [tallies.get(wait.wait_id, wait.tally) or EMPTY for wait in waits]
+        gone.difference_update(part.seq for tally in held for part in tally.parts)
+    reason = "" if plain and not refused else "; ".join(filter(None, said))
+    return Decided(Fate.BUFFERED, reason, tallies, tuple(sorted(gone)))
+
+
+class Unanswerable(NamedTuple):
+    """Why an event cannot be an answer of a wait that it matches."""
+
+    reason: str
+
+
+def hit_of(row: WaitRow, event: Event) -> Hit | Unanswerable:
+    """Return what an event is at a wait that it matches."""
+    rules = row.rules
+    if rules is None or not rules.several:
+        return Hit(row.wait_id, row.epoch)
+    if rules.mode == "all":
+        return Hit(row.wait_id, row.epoch, _type_among(row.events, event.type))
+    if rules.distinct is None:
+        return Hit(row.wait_id, row.epoch)
+    value = get_path(event.payload, rules.distinct)
+    if value is MISSING:
+        return Unanswerable(f"wait {row.wait_id}: {rules.distinct} is missing")
+    again = f"{rules.distinct} {shown(value)} has answered"
+    return Hit(row.wait_id, row.epoch, _text([canonical(value)])[1:-1], again)
+
+
+def _type_among(events: Sequence[str], event_type: str) -> str:
+    """Return which of a wait's types and patterns an event stands for: the exact one, else the first that fits."""
+    if event_type in events:
+        return event_type
+    return next(pattern for pattern in events if type_matches(pattern, event_type))
+
+
+# ------------------------------------------------------------------------------------ what a run's owner finds buffered
+def counted(row: WaitRow, messages: Iterable[Message], now: float) -> list[tuple[Message, Hit]]:
+    """Return the messages that count for a wait, in order: neither too old nor too many, and of each value one."""
+    return _within(row, _candidates(row, messages, now))
+
+
+def _candidates(row: WaitRow, messages: Iterable[Message], now: float) -> list[tuple[Message, Hit]]:
+    rules = row.rules or USUAL
+    since = None if rules.ttl is None else now - rules.ttl
+    found: list[tuple[Message, Hit]] = []
+    values = set()
+    for message in messages:
+        if message.event is None or (since is not None and message.time <= since):
+            continue
+        if not row.early and (row.asked_at is None or message.seq <= row.asked_at):
+            continue
+        event = message.event.event
+        if not row.matches(event):
+            continue
+        hit = hit_of(row, event)
+        if isinstance(hit, Unanswerable):
+            continue
+        if rules.distinct is not None:
+            if hit.key in values:
+                continue
+            values.add(hit.key)
+        found.append((message, hit))
+    return found
+
+
+def _within(row: WaitRow, found: list[tuple[Message, Hit]]) -> list[tuple[Message, Hit]]:
+    rules = row.rules or USUAL
+    if len(found) <= rules.limit or row.own:
+        return found
+    return found[-rules.limit :] if rules.overflow == "drop_oldest" else found[: rules.limit]
+
+
+def answering(row: WaitRow, messages: Iterable[Message], now: float) -> list[Message]:
+    """Return the messages that answer a wait: the first ones that do; none if they do not yet."""
+    rules = row.rules
+    if rules is None:  # the usual: the first that matches
+        for message in messages:
+            if message.event is None or not row.matches(message.event.event):
+                continue
+            if row.early or (row.asked_at is not None and message.seq > row.asked_at):
+                return [message]
+        return []
+    found = counted(row, messages, now)
+    if rules.mode != "all":
+        need = 1 if rules.mode == "any" else rules.mode
+        return [message for message, _ in found[:need]] if len(found) >= need else []
+    first: dict[str | None, Message] = {}
+    for message, hit in found:
+        first.setdefault(hit.key, message)
+    have, need = progress(rules, row.events, list(first))
+    return list(first.values()) if have >= need else []
+
+
+def so_far(row: WaitRow, messages: Iterable[Message], now: float) -> list[Message]:
+    """Return the messages that are part of an answer which takes several; none at a wait for one."""
+    if row.rules is None or not row.rules.several:
+        return []
+    found = counted(row, messages, now)
+    if row.rules.mode != "all":
+        return [message for message, _ in found]
+    first: dict[str | None, Message] = {}
+    for message, hit in found:
+        first.setdefault(hit.key, message)
+    return list(first.values())
+
+
+def tally_of(row: WaitRow, messages: Iterable[Message], now: float) -> Tally | None:
+    """Return the tally of a wait that is armed anew; None if nothing counts."""
+    rules = row.rules or USUAL
+    found = counted(row, messages, now)
+    parts = [Part(message.seq, 0.0 if rules.ttl is None else message.time, hit.key) for message, hit in found]
+    return Tally(tuple(parts)) if parts else None
+
+
+def surplus(
+    rows: Iterable[WaitRow], messages: Sequence[Message], now: float
+) -> tuple[list[tuple[Message, WaitRow]], list[tuple[Message, WaitRow]]]:
+    """Return the messages that no wait has room for, and those that are too old; each with a wait that had it.
+
+    What matches no wait now stays: it may match one later, and is recorded at the end of the run.
+    """
+    many: dict[int, tuple[Message, WaitRow]] = {}
+    late: dict[int, tuple[Message, WaitRow]] = {}
+    held: set[int] = set()
+    for row in rows:
+        found = _candidates(row, messages, now)
+        kept = {message.seq for message, _ in _within(row, found)}
+        held |= kept
+        many.update({message.seq: (message, row) for message, _ in found if message.seq not in kept})
+        if row.rules is None or row.rules.ttl is None:
+            continue
+        since = now - row.rules.ttl
+        for message in messages:
+            if message.event is not None and message.time <= since and row.matches(message.event.event):
+                late[message.seq] = (message, row)
+    over = [each for seq, each in sorted(many.items()) if seq not in held]
+    return over, [each for seq, each in sorted(late.items()) if seq not in held and seq not in many]

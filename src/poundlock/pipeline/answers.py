@@ -6,7 +6,7 @@ refused at `emit`, and one that was buffered before the run got there cannot end
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.clock import Clock
@@ -55,6 +55,24 @@ class Answers:
 
 def _named(run_id: str, row: WaitRow, event: Event) -> tuple[str, ...]:
     return (run_id, row.wait_id, event.source, event.id)
+
+
+def collected(row: WaitRow, events: Sequence[Event], model: Any, state: dict[str, Any]) -> Answer:
+    """Return the patch (`Written`) that puts the payloads of events where a wait collects them; or why it cannot."""
+    return call_now(_collected, row, events, model, state)
+
+
+def _collected(row: WaitRow, events: Sequence[Event], model: Any, state: dict[str, Any]) -> Written:
+    key = collects(row)
+    assert key is not None  # noqa: S101 - asked by the caller
+    patch = brought(model, {key: [event.payload for event in events]}, state)
+    settle(model, merge(state, patch.patch))
+    return patch
+
+
+def collects(row: WaitRow) -> str | None:
+    """Return the key of the state where a wait collects payloads; None if it merges them."""
+    return None if row.rules is None else row.rules.collect
 
 
 def can_be_refused(row: WaitRow, model: Any) -> bool:

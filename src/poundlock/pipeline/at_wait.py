@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.codecs import dump
-from poundlock.errors import NotStorable, StateInvalid, WaitExpired
-from poundlock.guard import Interrupted, describe, for_the_process, shortened
+from poundlock.errors import AnswerInvalid, NotStorable, StateInvalid, WaitExpired
+from poundlock.guard import Answer, Interrupted, describe, for_the_process, shortened
+from poundlock.model.events import Event
 from poundlock.model.patches import merge
 from poundlock.model.runs import (
     CHILD_ENDED,
@@ -20,17 +21,20 @@ from poundlock.model.runs import (
     WaitRow,
     own_row,
 )
+from poundlock.model.waits import so_far
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.answers import own_event, patch_of_event
+from poundlock.pipeline.answers import collected, collects, own_event, patch_of_event
+from poundlock.pipeline.buffering import take_out, trim
 from poundlock.pipeline.durable_waits import answered, first_due, go_on, waits_for_function
 from poundlock.pipeline.failing import halted, wait_failed
+from poundlock.pipeline.forms import misfit_of_answer
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.memo import drop_notices
 from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
 from poundlock.pipeline.run_view import Resume
-from poundlock.pipeline.states import Written, validate, written
-from poundlock.pipeline.waits import first_match, leave, note, pause_at, rearm
+from poundlock.pipeline.states import Written, brought, validate, written
+from poundlock.pipeline.waits import answer_at, leave, note, pause_at, rearm
 
 log = logging.getLogger("poundlock.pipeline")
 
@@ -47,9 +51,12 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
             return aborted(run)
         if waits_for_function(run, row):
             return _function_goes_on(run, answer)
+        trim(run)
+        row = next((now for now in run.waits if now.wait_id == row.wait_id), row)  # it may have noted what was lost
         if answer is not None and (patch := _answered(run, row, answer["patch"])) is not None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
+            take_out(run, {message.seq for message in so_far(row, run.buffer, run.clock.now())})
             _leave(run, row, Resume("api", row.wait_id), answer.get("event"))
             return _continue(run, patch)
         came_back = run.returning
@@ -61,8 +68,8 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if row.wait_id == CHILDREN_WAIT:
             return _among_children(run, row)
         refused = False
-        while (message := first_match(run, row)) is not None:
-            if await _resume_with_event(run, row, message):
+        while messages := answer_at(run, row):
+            if await _resume_with_events(run, row, messages):
                 return None
             refused = True
         if row.expires_at is not None and run.clock.now() >= row.expires_at:
@@ -181,10 +188,11 @@ def _leave(run: ActiveRun, row: WaitRow, reason: Resume | None, event_type: str 
         run.waits = tuple(other for other in run.waits if other.wait_id != row.wait_id)
 
 
-async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> bool:
-    """Use a buffered event: the run continues after the wait, or the event is refused and the run stays paused.
+async def _resume_with_events(run: ActiveRun, row: WaitRow, messages: Sequence[Message]) -> bool:
+    """Use the buffered events that answer a wait: the run continues after it, or one is refused and it stays paused.
 
-    Any sender may have sent it, so an event that cannot be applied does not fail the run.
+    Any sender may have sent them, so an event that cannot be applied does not fail the run. Several are merged in
+    order, each into the state that those before it have left.
 
     Returns:
         Whether the run continues.
@@ -192,40 +200,98 @@ async def _resume_with_event(run: ActiveRun, row: WaitRow, message: Message) -> 
     Raises:
         Interrupted: the run was interrupted meanwhile.
     """
+    events = [message.event.event for message in messages if message.event is not None]
+    patches: list[Written | None] = []
+    if collects(row) is not None:
+        answer = collected(row, events, run.plan.state_model, run.state)
+        if answer.error is not None:  # each of them fits, as it was judged alone; so the last one is too much
+            _refuse(run, row, messages[-1], answer.error)
+            return False
+        patches.append(answer.value)
+    else:
+        state = run.state
+        for message in messages:
+            made = await _patch_of(run, row, message, state)
+            if made.error is not None:
+                _refuse(run, row, message, made.error)
+                return False
+            patches.append(made.value)
+            state = state if made.value is None else merge(state, made.value.patch)
+    take_out(run, {message.seq for message in messages})
+    leave(run, row, answered=True, event_type=events[-1].type)
+    run.resume = Resume("event", row.wait_id, own_event(events[-1]))
+    for event in events:
+        note(run, "wait:matched", row, {"event": _named(event)})
+    note(run, "pipeline:resume", row, {"reason": "event"})
+    for patch in patches[:-1]:
+        if patch is not None and patch.patch:
+            apply(run, patch, run.plan.path_json)
+    _continue(run, patches[-1])
+    return True
+
+
+async def _patch_of(run: ActiveRun, row: WaitRow, message: Message, state: dict[str, Any]) -> Answer:
+    """Return the patch of an event, or why it cannot be applied.
+
+    Raises:
+        Interrupted: the run was interrupted meanwhile; the event has left the buffer.
+    """
     assert message.event is not None  # noqa: S101 - only event messages are buffered
     event, task = message.event.event, current_task()
-    run.buffer = tuple(other for other in run.buffer if other.seq != message.seq)
-    run.consumed.append(message.seq)
     declared, answers, run_id = run.plan.waits.get(row.wait_id), run.supervision.answers, run.run_id
-    known = answers.get(run_id, row, event, run.state)
-    answer = patch_of_event(row, declared, event, run.plan.state_model, run.state, run.clock, known)
+    known = answers.get(run_id, row, event, state)
+    answer = patch_of_event(row, declared, event, run.plan.state_model, state, run.clock, known)
     answers.forget(run_id, row, event)
     error = answer.error
     if disturbed(run, task):
         error = await judge(run, task, error)
-    if error is not None:
-        said = describe(error)
-        reason = {"message": shortened(said.message), "code": said.code, "type": said.type}
-        named = {"id": event.id, "type": event.type, "source": event.source}
-        note(run, "wait:refused", row, {"event": named, "payload": event.payload, **reason}, dump)
-        return False
-    leave(run, row, answered=True, event_type=event.type)
-    run.resume = Resume("event", row.wait_id, own_event(event))
-    note(run, "wait:matched", row, {"event": {"id": event.id, "type": event.type, "source": event.source}})
-    note(run, "pipeline:resume", row, {"reason": "event"})
-    _continue(run, answer.value)
-    return True
+    return Answer(answer.value, error)
 
 
-def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> Written:
+def _refuse(run: ActiveRun, row: WaitRow, message: Message, error: BaseException) -> None:
+    """Note an event that cannot be applied; it leaves the buffer."""
+    assert message.event is not None  # noqa: S101 - only event messages are buffered
+    event = message.event.event
+    take_out(run, {message.seq})
+    said = describe(error)
+    reason = {"message": shortened(said.message), "code": said.code, "type": said.type}
+    note(run, "wait:refused", row, {"event": _named(event), "payload": event.payload, **reason}, dump)
+
+
+def _named(event: Event) -> dict[str, Any]:
+    return {"id": event.id, "type": event.type, "source": event.source}
+
+
+def check_answer(run: ActiveRun, row: WaitRow | None, patch: Mapping[str, Any] | None) -> Written:
     """Return an answer as it is stored, checked before it is committed: the run must be able to continue with it.
 
+    Where the wait collects payloads, an answer that does not set them leaves there what came so far.
+
+    Args:
+        run: the run.
+        row: the wait that is answered; None if it has no form and collects nothing.
+        patch: the answer's.
+
     Raises:
+        AnswerInvalid: it does not fit the wait's form; nothing was changed.
         StateInvalid: with its patch the state does not fit the model; nothing was changed.
         NotStorable: a value in it does not read back equal; nothing was changed.
     """
     model = run.plan.state_model
+    if row is not None and row.rules is not None:
+        misfit = misfit_of_answer(row, run.plan.waits.get(row.wait_id), patch)
+        if misfit is not None:
+            raise AnswerInvalid(
+                f"wait {row.wait_id}: {misfit.text}: an answer has to fit the form of the wait",
+                path=f"patch.{misfit.path}" if misfit.path else "patch",
+            )
     answer = written(model, patch or {}, run.state, "patch")
+    key = None if row is None else collects(row)
+    if key is not None and row is not None:
+        came = (*run.buffer, *(message for message in run.inbox if message.event is not None))
+        payloads = [part.event.event.payload for part in so_far(row, came, run.clock.now()) if part.event is not None]
+        merged = {**brought(model, {key: payloads}, run.state).patch, **answer.patch}
+        answer = written(None, merged, run.state)
     if model is not None:
         validate(model, merge(run.state, answer.patch))
     return answer
@@ -234,8 +300,8 @@ def check_answer(run: ActiveRun, patch: Mapping[str, Any] | None) -> Written:
 def _answered(run: ActiveRun, row: WaitRow, patch: Mapping[str, Any] | None) -> Written | None:
     """Return an answer as it is stored; None if it does not fit: a process without the workflow cannot check it."""
     try:
-        return check_answer(run, patch)
-    except (StateInvalid, NotStorable) as error:
+        return check_answer(run, row, patch)
+    except (AnswerInvalid, StateInvalid, NotStorable) as error:
         note(run, "wait:refused", row, {"path": error.path, "message": error.message}, dump)
         return None
 

@@ -31,6 +31,7 @@ from poundlock.pipeline.contracts import of_contract
 from poundlock.pipeline.durable import DurableFunction
 from poundlock.pipeline.elsewhere import BUILT_IN, PROCESS, unsendable
 from poundlock.pipeline.event_functions import EventFunction, PatchFunction, compile_event_function, compile_patch
+from poundlock.pipeline.forms import form_faults
 from poundlock.pipeline.injection import (
     AFTER_FAILURE,
     ELEMENT,
@@ -154,6 +155,7 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
                 )
                 for wait in action.waits:
                     _refs(wait, f"{path}.waits", injector)
+                    _form(wait, f"{path}.waits", injector)
                 continue
             at = f"{path}.{step.id}"
             own = of_contract(kind if step.each is None else of_elements(kind), step, at)
@@ -172,6 +174,8 @@ def _pipeline(pipeline: Pipeline, on_failure: object, injector: Injector, bound:
         if isinstance(router, Pause) and isinstance(router.wait, Wait):
             _refs(router.wait, f"{path}.router.wait", injector)
             _patch_keys(router.wait, f"{path}.router.wait.patch", injector)
+            _form(router.wait, f"{path}.router.wait", injector)
+            _collected(router.wait, f"{path}.router.wait.collect", injector)
             if callable(router.wait.patch):
                 patch = compile_patch(router.wait.patch, f"{path}.router.wait.patch", injector)
                 bound.patches[pipeline.id, stage.id] = patch
@@ -247,6 +251,20 @@ def _patch_keys(wait: Wait, path: str, injector: Injector) -> None:
             injector.fault(path, error.message)
         except NotStorable:
             pass  # reported already
+
+
+def _form(wait: Wait, path: str, injector: Injector) -> None:
+    """Find forms that no answer can be checked against."""
+    for place, text in form_faults(f"{path}.form", wait.form):
+        injector.fault(place, text)
+
+
+def _collected(wait: Wait, path: str, injector: Injector) -> None:
+    """Find keys for payloads that the model lacks: the last event would be refused for them."""
+    collect: object = wait.collect
+    near = injector.unknown_state(collect) if isinstance(collect, str) and collect else None
+    if near is not None:
+        injector.fault(path, f"'{collect}' is not a field of the state: {near}")
 
 
 def _without_deletions(patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, overload
 from poundlock.callables import called_name
 from poundlock.errors import InvalidDefinition, suggest
 from poundlock.guard import repr_of
+from poundlock.model.buffers import DEFAULT_BUFFER, Mode, Overflow
 from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import (
@@ -287,6 +288,13 @@ class Stages:
         timeout: Duration | None = None,
         on_timeout: str = "fail",
         patch: Patch | None = None,
+        mode: Mode = "any",
+        distinct: str | None = None,
+        collect: str | None = None,
+        form: Any = None,
+        limit: int = DEFAULT_BUFFER,
+        ttl: Duration | None = None,
+        overflow: Overflow = "drop_oldest",
         early: bool = True,
         resume_at: str | None = None,
         on_failure: str | None = None,
@@ -296,7 +304,8 @@ class Stages:
         Args:
             name: id of the stage and of the wait.
             on: event type or pattern, or several; or {event type or pattern: the stage it leads to}.
-            where, correlate, timeout, on_timeout, patch, early: see `Wait`.
+            where, correlate, timeout, on_timeout, patch: see `Wait`.
+            mode, distinct, collect, form, limit, ttl, overflow, early: see `Wait`.
             resume_at: stage to continue with; default: the next one.
             on_failure: what a timeout leads to where `on_timeout` is "fail", see `step`.
 
@@ -312,6 +321,13 @@ class Stages:
             timeout=timeout,
             on_timeout=on_timeout,
             patch=patch,
+            mode=mode,
+            distinct=distinct,
+            collect=collect,
+            form=form,
+            limit=limit,
+            ttl=ttl,
+            overflow=overflow,
             early=early,
             id=name,
         )

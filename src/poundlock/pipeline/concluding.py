@@ -30,7 +30,7 @@ from poundlock.pipeline.plan import StagePlan, StepPlan
 from poundlock.pipeline.step_results import Suspended, carried_patch
 from poundlock.pipeline.steps import StageDone
 from poundlock.pipeline.undo_log import note_commit
-from poundlock.pipeline.waits import first_match, note, park, pause_at, rearm
+from poundlock.pipeline.waits import asked, first_match, note, park, pause_at, rearm
 from poundlock.records import dataclass
 
 
@@ -161,7 +161,7 @@ def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome 
         if not suspended.quiet:
             run.journal.add(run.clock.now(), "pipeline", "pipeline:delay", stage.path_json, dump({"until": until}))
         return Delayed(until)
-    note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
+    note(run, "wait:registered", row, asked(row), dump)
     pause_at(run, row)
     if first_match(run, row) is not None:
         return None
@@ -257,7 +257,7 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
         run.plan.existing(pause.resume_at)
     row = park(run, stage, pause)
     rearm(run, pausing=True)
-    note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
+    note(run, "wait:registered", row, asked(row), dump)
     pause_at(run, row)
     if first_match(run, row) is not None:
         return None  # committed at this wait, so that after a crash it continues for the same reason

@@ -16,6 +16,7 @@ from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.outcome import Outcome, Paused
+from poundlock.pipeline.waits import asked as asked_for
 from poundlock.pipeline.waits import first_match, note, rearm
 
 BY_HAND = "/resume"
@@ -101,10 +102,11 @@ def pause(run: ActiveRun, rows: Sequence[WaitRow]) -> Outcome | None:
     rearm(run)  # what services announced, and what signals changed
     kept = [row for row in run.waits if not of_functions(run, row) and not row.parked]
     epoch = run.version + 1
-    parked = [row.parked_until(row.expires_at, epoch, row.resume_at, None) for row in rows]
+    asked = {row.wait_id: row.question for row in run.waits}
+    parked = [row.parked_until(row.expires_at, epoch, row.resume_at, None, asked.get(row.wait_id, 0)) for row in rows]
     for row in parked:
         if row.events:
-            note(run, "wait:registered", row, {"events": list(row.events), "correlate": dict(row.correlate)}, dump)
+            note(run, "wait:registered", row, asked_for(row), dump)
     run.waits = (*kept, *parked)
     if any(first_match(run, row) is not None for row in parked):
         return None

@@ -11,6 +11,7 @@ from poundlock.model.patches import delta, merge
 from poundlock.model.runs import Message
 from poundlock.model.timeline import BUFFERED
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.buffering import trim
 from poundlock.pipeline.journal import event_payload
 from poundlock.pipeline.states import Written, settle, written
 
@@ -41,6 +42,7 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
                 _apply_signal(run, message.body)
     if buffered:
         run.buffer = (*run.buffer, *buffered)
+        trim(run)
     return answer
 
 

@@ -14,8 +14,9 @@ from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.runs import HIDDEN_WAITS, Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.wait_checks import wait_faults
-from poundlock.model.waits import arm, lacking_paths
+from poundlock.model.waits import answering, arm, lacking_paths
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.forms import form_as_data_faults
 from poundlock.pipeline.plan import DeclaredWait, StagePlan
 
 
@@ -90,8 +91,8 @@ def _unless_changed(old: WaitRow | None, row: WaitRow) -> WaitRow:
     """Return the old row if the new one says the same but for its epoch: its question may be open."""
     if old is None or old is row:
         return row
-    # All but the epoch, the second field, and `asked_at`, the last. For Python 1 equals True; for us not.
-    same = old[0] == row[0] and old[2:-1] == row[2:-1] and _alike(_values(old), _values(row))
+    # All but the epoch, the second field, and what came since, the last three. To Python 1 equals True; not to us.
+    same = old[0] == row[0] and old[2:-3] == row[2:-3] and _alike(_values(old), _values(row))
     return old if same else row
 
 
@@ -134,21 +135,24 @@ def park(run: ActiveRun, stage: StagePlan, pause: Pause) -> WaitRow:
         )
     timeout = optional_seconds(wait.timeout)
     expires_at = None if timeout is None else run.clock.now() + timeout
-    asked_at = None if row.early else _asked_at(run, row)
-    return row.parked_until(expires_at, run.version + 1, pause.resume_at or stage.following, asked_at)
+    before = open_question(run, row)
+    if before is not None:
+        asked_at, question = before.asked_at, before.question
+    else:
+        asked_at, question = None if row.early else run.inbox_seen, 0
+    return row.parked_until(expires_at, run.version + 1, pause.resume_at or stage.following, asked_at, question)
 
 
-def _asked_at(run: ActiveRun, row: WaitRow) -> int:
-    """Return the inbox sequence after which events count for a wait that is about to be parked at.
+def open_question(run: ActiveRun, row: WaitRow) -> WaitRow | None:
+    """Return the wait as it was asked before, if its question is still open and the same; else None.
 
     A timeout does not close a question. So if it was asked before, with the same values, it is the same question.
     """
     before = next((other for other in run.waits if other.wait_id == row.wait_id), None)
-    if before is not None and before.asked_at is not None:
-        same = (before.events, before.where, before.correlate) == (row.events, row.where, row.correlate)
-        if same and _alike(_values(before), _values(row)):
-            return before.asked_at
-    return run.inbox_seen
+    if before is None or not before.question:
+        return None
+    same = (before.events, before.where, before.correlate) == (row.events, row.where, row.correlate)
+    return before if same and _alike(_values(before), _values(row)) else None
 
 
 def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
@@ -156,6 +160,8 @@ def _check_made(wait: Wait, path: str, stages: list[str]) -> None:
     faults = list(wait_faults(path, wait, stages))
     if isinstance(wait, Wait) and callable(wait.patch):
         faults.append((f"{path}.patch", "a wait made by a router needs its patch as data"))
+    if isinstance(wait, Wait):
+        faults += form_as_data_faults(f"{path}.form", wait.form)
     if faults:
         raise InvalidDefinition(f"{faults[0][0]}: {faults[0][1]}", path=faults[0][0], faults=tuple(faults))
 
@@ -169,13 +175,13 @@ def pause_at(run: ActiveRun, row: WaitRow) -> None:
 
 
 def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
-    """Return the earliest buffered event that matches the wait."""
-    for message in run.buffer:
-        if message.event is None or not row.matches(message.event.event):
-            continue
-        if row.early or (row.asked_at is not None and message.seq > row.asked_at):
-            return message
-    return None
+    """Return the first of the buffered events that answer the wait; None if they do not."""
+    return next(iter(answer_at(run, row)), None) if run.buffer else None
+
+
+def answer_at(run: ActiveRun, row: WaitRow) -> list[Message]:
+    """Return the buffered events that answer the wait; none if they do not yet."""
+    return answering(row, run.buffer, run.clock.now()) if run.buffer else []
 
 
 def leave(run: ActiveRun, row: WaitRow, *, answered: bool, event_type: str | None = None) -> None:
@@ -199,6 +205,14 @@ def note(
     if run.journal.full:
         payload = write({"wait": row.wait_id, **detail})
         run.journal.add(run.clock.now(), "pipeline", kind, run.plan.path_json, payload)
+
+
+def asked(row: WaitRow) -> dict[str, Any]:
+    """Return what a wait asks for, for its entry in the timeline."""
+    detail: dict[str, Any] = {"events": list(row.events), "correlate": dict(row.correlate)}
+    if row.rules is not None and row.rules.several:
+        detail["mode"] = row.rules.mode
+    return detail
 
 
 class AnnouncedWaits:
@@ -227,6 +241,8 @@ class AnnouncedWaits:
                 raise InvalidDefinition(
                     "wait.patch: a wait that no stage declares needs its patch as data", path="wait.patch"
                 )
+            for path, text in form_as_data_faults("wait.form", wait.form):
+                raise InvalidDefinition(f"{path}: {text}", path=path, faults=((path, text),))
             run.registered = {**registered, wait_id: wait}
         elif declared.wait != wait:
             raise InvalidDefinition(
@@ -251,4 +267,4 @@ class AnnouncedWaits:
     def armed(self) -> list[WaitInfo]:
         """Return the waits that are armed."""
         rows = [row for row in self._run.waits if row.parked or row.wait_id not in HIDDEN_WAITS]
-        return [wait_info(row, parked=row.parked) for row in rows]
+        return [wait_info(self._run.run_id, row, parked=row.parked) for row in rows]

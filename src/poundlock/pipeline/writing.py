@@ -10,6 +10,7 @@ from poundlock.model.outbox import Outgoing
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunRecord, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun, Stored
+from poundlock.pipeline.buffering import with_tallies
 from poundlock.pipeline.reports import Reports
 
 _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
@@ -119,6 +120,8 @@ def boundary_of(
     if run.reports is not None:
         run.waits = run.reports.keep_in(run.waits, run.version + 1)
     log = run.journal.row(run.log_seq + 1)
+    if run.buffer and not ended and run.waits is not run.stored_waits:
+        run.waits = with_tallies(run)
     waits = () if ended else run.waits
     if not run.written:
         start = _start_of(run, status, wake_at, outcome, slot, now, log, run.stage, waits, run.outgoing)

@@ -20,10 +20,10 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, SingletonLoop, Start
 from poundlock.model.outbox import Sending
 from poundlock.model.patterns import type_matches
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, ReceiptRow, Verdict, new_line
+from poundlock.model.receipts import Delivered, Delivery, ReceiptLine, ReceiptRow, Verdict, new_line, settle_lines
 from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
 from poundlock.model.schedules import ScheduleMove
-from poundlock.model.waits import fate_of
+from poundlock.model.waits import Unanswerable, fate, hit_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
@@ -31,7 +31,7 @@ from poundlock.ports import AtHand
 from poundlock.records import NamedTuple, dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
-from poundlock.runtime.judging import Waiting, counting, judged
+from poundlock.runtime.judging import Waiting, counting, fitting, judged
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.pending_hooks import at_end
 from poundlock.runtime.run_table import LiveRun
@@ -336,9 +336,8 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
         elif waiting.refused:
             plan.lines.append(replace(line, verdict=Verdict.REJECTED, reason=waiting.refused))
         else:
-            if dry and fate_of(waiting.record.head.status, [row.parked for row in waiting.hit]) is Fate.RESUMED:
-                line = replace(line, verdict=Verdict.RESUMED)
-            plan.deliveries += (_delivery(core, waiting, ref, line),)
+            delivery = _delivery(core, waiting, event, ref, line)
+            plan.deliveries += (_as_likely(waiting.record, delivery, plan.now) if dry else delivery,)
     refused = any(waiting.hit and waiting.refused for waiting in found)
     if plan.deliveries or (refused and "" not in offer.known):
         # An event that was only refused is not remembered, but looked up: it may have resumed another run before.
@@ -346,11 +345,21 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
         plan.remember += (Remember(event.source, event.id, "", offer.fingerprint, None, expires),)
 
 
-def _delivery(core: Core, waiting: Waiting, event_ref: str, line: ReceiptLine) -> Delivery:
+def _as_likely(record: RunRecord, delivery: Delivery, now: float) -> Delivery:
+    """Return a delivery with the line that it would have now."""
+    head = record.head
+    unfit, seq = head.outcome is not None, head.inbox_seq + 1
+    decided = fate(delivery, head.status, record.waits, now=now, seq=seq, unfit=unfit)
+    [line] = settle_lines((), (delivery,), (Delivered(decided.fate, 0, decided.reason),))
+    return delivery._replace(line=line)
+
+
+def _delivery(core: Core, waiting: Waiting, event: Event, event_ref: str, line: ReceiptLine) -> Delivery:
     record: RunRecord = waiting.record
     entry = core.entries.get(record.identity.workflow_id)
     owner = core.worker if entry is not None and not entry.closing else None
-    waits = tuple((row.wait_id, row.epoch) for row in waiting.hit)
+    hits = [hit_of(row, event) for row in waiting.hit]
+    waits = tuple([hit for hit in hits if not isinstance(hit, Unanswerable)])
     return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)))
 
 
@@ -406,7 +415,7 @@ async def _waiting(core: Core, event: Event, records: Awaitable[Sequence[RunReco
         live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
             await live_run.gate.wait()  # its stop was refused often: let it stop first
-        waiting = Waiting(record, await counting(core, event, record))
+        waiting = fitting(core, event, Waiting(record, await counting(core, event, record)))
         found.append(await judged(core, event, waiting) if waiting.hit else waiting)
     return found
 

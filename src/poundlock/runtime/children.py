@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 
 from poundlock.errors import NotRegistered, RunFinished, RunNotFound, WaitMoved
+from poundlock.model.buffers import Hit
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove
 from poundlock.model.deadlines import Kept, keeping
 from poundlock.model.events import Event
@@ -210,7 +211,7 @@ async def commit_end(
         )
         stored = StoredEvent(f"{LOOSE}{core.ids.uuid7(now)}", event)
         line = ReceiptLine(Verdict.RESUMED, None, None, parent_id)
-        delivery = Delivery(parent_id, ((CHILDREN_WAIT, row.epoch),), stored.ref, None, line)
+        delivery = Delivery(parent_id, (Hit(CHILDREN_WAIT, row.epoch),), stored.ref, None, line)
         changes = Changes(
             creates=(work,) if isinstance(work, RunCreate) else (),
             moves=(work,) if isinstance(work, RunMove) else (),

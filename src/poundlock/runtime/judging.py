@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from poundlock.errors import StateInvalid
 from poundlock.guard import clear_cancellation
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Message, RunRecord, WaitRow
-from poundlock.pipeline.answers import can_be_refused, patch_of_event
+from poundlock.model.runs import Message, RunRecord, StoredEvent, WaitRow
+from poundlock.model.waits import Unanswerable, answering, hit_of
+from poundlock.pipeline.answers import can_be_refused, collected, collects, patch_of_event
+from poundlock.pipeline.forms import misfit_of_event
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.states import fits, with_signal
 from poundlock.records import dataclass
@@ -55,8 +58,39 @@ async def _answered(core: Core, record: RunRecord, row: WaitRow) -> bool:
     )
 
 
+def fitting(core: Core, event: Event, waiting: Waiting) -> Waiting:
+    """Return the waiting run with those of its waits for which the event is an answer, whatever the run's state is.
+
+    If it is none for any of them, all stay, and the run refuses the event.
+    """
+    for row in waiting.hit:
+        if row.rules is not None:
+            break
+    else:
+        return waiting
+    plan = _plan_of(core, waiting.record)
+    hit, refusals = [], []
+    for row in waiting.hit:
+        refusal = _unfit_for(row, plan, event)
+        if refusal is None:
+            hit.append(row)
+        else:
+            refusals.append(refusal)
+    return replace(waiting, hit=tuple(hit)) if hit else replace(waiting, refused="; ".join(refusals))
+
+
+def _unfit_for(row: WaitRow, plan: PipelinePlan | None, event: Event) -> str | None:
+    misfit = misfit_of_event(row, None if plan is None else plan.waits.get(row.wait_id), event.payload)
+    if misfit is not None:
+        return f"wait {row.wait_id}: {misfit.text}"
+    hit = hit_of(row, event)
+    return hit.reason if isinstance(hit, Unanswerable) else None
+
+
 async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
     """Return the waiting run with the judgement: as it was found, or as it is now if it had to be read again."""
+    if waiting.refused:
+        return waiting
     row = _paused_at(waiting)
     plan = _plan_of(core, waiting.record)
     if row is None or plan is None or not can_be_refused(row, plan.state_model):
@@ -71,9 +105,9 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
         return waiting  # the run was deleted; the delivery reports that
     # The judgement and the delivery need the same version of the run, or the receipt would mix two of them.
     record = checkpoint.record
-    now = Waiting(record, await counting(core, event, record))
-    if not now.hit:
-        return waiting  # the run has moved on; the delivery reports that
+    now = fitting(core, event, Waiting(record, await counting(core, event, record)))
+    if not now.hit or now.refused:
+        return now if now.refused else waiting  # the run has moved on; the delivery reports that
     return await _judged(core, event, now, plan, checkpoint.state, checkpoint.inbox)
 
 
@@ -107,6 +141,8 @@ async def _judged(
             state = with_signal(model, state, message.body)
     if not fits(model, state):
         return waiting  # the event is not to blame: it is buffered until the state fits
+    if collects(row) is not None:
+        return _judged_part(core, event, waiting, row, model, state, messages)
     caller = asyncio.current_task()
     before = 0 if caller is None else caller.cancelling()
     declared = plan.waits.get(row.wait_id)
@@ -120,5 +156,32 @@ async def _judged(
     if error is None:
         if row.patch == "call":
             answers.keep(run_id, row, event, state, None if answer.value is None else answer.value.patch)
+        return waiting
+    return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error)}")
+
+
+def _judged_part(
+    core: Core,
+    event: Event,
+    waiting: Waiting,
+    row: WaitRow,
+    model: Any,
+    state: dict[str, Any],
+    messages: Sequence[Message],
+) -> Waiting:
+    """Judge one of the payloads that a wait collects: the last one with all others, an earlier one alone.
+
+    What a model says of the list as a whole, such as its length, is nothing that an earlier one could be blamed for.
+    """
+    assert row.rules is not None  # noqa: S101 - asked by the caller
+    now = core.clock.now()
+    last = max((message.seq for message in messages), default=0) + 1
+    mine = Message(waiting.record.identity.run_id, last, "event", now, None, StoredEvent("", event))
+    parts = answering(row, (*messages, mine), now)
+    events = [part.event.event for part in parts if part.event is not None] if mine in parts else [event]
+    error = collected(row, events, model, state).error
+    if error is None:
+        return waiting
+    if len(events) == 1 and isinstance(error, StateInvalid) and error.path == row.rules.collect and row.rules.several:
         return waiting
     return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error)}")

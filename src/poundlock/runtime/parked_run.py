@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from poundlock.codecs import dump, encode, load
+from poundlock.model.buffers import WaitRules, read_tally
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -82,6 +83,12 @@ class ParkedRun:
             return self.kept.stored_waits
         return tuple([_wait(*parts) for parts in load(self._waits)])
 
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages that it has not used."""
+        before = self._inbox if self.kept is None else self.kept.buffer
+        return (*before, *self.early)
+
     def deliver(self, message: Message) -> None:
         """Add a message that has become durable, unless the run had read it before it was parked."""
         if message.seq > self._seen:
@@ -120,11 +127,28 @@ class ParkedRun:
 
 def _of_wait(wait: WaitRow) -> list[Any]:
     """Return a wait as data."""
-    wait_id, epoch, parked, events, where, correlate, *rest, patch, keys, leads_to, early, asked_at = wait
+    (
+        wait_id,
+        epoch,
+        parked,
+        events,
+        where,
+        correlate,
+        *rest,
+        patch,
+        keys,
+        leads_to,
+        early,
+        rules,
+        at,
+        question,
+        tally,
+    ) = wait
     conditions = [[condition.field, condition.op, condition.value] for condition in where]
     # Lists, because then the codec's fast way has nothing to object to.
     lists = [list(events), conditions, list(map(list, correlate))]
-    return [wait_id, epoch, parked, *lists, *rest, patch, list(keys), list(map(list, leads_to)), early, asked_at]
+    counting = [None if rules is None else list(rules), at, question, None if tally is None else tally.to_data()]
+    return [wait_id, epoch, parked, *lists, *rest, patch, list(keys), list(map(list, leads_to)), early, *counting]
 
 
 def _wait(
@@ -141,7 +165,10 @@ def _wait(
     keys: list[str],
     leads_to: list[list[str]],
     early: bool,
+    rules: list[Any] | None,
     asked_at: int | None,
+    question: int,
+    tally: list[Any] | None,
 ) -> WaitRow:
     """Return the wait of such data."""
     return WaitRow(
@@ -158,5 +185,8 @@ def _wait(
         tuple(keys),
         tuple([(event, stage) for event, stage in leads_to]),
         early,
+        None if rules is None else WaitRules(*rules),
         asked_at,
+        question,
+        read_tally(tally),
     )

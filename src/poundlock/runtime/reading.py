@@ -16,6 +16,7 @@ from poundlock.model.runs import (
     CHILDREN_WAIT,
     HIDDEN_WAITS,
     Checkpoint,
+    Message,
     RunError,
     RunIdentity,
     RunInfo,
@@ -31,6 +32,7 @@ from poundlock.model.runs import (
 )
 from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.views import StateView
+from poundlock.model.waits import tally_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import Aborted, Completed, Failed, Halted, Outcome, Paused
 from poundlock.pipeline.states import shown
@@ -38,6 +40,7 @@ from poundlock.pipeline.writing import creation_of
 from poundlock.ports import Page, Store
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
+from poundlock.runtime.parked_run import ParkedRun
 from poundlock.stores.answers import not_found
 
 LARGEST_PAGE = 500
@@ -92,7 +95,7 @@ async def with_children_now(store: Store, record: RunRecord) -> RunRecord:
     for child in paused_children(row):
         below = await store.load(child["run_id"])
         if below is not None and below.head.status is RunStatus.PAUSED:
-            waits = parked_waits((await with_children_now(store, below)).waits)
+            waits = parked_waits(child["run_id"], (await with_children_now(store, below)).waits)
             paused.append({**child, "waits": waits_below(f"{row.resume_at}/{child['child']}", waits)})
     now = row._replace(patch={"paused": paused})
     return record._replace(waits=tuple([now if each is row else each for each in record.waits]))
@@ -116,7 +119,7 @@ async def waits_now(core: Core, result: RunResult) -> RunResult:
     record = await core.store.load(result.run_id)
     if record is None or record.head.status is not RunStatus.PAUSED:
         return result
-    return replace(result, waits=parked_waits((await with_children_now(core.store, record)).waits))
+    return replace(result, waits=parked_waits(result.run_id, (await with_children_now(core.store, record)).waits))
 
 
 async def result_now(core: Core, checkpoint: Checkpoint) -> RunResult:
@@ -176,13 +179,15 @@ def watch(core: Core, workflow_id: str, run_id: str) -> RunInfo | None:
     if live is not None:
         return _with_progress(core, info_of_run(live.run)) if live.entry.id == workflow_id else None
     parked = core.runs.parked(run_id)
-    return info_of_record(parked.record()) if parked is not None and parked.entry.id == workflow_id else None
+    if parked is None or parked.entry.id != workflow_id:
+        return None
+    return info_of_parked(parked, core.clock.now())
 
 
 def list_all_runs(core: Core) -> list[RunInfo]:
     """Return all runs in memory: driven ones first, then parked ones."""
     worked_on = [_with_progress(core, info_of_run(live.run)) for live in core.runs.all_live()]
-    return worked_on + [info_of_record(parked.record()) for parked in core.runs.all_parked()]
+    return worked_on + [info_of_parked(parked, core.clock.now()) for parked in core.runs.all_parked()]
 
 
 async def timeline(core: Core, run_id: str) -> Timeline:
@@ -234,7 +239,22 @@ def info_of_run(run: ActiveRun) -> RunInfo:
     """
     if not run.written:
         return _info(run.identity, run, run.stage, run.waits, None)
-    return _info(run.identity, run, run.stored_stage, run.stored_waits, outcome_of(run.stored_outcome)[1])
+    rows = _counted_now(run.stored_waits, (*run.buffer, *run.inbox), run.clock.now())
+    return _info(run.identity, run, run.stored_stage, rows, outcome_of(run.stored_outcome)[1])
+
+
+def info_of_parked(parked: ParkedRun, now: float) -> RunInfo:
+    """Return a run that is parked in this process's memory as others see it."""
+    record = parked.record()
+    rows = _counted_now(record.waits, parked.messages, now) if parked.messages else record.waits
+    return info_of_record(record._replace(waits=rows))
+
+
+def _counted_now(rows: tuple[WaitRow, ...], messages: Sequence[Message], now: float) -> tuple[WaitRow, ...]:
+    """Return waits with what counts for them now: in memory, a row is as the run's last commit left it."""
+    if not any(row.rules is not None and row.rules.several for row in rows):
+        return rows
+    return tuple([row._replace(tally=tally_of(row, messages, now)) for row in rows])
 
 
 class _Head(Protocol):
@@ -263,7 +283,7 @@ def _info(
         stage=stage,
         key=identity.key,
         attempt=head.attempt,
-        waits=_waits(rows, paused=status is RunStatus.PAUSED),
+        waits=_waits(identity.run_id, rows, paused=status is RunStatus.PAUSED),
         created_at=identity.created_at,
         updated_at=head.updated_at,
         parent_id=identity.parent_id,
@@ -274,12 +294,12 @@ def _info(
     )
 
 
-def _waits(rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
+def _waits(run_id: str, rows: tuple[WaitRow, ...], *, paused: bool) -> tuple[WaitInfo, ...]:
     """Return a run's waits, the one it is paused at first: so `waits[0]` is the same here and in a RunResult."""
     # An answered wait stays marked until the run's next boundary, so that a crash does not lose the answer.
     # A failure that is being handled is no wait, nor is an end that is pending.
     shown = [row for row in rows if row.parked or row.wait_id not in HIDDEN_WAITS]
-    infos = [info for row in shown for info in wait_infos(row, parked=row.parked and paused)]
+    infos = [info for row in shown for info in wait_infos(run_id, row, parked=row.parked and paused)]
     return tuple(sorted(infos, key=lambda info: not info.parked))
 
 
@@ -303,9 +323,9 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
     elif isinstance(outcome, Aborted):
         error = aborted_error(outcome.reason, outcome.by)
     elif isinstance(outcome, Paused):
-        waits = parked_waits(run.waits)
+        waits = parked_waits(run.run_id, run.waits)
     elif isinstance(outcome, Halted):
-        waits, error = parked_waits(run.waits), outcome.error
+        waits, error = parked_waits(run.run_id, run.waits), outcome.error
     known = metadata(core, run.attempt, None if run.reports is None else run.reports.calls)
     model = run.plan.state_model
     if model is None and status.terminal and run.identity.owns_event:
@@ -331,7 +351,7 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
         state=state,
         result=result,
         error=error,
-        waits=parked_waits(record.waits) if record.head.status is RunStatus.PAUSED else (),
+        waits=parked_waits(record.identity.run_id, record.waits) if record.head.status is RunStatus.PAUSED else (),
         metadata=known,
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from poundlock.clock import Clock, Timer
@@ -122,6 +122,8 @@ class RunTable:
         """By run, in the order in which they were parked: when their pause window is over."""
         self._lately: OrderedDict[str, ParkedRun] = OrderedDict()
         """Those that were parked last, which are kept as they are."""
+        self._outdated: set[str] = set()
+        """Runs that are about to be parked, of which the store has dropped messages since: not to be kept in memory."""
         self._eviction: Timer | None = None
 
     # -------------------------------------------------------------------------------------------------- look-ups
@@ -203,6 +205,8 @@ class RunTable:
     def begin(self, live: LiveRun) -> LiveRun | None:
         """Let a run be driven; returns its former entry if the task of that has not ended yet."""
         run_id = live.run.run_id
+        if self._outdated:
+            self._outdated.discard(run_id)
         before = self._leave(run_id, _DRIVING) if run_id in self._entries else None  # absent: most runs are new
         live.phase = _DRIVING
         self._entries[run_id] = live
@@ -256,6 +260,9 @@ class RunTable:
         run_id = run.run_id
         self._leave(run_id, _PARKED)
         live.phase = _ABSENT
+        if run_id in self._outdated:
+            self._outdated.remove(run_id)
+            return
         if self._pause_window <= 0 or self._most_parked <= 0:
             return
         while len(self._parked) >= self._most_parked:
@@ -315,6 +322,18 @@ class RunTable:
             entry.deliver(message)
         elif type(entry) is Vacancy:
             entry.early.append(message)
+
+    def withdraw(self, run_id: str, seqs: Collection[int]) -> None:
+        """Forget messages that the store has dropped while nobody drove the run: what is in memory is out of date."""
+        entry = self._entries.get(run_id)
+        if type(entry) is ParkedRun:
+            self.drop(run_id)  # it goes on from its row, as after its pause window
+        elif type(entry) is LiveRun and entry.phase is not _DRIVING:
+            run = entry.run
+            run.buffer = tuple([message for message in run.buffer if message.seq not in seqs])
+            run.inbox[:] = [message for message in run.inbox if message.seq not in seqs]
+            if entry.phase is _CLOSING:
+                self._outdated.add(run_id)
 
     def _vacate(self, run_id: str, phase: Phase) -> Vacancy:
         left = self._leave(run_id, phase)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from poundlock.codecs import dump, load
 from poundlock.ids import default_ids
+from poundlock.model.buffers import Tally, kept_tallies, without_consumed
 from poundlock.model.changes import (
     NOTHING,
     WITH_ITS_RUN,
@@ -51,7 +52,7 @@ from poundlock.model.runs import (
 )
 from poundlock.model.schedules import ScheduleRow
 from poundlock.model.timeline import fold, size_of
-from poundlock.model.waits import armed_anew, delivered_fate, event_keys, key_shape
+from poundlock.model.waits import armed_anew, event_keys, fate, key_shape
 from poundlock.ports import AtHand, Claim, Page, Pruned
 from poundlock.stores.answers import (
     exists,
@@ -265,7 +266,7 @@ class MemoryStore:
                 raise load_moved(workflow_id)
         for delivery in changes.deliveries:
             known_run = rows.get(delivery.run_id)
-            if known_run is not None and armed_anew(delivery, _phases(known_run)):
+            if known_run is not None and armed_anew(delivery, known_run.waits):
                 raise wait_moved(delivery.run_id)
         posts = self._checked_posts(changes) if changes.posts else ()
         if changes.outbox:
@@ -490,7 +491,9 @@ class MemoryStore:
             self._disuse_events(message for message in row.inbox if message.seq in used)
             row.inbox = [message for message in row.inbox if message.seq not in used]
         if waits is not None:
-            self._set_waits(row, waits)
+            self._set_waits(row, tuple(kept_tallies(row.waits, waits, consumed)))
+        elif consumed:
+            row.waits = tuple(without_consumed(row.waits, consumed))
         if before is not status or wake_at is not None:
             if before is not status:
                 self._relist(run_id, before, status)
@@ -622,14 +625,22 @@ class MemoryStore:
 
     def _deliver(self, delivery: Delivery, now: float) -> Delivered:
         row = self._rows.get(delivery.run_id)
-        fate = Fate.GONE if row is None else _fate(delivery, row)
-        if row is None or fate is Fate.GONE:
+        if row is None:
             return Delivered(Fate.GONE, 0)
+        unfit, place = row.outcome is not None, row.inbox_seq + 1
+        decided = fate(delivery, row.status, row.waits, now=now, seq=place, unfit=unfit)
+        if not decided.fate.accepted:
+            return Delivered(decided.fate, 0, decided.reason)
         seq = self._append(row, "event", None, now, delivery.event_ref)
-        if fate is Fate.RESUMED:
+        if decided.fate is Fate.RESUMED:
             self._occupy(row)
             self._take(row, delivery.owner, now)
-        return Delivered(fate, seq)
+        if decided.tallies:
+            row.waits = tuple([_counting(wait, decided.tallies.get(wait.wait_id)) for wait in row.waits])
+        if decided.dropped:
+            self._disuse_events(message for message in row.inbox if message.seq in decided.dropped)
+            row.inbox = [message for message in row.inbox if message.seq not in decided.dropped]
+        return Delivered(decided.fate, seq, decided.reason, decided.dropped)
 
     def _occupy(self, row: _Row) -> None:
         """Count a run that continues as active again if it had released its slot; this may exceed its mode's limit."""
@@ -837,8 +848,8 @@ class MemoryStore:
         return {**counts, "waits": self._armed, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
 
 
-def _phases(row: _Row) -> list[tuple[str, int, bool]]:
-    return [(wait.wait_id, wait.epoch, wait.parked) for wait in row.waits]
+def _counting(wait: WaitRow, tally: Tally | None) -> WaitRow:
+    return wait if tally is None else wait._replace(tally=tally)
 
 
 def _number(row: _Row) -> int:
@@ -847,10 +858,6 @@ def _number(row: _Row) -> int:
 
 def _last_seq(entries: tuple[int, int, str]) -> int:
     return entries[0] + entries[1] - 1
-
-
-def _fate(delivery: Delivery, row: _Row) -> Fate:
-    return delivered_fate(delivery, row.status, _phases(row), unfit=row.outcome is not None)
 
 
 def _fits(query: RunQuery, row: _Row, event: Event) -> bool:

@@ -41,6 +41,7 @@ from poundlock.errors import (
     WaitMoved,
 )
 from poundlock.marks import DELETE
+from poundlock.model.buffers import Hit
 from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
@@ -240,7 +241,7 @@ class Scribe:
     ) -> tuple[Delivered, ...]:
         """Deliver a new event to (run, wait, epoch) targets and return the result of each."""
         line = ReceiptLine(Verdict.BUFFERED, "orders")
-        deliveries = tuple(Delivery(run, ((wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
+        deliveries = tuple(Delivery(run, (Hit(wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
         event = event_of(ref, "order.approved")
         return (await self.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
@@ -730,7 +731,7 @@ class StoreContract:
                 loads=(LoadChange("orders", "", expect, Load(active=1, queued=1), Token(7, 1)),),
                 releases=(Release("orders", "", "r0", False, 1, "w1"),),
                 remember=(Remember("/shop", remember, "", "f", None, NOW + 9),),
-                deliveries=(Delivery("parked", (("approval", wait_epoch),), "e-new", "w1", line),),
+                deliveries=(Delivery("parked", (Hit("approval", wait_epoch),), "e-new", "w1", line),),
                 posts=(Post(posts, "signal", {} if body is None else body, NOW),),
                 receipt=ReceiptRow("/shop", "e-new", NOW, ()),
                 deletes=(deletes or RunDelete("over", over),),
@@ -1407,7 +1408,7 @@ class StoreContract:
         trigger = key._replace(scope="orders/placed")
         for targets, refused in ((["r1"], {"orders/placed"}), (["r1", "r2"], {"orders/placed", ""})):
             event = event_of("e-" + "-".join(targets))
-            deliveries = tuple(Delivery(run_id, (("approval", 1),), event.ref, "w2", line) for run_id in targets)
+            deliveries = tuple(Delivery(run_id, (Hit("approval", 1),), event.ref, "w2", line) for run_id in targets)
             remember = (key, trigger) if targets == ["r1"] else (key,)
             await scribe.commit(Changes(events=(event,), deliveries=deliveries, remember=remember, now=NOW))
             with pytest.raises(KeysTaken) as taken:
@@ -1515,7 +1516,7 @@ class StoreContract:
         await scribe.create("r2", waits=(wait_of(parked=False),))
         started = ReceiptLine(Verdict.STARTED, "orders", "placed", "r9", "")
         deliveries = [
-            Delivery(run, (("approval", 1),), "e2", "w1", ReceiptLine(Verdict.BUFFERED, "orders", None, run, "wait"))
+            Delivery(run, (Hit("approval", 1),), "e2", "w1", ReceiptLine(Verdict.BUFFERED, "orders", None, run, "wait"))
             for run in ("r1", "r2", "gone")
         ]
         changes = Changes(
@@ -1543,7 +1544,7 @@ class StoreContract:
         first = Changes(receipt=ReceiptRow("/shop", "e2", NOW, (ReceiptLine(Verdict.UNMATCHED),)), now=NOW)
         second = Changes(
             events=(event_of("e2", "order.approved"),),
-            deliveries=(Delivery("r1", (("approval", 1),), "e2", "w1", line),),
+            deliveries=(Delivery("r1", (Hit("approval", 1),), "e2", "w1", line),),
             receipt=ReceiptRow("/shop", "e2", NOW, ()),
             now=NOW,
         )
@@ -2125,7 +2126,7 @@ class StoreContract:
         event = event_of("shared", "order.approved")
         line = ReceiptLine(Verdict.BUFFERED, "orders")
         creates = [create for run_id in ("r1", "r2") for create in scribe.creation(run_id, event=event).creates]
-        delivery = Delivery("waiting", (("w", 1),), "shared", None, line)
+        delivery = Delivery("waiting", (Hit("w", 1),), "shared", None, line)
         await scribe.commit(Changes(creates=tuple(creates), events=(event,), deliveries=(delivery,), now=NOW))
         for run_id in ("r1", "r2"):
             await scribe.end(run_id)

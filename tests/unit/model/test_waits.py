@@ -11,12 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poundlock.codecs import dump, load, pack
+from poundlock.model.buffers import (
+    OVERFLOWS,
+    Hit,
+    Part,
+    Tally,
+    WaitRules,
+    kept_tallies,
+    read_tally,
+    without_consumed,
+)
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
-from poundlock.model.waits import arm, armed_anew, delivered_fate, event_keys, fate_of, key_shape, wait_events
+from poundlock.model.runs import Message, StoredEvent
+from poundlock.model.waits import (
+    Unanswerable,
+    answering,
+    arm,
+    armed_anew,
+    event_keys,
+    fate,
+    hit_of,
+    key_shape,
+    tally_of,
+    wait_events,
+)
 
 
 class Word(enum.StrEnum):
@@ -222,7 +244,19 @@ def test_events_of_a_wait():
     assert wait_events(Wait(["a", "b"])) == ("a", "b")
 
 
-DELIVERY = Delivery("r", (("gate", 3), ("side", 1)), "e", "w", ReceiptLine(Verdict.BUFFERED))
+DELIVERY = Delivery("r", (Hit("gate", 3), Hit("side", 1)), "e", "w", ReceiptLine(Verdict.BUFFERED))
+
+
+def waits_of(*told, rules=None, tally=None):
+    """Return rows from (wait id, epoch, parked)."""
+    row = arm(Wait("e"), "w", {}, epoch=0)
+    return [
+        row._replace(wait_id=name, epoch=epoch, parked=parked, rules=rules, tally=tally) for name, epoch, parked in told
+    ]
+
+
+def fate_at(waits, status=RunStatus.PAUSED, delivery=DELIVERY, now=10.0, seq=7, **options):
+    return fate(delivery, status, waits, now=now, seq=seq, **options)
 
 
 @pytest.mark.parametrize("status", [*RunStatus, None], ids=str)
@@ -242,20 +276,139 @@ def test_what_a_delivery_comes_to(status, armed, parked_at_it):
         expected = Fate.GONE
     else:
         expected = Fate.RESUMED if status is RunStatus.PAUSED and parked_at_it else Fate.BUFFERED
-    assert delivered_fate(DELIVERY, status, armed) is expected
+    assert fate_at(waits_of(*armed), status).fate is expected
 
 
 @pytest.mark.parametrize("status", RunStatus)
 def test_a_delivery_to_waits_that_are_gone_comes_to_nothing(status):
     """No wait of that id, or only one of another epoch: the event is for nobody there."""
-    assert delivered_fate(DELIVERY, status, []) is Fate.GONE
-    assert delivered_fate(DELIVERY, status, [("gate", 4, True), ("other", 1, True)]) is Fate.GONE
-    assert fate_of(status, []) is Fate.GONE
+    assert fate_at([], status).fate is Fate.GONE
+    assert fate_at(waits_of(("gate", 4, True), ("other", 1, True)), status).fate is Fate.GONE
 
 
 def test_armed_anew():
     """Another epoch of one of its waits makes the sender match again; a wait that is gone does not."""
-    assert armed_anew(DELIVERY, [("gate", 4, False)])
-    assert armed_anew(DELIVERY, [("gate", 3, False), ("side", 2, False)])
-    assert not armed_anew(DELIVERY, [("gate", 3, True), ("other", 9, True)])
+    assert armed_anew(DELIVERY, waits_of(("gate", 4, False)))
+    assert armed_anew(DELIVERY, waits_of(("gate", 3, False), ("side", 2, False)))
+    assert not armed_anew(DELIVERY, waits_of(("gate", 3, True), ("other", 9, True)))
     assert not armed_anew(DELIVERY, [])
+
+
+# ------------------------------------------------------------------------------------------- counting, on both sides
+TYPES = ("a", "b", "c")
+
+
+def rules_for(draw_mode, overflow, limit, ttl):
+    distinct = "who" if isinstance(draw_mode, int) and draw_mode > 1 else None
+    return WaitRules(draw_mode, distinct, None, None, limit, ttl, overflow)
+
+
+@st.composite
+def counted_waits(draw):
+    mode = draw(st.sampled_from(["any", "all", 1, 2, 3]))
+    limit = draw(st.integers(3, 5))
+    ttl = draw(st.sampled_from([None, 4.0]))
+    return rules_for(mode, draw(st.sampled_from(OVERFLOWS)), limit, ttl)
+
+
+@given(
+    counted_waits(),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(["x", "y", None]), st.integers(0, 3)), max_size=14),
+)
+def test_the_store_and_the_owner_count_alike(rules, parked, sent):
+    """A run without an owner: after each delivery its tally is what its owner would count among the messages left."""
+    row = arm(Wait(list(TYPES)), "w", {}, epoch=1)._replace(rules=rules, parked=parked)
+    inbox, now = [], 100.0
+    for seq, (kind, who, later) in enumerate(sent, 1):
+        now += later
+        event = Event(kind, {} if who is None else {"who": who})
+        hit = hit_of(row, event)
+        if isinstance(hit, Unanswerable):
+            assert rules.distinct is not None
+            assert who is None
+            continue
+        delivery = Delivery("r", (hit,), "e", "w", ReceiptLine(Verdict.BUFFERED))
+        decided = fate(delivery, RunStatus.PAUSED, [row], now=now, seq=seq)
+        message = Message("r", seq, "event", now, None, StoredEvent("e", event))
+        if decided.fate is Fate.RESUMED:
+            assert parked
+            assert answering(row, [*inbox, message], now)
+            return
+        if decided.fate is Fate.BUFFERED:
+            inbox = [each for each in [*inbox, message] if each.seq not in decided.dropped]
+            row = row._replace(tally=decided.tallies["w"])
+            assert row.tally.parts == tally_of(row, inbox, now).parts
+            assert len(row.tally.parts) <= rules.limit
+            assert {each.seq for each in inbox} == {part.seq for part in row.tally.parts}
+        else:
+            assert "w" in decided.reason
+            assert not decided.tallies
+            assert not decided.dropped
+        if parked:
+            assert not answering(row, inbox, now)
+
+
+def test_what_a_wait_for_two_says():
+    """Receipts say how far a wait for several is; the last one resumes, a value that was there before is refused."""
+    rules = WaitRules(2, "member")
+    [row] = waits_of(("votes", 1, True), rules=rules)
+    first = Delivery("r", (Hit("votes", 1, '"a"', "member 'a' has answered"),), "e", "w", ReceiptLine(Verdict.BUFFERED))
+    one = fate(first, RunStatus.PAUSED, [row], now=0.0, seq=1)
+    assert (one.fate, one.reason) == (Fate.BUFFERED, "wait votes: 1 of 2")
+    row = row._replace(tally=one.tallies["votes"])
+    again = fate(first, RunStatus.PAUSED, [row], now=0.0, seq=2)
+    assert (again.fate, again.reason) == (Fate.REJECTED, "wait votes: member 'a' has answered")
+    second = Delivery(
+        "r", (Hit("votes", 1, '"b"', "member 'b' has answered"),), "e", "w", ReceiptLine(Verdict.BUFFERED)
+    )
+    two = fate(second, RunStatus.PAUSED, [row], now=0.0, seq=2)
+    assert (two.fate, two.reason) == (Fate.RESUMED, "wait votes: 2 of 2")
+
+
+def test_an_event_for_two_waits_stays_while_one_has_room():
+    """One wait drops its oldest event: it leaves the inbox only if no other wait of the run counts it."""
+    small, large = WaitRules(limit=1), WaitRules(limit=2)
+    [one] = waits_of(("gate", 3, False), rules=small, tally=Tally((Part(1),)))
+    [two] = waits_of(("side", 1, False), rules=large, tally=Tally((Part(1),)))
+    decided = fate_at([one, two], seq=2)
+    assert decided.dropped == ()
+    assert decided.tallies["gate"] == Tally((Part(2),), dropped=1)
+    assert decided.tallies["side"] == Tally((Part(1), Part(2)))
+    later = fate_at([one._replace(tally=decided.tallies["gate"]), two._replace(tally=decided.tallies["side"])], seq=3)
+    assert later.dropped == (1,)
+    assert later.reason == "wait gate, the oldest of 1 was dropped; wait side, the oldest of 2 was dropped"
+
+
+def test_an_owner_drops_for_itself():
+    """While a run has an owner the transaction drops nothing: the owner may be using what it would drop."""
+    [row] = waits_of(("gate", 3, False), rules=WaitRules(limit=1), tally=Tally((Part(1),)))
+    decided = fate_at([row], RunStatus.RUNNING, seq=2)
+    assert (decided.dropped, decided.tallies["gate"]) == ((), Tally((Part(2),)))
+
+
+def test_tallies_survive_what_their_owner_does_not_know():
+    """What came since the owner looked still counts; what it consumed does not; a wait armed anew brings its own."""
+    [before] = waits_of(("gate", 3, False), tally=Tally((Part(1), Part(2)), dropped=2))
+    [same] = kept_tallies([before], [before._replace(tally=None)], (1,))
+    assert same.tally == Tally((Part(2),))
+    [anew] = kept_tallies([before], [before._replace(epoch=9, tally=Tally((Part(2),)))], (1,))
+    assert anew.tally == Tally((Part(2),))
+    [late] = kept_tallies([before._replace(tally=None)], [before._replace(tally=Tally((Part(1),)))], ())
+    assert late.tally is None
+    rows = [before._replace(tally=None)]
+    assert kept_tallies(rows, rows, ()) is rows
+    assert without_consumed(rows, (1,)) is rows
+    [left] = without_consumed([before._replace(tally=Tally((Part(1),)))], (1,))
+    assert left.tally is None
+
+
+@given(
+    st.lists(st.builds(Part, st.integers(1, 99), st.floats(0, 9), st.none() | st.text(max_size=3)), max_size=5),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_a_tally_is_read_as_it_was_written(parts, dropped, expired):
+    """Through JSON and back."""
+    tally = Tally(tuple(parts), dropped, expired)
+    assert read_tally(load(dump(tally.to_data()))) == tally

@@ -1,6 +1,6 @@
 """`poundlock resume`: answer the wait that a run is paused at.
 
-The wait's id is read first and passed to `resume`, so that the answer never reaches another wait.
+The token of the open question is read first and passed to `resume`, so that the answer never reaches another one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from poundlock.cli.options import AppOption, JsonOption, RunArgument, StoreOptio
 
 if TYPE_CHECKING:
     from poundlock.cli.app_loading import App
-    from poundlock.model.runs import RunResult
+    from poundlock.model.runs import RunRecord, RunResult
     from poundlock.runtime.runtime import WorkflowRuntime
 
 
@@ -28,7 +28,11 @@ def resume(
         str | None, typer.Option(metavar="JSON", help="A JSON object that is merged into the run's state.")
     ] = None,
     wait: Annotated[
-        str | None, typer.Option(metavar="ID", help="The wait to answer; default: the one the run is paused at.")
+        str | None,
+        typer.Option(
+            metavar="ID|TOKEN",
+            help="The wait to answer, or the token of its question; default: the question that is open now.",
+        ),
     ] = None,
     event: Annotated[
         str | None,
@@ -114,6 +118,16 @@ def _runtime(app: App | None, store: str | None, *, named: bool) -> WorkflowRunt
     return WorkflowRuntime(store=store) if app is None else app.runtime_on(store, named=named)
 
 
+def _open_question(record: RunRecord) -> str | None:
+    """Return what names the question that the run asks now; one of its children's has to be named by the user."""
+    from poundlock.model.runs import CHILDREN_WAIT
+
+    rows = [row for row in record.waits if row.parked]
+    if not rows:
+        return None
+    return rows[0].wait_id if rows[0].wait_id == CHILDREN_WAIT else rows[0].token(record.identity.run_id)
+
+
 async def _resume(
     runtime: WorkflowRuntime, run_id: str, patch: Mapping[str, Any] | None, wait: str | None, event: str | None
 ) -> RunResult:
@@ -129,6 +143,6 @@ async def _resume(
             record = await looked_at.load(run_id)
             if record is None:
                 raise not_found(run_id)
-            wait = wait or next((row.wait_id for row in record.waits if row.parked), None)
+            wait = wait or _open_question(record)
     async with runtime:
         return await runtime.resume(run_id, patch, wait=wait, event=event)

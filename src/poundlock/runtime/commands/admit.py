@@ -29,7 +29,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event, accepted
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.outbox import Sending
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, settle_lines
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Verdict, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
 from poundlock.records import NamedTuple, dataclass
@@ -261,8 +261,10 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.runs.deliver(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
-        if outcome.fate is not Fate.GONE:
-            _delivered(core, delivery, outcome.seq, outcome.fate, event)
+        if outcome.fate.accepted:
+            if outcome.dropped:
+                core.runs.withdraw(delivery.run_id, outcome.dropped)
+            _delivered(core, delivery, outcome, event, plan.now)
     for move in plan.moves:
         announce_end(core, move)  # not waited for: it calls hooks
     for active, successor in plan.replaced:
@@ -270,10 +272,10 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
     return settle_lines(plan.lines, plan.deliveries, committed.delivered)
 
 
-def _delivered(core: Core, delivery: Delivery, seq: int, fate: Fate, event: Event) -> None:
-    now = core.clock.now()
-    core.runs.deliver(Message(delivery.run_id, seq, "event", now, None, StoredEvent(delivery.event_ref, event)))
-    if fate is not Fate.RESUMED or delivery.owner is None:
+def _delivered(core: Core, delivery: Delivery, outcome: Delivered, event: Event, now: float) -> None:
+    stored = StoredEvent(delivery.event_ref, event)
+    core.runs.deliver(Message(delivery.run_id, outcome.seq, "event", now, None, stored))
+    if outcome.fate is not Fate.RESUMED or delivery.owner is None:
         return
     wake(core, delivery.run_id, now)
 

@@ -35,7 +35,8 @@ class Resume:
 
     Args:
         patch: merged into its state; None merges nothing.
-        wait: id of the wait that is answered; None means the one it is paused at when this call begins.
+        wait: id of the wait that is answered, or the token of its question; None means the question that is open when
+            this call begins.
         event: the event type that the answer stands for; needed where the wait's event types lead to different stages.
     """
 
@@ -57,6 +58,7 @@ async def resume(core: Core, command: Resume) -> str | None:
         NotPaused: the run is not paused, or another call resumed it first.
         StaleResume: this wait has been answered; the run is paused at another one now.
         InvalidEvent: the answer has to say which of the wait's events it stands for, or names another one.
+        AnswerInvalid: it does not fit the form of the wait; nothing was changed.
         NotStorable, StateInvalid: the patch does not fit; nothing was changed.
         StageGone, DefinitionChanged: the run cannot go on with its workflow as it is now; nothing was changed.
     """
@@ -120,10 +122,16 @@ async def _for_child(core: Core, command: Resume, status: RunStatus, waits: Sequ
         return None
     above = {f"{row.resume_at}/{child['child']}/": child["run_id"] for child in paused_children(row)}
     wait = command.wait or ""
+    for child in paused_children(row):
+        asked = {child["run_id"], *(_run_of(below.get("token")) for below in child["waits"])}
+        if _run_of(wait) in asked:  # a token: it names the run that asks, whatever that asks by now
+            return replace(command, run_id=child["run_id"])
     address = max((address for address in above if wait.startswith(address)), key=len, default=None)
     if address is None:
         record = await core.store.load(command.run_id)
-        found = () if record is None else parked_waits((await with_children_now(core.store, record)).waits)
+        found = (
+            () if record is None else parked_waits(command.run_id, (await with_children_now(core.store, record)).waits)
+        )
         raise NotPaused(
             f"run '{command.run_id}' is paused because its children are: answer one of them, by wait= "
             f"{', '.join(repr(info.id) for info in found)}",
@@ -131,6 +139,11 @@ async def _for_child(core: Core, command: Resume, status: RunStatus, waits: Sequ
             status=status,
         )
     return replace(command, run_id=above[address], wait=wait[len(address) :])
+
+
+def _run_of(token: str | None) -> str:
+    """Return the run that a token names; "" if it is none."""
+    return "/".join((token or "").split("/")[:-2])
 
 
 def _taken(patch: Any) -> Any:
@@ -155,12 +168,14 @@ def _fitting(run: ActiveRun, row: WaitRow, given: Any) -> dict[str, Any] | None:
     Raises:
         StateInvalid, NotStorable: it cannot.
     """
-    model = None if waits_for_function(run, row) else run.plan.state_model
-    if model is None and type(given) is not _Raw:
+    if waits_for_function(run, row):
+        return None if given is None else as_patch(given, None, run.state)
+    model = run.plan.state_model
+    if model is None and row.rules is None and type(given) is not _Raw:
         return given  # type: ignore[no-any-return]  # it was taken as data, and all data fits
     patch = None if given is None else as_patch(given, model, run.state)
-    if model is not None:
-        check_answer(run, patch)
+    if model is not None or row.rules is not None:
+        check_answer(run, row, patch)
     return patch
 
 
@@ -223,11 +238,16 @@ def _paused_at(command: Resume, status: RunStatus, waits: Sequence[WaitRow], epo
     if status.terminal:
         raise finished(command.run_id, status)
     rows = [row for row in waits if row.parked and (row.events or row.wait_id.startswith("__"))]
-    row = next((row for row in rows if row.wait_id == command.wait), rows[0] if rows else None)
+    row = next((row for row in rows if names(command.wait, command.run_id, row)), rows[0] if rows else None)
     if status is not RunStatus.PAUSED or row is None:
         raise _not_paused(command.run_id, status)
     _check_wait(command, row, epoch)
     return row
+
+
+def names(wait: str | None, run_id: str, row: WaitRow) -> bool:
+    """Whether an id or a token names this wait of a run."""
+    return wait is not None and wait in (row.wait_id, row.token(run_id))
 
 
 def _not_paused(run_id: str, status: RunStatus) -> NotPaused:
@@ -239,7 +259,9 @@ def _not_paused(run_id: str, status: RunStatus) -> NotPaused:
 
 
 def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
-    if (command.wait is not None and command.wait != row.wait_id) or (epoch is not None and epoch != row.epoch):
+    by_token = command.wait == row.token(command.run_id)  # the same question may have been asked again meanwhile
+    by_id = command.wait is None or command.wait == row.wait_id
+    if not by_token and (not by_id or (epoch is not None and epoch != row.epoch)):
         raise StaleResume(
             f"run '{command.run_id}' is paused at '{row.wait_id}' now: read it again before you answer",
             run_id=command.run_id,

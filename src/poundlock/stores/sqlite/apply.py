@@ -13,7 +13,7 @@ House rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from poundlock.codecs import dump
@@ -36,7 +36,7 @@ from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxMove, Outgoing
 from poundlock.model.receipts import Delivered, Delivery, Fate, none_accepted
 from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
-from poundlock.model.waits import armed_anew, delivered_fate, key_shape
+from poundlock.model.waits import armed_anew, fate, key_shape
 from poundlock.records import NamedTuple
 from poundlock.stores.answers import (
     exists,
@@ -439,8 +439,9 @@ class Transaction:
             first_seq, size, text = log
             head.log_seq = first_seq + size - 1
             batch.logs += (head.run, version, stage or 0, attempt, now, first_seq, size, text)
+        counted = bool(consumed) and waits is None and head.consume(consumed)
         # At a boundary the log says everything, see schema_3.sql.
-        if not (
+        if counted or not (
             status is _RUNNING is head.status
             and log is not None
             and epoch == head.epoch
@@ -466,7 +467,7 @@ class Transaction:
             if terminal and head.waits is not None:
                 self._arm(head, ())
             elif waits is not None and not terminal:
-                self._arm(head, waits)
+                self._arm(head, waits, consumed)
             if terminal and head.inbox_seq:
                 batch.emptied.append(head.run)
             self.heads.leaves(head)
@@ -478,10 +479,10 @@ class Transaction:
             for seq in consumed:
                 batch.consumed += (head.run, seq)
 
-    def _arm(self, head: Head, waits: Sequence[WaitRow]) -> None:
+    def _arm(self, head: Head, waits: Sequence[WaitRow], consumed: Collection[int] = ()) -> None:
         """Replace the armed waits of a run; keys that stay are not written."""
         armed, old = len(head.armed()), set(head.keys())
-        if not head.arm(waits):
+        if not head.arm(waits, consumed):
             return
         new = set(head.keys())
         self.effects.tally("waits", len(waits) - armed)
@@ -609,15 +610,20 @@ class Transaction:
         head = self.head(run_id)
         if head is None:
             return Delivered(Fate.GONE, 0)
-        fate = delivered_fate(delivery, head.status, head.armed(), unfit=head.outcome is not None)
-        if fate is Fate.GONE:
-            return Delivered(fate, 0)
+        unfit, place = head.outcome is not None, head.inbox_seq + 1
+        decided = fate(delivery, head.status, head.armed(), now=now, seq=place, unfit=unfit)
+        if not decided.fate.accepted:
+            return Delivered(decided.fate, 0, decided.reason)
         kept = events.get(delivery.event_ref)
         text = event_text(kept.stored) if kept is not None and kept.alone else 0
         seq = self._append(head, "event", now, 0, delivery.event_ref, text)
-        if fate is Fate.RESUMED:
+        if decided.fate is Fate.RESUMED:
             self.take(run_id, delivery.owner, now)
-        return Delivered(fate, seq)
+        if decided.tallies:
+            head.count(decided.tallies)
+        for gone in decided.dropped:
+            self.batch.consumed += (head.run, gone)
+        return Delivered(decided.fate, seq, decided.reason, decided.dropped)
 
     def _post(self, post: Post, body: str) -> int:
         head = self.head(post.run_id)

@@ -8,21 +8,31 @@ to read a head again costs as much as to write it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.json_core import from_json
+from poundlock.model.buffers import Counting, Tally, WaitRules, kept_tallies, read_tally, without_consumed
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import WaitRow
+from poundlock.records import NamedTuple
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import Row, status_of, waits_text
+from poundlock.stores.sqlite.rows import Row, read_rules, read_waits, status_of, waits_text
 
 _RUNNING: Final = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 _RESTING: Final = 256
 """How many heads of runs that are not running are kept."""
 
-Armed = tuple[str, int, bool]
-"""Id and epoch of an armed wait, and whether the run is parked at it."""
+
+class Armed(NamedTuple):
+    """What decides about an event at an armed wait: read without the rest of its row, which only its owner needs."""
+
+    wait_id: str
+    epoch: int
+    parked: bool
+    events: Sequence[str]
+    rules: WaitRules | None
+    tally: Tally | None
 
 
 class Head:
@@ -30,13 +40,15 @@ class Head:
 
     Attributes:
         run: its number.
-        waits: the JSON text of its waits; None for none.
+        waits: the JSON text of its waits; None for none. Out of date while `_rows` has tallies that are newer.
         stored: the status in its row; None while it has no row.
     """
 
     __slots__ = (
         "_armed",
         "_keys",
+        "_rows",
+        "_stale",
         "attempt",
         "epoch",
         "inbox_seq",
@@ -99,11 +111,15 @@ class Head:
         self.updated_at = updated_at
         self.visits = visits
         self.waits = waits
-        self._armed: Sequence[Armed] | None = None
+        self._armed: Sequence[Counting] | None = None
         self._keys: Sequence[str] = ()
+        self._rows: Sequence[WaitRow] | None = None
+        self._stale = False
 
     def row(self) -> Row:
         """Return the part of its row that moves."""
+        if self._stale:
+            self._write_out()
         wake_at = self.wake_at
         # None of these texts can be empty.
         return (
@@ -123,28 +139,73 @@ class Head:
             self.waits or 0,
         )
 
-    def arm(self, waits: Sequence[WaitRow]) -> bool:
-        """Replace the armed waits; returns whether they are others than before."""
+    def arm(self, waits: Sequence[WaitRow], consumed: Collection[int] = ()) -> bool:
+        """Replace the armed waits; returns whether they are others than before. What counts for one still does."""
+        if self._counts() or any(wait.tally is not None for wait in waits):
+            waits = kept_tallies(self._read(), waits, consumed)
         text = waits_text(waits)
-        if text == self.waits:
+        if text == self.waits and not self._stale:
             return False
-        self.waits = text
-        self._armed = [wait[:3] for wait in waits]
+        self._set(waits)
+        self.waits, self._stale = text, False
         self._keys = [key for wait in waits for key in wait.keys]
         return True
+
+    def count(self, tallies: Mapping[str, Tally]) -> None:
+        """Set what counts for some of the waits."""
+        rows = self._read()
+        self._set([wait._replace(tally=tallies[wait.wait_id]) if wait.wait_id in tallies else wait for wait in rows])
+        self._stale = True
+
+    def consume(self, seqs: Collection[int]) -> bool:
+        """Let messages count no more; returns whether one did."""
+        if not self._counts():
+            return False
+        rows = self._read()
+        left = without_consumed(rows, seqs)
+        if left is rows:
+            return False
+        self._set(left)
+        self._stale = True
+        return True
+
+    def _counts(self) -> bool:
+        """Whether events count for one of its waits, or may."""
+        if self._rows is not None:
+            return any(wait.tally is not None for wait in self._rows)
+        return self.waits is not None and '"tally":' in self.waits
+
+    def _read(self) -> Sequence[WaitRow]:
+        if self._rows is None:
+            self.armed()  # for the keys
+            self._set(() if self.waits is None else read_waits(self.waits))
+        assert self._rows is not None  # noqa: S101 - just set
+        return self._rows
+
+    def _set(self, waits: Sequence[WaitRow]) -> None:
+        self._rows = self._armed = waits
+
+    def _write_out(self) -> None:
+        self.waits = waits_text(self._rows or ())
+        self._stale = False
 
     def keys(self) -> Sequence[str]:
         """Return the keys of all armed waits; one that several waits have is there as often."""
         self.armed()
         return self._keys
 
-    def armed(self) -> Sequence[Armed]:
+    def armed(self) -> Sequence[Counting]:
         """Return what is to be known of each armed wait."""
         if self._armed is None:
             waits = [] if self.waits is None else from_json(self.waits)
-            self._armed = [(wait["wait"], wait["epoch"], wait["parked"]) for wait in waits]
+            self._armed = [_armed(wait) for wait in waits]
             self._keys = [key for wait in waits for key in wait["keys"]]
         return self._armed
+
+
+def _armed(wait: Mapping[str, Any]) -> Armed:
+    rules, tally = read_rules(wait.get("rules")), read_tally(wait.get("tally"))
+    return Armed(wait["wait"], wait["epoch"], wait["parked"], wait["events"], rules, tally)
 
 
 class Heads:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from poundlock.codecs import dump, encode, load
+from poundlock.model.buffers import WaitRules, read_tally
 from poundlock.model.changes import Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
@@ -130,6 +131,11 @@ def read_record(row: Row) -> RunRecord:
     )
 
 
+def read_rules(data: Sequence[Any] | None) -> WaitRules | None:
+    """Return the rules of a wait."""
+    return None if data is None else WaitRules(*data)
+
+
 def waits_text(waits: Sequence[WaitRow]) -> str | None:
     """Return armed waits as a JSON array of objects; None for none."""
     return f"[{','.join([_wait_text(wait) for wait in waits])}]" if waits else None
@@ -150,7 +156,10 @@ def _wait_text(wait: WaitRow) -> str:
         keys,
         ways,
         early,
+        rules,
         asked,
+        question,
+        tally,
     ) = wait
     conditions = [[condition.field, condition.op, condition.value] for condition in where]
     data = {
@@ -170,8 +179,15 @@ def _wait_text(wait: WaitRow) -> str:
         data["leads_to"] = ways
     if not early:
         data["early"], data["asked_at"] = False, asked
+    if question:
+        data["question"] = question
+    if tally is not None:
+        data["tally"] = tally.to_data()
+    form = None
+    if rules is not None:
+        data["rules"], form = list(rules), rules.form
     # Everything else was checked before. Other values of users may be of types that only the codec can write.
-    plain = patch is None or type(patch) is str
+    plain = (patch is None or type(patch) is str) and form is None
     for _, value in correlate:
         plain = plain and type(value) in _PLAIN
     for _, _, value in conditions:
@@ -201,7 +217,10 @@ def read_waits(text: str) -> tuple[WaitRow, ...]:
                 keys=tuple(wait["keys"]),
                 leads_to=tuple((event, stage) for event, stage in wait.get("leads_to", ())),
                 early=wait.get("early", True),
+                rules=read_rules(wait.get("rules")),
                 asked_at=wait.get("asked_at"),
+                question=wait.get("question", 0),
+                tally=read_tally(wait.get("tally")),
             )
             for wait in load(text)
         ]

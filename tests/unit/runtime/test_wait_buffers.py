@@ -1,0 +1,274 @@
+"""The events that a run buffers: how many, for how long, and what is said of those that are dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import pytest
+
+from poundlock import Event, RunStatus, StateRef, Use, Wait, Workflow
+from poundlock.testing import run_until_idle
+
+WINDOWS = pytest.mark.parametrize("window", [{}, {"pause_window": 0}], ids=["warm", "cold"])
+
+
+async def said(rt, *args, **fields):
+    """Return verdict and reason of each line."""
+    return [f"{line.verdict} {line.reason}" for line in (await rt.emit(*args, **fields)).lines]
+
+
+def working(hold, **wait):
+    """A run that works until `hold` is set, and then waits for "go"."""
+    wf = Workflow("wf")
+    wf.on("begin")
+
+    @wf.step
+    async def work():
+        await hold.wait()
+
+    wf.wait("gate", on="go", **wait)
+    wf.step(id="end")(lambda: None)
+    return wf
+
+
+def two_gates(**wait):
+    """A run that waits for "first", and meanwhile buffers "go" for its second wait."""
+    wf = Workflow("wf")
+    wf.on("begin")
+    wf.wait("one", on="first")
+    wf.wait("gate", on="go", **wait)
+    wf.step(id="end")(lambda: None)
+    return wf
+
+
+async def begin(rt, clock):
+    [run_id] = (await rt.emit("begin")).run_ids
+    await run_until_idle(clock)
+    return run_id
+
+
+async def entries(rt, run_id, kind):
+    return [entry.payload for entry in (await rt.timeline(run_id)).entries if entry.type == kind]
+
+
+OVERFLOWS = {
+    "drop_newest": ("dropped wait gate: its buffer is full (2)", 1),
+    "reject": ("rejected wait gate: its buffer is full (2)", 1),
+    "drop_oldest": ("buffered wait gate, the oldest of 2 was dropped", 2),
+}
+
+
+@WINDOWS
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+async def test_more_than_the_limit_while_paused_elsewhere(stores, window, overflow):
+    """What is too much is told to its sender; the run goes on with what was kept, and its timeline says the rest."""
+    line, first = OVERFLOWS[overflow]
+    rt = await stores.enter(two_gates(limit=2, overflow=overflow, mode=2, collect="got"), **window)
+    run_id = await begin(rt, stores.clock)
+    assert await said(rt, "go", n=1) == ["buffered wait gate: 1 of 2"]
+    assert await said(rt, "go", n=2) == ["buffered wait gate: 2 of 2"]
+    [told] = await said(rt, "go", n=3)
+    assert told in (line, line.replace("gate, the", "gate: 2 of 2, the"))
+    assert len(await rt.store.inbox(run_id, 0)) == 2
+    await rt.emit("first")
+    result = await rt.wait(run_id)
+    assert [each["n"] for each in result.state["got"]] == [first, first + 1]
+    dropped = await entries(rt, run_id, "wait:dropped")
+    if overflow == "drop_oldest":
+        assert dropped == [{"wait": "gate", "events": 1, "reason": "while the run was not running"}]
+    else:
+        assert dropped == []
+
+
+@WINDOWS
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+async def test_more_than_the_limit_while_running(stores, window, overflow):
+    """A run that works drops for itself, at its next boundary, so that it never uses what was said to be dropped."""
+    line, first = OVERFLOWS[overflow]
+    hold = asyncio.Event()
+    rt = await stores.enter(working(hold, limit=2, overflow=overflow), **window)
+    run_id = await begin(rt, stores.clock)
+    assert [await said(rt, Event("go", {"n": n}, id=f"e{n}")) for n in (1, 2, 3)] == [
+        ["buffered wait gate"],
+        ["buffered wait gate"],
+        [line],
+    ]
+    hold.set()
+    result = await rt.wait(run_id)
+    assert result.state["n"] == first
+    dropped = await entries(rt, run_id, "wait:dropped")
+    if overflow == "drop_oldest":
+        assert [each["event"]["id"] for each in dropped] == ["e1"]
+        assert dropped[0]["reason"] == "more than 2"
+    assert [each["event"]["id"] for each in await entries(rt, run_id, "wait:expired")] == [f"e{first + 1}"]
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "reject"])
+async def test_a_refused_event_can_be_sent_again(stores, overflow):
+    """What found no room is not remembered: once there is room, the same event is taken."""
+    rt = await stores.enter(two_gates(limit=1, overflow=overflow))
+    await begin(rt, stores.clock)
+    await rt.emit("go", n=1)
+    event = Event("go", {"n": 2})
+    for _ in range(2):
+        [line] = await said(rt, event)
+        assert line.endswith("its buffer is full (1)")
+    await rt.emit("first")
+    await run_until_idle(stores.clock)
+    await begin(rt, stores.clock)  # another run, with room
+    assert await said(rt, event) == ["buffered wait gate"]
+
+
+@WINDOWS
+async def test_too_old_while_paused_elsewhere(stores, window):
+    """An event that waits longer than its time counts no more: it makes room, and the timeline says that it expired."""
+    rt = await stores.enter(two_gates(limit=1, ttl="1m", overflow="reject"), **window)
+    run_id = await begin(rt, stores.clock)
+    await rt.emit("go", n=1)
+    await stores.clock.run_for(seconds=59)
+    assert await said(rt, "go", n=2) == ["rejected wait gate: its buffer is full (1)"]
+    await stores.clock.run_for(seconds=1)
+    assert await said(rt, "go", n=3) == ["buffered wait gate"]
+    assert len(await rt.store.inbox(run_id, 0)) == 1
+    await rt.emit("first")
+    assert (await rt.wait(run_id)).state["n"] == 3
+    [expired] = await entries(rt, run_id, "wait:expired")
+    assert expired == {"wait": "gate", "events": 1, "reason": "while the run was not running"}
+
+
+@WINDOWS
+async def test_too_old_when_the_run_gets_there(stores, window):
+    """A run pauses rather than go on with an event whose time is over."""
+    rt = await stores.enter(two_gates(ttl="1m"), **window)
+    run_id = await begin(rt, stores.clock)
+    await rt.emit(Event("go", {"n": 1}, id="old"))
+    await stores.clock.run_for(minutes=2)
+    await rt.emit("first")
+    await rt.wait(run_id, until="rest")
+    info = await rt.get_run(run_id)
+    assert (info.status, info.waits[0].id) == (RunStatus.PAUSED, "gate")
+    [expired] = await entries(rt, run_id, "wait:expired")
+    assert (expired["event"]["id"], expired["reason"]) == ("old", "too old")
+    assert await said(rt, "go", n=2) == ["resumed wait gate"]
+    assert (await rt.wait(run_id)).state["n"] == 2
+
+
+@WINDOWS
+async def test_a_vote_that_is_too_old(stores, window):
+    """Its time lowers the tally: the member may vote again, and it takes as many votes as before."""
+    wf = Workflow("wf")
+    wf.on("begin")
+    wf.wait("votes", on="vote", mode=2, distinct="member", collect="votes", ttl="1h")
+    rt = await stores.enter(wf, **window)
+    run_id = await begin(rt, stores.clock)
+    await rt.emit("vote", member="a")
+    await stores.clock.run_for(hours=1)
+    assert await said(rt, "vote", member="b") == ["buffered wait votes: 1 of 2"]
+    assert await said(rt, "vote", member="b") == ["rejected wait votes: member 'b' has answered"]
+    assert await said(rt, "vote", member="a") == ["resumed wait votes: 2 of 2"]
+    assert [vote["member"] for vote in (await rt.wait(run_id)).state["votes"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize("where", ["running", "paused elsewhere"])
+async def test_ten_thousand_events(stores, where):
+    """A burst costs each event the same, however many came before it: the row and the inbox stay small."""
+    hold = asyncio.Event()
+    many = 10_000 if stores.kind == "memory" else 2_000
+    rt = await stores.enter(working(hold) if where == "running" else two_gates())
+    run_id = await begin(rt, stores.clock)
+    for start in range(0, many, 500):
+        await asyncio.gather(*(rt.emit("go", n=n) for n in range(start, start + 500)))
+    record = await rt.store.load(run_id)
+    inbox = await rt.store.inbox(run_id, 0)
+    if where == "running":
+        [row] = record.waits
+        assert (len(row.tally.parts), len(inbox)) == (100, many)
+        hold.set()
+        result = await rt.wait(run_id)
+        assert result.state["n"] == many - 100
+        assert len(await entries(rt, run_id, "wait:dropped")) == many - 100
+    else:
+        row = next(row for row in record.waits if row.wait_id == "gate")
+        assert (len(row.tally.parts), len(inbox), row.tally.dropped) == (100, 100, many - 100)
+        await rt.emit("first")
+        assert (await rt.wait(run_id)).state["n"] == many - 100
+
+
+async def registering(rt_stores, hold, **options):
+    wf = Workflow("wf")
+    wf.on("begin")
+
+    @wf.step
+    async def announce(pauses: Annotated[object, Use("__pause_service__")]):
+        await pauses.register(Wait("note", correlate={"id": StateRef("id")}, id="notes", **options))
+        return {"known": True}
+
+    @wf.step
+    async def work():
+        await hold.wait()
+
+    @wf.step
+    async def look(pauses: Annotated[object, Use("__pause_service__")]):
+        [info] = [info for info in await pauses.list() if info.id == "notes"]
+        await pauses.cancel("notes")
+        return {"have": info.need}
+
+    rt = await rt_stores.enter(wf)
+    [run_id] = (await rt.emit("begin", id=1)).run_ids
+    await run_until_idle(rt_stores.clock)
+    return rt, run_id
+
+
+async def test_a_registered_wait_has_a_buffer_of_its_own(stores):
+    """Limit and overflow hold for what a step registers; cancelled, it buffers nothing more."""
+    hold = asyncio.Event()
+    rt, run_id = await registering(stores, hold, limit=1, overflow="reject")
+    assert await said(rt, "note", id=1, n=1) == ["buffered wait notes"]
+    assert await said(rt, "note", id=1, n=2) == ["rejected wait notes: its buffer is full (1)"]
+    assert await said(rt, "note", id=2, n=1) == ["unmatched "]
+    hold.set()
+    await rt.wait(run_id)
+    assert await said(rt, "note", id=1, n=3) == ["unmatched "]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@WINDOWS
+async def test_a_crash_at_any_commit_of_a_full_buffer(stores, where, window):
+    """Whichever commit the process dies at: nothing is kept beyond the limit, and nothing kept is lost."""
+    number = 0
+    while True:
+        number += 1
+        store = stores.store()
+        store.crash = (number, where)
+        wf = two_gates(limit=2, mode=2, collect="got")
+        rt = await stores.enter(wf, store=store, **window)
+
+        async def work(rt=rt, number=number):
+            await rt.emit(Event("begin", {"number": number}, id=f"begin-{number}"))
+            await run_until_idle(stores.clock)
+            for n in range(4):
+                await rt.emit(Event("go", {"n": n}, id=f"go-{number}-{n}"))
+            await rt.emit(Event("first", {}, id=f"first-{number}"))
+            await run_until_idle(stores.clock)
+
+        task = asyncio.create_task(work())
+        crashed = asyncio.create_task(store.crashed.wait())
+        await asyncio.wait([task, crashed], return_when=asyncio.FIRST_COMPLETED)
+        over = not store.dead
+        task.cancel()
+        crashed.cancel()
+        await stores.crash(rt)
+        rt = await stores.enter(two_gates(limit=2, mode=2, collect="got"), **window)
+        await run_until_idle(stores.clock)
+        [run] = (await rt.find_runs(limit=1)).items or [None]
+        if run is not None and not run.status.terminal:
+            await work(rt)
+        if run is not None:
+            [run] = (await rt.find_runs(limit=1)).items
+            result = await rt.wait(run.run_id)
+            assert [each["n"] for each in result.state["got"]] == [2, 3], number
+        await rt.stop()
+        if over:
+            assert number > 5
+            return
