@@ -13,11 +13,14 @@ from typing import Any
 
 import poundlock
 from poundlock.model.outbox import DeadLetter
+from poundlock.model.replaying import Player, StateChange, StateDiff
 from poundlock.model.runs import RunError, StepProgress, WaitInfo
-from poundlock.model.timeline import Timeline, TimelineEntry
+from poundlock.model.timeline import Timeline
+from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.pipeline.flows import Flow
 from poundlock.pipeline.run_view import Resume
 from poundlock.ports import Page
+from poundlock.runtime.following import Follower
 
 HEAD = """\
 # Classes and methods
@@ -46,11 +49,15 @@ GROUPS = {
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
     "Run it": "WorkflowRuntime StepContext Resume",
     "Events and receipts": "Event Receipt ReceiptLine Verdict DeadLetter",
-    "Look at runs": "RunInfo RunResult WaitInfo StepProgress RunError Failure RunStatus Page Timeline TimelineEntry",
+    "Look at runs": "RunInfo RunResult WaitInfo StepProgress RunError Failure RunStatus Page "
+    "Follower Timeline TimelineEntry Player StateDiff StateChange",
 }
 BESIDES = {
     each.__name__: each
-    for each in (WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Resume, Page, Flow, DeadLetter)
+    for each in (
+        *(WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Player, StateDiff, StateChange, Follower),
+        *(Resume, Page, Flow, DeadLetter),
+    )
 }
 """Classes that are met as attributes and answers, and need no import."""
 NOT_FOR_USERS = {"built", "draft", "abandon", "end_by", "flush", "trusted", "accept", "slots", "dispatch", "registry"}

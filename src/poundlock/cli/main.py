@@ -28,6 +28,7 @@ def commands() -> typer.Typer:
     from poundlock.cli.commands.run import run
     from poundlock.cli.commands.runs import ls
     from poundlock.cli.commands.runs import show as show_run
+    from poundlock.cli.commands.timeline import DefaultGroup
     from poundlock.cli.commands.timeline import show as show_timeline
     from poundlock.cli.commands.vacuum import vacuum
     from poundlock.cli.commands.version import version
@@ -53,7 +54,9 @@ def commands() -> typer.Typer:
     listing.command("show")(show_run)
     top.add_typer(listing)
 
-    history = typer.Typer(name="timeline", help="Show what happened.", no_args_is_help=True, rich_markup_mode=None)
+    history = typer.Typer(
+        name="timeline", help="Show what happened.", cls=DefaultGroup, no_args_is_help=True, rich_markup_mode=None
+    )
     history.command("show")(show_timeline)
     top.add_typer(history)
     return top

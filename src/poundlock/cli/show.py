@@ -18,6 +18,7 @@ from poundlock.model.receipts import Verdict
 if TYPE_CHECKING:
     from poundlock.model.runs import RunError, RunInfo, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
+    from poundlock.model.timeline_entry import TimelineEntry
     from poundlock.runtime.checking import Misfit
 
 STATUS_STYLES = {
@@ -251,6 +252,13 @@ def entries_table(timeline: Timeline) -> Table:
             str(entry.seq), f"{entry.time - start:.3f} s", entry.source, entry.type, entry.path, " ".join(details)
         )
     return made
+
+
+def entry_line(entry: TimelineEntry, start: float) -> str:
+    """Return an entry as a line of text: when it was after the first one, what it is, where, and its details."""
+    details = [] if entry.payload is None else [dump(entry.payload)]
+    details += [] if entry.patch is None else [f"patch {dump(entry.patch)}"]
+    return " ".join([f"{entry.seq:>4} {entry.time - start:>10.3f} s", entry.type, entry.path, *details]).rstrip()
 
 
 _BAR_STYLES = {"█": "green", "░": "yellow", "▒": "blue", "·": "dim"}

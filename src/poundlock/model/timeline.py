@@ -7,58 +7,18 @@ of an entry is the row's `first_seq` plus its index, so it is not written. The s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
-from poundlock.codecs import detach, load
+from poundlock.codecs import load
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
+from poundlock.model.replaying import Player, StateDiff, States, diff_between, seq_of
 from poundlock.model.runs import LogRow, RunRecord, StepProgress
-from poundlock.records import dataclass
+from poundlock.model.timeline_entry import TimelineEntry
 
 BUFFERED: Final = "wait:buffered"
 """Type of the entry that an event has come, when it is taken in."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineEntry:
-    """One entry of a timeline.
-
-    Attributes:
-        seq: number in the run's timeline, from 1, without gaps.
-        time: seconds since 1970 by the runtime's clock.
-        source: pipeline, state, container, logger, dispatch or services.
-        type: e.g. "stage:start", "state:patch", "wait:matched".
-        path: "pipeline/stage/step", as far as it applies.
-        payload: details, JSON-like; None if there are none.
-        patch: the state delta of this entry; None if the state did not change.
-        live: whether it is not stored, but only told to those who follow the run now; its `seq` is then that of the
-            last stored entry before it.
-    """
-
-    seq: int
-    time: float
-    source: str
-    type: str
-    path: str
-    payload: Any
-    patch: Mapping[str, Any] | None
-    live: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the entry as plain data; `live` is only there if it is true."""
-        shape: dict[str, Any] = {
-            "seq": self.seq,
-            "time": self.time,
-            "source": self.source,
-            "type": self.type,
-            "path": self.path,
-            "payload": self.payload,
-            "patch": self.patch,
-        }
-        if self.live:
-            shape["live"] = True
-        return shape
-
 
 END_TYPES: Final = {
     RunStatus.COMPLETED: "pipeline:success",
@@ -148,25 +108,41 @@ class Timeline:
         """Return the ids of the stages in the order in which they were entered."""
         return [entry.path.split("/")[1] for entry in self.entries if entry.type == "stage:start"]
 
-    def state_at(self, seq: int | None = None) -> dict[str, Any]:
+    def state_at(self, place: int | str | None = None) -> dict[str, Any]:
         """Return the state as it was right after an entry, as plain data: a copy that may be changed.
 
         Args:
-            seq: which entry, from 1; 0 gives the empty state before the first. Default: the last one,
-                so the state as it was when the timeline was read.
+            place: the `seq` of an entry, from 1; 0 gives the empty state before the first. Or the id of a stage: the
+                state that it began with when it was entered last. Default: the last entry, so the state as it was when
+                the timeline was read.
 
         Raises:
             IndexError: the timeline has no such entry.
+            LookupError: the run has not entered such a stage, or its timeline was not kept (`timeline=False`).
         """
-        if seq is None:
-            seq = len(self.entries)
-        if not 0 <= seq <= len(self.entries):
-            raise IndexError(f"seq {seq} is outside this timeline: it has entries 1 to {len(self.entries)}")
-        state: dict[str, Any] = {}
-        for entry in self.entries[:seq]:
-            if entry.patch is not None:
-                state = merge(state, entry.patch)
-        return detach(state)  # type: ignore[no-any-return]  # a dict in, a dict out
+        return self._states.at(len(self.entries) if place is None else self.seq_of(place))
+
+    def seq_of(self, place: int | str) -> int:
+        """Return the `seq` of a place: of a stage the entry with which it began last. Raises as `state_at`."""
+        return seq_of(self.entries, place)
+
+    def diff(self, a: int | str, b: int | str) -> StateDiff:
+        """Return what changed in the state between two places: as a patch, and by path. Raises as `state_at`.
+
+        `print(timeline.diff("review", "ship"))` prints a line per value. `b` may be before `a`.
+        """
+        return diff_between(self._states, a, b)
+
+    def player(self) -> Player:
+        """Return a place in this timeline that can be moved, forward and backward, with the state there.
+
+        Of a run that was kept with `timeline=False` it steps through the changes of its state.
+        """
+        return Player(self._states)
+
+    @cached_property
+    def _states(self) -> States:
+        return States(self.entries)
 
     def to_svg(self, *, title: str = "", now: float | None = None) -> str:
         """Return the run's stages, steps and pauses as bars over time, as an SVG document.

@@ -13,7 +13,8 @@ from typing import Any, Final, Self
 
 from poundlock.codecs import load
 from poundlock.errors import InvalidEvent, RunNotFound, RuntimeStopped, StoreUnavailable
-from poundlock.model.timeline import TimelineEntry, end_entry, is_end, read_entries
+from poundlock.model.timeline import end_entry, is_end, read_entries
+from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
 from poundlock.runtime.watching import Feed, Report

@@ -202,7 +202,7 @@ class TimeTriggers:
                 move = ScheduleMove(route.workflow_id, route.trigger_id, found, row)
                 changes = Changes(schedules=(move,), now=core.clock.now())
                 try:
-                    await self._patiently(timed, lambda: core.store.commit(changes))  # noqa: B023 - called before the next round
+                    await self._patiently(timed, lambda: core.commit(changes))  # noqa: B023 - called before the next round
                 except ScheduleMoved:
                     continue  # another process was quicker, or the answer to this commit was lost
             timed.row = row
@@ -266,7 +266,7 @@ class TimeTriggers:
 
     async def _pass_over(self, timed: _Timed, move: ScheduleMove) -> None:
         changes = Changes(schedules=(move,), now=self._core.clock.now())
-        await self._patiently(timed, lambda: self._core.store.commit(changes))
+        await self._patiently(timed, lambda: self._core.commit(changes))
 
     async def _admit(self, timed: _Timed, time: float, move: ScheduleMove) -> None:
         """Fire for a time."""

@@ -304,6 +304,59 @@ def test_timeline_is_drawn_and_listed(call, parked, store):
     assert set(told["entries"][0]) == {"seq", "time", "source", "type", "path", "payload", "patch"}
 
 
+def test_timeline_needs_no_name_of_a_command(call, parked, store):
+    """`timeline RUN` is `timeline show RUN`, whatever the order of options; help and errors stay."""
+    named = call("timeline", "show", parked["A-7"], "--store", store, "--json")
+    assert call("timeline", parked["A-7"], "--store", store, "--json") == named
+    assert call("timeline", "--json", "--store", store, parked["A-7"]) == named
+    assert "show" in call("timeline", "--help").out
+    assert call("timeline", "nobody", "--store", store).code == 1
+
+
+def test_the_state_at_an_entry_or_a_stage(call, parked, store):
+    """`--at` shows the state there, as JSON; a place that does not exist is a wrong call that says what there is."""
+    run = parked["A-7"]
+    entries = call("timeline", run, "--store", store, "--json").json["entries"]
+    said = call("timeline", run, "--at", len(entries), "--store", store)
+    assert (said.code, said.json["reserved"], said.json["order"]) == (0, True, "A-7")
+    began = call("timeline", run, "--at", "reserve", "--store", store, "--json").json
+    assert (began["run_id"], {**began["state"], "reserved": True}) == (run, said.json)
+    assert [entry["type"] for entry in entries if entry["seq"] == began["seq"]] == ["stage:start"]
+    for place, hint in (("reserv", "did you mean 'reserve'"), ("999", "entries 1 to")):
+        wrong = call("timeline", run, "--at", place, "--store", store)
+        assert (wrong.code, wrong.out) == (2, "")
+        assert hint in wrong.err
+
+
+def test_what_changed_between_two_places(call, parked, store):
+    """`--diff A B` shows a line per value; as JSON the patch and the changes; nothing is said in a sentence."""
+    run = parked["A-7"]
+    assert call("timeline", run, "--diff", "reserve", "approval", "--store", store).out == "+ reserved: true\n"
+    told = call("timeline", run, "--diff", "approval", "reserve", "--store", store, "--json").json
+    assert told["patch"] == {"reserved": "DELETE"}
+    assert told["changes"] == [{"path": "reserved", "kind": "removed", "before": True, "after": None}]
+    assert {"run_id", "a", "b"} <= told.keys()
+    same = call("timeline", run, "--diff", "1", "1", "--store", store)
+    assert same.out == "The state is the same after entries 1 and 1.\n"
+    assert call("timeline", run, "--diff", "1", "nobody", "--store", store).code == 2
+
+
+def test_following_a_run_that_has_ended(call, app, parked, store):
+    """`--follow` lists the entries, as text or as a JSON object per line, and ends with the run."""
+    run = parked["A-7"]
+    assert call("resume", run, "--patch", '{"by": "you"}', "--app", app, "--store", store).code == 0
+    entries = call("timeline", run, "--store", store, "--json").json["entries"]
+    said = call("timeline", run, "--follow", "--store", store, "--json")
+    assert [json.loads(line) for line in said.out.splitlines()] == entries
+    lines = call("timeline", run, "--follow", "--store", store).out.splitlines()
+    assert len(lines) == len(entries)
+    assert lines[-1].split()[0] == str(len(entries))
+    assert "pipeline:success" in lines[-1]
+    assert call("timeline", "nobody", "--follow", "--store", store).code == 1
+    both = call("timeline", run, "--follow", "--at", "1", "--store", store)
+    assert (both.code, "ask for one of them" in both.err) == (2, True)
+
+
 # ---------------------------------------------------------------------------------------------------------- resume
 def test_resume_with_an_app_drives_the_run_on(call, app, parked, store):
     """`resume --app` returns what the run came to."""

@@ -10,7 +10,8 @@ from poundlock.clock import sleep_until
 from poundlock.drawing.charts import PAUSE, QUEUE, WORK, Bar
 from poundlock.drawing.texts import duration
 from poundlock.model.run_chart import read_chart
-from poundlock.model.timeline import Timeline, TimelineEntry
+from poundlock.model.timeline import Timeline
+from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.testing import VirtualClock
 
 

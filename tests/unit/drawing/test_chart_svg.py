@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from poundlock.model.timeline import Timeline, TimelineEntry
+from poundlock.model.timeline import Timeline
+from poundlock.model.timeline_entry import TimelineEntry
 
 
 def timeline(*happened):

@@ -852,5 +852,5 @@ def test_the_runtime_commits_in_one_place():
 
     folder = Path(poundlock.runtime.__file__).parent
     for file in folder.rglob("*.py"):
-        if file.name not in ("core.py", "watching.py"):
+        if file.name not in ("core.py", "watching.py", "vacuuming.py"):  # the last one deletes, also without a runtime
             assert "store.commit" not in file.read_text(encoding="utf-8"), f"{file.name}: call `core.commit`"
