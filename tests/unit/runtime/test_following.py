@@ -731,6 +731,32 @@ async def test_a_run_that_was_tried_again(stores, gate):
     assert reader.got == list((await rt.timeline(run_id)).entries)
 
 
+async def test_a_failed_run_that_is_retried(stores):
+    """A follower ends at the first end that it sees; one that comes after the retry gets the whole, to the last end."""
+    wf, broken = Workflow("w"), [True]
+
+    @wf.on("begin")
+    @wf.step
+    def load():
+        if broken:
+            raise ValueError("no header")
+
+    rt = await stores.enter(wf)
+    run_id = await begin(rt)
+    first = await _all(rt.follow(run_id))
+    assert first[-1].type == "pipeline:failure"
+    broken.clear()
+    early = Reader(rt, run_id)
+    await early.task  # it had ended
+    assert early.got == first
+    await rt.retry(run_id)
+    late = await _all(rt.follow(run_id))
+    assert (late[-1].type, late[: len(first)]) == ("pipeline:success", first)
+    assert late == list((await rt.timeline(run_id)).entries)
+    assert await _all(rt.follow(run_id, after=first[-1].seq)) == late[len(first) :]
+    assert untouched(rt)
+
+
 async def test_a_durable_function(stores, gate):
     """Its operations come as they are recorded."""
 

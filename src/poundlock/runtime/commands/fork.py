@@ -99,7 +99,7 @@ async def fork(core: Core, command: Fork) -> RunInfo:
 
 
 async def _commit(core: Core, create: RunCreate) -> None:
-    await core.store.commit(create)
+    await core.commit(create)
     core.wake_at(create.start.updated_at)
 
 

@@ -116,7 +116,7 @@ async def _mend(core: Core, command: Retry | Rerun) -> RunInfo:
 
 
 async def _commit(core: Core, move: RunMove) -> None:
-    await core.store.commit(move)
+    await core.commit(move)
     live = core.runs.live(move.run_id)
     if live is not None and live.alive:  # its end is being finished: those who wait for that get it, and nobody else
         live.awaited = core.waiters.set_aside(move.run_id)
