@@ -17,6 +17,7 @@ from poundlock.pipeline.threads import StepThreads
 from poundlock.runtime.durability import MOST_BEHIND
 from poundlock.runtime.outbox import ATTEMPTS, HELD
 from poundlock.runtime.reading import LARGEST_PAGE
+from poundlock.runtime.sinks import MOST_FOR_SINK
 from poundlock.runtime.watching import MOST_REPORTS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/reference/limits.md").read_text(encoding="utf-8")
@@ -37,6 +38,7 @@ VALUES = {
     "calls that an attempt records": MOST_TEXTS,
     "a message of `ctx.progress`": LONGEST_MESSAGE,
     "reports of progress that are kept": MOST_REPORTS,
+    "commits of runs that wait for one sink": MOST_FOR_SINK,
     "failed deliveries of an event": ATTEMPTS,
     "an event of a step that an earlier": HELD,
     "events that a wait": Wait("e").limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +23,7 @@ from poundlock.runtime.dispatch import DispatchIndex
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.loads import LoadDesk
 from poundlock.runtime.run_table import RunTable
+from poundlock.runtime.sinks import SinkQueue
 from poundlock.runtime.tasks import Tasks
 from poundlock.runtime.waiters import Waiters, Wanted
 from poundlock.runtime.watching import Commit, Watching
@@ -73,6 +74,7 @@ class Core:
         has_services: bool,
         state_registry: Any = None,
         process_workers: int | None = None,
+        sinks: Sequence[Any] = (),
         retention: Retention = KEEP,
     ) -> None:
         self.store = store
@@ -151,6 +153,7 @@ class Core:
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
+        self.watching.send_to([SinkQueue(sink, clock, self.count, hook_timeout) for sink in sinks])
         self.size_at_start = 0
         """Size of the store in bytes when it was opened."""
 
@@ -283,9 +286,9 @@ class Core:
     def _sent(self, run_id: str) -> None:
         self.deliver(run_id)
 
-    def count(self, what: str) -> None:
+    def count(self, what: str, number: int = 1) -> None:
         """Add to a counter of `statistics`."""
-        self.counters[what] = self.counters.get(what, 0) + 1
+        self.counters[what] = self.counters.get(what, 0) + number
 
 
 async def _no_start(*_what: Any) -> str:

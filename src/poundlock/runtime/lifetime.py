@@ -204,6 +204,7 @@ class Lifetime:
         await self._part("letting runs reach a boundary", self._drain(drain))
         await self._part("ending tasks", self._interrupt())
         await self._part("releasing runs", self._release_runs())
+        await self._part("writing to sinks", core.watching.close(core.abort_grace))
         core.runs.close()
         core.threads.close()
         await self._part("ending step processes", core.close_processes())

@@ -14,6 +14,7 @@ from poundlock.model.runs import RunResult
 from poundlock.model.validation import duration
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
+from poundlock.runtime.late import all_too_late, too_late
 from poundlock.runtime.reading import as_it_is, result_now
 from poundlock.runtime.waiters import Waiter
 from poundlock.stores.answers import not_found
@@ -97,9 +98,8 @@ async def results(core: Core, run_ids: list[str], timeout: Duration | None) -> l
     except TimeoutError as error:
         if not limit.expired:
             raise  # a timeout of other code
-        runs = "1 run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
-        late = f"not all of {runs} paused or ended within {timeout}: they continue; wait again, or abort them"
-        raise TimeoutError(late) from error
+        late = [run_id for run_id, task in zip(run_ids, waiting, strict=True) if task.cancelled() or not task.done()]
+        raise await all_too_late(core, late, len(run_ids), timeout) from error
     finally:
         for each in waiting:
             each.cancel()  # one was refused: the others are not needed
@@ -143,6 +143,4 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
         except TimeoutError as error:
             if not limit.expired:
                 raise  # a timeout of other code
-            missed = "is neither paused nor ended" if pauses_count else "has not ended"
-            late = f"run '{run_id}' {missed} within {timeout}: it continues; wait again, or abort it"
-            raise TimeoutError(late) from error
+            raise await too_late(core, run_id, timeout, pauses_count=pauses_count) from error

@@ -43,6 +43,7 @@ from poundlock.runtime.emitting import emit, explain
 from poundlock.runtime.following import Follower, follow
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
+from poundlock.runtime.sinks import Sink, checked_sinks
 from poundlock.services.install import global_container, not_global
 from poundlock.stores import open as open_store
 
@@ -72,6 +73,9 @@ class WorkflowRuntime:
             workflow's own `retention=` comes before it. Default: ended runs are kept for ever.
         process_workers: how many processes at most run steps with `executor="process"`; default: one per CPU. The first
             such step starts the first one.
+        sinks: other places that get the timeline entries of all runs, behind their commits: functions of
+            `(run_id, entries)`, async or not, or objects with such a method `write`. Best effort: they never delay or
+            fail a run; what they cannot take is dropped, and counted in `statistics`. See `poundlock.sinks`.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class WorkflowRuntime:
         abort_grace: Duration = 10.0,
         hook_timeout: Duration = 60.0,
         process_workers: int | None = None,
+        sinks: Iterable[Sink] = (),
         retention: Retention | None = None,
     ) -> None:
         self.workflows = workflows
@@ -114,6 +119,7 @@ class WorkflowRuntime:
             has_services=bool(parents or self.services),
             state_registry=state_registry,
             process_workers=None if process_workers is None else whole_number("process_workers", process_workers, 1),
+            sinks=checked_sinks(sinks),
             retention=self.retention,
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
@@ -522,6 +528,7 @@ class WorkflowRuntime:
         (events of steps that are still to be delivered), `dead_letters` (those that could not be).
         `calls:<workflow>`: calls that its steps recorded with `ctx.record_call`, with `:input_tokens`, `:output_tokens`
         and `:cost` behind it what these took. Of a store on a disk also `store:bytes`, and its growth since the start.
+        `sinks:dropped` and `sinks:failed`: entries that a sink was too slow for, and for which it raised.
         The store's own `stats()` counts its rows.
         """
         return reading.statistics(self._core)

@@ -1,4 +1,4 @@
-"""Who watches runs of this runtime: a feed for each run that is followed.
+"""Who watches runs of this runtime: a feed for each run that is followed, and the sinks.
 
 House rules: nothing here is the truth, the store is. A feed says that there is something new, and has what came last,
 so that those who keep up need not read the store. While nobody watches, commits go straight to the store and pass
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -20,6 +20,7 @@ from poundlock.model.changes import Changes, Committed, RunCreate, RunMove, Work
 from poundlock.model.runs import LogRow, StepProgress
 from poundlock.ports import Store
 from poundlock.records import NamedTuple
+from poundlock.runtime.sinks import SinkQueue
 from poundlock.runtime.waiters import Waiter
 
 MOST_ROWS: Final = 64
@@ -170,7 +171,7 @@ class Feed:
 
 
 class Watching:
-    """The feeds of a runtime's runs. All on the loop of the runtime.
+    """The feeds of a runtime's runs, and its sinks. All on the loop of the runtime.
 
     Args:
         store: what is committed to.
@@ -189,13 +190,24 @@ class Watching:
         self._store = store
         self._spawn = spawn
         self._install = install
+        self._sinks: Sequence[SinkQueue] = ()
+
+    def send_to(self, sinks: Sequence[SinkQueue]) -> None:
+        """Pass what is committed on to these sinks, from now on."""
+        self._sinks = sinks
+        if sinks:
+            self._install(self._commit)
+
+    async def close(self, grace: float) -> None:
+        """Have the sinks take what waits for them, for up to `grace` seconds."""
+        if self._sinks:
+            await asyncio.gather(*[sink.close(grace) for sink in self._sinks])
 
     def join(self, run_id: str) -> Feed:
         """Return the feed of a run for a further follower, who has to `leave` it."""
         feed = self.feeds.get(run_id)
         if feed is None:
-            if not self.feeds:
-                self._install(self._commit)
+            self._install(self._commit)
             feed = self.feeds[run_id] = Feed(run_id)
         feed.followers += 1
         return feed
@@ -206,7 +218,7 @@ class Watching:
         if feed.followers:
             return False
         del self.feeds[feed.run_id]
-        if not self.feeds:
+        if not self.feeds and not self._sinks:
             self._install(self._store.commit)
         return True
 
@@ -241,17 +253,29 @@ class Watching:
             feed = self.feeds.get(run_id)
             if feed is not None:
                 feed.add(row)
+            if row is not None:
+                for sink in self._sinks:
+                    sink.put(run_id, row)
 
     async def _uncertain(self, work: Work) -> None:
-        """Have the followers look at the store, once a commit whose answer was lost is written or not."""
-        if not any(run_id in self.feeds for run_id, _ in _written(work)):
+        """Find out about a commit whose answer was lost, once it is written or not; followers look at the store."""
+        if not self._sinks and not any(run_id in self.feeds for run_id, _ in _written(work)):
             return
         with suppress(PoundlockError):
             await self._store.written_behind()
-        for run_id, _ in _written(work):
+        for run_id, row in _written(work):
             feed = self.feeds.get(run_id)
             if feed is not None:
                 feed.add(None)
+            if row is not None and self._sinks and await self._has(run_id, row):
+                for sink in self._sinks:
+                    sink.put(run_id, row)
+
+    async def _has(self, run_id: str, row: LogRow) -> bool:
+        """Whether a row is in the store; no, if it cannot be read."""
+        with suppress(PoundlockError):
+            return row in await self._store.history(run_id, None, row.first_seq - 1, 1)
+        return False
 
 
 def _written(work: Work) -> Iterator[tuple[str, LogRow | None]]:

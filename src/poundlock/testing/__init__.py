@@ -12,13 +12,25 @@ if TYPE_CHECKING:
     from poundlock.testing.clock import VirtualClock, run_until_idle
     from poundlock.testing.recording import RecordingBus
     from poundlock.testing.sequencer import Sequencer
+    from poundlock.testing.timelines import MemoryTimeline, memory_timeline
 
-__all__ = ["RecordingBus", "Sequencer", "VirtualClock", "bus_contract", "run_until_idle", "store_contract"]
+__all__ = [
+    "MemoryTimeline",
+    "RecordingBus",
+    "Sequencer",
+    "VirtualClock",
+    "bus_contract",
+    "memory_timeline",
+    "run_until_idle",
+    "store_contract",
+]
 
 _HOMES: Final = {
+    "MemoryTimeline": "poundlock.testing.timelines",
     "RecordingBus": "poundlock.testing.recording",
     "Sequencer": "poundlock.testing.sequencer",
     "VirtualClock": "poundlock.testing.clock",
+    "memory_timeline": "poundlock.testing.timelines",
     "run_until_idle": "poundlock.testing.clock",
 }
 _MODULES: Final = frozenset({"bus_contract", "store_contract"})

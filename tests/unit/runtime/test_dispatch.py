@@ -534,7 +534,7 @@ async def test_results_time_out_without_touching_the_runs(runtime, gate, any_sto
     with pytest.raises(TimeoutError, match="not all of 1 run paused or ended within 5"):
         await receipt.results(timeout=5)
     [run_id] = receipt.run_ids
-    with pytest.raises(TimeoutError, match=f"run '{run_id}' has not ended within 2s: it continues"):
+    with pytest.raises(TimeoutError, match=f"run '{run_id}' has not ended within 2s: it is running in stage 'waits'"):
         await rt.wait(run_id, timeout="2s")
     gate.open()
     assert [result.status for result in await receipt.results()] == ["completed"]
