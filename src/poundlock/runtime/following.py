@@ -167,6 +167,9 @@ class Follower:
                 await self._end(core)
         self._entries.extend(entry for entry in read_entries(rows) if entry.seq > self._seq)
         self._news = news
+        if news == _UNREAD:
+            # A store in memory does not wait: without this, a long log would hold all runs up until it is read.
+            await asyncio.sleep(0)  # noqa: TID251 - it yields, for others
 
     async def _join(self, core: Core) -> Feed:
         feed = self._feed = core.watching.join(self._run_id)

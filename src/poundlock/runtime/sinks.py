@@ -81,11 +81,11 @@ class SinkQueue:
         self._task: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[Any]] = set()
         self._threads = StepThreads(clock, limit=1)
-        self._said_failed = self._said_dropped = False
+        self._said_failed = self._said_dropped = self._closed = False
 
     def put(self, run_id: str, row: LogRow) -> None:
         """Pass on what a commit has written."""
-        if len(self._rows) >= MOST_FOR_SINK:
+        if self._closed or len(self._rows) >= MOST_FOR_SINK:
             self._drop(row.size)
             return
         self._rows.append((run_id, row))
@@ -94,7 +94,7 @@ class SinkQueue:
 
     async def close(self, grace: float) -> None:
         """Write what waits, for up to `grace` seconds; the rest is dropped."""
-        task = self._task
+        task, self._closed = self._task, True
         if task is not None:
             limit = timeout_after(self._clock, grace)
             try:

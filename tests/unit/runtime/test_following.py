@@ -476,6 +476,24 @@ async def test_a_slow_follower_misses_nothing_and_holds_nothing_up(stores):
     assert [first, *rest] == list((await rt.timeline(run_id)).entries)
 
 
+async def test_a_long_log_holds_nobody_up(stores):
+    """Who reads a long log lets others run in between, also where nothing has to be waited for."""
+    rt = await stores.enter(looping(1000))
+    run = await rt.run("loop", {})
+    turns = []
+
+    async def others():
+        while True:
+            await yielding()
+            turns.append(len(got))
+
+    got, task = [], asyncio.create_task(others())
+    async for entry in rt.follow(run.run_id):
+        got.append(entry)  # noqa: PERF401 - each turn is counted
+    task.cancel()
+    assert len(set(turns)) >= 1000 // 64
+
+
 async def test_reports_that_a_slow_follower_misses(stores, gate):
     """Only the last reports are kept; a follower that missed some gets to know how many, in their place."""
     wf = Workflow("w")
