@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import poundlock
+from poundlock.model.comparing import Comparison
 from poundlock.model.outbox import DeadLetter
 from poundlock.model.replaying import Player, StateChange, StateDiff
 from poundlock.model.runs import RunError, StepProgress, WaitInfo
@@ -50,13 +51,13 @@ GROUPS = {
     "Run it": "WorkflowRuntime StepContext Resume",
     "Events and receipts": "Event Receipt ReceiptLine Verdict DeadLetter",
     "Look at runs": "RunInfo RunResult WaitInfo StepProgress RunError Failure RunStatus Page "
-    "Follower Timeline TimelineEntry Player StateDiff StateChange",
+    "Follower Timeline TimelineEntry Player StateDiff StateChange Comparison",
 }
 BESIDES = {
     each.__name__: each
     for each in (
-        *(WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Player, StateDiff, StateChange, Follower),
-        *(Resume, Page, Flow, DeadLetter),
+        *(WaitInfo, StepProgress, RunError, Timeline, TimelineEntry, Player, StateDiff, StateChange),
+        *(Comparison, Follower, Resume, Page, Flow, DeadLetter),
     )
 }
 """Classes that are met as attributes and answers, and need no import."""

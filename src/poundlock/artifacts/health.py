@@ -42,13 +42,15 @@ async def _ping(slot: Slot, timeout: float) -> Health:
     started, task = clock.monotonic(), asyncio.current_task()
     error: BaseException | None = None
     well = False
+    scope = timeout_after(clock, timeout)
     try:
-        async with timeout_after(clock, timeout):
+        async with scope:
             well = await _requested(ping, slot.instance) is not False
     except BaseException as raised:  # an error of the ping is its result
         if ends(raised, task):
             raise
-        error = raised
+        late = f"the ping of '{slot.name}' did not answer within {timeout:g} s: look at what it asks, or give it longer"
+        error = TimeoutError(late) if scope.expired else raised
     return Health(well, error, clock.monotonic() - started)
 
 

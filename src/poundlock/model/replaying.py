@@ -247,9 +247,12 @@ def _start_of(entries: Sequence[TimelineEntry], stage: str) -> int:
 def diff_between(states: States, a: int | str, b: int | str) -> StateDiff:
     """Return what changed between two places."""
     first, second = seq_of(states.entries, a), seq_of(states.entries, b)
-    before, after = states.at(first), states.at(second)
-    changes = tuple(_changes(before, after, ""))
-    return StateDiff(first, second, _patch(before, after), changes)
+    return diff_of(states.at(first), states.at(second), first, second)
+
+
+def diff_of(before: Mapping[str, Any], after: Mapping[str, Any], a: int, b: int) -> StateDiff:
+    """Return what leads from one state to another; `a` and `b` are the sequences that it names."""
+    return StateDiff(a, b, _patch(before, after), tuple(_changes(before, after, "")))
 
 
 def _patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from poundlock.codecs import load
+from poundlock.model.comparing import Comparison, compared
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
 from poundlock.model.replaying import Player, StateDiff, States, diff_between, seq_of
@@ -132,6 +133,10 @@ class Timeline:
         `print(timeline.diff("review", "ship"))` prints a line per value. `b` may be before `a`.
         """
         return diff_between(self._states, a, b)
+
+    def compare(self, other: Timeline) -> Comparison:
+        """Return how another run of the same workflow differs from this one: in its way, and in its state."""
+        return compared(self.run_id, self._states, other.run_id, other._states)
 
     def player(self) -> Player:
         """Return a place in this timeline that can be moved, forward and backward, with the state there.

@@ -124,23 +124,32 @@ async def _wait(core: Core, run_id: str, timeout: Duration | None, *, pauses_cou
     limit = timeout_after(core.clock, None if timeout is None else duration("timeout", timeout))
     # The wait begins before the store is read: so an end during the read is not missed.
     with core.waiters.waiting(run_id, pauses_count=pauses_count) as waiter:
-        if not core.runs.has_task(run_id):
-            vacancy = core.runs.vacancy(run_id)
-            if vacancy is not None and vacancy.error is not None:
-                raise vacancy.error  # stranded: it is not driven until `recover`
-            status = await core.store.status(run_id)
-            if status is None:
-                return _deleted(run_id, waiter)
-            if _rests(status, pauses_count):
-                checkpoint = await core.store.checkpoint(run_id)
-                if checkpoint is None:
-                    return _deleted(run_id, waiter)
-                if _rests(checkpoint.record.head.status, pauses_count):  # it may have been resumed meanwhile
-                    return await result_now(core, checkpoint)
         try:
             async with limit:
+                if not core.runs.has_task(run_id):
+                    resting = await _at_rest_now(core, run_id, waiter, pauses_count=pauses_count)
+                    if resting is not None:
+                        return resting
                 return await waiter
         except TimeoutError as error:
             if not limit.expired:
                 raise  # a timeout of other code
             raise await too_late(core, run_id, timeout, pauses_count=pauses_count) from error
+
+
+async def _at_rest_now(core: Core, run_id: str, waiter: Waiter, *, pauses_count: bool) -> RunResult | None:
+    """Return the result of a run that no task drives here, if it is at rest by its last commit; else None."""
+    vacancy = core.runs.vacancy(run_id)
+    if vacancy is not None and vacancy.error is not None:
+        raise vacancy.error  # stranded: it is not driven until `recover`
+    status = await core.store.status(run_id)
+    if status is None:
+        return _deleted(run_id, waiter)
+    if not _rests(status, pauses_count):
+        return None
+    checkpoint = await core.store.checkpoint(run_id)
+    if checkpoint is None:
+        return _deleted(run_id, waiter)
+    if not _rests(checkpoint.record.head.status, pauses_count):
+        return None  # it has been resumed meanwhile
+    return await result_now(core, checkpoint)

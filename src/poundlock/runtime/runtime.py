@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import InvalidDefinition
 from poundlock.ids import default_ids
+from poundlock.model.comparing import Comparison
 from poundlock.model.definitions import Service
 from poundlock.model.durations import Duration
 from poundlock.model.events import Event, merged
@@ -466,6 +467,15 @@ class WorkflowRuntime:
     async def timeline(self, run_id: str) -> Timeline:
         """Return the timeline of a run (`RunNotFound` if there is none)."""
         return await reading.timeline(self._core.here(), run_id)
+
+    async def compare(self, run_a: str, run_b: str) -> Comparison:
+        """Return how two runs differ, for example a run and its fork: in their way through the stages, and in state.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        core = self._core.here()
+        return (await reading.timeline(core, run_a)).compare(await reading.timeline(core, run_b))
 
     def follow(self, run_id: str, after: int = 0) -> Follower:
         """Return what happens in a run as it happens: `async for entry in runtime.follow(run_id): ...`.

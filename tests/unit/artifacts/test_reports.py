@@ -289,6 +289,7 @@ async def test_health_pings_what_is_built_all_at_once(clock, settle):
     }
     assert isinstance(answers["raises"].error, OSError)
     assert isinstance(answers["hangs"].error, TimeoutError)
+    assert "the ping of 'hangs' did not answer within" in str(answers["hangs"].error)
     assert answers["hangs"].seconds == 2.0
     assert container.peek("not built") is None
     await container.dispose()

@@ -156,6 +156,25 @@ async def test_a_store_that_does_not_answer(stores, gate):
     gate.open()
 
 
+@pytest.mark.parametrize("read", ["status", "checkpoint"])
+async def test_a_store_that_hangs_before_the_wait(stores, read):
+    """The timeout also counts while the store is asked how the run is."""
+    wf = Workflow("w")
+    wf.on("begin")
+    wf.step(lambda: None, id="only")
+    rt = await stores.enter(wf)
+    run_id = await begin(rt)
+    await rt.wait(run_id)
+    never = asyncio.Event()
+
+    async def hanging(_run_id):
+        await never.wait()
+
+    setattr(rt.store, read, hanging)
+    said = await late(rt, stores.clock, run_id)
+    assert "it is completed by now; wait again for its result" in said
+
+
 async def test_from_any_task(stores, gate):
     """Many tasks wait for one run, some until it rests and some until it ends; each gets its own answer."""
     wf = Workflow("w")

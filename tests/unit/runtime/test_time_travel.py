@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import BaseModel
 
-from poundlock import StepContext, Terminate, Workflow
+from poundlock import Jump, RunNotFound, StepContext, Terminate, Workflow
+from poundlock.model.patches import merge
 
 
 class Count(BaseModel):
@@ -61,3 +64,31 @@ async def test_without_a_timeline(stores):
     assert player.state == timeline.state_at() == dict(run.state)
     with pytest.raises(LookupError, match="kept with timeline=False"):
         timeline.state_at("go")
+
+
+async def test_two_runs_compared(stores):
+    """`compare` tells where two runs part, from where on their states differ, and how."""
+    wf = Workflow("w")
+    wf.on("begin")
+    wf.step(lambda n: {"half": n // 2}, id="first")
+    wf.step(lambda n: {"big": True}, id="large", then="last")
+    wf.step(lambda n: {"done": n}, id="last")
+
+    @wf.route(after="first")
+    def size(n: int):
+        return Jump("large" if n > 10 else "last")
+
+    rt = await stores.enter(wf)
+    one, two = await rt.run("w", n=2), await rt.run("w", n=20)
+    found = await rt.compare(one.run_id, two.run_id)
+    assert (found.common, found.only_a, found.only_b) == (("first",), ("last",), ("large", "last"))
+    assert found.differs_at == "first"
+    assert [change.path for change in found.state.changes] == ["n", "half", "done", "big"]
+    assert merge(dict(one.state), found.state.patch) == dict(two.state)
+    assert f"only {two.run_id} entered: large, last" in str(found)
+    json.dumps(found.to_dict())
+    same = await rt.compare(one.run_id, one.run_id)
+    assert not same
+    assert str(same).splitlines() == ["both entered: first, last", "the states at the end are the same"]
+    with pytest.raises(RunNotFound):
+        await rt.compare(one.run_id, "nobody")
