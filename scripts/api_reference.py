@@ -41,7 +41,8 @@ This page is printed by `scripts/api_reference.py`.
 
 GROUPS = {
     "Define a workflow": (
-        "Workflow Trigger Pipeline Stage Step Children Retry Wait Condition StateRef Service Use Retention"
+        "Workflow Trigger Debounce Throttle Batch Pipeline Stage Step Children Retry Wait Condition StateRef Service "
+        "Use Retention"
     ),
     "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow",
     "Build a workflow": "flow Flow Task",

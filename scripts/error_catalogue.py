@@ -103,6 +103,7 @@ GROUPS = {
         "InboxAhead": "Internal: the run reads the messages and concludes the stage again. Raised by stores.",
         "LoadMoved": "Internal: the decision is made again on the new load. Raised by stores.",
         "WaitMoved": "Internal: the event is matched again. Raised by stores.",
+        "HoldMoved": "Internal: the decision is made again on the new hold. Raised by stores.",
         "OutboxMoved": "Internal: the row is read again. Raised by stores.",
         "ScheduleMoved": "Internal: the row is read again. Raised by stores.",
         "KeysTaken": "Internal: becomes a `duplicate` line, or IdempotencyConflict. Raised by stores.",

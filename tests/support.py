@@ -115,6 +115,10 @@ class GatedStore:
     def undelivered(self):
         return self.inner.undelivered
 
+    @property
+    def holding(self):
+        return self.inner.holding
+
     def adopt(self, clock):
         if hasattr(self.inner, "adopt"):
             self.inner.adopt(clock)
@@ -223,6 +227,7 @@ class Stores:
         core.move_to(State.STOPPED)
         lifetime._times.stop()
         lifetime._poller.stop()
+        lifetime._holds.stop()
         lifetime._outbox.stop()
         lifetime.subscriptions.close()
         await lifetime._end_tasks()

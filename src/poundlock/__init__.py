@@ -21,7 +21,9 @@ _HOMES = {
     "poundlock.model.conditions": ("Condition", "StateRef"),
     "poundlock.model.definitions": (
         "Advance",
+        "Batch",
         "Children",
+        "Debounce",
         "Delay",
         "Fail",
         "Jump",
@@ -34,6 +36,7 @@ _HOMES = {
         "Stage",
         "Step",
         "Terminate",
+        "Throttle",
         "Trigger",
         "Wait",
         "branch",

@@ -146,7 +146,13 @@ from poundlock.model.definitions import (
     Advance as Advance,
 )
 from poundlock.model.definitions import (
+    Batch as Batch,
+)
+from poundlock.model.definitions import (
     Children as Children,
+)
+from poundlock.model.definitions import (
+    Debounce as Debounce,
 )
 from poundlock.model.definitions import (
     Delay as Delay,
@@ -183,6 +189,9 @@ from poundlock.model.definitions import (
 )
 from poundlock.model.definitions import (
     Terminate as Terminate,
+)
+from poundlock.model.definitions import (
+    Throttle as Throttle,
 )
 from poundlock.model.definitions import (
     Trigger as Trigger,
@@ -273,11 +282,13 @@ __all__ = [
     "ArtifactCycle",
     "ArtifactNotFound",
     "ArtifactTimeout",
+    "Batch",
     "ChildFailed",
     "Children",
     "Condition",
     "ContainerDisposed",
     "Contended",
+    "Debounce",
     "DefinitionChanged",
     "Delay",
     "DuplicateKey",
@@ -342,6 +353,7 @@ __all__ = [
     "StoreUnavailable",
     "Task",
     "Terminate",
+    "Throttle",
     "Transient",
     "Trigger",
     "UnknownCodec",

@@ -437,6 +437,16 @@ class KeysTaken(Refused):
         self.taken: Mapping[str, Any] = self.fields["taken"]
 
 
+class HoldMoved(Refused):
+    """What a trigger holds has changed since a decision was based on it."""
+
+    code = "HOLD_MOVED"
+
+    def __init__(self, message: str, *, workflow_id: str, path: str | None = None) -> None:
+        super().__init__(message, path=path, workflow_id=workflow_id)
+        self.workflow_id = workflow_id
+
+
 class OutboxMoved(Refused):
     """A row of the outbox has changed since it was read, or is gone: another delivery was quicker."""
 

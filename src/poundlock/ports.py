@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from poundlock.clock import Clock
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
+from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
@@ -108,6 +109,10 @@ class Store(Protocol):
     def size(self) -> int: ...
 
     @property
+    def holding(self) -> int:
+        """How many holds of triggers there are, as committed."""
+
+    @property
     def undelivered(self) -> tuple[int, int]:
         """How many events are in the outbox still to be delivered, and how many are dead letters, as committed."""
 
@@ -134,8 +139,9 @@ class Store(Protocol):
         the result, or None if they were not written.
 
         Raises:
-            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken, OutboxMoved, ScheduleMoved), StaleVersion,
-                LeaseLost, RunExists, RunNotFound, RunFinished: a condition does not hold; nothing was written.
+            Refused (InboxAhead, LoadMoved, WaitMoved, KeysTaken, HoldMoved, OutboxMoved, ScheduleMoved),
+                StaleVersion, LeaseLost, RunExists, RunNotFound, RunFinished: a condition does not hold; nothing was
+                written.
             StoreFull: there is no space; nothing was written.
             StoreUnavailable, StoreCorrupt: the store failed; nothing was written, or the message says that it is
                 unknown.
@@ -203,6 +209,15 @@ class Store(Protocol):
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt for an event."""
 
+    def read_holds(self, keys: Sequence[HoldKey]) -> Awaitable[list[Hold | None]]:
+        """Return what triggers hold, in this order; None where there is nothing. O(1) each, `AtHand` from memory."""
+
+    async def held_events(self, key: HoldKey, limit: int) -> list[HeldRow]:
+        """Return up to `limit` events of a hold, in the order in which they came."""
+
+    async def due_holds(self, workflows: Collection[str], limit: int) -> list[tuple[float, HoldKey]]:
+        """Return when holds end, the earliest ones of each of these workflows, up to `limit` of each; in any order."""
+
     async def outbox(self, query: OutboxQuery) -> list[OutboxRow]:
         """Return rows of the outbox, by their numbers.
 
@@ -238,7 +253,7 @@ class Store(Protocol):
     async def stats(self) -> dict[str, int]:
         """Return counts: runs per status, `waits`, `events`, `remembered` keys, `receipts`; `bytes`, which is `size`.
 
-        Where there are some, `outbox` and `dead_letters`.
+        Where there are some, `outbox` and `dead_letters`, and `holds` and `held`, the events in them.
 
         Also `commits` and `syncs` since the store was opened.
         """

@@ -11,10 +11,12 @@ import pytest
 from poundlock import Event, Transient, Trigger, Wait, Workflow, WorkflowRuntime
 from poundlock.codecs import pack
 from poundlock.errors import InvalidEvent, NotStorable
+from poundlock.model.hold_checks import LARGEST_BATCH
 from poundlock.pipeline.context import _TimelineHandler
 from poundlock.pipeline.reports import LONGEST_MESSAGE, LONGEST_TEXT, MOST_TEXTS
 from poundlock.pipeline.threads import StepThreads
 from poundlock.runtime.durability import MOST_BEHIND
+from poundlock.runtime.holding import REST
 from poundlock.runtime.outbox import ATTEMPTS, HELD
 from poundlock.runtime.reading import LARGEST_PAGE
 from poundlock.runtime.sinks import MOST_FOR_SINK
@@ -42,6 +44,8 @@ VALUES = {
     "failed deliveries of an event": ATTEMPTS,
     "an event of a step that an earlier": HELD,
     "events that a wait": Wait("e").limit,
+    "events of a batch": LARGEST_BATCH,
+    "a hold that cannot be ended": REST,
     "runs per page": default(WorkflowRuntime.find_runs, "limit"),
     "a step that does not end": default(WorkflowRuntime, "abort_grace"),
     "an async hook": default(WorkflowRuntime, "hook_timeout"),

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from poundlock import Trigger
-
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 FIRST_SCREEN = 72
@@ -84,19 +82,3 @@ def test_each_guarantee_names_a_test_that_exists():
         assert names, row
         sources = "".join((ROOT / place).read_text(encoding="utf-8") for place in places)
         assert [name for name in names if not re.search(rf"def {name}\(", sources)] == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "option"),
-    [
-        (Trigger, {"debounce": 1}),
-        (Trigger, {"throttle": 1}),
-        (Trigger, {"batch": 10}),
-        (Trigger, {"delay": 1}),
-    ],
-    ids=str,
-)
-def test_what_is_not_there_yet_cannot_be_written(kind, option):
-    """A definition that asks for something that is not there yet fails where it is written, and names it."""
-    with pytest.raises(TypeError, match=next(iter(option))):
-        kind("order.placed", **option)

@@ -136,19 +136,6 @@ def test_every_error_that_is_offered_is_raised():
     assert idle == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "absent"),
-    [
-        (poundlock.Trigger, ["debounce", "throttle", "batch", "delay"]),
-    ],
-)
-def test_what_does_not_work_yet_cannot_be_named(kind, absent):
-    """An option that does nothing yet is no parameter: naming it is a TypeError where it is written."""
-    import inspect
-
-    assert set(absent) & set(inspect.signature(kind).parameters) == set()
-
-
 def test_an_unknown_name_is_an_attribute_error():
     """A name that is none says so like any module."""
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

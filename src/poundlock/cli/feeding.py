@@ -144,7 +144,8 @@ class _Known:
 async def wait_until_idle(runtime: WorkflowRuntime, timeout: float) -> bool:
     """Wait until all runs of the runtime's workflows are idle; return True, or False if the time is up first.
 
-    A run is idle when it has ended, is paused, is queued behind such a run, or is delayed beyond the timeout.
+    A run is idle when it has ended, is paused, is queued behind such a run, or is delayed beyond the timeout. Events
+    that triggers hold are waited for in the same way: until they are decided, if that is before the timeout.
     """
     clock = runtime.clock
     ends = clock.monotonic() + timeout
@@ -157,12 +158,24 @@ async def wait_until_idle(runtime: WorkflowRuntime, timeout: float) -> bool:
 
 
 async def _is_active(runtime: WorkflowRuntime, deadline: float) -> bool:
+    # Holds first: what is decided meanwhile is found as a run.
+    ends = await held_until(runtime)
+    if ends is not None and ends <= deadline:
+        return True
     # One query for all statuses: between two, a delayed run could start to run and be missed by both.
     async for info in every(runtime, RunStatus.RUNNING, RunStatus.READY, RunStatus.DELAYED):
         later = info.status is RunStatus.DELAYED and info.wake_at is not None and info.wake_at > deadline
         if not later and runtime.has_workflow(info.workflow_id):
             return True
     return False
+
+
+async def held_until(runtime: WorkflowRuntime) -> float | None:
+    """Return when the first of the held events of the runtime's workflows is decided; None if none is held."""
+    store = runtime.store
+    if not store.holding or not (await store.stats()).get("held"):
+        return None
+    return min((when for when, _ in await store.due_holds(runtime.list_workflows(), 1)), default=None)
 
 
 async def every(runtime: WorkflowRuntime, *statuses: RunStatus) -> AsyncIterator[RunInfo]:

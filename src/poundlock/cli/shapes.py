@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # for types alone: the command line starts quickly
 
 
 def feed_shape(
-    feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], *, rested: bool
+    feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], held: int, *, rested: bool
 ) -> dict[str, Any]:
     """Return the result of a feed."""
     from poundlock.cli.feeding import by_workflow, unmatched
@@ -33,6 +33,7 @@ def feed_shape(
             for number, error in tally.faults
         ],
         "runs": runs,
+        "held": held,
         "parked": [run_shape(info) for info in parked],
         "rested": rested,
     }

@@ -105,6 +105,12 @@ def runs_line(runs: Mapping[str, int]) -> Text:
     return line.append("." if shown else "none.")
 
 
+def held_line(held: int) -> str:
+    """Return a sentence about events that are held longer than the command waits."""
+    are, they = ("is", "it is") if held == 1 else ("are", "they are")
+    return f"{_many(held, 'event')} {are} still held by triggers: {they} decided by the next runtime on this store."
+
+
 # ------------------------------------------------------------------------------------------------------------ runs
 def runs_table(infos: Iterable[RunInfo]) -> Table:
     """Return runs as a list."""

@@ -15,10 +15,11 @@ from collections.abc import Generator
 from typing import Any, Final, Literal, TypeAlias
 
 from poundlock.model.drafts import new_tuple
+from poundlock.model.holds import HoldChange
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import OutboxMove, Outgoing
-from poundlock.model.receipts import Delivered, Delivery, ReceiptRow
+from poundlock.model.outbox import Letter, OutboxMove, Outgoing
+from poundlock.model.receipts import Delivered, Delivery, ReceiptRow, Rewrite
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 from poundlock.model.schedules import ScheduleMove
 from poundlock.records import NamedTuple, dataclass, field
@@ -243,6 +244,8 @@ class RunDelete(NamedTuple):
 class Changes:
     """A unit of work of several parts. It moves or creates a run at most once; an event already stored is unchanged.
 
+    `letters` come with `rewrites`: what was held and is refused has a line that says so.
+
     What a single run writes at a boundary needs none of this: there the `RunMove` or `RunCreate` is the unit of work.
     """
 
@@ -260,6 +263,9 @@ class Changes:
     """Runs that these changes end, and whose hooks are pending from then on."""
     deletes: tuple[RunDelete, ...] = ()
     schedules: tuple[ScheduleMove, ...] = ()
+    holds: tuple[HoldChange, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
+    letters: tuple[Letter, ...] = ()
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""

@@ -440,6 +440,45 @@ class Pipeline:
 
 # ------------------------------------------------------------------------------------------------- workflows
 @dataclass(frozen=True, slots=True)
+class Debounce:
+    """Hold an event until no further one has come for a time; then the latest one is decided.
+
+    Args:
+        quiet: how long nothing may come; each event starts this time again.
+        longest: how long the first event of a series is held at most, however many follow; default: no limit.
+    """
+
+    quiet: Duration
+    longest: Duration | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """Let the first events of a time through, and hold the latest of the others until it is over.
+
+    Args:
+        n: how many are let through.
+        per: in which time; it begins with the first of them.
+    """
+
+    n: int
+    per: Duration
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Collect events, and start one run for all of them. Its state is `{"events": [their payloads]}`.
+
+    Args:
+        n: how many; the event that completes the batch starts the run. At most 10,000.
+        within: the longest time from the first one on; then the run starts with what there is.
+    """
+
+    n: int
+    within: Duration
+
+
+@dataclass(frozen=True, slots=True)
 class Trigger:
     """Which events or times start a run, and how the run begins.
 
@@ -461,6 +500,11 @@ class Trigger:
             has the last of them fire for all, "all" has each of them fire.
         dedupe: how long an event id is remembered, 24 hours by default; None remembers none.
         priority: higher runs leave a queue first.
+        debounce: hold an event until none has come for this time, then decide the latest: a duration, or a Debounce.
+        throttle: let some through, and hold the latest of the others: a Throttle, or the duration for one each.
+        batch: one run for several events: a Batch.
+        delay: hold each event for this time. At most one of these four; they hold per value of `key`, see
+            docs/how-to/debounce-throttle-batch.md.
     """
 
     event: str | None = None
@@ -474,6 +518,10 @@ class Trigger:
     missed: Missed = field(default="once", kw_only=True)
     dedupe: Duration | None = field(default=DEFAULT_DEDUPE, kw_only=True)
     priority: int = field(default=0, kw_only=True)
+    debounce: Duration | Debounce | None = field(default=None, kw_only=True)
+    throttle: Duration | Throttle | None = field(default=None, kw_only=True)
+    batch: Batch | None = field(default=None, kw_only=True)
+    delay: Duration | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

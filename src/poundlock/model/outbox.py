@@ -1,4 +1,7 @@
-"""The outbox: events that steps have emitted, from the commit of their stage until they are delivered."""
+"""The outbox: events that steps have emitted, from the commit of their stage until they are delivered.
+
+A dead letter may also be an event that a trigger held, and that was refused when its hold ended.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,20 @@ from poundlock.model.events import Event
 from poundlock.model.moments import utc_text
 from poundlock.records import NamedTuple, dataclass
 from poundlock.showing import plain
+
+
+class HeldBy(NamedTuple):
+    """The trigger that held an event which is a dead letter.
+
+    Attributes:
+        load_key: the partition in which it is decided.
+        batch: whether the event is a whole batch: then its payload is the state its run begins with.
+    """
+
+    workflow_id: str
+    trigger_id: str
+    load_key: str
+    batch: bool
 
 
 class Outgoing(NamedTuple):
@@ -23,13 +40,14 @@ class OutboxRow(NamedTuple):
 
     Attributes:
         seq: its number; those of a run grow in the order in which it emitted them, and none is used twice.
-        run_id: the run that emitted it.
-        event: what it emitted.
+        run_id: the run that emitted it; "" if it was held.
+        event: what it emitted, or what was held.
         version: grows with each change of the row, from 1.
         admitted: whether its triggers and waits are decided; it is still to be published on the bus.
         attempts: how many deliveries failed.
         error: JSON text of why the last one failed; None if none did.
         dead_at: since when it is a dead letter, in seconds since 1970; None while it is still to be delivered.
+        held_by: the trigger that held it: it is for that one only. None for what a run emitted.
     """
 
     seq: int
@@ -40,6 +58,25 @@ class OutboxRow(NamedTuple):
     attempts: int = 0
     error: str | None = None
     dead_at: float | None = None
+    held_by: HeldBy | None = None
+
+
+class Letter(NamedTuple):
+    """A new dead letter: an event that a trigger held, and that was refused when its hold ended.
+
+    Attributes:
+        event: what was held.
+        text: JSON text of its payload.
+        held_by: the trigger that held it.
+        error: JSON text of why it was refused.
+        dead_at: when, in seconds since 1970.
+    """
+
+    event: Event
+    text: str
+    held_by: HeldBy
+    error: str
+    dead_at: float
 
 
 class OutboxMark(NamedTuple):
@@ -112,16 +149,18 @@ class OutboxQuery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that a step emitted and that could not be delivered.
+    """An event that a step emitted and that could not be delivered, or that a trigger held and then refused.
 
     Attributes:
         id: names it for `replay`.
-        event: what was emitted; its own id stays the same when it is replayed.
-        run_id: the run that emitted it.
+        event: what was emitted or held; its own id stays the same when it is replayed. Of a batch the last event, with
+            the payload `{"events": [...]}`.
+        run_id: the run that emitted it; "" if a trigger held it.
         attempts: how many deliveries failed.
         error: type and message of the last failure.
         code: code of that error; None for errors that are not Poundlock's.
         time: when it was given up, in seconds since 1970.
+        held_by: "workflow/trigger" that held it; None for what a step emitted.
     """
 
     id: str
@@ -131,6 +170,7 @@ class DeadLetter:
     error: str
     code: str | None
     time: float
+    held_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -148,4 +188,5 @@ class DeadLetter:
             "error": self.error,
             "code": self.code,
             "time": utc_text(self.time),
+            "held_by": self.held_by,
         }

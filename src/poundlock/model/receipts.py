@@ -17,6 +17,7 @@ class Verdict(StrEnum):
 
     STARTED = "started"
     QUEUED = "queued"
+    DELAYED = "delayed"
     DROPPED = "dropped"
     REJECTED = "rejected"
     SIGNALLED = "signalled"
@@ -36,7 +37,8 @@ class ReceiptLine:
         verdict: the decision.
         workflow_id: the workflow that decided; None on an `unmatched` line.
         trigger_id: the trigger of this type; None if a waiting run got the event.
-        run_id: the run that was started, queued, signalled, resumed or buffered for.
+        run_id: the run that was started, queued, signalled, resumed or buffered for; None while a trigger holds the
+            event.
         reason: why, as text; "" if the verdict is enough.
     """
 
@@ -135,6 +137,24 @@ def settle_lines(
 def unwanted(lines: Sequence[ReceiptLine]) -> bool:
     """Whether a receipt says that nobody wanted the event."""
     return len(lines) == 1 and lines[0].verdict is Verdict.UNMATCHED
+
+
+class Rewrite(NamedTuple):
+    """A line of a stored receipt from now on, in place of that of the same trigger.
+
+    The receipt is then kept as long as a new one. One that is not stored any more begins again, with this line.
+    """
+
+    source: str
+    event_id: str
+    line: ReceiptLine
+
+
+def rewritten(lines: Sequence[ReceiptLine], line: ReceiptLine) -> tuple[ReceiptLine, ...]:
+    """Return a receipt's lines with a new one in place of that of the same trigger, or behind the others."""
+    place = (line.workflow_id, line.trigger_id)
+    found = tuple(line if (each.workflow_id, each.trigger_id) == place else each for each in lines)
+    return found if line in found else (*found, line)
 
 
 class ReceiptRow(NamedTuple):

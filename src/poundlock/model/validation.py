@@ -45,6 +45,7 @@ from poundlock.model.definitions import (
     default_pipeline,
 )
 from poundlock.model.durations import Duration, moment, seconds
+from poundlock.model.hold_checks import hold_faults
 from poundlock.model.quoting import shown
 from poundlock.model.retention import retention_faults
 from poundlock.model.schedule_checks import schedule_faults
@@ -236,6 +237,7 @@ def _trigger(path: str, trigger: Trigger, pipelines: Mapping[str, Pipeline]) -> 
     yield from schedule_faults(path, trigger)
     yield from duration_faults(f"{path}.dedupe", trigger.dedupe)
     yield from whole_faults(f"{path}.priority", trigger.priority, -_MOST, _MOST)
+    yield from hold_faults(path, trigger)
 
 
 def _services(services: Iterable[Service]) -> Iterator[Fault]:

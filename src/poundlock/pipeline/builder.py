@@ -16,8 +16,11 @@ from poundlock.model.definitions import (
     DEFAULT_VISIT_LIMIT,
     MAIN,
     OF_WORKFLOW,
+    Batch,
+    Debounce,
     Pipeline,
     Service,
+    Throttle,
     Trigger,
     several,
 )
@@ -145,6 +148,10 @@ class Workflow(Stages):
         missed: Missed = "once",
         dedupe: Duration | None = DEFAULT_DEDUPE,
         priority: int = 0,
+        debounce: Duration | Debounce | None = None,
+        throttle: Duration | Throttle | None = None,
+        batch: Batch | None = None,
+        delay: Duration | None = None,
     ) -> Callable[[F], F]:
         """Start a run for each such event, or at these times. Use it above a step, or alone.
 
@@ -152,6 +159,7 @@ class Workflow(Stages):
             event: event type or dotted pattern; without one, give `cron` or `every`.
             id: the trigger's id; default: the event type, else "cron" or "every".
             pipeline, when, key, map, cron, tz, every, missed, dedupe, priority: see `Trigger`.
+            debounce, throttle, batch, delay: hold events, see `Trigger`.
 
         Raises:
             AlreadyRegistered: the workflow has a trigger of this id: give it another one.
@@ -181,6 +189,10 @@ class Workflow(Stages):
             missed=missed,
             dedupe=dedupe,
             priority=priority,
+            debounce=debounce,
+            throttle=throttle,
+            batch=batch,
+            delay=delay,
         )
 
         def note(function: F) -> F:

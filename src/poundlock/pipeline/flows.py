@@ -22,6 +22,8 @@ from poundlock.model.definitions import (
     INSTRUCTIONS,
     MAIN,
     ROUTERS,
+    Batch,
+    Debounce,
     Delay,
     Patch,
     Pause,
@@ -31,6 +33,7 @@ from poundlock.model.definitions import (
     Stage,
     Step,
     Terminate,
+    Throttle,
     Trigger,
     Wait,
     branch,
@@ -89,6 +92,10 @@ class Flow:
         missed: Missed = "once",
         dedupe: Duration | None = DEFAULT_DEDUPE,
         priority: int = 0,
+        debounce: Duration | Debounce | None = None,
+        throttle: Duration | Throttle | None = None,
+        batch: Batch | None = None,
+        delay: Duration | None = None,
     ) -> Flow:
         """Start a run for each event of these types, or at these times.
 
@@ -96,6 +103,7 @@ class Flow:
             events: event types or dotted patterns; without any, give `cron` or `every`.
             id: of the trigger; default: the event type, else "cron" or "every".
             when, key, map, cron, tz, every, missed, dedupe, priority: see `Trigger`.
+            debounce, throttle, batch, delay: hold events, see `Trigger`.
         """
         at = self._call("on")
         if id is not None and len(events) > 1:
@@ -111,7 +119,7 @@ class Flow:
                 self._fault(at, f"there is a trigger '{name}' already: give this one another id")
             else:
                 pipeline = MAIN if self._options.get("pipelines") else None
-                trigger = Trigger(
+                self._triggers[name] = Trigger(
                     event,
                     pipeline=pipeline,
                     when=when,
@@ -123,8 +131,11 @@ class Flow:
                     missed=missed,
                     dedupe=dedupe,
                     priority=priority,
+                    debounce=debounce,
+                    throttle=throttle,
+                    batch=batch,
+                    delay=delay,
                 )
-                self._triggers[name] = trigger
         if not events and timed is None:
             self._fault(at, "say what starts a run: on('order.placed'), or on(cron='0 6 * * *')")
         return self

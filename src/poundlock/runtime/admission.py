@@ -16,11 +16,21 @@ from poundlock.model.changes import Changes, Post, Remember, RunCreate, Token
 from poundlock.model.conditions import Condition
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
+from poundlock.model.holds import ALL, HeldEvent, HeldRow, HoldChange, HoldKey, HoldRule, take
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, SingletonLoop, Start
-from poundlock.model.outbox import Sending
+from poundlock.model.outbox import HeldBy, Sending
 from poundlock.model.patterns import type_matches
-from poundlock.model.receipts import Delivered, Delivery, ReceiptLine, ReceiptRow, Verdict, new_line, settle_lines
+from poundlock.model.receipts import (
+    Delivered,
+    Delivery,
+    ReceiptLine,
+    ReceiptRow,
+    Rewrite,
+    Verdict,
+    new_line,
+    settle_lines,
+)
 from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
 from poundlock.model.schedules import ScheduleMove
 from poundlock.model.waits import Unanswerable, fate, hit_of
@@ -30,7 +40,8 @@ from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.ports import AtHand
 from poundlock.records import NamedTuple, dataclass, field
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import Route, answer_of, ask, code_of, unmet
+from poundlock.runtime.dispatch import Asked, Route, answer_of, ask, code_of, unmet
+from poundlock.runtime.held_events import Holding, as_held, letter_of, read_holding, value_of, whole_batch
 from poundlock.runtime.judging import Waiting, counting, fitting, judged
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.pending_hooks import at_end
@@ -44,6 +55,8 @@ _UNREAD = (Load(), None)
 _NONE_QUEUED: Final[Mapping[Pair, RunCreate]] = MappingProxyType({})
 _RUNNING, _STARTED = RunStatus.RUNNING, Verdict.STARTED
 _REFUSALS = (Drop, Reject)
+REFUSED: Final = (Verdict.DROPPED, Verdict.REJECTED)
+"""Verdicts of what a mode or a trigger refuses."""
 _WAIT_WINDOW = 86_400.0
 _UNMATCHED = ReceiptLine(Verdict.UNMATCHED)
 
@@ -73,6 +86,7 @@ class Offer:
         sending: the event's row of the outbox, if it has one.
         firing: the time of a trigger, if the event stands for one.
         known: what this event id has done before, by scope; grows from attempt to attempt.
+        holding: what its triggers hold, in this attempt; None if none of them holds events together.
     """
 
     event: Event
@@ -84,6 +98,7 @@ class Offer:
     sending: Sending | None = None
     firing: Firing | None = None
     known: dict[str, Remember] = field(default_factory=dict)
+    holding: Holding | None = None
 
 
 class AdmissionPlan(Changes):
@@ -113,7 +128,10 @@ class AdmissionPlan(Changes):
 
 
 async def decide(core: Core, offer: Offer) -> AdmissionPlan:
-    """Return all decisions about an event; the changes of loads are added by the committer."""
+    """Return all decisions about an event; the changes of loads are added by the committer.
+
+    If `offer.holding` has holds that are over, nothing is decided: they have to end first.
+    """
     event = offer.event
     # The look-up of waits takes time. It comes first, so that no other task of this process runs between reading a load
     # and submitting the decision on it.
@@ -128,35 +146,49 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
     # Three phases: ask all triggers, read all loads, decide. So the loads are read together, and nothing is awaited
     # between a load and the decision on it.
     known, seen = offer.known, plan.seen
-    asked: list[tuple[Route, tuple[str, Any] | BaseException | None]] = []
+    asked: list[tuple[Route, Asked | BaseException | None]] = []
+    rules: dict[HoldKey, HoldRule] | None = None
     for route in routes:
         answer = None
         if not known or route.scope not in known:
             answer = await ask(route, event, core.clock) if route.called else answer_of(route, event)
             if type(answer) is tuple:
-                seen[route.workflow_id, answer[0]] = _UNREAD
+                if route.hold is None:
+                    seen[route.workflow_id, answer[0]] = _UNREAD
+                elif route.hold.kind != "delay":
+                    rules = rules or {}
+                    rules[HoldKey(route.workflow_id, route.trigger_id, answer[2])] = route.hold
         asked.append((route, answer))
+    if rules is not None:
+        offer.holding = holding = await read_holding(core, rules, event, dry=offer.dry)
+        if holding.over:
+            return plan
+        plan.now = holding.now
+        for route, answer in asked:
+            if type(answer) is tuple and route.hold is not None:
+                taken = holding.taken.get(HoldKey(route.workflow_id, route.trigger_id, answer[2]))
+                if taken is not None and not taken.held:
+                    seen[route.workflow_id, answer[0]] = _UNREAD
     if seen:
         loads = core.loads.read([*seen])
         seen.update(zip(seen, loads if isinstance(loads, AtHand) else await loads, strict=True))
     lines = plan.lines
     for route, answer in asked:
         if type(answer) is tuple:
-            verdict, run_id, reason = _decide_route(core, plan, route, offer, answer)
+            decide_now = _decide_route if route.hold is None else _hold
+            verdict, run_id, reason = decide_now(core, plan, route, offer, answer)
         else:
             verdict, run_id, reason = _not_wanted(route, offer, answer)
         lines.append(new_line(verdict, route.workflow_id, route.trigger_id, run_id, reason))
     if plan.superseded:
-        plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
-        plan.hooks = tuple(
-            [old for (workflow_id, _), old, _ in plan.superseded if at_end(core.entry(workflow_id).hooks)]
-        )
+        await end_superseded(core, plan)
     if plan.ref is not None:
         # A run keeps the event it begins with; one that is only delivered is kept as long as a message refers to it.
-        ref = plan.ref if plan.creates else LOOSE + plan.ref
+        begins = any(create.identity.event_ref == plan.ref for create in plan.creates)  # a batch has its own event
+        ref = plan.ref if begins else LOOSE + plan.ref
         if waiting:
             _decide_waits(core, plan, offer, ref, waiting)
-        if plan.creates or plan.deliveries:
+        if begins or plan.deliveries:
             plan.events = (StoredEvent(ref, event, offer.payload_text),)
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
@@ -170,6 +202,12 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         )
     plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
     return plan
+
+
+async def end_superseded(core: Core, plan: AdmissionPlan) -> None:
+    """Add the ends of the runs that a plan supersedes."""
+    plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
+    plan.hooks = tuple([old for (workflow_id, _), old, _ in plan.superseded if at_end(core.entry(workflow_id).hooks)])
 
 
 def refusal_among(core: Core, lines: Sequence[ReceiptLine]) -> ReceiptLine | None:
@@ -217,11 +255,43 @@ def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
     return Verdict.FILTERED, None, "`when` did not match" if callable(when) else unmet(when, offer.event.payload)
 
 
-def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: tuple[str, Any]) -> _Said:
+def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: Asked) -> _Said:
     """Decide for a trigger that wants the event, by the mode of its workflow."""
-    load_key, initial = answer
+    load_key, initial, _ = answer
+    said, decision = decide_for(core, plan, route, offer.event, offer.payload_text, load_key, initial, plan.ref)
+    window = route.window
+    if window is not None and decision is not None:
+        # What was dropped or rejected is checked, because the id may be known already; but it is not remembered.
+        expires = plan.now + (window if type(decision) not in _REFUSALS else 0.0)
+        _remember(plan, route, offer, said[1], expires)
+    return said
+
+
+def _remember(plan: AdmissionPlan, route: Route, offer: Offer, run_id: str | None, expires: float) -> None:
+    key = (offer.event.source, offer.event.id, route.scope, offer.fingerprint, run_id, expires)
+    plan.remember += (new_tuple(Remember, key),)
+
+
+def decide_for(
+    core: Core,
+    plan: AdmissionPlan,
+    route: Route,
+    event: Event,
+    payload_text: str,
+    load_key: str,
+    initial: Any,
+    event_ref: str | None = None,
+) -> tuple[_Said, Decision | None]:
+    """Decide for a trigger by the mode of its workflow, and add what that leads to.
+
+    Args:
+        event_ref: under which the event is stored for several runs; None: a run keeps its own.
+
+    Returns:
+        What to say of it, and the decision; None if a run cannot begin with this event.
+    """
     pair = (route.workflow_id, load_key)
-    entry, event = route.entry, offer.event
+    entry = route.entry
     decision = entry.mode.accept(plan.seen[pair][0])
     if type(decision) is Signal:
         made, error = call_now(_patch, route, initial)
@@ -234,25 +304,88 @@ def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, a
             initial,
             route.pipeline_id,
             route.trigger_id,
-            offer.payload_text,
+            payload_text,
             plan.now,
             None,
-            plan.ref,
+            event_ref,
             load_key,
             route.priority,
         )
     if error is not None:  # its data may not be a valid state; the other lines continue
-        return Verdict.REJECTED, None, code_of(error)
-    said = _take(plan, route, pair, decision, made)
-    window = route.window
-    if window is not None:
-        # What was dropped or rejected is checked, because the id may be known already; but it is not remembered.
-        expires = plan.now + (window if type(decision) not in _REFUSALS else 0.0)
-        key = (event.source, event.id, route.scope, offer.fingerprint, said[1], expires)
-        plan.remember += (new_tuple(Remember, key),)
+        return (Verdict.REJECTED, None, code_of(error)), None
+    return _take(plan, route, pair, decision, made), decision
+
+
+# ------------------------------------------------------------------------------------------------------- holds
+def _hold(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: Asked) -> _Said:
+    """Decide for a trigger that holds events: this one is held, or decided now, alone or with what was held."""
+    load_key, initial, hold_key = answer
+    event, rule = offer.event, route.hold
+    assert rule is not None  # noqa: S101 - else it is decided at once
+    key, before, name = HoldKey(route.workflow_id, route.trigger_id, hold_key), None, (event.source, event.id)
+    if rule.kind == "delay":
+        key = key._replace(key=core.ids.sortable(plan.now))  # each event by itself
+        taken = take(rule, None, name, plan.now, core.ids.token())
+    else:
+        assert offer.holding is not None  # noqa: S101 - it was read
+        before, taken = offer.holding.found[key], offer.holding.taken[key]
+    expect = None if before is None else before.token
+    if taken.held or rule.kind == "batch":
+        held, error = call_now(as_held, route, event, offer.payload_text, load_key, initial)
+        if error is None and rule.kind != "batch":
+            error = call_now(_check_alone, core, plan, route, offer, load_key, initial).error
+        if error is not None:
+            return Verdict.REJECTED, None, code_of(error)
+        if not taken.held:
+            return _complete(core, plan, route, offer, key, expect, held)
+        assert taken.hold is not None  # noqa: S101 - what is held has a hold
+        plan.holds += (HoldChange(key, expect, taken.hold, ALL if taken.supersedes else 0, held),)
+        if taken.supersedes is not None and taken.supersedes != name:
+            dropped = new_line(Verdict.DROPPED, *key[:2], None, f"superseded by {event.id}")
+            plan.rewrites += (Rewrite(*taken.supersedes, dropped),)
+        if route.window is not None:  # it must not be forgotten before it is decided
+            _remember(plan, route, offer, None, taken.hold.due_at + route.window)
+        return Verdict.DELAYED, None, taken.reason
+    said = _decide_route(core, plan, route, offer, answer)
+    if said[0] not in REFUSED:
+        plan.holds += (HoldChange(key, expect, taken.hold),)
     return said
 
 
+def _check_alone(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, load_key: str, initial: Any) -> None:
+    """Raise what would refuse a held event once it is decided: its emitter is to see that now."""
+    mode = route.entry.mode
+    if isinstance(mode, SingletonLoop) and mode.on_busy == "signal":
+        _patch(route, initial)
+        return
+    ids = (route.pipeline_id, route.trigger_id)
+    new_run(core, route.entry, offer.event, initial, *ids, offer.payload_text, plan.now, load_key=load_key)
+
+
+def _complete(
+    core: Core, plan: AdmissionPlan, route: Route, offer: Offer, key: HoldKey, expect: int | None, last: HeldEvent
+) -> _Said:
+    """Decide for a batch that this event completes. If it is refused, the whole batch is a dead letter."""
+    assert offer.holding is not None  # noqa: S101 - it was read
+    rows = offer.holding.batches[key]
+    values = [value_of(row) for row in (*rows, HeldRow(0, last.event, last.load_key, last.initial))]
+    whole = whole_batch(values, last.event)
+    said, decision = decide_for(core, plan, route, *whole, last.load_key, whole.event.payload)
+    line = new_line(said[0], *key[:2], said[1], said[2])
+    refused = said[0] in REFUSED
+    if expect is not None:
+        plan.holds += (HoldChange(key, expect, None),)
+        plan.rewrites += tuple([Rewrite(row.event.source, row.event.id, line) for row in rows])
+        if refused:
+            held_by = HeldBy(*key[:2], last.load_key, True)
+            plan.letters += (letter_of(*whole, held_by, line, plan.now),)
+    kept = expect is not None or not refused  # with what was held before it is a dead letter, so it is not lost
+    if route.window is not None and (kept or decision is not None):
+        _remember(plan, route, offer, said[1], plan.now + (route.window if kept else 0.0))
+    return said
+
+
+# ------------------------------------------------------------------------------------------------ by the mode
 def _patch(route: Route, initial: Any) -> dict[str, Any]:
     """Return the patch of a signal. It is for a state that is valid already, so it need not be valid alone."""
     return signalled(route.entry.definition.state_of(route.pipeline_id), as_mapping(initial), "state").patch

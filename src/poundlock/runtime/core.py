@@ -13,6 +13,7 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
+from poundlock.model.holds import HoldKey
 from poundlock.model.retention import KEEP, Retention
 from poundlock.model.runs import RunIdentity
 from poundlock.pipeline.active import Supervision
@@ -21,6 +22,7 @@ from poundlock.pipeline.threads import StepThreads
 from poundlock.ports import Bus, Store
 from poundlock.runtime.dispatch import DispatchIndex
 from poundlock.runtime.entries import Registered
+from poundlock.runtime.hold_desk import HoldDesk
 from poundlock.runtime.loads import LoadDesk
 from poundlock.runtime.run_table import RunTable
 from poundlock.runtime.sinks import SinkQueue
@@ -119,6 +121,11 @@ class Core:
         self.entries: dict[str, Registered] = {}
         self.index = DispatchIndex()
         self.loads = LoadDesk(store)
+        self.holds = HoldDesk(store)
+        self.hold_until: Callable[[float], None] = _nothing
+        """Schedules a look at what triggers hold; set when the runtime starts."""
+        self.end_hold: Callable[[HoldKey], Awaitable[None]] = _no_end
+        """Ends a hold whose time is up, before another event is taken; set like `abort`."""
         self.runs = RunTable(clock, pause_window, pause_window_runs)
         self.waiters = Waiters()
         self.awaited: dict[str, list[Wanted]] = {}
@@ -298,6 +305,10 @@ async def _no_start(*_what: Any) -> str:
 
 async def _no_abort(*_what: Any) -> None:
     """Before the commands are known there is no run."""
+
+
+async def _no_end(*_what: Any) -> None:
+    """Before the commands are known nothing is held."""
 
 
 def _nothing(*_what: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from poundlock.clock import Clock
 from poundlock.errors import InvalidEvent
@@ -14,12 +14,17 @@ from poundlock.model.conditions import Condition, all_match
 from poundlock.model.definitions import Trigger
 from poundlock.model.durations import seconds
 from poundlock.model.events import Event
+from poundlock.model.holds import HoldRule, rule_of
 from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import is_pattern, type_matches
 from poundlock.model.waits import canonical
 from poundlock.pipeline.binding import TriggerFunctions
 from poundlock.records import dataclass, field
 from poundlock.runtime.entries import Registered
+
+A = TypeVar("A")
+Asked = tuple[str, Any, str]
+"""What an event means to a trigger: its key value, the initial state, and the key for which it is held."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +43,8 @@ class Route:
     called: tuple[Callable[..., Any], ...] = field(init=False)
     """The user's functions of the event; without any, only data is compared."""
     priority: int = field(init=False)
+    hold: HoldRule | None = field(init=False)
+    """How it holds events back, if it does."""
     plain: bool = field(init=False)
     """Whether it takes each event of its type, and the event's payload as it is: then there is nothing to ask."""
 
@@ -46,6 +53,7 @@ class Route:
         self.scope = f"{self.workflow_id}/{self.trigger_id}"
         trigger = self.trigger
         self.priority = trigger.priority
+        self.hold = rule_of(trigger)
         by = self.entry.mode.key
         functions = (trigger.when, trigger.key, trigger.map, by)
         self.called = tuple(function for function in functions if callable(function))
@@ -65,24 +73,21 @@ class Route:
         Raises:
             InvalidEvent: the payload has no value at the key's path, or one that cannot be a key.
         """
-        by = self.entry.mode.key or self.trigger.key
-        if by is None:
-            return ""
-        if callable(by):
-            function = self.entry.functions.mode_key if self.entry.mode.key else self.functions.key
-            value = None if function is None else function(event.detached())
-        else:
-            value = get_path(event.payload, by)
-        if value is MISSING or value is None or isinstance(value, dict | list):
-            where = f"'{by}'" if isinstance(by, str) else "the key function"
-            raise InvalidEvent(
-                f"{where} gives no key for event '{event.id}': send the field, or change the workflow's key",
-                path=by if isinstance(by, str) else "key",
-            )
-        if isinstance(value, float | Decimal):
-            # 2 and 2.0 are equal in a condition, and JSON encoders may write either.
-            value = canonical(value)
-        return str(value)
+        if self.entry.mode.key:
+            return _key_value(self.entry.mode.key, self.entry.functions.mode_key, event)
+        return _key_value(self.trigger.key, self.functions.key, event)
+
+    def hold_key(self, event: Event, load_key: str) -> str:
+        """Return for which value of the trigger's key an event is held; a batch without one has the mode's key.
+
+        Raises:
+            InvalidEvent: as `partition` does.
+        """
+        if self.hold is None or not self.entry.mode.key:
+            return load_key
+        if self.trigger.key is None:
+            return load_key if self.hold.kind == "batch" else ""
+        return _key_value(self.trigger.key, self.functions.key, event)
 
     def initial_state(self, event: Event) -> Any:
         """Return the initial state of a run: `map(event)`, or the payload."""
@@ -101,12 +106,14 @@ class DispatchIndex:
 
     def __init__(self) -> None:
         self._exact: dict[str, list[Route]] = {}
+        self._named: dict[tuple[str, str], Route] = {}
         self._patterns: list[tuple[str, Route]] = []
         self._cache: dict[str, tuple[Route, ...]] = {}
 
     def add(self, entry: Registered) -> None:
         """Add a workflow's triggers."""
         for route in routes_of(entry):
+            self._named[route.workflow_id, route.trigger_id] = route
             pattern = route.trigger.event
             if pattern is None:
                 continue
@@ -119,6 +126,8 @@ class DispatchIndex:
 
     def remove(self, entry: Registered) -> None:
         """Remove a workflow's triggers."""
+        for trigger_id in entry.definition.triggers:
+            self._named.pop((entry.id, trigger_id), None)
         for pattern in {trigger.event for trigger in entry.definition.triggers.values() if trigger.event}:
             kept = [route for route in self._exact.get(pattern, ()) if route.entry is not entry]
             if kept:
@@ -127,6 +136,10 @@ class DispatchIndex:
                 self._exact.pop(pattern, None)
         self._patterns = [(pattern, route) for pattern, route in self._patterns if route.entry is not entry]
         self._cache.clear()
+
+    def find(self, workflow_id: str, trigger_id: str) -> Route | None:
+        """Return the route of a trigger."""
+        return self._named.get((workflow_id, trigger_id))
 
     def match(self, event_type: str) -> tuple[Route, ...]:
         """Return the routes whose type fits, in order of registration within exact types, then patterns."""
@@ -148,24 +161,52 @@ def routes_of(entry: Registered) -> Iterator[Route]:
         yield Route(entry, trigger_id, trigger, pipeline_id, window, entry.functions.triggers[trigger_id])
 
 
-def answer_of(route: Route, event: Event) -> tuple[str, Any] | BaseException | None:
+def _key_value(by: Any, function: Callable[[Event], Any] | None, event: Event) -> str:
+    """Return the value of a key for an event, by its path or function; "" without a key."""
+    if by is None:
+        return ""
+    value = function(event.detached()) if function is not None else get_path(event.payload, by)
+    if value is MISSING or value is None or isinstance(value, dict | list):
+        where = f"'{by}'" if isinstance(by, str) else "the key function"
+        raise InvalidEvent(
+            f"{where} gives no key for event '{event.id}': send the field, or change the workflow's key",
+            path=by if isinstance(by, str) else "key",
+        )
+    if isinstance(value, float | Decimal):
+        # 2 and 2.0 are equal in a condition, and JSON encoders may write either.
+        value = canonical(value)
+    return str(value)
+
+
+def answer_of(route: Route, event: Event) -> Asked | BaseException | None:
     """Find out what a trigger makes of an event; never raises the errors of its functions.
 
     Returns:
-        The key value and the initial state; None if `when` does not match; or the error that a function raised.
+        What the event means to it; None if `when` does not match; or the error that a function raised.
     """
     if route.plain:
-        return "", {} if event.payload is None else event.payload
+        return "", {} if event.payload is None else event.payload, ""
     value, error = call_now(_asked, route, event)
     return value if error is None else error
 
 
-async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | BaseException | None:
+def initial_of(route: Route, event: Event) -> Asked | BaseException:
+    """Do as `answer_of` for an event that the trigger has taken before: only `map` is asked again."""
+    value, error = call_now(route.initial_state, event)
+    return ("", value, "") if error is None else error
+
+
+async def ask(
+    route: Route,
+    event: Event,
+    clock: Clock,
+    what: Callable[[Route, Event], A] = answer_of,  # type: ignore[assignment]  # what it is without this argument
+) -> A | BaseException:
     """Do as `answer_of` for a trigger with functions: one that blocks is named, a cancellation it left is cleared."""
     caller = asyncio.current_task()
     before = 0 if caller is None else caller.cancelling()
     since = clock.monotonic()
-    answer = answer_of(route, event)
+    answer = what(route, event)
     for function in route.called if clock.monotonic() - since >= BLOCKING else ():
         name_blocking(clock, since, function)
     if caller is not None and caller.cancelling() > before:
@@ -174,8 +215,11 @@ async def ask(route: Route, event: Event, clock: Clock) -> tuple[str, Any] | Bas
     return answer
 
 
-def _asked(route: Route, event: Event) -> tuple[str, Any] | None:
-    return (route.partition(event), route.initial_state(event)) if route.wants(event) else None
+def _asked(route: Route, event: Event) -> Asked | None:
+    if not route.wants(event):
+        return None
+    load_key = route.partition(event)
+    return load_key, route.initial_state(event), route.hold_key(event, load_key)
 
 
 _LONGEST: Final = 60

@@ -26,11 +26,12 @@ from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
 from poundlock.runtime.healing import FAULTS, again
+from poundlock.runtime.holding import end_due, end_now
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.outbox import Outbox
 from poundlock.runtime.pending_hooks import call_all
 from poundlock.runtime.phases import Phase
-from poundlock.runtime.poller import Poller
+from poundlock.runtime.poller import Poller, claim_due
 from poundlock.runtime.queued import QueuedLimits
 from poundlock.runtime.registration import Subscriptions, deregister, register
 from poundlock.runtime.settling import call_pending
@@ -59,7 +60,8 @@ class Lifetime:
         self._core = core
         self._workflows = workflows
         self._services = services
-        self._poller = Poller(core)
+        self._poller = Poller(core, partial(claim_due, core), "looking for due runs")
+        self._holds = Poller(core, partial(end_due, core), "looking for what triggers hold")
         self._queued = QueuedLimits(core)
         self._vacuuming = Vacuuming(core)
         self._times = TimeTriggers(core)
@@ -103,11 +105,14 @@ class Lifetime:
             core.abort = partial(cancel_child, core)
             core.start_run = partial(start_run, core)
             core.note_queued = self._queued.note
+            core.hold_until = self._holds.wake_at
+            core.end_hold = partial(end_now, core)
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
                 await self.register(workflow, None, Hooks())
             core.tasks.spawn(self._poller.run(), "poundlock-poller")
+            core.tasks.spawn(self._holds.run(), "poundlock-holds")
             self._outbox.start()
             if core.retention.dead_letter_age is not None:
                 self._vacuuming.start()
@@ -127,6 +132,8 @@ class Lifetime:
         entry = await register(core, self.subscriptions, workflow, mode, hooks, self._services)
         self._outbox.registered()
         self._times.registered(entry)
+        if core.store.holding:
+            self._holds.wake()
         # In the background: the workflow is registered, even if the store fails or the caller is cancelled.
         core.tasks.spawn(self._claim(entry.id))
         entry.replaying = core.tasks.spawn(call_all(core, entry, call_pending))
@@ -196,6 +203,7 @@ class Lifetime:
         core = self._core
         self._times.stop()
         self._poller.stop()
+        self._holds.stop()
         self._queued.stop()
         self._vacuuming.stop()
         self._outbox.stop()

@@ -24,6 +24,7 @@ from poundlock.errors import (
     HookTimeout,
     IdempotencyConflict,
     InvalidEvent,
+    NotRegistered,
     NotStorable,
     OutboxMoved,
     PoundlockError,
@@ -45,8 +46,9 @@ from poundlock.model.outbox import (
 )
 from poundlock.model.receipts import Verdict
 from poundlock.ports import Subscription
-from poundlock.runtime.admission import refusal_among, said_by
+from poundlock.runtime.admission import REFUSED, refusal_among, said_by
 from poundlock.runtime.commands.admit import Admit, admit
+from poundlock.runtime.commands.end_hold import not_here, readmit
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.emitting import CONTROL_EVENTS, decided_by, spread
 from poundlock.runtime.healing import FAULTS, patiently
@@ -63,7 +65,7 @@ _TOGETHER: Final = 16
 _PORTION: Final = 64
 """Events of a run that are delivered before it is another one's turn."""
 _PAGE: Final = 256
-_LASTING: Final = (IdempotencyConflict, InvalidEvent, NotStorable, RunFinished, RunNotFound)
+_LASTING: Final = (IdempotencyConflict, InvalidEvent, NotRegistered, NotStorable, RunFinished, RunNotFound)
 """Errors that no further attempt would change."""
 
 
@@ -242,6 +244,8 @@ class Outbox:
     async def _unwanted(self, row: OutboxRow) -> bool:
         """Whether nobody wants an event so far. Its workflow may be registered in a moment."""
         core, event = self._core, row.event
+        if row.held_by is not None:
+            return core.index.find(row.held_by.workflow_id, row.held_by.trigger_id) is None
         if row.admitted or event.type in CONTROL_EVENTS or core.index.match(event.type):
             return False
         if core.bus.has_subscribers(event.type, self._own()):
@@ -286,6 +290,11 @@ class Outbox:
 
 async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) -> None:
     """Admit an event, and have it go on from there."""
+    if row.held_by is not None:
+        line = await readmit(core, row)
+        if line.verdict in REFUSED:
+            _log_dead(row, f"it was {line.verdict} by {said_by(line)}")
+        return
     event, version, dead = row.event, row.version, False
     onward = row.admitted or event.type in CONTROL_EVENTS or core.bus.has_subscribers(event.type, own)
     if row.admitted:
@@ -312,7 +321,8 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
 
 
 def _log_dead(row: OutboxRow, why: str) -> None:
-    log.error("event '%s' of run '%s' is dead letter %d: %s", row.event.id, row.run_id, row.seq, why)
+    whose = f" of run '{row.run_id}'" if row.held_by is None else ""
+    log.error("event '%s'%s is dead letter %d: %s", row.event.id, whose, row.seq, why)
 
 
 # ------------------------------------------------------------------------------------------------- dead letters
@@ -326,7 +336,9 @@ def _letter(row: OutboxRow) -> DeadLetter:
     error = load(row.error or "{}")
     said = f"{error.get('type')}: {error.get('message')}"
     event: Event = row.event.detached()
-    return DeadLetter(str(row.seq), event, row.run_id, row.attempts, said, error.get("code"), row.dead_at or 0.0)
+    held_by = None if row.held_by is None else f"{row.held_by.workflow_id}/{row.held_by.trigger_id}"
+    code, dead_at = error.get("code"), row.dead_at or 0.0
+    return DeadLetter(str(row.seq), event, row.run_id, row.attempts, said, code, dead_at, held_by)
 
 
 async def replay(core: Core, letter_id: str) -> None:
@@ -334,12 +346,15 @@ async def replay(core: Core, letter_id: str) -> None:
 
     Raises:
         DeadLetterNotFound: there is none of this id.
+        NotRegistered: a trigger held it that is not registered here; it stays a dead letter.
     """
     seq = _number(letter_id)
     rows = await core.store.outbox(OutboxQuery(dead=True, after=seq - 1, limit=1))
     if not rows or rows[0].seq != seq:
         raise _unknown(letter_id)
     row = rows[0]
+    if row.held_by is not None and core.index.find(row.held_by.workflow_id, row.held_by.trigger_id) is None:
+        raise not_here(row.held_by)
     changes = Changes(outbox=(OutboxMove(seq, row.version, OutboxMark(row.admitted, 0)),), now=core.clock.now())
     try:
         await core.commit(changes)

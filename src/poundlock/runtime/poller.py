@@ -1,8 +1,9 @@
-"""Claims what is due, when there is a reason to look."""
+"""Looks for what is due, when there is a reason to look: runs to be claimed, or holds to be ended."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from poundlock.clock import Timer
 from poundlock.guard import clear_cancellation, log_text
@@ -12,23 +13,30 @@ from poundlock.runtime.healing import delays
 
 
 class Poller:
-    """Claims when there is a reason: at the start, when a workflow is registered, and when a run is due.
+    """Looks when there is a reason: at the start, when a workflow is registered, and when something is due.
 
-    One timer for the earliest due run, however many wait. Idle, it costs nothing.
+    One timer for the earliest, however many wait. Idle, it costs nothing.
+
+    Args:
+        core: of the runtime.
+        look: does what is due, and returns when the next is; None if nothing is.
+        what: names that in the log.
     """
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, look: Callable[[], Awaitable[float | None]], what: str) -> None:
         self._core = core
+        self._look = look
+        self._what = what
         self._wanted = asyncio.Event()
         self._timer: Timer | None = None
         self._next: float | None = None
 
     def wake(self) -> None:
-        """Claim as soon as possible."""
+        """Look as soon as possible."""
         self._wanted.set()
 
     def wake_at(self, when: float) -> None:
-        """Claim once the clock has reached `when`; an earlier timer covers a later one."""
+        """Look once the clock has reached `when`; an earlier timer covers a later one."""
         if self._next is None or when < self._next:
             if self._timer is not None:
                 self._timer.cancel()
@@ -41,26 +49,25 @@ class Poller:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Claim whenever woken, until the runtime stops."""
+        """Look whenever woken, until the runtime stops."""
         core = self._core
         wait = delays()
         while True:
             try:
                 await self._wanted.wait()
                 self._wanted.clear()
-                await claim(core, Claim())
-                due = await core.store.next_due({entry.id for entry in core.entries.values() if not entry.closing})
+                due = await self._look()
                 wait = delays()
             except asyncio.CancelledError:
                 if core.ending:
                     raise
                 task = asyncio.current_task()
                 assert task is not None  # noqa: S101 - this is a task's coroutine
-                await clear_cancellation(task)  # whatever caused it: due runs must not wait for ever
+                await clear_cancellation(task)  # whatever caused it: what is due must not wait for ever
                 due = core.clock.now()
             except Exception as error:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 delay = next(wait)
-                log.error("looking for due runs failed; trying again in %g s\n%s", delay, log_text(error))
+                log.error("%s failed; trying again in %g s\n%s", self._what, delay, log_text(error))
                 core.clock.call_later(delay, self._wanted.set)
                 due = None
             if due is not None:
@@ -71,3 +78,9 @@ class Poller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def claim_due(core: Core) -> float | None:
+    """Claim the runs that are ready or due; returns when the next one is."""
+    await claim(core, Claim())
+    return await core.store.next_due({entry.id for entry in core.entries.values() if not entry.closing})

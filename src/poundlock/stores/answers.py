@@ -7,6 +7,7 @@ from typing import Protocol
 
 from poundlock.codecs import dump
 from poundlock.errors import (
+    HoldMoved,
     InboxAhead,
     InvalidEvent,
     KeysTaken,
@@ -65,6 +66,11 @@ def keys_taken(taken: dict[str, Remember]) -> KeysTaken:
 def wait_moved(run_id: str) -> WaitMoved:
     """Return the error for a delivery to waits that were armed again."""
     return WaitMoved(f"run '{run_id}' armed its waits again: match the event again", run_id=run_id)
+
+
+def hold_moved(workflow_id: str) -> HoldMoved:
+    """Return the error for a hold that has changed."""
+    return HoldMoved(f"what '{workflow_id}' holds changed meanwhile: read it again", workflow_id=workflow_id)
 
 
 def outbox_moved(seq: int) -> OutboxMoved:

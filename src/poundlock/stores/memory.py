@@ -33,10 +33,20 @@ from poundlock.model.changes import (
     Work,
 )
 from poundlock.model.events import Event
+from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, none_accepted, settle_lines, unwanted
+from poundlock.model.receipts import (
+    Delivered,
+    Delivery,
+    Fate,
+    ReceiptLine,
+    none_accepted,
+    rewritten,
+    settle_lines,
+    unwanted,
+)
 from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import (
     CHILDREN_WAIT,
@@ -69,6 +79,7 @@ from poundlock.stores.answers import (
 )
 from poundlock.stores.keeping import RECEIPTS_KEPT, Expiring, Heap
 from poundlock.stores.memory_agenda import READY, Agenda, Entry
+from poundlock.stores.memory_holds import MemoryHolds
 from poundlock.stores.memory_listing import Listings
 from poundlock.stores.memory_outbox import MemoryOutbox
 
@@ -205,6 +216,7 @@ class MemoryStore:
         """By workflow: the ended runs whose hooks are pending."""
         self._schedules: dict[str, dict[str, ScheduleRow]] = {}
         """By workflow and trigger."""
+        self._holds = MemoryHolds()
         self._numbers = 0
         self._commits = 0
 
@@ -275,6 +287,8 @@ class MemoryStore:
         for workflow_id, trigger_id, scheduled, _ in changes.schedules:
             if self._schedules.get(workflow_id, {}).get(trigger_id) != scheduled:
                 raise schedule_moved(workflow_id, trigger_id)
+        if changes.holds:
+            self._holds.check(changes.holds)
 
         # From here on nothing can be refused.
         self._commits += 1
@@ -312,6 +326,9 @@ class MemoryStore:
             self._schedules.setdefault(workflow_id, {})[trigger_id] = schedule
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
+        if changes.holds or changes.rewrites:
+            self._holds.change(changes.holds)
+            self._rewrite(changes)
         for ref, *_ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
@@ -360,6 +377,16 @@ class MemoryStore:
             at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller
             remembered.prune(now, at_most)
             receipts.prune(now, at_most)
+
+    def _rewrite(self, changes: Changes) -> None:
+        """Rewrite the receipts of events that were held, and keep what was refused as dead letters."""
+        receipts, now = self._receipts, changes.now
+        for source, event_id, line in changes.rewrites:
+            event = (source, event_id)
+            lines = rewritten(receipts.get(event) or (), line)
+            receipts.put(event, lines, max(receipts.expiry(event), now + self._receipts_kept))
+        for letter in changes.letters:
+            self._outbox.add_dead(letter)
 
     def _end(self, run_id: str) -> None:
         """Record the end of a run, and delete the runs that ended first, down to the limit.
@@ -790,6 +817,23 @@ class MemoryStore:
         return self._receipts.get((source, event_id))
 
     @property
+    def holding(self) -> int:
+        """How many holds of triggers there are."""
+        return len(self._holds)
+
+    def read_holds(self, keys: Sequence[HoldKey]) -> AtHand[Hold | None]:
+        """Return what triggers hold."""
+        return AtHand(map(self._holds.get, keys))
+
+    async def held_events(self, key: HoldKey, limit: int) -> list[HeldRow]:
+        """Return events of a hold."""
+        return self._holds.held(key, limit)
+
+    async def due_holds(self, workflows: Collection[str], limit: int) -> list[tuple[float, HoldKey]]:
+        """Return when holds end."""
+        return self._holds.due(workflows, limit)
+
+    @property
     def undelivered(self) -> tuple[int, int]:
         """How many events are still to be delivered, and how many dead letters there are."""
         return self._outbox.undelivered
@@ -844,7 +888,7 @@ class MemoryStore:
         """Return counters."""
         counts = {status: listing.size for status, listing in self._by_status.items() if listing.size}
         rows = {"events": len(self._events), "remembered": len(self._remembered), "receipts": len(self._receipts)}
-        rows |= self._outbox.counts()
+        rows |= self._outbox.counts() | self._holds.counts()
         return {**counts, "waits": self._armed, **rows, "bytes": 0, "commits": self._commits, "syncs": 0}
 
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 from itertools import islice
 
-from poundlock.model.outbox import OutboxMove, OutboxQuery, OutboxRow, Outgoing
+from poundlock.model.outbox import Letter, OutboxMove, OutboxQuery, OutboxRow, Outgoing
 from poundlock.stores.answers import outbox_moved
 
 
@@ -35,6 +35,12 @@ class MemoryOutbox:
             self._last += 1
             self._put(OutboxRow(self._last, run_id, event))
 
+    def add_dead(self, letter: Letter) -> None:
+        """Add a dead letter."""
+        event, _, held_by, error, dead_at = letter
+        self._last += 1
+        self._put(OutboxRow(self._last, "", event, 1, False, 1, error, dead_at, held_by))
+
     def check(self, moves: Iterable[OutboxMove]) -> None:
         """Check the condition of each move.
 
@@ -51,7 +57,7 @@ class MemoryOutbox:
         for seq, _, mark in moves:
             row = self._due.get(seq) or self._dead[seq]
             if mark is not None:
-                self._put(OutboxRow(seq, row.run_id, row.event, row.version + 1, *mark))
+                self._put(OutboxRow(seq, row.run_id, row.event, row.version + 1, *mark, row.held_by))
             if mark is None or mark.dead_at is not None:
                 self._drop_due(row)
             if mark is None or mark.dead_at is None:

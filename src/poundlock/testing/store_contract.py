@@ -24,6 +24,7 @@ import pytest
 
 from poundlock.codecs import dump
 from poundlock.errors import (
+    HoldMoved,
     InboxAhead,
     InvalidEvent,
     KeysTaken,
@@ -58,10 +59,11 @@ from poundlock.model.changes import (
 )
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
+from poundlock.model.holds import ALL, HeldEvent, Hold, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Verdict
+from poundlock.model.outbox import HeldBy, Letter, OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Rewrite, Verdict
 from poundlock.model.retention import EndedRun
 from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
 from poundlock.model.schedules import ScheduleMove, ScheduleRow
@@ -122,6 +124,12 @@ def outgoing_of(*ids: str) -> tuple[Outgoing, ...]:
     """Return events for the outbox, by their ids."""
     events = [event_of(event_id, "order.shipped", {"n": event_id}).event for event_id in ids]
     return tuple([Outgoing(event, dump(event.payload)) for event in events])
+
+
+def held_of(event_id: str, initial: str | None = None, **event: Any) -> HeldEvent:
+    """Return an event to be held."""
+    made = event_of(event_id, "order.placed", event.pop("payload", {"n": event_id}), **event).event
+    return HeldEvent(made, dump(made.payload), "key", initial)
 
 
 def move_of(record: RunRecord, **changes: Any) -> RunMove:
@@ -245,6 +253,35 @@ class Scribe:
         event = event_of(ref, "order.approved")
         return (await self.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
+    async def hold(
+        self,
+        key: str = "",
+        *events: str,
+        expect: int | None = None,
+        token: int = 1,
+        due_at: float = NOW + 5,
+        workflow: str = "orders",
+        clear: int = 0,
+        **hold: Any,
+    ) -> HoldKey:
+        """Put a hold of this key, and events into it, one commit each; the tokens grow by one."""
+        name = HoldKey(workflow, "placed", key)
+        for event_id in events or (None,):
+            add = None if event_id is None else held_of(event_id)
+            put = Hold(hold.get("kind", "batch"), NOW, hold.get("size", 1), due_at, token, hold.get("last"))
+            await self.commit(Changes(holds=(HoldChange(name, expect, put, clear, add),), now=NOW))
+            expect, token = token, token + 1
+        return name
+
+    async def read_hold(self, key: HoldKey) -> Hold | None:
+        """Return a hold."""
+        [found] = await self.store.read_holds([key])
+        return found
+
+    async def held(self, key: HoldKey, limit: int = 100) -> list[str]:
+        """Return the ids of the events in a hold."""
+        return [row.event.id for row in await self.store.held_events(key, limit)]
+
     async def outbox(self, **query: Any) -> list[OutboxRow]:
         """Return rows of the outbox."""
         return await self.store.outbox(OutboxQuery(**query))
@@ -335,6 +372,9 @@ class Scribe:
         seen: dict[Any, Any] = {"stats": stats, "loads": await store.read_loads(pairs)}
         seen["outbox"] = [await self.outbox(dead=dead) for dead in (False, True)]
         seen["schedules"] = await store.schedules("orders")
+        seen["holds"] = await store.due_holds(["orders", "kinds"], 100)
+        for _, key in seen["holds"]:
+            seen[key] = (await self.read_hold(key), await store.held_events(key, 100))
         for record in records:
             run_id = record.identity.run_id
             seen[run_id] = (await store.checkpoint(run_id), await store.history(run_id), await store.inbox(run_id, 0))
@@ -345,6 +385,15 @@ class Scribe:
 
 SCHEDULED: Final = ScheduleRow("cron 0 6 * * * Europe/Berlin", NOW - 1 / 3)
 """The row of a time trigger."""
+DELAYED_LINE: Final = ReceiptLine(Verdict.DELAYED, "orders", "placed", None, "batch")
+STARTED_LINE: Final = ReceiptLine(Verdict.STARTED, "orders", "placed", "r9")
+
+
+def letter_of(event_id: str) -> Letter:
+    """Return the dead letter of an event that was held."""
+    held = held_of(event_id)
+    return Letter(held.event, held.text, HeldBy("orders", "placed", "key", True), "{}", NOW)
+
 
 REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "the run exists": ({"creates": ("taken",)}, RunExists),
@@ -363,6 +412,8 @@ REFUSALS: Final[dict[str, tuple[dict[str, Any], type[PoundlockError]]]] = {
     "run to delete has not ended": ({"deletes": RunDelete("mover", 2)}, StaleVersion),
     "run to delete has changed": ({"deletes": RunDelete("ended", 1)}, StaleVersion),
     "schedule has changed": ({"schedule": ScheduleRow("cron * * * * * UTC", 1.0)}, ScheduleMoved),
+    "hold has changed": ({"hold": 9}, HoldMoved),
+    "there is a hold": ({"hold": None}, HoldMoved),
     "body is not data": ({"body": {"x": object()}}, NotStorable),
 }
 """Each condition of a change, broken alone: what is different, and the error it is refused with."""
@@ -692,6 +743,8 @@ class StoreContract:
         await scribe.park("parked")
         await scribe.create("queued", status=QUEUED, load_key="")
         await scribe.change_load(Load(active=1, queued=1))
+        held = await scribe.hold("", "h1")
+        await scribe.commit(Changes(receipt=ReceiptRow("/shop", "h1", NOW, (DELAYED_LINE,)), now=NOW))
         await scribe.commit(Changes(remember=(Remember("/shop", "e-known", "", "f", None, NOW + 9),), now=NOW))
         mover = await scribe.record("mover")
         await scribe.create("over")
@@ -710,6 +763,7 @@ class StoreContract:
             outbox: int = 1,
             deletes: RunDelete | None = None,
             schedule: ScheduleRow | None = None,
+            hold: int | None = 1,
         ) -> Changes:
             made = [scribe.creation(run_id) for run_id in creates]
             line = ReceiptLine(Verdict.BUFFERED, "orders")
@@ -728,6 +782,9 @@ class StoreContract:
                 ),
                 outbox=(OutboxMove(sent.seq, outbox),),
                 schedules=(ScheduleMove("orders", "cron", schedule, SCHEDULED),),
+                holds=(HoldChange(held, hold, None),),
+                rewrites=(Rewrite("/shop", "h1", STARTED_LINE),),
+                letters=(letter_of("h1"),),
                 loads=(LoadChange("orders", "", expect, Load(active=1, queued=1), Token(7, 1)),),
                 releases=(Release("orders", "", "r0", False, 1, "w1"),),
                 remember=(Remember("/shop", remember, "", "f", None, NOW + 9),),
@@ -738,14 +795,139 @@ class StoreContract:
                 now=NOW,
             )
 
-        before = await scribe.everything(receipts=["e-new"])
+        before = await scribe.everything(receipts=["e-new", "h1"])
         with pytest.raises(by):
             await scribe.commit(unit(**refused))
-        assert await scribe.everything(receipts=["e-new"]) == before
+        assert await scribe.everything(receipts=["e-new", "h1"]) == before
         committed = await scribe.commit(unit())
         assert committed == Committed(("queued",), (Delivered(Fate.RESUMED, 1),), (1,))
         assert [row.event.id for row in await scribe.outbox()] == ["o-new"]
         assert await scribe.store.schedules("orders") == {"cron": SCHEDULED}
+        assert (await scribe.read_hold(held), scribe.store.holding, scribe.store.undelivered) == (None, 0, (1, 1))
+        assert await scribe.store.receipt("/shop", "h1") == (STARTED_LINE,)
+
+    # ---------------------------------------------------------------------------------------------------- holds
+    async def test_holds_and_their_events_are_read_as_written(self, scribe: Scribe) -> None:
+        """A hold has its events in order, whole; it is found by its key, and what is not there is None."""
+        assert (scribe.store.holding, await scribe.read_hold(HoldKey("orders", "placed", ""))) == (0, None)
+        key = HoldKey("orders", "placed", "a")
+        event = held_of("h1", '{"a":1}', payload={"deep": [{"a": None}]}, key="k", headers={"trace": "ab"})
+        put = Hold("debounce", NOW + 0.25, 3, NOW + 1 / 3, 2**61 + 1, ("/shop", "h1"))
+        await scribe.commit(Changes(holds=(HoldChange(key, None, put, 0, event),), now=NOW))
+        assert await scribe.store.read_holds([HoldKey("orders", "placed", "b"), key]) == [None, put]
+        [row] = await scribe.store.held_events(key, 10)
+        assert row[1:] == (event.event, "key", '{"a":1}')
+        await scribe.hold("b", "h2", "h3", "h4")
+        assert await scribe.held(HoldKey("orders", "placed", "b")) == ["h2", "h3", "h4"]
+        assert await scribe.held(HoldKey("orders", "placed", "b"), 2) == ["h2", "h3"]
+        stats = await scribe.store.stats()
+        assert (stats["holds"], stats["held"], scribe.store.holding) == (2, 4, 2)
+
+    async def test_events_leave_a_hold_one_by_one_or_with_it(self, scribe: Scribe) -> None:
+        """What is cleared is gone, what came later stays; without a hold there are no events; counts follow."""
+        key = await scribe.hold("", "h1", "h2", "h3")
+        second = (await scribe.store.held_events(key, 10))[1].seq
+        await scribe.hold("", "h4", expect=3, token=4, clear=second)
+        assert await scribe.held(key) == ["h3", "h4"]
+        await scribe.hold("", "h5", expect=4, token=5, clear=ALL)
+        assert await scribe.held(key) == ["h5"]
+        assert (await scribe.store.stats())["held"] == 1
+        await scribe.commit(Changes(holds=(HoldChange(key, 5, None),), now=NOW))
+        assert (await scribe.held(key), await scribe.read_hold(key), scribe.store.holding) == ([], None, 0)
+        stats = await scribe.store.stats()
+        assert (stats.get("holds", 0), stats.get("held", 0)) == (0, 0)
+
+    async def test_of_many_changes_of_one_hold_one_wins(self, scribe: Scribe) -> None:
+        """A change that is based on another state of the hold is refused, also among changes submitted at once."""
+        key = await scribe.hold("", "h1")
+        changes = [scribe.hold("", f"w{n}", expect=1, token=n) for n in range(2, 10)]
+        done = await asyncio.gather(*changes, return_exceptions=True)
+        assert sorted(type(each).__name__ for each in done) == ["HoldKey"] + ["HoldMoved"] * 7
+        assert len(await scribe.held(key)) == 2
+
+    async def test_what_ends_first_is_found_for_each_workflow(self, scribe: Scribe) -> None:
+        """The earliest ends come, up to a number of each workflow that is asked for, also those that were moved."""
+        for number in range(5):
+            await scribe.hold(f"a{number}", due_at=NOW + 10 - number)
+            await scribe.hold(f"b{number}", due_at=NOW + number, workflow="bills")
+            await scribe.hold(f"c{number}", due_at=NOW, workflow="others")
+        due = sorted(await scribe.store.due_holds(["orders", "bills", "unknown"], 2))
+        assert [(when, key.key) for when, key in due] == [
+            (NOW, "b0"),
+            (NOW + 1, "b1"),
+            (NOW + 6, "a4"),
+            (NOW + 7, "a3"),
+        ]
+        await scribe.hold("a4", due_at=NOW + 20, expect=1, token=2)
+        await scribe.commit(Changes(holds=(HoldChange(HoldKey("orders", "placed", "a3"), 1, None),), now=NOW))
+        due = sorted(await scribe.store.due_holds(["orders"], 9))
+        assert [(when, key.key) for when, key in due] == [
+            (NOW + 8, "a2"),
+            (NOW + 9, "a1"),
+            (NOW + 10, "a0"),
+            (NOW + 20, "a4"),
+        ]
+        assert await scribe.store.due_holds([], 9) == []
+
+    async def test_a_line_of_a_receipt_is_rewritten(self, scribe: Scribe) -> None:
+        """The line of the same trigger is replaced, the others stay; a receipt that is gone begins again."""
+        other = ReceiptLine(Verdict.FILTERED, "bills", "placed", None, "no")
+        key = await scribe.hold("", "h1")
+        both = ReceiptRow("/shop", "h1", NOW, (other, DELAYED_LINE))
+        rewrites = (Rewrite("/shop", "h1", STARTED_LINE), Rewrite("/shop", "gone", STARTED_LINE))
+        await scribe.commit(Changes(receipt=both, now=NOW))
+        await scribe.commit(Changes(holds=(HoldChange(key, 1, None),), rewrites=rewrites, now=NOW))
+        assert await scribe.store.receipt("/shop", "h1") == (other, STARTED_LINE)
+        assert await scribe.store.receipt("/shop", "gone") == (STARTED_LINE,)
+        assert (await scribe.store.stats())["receipts"] == 2
+        await scribe.commit(Changes(rewrites=(Rewrite("/shop", "gone", DELAYED_LINE),), now=NOW))
+        assert await scribe.store.receipt("/shop", "gone") == (DELAYED_LINE,)
+
+    async def test_a_rewritten_receipt_is_kept_anew(self, scribe: Scribe) -> None:
+        """A receipt that was rewritten can be read for as long as one that is written at that time."""
+        key = await scribe.hold("", "h1")
+        await scribe.commit(Changes(receipt=ReceiptRow("/shop", "h1", NOW, (DELAYED_LINE,)), now=NOW))
+        later = NOW + 6 * DAY
+        rewrites = (Rewrite("/shop", "h1", STARTED_LINE),)
+        await scribe.commit(Changes(holds=(HoldChange(key, 1, None),), rewrites=rewrites, now=later))
+        await scribe.time_passes(NOW + 9 * DAY)
+        assert await scribe.store.receipt("/shop", "h1") == (STARTED_LINE,)
+
+    async def test_what_was_held_can_become_a_dead_letter(self, scribe: Scribe) -> None:
+        """Such a letter names the trigger and the partition, and is changed and deleted like the others."""
+        await scribe.create("r1")
+        await scribe.move("r1", outgoing=outgoing_of("o1"))
+        key = await scribe.hold("", "h1")
+        letter = letter_of("h1")
+        await scribe.commit(Changes(holds=(HoldChange(key, 1, None),), letters=(letter,), now=NOW))
+        [row] = await scribe.outbox(dead=True)
+        assert (row.run_id, row.event, row.attempts, row.error, row.dead_at) == ("", letter.event, 1, "{}", NOW)
+        assert row.held_by == HeldBy("orders", "placed", "key", True)
+        assert scribe.store.undelivered == (1, 1)
+        await scribe.mark(row, False, 0)
+        [due] = await scribe.outbox(run_id="")
+        assert (due.held_by, due.version, due.dead_at, due.seq) == (row.held_by, 2, None, row.seq)
+        await scribe.mark(due)
+        assert scribe.store.undelivered == (1, 0)
+
+    async def test_holds_outlive_their_owner(self, store_factory: StoreFactory) -> None:
+        """After a crash the next owner finds the holds, their events and when they end."""
+        store = store_factory()
+        await store.open("w1")
+        scribe = Scribe(store)
+        key = await scribe.hold("", "h1", "h2", last=("/shop", "h2"))
+        before = (await scribe.read_hold(key), await store.held_events(key, 9), await store.due_holds(["orders"], 9))
+        await store_factory.crash(store)
+        store = store_factory()
+        await store.open("w2")
+        scribe = Scribe(store)
+        assert (
+            await scribe.read_hold(key),
+            await store.held_events(key, 9),
+            await store.due_holds(["orders"], 9),
+        ) == before
+        assert store.holding == 1
+        await store.close()
 
     # -------------------------------------------------------------------------------------------------- the outbox
     async def test_events_leave_with_the_boundary_of_their_run(self, scribe: Scribe) -> None:
@@ -763,7 +945,7 @@ class StoreContract:
         assert [(row.event.id, row.run_id) for row in rows] == [("o1", "r1"), ("o2", "r1"), ("o3", "r3"), ("o4", "r2")]
         assert rows[0].event == event
         assert [row.seq for row in rows] == sorted({row.seq for row in rows})
-        assert {row[3:] for row in rows} == {(1, False, 0, None, None)}
+        assert {row[3:8] for row in rows} == {(1, False, 0, None, None)}
         assert scribe.store.undelivered == (4, 0)
         stats = await scribe.store.stats()
         assert (stats["outbox"], stats.get("dead_letters", 0)) == (4, 0)

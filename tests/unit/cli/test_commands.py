@@ -45,7 +45,8 @@ def test_run_as_json(call, app, feed, store):
     said = call("run", app, "--events", feed(PLACED, "nonsense", APPROVED), "--store", store, "--json")
     assert said.code == 1
     assert set(said.json) == {
-        "feed", "lines", "already_handled", "emitted", "unmatched", "receipts", "faults", "runs", "parked", "rested",
+        "feed", "lines", "already_handled", "emitted", "unmatched", "receipts", "faults", "runs", "held", "parked",
+        "rested",
     }  # fmt: skip
     assert said.json["receipts"]["audit"] == {"started": 1}
     assert said.json["runs"]["completed"] == 2
@@ -127,6 +128,28 @@ def test_run_waits_until_runs_rest(call, feed, tmp_path):
     said = call("run", app, "--events", feed(far), *patience)
     assert said.code == 0
     assert "Runs in the store: 1 delayed." in said.out
+
+
+def test_run_waits_for_what_triggers_hold(call, feed, store, tmp_path):
+    """Held events that are decided in time are waited for, with their runs; of the others the last line tells."""
+    app = tmp_path / "held.py"
+    app.write_text(
+        "from poundlock import *\n"
+        "wf = Workflow('held')\n"
+        "wf.on('soon', delay=0.05)\n"
+        "wf.on('far', delay='1h')\n"
+        "@wf.step\ndef step(): pass\n",
+        encoding="utf-8",
+    )
+    soon, far = {"type": "soon"}, {"type": "far"}
+    patience = ("--store", store, "--timeout", LAST_RESORT)
+    said = call("run", app, "--events", feed(soon, far), "--json", *patience)
+    assert said.json["receipts"] == {"held": {"delayed": 2}}
+    assert (said.json["rested"], said.json["held"], said.json["runs"]["completed"]) == (True, 1, 1)
+    said = call("run", app, "--events", feed(soon, far, far), *patience)
+    assert said.code == 0
+    assert "delayed" in said.out
+    assert "2 events are still held by triggers: they are decided by the next runtime on this store." in said.out
 
 
 async def test_waiting_for_rest_ends_when_the_time_is_up(runtime, vclock):

@@ -585,7 +585,7 @@ def test_a_trigger_without_conditions_answers_as_if_it_was_asked(payload):
     route = Route(entry, "t", Trigger("go"), "p", None, TriggerFunctions())
     event = Event("go", payload)
     assert route.plain
-    assert answer_of(route, event) == (route.partition(event), route.initial_state(event))
+    assert answer_of(route, event) == (route.partition(event), route.initial_state(event), "")
     assert route.wants(event)
 
 

@@ -96,7 +96,8 @@ async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout
         figures = await runtime.store.stats()
         runs = {str(status): figures.get(status, 0) for status in RunStatus}
         parked = [info async for info in every(runtime, RunStatus.PAUSED)]
-    output.summary(feed, tally, runs, parked, idle=idle)
+        held = figures.get("held", 0)
+    output.summary(feed, tally, runs, parked, held, idle=idle)
     return REFUSED if tally.faults else 0
 
 
@@ -146,7 +147,9 @@ class _Output:
             print(dump(receipt_shape(line.number, receipt)), flush=True)
         self._bar.update(self._task, advance=1, now="" if line.event is None else line.event.type)
 
-    def summary(self, feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], *, idle: bool) -> None:
+    def summary(
+        self, feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], held: int, *, idle: bool
+    ) -> None:
         """Show the result of the feed."""
         from poundlock.cli import show
         from poundlock.cli.shapes import feed_shape
@@ -154,7 +157,7 @@ class _Output:
         from poundlock.codecs import dump
 
         if self._as_json:
-            print(dump(feed_shape(feed, tally, runs, parked, rested=idle)))
+            print(dump(feed_shape(feed, tally, runs, parked, held, rested=idle)))
             return
         screen = console()
         screen.print(show.feed_line(feed.name, tally), markup=False)
@@ -169,6 +172,8 @@ class _Output:
                 screen.print(f"  ... and {len(parked) - _SHOWN} more: `poundlock runs ls --status paused`")
             screen.print()
         screen.print(show.runs_line(runs))
+        if held:
+            screen.print(show.held_line(held), markup=False)
         if not idle:
             print("poundlock: some runs were not idle when the time was up", file=sys.stderr)
 

@@ -9,7 +9,18 @@ from poundlock.errors import InvalidDefinition
 from poundlock.guard import repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
-from poundlock.model.definitions import DEFAULT_DEDUPE, MAIN, Pipeline, Stage, Step, Wait, several
+from poundlock.model.definitions import (
+    DEFAULT_DEDUPE,
+    MAIN,
+    Batch,
+    Debounce,
+    Pipeline,
+    Stage,
+    Step,
+    Throttle,
+    Wait,
+    several,
+)
 from poundlock.model.durations import Duration
 from poundlock.model.wait_checks import wait_faults
 from poundlock.model.workflow_definition import WorkflowDefinition
@@ -83,6 +94,10 @@ def workflow(
     map: Callable[..., Any] | None = None,
     dedupe: Duration | None = DEFAULT_DEDUPE,
     priority: int = 0,
+    debounce: Duration | Debounce | None = None,
+    throttle: Duration | Throttle | None = None,
+    batch: Batch | None = None,
+    delay: Duration | None = None,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], FunctionWorkflow]:
     """Make a workflow of one function, whose operations are recorded: see `Steps`.
@@ -97,6 +112,7 @@ def workflow(
         waits: event types, or Waits, for which events are kept from the start of a run until `step.wait_for` asks for
             them. A Wait may have `correlate`, `where` and an `id`; StateRefs read the run's state.
         when, key, map, dedupe, priority: of these triggers, see `Trigger`.
+        debounce, throttle, batch, delay: how these triggers hold events, see `Trigger`.
         options: all further options of `Workflow`: label, services, env, state, mode, on_failure and so on.
 
     Returns:
@@ -114,7 +130,18 @@ def workflow(
     def make(function: Callable[..., Any]) -> FunctionWorkflow:
         made = FunctionWorkflow(id, function, (waits,) if isinstance(waits, str) else several(waits), **options)
         for event in (on,) if isinstance(on, str) else several(on):
-            made.on(event, when=when, key=key, map=map, dedupe=dedupe, priority=priority)
+            made.on(
+                event,
+                when=when,
+                key=key,
+                map=map,
+                dedupe=dedupe,
+                priority=priority,
+                debounce=debounce,
+                throttle=throttle,
+                batch=batch,
+                delay=delay,
+            )
         return made
 
     return make

@@ -12,6 +12,7 @@ from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.commands.create import Create, create
+from poundlock.runtime.commands.end_hold import EndHold, end_hold
 from poundlock.runtime.commands.fork import Fork, fork
 from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
 from poundlock.runtime.commands.resume import Resume, resume
@@ -24,6 +25,7 @@ __all__ = [
     "Cancel",
     "Claim",
     "Create",
+    "EndHold",
     "Fork",
     "Rerun",
     "Resume",
@@ -39,6 +41,7 @@ HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     Create: create,
     Fork: fork,
     Rerun: rerun,
+    EndHold: end_hold,
     Resume: resume,
     Retry: retry,
     Signal: signal,

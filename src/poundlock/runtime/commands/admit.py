@@ -13,6 +13,7 @@ from typing import Final
 
 from poundlock.errors import (
     Contended,
+    HoldMoved,
     IdempotencyConflict,
     InboxAhead,
     KeysTaken,
@@ -39,6 +40,8 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, take_up, wake, written_behind
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.healing import patiently
+from poundlock.runtime.held_events import Holding
+from poundlock.runtime.hold_desk import Turn
 from poundlock.runtime.pending_hooks import ending
 from poundlock.runtime.settling import announce_end
 
@@ -101,13 +104,12 @@ async def admit(core: Core, command: Admit) -> Admitted:
         plan, committed = await _attempt(core, offer) or await _again(core, offer)
         if command.dry:
             return Admitted(event, dry_lines(plan))
-        lines = _carry_out(core, plan, committed, event)
+        lines = carry_out(core, plan, committed, event)
     finally:
         core.tasks.admitted()
         if first and (waiting := copies.pop(name)) is not None and not waiting.done():
             waiting.set_result(None)
-    for entry, line in _counted(core, lines):
-        await call_hook(core, entry, "on_dispatch", line)
+    await tell(core, plan, lines)
     return new_tuple(Admitted, (event, lines))
 
 
@@ -149,16 +151,24 @@ async def _attempt(core: Core, offer: Offer) -> tuple[AdmissionPlan, Committed] 
         plan = await decide(core, offer)
         if offer.dry:
             return plan, await _check_only(core, plan)
+        if offer.holding is not None and offer.holding.over:
+            for key in offer.holding.over:
+                await core.end_hold(key)  # what came before is decided first
+            return None
         if plan.hooks:
             with ending(core, plan.hooks):
-                return plan, await _write(core, plan, offer.event)
-        answer = _write(core, plan, offer.event)
+                return plan, await write(core, plan, offer.event, offer.holding)
+        answer = write(core, plan, offer.event, offer.holding)
         return plan, answer if isinstance(answer, Committed) else await answer
     except KeysTaken as taken:
         _check_same(offer.event, offer.fingerprint, taken.taken)
         offer.known |= taken.taken
-    except (LoadMoved, WaitMoved, StaleVersion, InboxAhead, LeaseLost, RunFinished, RunNotFound):
+    except (LoadMoved, WaitMoved, HoldMoved, StaleVersion, InboxAhead, LeaseLost, RunFinished, RunNotFound):
         pass
+    finally:
+        if offer.holding is not None:
+            offer.holding.give_back()
+            offer.holding = None
     return None
 
 
@@ -182,15 +192,35 @@ def _check_same(event: Event, fingerprint: str, taken: Mapping[str, Remember]) -
             )
 
 
-def _write(core: Core, plan: AdmissionPlan, event: Event) -> Awaitable[Committed]:
-    answer = _submit(core, plan)
+def write(
+    core: Core, plan: AdmissionPlan, event: Event | None, turn: Holding | Turn | None = None
+) -> Awaitable[Committed]:
+    """Commit a plan.
+
+    Args:
+        core: of the runtime.
+        plan: what was decided.
+        event: which is delivered, if the plan has deliveries.
+        turn: given back as soon as the plan is submitted.
+
+    Raises:
+        LoadMoved, HoldMoved: what it is based on has changed already; and what `Store.commit` raises.
+    """
+    try:
+        answer = _submit(core, plan)
+    except BaseException:
+        if turn is not None:
+            turn.give_back()
+        raise
     # Where there is nothing to wait for, nobody can see it in flight.
-    return answer if isinstance(answer, Committed) else _in_flight(core, plan, event, answer)
+    return answer if isinstance(answer, Committed) else _in_flight(core, plan, event, answer, turn)
 
 
 def _submit(core: Core, plan: AdmissionPlan) -> Awaitable[Committed]:
     if core.loads.moved(plan.seen):
         raise LoadMoved("the load changed during the decision: read it again", workflow_id="")
+    if plan.holds and core.holds.moved_since(plan.holds):
+        raise HoldMoved("a hold changed during the decision: read it again", workflow_id="")
     # A load that was only read is guarded too: what was dropped, rejected or signalled because of it must still be
     # right when this becomes durable.
     for (workflow_id, load_key), (load, token) in plan.seen.items():
@@ -201,13 +231,22 @@ def _submit(core: Core, plan: AdmissionPlan) -> Awaitable[Committed]:
     return core.commit(plan)
 
 
-async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awaitable[Committed]) -> Committed:
+async def _in_flight(
+    core: Core,
+    plan: AdmissionPlan,
+    event: Event | None,
+    answer: Awaitable[Committed],
+    turn: Holding | Turn | None,
+) -> Committed:
     """Wait for a commit; meanwhile others see the loads as they will be, and the runs as about to be driven."""
     lines = [
         core.loads.submitted(pair, change.load, change.token, plan.queued.get(pair))
         for change in plan.loads
         for pair in [(change.workflow_id, change.load_key)]
     ]
+    holds = [core.holds.join(change.key, change.hold) for change in plan.holds]
+    if turn is not None:
+        turn.give_back()
     applied = False
     task = asyncio.current_task() if plan.started else None
     for live, _ in plan.started:
@@ -233,25 +272,29 @@ async def _in_flight(core: Core, plan: AdmissionPlan, event: Event, answer: Awai
     finally:
         for line in lines:
             core.loads.settled(line, applied=applied)
+        for held in holds:
+            core.holds.settled(held, applied=applied)
     return committed
 
 
-async def _after_all(core: Core, plan: AdmissionPlan, event: Event) -> None:
+async def _after_all(core: Core, plan: AdmissionPlan, event: Event | None) -> None:
     """Carry out what became durable after the emitter was cancelled."""
     await written_behind(core)
     if plan.committed is not None:
-        for entry, line in _counted(core, _carry_out(core, plan, plan.committed, event)):
-            await call_hook(core, entry, "on_dispatch", line)
+        await tell(core, plan, carry_out(core, plan, plan.committed, event))
         return
     for live, _ in plan.started:
         core.runs.drop(live.run.run_id)
 
 
-def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event) -> tuple[ReceiptLine, ...]:
+def carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Event | None) -> tuple[ReceiptLine, ...]:
     """Do what follows the commit; returns the receipt's lines."""
     for live, create in plan.started:
         take_creation(live.run, create)
         start(core, live)
+    for change in plan.holds:
+        if change.hold is not None:
+            core.hold_until(change.hold.due_at)
     if not (plan.posts or plan.deliveries or plan.queued):  # then it started runs, or nothing
         return tuple(plan.lines)
     if plan.queued:
@@ -261,7 +304,7 @@ def _carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Eve
     for post, seq in zip(plan.posts, committed.posted, strict=True):
         core.runs.deliver(Message(post.run_id, seq, post.kind, post.time, post.body, None))
     for delivery, outcome in zip(plan.deliveries, committed.delivered, strict=True):
-        if outcome.fate.accepted:
+        if outcome.fate.accepted and event is not None:
             if outcome.dropped:
                 core.runs.withdraw(delivery.run_id, outcome.dropped)
             _delivered(core, delivery, outcome, event, plan.now)
@@ -285,6 +328,14 @@ async def _abort(core: Core, abort: Cancel) -> None:
         await patiently(core, lambda: cancel(core, abort), f"aborting run '{abort.run_id}'")
     except (RunFinished, RunNotFound):
         log.debug("run '%s' had ended before it was replaced", abort.run_id)
+
+
+async def tell(core: Core, plan: AdmissionPlan, lines: Sequence[ReceiptLine]) -> None:
+    """Count the lines of a receipt and those that were rewritten, and call `on_dispatch` with each."""
+    if plan.rewrites:
+        lines = (*lines, *(rewrite.line for rewrite in plan.rewrites))
+    for entry, line in _counted(core, lines):
+        await call_hook(core, entry, "on_dispatch", line)
 
 
 def _counted(core: Core, lines: Sequence[ReceiptLine]) -> list[tuple[Registered, ReceiptLine]]:

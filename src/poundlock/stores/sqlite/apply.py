@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import dump, encode, load
 from poundlock.errors import NotStorable, PoundlockError
 from poundlock.ids import default_ids
 from poundlock.model.changes import (
@@ -31,16 +31,18 @@ from poundlock.model.changes import (
     RunMove,
     Token,
 )
+from poundlock.model.holds import ALL, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import OutboxMove, Outgoing
-from poundlock.model.receipts import Delivered, Delivery, Fate, none_accepted
+from poundlock.model.outbox import Letter, OutboxMove, Outgoing
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Rewrite, none_accepted, rewritten
 from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, fate, key_shape
 from poundlock.records import NamedTuple
 from poundlock.stores.answers import (
     exists,
     finished,
+    hold_moved,
     keys_taken,
     load_moved,
     not_deletable,
@@ -53,9 +55,9 @@ from poundlock.stores.answers import (
 from poundlock.stores.sqlite import sql
 from poundlock.stores.sqlite.batch import Batch
 from poundlock.stores.sqlite.heads import Head, Heads
-from poundlock.stores.sqlite.index import DEAD, OUTBOX, Effects, Pair
+from poundlock.stores.sqlite.index import DEAD, HELD, HOLDS, OUTBOX, Effects, Pair
 from poundlock.stores.sqlite.leaving import delete
-from poundlock.stores.sqlite.rows import event_row, event_text, load_row
+from poundlock.stores.sqlite.rows import event_row, event_text, hold_row, load_row
 
 _IDLE = Load()
 _RUNNING = RunStatus.RUNNING
@@ -98,6 +100,8 @@ class Transaction:
         """Version of each outbox row that is asked for, and whether it is a dead letter; None if it is gone."""
         self.leftovers = False
         """Whether rows of deleted runs were left for the pruner."""
+        self._holds: dict[HoldKey, int | None] = {}
+        """Token of each hold that is asked for; None if there is none."""
 
     # ---------------------------------------------------------------------------------------------------- reading
     def prepare(self, works: Iterable[Any]) -> None:
@@ -178,6 +182,7 @@ class Transaction:
         self._receipts.clear()
         self._asked.clear()
         self._outbox.clear()
+        self._holds.clear()
 
     # --------------------------------------------------------------------------------------------------- checks
     def check(self, changes: Changes) -> PoundlockError | None:
@@ -227,7 +232,16 @@ class Transaction:
         for workflow_id, trigger_id, expect, _ in changes.schedules:
             if self.execute(sql.SCHEDULE, (workflow_id, trigger_id)).fetchone() != expect:
                 return schedule_moved(workflow_id, trigger_id)
+        for held in changes.holds:
+            if self._token_of(held.key) != held.expect:
+                return hold_moved(held.key.workflow_id)
         return None
+
+    def _token_of(self, key: HoldKey) -> int | None:
+        if key not in self._holds:
+            row = self.execute(sql.HOLD, key).fetchone()
+            self._holds[key] = None if row is None else row[4]
+        return self._holds[key]
 
     def _taken(self, changes: Changes) -> dict[str, Remember]:
         """Return what is already stored under keys that the changes want to store, by scope."""
@@ -320,6 +334,8 @@ class Transaction:
                 self._receipts.add(pair)
                 self.effects.tally("receipts", 1)
             self.batch.receipts[pair] = (receipt.time, receipt.text(changes.deliveries, delivered))
+        if changes.holds or changes.rewrites:
+            self._end_holds(changes)
         return Committed(promoted, delivered, posted)
 
     def _events(self, changes: Changes) -> dict[str, _Kept]:
@@ -516,6 +532,51 @@ class Transaction:
         self.execute(sql.MARK_OUTBOX, (version + 1, int(admitted), attempts, error, dead_at, seq))
         self.effects.tally(OUTBOX if dead_at is None else DEAD, 1)
         self._outbox[seq] = (version + 1, dead_at is not None)
+
+    # ---------------------------------------------------------------------------------------------------- holds
+    def _end_holds(self, changes: Changes) -> None:
+        """Write the changes of holds, and what comes with them."""
+        for change in changes.holds:
+            self._change_hold(change)
+        for rewrite in changes.rewrites:
+            self._rewrite(rewrite, changes.now)
+        for letter in changes.letters:
+            self._add_letter(letter)
+
+    def _change_hold(self, change: HoldChange) -> None:
+        key, expect, hold, clear, add = change
+        execute, tally = self.execute, self.effects.tally
+        if hold is None:
+            execute(sql.DELETE_HOLD, key)
+            clear = ALL
+        else:
+            execute(sql.PUT_HOLD, (*key, *hold_row(hold)))
+        tally(HOLDS, (hold is not None) - (expect is not None))
+        if clear:
+            tally(HELD, -execute(sql.DELETE_HELD, (*key, clear)).rowcount)
+        if add is not None:
+            text = event_text(StoredEvent("", add.event, add.text))
+            execute(sql.ADD_HELD, (*key, text, add.load_key, add.initial))
+            tally(HELD, 1)
+        self._holds[key] = None if hold is None else hold.token
+
+    def _rewrite(self, rewrite: Rewrite, now: float) -> None:
+        """Put a new line into a stored receipt."""
+        pair = (rewrite.source, rewrite.event_id)
+        known = self.batch.receipts.get(pair)
+        row = known[1:] if known is not None else self.execute(sql.RECEIPT, pair).fetchone()
+        lines = () if row is None else tuple(ReceiptLine.from_dict(line) for line in load(row[0]))
+        if row is None:
+            self._receipts.add(pair)
+            self.effects.tally("receipts", 1)
+        text = encode([line.to_dict() for line in rewritten(lines, rewrite.line)])
+        self.batch.receipts[pair] = (now, text)
+
+    def _add_letter(self, letter: Letter) -> None:
+        event, text, held_by, error, dead_at = letter
+        whole = event_text(StoredEvent("", event, text))
+        self.execute(sql.ADD_LETTER, (whole, error, dead_at, encode(list(held_by))))
+        self.effects.tally(DEAD, 1)
 
     # ---------------------------------------------------------------------------------------------------- loads
     def change_load(self, change: LoadChange) -> None:

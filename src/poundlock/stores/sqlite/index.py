@@ -17,6 +17,9 @@ Pair = tuple[str, str]
 OUTBOX: Final = "outbox"
 DEAD: Final = "dead_letters"
 """Names under which the rows of the outbox are counted."""
+HOLDS: Final = "holds"
+HELD: Final = "held"
+"""Names under which holds, and the events in them, are counted."""
 
 
 class Effects:
@@ -58,10 +61,11 @@ class Index:
     Args:
         loads: as stored when the store was opened.
         shapes: also, with the number of their uses.
-        counts: also, of rows; only those of the outbox are kept.
+        counts: also, of rows; only those of the outbox and of holds are kept.
 
     Attributes:
         undelivered: how many events are in the outbox, and how many are dead letters.
+        holding: how many holds there are.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Index:
         self.shapes = dict(shapes)
         counts = counts or {}
         self.undelivered = counts.get(OUTBOX, 0), counts.get(DEAD, 0)
+        self.holding = counts.get(HOLDS, 0)
 
     def apply(self, effects: Effects) -> None:
         """Apply the effects of a transaction."""
@@ -81,6 +86,8 @@ class Index:
         if OUTBOX in counts or DEAD in counts:
             due, dead = self.undelivered
             self.undelivered = due + counts.get(OUTBOX, 0), dead + counts.get(DEAD, 0)
+        if HOLDS in counts:
+            self.holding += counts[HOLDS]
         for pair, stored in effects.loads.items():
             if stored is None:
                 self.loads.pop(pair, None)

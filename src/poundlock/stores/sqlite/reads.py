@@ -12,9 +12,10 @@ from typing import Any
 
 from poundlock.codecs import dump, load
 from poundlock.model.changes import Token
+from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import OutboxQuery, OutboxRow
+from poundlock.model.outbox import HeldBy, OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
@@ -28,6 +29,7 @@ from poundlock.stores.sqlite.rows import (
     Row,
     read_event,
     read_event_text,
+    read_hold,
     read_load,
     read_message,
     read_record,
@@ -220,6 +222,28 @@ def ended(cursor: sqlite3.Cursor, after: int, limit: int) -> Page[EndedRun]:
     return Page(found, str(rows[-1][0]) if len(rows) == limit else None)
 
 
+def holds(cursor: sqlite3.Cursor, keys: Sequence[HoldKey]) -> list[Hold | None]:
+    """Return what triggers hold."""
+    return [read_hold(cursor.execute(sql.HOLD, key).fetchone()) for key in keys]
+
+
+def held(cursor: sqlite3.Cursor, key: HoldKey, limit: int) -> list[HeldRow]:
+    """Return events of a hold, in order."""
+    return [
+        HeldRow(seq, read_event_text(event), load_key, initial)
+        for seq, event, load_key, initial in cursor.execute(sql.HELD, (*key, limit)).fetchall()
+    ]
+
+
+def due_holds(cursor: sqlite3.Cursor, workflows: Collection[str], limit: int) -> list[tuple[float, HoldKey]]:
+    """Return when holds end, the earliest ones of each workflow."""
+    return [
+        (due_at, HoldKey(workflow_id, trigger_id, key))
+        for workflow_id in workflows
+        for due_at, trigger_id, key in cursor.execute(sql.DUE_HOLDS, (workflow_id, limit)).fetchall()
+    ]
+
+
 def outbox(cursor: sqlite3.Cursor, query: OutboxQuery) -> list[OutboxRow]:
     """Return rows of the outbox."""
     run_id, dead, after, limit = query
@@ -228,8 +252,18 @@ def outbox(cursor: sqlite3.Cursor, query: OutboxQuery) -> list[OutboxRow]:
     else:
         rows = cursor.execute(sql.DEAD_OF_RUN if dead else sql.OF_RUN, (after, run_id, limit)).fetchall()
     return [
-        OutboxRow(seq, run_id, read_event_text(event), version, bool(admitted), attempts, error, dead_at)
-        for seq, run_id, event, version, admitted, attempts, error, dead_at in rows
+        OutboxRow(
+            seq,
+            run_id,
+            read_event_text(event),
+            version,
+            bool(admitted),
+            attempts,
+            error,
+            dead_at,
+            None if held_by is None else HeldBy(*load(held_by)),
+        )
+        for seq, run_id, event, version, admitted, attempts, error, dead_at, held_by in rows
     ]
 
 

@@ -14,6 +14,7 @@ from poundlock.model.buffers import WaitRules, read_tally
 from poundlock.model.changes import Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
+from poundlock.model.holds import Hold
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Message, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
@@ -225,6 +226,20 @@ def read_waits(text: str) -> tuple[WaitRow, ...]:
             for wait in load(text)
         ]
     )
+
+
+def hold_row(hold: Hold) -> Row:
+    """Return what a hold's row has besides its key."""
+    source, event_id = hold.last or (None, None)
+    return (*hold[:5], source, event_id)
+
+
+def read_hold(row: Row | None) -> Hold | None:
+    """Return the hold of a row without its key; None if there is no row."""
+    if row is None:
+        return None
+    kind, since, size, due_at, token, source, event_id = row
+    return Hold(kind, since, size, due_at, token, None if event_id is None else (source, event_id))
 
 
 def read_message(run_id: str, row: Row) -> Message:

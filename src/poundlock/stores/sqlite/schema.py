@@ -156,6 +156,41 @@ def migrate(connection: sqlite3.Connection) -> None:
             ) STRICT, WITHOUT ROWID
         """)
 
+    @steps()
+    def m0005_holds(db: Database) -> None:
+        # What triggers hold: one row per trigger and key, and the events in it. The index finds what ends first, for
+        # each workflow by itself: those that are not registered must not be in the way.
+        db.execute("""
+            CREATE TABLE holds (
+                workflow_id TEXT NOT NULL,
+                trigger_id  TEXT NOT NULL,
+                key         TEXT NOT NULL,
+                kind        TEXT NOT NULL,
+                since       REAL NOT NULL,
+                count       INTEGER NOT NULL,
+                due_at      REAL NOT NULL,
+                token       INTEGER NOT NULL,
+                last_source TEXT,
+                last_id     TEXT,
+                PRIMARY KEY (workflow_id, trigger_id, key)
+            ) STRICT, WITHOUT ROWID
+        """)
+        db.execute("CREATE INDEX holds_due ON holds (workflow_id, due_at)")
+        db.execute("""
+            CREATE TABLE held (
+                seq         INTEGER PRIMARY KEY,
+                workflow_id TEXT NOT NULL,
+                trigger_id  TEXT NOT NULL,
+                key         TEXT NOT NULL,
+                event       TEXT NOT NULL,
+                load_key    TEXT NOT NULL,
+                initial     TEXT
+            ) STRICT
+        """)
+        db.execute("CREATE INDEX held_together ON held (workflow_id, trigger_id, key, seq)")
+        # Of a dead letter that a trigger held: a JSON array, see `HeldBy` in model/outbox.py.
+        db.execute("ALTER TABLE outbox ADD COLUMN held_by TEXT")
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, execute_plugins=False, recursive_triggers=False))

@@ -440,14 +440,16 @@ WHERE priority = ? AND wake_at <= ? AND status IN ('paused', 'delayed')
   AND workflow_id IN (SELECT value FROM json_each(?))
 ORDER BY wake_at, run_id LIMIT ?
 """
-_OUTBOX: Final = "SELECT seq, run_id, event, version, admitted, attempts, error, dead_at FROM outbox WHERE seq > ? AND "
-TO_DELIVER: Final = f"{_OUTBOX} dead_at IS NULL ORDER BY seq LIMIT ?"
-OF_RUN: Final = f"{_OUTBOX} run_id = ? AND dead_at IS NULL ORDER BY seq LIMIT ?"
-DEAD: Final = f"{_OUTBOX} dead_at IS NOT NULL ORDER BY seq LIMIT ?"
-DEAD_OF_RUN: Final = f"{_OUTBOX} run_id = ? AND dead_at IS NOT NULL ORDER BY seq LIMIT ?"
 PUT_PENDING_HOOKS: Final = "INSERT OR IGNORE INTO pending_hooks (workflow_id, run_id) VALUES (?, ?)"
 PENDING_HOOKS: Final = "SELECT run_id FROM pending_hooks WHERE workflow_id = ? ORDER BY seq"
 DROP_PENDING_HOOKS: Final = "DELETE FROM pending_hooks WHERE run_id = ?"
+_OUTBOX: Final = """\
+SELECT seq, run_id, event, version, admitted, attempts, error, dead_at, held_by FROM outbox WHERE seq > ? AND
+"""
+TO_DELIVER: Final = f"{_OUTBOX}dead_at IS NULL ORDER BY seq LIMIT ?"
+OF_RUN: Final = f"{_OUTBOX}run_id = ? AND dead_at IS NULL ORDER BY seq LIMIT ?"
+DEAD: Final = f"{_OUTBOX}dead_at IS NOT NULL ORDER BY seq LIMIT ?"
+DEAD_OF_RUN: Final = f"{_OUTBOX}run_id = ? AND dead_at IS NOT NULL ORDER BY seq LIMIT ?"
 DELETE_OUTBOX: Final = "DELETE FROM outbox WHERE seq = ?"
 MARK_OUTBOX: Final = """\
 UPDATE outbox SET version = ?, admitted = ?, attempts = ?, error = ?, dead_at = ? WHERE seq = ?
@@ -473,6 +475,29 @@ FROM runs WHERE run > ? ORDER BY run LIMIT ?
 SCHEDULE: Final = "SELECT rule, upto FROM schedules WHERE workflow_id = ? AND trigger_id = ?"
 SCHEDULES: Final = "SELECT trigger_id, rule, upto FROM schedules WHERE workflow_id = ?"
 PUT_SCHEDULE: Final = "INSERT OR REPLACE INTO schedules (workflow_id, trigger_id, rule, upto) VALUES (?, ?, ?, ?)"
+ADD_LETTER: Final = """\
+INSERT INTO outbox (run_id, event, attempts, error, dead_at, held_by) VALUES ('', ?, 1, ?, ?, ?)
+"""
+HOLD: Final = """\
+SELECT kind, since, count, due_at, token, last_source, last_id FROM holds
+WHERE workflow_id = ? AND trigger_id = ? AND key = ?
+"""
+PUT_HOLD: Final = """\
+INSERT OR REPLACE INTO holds (workflow_id, trigger_id, key, kind, since, count, due_at, token, last_source, last_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+DELETE_HOLD: Final = "DELETE FROM holds WHERE workflow_id = ? AND trigger_id = ? AND key = ?"
+DUE_HOLDS: Final = """\
+SELECT due_at, trigger_id, key FROM holds INDEXED BY holds_due WHERE workflow_id = ? ORDER BY due_at LIMIT ?
+"""
+HELD: Final = """\
+SELECT seq, event, load_key, initial FROM held WHERE workflow_id = ? AND trigger_id = ? AND key = ?
+ORDER BY seq LIMIT ?
+"""
+ADD_HELD: Final = """\
+INSERT INTO held (workflow_id, trigger_id, key, event, load_key, initial) VALUES (?, ?, ?, ?, ?, ?)
+"""
+DELETE_HELD: Final = "DELETE FROM held WHERE workflow_id = ? AND trigger_id = ? AND key = ? AND seq <= ?"
 READ_META: Final = "SELECT value FROM meta WHERE name = ?"
 WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
 COUNTS: Final = "SELECT name, count FROM counts WHERE count > 0"

@@ -19,6 +19,7 @@ from poundlock.clock import Clock, SystemClock
 from poundlock.errors import StoreUnavailable
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
+from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import OutboxQuery, OutboxRow
@@ -255,6 +256,26 @@ class SqliteStore:
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
         return await self._read(lambda cursor: reads.receipt(cursor, source, event_id))
+
+    @property
+    def holding(self) -> int:
+        """How many holds of triggers there are; 0 if it is read-only."""
+        return self._index.holding
+
+    def read_holds(self, keys: Sequence[HoldKey]) -> Awaitable[list[Hold | None]]:
+        """Return what triggers hold; without reading the file if nothing is held at all."""
+        if self._writing is not None and not self._index.holding:
+            return AtHand([None] * len(keys))
+        return self._read(lambda cursor: reads.holds(cursor, keys))
+
+    async def held_events(self, key: HoldKey, limit: int) -> list[HeldRow]:
+        """Return events of a hold."""
+        return await self._read(lambda cursor: reads.held(cursor, key, limit))
+
+    async def due_holds(self, workflows: Collection[str], limit: int) -> list[tuple[float, HoldKey]]:
+        """Return when holds end."""
+        wanted = list(workflows)
+        return await self._read(lambda cursor: reads.due_holds(cursor, wanted, limit))
 
     @property
     def undelivered(self) -> tuple[int, int]:
