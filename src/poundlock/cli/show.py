@@ -224,9 +224,9 @@ def run_page(
     for wait in info.waits:
         facts.add_row("waits for" if wait.parked else "buffers", wait_text(wait))
         if wait.form is not None:
-            facts.add_row("form", form_text(wait.form))
+            facts.add_row("form", Text(form_text(wait.form)))
         if wait.token is not None:
-            facts.add_row("token", wait.token)
+            facts.add_row("token", Text(wait.token))
     for progress in info.progress:
         facts.add_row("progress", progress_text(progress))
     if calls is not None:

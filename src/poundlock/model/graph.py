@@ -331,7 +331,9 @@ def _step_texts(step: Step) -> Iterator[str]:
 
 
 def _wait_lines(wait: Wait) -> Iterator[str]:
-    yield "waits for " + " or ".join(_events(wait))
+    yield "waits for " + (" and " if wait.mode == "all" else " or ").join(_events(wait))
+    if isinstance(wait.mode, int):
+        yield f"{wait.mode} of them" + (f", each with another {wait.distinct}" if wait.distinct else "")
     needs = [f"{path} = {_value(value)}" for path, value in (wait.correlate or {}).items()]
     needs += map(_condition, wait.where)
     if needs:

@@ -27,11 +27,12 @@ from poundlock.pipeline.answers import collected, collects, own_event, patch_of_
 from poundlock.pipeline.buffering import take_out, trim
 from poundlock.pipeline.durable_waits import answered, first_due, go_on, waits_for_function
 from poundlock.pipeline.failing import halted, wait_failed
-from poundlock.pipeline.forms import misfit_of_answer
+from poundlock.pipeline.forms import misfit_of_answer, misfit_of_event
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.memo import drop_notices
 from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
+from poundlock.pipeline.plan import DeclaredWait
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, brought, validate, written
 from poundlock.pipeline.waits import answer_at, leave, note, pause_at, rearm
@@ -201,6 +202,12 @@ async def _resume_with_events(run: ActiveRun, row: WaitRow, messages: Sequence[M
         Interrupted: the run was interrupted meanwhile.
     """
     events = [message.event.event for message in messages if message.event is not None]
+    for message, event in zip(messages, events, strict=True):
+        # Where its workflow is not registered an event may not have been checked.
+        misfit = misfit_of_event(row, run.plan.waits.get(row.wait_id), event.payload)
+        if misfit is not None:
+            _refuse(run, row, message, AnswerInvalid(misfit.text, path=misfit.path))
+            return False
     patches: list[Written | None] = []
     if collects(row) is not None:
         answer = collected(row, events, run.plan.state_model, run.state)
@@ -262,6 +269,20 @@ def _named(event: Event) -> dict[str, Any]:
     return {"id": event.id, "type": event.type, "source": event.source}
 
 
+def check_form(row: WaitRow, declared: DeclaredWait | None, patch: Mapping[str, Any] | None) -> None:
+    """Refuse an answer by hand that does not fit the form of its wait.
+
+    Raises:
+        AnswerInvalid: it does not; `path` is the field.
+    """
+    misfit = misfit_of_answer(row, declared, patch)
+    if misfit is not None:
+        raise AnswerInvalid(
+            f"wait {row.wait_id}: {misfit.text}: an answer has to fit the form of the wait",
+            path=f"patch.{misfit.path}" if misfit.path else "patch",
+        )
+
+
 def check_answer(run: ActiveRun, row: WaitRow | None, patch: Mapping[str, Any] | None) -> Written:
     """Return an answer as it is stored, checked before it is committed: the run must be able to continue with it.
 
@@ -279,12 +300,7 @@ def check_answer(run: ActiveRun, row: WaitRow | None, patch: Mapping[str, Any] |
     """
     model = run.plan.state_model
     if row is not None and row.rules is not None:
-        misfit = misfit_of_answer(row, run.plan.waits.get(row.wait_id), patch)
-        if misfit is not None:
-            raise AnswerInvalid(
-                f"wait {row.wait_id}: {misfit.text}: an answer has to fit the form of the wait",
-                path=f"patch.{misfit.path}" if misfit.path else "patch",
-            )
+        check_form(row, run.plan.waits.get(row.wait_id), patch)
     answer = written(model, patch or {}, run.state, "patch")
     key = None if row is None else collects(row)
     if key is not None and row is not None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 from poundlock.callables import called_name
 from poundlock.errors import DuplicateKey, InvalidDefinition
 from poundlock.guard import repr_of
+from poundlock.model.buffers import DEFAULT_BUFFER, Overflow
 from poundlock.model.checks import Fault
 from poundlock.model.conditions import Condition
 from poundlock.model.definitions import Retry, Wait
@@ -18,6 +19,7 @@ from poundlock.model.events import Event, is_name
 from poundlock.model.validation import retry_faults
 from poundlock.model.wait_checks import wait_faults
 from poundlock.model.waits import wait_events
+from poundlock.pipeline.forms import form_as_data_faults
 from poundlock.records import NamedTuple
 
 T = TypeVar("T")
@@ -248,6 +250,10 @@ class Steps:
         correlate: Mapping[str, Any] | None = None,
         where: Sequence[Condition] = (),
         timeout: Duration | None = None,
+        form: Mapping[str, Any] | None = None,
+        limit: int = DEFAULT_BUFFER,
+        ttl: Duration | None = None,
+        overflow: Overflow = "drop_oldest",
         key: str | None = None,
     ) -> Operation[Event | None]:
         """Pause the run until an event comes, unless one is there already.
@@ -260,6 +266,9 @@ class Steps:
             correlate: {payload path: value}; only events with these values count. Give it where many runs wait.
             where: further conditions on the payload.
             timeout: a duration, from the moment this is reached first; default: none.
+            form: JSON schema of what the event, or the patch of an answer by hand, has to contain; of a pydantic model
+                `Model.model_json_schema()`. What does not fit is refused, see `Wait`.
+            limit, ttl, overflow: of the events that it buffers, see `Wait`.
             key: default: the event types, with a number from the second such wait on. It is the wait's id: what
                 `resume(wait=)` and `RunInfo.waits` call it.
 
@@ -271,10 +280,19 @@ class Steps:
             DuplicateKey: the key was used before in this pass.
             InvalidDefinition: an argument is not valid.
         """
-        wait = Wait(events, where=where, correlate=correlate, timeout=timeout)
+        wait = Wait(
+            events,
+            where=where,
+            correlate=correlate,
+            timeout=timeout,
+            form=form,
+            limit=limit,
+            ttl=ttl,
+            overflow=overflow,
+        )
         if isinstance(events, Mapping):
             raise InvalidDefinition("events: name event types; the function itself decides what follows", path="events")
-        _refuse(list(wait_faults("wait_for", wait, [])))
+        _refuse([*wait_faults("wait_for", wait, []), *form_as_data_faults("wait_for.form", form)])
         return self._operation("wait", ", ".join(wait_events(wait)), key, wait)
 
     # ------------------------------------------------------------------------------------------------- other runs

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poundlock.codecs import detach, dump
-from poundlock.errors import NotStorable
+from poundlock.errors import AnswerInvalid, NotStorable, PoundlockError
 from poundlock.model.events import Event
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.buffering import take_out
+from poundlock.pipeline.forms import misfit_of_answer, misfit_of_event
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.outcome import Outcome, Paused
 from poundlock.pipeline.waits import asked as asked_for
@@ -80,9 +82,21 @@ def take(run: ActiveRun, row: WaitRow, stage_path: str, message: Message) -> boo
 def take_first(run: ActiveRun, row: WaitRow, stage_path: str) -> bool:
     """Answer a wait with the earliest buffered event that matches; False if there is none."""
     while (message := first_match(run, row)) is not None:
-        if take(run, row, stage_path, message):
+        misfit = None if message.event is None else misfit_of_event(row, None, message.event.event.payload)
+        if misfit is not None:
+            _leave_out(run, row, message, AnswerInvalid(misfit.text, path=misfit.path))
+        elif take(run, row, stage_path, message):
             return True
     return False
+
+
+def _leave_out(run: ActiveRun, row: WaitRow, message: Message, error: PoundlockError) -> None:
+    """Note an event that does not fit the form of a wait; a wait that was armed earlier may have buffered it."""
+    assert message.event is not None  # noqa: S101 - only events are buffered
+    event = message.event.event
+    take_out(run, {message.seq})
+    refused = {"event": _named(event), "payload": event.payload, "message": error.message, "code": error.code}
+    note(run, "wait:refused", row, refused, dump)
 
 
 # ------------------------------------------------------------------------------------------------------- pausing
@@ -159,7 +173,11 @@ def go_on(run: ActiveRun, rows: Sequence[WaitRow], why: str) -> None:
 
 
 def _take_answer(run: ActiveRun, row: WaitRow, answer: Mapping[str, Any]) -> bool:
-    """Put an answer by hand on record; False if it cannot be recorded."""
+    """Put an answer by hand on record; False if it cannot be recorded, or does not fit the form of the wait."""
+    misfit = misfit_of_answer(row, None, answer["patch"])
+    if misfit is not None:
+        note(run, "wait:refused", row, {"path": misfit.path, "message": misfit.text}, dump)
+        return False
     event = Event.trusted(
         answer.get("event") or row.events[0],
         answer["patch"] or {},

@@ -12,6 +12,7 @@ from poundlock.codecs import dump
 from poundlock.model.conditions import Condition, StateRef
 from poundlock.model.definitions import INSTRUCTIONS, Instruction, Pause, Wait
 from poundlock.model.events import Event
+from poundlock.model.forms import is_model_form, schema_of
 from poundlock.model.outbox import Outgoing
 from poundlock.pipeline.plan import StepPlan
 from poundlock.pipeline.run_view import Resume
@@ -85,6 +86,9 @@ def _instruction_of(name: str, fields: Mapping[str, Any]) -> Instruction:
 
 
 # ------------------------------------------------------------------------------------------------------- waits
+_COUNTING: Final = ("mode", "distinct", "collect", "form", "limit", "ttl", "overflow")
+
+
 def wait_as_data(wait: Wait) -> dict[str, Any]:
     """Return a wait that code has made; one that is part of the definition may have a function, which is no data."""
     return {
@@ -94,6 +98,13 @@ def wait_as_data(wait: Wait) -> dict[str, Any]:
         "timeout": wait.timeout,
         "on_timeout": wait.on_timeout,
         "patch": wait.patch,
+        "mode": wait.mode,
+        "distinct": wait.distinct,
+        "collect": wait.collect,
+        "form": schema_of(wait.form) if is_model_form(wait.form) else wait.form,
+        "limit": wait.limit,
+        "ttl": wait.ttl,
+        "overflow": wait.overflow,
         "early": wait.early,
         "id": wait.id,
     }
@@ -102,6 +113,8 @@ def wait_as_data(wait: Wait) -> dict[str, Any]:
 def wait_of(data: Mapping[str, Any]) -> Wait:
     """Return the wait of such data."""
     correlate = data["correlate"]
+    # Records of earlier versions lack these.
+    counting = {name: data[name] for name in _COUNTING if name in data}
     return Wait(
         data["events"],
         where=[Condition(field, op, _referred(value)) for field, op, value in data["where"]],
@@ -111,6 +124,7 @@ def wait_of(data: Mapping[str, Any]) -> Wait:
         patch=data["patch"],
         early=data["early"],
         id=data["id"],
+        **counting,
     )
 
 

@@ -542,3 +542,48 @@ def test_nothing_is_cut_in_a_pipe(call, app, feed, store):
     )
     assert f"order = {key.strip()}" in said.out
     assert "\x1b" not in said.out + said.err
+
+
+# ----------------------------------------------------------------------------------------------------------- votes
+BOARD = """
+from pydantic import BaseModel
+from poundlock import StateRef, Workflow
+
+class Vote(BaseModel):
+    member: str
+    yes: bool
+    why: str = ""
+
+board = Workflow("board")
+board.on("motion")
+said = {"distinct": "member", "form": Vote, "collect": "votes", "correlate": {"motion": StateRef("motion")}}
+board.wait("votes", on="vote", mode=2, **said)
+board.step(id="count")(lambda: None)
+"""
+
+
+def test_votes_are_shown_and_answered_by_token(call, feed, store, tmp_path):
+    """`runs show`, `runs ls` and `timeline show` tell how many votes there are, and the token, which `--wait` takes."""
+    app = tmp_path / "board.py"
+    app.write_text(BOARD, encoding="utf-8")
+    events = [
+        {"type": "motion", "payload": {"motion": "M"}},
+        {"type": "vote", "payload": {"motion": "M", "member": "a", "yes": True}},
+    ]
+    assert call("run", app, "--events", feed(*events), "--store", store).code == 0
+    [run] = call("runs", "ls", "--store", store, "--json").json["runs"]
+    [wait] = run["waits"]
+    assert (wait["mode"], wait["have"], wait["need"]) == (2, 1, 2)
+    assert wait["form"]["required"] == ["member", "yes"]
+    said = call("runs", "show", run["run_id"], "--store", store).out
+    assert "votes: vote, 1 of 2 with motion = M" in " ".join(said.split())
+    assert "form member (string), yes (boolean), [why (string)]" in " ".join(said.split())
+    assert f"token      {wait['token']}" in said
+    assert "votes: vote, 1 of 2" in call("timeline", "show", run["run_id"], "--store", store).out
+    stale = call("resume", run["run_id"], "--wait", wait["token"] + "0", "--store", store)
+    assert (stale.code, "[STALE_RESUME]" in stale.err) == (1, True)
+    patch = '{"votes": [{"member": "a"}]}'
+    unfit = call("resume", run["run_id"], "--patch", patch, "--store", store, "--app", app)
+    assert (unfit.code, "[ANSWER_INVALID]" in unfit.err, "votes.0.yes: Field required" in unfit.err) == (1, True, True)
+    done = call("resume", run["run_id"], "--wait", wait["token"], "--store", store, "--app", app, "--json").json
+    assert done["status"] == "completed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Annotated
 
 import pytest
@@ -465,6 +466,26 @@ def test_waits_as_data():
     assert wait_of(wait_as_data(wait)) == Wait(
         "a", where=[Condition("x", "exists")], correlate={"n": 1, "m": StateRef("m")}, timeout=5
     )
+
+
+def test_waits_as_data_are_whole():
+    """Nothing of a wait is lost, whatever it says; a record of an earlier version says less."""
+    wait = Wait(
+        ["a", "b"],
+        where=[],
+        mode=3,
+        distinct="by",
+        collect="got",
+        form={"type": "object"},
+        limit=7,
+        ttl="1h",
+        overflow="reject",
+    )
+    data = wait_as_data(wait)
+    assert set(data) == {field.name for field in dataclasses.fields(Wait)}
+    assert wait_of(data) == wait
+    earlier = {name: value for name, value in wait_as_data(Wait("a")).items() if name not in ("mode", "limit", "ttl")}
+    assert wait_of(earlier) == Wait("a", where=[])
 
 
 @pytest.mark.parametrize(

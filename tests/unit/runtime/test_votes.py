@@ -13,6 +13,7 @@ from poundlock import (
     Event,
     InvalidDefinition,
     Pause,
+    RunFinished,
     RunStatus,
     StateRef,
     Wait,
@@ -101,8 +102,9 @@ async def test_two_members_vote(stores, window, state):
 @WINDOWS
 async def test_a_refused_vote_can_be_sent_again(stores, window):
     """What was refused is not remembered: the same event, corrected by nobody, is refused again and not a duplicate."""
-    rt = await stores.enter(board(), **window)
+    rt = await stores.enter(board(form=None), **window)
     await begin(rt)
+    assert await said(rt, "vote", motion="M") == ["rejected wait votes: member is missing"]
     vote = Event("vote", {"motion": "M", "member": "a", "yes": True}, id="one")
     again = Event("vote", {"motion": "M", "member": "a", "yes": True}, id="two")
     assert await said(rt, vote) == ["buffered wait votes: 1 of 2"]
@@ -491,3 +493,69 @@ async def test_a_router_cannot_bring_a_model(stores):
     rt = await stores.enter(wf)
     [result] = await (await rt.emit("motion")).results()
     assert "Model.model_json_schema()" in result.error.message
+
+
+async def test_votes_where_the_workflow_is_unknown(stores):
+    """A process that only has the store counts votes too; what does not fit is refused once the workflow is there."""
+    rt = await stores.enter(board(3))
+    run_id = await begin(rt)
+    await stores.crash(rt)
+    rt = await stores.enter()
+    assert await said(rt, "vote", motion="M", member="a", yes=True) == ["buffered wait votes: 1 of 3"]
+    assert await said(rt, "vote", motion="M", member="a", yes=True) == ["rejected wait votes: member 'a' has answered"]
+    assert (await rt.resume(run_id, {"votes": [{"member": "x"}]})).status is RunStatus.READY
+    await rt.stop()
+    rt = await stores.enter(board(3))
+    await run_until_idle(stores.clock)
+    assert await have(rt, run_id) == (1, 3)
+    assert (await rt.timeline(run_id)).types().count("wait:refused") == 1
+
+
+async def test_a_deregistered_workflow_keeps_its_votes(stores):
+    """Paused runs and what they have buffered stay as they are, and go on when the workflow is there again."""
+    rt = await stores.enter(board())
+    run_id = await begin(rt)
+    await rt.emit("vote", motion="M", member="a", yes=True)
+    await rt.deregister("board")
+    assert await have(rt, run_id) == (1, 2)
+    await rt.register(board())
+    assert await said(rt, "vote", motion="M", member="b", yes=True) == ["resumed wait votes: 2 of 2"]
+    assert (await rt.wait(run_id)).state["passed"] is True
+
+
+async def test_an_abort_ends_the_votes(stores):
+    """The parts that came are recorded with the end of the run; a vote after it finds nobody."""
+    rt = await stores.enter(board())
+    run_id = await begin(rt)
+    await rt.emit("vote", motion="M", member="a", yes=True)
+    await rt.abort(run_id)
+    assert (await rt.timeline(run_id)).types().count("wait:expired") == 1
+    assert await said(rt, "vote", motion="M", member="b", yes=True) == ["unmatched "]
+    counts = await rt.store.stats()
+    assert counts.get("waits", 0) == 0
+
+
+@pytest.mark.parametrize("first", ["abort", "vote"])
+async def test_an_abort_against_the_last_vote(stores, first):
+    """The abort is never defeated, in either order of the commits."""
+    rt = await stores.enter(board())
+    run_id = await begin(rt)
+    await rt.emit("vote", motion="M", member="a", yes=True)
+    rt.store.hold = lambda changes: bool(changes.deliveries or changes.moves or changes.posts)
+    voting = asyncio.create_task(said(rt, "vote", motion="M", member="b", yes=True))
+    await rt.store.until_held(1)
+    aborting = asyncio.create_task(rt.abort(run_id))
+    held = await rt.store.until_held(2)
+    rt.store.hold = None
+    for each in held if first == "vote" else reversed(held):
+        each.release()
+        await run_until_idle(stores.clock)
+    [line] = await voting
+    status = RunStatus.ABORTED
+    try:
+        await aborting
+    except RunFinished:
+        status = RunStatus.COMPLETED  # it had ended before
+    assert (await rt.get_run(run_id)).status is status
+    assert line.split()[0] == ("resumed" if first == "vote" else "filtered")
+    assert first == "vote" or status is RunStatus.ABORTED

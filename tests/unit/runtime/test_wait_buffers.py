@@ -272,3 +272,88 @@ async def test_a_crash_at_any_commit_of_a_full_buffer(stores, where, window):
         if over:
             assert number > 5
             return
+
+
+@pytest.mark.parametrize("act", ["register", "cancel"])
+@pytest.mark.parametrize("first", ["event", "boundary"])
+async def test_an_event_against_a_registration(stores, act, first):
+    """The commit of the stage arms or disarms the wait: an event before it and one after it get the right answer."""
+    inside, hold, more = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    wf = Workflow("wf")
+    wf.on("begin")
+    if act == "cancel":
+
+        @wf.step
+        async def earlier(pauses: Annotated[object, Use("__pause_service__")]):
+            await pauses.register(Wait("note", id="notes"))
+
+    @wf.step
+    async def change(pauses: Annotated[object, Use("__pause_service__")]):
+        if act == "register":
+            await pauses.register(Wait("note", id="notes"))
+        else:
+            await pauses.cancel("notes")
+        inside.set()
+        await hold.wait()
+
+    @wf.step
+    async def rest():
+        await more.wait()
+
+    rt = await stores.enter(wf)
+    await rt.emit("begin")
+    await inside.wait()
+    await run_until_idle(stores.clock)
+    rt.store.hold = lambda changes: bool(changes.moves)
+    hold.set()
+    [boundary] = await rt.store.until_held(1)
+    if first == "event":
+        lines = await said(rt, "note")
+        boundary.release()
+    else:
+        boundary.release()
+        await run_until_idle(stores.clock)
+        lines = await said(rt, "note")
+    rt.store.hold = None
+    armed = (act == "register") is (first == "boundary")
+    assert lines == (["buffered wait notes"] if armed else ["unmatched "])
+    more.set()
+    await run_until_idle(stores.clock)
+
+
+async def test_a_crash_in_the_middle_of_a_drain(stores):
+    """Three of seven buffered events are used when the process dies: the other four are used once, in their order."""
+    used, die = [], asyncio.Event()
+    hold = asyncio.Event()
+
+    def draining(until):
+        wf = Workflow("wf")
+        wf.on("begin")
+
+        @wf.step
+        async def prepare():
+            await hold.wait()
+
+        wf.wait("next", on="go")
+
+        @wf.step
+        async def use(n: int):
+            if n == until:
+                die.set()
+                await asyncio.Event().wait()
+            used.append(n)
+
+        wf.route(after="use")(lambda n: "next" if n < 7 else None)
+        return wf
+
+    rt = await stores.enter(draining(4))
+    run_id = await begin(rt, stores.clock)
+    for n in range(1, 8):
+        await rt.emit("go", n=n)
+    hold.set()
+    await die.wait()
+    await run_until_idle(stores.clock)
+    await stores.crash(rt)
+    rt = await stores.enter(draining(None))
+    assert (await rt.wait(run_id)).status is RunStatus.COMPLETED
+    assert used == [1, 2, 3, 4, 5, 6, 7]

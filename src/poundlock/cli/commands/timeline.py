@@ -92,6 +92,9 @@ def _draw(record: RunRecord, timeline: Timeline, svg: Path | None, *, entries: b
     screen.print(shown.status_text(info.status))
     lines = gantt(timeline, chart_width(screen), SystemClock().now(), ascii_only=plain_only())
     shown.print_chart(screen, lines)
+    for wait in info.waits:
+        if wait.parked and wait.mode != "any":
+            screen.print(shown.wait_text(wait))
     if entries:
         screen.print()
         screen.print(shown.entries_table(timeline))

@@ -73,8 +73,11 @@ class FunctionWorkflow(Workflow):
             faults += found
             if found or not isinstance(wait, Wait):
                 continue
-            if isinstance(wait.events, Mapping) or wait.timeout is not None or wait.patch is not None or not wait.early:
-                faults.append((path, "only buffers events for wait_for: leave out timeout, patch, early and stages"))
+            one = (wait.mode, wait.distinct, wait.collect) == ("any", None, None)
+            plain = wait.timeout is None and wait.patch is None and wait.early and one
+            if isinstance(wait.events, Mapping) or not plain:
+                said = "only buffers events for wait_for: leave out timeout, patch, early, mode, collect and stages"
+                faults.append((path, said))
             if early_id(wait) in ids:
                 faults.append(
                     (f"{path}.id", f"there is another wait '{early_id(wait)}': give this one an id of its own")

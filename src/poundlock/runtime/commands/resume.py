@@ -13,7 +13,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.quoting import shown
 from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, parked_waits, paused_children
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.at_wait import check_answer
+from poundlock.pipeline.at_wait import check_answer, check_form
 from poundlock.pipeline.changing import check_resumable
 from poundlock.pipeline.durable_waits import waits_for_function
 from poundlock.pipeline.writing import boundary_of, take_commit
@@ -169,7 +169,9 @@ def _fitting(run: ActiveRun, row: WaitRow, given: Any) -> dict[str, Any] | None:
         StateInvalid, NotStorable: it cannot.
     """
     if waits_for_function(run, row):
-        return None if given is None else as_patch(given, None, run.state)
+        patch = None if given is None else as_patch(given, None, run.state)
+        check_form(row, None, patch)
+        return patch
     model = run.plan.state_model
     if model is None and row.rules is None and type(given) is not _Raw:
         return given  # type: ignore[no-any-return]  # it was taken as data, and all data fits
