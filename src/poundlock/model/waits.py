@@ -8,6 +8,8 @@ definitions: there are only a few, even with many paused runs.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -31,6 +33,8 @@ _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LONGEST_INT: Final = 4000  # digits, as far as an integer can be stored
 _LONGEST_FLOAT: Final = 300  # digits before the point, all of which a float can have
+_LONGEST_KEY: Final = 80
+"""Characters of a value that has to be different; of a longer one a hash stands in the tally."""
 _SEPARATOR = "\x1f"  # ASCII unit separator: not allowed in an event type (printable), and escaped in JSON
 
 
@@ -272,7 +276,12 @@ def hit_of(row: WaitRow, event: Event) -> Hit | Unanswerable:
     if value is MISSING:
         return Unanswerable(f"wait {row.wait_id}: {rules.distinct} is missing")
     again = f"{rules.distinct} {shown(value)} has answered"
-    return Hit(row.wait_id, row.epoch, _text([canonical(value)])[1:-1], again)
+    return Hit(row.wait_id, row.epoch, _short(_text([canonical(value)])[1:-1]), again)
+
+
+def _short(text: str) -> str:
+    """Return a text that stands for this one: a tally is written with each event, so it has no whole payloads."""
+    return text if len(text) <= _LONGEST_KEY else f"#{hashlib.blake2s(text.encode()).hexdigest()}"
 
 
 def _type_among(events: Sequence[str], event_type: str) -> str:
@@ -313,10 +322,44 @@ def _candidates(row: WaitRow, messages: Iterable[Message], now: float) -> list[t
 
 
 def _within(row: WaitRow, found: list[tuple[Message, Hit]]) -> list[tuple[Message, Hit]]:
-    rules = row.rules or USUAL
-    if len(found) <= rules.limit or row.own:
+    """Return those that a wait has room for: as the transactions that delivered them decided, one after another.
+
+    At a wait that the run is paused at, the event that completes the answer needs no room; what came after it is for
+    the next question.
+    """
+    limit = (row.rules or USUAL).limit
+    if row.own or (len(found) <= limit and not row.parked):
         return found
-    return found[-rules.limit :] if rules.overflow == "drop_oldest" else found[: rules.limit]
+    end = _completed(row, found) if row.parked else None
+    if end is None:
+        return _newest_or_oldest(row, found, limit)
+    answer = [*_newest_or_oldest(row, found[: end - 1], limit), found[end - 1]]
+    return answer + _newest_or_oldest(row, found[end:], limit)
+
+
+def _newest_or_oldest(row: WaitRow, found: list[tuple[Message, Hit]], limit: int) -> list[tuple[Message, Hit]]:
+    if len(found) <= limit:
+        return found
+    return found[-limit:] if (row.rules or USUAL).overflow == "drop_oldest" else found[:limit]
+
+
+def _completed(row: WaitRow, found: list[tuple[Message, Hit]]) -> int | None:
+    """Return how many messages it took to answer a wait; None if they do not."""
+    rules = row.rules or USUAL
+    if rules.mode != "all":
+        need = 1 if rules.mode == "any" else rules.mode
+        return need if len(found) >= need else None
+    kept: deque[str | None] = deque()
+    for place, (_, hit) in enumerate(found, 1):
+        have, need = progress(rules, row.events, [*kept, hit.key])
+        if have >= need:
+            return place
+        if len(kept) < rules.limit:
+            kept.append(hit.key)
+        elif rules.overflow == "drop_oldest":
+            kept.popleft()
+            kept.append(hit.key)
+    return None
 
 
 def answering(row: WaitRow, messages: Iterable[Message], now: float) -> list[Message]:

@@ -19,6 +19,7 @@ from poundlock.model.patches import clash, merge
 from poundlock.model.runs import RunError
 from poundlock.model.validation import moment_of
 from poundlock.pipeline.active import JUMPED, ActiveRun, Position
+from poundlock.pipeline.buffering import trim
 from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
@@ -255,6 +256,8 @@ def _delay(run: ActiveRun, stage: StagePlan, delay: Delay) -> Outcome | None:
 def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
     if pause.resume_at is not None:
         run.plan.existing(pause.resume_at)
+    if run.buffer:
+        trim(run)  # what a former owner had not dropped yet
     row = park(run, stage, pause)
     rearm(run, pausing=True)
     note(run, "wait:registered", row, asked(row), dump)

@@ -14,7 +14,7 @@ from poundlock.errors import AnswerInvalid, NotStorable, PoundlockError
 from poundlock.model.events import Event
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.buffering import take_out
+from poundlock.pipeline.buffering import take_out, trim
 from poundlock.pipeline.forms import misfit_of_answer, misfit_of_event
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.outcome import Outcome, Paused
@@ -81,6 +81,8 @@ def take(run: ActiveRun, row: WaitRow, stage_path: str, message: Message) -> boo
 
 def take_first(run: ActiveRun, row: WaitRow, stage_path: str) -> bool:
     """Answer a wait with the earliest buffered event that matches; False if there is none."""
+    if run.buffer:
+        trim(run)
     while (message := first_match(run, row)) is not None:
         misfit = None if message.event is None else misfit_of_event(row, None, message.event.event.payload)
         if misfit is not None:

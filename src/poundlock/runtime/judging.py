@@ -52,10 +52,8 @@ async def counting(core: Core, event: Event, record: RunRecord) -> tuple[WaitRow
 async def _answered(core: Core, record: RunRecord, row: WaitRow) -> bool:
     """Whether the question of a wait has been answered: the row says so only from the run's next boundary on."""
     messages = await core.store.inbox(record.identity.run_id, row.asked_at or 0)
-    return any(
-        message.kind == "resume" or (message.event is not None and row.matches(message.event.event))
-        for message in messages
-    )
+    by_hand = any(message.kind == "resume" for message in messages)
+    return by_hand or bool(answering(row, messages, core.clock.now()))
 
 
 def fitting(core: Core, event: Event, waiting: Waiting) -> Waiting:

@@ -7,7 +7,7 @@ import enum
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poundlock.codecs import dump, load, pack
@@ -36,6 +36,7 @@ from poundlock.model.waits import (
     fate,
     hit_of,
     key_shape,
+    surplus,
     tally_of,
     wait_events,
 )
@@ -311,12 +312,14 @@ def counted_waits(draw):
     return rules_for(mode, draw(st.sampled_from(OVERFLOWS)), limit, ttl)
 
 
+@settings(max_examples=400)
 @given(
     counted_waits(),
     st.booleans(),
+    st.integers(0, 6),
     st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(["x", "y", None]), st.integers(0, 3)), max_size=14),
 )
-def test_the_store_and_the_owner_count_alike(rules, parked, sent):
+def test_the_store_and_the_owner_count_alike(rules, parked, later_ones, sent):
     """A run without an owner: after each delivery its tally is what its owner would count among the messages left."""
     row = arm(Wait(list(TYPES)), "w", {}, epoch=1)._replace(rules=rules, parked=parked)
     inbox, now = [], 100.0
@@ -333,7 +336,11 @@ def test_the_store_and_the_owner_count_alike(rules, parked, sent):
         message = Message("r", seq, "event", now, None, StoredEvent("e", event))
         if decided.fate is Fate.RESUMED:
             assert parked
-            assert answering(row, [*inbox, message], now)
+            came = [*inbox, message, *(message._replace(seq=seq + more) for more in range(1, later_ones + 1))]
+            used = {each.seq for each in answering(row, came, now)}
+            assert used
+            over, _ = surplus([row], came, now)
+            assert used.isdisjoint(each.seq for each, _ in over)
             return
         if decided.fate is Fate.BUFFERED:
             inbox = [each for each in [*inbox, message] if each.seq not in decided.dropped]
@@ -412,3 +419,17 @@ def test_a_tally_is_read_as_it_was_written(parts, dropped, expired):
     """Through JSON and back."""
     tally = Tally(tuple(parts), dropped, expired)
     assert read_tally(load(dump(tally.to_data()))) == tally
+
+
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+def test_the_last_of_all_types_needs_no_room(overflow):
+    """A buffer full of one type: the missing type completes the answer, and the owner drops no part of it."""
+    rules = WaitRules("all", limit=3, overflow=overflow)
+    row = arm(Wait(["a", "b", "c"]), "w", {}, epoch=1)._replace(rules=rules, parked=True)
+    messages = [
+        Message("r", seq, "event", 0.0, None, StoredEvent("e", Event(kind))) for seq, kind in enumerate("baacaaaa", 1)
+    ]
+    used = {message.seq for message in answering(row, messages, 0.0)}
+    assert used == {1, 2, 4}
+    over, _ = surplus([row], messages, 0.0)
+    assert used.isdisjoint(message.seq for message, _ in over)

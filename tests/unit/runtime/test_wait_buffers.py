@@ -357,3 +357,54 @@ async def test_a_crash_in_the_middle_of_a_drain(stores):
     rt = await stores.enter(draining(None))
     assert (await rt.wait(run_id)).status is RunStatus.COMPLETED
     assert used == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_a_crash_before_the_owner_has_dropped_anything(stores):
+    """Its next owner drops what was too much: it goes on with the same event as the first one would have."""
+    working_once, hold = asyncio.Event(), asyncio.Event()
+    rt = await stores.enter(working(working_once, limit=2))
+    run_id = await begin(rt, stores.clock)
+    for n in range(5):
+        await rt.emit("go", n=n)
+    await stores.crash(rt)
+    hold.set()
+    rt = await stores.enter(working(hold, limit=2))
+    assert (await rt.wait(run_id)).state["n"] == 3
+    assert len(await entries(rt, run_id, "wait:dropped")) == 3
+
+
+async def test_a_part_does_not_close_the_question(stores):
+    """With `early=False` a vote counts while the reminder is written: one vote of two is no answer yet."""
+    inside, hold = asyncio.Event(), asyncio.Event()
+    wf = Workflow("wf")
+    wf.on("begin")
+    wf.wait("votes", on="vote", mode=2, early=False, collect="votes", timeout="1h", on_timeout="remind")
+    wf.step(id="end", then=None)(lambda: None)
+
+    @wf.aside(then="votes")
+    async def remind():
+        inside.set()
+        await hold.wait()
+
+    rt = await stores.enter(wf)
+    run_id = await begin(rt, stores.clock)
+    assert await said(rt, "vote", n=1) == ["buffered wait votes: 1 of 2"]
+    await stores.clock.run_for(hours=1)
+    await inside.wait()
+    assert await said(rt, "vote", n=2) == ["buffered wait votes: 2 of 2"]
+    hold.set()
+    assert [vote["n"] for vote in (await rt.wait(run_id)).state["votes"]] == [1, 2]
+
+
+async def test_a_long_value_that_has_to_be_different(stores):
+    """The tally keeps a value of any size apart from others, in little room."""
+    wf = Workflow("wf")
+    wf.on("begin")
+    wf.wait("votes", on="vote", mode=3, distinct="who")
+    rt = await stores.enter(wf)
+    run_id = await begin(rt, stores.clock)
+    for who in ({"name": "a" * 5000}, {"name": "b" * 5000}):
+        assert (await said(rt, "vote", who=who))[0].startswith("buffered")
+        assert (await said(rt, "vote", who=who))[0].startswith("rejected wait votes: who {")
+    [row] = (await rt.store.load(run_id)).waits
+    assert all(len(part.key) < 100 for part in row.tally.parts)
