@@ -324,7 +324,7 @@ def _hold(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: A
     assert rule is not None  # noqa: S101 - else it is decided at once
     key, before, name = HoldKey(route.workflow_id, route.trigger_id, hold_key), None, (event.source, event.id)
     if rule.kind == "delay":
-        key = key._replace(key=core.ids.sortable(plan.now))  # each event by itself
+        key = key._replace(key=core.ids.uuid7(plan.now))  # each event by itself, in the order in which they come
         taken = take(rule, None, name, plan.now, core.ids.token())
     else:
         assert offer.holding is not None  # noqa: S101 - it was read

@@ -211,6 +211,7 @@ def statistics(core: Core) -> Mapping[str, float]:
             "runs:parked": core.runs.parked_count,
             "outbox": outbox,
             "dead_letters": dead,
+            "holds": core.store.holding,
         }
     )
     size = core.store.size

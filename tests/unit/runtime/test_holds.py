@@ -742,6 +742,7 @@ async def test_one_timer_for_all(stores):
         await rt.emit("k", k=n)
     await run_until_idle(rt.clock)
     assert rt.clock.pending == before + 1
+    assert rt.statistics()["holds"] == 40
 
 
 async def test_a_jump_of_the_clock_ends_what_is_due(stores):
@@ -805,6 +806,46 @@ async def test_a_store_that_fails_for_a_time_loses_nothing(stores):
     rt.store.failing = lambda _number, changes: faults.pop() if changes.holds and faults else None
     await passes(rt, 30)
     assert (seen, faults) == ([{"n": 1}], [])
+
+
+async def test_a_hold_whose_commit_was_not_answered_ends_all_the_same(stores):
+    """An emit that fails because its answer was lost may have held its event: then that is decided at its time."""
+    seen = []
+    rt = await stores.enter(listener(seen, delay=5))
+    rt.store.hold_after = holds_more
+    emitting = asyncio.create_task(rt.emit("e", n=1))
+    [held] = await rt.store.until_held()
+    held.fail(StoreUnavailable("away", store="x"))
+    with pytest.raises(StoreUnavailable):
+        await emitting
+    rt.store.hold_after = None
+    await passes(rt, 6)
+    assert seen == [{"n": 1}]
+
+
+async def test_the_end_of_a_hold_whose_commit_was_not_answered_is_carried_out(stores):
+    """A run that was started by an end whose answer was lost is driven, and is not started again."""
+    seen = []
+    rt = await stores.enter(listener(seen, delay=5))
+    receipt = await rt.emit("e", n=1)
+    rt.store.hold_after = ends_a_hold
+    await rt.clock.run_for(5.5)
+    [end] = await rt.store.until_held()
+    rt.store.hold_after = None
+    end.fail(StoreUnavailable("away", store="x"))
+    await passes(rt, 30)
+    assert (seen, rt.store.holding) == ([{"n": 1}], 0)
+    assert (await rt.wait((await line_of(rt, receipt)).run_id)).status == "completed"
+
+
+async def test_events_that_are_due_together_come_out_in_order(stores):
+    """A queue has the events of a delay in the order in which they came, however many end in the same moment."""
+    seen = []
+    rt = await stores.enter(listener(seen, mode=Serialized(), delay=5))
+    for n in range(100):
+        await rt.emit("e", n=n)
+    await passes(rt, 6)
+    assert [each["n"] for each in seen] == list(range(100))
 
 
 # -------------------------------------------------------------------------------------------------- races

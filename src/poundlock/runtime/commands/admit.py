@@ -261,7 +261,9 @@ async def _in_flight(
             core.runs.lose(live.run.run_id, after)
         raise
     except StoreUnavailable:
-        # It may have been written all the same. Then these runs are ours, and nobody else would drive them.
+        # It may have been written all the same. Then these runs are ours, and nobody else would drive them; and what is
+        # held ends by our timer.
+        _watch_holds(core, plan)
         resumed = [delivery.run_id for delivery in plan.deliveries if delivery.owner is not None]
         take_up(core, [*(live.run.run_id for live, _ in plan.started), *resumed])
         raise
@@ -292,9 +294,7 @@ def carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Even
     for live, create in plan.started:
         take_creation(live.run, create)
         start(core, live)
-    for change in plan.holds:
-        if change.hold is not None:
-            core.hold_until(change.hold.due_at)
+    _watch_holds(core, plan)
     if not (plan.posts or plan.deliveries or plan.queued):  # then it started runs, or nothing
         return tuple(plan.lines)
     if plan.queued:
@@ -328,6 +328,12 @@ async def _abort(core: Core, abort: Cancel) -> None:
         await patiently(core, lambda: cancel(core, abort), f"aborting run '{abort.run_id}'")
     except (RunFinished, RunNotFound):
         log.debug("run '%s' had ended before it was replaced", abort.run_id)
+
+
+def _watch_holds(core: Core, plan: AdmissionPlan) -> None:
+    for change in plan.holds:
+        if change.hold is not None:
+            core.hold_until(change.hold.due_at)
 
 
 async def tell(core: Core, plan: AdmissionPlan, lines: Sequence[ReceiptLine]) -> None:
