@@ -92,6 +92,7 @@ class HoldsMachine(RuleBasedStateMachine):
     """Every rule lets everything come to rest, so that the model says exactly what must be found."""
 
     storage = "memory"
+    kind = "debounce"
 
     def __init__(self):
         super().__init__()
@@ -101,7 +102,6 @@ class HoldsMachine(RuleBasedStateMachine):
         self.stores = Stores(self.storage, Path(self.folder.name), self.clock)
         self.number = 0
         self.seen: list[list[str]] = []
-        self.here = True
 
     def do(self, work):
         async def through():
@@ -121,30 +121,28 @@ class HoldsMachine(RuleBasedStateMachine):
 
         return wf
 
-    @initialize(kind=st.sampled_from(sorted(HOLDS)))
-    def begin(self, kind):
-        self.kind = kind
+    @initialize()
+    def begin(self):
         self.fates: dict[str, str] = {}
         self.runs: list[list[str]] = []
         self.keys: dict[str, str] = {}
         self.copied: set[str] = set()
-        self.models = {key: Model(kind, self.fates, self.runs) for key in KEYS}
+        self.models = {key: Model(self.kind, self.fates, self.runs) for key in KEYS}
         self.rt = self.do(self.stores.enter(self.workflow()))
 
     # ------------------------------------------------------------------------------------------------------ rules
-    @precondition(lambda self: self.here)
-    @rule(key=st.sampled_from(KEYS))
-    def event(self, key):
-        """An event comes; its receipt says what the model says."""
+    @rule(key=st.sampled_from(KEYS), seconds=st.sampled_from([0, 1, 2, 3]))
+    def event(self, key, seconds):
+        """An event comes, and some time passes; its receipt says what the model says."""
         self.number += 1
         name = f"e{self.number}"
         self.keys[name] = key
-        model = self.models[key]
-        model.event(name, self.clock.now())
+        self.models[key].event(name, self.clock.now())
         receipt = self.do(self.rt.emit(Event("e", {"name": name, "k": key}, id=name)))
         assert receipt.verdicts == [self.fates[name]]
+        self.time_passes(seconds)
 
-    @precondition(lambda self: self.here and self.number)
+    @precondition(lambda self: self.number)
     @rule(data=st.data())
     def copy(self, data):
         """A copy of an event changes nothing but its receipt, whatever became of it."""
@@ -157,11 +155,9 @@ class HoldsMachine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         """Time passes; what is over comes out."""
         self.do(self.clock.run_for(seconds))
-        if self.here:
-            for model in self.models.values():
-                model.passed(self.clock.now())
+        for model in self.models.values():
+            model.passed(self.clock.now())
 
-    @precondition(lambda self: self.here)
     @rule(away=st.sampled_from([0, 1, 7]), dies=st.booleans())
     def restart(self, away, dies):
         """The process dies or stops, and another one goes on later."""
@@ -170,19 +166,12 @@ class HoldsMachine(RuleBasedStateMachine):
         self.rt = self.do(self.stores.enter(self.workflow()))
         self.back()
 
-    @precondition(lambda self: self.here)
-    @rule()
-    def deregister(self):
-        """The workflow leaves: what it holds stays."""
+    @rule(away=st.sampled_from([0, 1, 7]))
+    def deregister(self, away):
+        """The workflow leaves, and comes back later: what it held stays meanwhile, and is decided then."""
         self.do(self.rt.deregister("w"))
-        self.here = False
-
-    @precondition(lambda self: not self.here)
-    @rule()
-    def register(self):
-        """It comes back: what was over meanwhile is decided."""
+        self.do(self.clock.run_for(away))
         self.do(self.rt.register(self.workflow()))
-        self.here = True
         self.back()
 
     def back(self):
@@ -213,11 +202,16 @@ class HoldsMachine(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-class HoldsMachineOnSqlite(HoldsMachine):
-    storage = "sqlite"
+def machine(kind, storage, examples):
+    """Return the test of one hold on one store."""
+    made = type(f"Holds_{kind}_{storage}", (HoldsMachine,), {"kind": kind, "storage": storage})
+    case = made.TestCase
+    case.settings = settings(max_examples=examples, stateful_step_count=20)
+    return case
 
 
-TestHoldsInMemory = HoldsMachine.TestCase
-TestHoldsInMemory.settings = settings(max_examples=80, stateful_step_count=30)
-TestHoldsOnSqlite = HoldsMachineOnSqlite.TestCase
-TestHoldsOnSqlite.settings = settings(max_examples=20, stateful_step_count=25)
+TestDebounceInMemory, TestDebounceOnSqlite = machine("debounce", "memory", 15), machine("debounce", "sqlite", 4)
+TestBoundedInMemory, TestBoundedOnSqlite = machine("bounded", "memory", 30), machine("bounded", "sqlite", 6)
+TestThrottleInMemory, TestThrottleOnSqlite = machine("throttle", "memory", 30), machine("throttle", "sqlite", 6)
+TestBatchInMemory, TestBatchOnSqlite = machine("batch", "memory", 30), machine("batch", "sqlite", 6)
+TestDelayInMemory, TestDelayOnSqlite = machine("delay", "memory", 15), machine("delay", "sqlite", 4)
