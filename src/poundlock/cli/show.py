@@ -105,10 +105,11 @@ def runs_line(runs: Mapping[str, int]) -> Text:
     return line.append("." if shown else "none.")
 
 
-def held_line(held: int) -> str:
-    """Return a sentence about events that are held longer than the command waits."""
+def held_line(held: int, *, lasting: bool) -> str:
+    """Return a sentence about events that are held longer than the command waits. `lasting`: the store keeps them."""
     are, they = ("is", "it is") if held == 1 else ("are", "they are")
-    return f"{_many(held, 'event')} {are} still held by triggers: {they} decided by the next runtime on this store."
+    what = "decided by the next runtime on this store" if lasting else "lost, because the store is in memory"
+    return f"{_many(held, 'event')} {are} still held by triggers: {they} {what}."
 
 
 # ------------------------------------------------------------------------------------------------------------ runs

@@ -150,6 +150,8 @@ def test_run_waits_for_what_triggers_hold(call, feed, store, tmp_path):
     assert said.code == 0
     assert "delayed" in said.out
     assert "2 events are still held by triggers: they are decided by the next runtime on this store." in said.out
+    said = call("run", app, "--events", feed(far), "--timeout", LAST_RESORT)
+    assert "1 event is still held by triggers: it is lost, because the store is in memory." in said.out
 
 
 async def test_waiting_for_rest_ends_when_the_time_is_up(runtime, vclock):

@@ -97,7 +97,8 @@ async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout
         runs = {str(status): figures.get(status, 0) for status in RunStatus}
         parked = [info async for info in every(runtime, RunStatus.PAUSED)]
         held = figures.get("held", 0)
-    output.summary(feed, tally, runs, parked, held, idle=idle)
+        lasting = runtime.store.durability != "memory"
+    output.summary(feed, tally, runs, parked, held, idle=idle, lasting=lasting)
     return REFUSED if tally.faults else 0
 
 
@@ -148,7 +149,15 @@ class _Output:
         self._bar.update(self._task, advance=1, now="" if line.event is None else line.event.type)
 
     def summary(
-        self, feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], held: int, *, idle: bool
+        self,
+        feed: Feed,
+        tally: Tally,
+        runs: dict[str, int],
+        parked: list[RunInfo],
+        held: int,
+        *,
+        idle: bool,
+        lasting: bool,
     ) -> None:
         """Show the result of the feed."""
         from poundlock.cli import show
@@ -173,7 +182,7 @@ class _Output:
             screen.print()
         screen.print(show.runs_line(runs))
         if held:
-            screen.print(show.held_line(held), markup=False)
+            screen.print(show.held_line(held, lasting=lasting), markup=False)
         if not idle:
             print("poundlock: some runs were not idle when the time was up", file=sys.stderr)
 
