@@ -23,10 +23,12 @@ def commands() -> typer.Typer:
     import typer
 
     from poundlock.cli.commands.check import check, doctor
+    from poundlock.cli.commands.events import dead, replay
     from poundlock.cli.commands.graph import graph
+    from poundlock.cli.commands.mend import fork, rerun, retry
     from poundlock.cli.commands.resume import resume
     from poundlock.cli.commands.run import run
-    from poundlock.cli.commands.runs import ls
+    from poundlock.cli.commands.runs import compare, ls
     from poundlock.cli.commands.runs import show as show_run
     from poundlock.cli.commands.timeline import DefaultGroup
     from poundlock.cli.commands.timeline import show as show_timeline
@@ -43,16 +45,25 @@ def commands() -> typer.Typer:
     )
     top.command("run")(run)
     top.command("resume")(resume)
+    top.command("retry")(retry)
+    top.command("rerun")(rerun)
+    top.command("fork")(fork)
     top.command("graph")(graph)
     top.command("check")(check)
     top.command("doctor")(doctor)
     top.command("vacuum")(vacuum)
     top.command("version")(version)
 
-    listing = typer.Typer(name="runs", help="List and show runs.", no_args_is_help=True, rich_markup_mode=None)
+    listing = typer.Typer(name="runs", help="List, show and compare runs.", no_args_is_help=True, rich_markup_mode=None)
     listing.command("ls")(ls)
     listing.command("show")(show_run)
+    listing.command("compare")(compare)
     top.add_typer(listing)
+
+    events = typer.Typer(name="events", help="Events that went wrong.", no_args_is_help=True, rich_markup_mode=None)
+    events.command("dead")(dead)
+    events.command("replay")(replay)
+    top.add_typer(events)
 
     history = typer.Typer(
         name="timeline", help="Show what happened.", cls=DefaultGroup, no_args_is_help=True, rich_markup_mode=None

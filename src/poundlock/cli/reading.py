@@ -38,3 +38,21 @@ async def reading(url: str | Path | None) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+async def check_exists(store: Store, run_id: str) -> None:
+    """Refuse an unknown run before a runtime opens its store: a missing file is not created, and no lock is needed.
+
+    Raises:
+        RunNotFound: there is no such run.
+        UsageFault, StoreUnavailable, StoreCorrupt, StoreTooNew: as `reading`.
+    """
+    from poundlock.stores.answers import not_found
+    from poundlock.stores.memory import MemoryStore
+    from poundlock.stores.sqlite import SqliteStore
+
+    if not isinstance(store, SqliteStore | MemoryStore):  # one that an app brings may not allow to be opened twice
+        return
+    async with reading(Path(store.path) if isinstance(store, SqliteStore) else "memory:") as looked_at:
+        if await looked_at.load(run_id) is None:
+            raise not_found(run_id)

@@ -16,6 +16,7 @@ from poundlock.model.moments import utc_text
 from poundlock.model.receipts import Verdict
 
 if TYPE_CHECKING:
+    from poundlock.model.outbox import DeadLetter
     from poundlock.model.runs import RunError, RunInfo, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
     from poundlock.model.timeline_entry import TimelineEntry
@@ -77,6 +78,15 @@ def receipts_table(tally: Tally) -> RenderableType:
         figures = [verdicts.get(verdict, 0) for verdicts in grouped.values()]
         if any(figures):
             made.add_row(str(verdict), *(str(figure) if figure else Text("-", style="dim") for figure in figures))
+    return made
+
+
+def letters_table(letters: Iterable[DeadLetter]) -> Table:
+    """Return dead letters as a list."""
+    made = table("id", "event", "from run", "since", "attempts", "error")
+    for letter in letters:
+        event = f"{letter.event.type} ({letter.event.id})"
+        made.add_row(letter.id, event, letter.run_id, moment(letter.time), str(letter.attempts), letter.error)
     return made
 
 

@@ -15,7 +15,7 @@ from poundlock.marks import DELETE, Overwrite
 from poundlock.model.patches import merge
 from poundlock.model.quoting import shown
 from poundlock.model.runs import LogRow, RunError
-from poundlock.model.timeline import BUFFERED
+from poundlock.model.timeline_entry import BUFFERED, TimelineEntry
 from poundlock.records import NamedTuple, dataclass, field
 
 RETRIED: Final = "run:retry"
@@ -88,6 +88,17 @@ class Point(NamedTuple):
 
     stage: str
     seq: int
+
+
+def path_of(entries: Iterable[TimelineEntry]) -> list[Visit]:
+    """Return the visits on a run's way by its timeline, without what a retry or rerun went back behind."""
+    course = Course()
+    for entry in entries:
+        if entry.type == _START:
+            _started(course, Visit(entry.path.split("/")[1], entry.seq, entry.seq - 1))
+        elif entry.type in (RETRIED, RERUN):
+            _went_back(course, entry.payload["stage"], anew=entry.payload["anew"])
+    return course.path
 
 
 def read_course(rows: Sequence[LogRow]) -> Course:

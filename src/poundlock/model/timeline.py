@@ -18,9 +18,6 @@ from poundlock.model.replaying import Player, StateDiff, States, diff_between, s
 from poundlock.model.runs import LogRow, RunRecord, StepProgress
 from poundlock.model.timeline_entry import TimelineEntry
 
-BUFFERED: Final = "wait:buffered"
-"""Type of the entry that an event has come, when it is taken in."""
-
 END_TYPES: Final = {
     RunStatus.COMPLETED: "pipeline:success",
     RunStatus.FAILED: "pipeline:failure",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from poundlock.records import dataclass
+
+BUFFERED: Final = "wait:buffered"
+"""Type of the entry that an event has come, when it is taken in."""
 
 
 @dataclass(frozen=True, slots=True)

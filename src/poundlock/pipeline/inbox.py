@@ -9,7 +9,7 @@ from poundlock.codecs import dump
 from poundlock.errors import NotStorable, StateInvalid
 from poundlock.model.patches import delta, merge
 from poundlock.model.runs import Message
-from poundlock.model.timeline import BUFFERED
+from poundlock.model.timeline_entry import BUFFERED
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.buffering import trim
 from poundlock.pipeline.journal import event_payload

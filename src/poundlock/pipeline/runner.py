@@ -15,7 +15,7 @@ from poundlock.codecs import dump
 from poundlock.errors import RuntimeStopped, VisitLimit
 from poundlock.guard import Interrupted, Interruption, clear_cancellation
 from poundlock.model.runs import LogRow, Message, WaitRow
-from poundlock.model.timeline import BUFFERED
+from poundlock.model.timeline_entry import BUFFERED
 from poundlock.pipeline.active import ActiveRun, Midway
 from poundlock.pipeline.at_wait import decide_at_wait, misfit, stay, wait_for_state
 from poundlock.pipeline.changing import hold, is_lost, outdated, stage_gone

@@ -12,7 +12,7 @@ What a mode or a trigger refuses is a dead letter at once, in the commit that de
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextvars import Context
 from functools import partial
 from typing import Any, Final
@@ -33,7 +33,7 @@ from poundlock.errors import (
     RuntimeStopped,
 )
 from poundlock.guard import describe
-from poundlock.model.changes import Changes
+from poundlock.model.changes import Changes, Committed
 from poundlock.model.events import Event
 from poundlock.model.outbox import (
     DeadLetter,
@@ -45,7 +45,7 @@ from poundlock.model.outbox import (
     error_text,
 )
 from poundlock.model.receipts import Verdict
-from poundlock.ports import Subscription
+from poundlock.ports import Store, Subscription
 from poundlock.runtime.admission import REFUSED, refusal_among, said_by
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.end_hold import not_here, readmit
@@ -326,9 +326,9 @@ def _log_dead(row: OutboxRow, why: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- dead letters
-async def dead_letters(core: Core, limit: int, after: str | None) -> list[DeadLetter]:
+async def letters_of(store: Store, limit: int, after: str | None) -> list[DeadLetter]:
     """Return dead letters, in the order in which they were emitted."""
-    rows = await core.store.outbox(OutboxQuery(dead=True, after=_number(after) if after else 0, limit=limit))
+    rows = await store.outbox(OutboxQuery(dead=True, after=_number(after) if after else 0, limit=limit))
     return [_letter(row) for row in rows]
 
 
@@ -348,19 +348,37 @@ async def replay(core: Core, letter_id: str) -> None:
         DeadLetterNotFound: there is none of this id.
         NotRegistered: a trigger held it that is not registered here; it stays a dead letter.
     """
-    seq = _number(letter_id)
-    rows = await core.store.outbox(OutboxQuery(dead=True, after=seq - 1, limit=1))
-    if not rows or rows[0].seq != seq:
-        raise _unknown(letter_id)
-    row = rows[0]
+    row = await letter_row(core.store, letter_id)
     if row.held_by is not None and core.index.find(row.held_by.workflow_id, row.held_by.trigger_id) is None:
         raise not_here(row.held_by)
-    changes = Changes(outbox=(OutboxMove(seq, row.version, OutboxMark(row.admitted, 0)),), now=core.clock.now())
-    try:
-        await core.commit(changes)
-    except OutboxMoved:
-        raise _unknown(letter_id) from None
+    await revive(core.commit, row, core.clock.now())
     core.deliver(row.run_id)
+
+
+async def letter_row(store: Store, letter_id: str) -> OutboxRow:
+    """Return the row of a dead letter.
+
+    Raises:
+        DeadLetterNotFound: there is none of this id.
+    """
+    seq = _number(letter_id)
+    rows = await store.outbox(OutboxQuery(dead=True, after=seq - 1, limit=1))
+    if not rows or rows[0].seq != seq:
+        raise _unknown(letter_id)
+    return rows[0]
+
+
+async def revive(commit: Callable[[Changes], Awaitable[Committed]], row: OutboxRow, now: float) -> None:
+    """Have a dead letter be delivered again, by whoever delivers.
+
+    Raises:
+        DeadLetterNotFound: another call was quicker.
+    """
+    mark = OutboxMark(row.admitted, 0)
+    try:
+        await commit(Changes(outbox=(OutboxMove(row.seq, row.version, mark),), now=now))
+    except OutboxMoved:
+        raise _unknown(str(row.seq)) from None
 
 
 def _number(letter_id: str) -> int:

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 from poundlock.codecs import load
 from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.calls import own, sums_of
+from poundlock.model.comparing import Comparison, attempt_of, with_outcomes
+from poundlock.model.comparing import Outcome as Ended
 from poundlock.model.drafts import maker_of
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
@@ -188,6 +190,30 @@ def list_all_runs(core: Core) -> list[RunInfo]:
     """Return all runs in memory: driven ones first, then parked ones."""
     worked_on = [_with_progress(core, info_of_run(live.run)) for live in core.runs.all_live()]
     return worked_on + [info_of_parked(parked, core.clock.now()) for parked in core.runs.all_parked()]
+
+
+async def compare(core: Core, a: tuple[str, int | None], b: tuple[str, int | None]) -> Comparison:
+    """Return how two runs differ, each given with the attempt that counts; None: the last one."""
+    sides = [side_of(await _present(core, run_id), await timeline(core, run_id), attempt) for run_id, attempt in (a, b)]
+    return compare_sides(*sides)
+
+
+Side = tuple[Timeline, Ended]
+"""One side of a comparison: a timeline up to the end of an attempt, and what that came to."""
+
+
+def side_of(checkpoint: Checkpoint, whole: Timeline, attempt: int | None) -> Side:
+    """Return a run as one side of a comparison."""
+    head = checkpoint.record.head
+    result, error = outcome_of(head.outcome)
+    last = Ended(str(head.status), result, None if error is None else str(error))
+    entries, came_to = attempt_of(whole.run_id, whole.entries, attempt, head.attempt, last)
+    return (whole if len(entries) == len(whole) else Timeline(whole.run_id, entries)), came_to
+
+
+def compare_sides(a: Side, b: Side) -> Comparison:
+    """Return how two sides differ."""
+    return with_outcomes(a[0].compare(b[0]), a[1], b[1])
 
 
 async def timeline(core: Core, run_id: str) -> Timeline:

@@ -468,14 +468,21 @@ class WorkflowRuntime:
         """Return the timeline of a run (`RunNotFound` if there is none)."""
         return await reading.timeline(self._core.here(), run_id)
 
-    async def compare(self, run_a: str, run_b: str) -> Comparison:
-        """Return how two runs differ, for example a run and its fork: in their way through the stages, and in state.
+    async def compare(
+        self, run_a: str, run_b: str, *, attempt_a: int | None = None, attempt_b: int | None = None
+    ) -> Comparison:
+        """Return how two runs differ, such as a run and its fork: their way through the stages, state and outcome.
+
+        To compare two attempts of one run, name it twice.
+
+        Args:
+            run_a, run_b: which runs; they need not be over.
+            attempt_a, attempt_b: an attempt that ended and was retried or rerun; default: the last one.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: there is no such run. InvalidDefinition: it has no such attempt.
         """
-        core = self._core.here()
-        return (await reading.timeline(core, run_a)).compare(await reading.timeline(core, run_b))
+        return await reading.compare(self._core.here(), (run_a, attempt_a), (run_b, attempt_b))
 
     def follow(self, run_id: str, after: int = 0) -> Follower:
         """Return what happens in a run as it happens: `async for entry in runtime.follow(run_id): ...`.
@@ -554,7 +561,7 @@ class WorkflowRuntime:
         Raises:
             DeadLetterNotFound: `after` is no such id.
         """
-        return await outbox.dead_letters(self._core.here(), whole_number("limit", limit), after)
+        return await outbox.letters_of(self._core.here().store, whole_number("limit", limit), after)
 
     async def replay(self, id: str) -> None:
         """Deliver a dead letter again; the event keeps its id. Returns when that is durable, before it is delivered.

@@ -53,11 +53,11 @@ def resume(
         from poundlock.codecs import dump
         from poundlock.model.runs import error_shape, wait_shape
 
-        merged = None if patch is None else _patch(patch)
+        merged = None if patch is None else json_object(patch)
         loaded = None if app is None else load_app(app)
         if loaded is None or loaded.runtime is None:
             store = needed(store)
-        runtime = _runtime(loaded, store, named=on_command_line(context, "store"))
+        runtime = runtime_of(loaded, store, named=on_command_line(context, "store"))
         result = asyncio.run(_resume(runtime, run_id, merged, wait, event))
         if as_json:
             shape = {
@@ -93,7 +93,12 @@ def _print_result(result: RunResult) -> None:
         screen.print(Text("waits for ").append(show.wait_text(waiting)))
 
 
-def _patch(text: str) -> Mapping[str, Any]:
+def json_object(text: str) -> Mapping[str, Any]:
+    """Return the object that --patch gives.
+
+    Raises:
+        UsageFault: it is not one.
+    """
     import json
 
     try:
@@ -111,7 +116,7 @@ def _patch(text: str) -> Mapping[str, Any]:
     return patch
 
 
-def _runtime(app: App | None, store: str | None, *, named: bool) -> WorkflowRuntime:
+def runtime_of(app: App | None, store: str | None, *, named: bool) -> WorkflowRuntime:
     """Return the runtime that the app brings, or a new one; not entered yet."""
     from poundlock.runtime.runtime import WorkflowRuntime
 

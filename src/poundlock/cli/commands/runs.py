@@ -1,4 +1,4 @@
-"""`poundlock runs`: list runs, and show one in full."""
+"""`poundlock runs`: list runs, show one in full, and compare two."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from poundlock.cli.faults import reporting
 from poundlock.cli.options import JsonOption, RunArgument, StoreOption
 
 if TYPE_CHECKING:
+    from poundlock.model.comparing import Comparison
     from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord
     from poundlock.ports import Page
 
@@ -87,6 +88,45 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
         event = checkpoint.event
         named = f"{event.type} ({event.id}{f' from {event.source}' if event.source else ''})"
         console().print(shown.run_page(info, named, checkpoint.state, result, error, calls))
+
+
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="A", help="Id of a run.")],
+    run_b: Annotated[str, typer.Argument(metavar="B", help="Id of another run, or the same one.")],
+    store: StoreOption = None,
+    attempt_a: Annotated[
+        int | None, typer.Option("--attempt-a", metavar="N", help="An earlier attempt of A; default: the last one.")
+    ] = None,
+    attempt_b: Annotated[
+        int | None, typer.Option("--attempt-b", metavar="N", help="An earlier attempt of B; default: the last one.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where two runs, or two attempts of one, differ: their stages, their states, what they came to."""
+    with reporting(as_json=as_json):
+        import asyncio
+
+        from poundlock.codecs import dump
+
+        comparison = asyncio.run(_compared(store, (run_a, attempt_a), (run_b, attempt_b)))
+        print(dump(comparison.to_dict()) if as_json else comparison)
+
+
+async def _compared(url: str | None, *runs: tuple[str, int | None]) -> Comparison:
+    from poundlock.cli.reading import reading
+    from poundlock.model.timeline import Timeline, read_entries
+    from poundlock.runtime.reading import compare_sides, side_of
+    from poundlock.stores.answers import not_found
+
+    sides = []
+    async with reading(url) as store:
+        for run_id, attempt in runs:
+            checkpoint = await store.checkpoint(run_id)
+            if checkpoint is None:
+                raise not_found(run_id)
+            timeline = Timeline(run_id, read_entries(await store.history(run_id)))
+            sides.append(side_of(checkpoint, timeline, attempt))
+    return compare_sides(*sides)
 
 
 async def _find(url: str | None, wanted: RunQuery) -> Page[RunRecord]:
