@@ -18,7 +18,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.holds import HoldChange
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import Letter, OutboxMove, Outgoing
+from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
 from poundlock.model.receipts import Delivered, Delivery, ReceiptRow, Rewrite
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 from poundlock.model.schedules import ScheduleMove
@@ -64,7 +64,7 @@ class RunMove(NamedTuple):
         snapshot: JSON text of the whole state, when a snapshot is due.
         visits: how often the run entered its stages, see `visits.py`; None means unchanged.
         release: the run leaves its load with this move; the answer to the commit names the promoted runs.
-        outgoing: events that go into the outbox, in this order.
+        outgoing: events that go into the outbox, in this order; those that a wait refused are dead letters there.
     """
 
     run_id: str
@@ -86,7 +86,7 @@ class RunMove(NamedTuple):
     snapshot: str | None = None
     visits: str | None = None
     release: Release | None = None
-    outgoing: tuple[Outgoing, ...] = ()
+    outgoing: tuple[Outgoing | Refused, ...] = ()
 
     @classmethod
     def of(

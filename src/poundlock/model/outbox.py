@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from poundlock.codecs import dump
+from poundlock.codecs import dump, load
 from poundlock.model.events import Event
 from poundlock.model.moments import utc_text
 from poundlock.records import NamedTuple, dataclass
@@ -35,13 +35,24 @@ class Outgoing(NamedTuple):
     text: str
 
 
+class Refused(NamedTuple):
+    """An event that a wait of the run refused: with the boundary it becomes a dead letter.
+
+    `text` is the JSON text of its payload, `error` that of why it was refused (`error_text`), with the wait.
+    """
+
+    event: Event
+    text: str
+    error: str
+
+
 class OutboxRow(NamedTuple):
     """An event in the outbox, or a dead letter.
 
     Attributes:
         seq: its number; those of a run grow in the order in which it emitted them, and none is used twice.
-        run_id: the run that emitted it; "" if it was held.
-        event: what it emitted, or what was held.
+        run_id: the run that emitted it, or whose wait refused it; "" if it was held.
+        event: which event.
         version: grows with each change of the row, from 1.
         admitted: whether its triggers and waits are decided; it is still to be published on the bus.
         attempts: how many deliveries failed.
@@ -113,6 +124,11 @@ class Sending(NamedTuple):
     row: OutboxRow
     onward: bool
 
+    @property
+    def only(self) -> str | None:
+        """The run whose wait refused the event before: it alone is offered it, whether it had it before or not."""
+        return None if wait_in(self.row.error) is None else self.row.run_id
+
     def admitted(self) -> OutboxMove:
         """Return what becomes of the row with the event's admission."""
         row = self.row
@@ -122,13 +138,19 @@ class Sending(NamedTuple):
     def refused(self, verdict: str, reason: str, now: float) -> OutboxMove:
         """Return what becomes of the row if somebody who was to get the event refuses it: a dead letter."""
         row = self.row
-        error = error_text(verdict, reason, None)
+        error = error_text(verdict, reason, None, wait_in(row.error))
         return OutboxMove(row.seq, row.version, OutboxMark(False, row.attempts + 1, error, now))
 
 
-def error_text(type: str, message: str, code: str | None) -> str:
-    """Return the JSON text of an outbox row's error."""
-    return dump({"type": type, "message": message, "code": code})
+def error_text(type: str, message: str, code: str | None, wait: str | None = None) -> str:
+    """Return the JSON text of an outbox row's error; `wait`: the one that refused it."""
+    of_wait = {} if wait is None else {"wait": wait}
+    return dump({"type": type, "message": message, "code": code, **of_wait})
+
+
+def wait_in(error: str | None) -> str | None:
+    """Return the wait that refused an event, by the error of its row; None if it was no wait."""
+    return None if error is None else load(error).get("wait")
 
 
 class OutboxQuery(NamedTuple):
@@ -149,18 +171,19 @@ class OutboxQuery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that a step emitted and that could not be delivered, or that a trigger held and then refused.
+    """An event that a step emitted and that could not be delivered, or that a trigger or a wait refused.
 
     Attributes:
         id: names it for `replay`.
         event: what was emitted or held; its own id stays the same when it is replayed. Of a batch the last event, with
             the payload `{"events": [...]}`.
-        run_id: the run that emitted it; "" if a trigger held it.
+        run_id: the run that emitted it, or whose wait refused it; "" if a trigger held it.
         attempts: how many deliveries failed.
         error: type and message of the last failure.
         code: code of that error; None for errors that are not Poundlock's.
         time: when it was given up, in seconds since 1970.
         held_by: "workflow/trigger" that held it; None for what a step emitted.
+        wait: the wait of the run that refused it: a replay offers it to that run only; None if the run emitted it.
     """
 
     id: str
@@ -171,6 +194,7 @@ class DeadLetter:
     code: str | None
     time: float
     held_by: str | None = None
+    wait: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -189,4 +213,5 @@ class DeadLetter:
             "code": self.code,
             "time": utc_text(self.time),
             "held_by": self.held_by,
+            "wait": self.wait,
         }

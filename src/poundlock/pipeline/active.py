@@ -21,7 +21,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.outbox import Outgoing
+from poundlock.model.outbox import Outgoing, Refused
 from poundlock.model.runs import (
     FAILURE_WAIT,
     UNDO_WAIT,
@@ -123,7 +123,7 @@ class Position(NamedTuple):
     visits: dict[str, int]
     walk: str | None
     outputs: Mapping[str, Any] | None
-    outgoing: tuple[Outgoing, ...]
+    outgoing: tuple[Outgoing | Refused, ...]
 
 
 class Stored(NamedTuple):
@@ -348,7 +348,7 @@ class ActiveRun:
         """The stage it entered last: once that is concluded, `stage` is another one."""
         self.entered_waits: tuple[WaitRow, ...] = ()
         """The waits that were armed then."""
-        self.entered_outgoing: tuple[Outgoing, ...] = ()
+        self.entered_outgoing: tuple[Outgoing | Refused, ...] = ()
         """The events that were to leave then."""
         self.stored_waits: tuple[WaitRow, ...] = ()
         self.log_size = 0
@@ -372,7 +372,7 @@ class ActiveRun:
         """The visits as the head has them while the run goes straight on; JUMPED if the counts have to be written."""
         self.outputs: Mapping[str, Any] | None = None
         """The stages' latest outputs, replaced with each; None if they are not kept, or not read from the log yet."""
-        self.outgoing: tuple[Outgoing, ...] = ()
+        self.outgoing: tuple[Outgoing | Refused, ...] = ()
         """Events that leave with its next boundary."""
         # messages
         self.inbox: list[Message] = []

@@ -32,6 +32,7 @@ from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.memo import drop_notices
 from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
+from poundlock.pipeline.outgoing import refused
 from poundlock.pipeline.plan import DeclaredWait
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, brought, validate, written
@@ -261,7 +262,10 @@ def _refuse(run: ActiveRun, row: WaitRow, message: Message, error: BaseException
     event = message.event.event
     take_out(run, {message.seq})
     said = describe(error)
-    reason = {"message": shortened(said.message), "code": said.code, "type": said.type}
+    said = said._replace(message=shortened(said.message))
+    reason = {"message": said.message, "code": said.code, "type": said.type}
+    if event.type != CHILD_ENDED:
+        refused(run, event, row.wait_id, said)
     note(run, "wait:refused", row, {"event": _named(event), "payload": event.payload, **reason}, dump)
 
 

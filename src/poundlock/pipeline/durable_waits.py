@@ -11,6 +11,7 @@ from typing import Any
 
 from poundlock.codecs import detach, dump
 from poundlock.errors import AnswerInvalid, NotStorable, PoundlockError
+from poundlock.guard import describe
 from poundlock.model.events import Event
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
@@ -18,6 +19,7 @@ from poundlock.pipeline.buffering import take_out, trim
 from poundlock.pipeline.forms import misfit_of_answer, misfit_of_event
 from poundlock.pipeline.memo import memo_of
 from poundlock.pipeline.outcome import Outcome, Paused
+from poundlock.pipeline.outgoing import refused
 from poundlock.pipeline.waits import asked as asked_for
 from poundlock.pipeline.waits import first_match, note, rearm
 
@@ -97,8 +99,9 @@ def _leave_out(run: ActiveRun, row: WaitRow, message: Message, error: PoundlockE
     assert message.event is not None  # noqa: S101 - only events are buffered
     event = message.event.event
     take_out(run, {message.seq})
-    refused = {"event": _named(event), "payload": event.payload, "message": error.message, "code": error.code}
-    note(run, "wait:refused", row, refused, dump)
+    said = {"event": _named(event), "payload": event.payload, "message": error.message, "code": error.code}
+    note(run, "wait:refused", row, said, dump)
+    refused(run, event, row.wait_id, describe(error))
 
 
 # ------------------------------------------------------------------------------------------------------- pausing
@@ -199,8 +202,10 @@ def _recorded(run: ActiveRun, row: WaitRow, stage_path: str, event: Event) -> bo
         record = {**memo.kept[row.wait_id], "event": event_data(event)}
         memo.note(operation_path(stage_path, row.wait_id), row.wait_id, record)
     except NotStorable as error:
-        refused = {"event": _named(event), "message": error.message, "code": error.code}
-        note(run, "wait:refused", row, refused, dump)
+        said = {"event": _named(event), "message": error.message, "code": error.code}
+        note(run, "wait:refused", row, said, dump)
+        if event.source != BY_HAND:
+            refused(run, event, row.wait_id, describe(error))
         return False
     return True
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.codecs import dump
+from poundlock.guard import Description
 from poundlock.model.events import Event, accepted, as_event, is_name, merged
-from poundlock.model.outbox import Outgoing
+from poundlock.model.outbox import Outgoing, Refused, error_text
 from poundlock.pipeline.run_view import RunView
 
 EMITTED: Final = "event:emitted"
@@ -58,6 +59,12 @@ def send(run: RunView, path_json: str, outgoing: Sequence[Outgoing]) -> None:
     for event, _ in outgoing:
         # With a patch, so that it is kept without a timeline too: the next visit of the stage gives other ids.
         run.journal.add(now, "pipeline", EMITTED, path_json, dump({"id": event.id, "type": event.type}), _NO_CHANGE)
+
+
+def refused(run: RunView, event: Event, wait_id: str, said: Description) -> None:
+    """Have an event that a wait of the run refused be a dead letter, with the next boundary of the run."""
+    error = error_text(said.type, said.message, said.code, wait_id)
+    run.outgoing = (*run.outgoing, Refused(event, dump(event.payload), error))
 
 
 def _id_of(key: str, number: int) -> str:

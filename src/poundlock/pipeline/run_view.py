@@ -12,7 +12,7 @@ from poundlock.clock import Clock
 from poundlock.guard import Interruption
 from poundlock.model.calls import Usage
 from poundlock.model.events import Event
-from poundlock.model.outbox import Outgoing
+from poundlock.model.outbox import Outgoing, Refused
 from poundlock.model.runs import Failure, RunIdentity, StepProgress
 from poundlock.pipeline.journal import Journal
 from poundlock.records import dataclass
@@ -81,7 +81,7 @@ class RunView(Protocol):
     abort: Mapping[str, Any] | None
     interruption: Interruption | None
     journal: Journal
-    outgoing: tuple[Outgoing, ...]
+    outgoing: tuple[Outgoing | Refused, ...]
 
     def report(self, step: Place, progress: StepProgress) -> None:
         """Show how far a step is; from any thread."""

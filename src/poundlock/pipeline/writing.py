@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from poundlock.codecs import dump
+import logging
+
+from poundlock.codecs import dump, load
 from poundlock.model.changes import Release, RunCreate, RunMove
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.outbox import Outgoing
+from poundlock.model.outbox import Outgoing, Refused
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunHead, RunRecord, StoredEvent, WaitRow
 from poundlock.model.visits import read_visits
 from poundlock.pipeline.active import JUMPED, SMALLEST_SNAPSHOT, ActiveRun, Stored
 from poundlock.pipeline.buffering import with_tallies
 from poundlock.pipeline.reports import Reports
+
+log = logging.getLogger("poundlock.pipeline")
 
 _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 
@@ -57,7 +61,7 @@ def _start_of(
     log: LogRow | None,
     stage: str | None,
     waits: tuple[WaitRow, ...],
-    outgoing: tuple[Outgoing, ...],
+    outgoing: tuple[Outgoing | Refused, ...],
 ) -> RunMove:
     """Return the first boundary of a run that is not stored yet."""
     epoch = run.epoch
@@ -192,10 +196,14 @@ def _take_sent(run: ActiveRun, work: RunMove | RunCreate) -> None:
     outgoing = outgoing_of(work)
     if outgoing:
         run.outgoing = run.outgoing[len(outgoing) :]
+        for each in outgoing:
+            if type(each) is Refused:
+                said = "event '%s' is a dead letter: a wait of run '%s' refused it: %s"
+                log.error(said, each.event.id, run.run_id, load(each.error)["message"])
         run.supervision.sent(run.run_id)
 
 
-def outgoing_of(work: RunMove | RunCreate) -> tuple[Outgoing, ...]:
+def outgoing_of(work: RunMove | RunCreate) -> tuple[Outgoing | Refused, ...]:
     """Return the events that leave with a boundary."""
     return work.start.outgoing if isinstance(work, RunCreate) else work.outgoing
 

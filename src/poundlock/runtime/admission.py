@@ -19,7 +19,7 @@ from poundlock.model.events import Event
 from poundlock.model.holds import ALL, HeldEvent, HeldRow, HoldChange, HoldKey, HoldRule, take
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, SingletonLoop, Start
-from poundlock.model.outbox import HeldBy, Sending
+from poundlock.model.outbox import HeldBy, OutboxMove, Sending
 from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import (
     Delivered,
@@ -137,8 +137,13 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
     # and submitting the decision on it.
     found = waiting_for(core, event, dry=offer.dry) if offer.waits else _NOBODY
     waiting = found if isinstance(found, AtHand) else await found
+    only = None if offer.sending is None else offer.sending.only
+    if only is not None:  # a wait of this run had refused it
+        waiting = [each for each in waiting if each.record.identity.run_id == only]
     plan = AdmissionPlan(core.clock.now())
     routes: Sequence[Route] = core.index.match(event.type) if offer.firing is None else _firing(plan, offer.firing)
+    if only is not None:
+        routes = ()
     if offer.decided:
         routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
     if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
@@ -193,14 +198,9 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
     if offer.sending is not None:
-        refused = refusal_among(core, lines)
-        sending = offer.sending
-        plan.outbox = (
-            sending.admitted()
-            if refused is None
-            else sending.refused(str(refused.verdict), said_by(refused), plan.now),
-        )
-    plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
+        plan.outbox = (_sent(core, offer.sending, plan),)
+    if only is None:  # else the receipt of the whole event stays
+        plan.receipt = new_tuple(ReceiptRow, (event.source, event.id, plan.now, tuple(lines)))
     return plan
 
 
@@ -208,6 +208,16 @@ async def end_superseded(core: Core, plan: AdmissionPlan) -> None:
     """Add the ends of the runs that a plan supersedes."""
     plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
     plan.hooks = tuple([old for (workflow_id, _), old, _ in plan.superseded if at_end(core.entry(workflow_id).hooks)])
+
+
+def _sent(core: Core, sending: Sending, plan: AdmissionPlan) -> OutboxMove:
+    """Return what becomes of the event's row of the outbox."""
+    refused = refusal_among(core, plan.lines)
+    if refused is not None:
+        return sending.refused(str(refused.verdict), said_by(refused), plan.now)
+    if sending.only is not None and not plan.deliveries:
+        return sending.refused("NotPaused", f"run '{sending.only}' does not wait for this event now", plan.now)
+    return sending.admitted()
 
 
 def refusal_among(core: Core, lines: Sequence[ReceiptLine]) -> ReceiptLine | None:
@@ -459,18 +469,21 @@ def _withdraw(plan: AdmissionPlan, run_id: str, by: str) -> str | None:
 # ------------------------------------------------------------------------------------------------------- waits
 def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found: Sequence[Waiting]) -> None:
     event, dry = offer.event, offer.dry
+    again = offer.sending is not None and offer.sending.only is not None
     for waiting in found:
         identity = waiting.record.identity
         line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
         if not waiting.hit:
             plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason=_unmet(waiting, event)))
-        elif "" in offer.known:
+        elif "" in offer.known and not again:
             plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
         elif waiting.refused:
             plan.lines.append(replace(line, verdict=Verdict.REJECTED, reason=waiting.refused))
         else:
             delivery = _delivery(core, waiting, event, ref, line)
             plan.deliveries += (_as_likely(waiting.record, delivery, plan.now) if dry else delivery,)
+    if again:
+        return  # it is remembered since it was taken for the first time
     refused = any(waiting.hit and waiting.refused for waiting in found)
     if plan.deliveries or (refused and "" not in offer.known):
         # An event that was only refused is not remembered, but looked up: it may have resumed another run before.

@@ -43,6 +43,7 @@ from poundlock.model.outbox import (
     OutboxRow,
     Sending,
     error_text,
+    wait_in,
 )
 from poundlock.model.receipts import Verdict
 from poundlock.ports import Store, Subscription
@@ -269,7 +270,8 @@ class Outbox:
         row = found[0]
         attempts, now = row.attempts + 1, core.clock.now()
         dead = isinstance(error, _LASTING) or attempts >= ATTEMPTS
-        text = error_text(said.type, said.message, error.code if isinstance(error, PoundlockError) else None)
+        code = error.code if isinstance(error, PoundlockError) else None
+        text = error_text(said.type, said.message, code, wait_in(row.error))
         mark = OutboxMark(row.admitted, attempts, text, now if dead else None)
         changes = Changes(outbox=(OutboxMove(row.seq, row.version, mark),), now=now)
         await patiently(core, lambda: core.commit(changes), f"noting that event '{row.event.id}' failed")
@@ -296,7 +298,8 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
             _log_dead(row, f"it was {line.verdict} by {said_by(line)}")
         return
     event, version, dead = row.event, row.version, False
-    onward = row.admitted or event.type in CONTROL_EVENTS or core.bus.has_subscribers(event.type, own)
+    again = wait_in(row.error) is not None  # then it was on the bus before
+    onward = not again and (row.admitted or event.type in CONTROL_EVENTS or core.bus.has_subscribers(event.type, own))
     if row.admitted:
         # What was decided is not known any more: all that could be decided here, so that the bus does not do it again.
         decided = frozenset((route.entry.id, route.trigger_id) for route in core.index.match(event.type))
@@ -307,6 +310,8 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
         if refused is not None:
             dead = True
             _log_dead(row, f"it was {refused.verdict} by {said_by(refused)}")
+        elif again and all(line.verdict is Verdict.UNMATCHED for line in admitted.lines):
+            _log_dead(row, "its run does not wait for it now")
     if onward:
         try:
             async with timeout_after(core.clock, core.hook_timeout):
@@ -338,7 +343,7 @@ def _letter(row: OutboxRow) -> DeadLetter:
     event: Event = row.event.detached()
     held_by = None if row.held_by is None else f"{row.held_by.workflow_id}/{row.held_by.trigger_id}"
     code, dead_at = error.get("code"), row.dead_at or 0.0
-    return DeadLetter(str(row.seq), event, row.run_id, row.attempts, said, code, dead_at, held_by)
+    return DeadLetter(str(row.seq), event, row.run_id, row.attempts, said, code, dead_at, held_by, error.get("wait"))
 
 
 async def replay(core: Core, letter_id: str) -> None:
@@ -374,7 +379,8 @@ async def revive(commit: Callable[[Changes], Awaitable[Committed]], row: OutboxR
     Raises:
         DeadLetterNotFound: another call was quicker.
     """
-    mark = OutboxMark(row.admitted, 0)
+    # Which wait has refused it says who is offered it again.
+    mark = OutboxMark(row.admitted, 0, None if wait_in(row.error) is None else row.error)
     try:
         await commit(Changes(outbox=(OutboxMove(row.seq, row.version, mark),), now=now))
     except OutboxMoved:

@@ -462,7 +462,7 @@ class MemoryStore:
         if waits:
             self._set_waits(row, waits)
         if start.outgoing:
-            self._outbox.add(run_id, start.outgoing)
+            self._outbox.add(run_id, start.outgoing, start.updated_at)
         status = row.status
         self._by_status[status._value_].fresh[run_id] = None
         if status is not _RUNNING:
@@ -510,7 +510,7 @@ class MemoryStore:
             row.log.append((first, size, text))
             row.log_seq = first + size - 1
         if outgoing:
-            self._outbox.add(run_id, outgoing)
+            self._outbox.add(run_id, outgoing, row.updated_at)
         if snapshot is not None:
             row.snapshot = (row.log_seq, snapshot)
         if consumed:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable
 from itertools import islice
 
-from poundlock.model.outbox import Letter, OutboxMove, OutboxQuery, OutboxRow, Outgoing
+from poundlock.model.outbox import Letter, OutboxMove, OutboxQuery, OutboxRow, Outgoing, Refused
 from poundlock.stores.answers import outbox_moved
 
 
@@ -29,11 +29,14 @@ class MemoryOutbox:
         """Return what there is, if there is something, for `stats`."""
         return {name: count for name, count in zip(("outbox", "dead_letters"), self.undelivered, strict=True) if count}
 
-    def add(self, run_id: str, outgoing: Iterable[Outgoing]) -> None:
-        """Add events of a run."""
-        for event, _ in outgoing:
+    def add(self, run_id: str, outgoing: Iterable[Outgoing | Refused], now: float) -> None:
+        """Add events of a run; those that it refused are dead letters."""
+        for each in outgoing:
             self._last += 1
-            self._put(OutboxRow(self._last, run_id, event))
+            if type(each) is Refused:
+                self._put(OutboxRow(self._last, run_id, each.event, error=each.error, dead_at=now))
+            else:
+                self._put(OutboxRow(self._last, run_id, each.event))
 
     def add_dead(self, letter: Letter) -> None:
         """Add a dead letter."""

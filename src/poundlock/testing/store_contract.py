@@ -62,7 +62,7 @@ from poundlock.model.events import Event
 from poundlock.model.holds import ALL, HeldEvent, Hold, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import HeldBy, Letter, OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing
+from poundlock.model.outbox import HeldBy, Letter, OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing, Refused
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Rewrite, Verdict
 from poundlock.model.retention import EndedRun
 from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
@@ -1029,6 +1029,20 @@ class StoreContract:
         assert [row.seq for row in await scribe.outbox(run_id="r1")] == [first.seq, second.seq]
         assert [row.seq for row in await scribe.outbox()] == [first.seq, second.seq]
         await scribe.mark(dead[1])
+        assert scribe.store.undelivered == (2, 0)
+
+    async def test_what_a_wait_refused_is_a_dead_letter_at_once(self, scribe: Scribe) -> None:
+        """An event that leaves as refused is a dead letter with its error, beside those that are to be delivered."""
+        await scribe.create()
+        event = event_of("e2", "order.approved", {"by": 1}).event
+        error = dump({"type": "ValueError", "message": "no", "code": None, "wait": "approval"})
+        await scribe.move(outgoing=(*outgoing_of("o1"), Refused(event, dump(event.payload), error)))
+        [due] = await scribe.outbox()
+        [dead] = await scribe.outbox(dead=True)
+        assert (due.event.id, dead.event, dead.run_id, dead.error) == ("o1", event, "r1", error)
+        assert (dead.dead_at, dead.attempts, scribe.store.undelivered) == (NOW, 0, (1, 1))
+        await scribe.mark(dead, False, 0, error)
+        assert [row.event.id for row in await scribe.outbox()] == ["o1", "e2"]
         assert scribe.store.undelivered == (2, 0)
 
     async def test_the_outbox_outlives_runs_and_owners(self, store_factory: StoreFactory) -> None:

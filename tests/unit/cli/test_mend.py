@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from poundlock.codecs import dump
+from poundlock.model.outbox import Refused, error_text
+from poundlock.stores import open as open_store
+from poundlock.testing.store_contract import Scribe, event_of
 
 APP = """
 from pathlib import Path
@@ -99,31 +106,35 @@ def test_what_is_refused(call, failed, app, store):
     assert (none.code, "[RUN_NOT_FOUND]" in none.err) == (1, True)
 
 
-EMITS = """
-from poundlock import Workflow
+@pytest.fixture
+def letter(store):
+    """A store with a dead letter; returns its id."""
 
-asks = Workflow("asks")
+    async def write():
+        place = open_store(store)
+        await place.open("w1")
+        scribe = Scribe(place)
+        await scribe.create()
+        event = event_of("e2", "order.approved", {"by": 1}).event
+        await scribe.move(outgoing=(Refused(event, dump(event.payload), error_text("ValueError", "no", None, "gate")),))
+        [row] = await scribe.outbox(dead=True)
+        await place.close()
+        return str(row.seq)
 
-@asks.on("begin")
-@asks.step
-def ask(ctx):
-    ctx.emit("run:signal", run_id="nobody", patch={"n": 1})
-"""
+    return asyncio.run(write())
 
 
-def test_dead_letters(call, feed, tmp_path, store):
+def test_dead_letters(call, letter, store):
     """`events dead` lists what could not be delivered; `events replay` has it delivered by the next runtime."""
-    app = tmp_path / "asking_app.py"
-    app.write_text(EMITS, encoding="utf-8")
-    assert call("run", app, "--events", feed({"type": "begin"}), "--store", store).code == 0
     listed = call("events", "dead", "--store", store)
     assert (listed.code, "No dead letters." in listed.out) == (0, False)
-    [letter] = call("events", "dead", "--store", store, "--json").json["dead_letters"]
-    assert (letter["code"], letter["event"]["payload"]["run_id"]) == ("RUN_NOT_FOUND", "nobody")
-    said = call("events", "replay", letter["id"], "--store", store, "--json")
-    assert (said.code, said.json) == (0, {"id": letter["id"], "replayed": True})
+    [shown] = call("events", "dead", "--store", store, "--json").json["dead_letters"]
+    assert (shown["id"], shown["error"], shown["wait"]) == (letter, "ValueError: no", "gate")
+    assert shown["event"]["payload"] == {"by": 1}
+    said = call("events", "replay", letter, "--store", store, "--json")
+    assert (said.code, said.json) == (0, {"id": letter, "replayed": True})
     assert "No dead letters." in call("events", "dead", "--store", store).out
-    again = call("events", "replay", letter["id"], "--store", store)
+    again = call("events", "replay", letter, "--store", store)
     assert (again.code, "[DEAD_LETTER_NOT_FOUND]" in again.err) == (1, True)
     for words in (("events", "dead"), ("events", "replay", "1")):
         assert call(*words).code == 2

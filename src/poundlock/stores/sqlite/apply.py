@@ -34,7 +34,7 @@ from poundlock.model.changes import (
 from poundlock.model.holds import ALL, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.outbox import Letter, OutboxMove, Outgoing
+from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Rewrite, none_accepted, rewritten
 from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, fate, key_shape
@@ -405,13 +405,21 @@ class Transaction:
         if waits:
             self._arm(head, waits)
         if start.outgoing:
-            self._send(run_id, start.outgoing)
+            self._send(run_id, start.outgoing, now)
 
-    def _send(self, run_id: str, outgoing: Sequence[Outgoing]) -> None:
+    def _send(self, run_id: str, outgoing: Sequence[Outgoing | Refused], now: float) -> None:
         """Put events of a run into the outbox."""
-        for event, payload in outgoing:
-            self.batch.outgoing += (run_id, event_text(StoredEvent("", event, payload)))
-        self.effects.tally(OUTBOX, len(outgoing))
+        refused = 0
+        for each in outgoing:
+            text = event_text(StoredEvent("", each.event, each.text))
+            if type(each) is Refused:
+                refused += 1
+                self.batch.refused += (run_id, text, each.error, now)
+            else:
+                self.batch.outgoing += (run_id, text)
+        self.effects.tally(OUTBOX, len(outgoing) - refused)
+        if refused:
+            self.effects.tally(DEAD, refused)
 
     def _type_of(self, ref: str) -> str:
         self.flush()
@@ -488,7 +496,7 @@ class Transaction:
                 batch.emptied.append(head.run)
             self.heads.leaves(head)
         if outgoing:
-            self._send(run_id, outgoing)
+            self._send(run_id, outgoing, now)
         if snapshot is not None:
             batch.snapshots[head.run] = (version, snapshot)
         if consumed and not status.terminal:

@@ -46,6 +46,8 @@ class Batch:
         """1 for a key of a wait that is new, -1 for one that is gone."""
         self.messages: list[Any] = []
         self.outgoing: list[Any] = []
+        self.refused: list[Any] = []
+        """Events that waits refused: dead letters."""
         self.consumed: list[Any] = []
         self.emptied: list[Any] = []
         self.remember: dict[tuple[str, ...], Remember] = {}
@@ -75,6 +77,8 @@ class Batch:
             many(sql.insert_messages, sql.MESSAGE_WIDTH, self.messages)
         if self.outgoing:
             many(sql.insert_outbox, 2, self.outgoing)
+        if self.refused:
+            many(sql.insert_dead_letters, 4, self.refused)
         if self.consumed:
             many(sql.delete_messages, 2, self.consumed)
         if self.emptied:

@@ -88,6 +88,7 @@ _INSERT_MESSAGES: Final = "INSERT INTO inbox (run, seq, kind, time, body, event_
 _DELETE_MESSAGES: Final = "DELETE FROM inbox WHERE (run, seq) IN (SELECT column1, column2 FROM (VALUES {rows}))"
 _EMPTY_INBOXES: Final = "DELETE FROM inbox WHERE run IN (SELECT column1 FROM (VALUES {rows}))"
 _INSERT_OUTBOX: Final = "INSERT INTO outbox (run_id, event) VALUES {rows}"
+_INSERT_DEAD_LETTERS: Final = "INSERT INTO outbox (run_id, event, error, dead_at) VALUES {rows}"
 _OUTBOX_ROWS: Final = """\
 SELECT seq, version, dead_at IS NOT NULL FROM outbox WHERE seq IN (SELECT column1 FROM (VALUES {rows}))
 """
@@ -290,6 +291,12 @@ def delete_messages(count: int) -> str:
 def insert_outbox(count: int) -> str:
     """Return the statement that puts `count` events into the outbox."""
     return _INSERT_OUTBOX.format(rows=_rows(_PAIR, count))
+
+
+@cache
+def insert_dead_letters(count: int) -> str:
+    """Return the statement that puts `count` dead letters into the outbox."""
+    return _INSERT_DEAD_LETTERS.format(rows=_rows(_row(4), count))
 
 
 @cache
