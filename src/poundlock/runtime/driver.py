@@ -60,6 +60,7 @@ from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written, restored_run, unparked, without_stages
 from poundlock.runtime.settling import finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
+from poundlock.runtime.waiters import give_up
 
 _RUNNING = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 _PATIENCE = 2
@@ -411,6 +412,9 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
             await _give_up(core, live, stopped(run), None)
         else:
             await finish(core, live, driven.outcome)
+    finally:
+        if live.awaited is not None:  # it was mended, and its end was not told, because that commit's answer was lost
+            give_up(live.awaited, stopped(run))
 
 
 async def _execute_in_time(core: Core, live: LiveRun, before: LiveRun | None = None) -> None:
