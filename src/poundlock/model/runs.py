@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from poundlock.model.buffers import EMPTY, USUAL, Tally, WaitRules, progress
+from poundlock.model.buffers import EMPTY, Tally, WaitRules, progress
 from poundlock.model.conditions import Condition, all_match, has
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
@@ -557,12 +557,13 @@ def wait_info(run_id: str, row: WaitRow, *, parked: bool) -> WaitInfo:
     resume_at = None if row.leads_to else row.resume_at
     correlate, leads_to = dict(row.correlate), dict(row.leads_to)
     token = row.token(run_id) if parked else None
-    rules = row.rules or USUAL
+    of_wait = (row.wait_id, row.events, row.where, correlate, parked, row.expires_at, resume_at, leads_to, token)
+    rules = row.rules
+    if rules is None:
+        return WaitInfo(*of_wait)
     keys = [part.key for part in (row.tally or EMPTY).parts] if rules.several else []
     have, need = progress(rules, row.events, keys)
-    counted = (rules.mode, min(have, need), need, rules.form)
-    of_wait = (row.wait_id, row.events, row.where, correlate, parked, row.expires_at, resume_at, leads_to)
-    return WaitInfo(*of_wait, token, *counted)
+    return WaitInfo(*of_wait, rules.mode, min(have, need), need, rules.form)
 
 
 def parked_waits(run_id: str, waits: Sequence[WaitRow]) -> tuple[WaitInfo, ...]:

@@ -18,6 +18,7 @@ from poundlock.codecs import dump, encode
 from poundlock.model.buffers import EMPTY, USUAL, Counting, Hit, Part, Tally, WaitRules, progress, take
 from poundlock.model.conditions import Condition, StateRef, resolve
 from poundlock.model.definitions import Wait
+from poundlock.model.drafts import new_tuple
 from poundlock.model.durations import optional_seconds
 from poundlock.model.events import Event
 from poundlock.model.forms import schema_of
@@ -220,6 +221,12 @@ def fate(
     if status is None or status.terminal:
         return _GONE
     paused = status is RunStatus.PAUSED and not unfit
+    if paused:  # nearly always it is paused at a wait for one event, and there is nothing to count
+        for wait in waits:
+            if wait.parked and (wait.rules is None or wait.rules.mode == "any"):
+                for wait_id, epoch, _, _ in delivery.waits:
+                    if wait_id == wait.wait_id and epoch == wait.epoch:
+                        return _RESUMED
     hits = [(wait, hit) for wait in waits for hit in delivery.waits if (wait.wait_id, wait.epoch) == hit[:2]]
     if not hits:
         return _GONE
@@ -267,7 +274,7 @@ def hit_of(row: WaitRow, event: Event) -> Hit | Unanswerable:
     """Return what an event is at a wait that it matches."""
     rules = row.rules
     if rules is None or not rules.several:
-        return Hit(row.wait_id, row.epoch)
+        return new_tuple(Hit, (row.wait_id, row.epoch, None, ""))
     if rules.mode == "all":
         return Hit(row.wait_id, row.epoch, _type_among(row.events, event.type))
     if rules.distinct is None:

@@ -53,8 +53,10 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
             return aborted(run)
         if waits_for_function(run, row):
             return _function_goes_on(run, answer)
+        before = run.waits
         trim(run)
-        row = next((now for now in run.waits if now.wait_id == row.wait_id), row)  # it may have noted what was lost
+        if run.waits is not before:  # it has noted what was lost
+            row = next((now for now in run.waits if now.wait_id == row.wait_id), row)
         if answer is not None and (patch := _answered(run, row, answer["patch"])) is not None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
@@ -203,7 +205,8 @@ async def _resume_with_events(run: ActiveRun, row: WaitRow, messages: Sequence[M
         Interrupted: the run was interrupted meanwhile.
     """
     events = [message.event.event for message in messages if message.event is not None]
-    for message, event in zip(messages, events, strict=True):
+    formed = row.rules is not None and row.rules.form is not None
+    for message, event in zip(messages, events, strict=True) if formed else ():
         # Where its workflow is not registered an event may not have been checked.
         misfit = misfit_of_event(row, run.plan.waits.get(row.wait_id), event.payload)
         if misfit is not None:

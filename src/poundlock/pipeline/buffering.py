@@ -42,6 +42,8 @@ def trim(run: ActiveRun) -> None:
 
 def take_out(run: ActiveRun, seqs: set[int]) -> None:
     """Let buffered events leave with the next boundary."""
+    if not seqs:
+        return
     run.buffer = tuple([message for message in run.buffer if message.seq not in seqs])
     run.consumed += sorted(seqs)
 
