@@ -24,7 +24,10 @@ RUN = {
     "updated_at", "wake_at", "parent_id", "lineage", "waits", "progress", "error",
 }  # fmt: skip
 RESULT = {"run_id", "workflow_id", "status", "ok", "state", "result", "error", "waits", "metadata"}
-WAIT = {"id", "events", "where", "correlate", "parked", "expires_at", "resume_at", "leads_to"}
+WAIT = {
+    "id", "events", "where", "correlate", "parked", "expires_at", "resume_at", "leads_to",
+    "token", "mode", "have", "need", "form",
+}  # fmt: skip
 ERROR = {"type", "message", "code", "stage", "step"}
 
 
