@@ -6,7 +6,7 @@ House rule: Protocols only, and no method without a caller.
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from poundlock.clock import Clock
@@ -26,6 +26,7 @@ __all__ = [
     "AtHand",
     "Bus",
     "Claim",
+    "Claims",
     "Clock",
     "FollowsClock",
     "FollowsRetention",
@@ -72,6 +73,20 @@ class Claim(NamedTuple):
     """True if its last owner died or stopped while the run was running."""
     delayed: bool = False
     """True if it was delayed and is due."""
+
+
+class Claims(list[Claim]):
+    """The runs claimed together, in order.
+
+    Attributes:
+        waiting: ids of runs that were due and did not get a slot: they are `ready` now and wait for one.
+    """
+
+    __slots__ = ("waiting",)
+
+    def __init__(self, claims: Iterable[Claim] = (), waiting: Sequence[str] = ()) -> None:
+        super().__init__(claims)
+        self.waiting = waiting
 
 
 class Pruned(NamedTuple):
@@ -168,15 +183,27 @@ class Store(Protocol):
     async def find(self, query: RunQuery) -> Page[RunRecord]:
         """Return records, newest first; keyset pagination, stable while others write."""
 
-    async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
+    async def claim(self, worker: str, workflows: Mapping[str, int], now: float, limit: int) -> Claims:
         """Atomically take ownership of up to `limit` runs that are `ready`, or paused or delayed and due at `now`.
 
-        Order: priority, then due time (a ready run is always due), then id. Only runs of these workflows. A claim
-        counts as an attempt of a recovered run; a run that had released its slot counts as active again. A due paused
-        run keeps its wait: the claimer decides what the timeout means.
+        Order: priority, then due time (a ready run is always due), then id. Only runs of these workflows, which are
+        given with the number of slots of their modes. A claim counts as an attempt of a recovered run. A due paused run
+        keeps its wait: the claimer decides what the timeout means.
+
+        A run that had released its slot takes one again (`Load.returned`). If there is none, it is not claimed, but
+        waits for one (`NEEDS_SLOT`) and keeps its wake time, which says why it goes on. Runs that wait for a slot are
+        left alone. A claim may leave due runs for the next one even if it claims fewer than `limit`.
 
         Raises:
             UnknownCodec: a run's state cannot be read, and there is no other run to claim; that run is unchanged.
+        """
+
+    def waiting_loads(
+        self, workflows: Collection[str], queued: bool
+    ) -> Awaitable[Sequence[tuple[tuple[str, str], Load]]]:
+        """Return the loads of these workflows in which resumed runs wait for a slot; if `queued`, or new ones.
+
+        Without `queued` the cost depends only on how many there are, so it is asked with each claim.
         """
 
     async def next_due(self, workflows: Collection[str]) -> float | None:

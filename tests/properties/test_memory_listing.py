@@ -119,7 +119,7 @@ class Indexes(RuleBasedStateMachine):
                 or (record.head.status in DUE and record.head.wake_at is not None and record.head.wake_at <= now)
             )
         )
-        claims = self.runner.run(self.store.claim("w1", workflows, now, limit))
+        claims = self.runner.run(self.store.claim("w1", dict.fromkeys(workflows, 99), now, limit))
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == [entry[2] for entry in expected[:limit]]
 
     # ------------------------------------------------------------------------------------------------------- reads

@@ -46,13 +46,13 @@ class ModesMachine(RuleBasedStateMachine):
         self.slots = mode.concurrency if isinstance(mode, Transient) else 1
         self.active: list[int] = []
         self.queue: list[int] = []
+        self.line: list[int] = []  # resumed, waiting for a slot
         self.parked: list[int] = []  # paused, with the slot given back
         self.resting: list[int] = []  # paused, with the slot kept
         self.started: list[int] = []
         self.aborting: set[int] = set()
         self.fates: dict[int, str] = {}
         self.events = 0
-        self.resumed_beyond = 0
 
     # -- what happens
     @rule()
@@ -60,8 +60,8 @@ class ModesMachine(RuleBasedStateMachine):
         """An event arrives."""
         self.events += 1
         run, load = self.events, self.load()
-        busy = bool(self.active or self.queue)
-        full = len(self.active) >= self.slots
+        busy = bool(self.active or self.queue or self.line)
+        full = len(self.active) >= self.slots or bool(self.line)
         decision = self.mode.accept(load)
         match decision:
             case Start():
@@ -127,13 +127,25 @@ class ModesMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.resting or self.parked)
     @rule(data=st.data())
     def resume(self, data):
-        """A paused run goes on; it never queues, even if that makes one too many."""
+        """A paused run goes on; if it gave its slot back, it takes a free one or waits in line, before the queue."""
         run = data.draw(st.sampled_from(self.resting + self.parked))
         if run in self.resting:
             self.resting.remove(run)
-        else:
-            self.parked.remove(run)
-            self.active.append(run)
+            return
+        self.parked.remove(run)
+        after, taken = self.load().returned(run, self.mode.slots)
+        (self.active if taken else self.line).append(run)
+        assert after == self.load()
+
+    @precondition(lambda self: self.line)
+    @rule(data=st.data())
+    def abort_returning(self, data):
+        """A run is aborted while it waits in line."""
+        run = data.draw(st.sampled_from(self.line))
+        after = self.load().withdrawn()
+        self.line.remove(run)
+        self.fates[run] = "ended"
+        assert after == self.load()
 
     @precondition(lambda self: self.queue)
     @rule(data=st.data())
@@ -151,6 +163,7 @@ class ModesMachine(RuleBasedStateMachine):
             active_id=self.active[-1] if self.active else None,
             queued=len(self.queue),
             tail_id=self.queue[-1] if self.queue else None,
+            returning=len(self.line),
         )
 
     def start(self, run):
@@ -165,25 +178,29 @@ class ModesMachine(RuleBasedStateMachine):
         self.queue.append(run)
 
     def settle(self):
-        _, count = self.load().promoted(self.mode.slots)
-        assert 0 <= count <= len(self.queue)
-        assert count <= max(0, self.slots - len(self.active)), "more are started than there are slots"
-        for _ in range(count):
+        after, returning, queued = self.load().promoted(self.mode.slots)
+        assert 0 <= queued <= len(self.queue)
+        assert 0 <= returning <= len(self.line)
+        assert not queued or returning == len(self.line), "a new run overtakes a resumed one"
+        assert returning + queued <= max(0, self.slots - len(self.active)), "more are started than there are slots"
+        for _ in range(returning):
+            self.active.append(self.line.pop(0))
+        for _ in range(queued):
             self.start(self.queue.pop(0))
+        assert after._replace(active_id=None) == self.load()._replace(active_id=None)
 
     # -- what always holds
     @invariant()
     def no_slot_stays_empty(self):
         """Nobody waits while a slot is free."""
-        if hasattr(self, "mode") and self.queue:
+        if hasattr(self, "mode") and (self.queue or self.line):
             assert len(self.active) >= self.slots
 
     @invariant()
     def never_more_than_allowed(self):
-        """Only runs that came back from a pause can make it more than there are slots."""
+        """No more runs are active than there are slots, whoever comes back from a pause."""
         if hasattr(self, "mode"):
-            returned = len(self.active) - self.slots
-            assert returned <= 0 or not self.mode.holds_slot_while_paused
+            assert len(self.active) <= self.slots
             if isinstance(self.mode, Exclusive | SingletonLoop):
                 assert len(self.queue) <= 1
             if isinstance(self.mode, Transient | Serialized) and self.mode.capacity is not None:
@@ -207,19 +224,20 @@ class ModesMachine(RuleBasedStateMachine):
     def nothing_vanishes(self):
         """Every event is running, waiting, paused, or has a known fate; exactly one of these."""
         if hasattr(self, "mode"):
-            places = [*self.active, *self.queue, *self.parked, *self.fates]
+            places = [*self.active, *self.queue, *self.line, *self.parked, *self.fates]
             assert sorted(places) == list(range(1, self.events + 1))
 
     def teardown(self):
         """In the end all pauses are over and all runs end; then everybody who waited has had a turn."""
         if not hasattr(self, "mode"):
             return
-        self.active += self.parked
+        self.line += self.parked
         self.parked.clear()
+        self.settle()
         while self.active:
             self.fates[self.active.pop(0)] = "ended"
             self.settle()
-        assert self.queue == []
+        assert self.queue == self.line == []
         assert sorted(self.fates) == list(range(1, self.events + 1))
 
 

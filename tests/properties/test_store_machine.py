@@ -24,7 +24,8 @@ from support import in_parts, sqlite_error
 
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, StoreFull
-from poundlock.model.changes import Changes, LoadChange, Post, Release, Remember, Token
+from poundlock.model.buffers import Hit
+from poundlock.model.changes import Changes, LoadChange, Post, Promotion, Release, Remember, Token
 from poundlock.model.conditions import Condition
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import MOVES, RunStatus
@@ -60,7 +61,7 @@ waits = st.lists(
 ).map(tuple)
 patches = st.dictionaries(st.sampled_from("xyz"), st.integers(0, 3) | st.none() | st.just({"in": 1}), max_size=2)
 RELEASES = {"queued": st.booleans(), "slots": st.integers(1, 3), "owner": st.sampled_from(["w2", None])}
-loads = st.builds(Load, st.integers(0, 3), st.none(), st.integers(0, 2), st.none())
+loads = st.builds(Load, st.integers(0, 3), st.none(), st.integers(0, 2), st.none(), st.integers(0, 2))
 events = [
     Event(type, {"id": value, "n": 2}, id="probe", time=0.0)
     for type in ("order.approved", "order.shipped.late")
@@ -223,6 +224,8 @@ class Stores(RuleBasedStateMachine):
         leaves = identity.load_key is not None and data.draw(st.booleans())
         pair = (identity.workflow_id, identity.load_key)
         release = data.draw(st.builds(_release, st.just(pair), st.just(run_id), **RELEASES)) if leaves else None
+        if release is None and target in (RunStatus.RUNNING, RunStatus.READY) and data.draw(st.booleans()):
+            move = move._replace(slot=identity.load_key is not None, slots=data.draw(st.integers(0, 3)))
         unit = move._replace(release=release)
         alone = data.draw(st.booleans())
         return lambda _: unit if alone else Changes(moves=(unit,), now=self.now)
@@ -233,7 +236,9 @@ class Stores(RuleBasedStateMachine):
         line = ReceiptLine(Verdict.BUFFERED, "orders", None, None, "wait")
         targets = data.draw(st.lists(st.tuples(RUNS, st.sampled_from(["v", "w"]), st.integers(1, 2)), max_size=3))
         owner = data.draw(st.sampled_from(["w2", None]))
-        deliveries = tuple(Delivery(run, ((wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
+        slots = data.draw(st.integers(0, 3))
+        deliveries = tuple(Delivery(run, (Hit(wait, epoch),), ref, owner, line, slots) for run, wait, epoch in targets)
+        promotions = data.draw(st.lists(st.sampled_from(PAIRS), max_size=1))
         kinds = st.sampled_from(["signal", "abort"])
         posts = data.draw(st.lists(st.builds(Post, RUNS, kinds, patches, st.just(self.now)), max_size=2).map(tuple))
         pairs = data.draw(st.lists(st.sampled_from(PAIRS), max_size=2, unique=True))
@@ -257,6 +262,7 @@ class Stores(RuleBasedStateMachine):
                 events=(*(creation.stored_events() if creation else ()), event_of(ref, "order.approved")),
                 loads=tuple(changes),
                 releases=leaving,
+                promotions=tuple(Promotion(*pair, slots, owner) for pair in promotions),
                 remember=remember,
                 deliveries=deliveries,
                 posts=posts,
@@ -318,9 +324,15 @@ class Stores(RuleBasedStateMachine):
         if not (full and type(answer) is tuple and answer[0] is StoreFull):
             assert self.runner.run(submit(self.memory)) == answer
 
-    @rule(workflows=st.lists(st.sampled_from(["orders", "other"]), unique=True), limit=st.integers(1, 4))
-    def claim(self, workflows, limit):
-        self.both(lambda store: store.claim("w3", workflows, self.now, limit))
+    @rule(
+        workflows=st.lists(st.sampled_from(["orders", "other"]), unique=True),
+        limit=st.integers(1, 4),
+        slots=st.integers(0, 4),
+    )
+    def claim(self, workflows, limit, slots):
+        known = dict.fromkeys(workflows, slots)
+        claims = self.both(lambda store: store.claim("w3", known, self.now, limit))
+        assert len(claims) <= limit
 
     @rule(seconds=st.integers(1, 3))
     def wait(self, seconds):

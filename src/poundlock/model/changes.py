@@ -28,12 +28,12 @@ _BITS: Final = 0xFFFF_FFFF  # of a check sum
 
 
 class Release(NamedTuple):
-    """A run leaves the load of its (workflow, key), and queued runs take the free slots.
+    """A run leaves the load of its (workflow, key), and runs that wait take the free slots: resumed ones come first.
 
     It has no condition, because the end of a run cannot be refused: the store computes the new load from the current
-    one (`Load.left`), advances its token (`Token.next`), and returns the promoted runs, by priority and then
-    acceptance. It is part of the move that takes the run out (`RunMove.release`), and written after the load changes of
-    the same unit.
+    one (`Load.left`), advances its token (`Token.next`), and returns the promoted runs: resumed ones in the order of
+    their resumption, then queued ones by priority and acceptance. It is part of the move that takes the run out
+    (`RunMove.release`), and written after the load changes of the same unit.
 
     Attributes:
         run_id: the run that leaves.
@@ -50,13 +50,25 @@ class Release(NamedTuple):
     owner: str | None
 
 
+class Promotion(NamedTuple):
+    """Runs that wait take the free slots of a (workflow, key), though no run leaves it. The fields are as in `Release`.
+
+    It may have more slots than before, or a process that does not know how many it has may have resumed a run.
+    """
+
+    workflow_id: str
+    load_key: str
+    slots: int
+    owner: str | None
+
+
 class RunMove(NamedTuple):
     """What a run writes at a boundary, or a command that moves a run without an owner: one flat value, never changed.
 
     It is a unit of work by itself: most commits are one of these. Must hold: the run's version is `version`
     (`StaleVersion`), its epoch is `epoch` (`LeaseLost`), and, if `inbox` is given, its last inbox sequence is `inbox`
-    (`InboxAhead`). The version then grows by one. A run that had released its slot and continues with `slot` True
-    counts as active in its load again.
+    (`InboxAhead`). The version then grows by one. A run that waited for a slot (`NEEDS_SLOT`) and is moved to another
+    value of `slot` does not count as returning any more.
 
     Attributes:
         waits: the complete new set of armed waits; None means unchanged.
@@ -65,6 +77,9 @@ class RunMove(NamedTuple):
         visits: how often the run entered its stages, see `visits.py`; None means unchanged.
         release: the run leaves its load with this move; the answer to the commit names the promoted runs.
         outgoing: events that go into the outbox, in this order; those that a wait refused are dead letters there.
+        slots: given where a run that holds no slot goes on: how many its mode has, 0 if that is unknown. If it gets one
+            (`Load.returned`), it is as this move says, with `slot` True. If not, it is `ready` without an owner and
+            waits for a slot (`NEEDS_SLOT`); the answer says so (`Committed.waiting`).
     """
 
     run_id: str
@@ -78,7 +93,7 @@ class RunMove(NamedTuple):
     attempt: int
     wake_at: float | None
     outcome: str | None
-    slot: bool
+    slot: int
     updated_at: float
     log: LogRow | None = None
     waits: tuple[WaitRow, ...] | None = None
@@ -87,6 +102,7 @@ class RunMove(NamedTuple):
     visits: str | None = None
     release: Release | None = None
     outgoing: tuple[Outgoing | Refused, ...] = ()
+    slots: int | None = None
 
     @classmethod
     def of(
@@ -102,7 +118,8 @@ class RunMove(NamedTuple):
     ) -> RunMove:
         """Return the move of a run without an owner, based on the version that was read. Its epoch grows by one.
 
-        Stage and attempt are unchanged; the wake time is removed. The run keeps its slot until it ends.
+        Stage and attempt are unchanged; the wake time is removed. The run keeps its slot until it ends. One that needs
+        a slot to go on gets it by `runtime/transitions.py::back_in_line`.
 
         Args:
             record: the run as it was read.
@@ -130,7 +147,7 @@ class RunMove(NamedTuple):
             attempt=head.attempt,
             wake_at=None,
             outcome=outcome,
-            slot=head.slot and not status.terminal,
+            slot=head.slot is True and not status.terminal,
             updated_at=now,
             log=log,
         )
@@ -253,6 +270,7 @@ class Changes:
     moves: tuple[RunMove, ...] = ()
     loads: tuple[LoadChange, ...] = ()
     releases: tuple[Release, ...] = ()
+    promotions: tuple[Promotion, ...] = ()
     events: tuple[StoredEvent, ...] = ()
     remember: tuple[Remember, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
@@ -289,14 +307,16 @@ class Committed(NamedTuple):
     A store that has nothing to wait for returns this itself from `commit`; so it can be awaited, too.
 
     Attributes:
-        promoted: ids of the promoted runs, in order, over all releases.
+        promoted: ids of the promoted runs, in order, over all releases and promotions.
         delivered: one result per delivery.
         posted: the inbox sequence of each post.
+        waiting: ids of the moved runs that did not get a slot (`RunMove.slots`).
     """
 
     promoted: tuple[str, ...] = ()
     delivered: tuple[Delivered, ...] = ()
     posted: tuple[int, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     def __await__(self) -> Generator[Any, None, Committed]:
         yield from ()  # nothing: it only makes this a generator

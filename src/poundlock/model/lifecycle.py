@@ -40,7 +40,8 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
         RunStatus.ABORTED: "aborted or superseded while waiting for a slot",
     },
     RunStatus.READY: {
-        RunStatus.RUNNING: "claimed",
+        RunStatus.RUNNING: "claimed, or promoted after it was resumed and waited for a slot",
+        RunStatus.FAILED: "its time ran out while it waited for a slot",
         RunStatus.ABORTED: "aborted before it was claimed",
     },
     RunStatus.RUNNING: {
@@ -54,12 +55,12 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     },
     RunStatus.PAUSED: {
         RunStatus.RUNNING: "resumed: event, person, timeout or deadline",
-        RunStatus.READY: "resumed where its workflow is unknown, or tried again with a changed definition",
+        RunStatus.READY: "resumed, and waits for a slot; where its workflow is unknown; or tried with a new definition",
         RunStatus.ABORTED: "aborted while paused",
     },
     RunStatus.DELAYED: {
         RunStatus.RUNNING: "claimed when due",
-        RunStatus.READY: "made due where its workflow is unknown",
+        RunStatus.READY: "due, and waits for a slot; or made due where its workflow is unknown",
         RunStatus.ABORTED: "aborted while delayed",
     },
     RunStatus.COMPLETED: {

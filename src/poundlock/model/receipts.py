@@ -92,7 +92,8 @@ class Delivery(NamedTuple):
     Must hold: none of these waits has another epoch now (`WaitMoved`): then it was armed again, so the event has to be
     matched again. A wait that is no longer armed is not refused, see `Fate`.
 
-    `owner` owns the run if this delivery resumes it; None makes it `ready`.
+    `owner` owns the run if this delivery resumes it; None makes it `ready`. `slots` is how many its mode has, 0 if that
+    is unknown: a run that had released its slot needs one of them, and waits if it does not get it (`Load.returned`).
     """
 
     run_id: str
@@ -100,18 +101,25 @@ class Delivery(NamedTuple):
     event_ref: str
     owner: str | None
     line: ReceiptLine
+    slots: int = 0
 
 
 class Delivered(NamedTuple):
     """The outcome of a delivery: its fate, and the message's sequence in the run's inbox (0 if it was not accepted).
 
     `reason`: for the receipt; "" if the line says it already. `dropped`: older messages that left the inbox for it.
+    `waits`: it has resumed the run, which goes on as soon as it gets a slot.
     """
 
     fate: Fate
     seq: int
     reason: str = ""
     dropped: tuple[int, ...] = ()
+    waits: bool = False
+
+
+WAITS_FOR_SLOT: Final = "waits for a slot"
+"""What the receipt says of a resumed run that does not go on at once."""
 
 
 def none_accepted(delivered: Sequence[Delivered]) -> bool:
@@ -130,6 +138,8 @@ def settle_lines(
         line = delivery.line
         verdict = Verdict(outcome.fate) if outcome.fate is not Fate.GONE else Verdict.FILTERED
         reason = outcome.reason or line.reason if outcome.fate is not Fate.GONE else "the run has continued meanwhile"
+        if outcome.waits:
+            reason = WAITS_FOR_SLOT
         settled.append(ReceiptLine(verdict, line.workflow_id, line.trigger_id, line.run_id, reason))
     return tuple(settled)
 

@@ -52,7 +52,8 @@ class RunHead:
 
     `stage` is the stage to enter next, or (paused) the one to resume at. `outcome` is the JSON text of
     `{"result": ...}` or `{"error": {...}}` after the end; a paused run has an error if its state does not match its
-    model. `slot`: whether it counts as active in its load.
+    model. `slot`: whether it counts as active in its load, or `NEEDS_SLOT`. `wake_at` of a run that is not paused or
+    delayed any more: it went on because this time had come, and had to wait for a slot.
     `visits`: how often it entered its stages, see `visits.py`.
     """
 
@@ -64,11 +65,18 @@ class RunHead:
     attempt: int
     wake_at: float | None
     outcome: str | None
-    slot: bool
+    slot: int
     inbox_seq: int
     log_seq: int
     updated_at: float
     visits: str | None = None
+
+
+NEEDS_SLOT: Final = 2
+"""A value of `RunHead.slot` beside True and False: the run is `ready`, but waits for a slot before it goes on.
+
+It had given its slot back when it paused, was resumed, and counts as `returning` in its load.
+"""
 
 
 class WaitRow(NamedTuple):
@@ -293,6 +301,11 @@ class RunRecord(NamedTuple):
     identity: RunIdentity
     head: RunHead
     waits: tuple[WaitRow, ...]
+
+
+def delay_is_over(record: RunRecord) -> bool:
+    """Whether a run that goes on was delayed until a time that has come, and then waited for a slot."""
+    return record.head.wake_at is not None and not any(row.parked for row in record.waits)
 
 
 class Checkpoint(NamedTuple):

@@ -338,7 +338,7 @@ class ActiveRun:
         self.version = 0
         self.epoch = 1
         self.attempt = 1
-        self.slot = identity.load_key is not None
+        self.slot: int = identity.load_key is not None
         self.log_seq = 0
         self.entered_at = 0
         """Entries of the timeline before the current stage."""

@@ -10,6 +10,7 @@ from poundlock.codecs import dump
 from poundlock.errors import AnswerInvalid, NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Answer, Interrupted, describe, for_the_process, shortened
 from poundlock.model.events import Event
+from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
 from poundlock.model.runs import (
     CHILD_ENDED,
@@ -39,6 +40,7 @@ from poundlock.pipeline.states import Written, brought, validate, written
 from poundlock.pipeline.waits import answer_at, leave, note, pause_at, rearm
 
 log = logging.getLogger("poundlock.pipeline")
+_RUNNING: Final = RunStatus.RUNNING
 
 
 async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
@@ -71,6 +73,8 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
             return _continue(run, None)
         if row.wait_id == CHILDREN_WAIT:
             return _among_children(run, row)
+        if _was_due(run, row):
+            return _expired(run, row)  # what has come since then is too late
         refused = False
         while messages := answer_at(run, row):
             if await _resume_with_events(run, row, messages):
@@ -87,6 +91,12 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if for_the_process(error):
             raise
         return failed(run, run_error(error, None, None), run.plan.path_json)
+
+
+def _was_due(run: ActiveRun, row: WaitRow) -> bool:
+    """Whether the time of a wait was over before its run, which goes on for that reason, had to wait for a slot."""
+    due = run.wake_at
+    return run.status is _RUNNING and due is not None and row.expires_at is not None and row.expires_at <= due
 
 
 def _function_goes_on(run: ActiveRun, answer: Mapping[str, Any] | None) -> Outcome | None:

@@ -56,7 +56,7 @@ def _start_of(
     status: RunStatus,
     wake_at: float | None,
     outcome: str | None,
-    slot: bool,
+    slot: int,
     now: float,
     log: LogRow | None,
     stage: str | None,
@@ -90,6 +90,7 @@ def _start_of(
             visits,
             None,
             outgoing,
+            None,
         ),
     )
 
@@ -100,7 +101,7 @@ def boundary_of(
     *,
     wake_at: float | None = None,
     outcome: str | None = None,
-    slot: bool | None = None,
+    slot: int | None = None,
     guard_inbox: bool = False,
     taken_over: bool = False,
     release: Release | None = None,
@@ -161,6 +162,7 @@ def boundary_of(
             run.walk if run.walk != JUMPED else dump(run.visits),
             release,
             run.outgoing,
+            None,
         ),
     )
 

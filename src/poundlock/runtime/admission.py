@@ -41,6 +41,7 @@ from poundlock.ports import AtHand
 from poundlock.records import NamedTuple, dataclass, field
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Asked, Route, answer_of, ask, code_of, unmet
+from poundlock.runtime.entries import slots_of
 from poundlock.runtime.held_events import Holding, as_held, letter_of, read_holding, value_of, whole_batch
 from poundlock.runtime.judging import Waiting, counting, fitting, judged
 from poundlock.runtime.loads import Pair
@@ -503,10 +504,11 @@ def _as_likely(record: RunRecord, delivery: Delivery, now: float) -> Delivery:
 def _delivery(core: Core, waiting: Waiting, event: Event, event_ref: str, line: ReceiptLine) -> Delivery:
     record: RunRecord = waiting.record
     entry = core.entries.get(record.identity.workflow_id)
-    owner = core.worker if entry is not None and not entry.closing else None
+    known = entry is not None and not entry.closing
     hits = [hit_of(row, event) for row in waiting.hit]
     waits = tuple([hit for hit in hits if not isinstance(hit, Unanswerable)])
-    return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)))
+    owner, slots = (core.worker, slots_of(entry)) if known else (None, 0)
+    return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)), slots)
 
 
 def _unmet(waiting: Waiting, event: Event) -> str:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from poundlock.errors import WouldDeadlock
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import CHILDREN_WAIT, RunIdentity, WaitRow, paused_children
+from poundlock.model.runs import CHILDREN_WAIT, NEEDS_SLOT, RunHead, RunIdentity, WaitRow, paused_children
 from poundlock.runtime.core import Core
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.phases import Phase
@@ -59,11 +59,16 @@ async def to_wait_for(core: Core, inside: str, run_id: str, *, bounded: bool = F
     if core.runs.phase(run_id) is not Phase.ABSENT:
         return Wanted(run_id, bounded=bounded, since=since)
     record = await core.store.load(run_id)
-    if record is None or record.head.status is not RunStatus.QUEUED or record.identity.load_key is None:
+    if record is None or record.identity.load_key is None or not _needs_slot(record.head):
         return Wanted(run_id, bounded=bounded, since=since)
     pair = (record.identity.workflow_id, record.identity.load_key)
     [(load, _)] = await core.loads.read([pair])
     return Wanted(run_id, pair, load.active, bounded, since)
+
+
+def _needs_slot(head: RunHead) -> bool:
+    """Whether a run goes on only with a slot that it does not have."""
+    return head.status is RunStatus.QUEUED or head.slot == NEEDS_SLOT
 
 
 def to_wait_for_driven(core: Core, inside: str, run_id: str) -> Wanted:
@@ -169,7 +174,9 @@ def _gets_a_slot(run: Wanted, holders: dict[Pair, set[str]], free: set[str]) -> 
 def _holders(core: Core, pair: Pair) -> set[str]:
     held = [(live.run.identity, live.run.slot) for live in core.runs.all_live()]
     held += [(parked.identity, parked.head.slot) for parked in core.runs.all_parked()]
-    return {identity.run_id for identity, slot in held if slot and (identity.workflow_id, identity.load_key) == pair}
+    return {
+        identity.run_id for identity, slot in held if slot is True and (identity.workflow_id, identity.load_key) == pair
+    }
 
 
 def _still_queued(core: Core, run: Wanted) -> bool:

@@ -25,10 +25,9 @@ from poundlock.pipeline.memo import lead_below
 from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
-from poundlock.runtime.entries import Registered
+from poundlock.runtime.entries import Registered, slots_of
 from poundlock.runtime.healing import notify, patiently
 from poundlock.runtime.pending_hooks import ending
-from poundlock.runtime.phases import Phase
 from poundlock.runtime.results import at_rest
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import invocation, new_run
@@ -211,7 +210,8 @@ async def commit_end(
         )
         stored = StoredEvent(f"{LOOSE}{core.ids.uuid7(now)}", event)
         line = ReceiptLine(Verdict.RESUMED, None, None, parent_id)
-        delivery = Delivery(parent_id, (Hit(CHILDREN_WAIT, row.epoch),), stored.ref, None, line)
+        slots = 0 if record is None else slots_of(core.entries.get(record.identity.workflow_id))
+        delivery = Delivery(parent_id, (Hit(CHILDREN_WAIT, row.epoch),), stored.ref, None, line, slots)
         changes = Changes(
             creates=(work,) if isinstance(work, RunCreate) else (),
             moves=(work,) if isinstance(work, RunMove) else (),
@@ -238,8 +238,7 @@ def tell_parent(core: Core, notice: Notice) -> None:
     if not resumed:
         core.runs.deliver(message)
         return
-    if core.runs.phase(message.run_id) is Phase.PARKED:
-        core.runs.drop(message.run_id)  # its row was moved
+    core.waits_for_slot(message.run_id)  # or for a claim
     core.wake_at(core.clock.now())
 
 

@@ -143,8 +143,10 @@ class Core:
         """Schedules a claim of due runs at a time; set when the runtime starts."""
         self.note_queued: Callable[[RunIdentity], None] = _nothing
         """Notes that a run was queued, because it may have a deadline; set when the runtime starts."""
+        self.note_waiting: Callable[[Sequence[str]], None] = _nothing
+        """Notes that runs wait for a slot to go on, because they may have deadlines; set when the runtime starts."""
         self.queued: dict[str, float] = {}
-        """By run that is queued here and has a limit: its deadline."""
+        """By run that waits for a slot here and has a limit: its deadline."""
         self.claiming = asyncio.Lock()
         """Held from a claim until the claimed runs are driven."""
         self.hooks_running: set[str] = set()
@@ -292,6 +294,11 @@ class Core:
 
     def _sent(self, run_id: str) -> None:
         self.deliver(run_id)
+
+    def waits_for_slot(self, run_id: str) -> None:
+        """Note that a commit of this process resumed a run, which waits for a slot now."""
+        self.runs.outdate(run_id)
+        self.note_waiting([run_id])
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to a counter of `statistics`."""

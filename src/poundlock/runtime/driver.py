@@ -33,7 +33,7 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord, RunResult
+from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord, RunResult, delay_is_over
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.deadline import begin_late, goes_on, passed
@@ -112,6 +112,7 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
         _strand(core, identity.run_id, error)
         return True
     run.recovered = recovered
+    delayed = delayed or delay_is_over(checkpoint.record)
     if recovered and run.plan.durability == "none" and run.undoing is None and not has_children(run.waits):
         lose(run)
     if delayed:
@@ -148,7 +149,9 @@ def start_promoted(core: Core, promoted: Iterable[str]) -> None:
     """Drive runs that this process owns since a commit."""
     for run_id in promoted:
         core.queued.pop(run_id, None)
-        if not core.runs.has_task(run_id):  # a run that was looked up meanwhile is driven already
+        live = core.runs.live(run_id)
+        # A run that was looked up meanwhile is driven already. One that was resumed may still be closing its services.
+        if not core.runs.has_task(run_id) or (live is not None and live.outdated):
             _load(core, run_id)
 
 

@@ -48,6 +48,11 @@ class Registered:
     """Calls the hooks that were pending when it was registered."""
 
 
+def slots_of(entry: Registered | None) -> int:
+    """Return how many runs of a workflow may be active at the same time; 0 if this process may not start any."""
+    return 0 if entry is None or entry.closing else entry.mode.slots
+
+
 class HookCaller(Protocol):
     """What calling a hook needs of the core, which is in a higher layer than this file."""
 

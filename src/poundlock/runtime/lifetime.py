@@ -34,6 +34,7 @@ from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller, claim_due
 from poundlock.runtime.queued import QueuedLimits
 from poundlock.runtime.registration import Subscriptions, deregister, register
+from poundlock.runtime.returning import promote
 from poundlock.runtime.settling import call_pending
 from poundlock.runtime.time_triggers import TimeTriggers
 from poundlock.runtime.vacuuming import Vacuuming
@@ -107,6 +108,7 @@ class Lifetime:
             core.note_queued = self._queued.note
             core.hold_until = self._holds.wake_at
             core.end_hold = partial(end_now, core)
+            core.note_waiting = self._queued.note_waiting
             for pattern in CONTROL_EVENTS:
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
@@ -148,12 +150,17 @@ class Lifetime:
     async def _claim(self, workflow_id: str) -> None:
         """Claim the runs of a new workflow, also those whose states did not fit before."""
         core = self._core
-        try:
+
+        async def look() -> None:
             await try_unfit(core, workflow_id)
+            await promote(core, [workflow_id], queued=True)  # its mode may be another one
+
+        try:
+            await look()
         except FAULTS as fault:
             self._poller.wake()  # the others need not wait
             with contextlib.suppress(*FAULTS):  # it ends when the runtime stops: the next registration finds the runs
-                await again(core, fault, lambda: try_unfit(core, workflow_id), f"claiming runs of '{workflow_id}'")
+                await again(core, fault, look, f"claiming runs of '{workflow_id}'")
         finally:
             self._poller.wake()
 

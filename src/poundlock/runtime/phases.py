@@ -42,6 +42,7 @@ MOVES: Final[Mapping[Phase, Mapping[Phase, str]]] = {
         Phase.ABSENT: "released, taken over by another owner, or ended",
     },
     Phase.CLOSING: {
+        Phase.LOADING: "resumed meanwhile, and promoted",
         Phase.PARKED: "all is closed; its state is kept for the pause window",
         Phase.DRIVING: "resumed meanwhile",
         Phase.ABSENT: "all is closed",

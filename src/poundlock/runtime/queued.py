@@ -1,8 +1,9 @@
-"""The deadlines of queued runs: such a run is no more than a row, and no store looks at it before its turn has come.
+"""The deadlines of runs that wait for a slot: such a run is only a row, and no store looks at it before its turn.
 
-So each process notes the queued runs of its workflows that have a limit: those that it queued, and at the registration
-of a workflow those that are in the store. A run that its deadline leads to a stage is not noted: it goes there when
-its turn has come, because the mode says how many runs are active.
+So each process notes those runs of its workflows that have a limit: new ones that it queued, resumed ones that it lined
+up, and at the registration of a workflow those that are in the store. A run that its deadline leads to a stage is not
+noted: it goes there when its turn has come, because the mode says how many runs are active. So does a run that has
+something to do before it ends: stages to undo, or children.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from poundlock.clock import Timer
 from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
 from poundlock.model.deadlines import RunLimit, deadline_of
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import RunIdentity, RunQuery
+from poundlock.model.runs import NEEDS_SLOT, RunIdentity, RunQuery, RunRecord, WaitRow
 from poundlock.pipeline.deadline import too_late, too_late_reason
+from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.outcome import run_error
+from poundlock.pipeline.undo_log import due
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.entries import Registered
@@ -46,12 +51,12 @@ class QueuedLimits:
         self._over: deque[str] = deque()
         self._ending: asyncio.Task[None] | None = None
 
-    def note(self, identity: RunIdentity) -> None:
-        """Note a run that was queued."""
+    def note(self, identity: RunIdentity, waits: Sequence[WaitRow] = ()) -> None:
+        """Note a run that was queued, or a resumed one that waits for a slot, with its waits."""
         limit = self._limit(identity)
         if limit is None or not limit.ends or identity.run_id in self._core.queued:
             return
-        deadline = deadline_of(limit, identity.created_at, ())
+        deadline = deadline_of(limit, identity.created_at, waits)
         if deadline is None:
             return
         queued = self._core.queued
@@ -62,18 +67,32 @@ class QueuedLimits:
             heapq.heappush(self._heap, (deadline, identity.run_id))
         self._arm()
 
+    def note_waiting(self, run_ids: Sequence[str]) -> None:
+        """Note resumed runs that wait for a slot, in the background."""
+        if any(_ends_runs(entry) for entry in self._core.entries.values()):
+            self._core.tasks.spawn(self._read_some(run_ids))
+
+    async def _read_some(self, run_ids: Sequence[str]) -> None:
+        core = self._core
+        for run_id in run_ids:
+            record = await patiently(core, partial(core.store.load, run_id), f"reading run '{run_id}'")
+            if record is not None and _waits_for_slot(record):
+                self.note(record.identity, record.waits)
+
     def watch(self, entry: Registered) -> None:
-        """Note the queued runs of a workflow that are in the store, in the background."""
-        if any(plan.limit is not None and plan.limit.ends for plan in entry.plans.values()):
+        """Note the runs of a workflow that wait for a slot in the store, in the background."""
+        if _ends_runs(entry):
             self._core.tasks.spawn(self._read(entry))
 
     async def _read(self, entry: Registered) -> None:
-        core, wanted = self._core, RunQuery(workflow=entry.id, status=(RunStatus.QUEUED,), limit=500)
+        waiting = (RunStatus.QUEUED, RunStatus.READY)
+        core, wanted = self._core, RunQuery(workflow=entry.id, status=waiting, limit=500)
         while True:
             query = wanted
             page = await patiently(core, lambda: core.store.find(query), f"reading queued runs of '{entry.id}'")  # noqa: B023 - called before the next round
             for record in page.items:
-                self.note(record.identity)
+                if _waits_for_slot(record):
+                    self.note(record.identity, record.waits)
             if page.next_cursor is None:
                 return
             wanted = replace(wanted, cursor=page.next_cursor)
@@ -128,20 +147,22 @@ class QueuedLimits:
         core = self._core
         while True:
             record = await core.store.load(run_id)
-            if record is None or record.head.status is not RunStatus.QUEUED:
+            if record is None or not _waits_for_slot(record):
                 return  # whoever drives it sees to its deadline
             identity = record.identity
             limit = self._limit(identity)
-            if limit is None or not limit.ends:
+            if limit is None or not limit.ends or await self._has_more_to_do(record):
                 return
+            queued = record.head.status is RunStatus.QUEUED
             error = None
             if limit.on_timeout == "abort":
                 move = await ending(core, record, reason=too_late_reason(limit), by="timeout")
             else:
                 error = run_error(too_late(limit, identity.pipeline_id), record.head.stage, None)
                 move = await failing(core, record, error)
-            release = leaving(core, core.entries.get(identity.workflow_id), identity, queued=True)
-            move = move._replace(release=release)
+            if queued:
+                entry = core.entries.get(identity.workflow_id)
+                move = move._replace(release=leaving(core, entry, identity, queued=True))
             try:
                 promoted = (await commit_leaving(core, move, pending_of(core, identity))).promoted
             except (StaleVersion, LeaseLost, InboxAhead):
@@ -150,3 +171,20 @@ class QueuedLimits:
             start_promoted(core, promoted)
             announce_end(core, move)  # not waited for: it calls hooks
             return
+
+    async def _has_more_to_do(self, record: RunRecord) -> bool:
+        """Whether a run has to be driven before it ends."""
+        if has_children(record.waits):
+            return True
+        entry = self._core.entries.get(record.identity.workflow_id)
+        plan = None if entry is None else entry.plans.get(record.identity.pipeline_id)
+        return plan is not None and plan.undoes and bool(due(await self._core.store.history(record.identity.run_id)))
+
+
+def _ends_runs(entry: Registered) -> bool:
+    """Whether a workflow has a limit that ends runs."""
+    return any(plan.limit is not None and plan.limit.ends for plan in entry.plans.values())
+
+
+def _waits_for_slot(record: RunRecord) -> bool:
+    return record.head.status is RunStatus.QUEUED or record.head.slot == NEEDS_SLOT

@@ -224,6 +224,7 @@ async def timeline(core: Core, run_id: str) -> Timeline:
     return Timeline(run_id, read_entries(rows))
 
 
+_TIMED: Final = (RunStatus.PAUSED, RunStatus.DELAYED)
 _OF_CALLS: Final = ("", ":input_tokens", ":output_tokens", ":cost")
 
 
@@ -317,7 +318,7 @@ def _info(
         lineage=identity.lineage,
         error=error,
         trigger_id=identity.trigger_id,
-        wake_at=head.wake_at,
+        wake_at=head.wake_at if status in _TIMED else None,
     )
 
 

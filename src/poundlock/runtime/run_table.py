@@ -45,6 +45,8 @@ class LiveRun:
         gate: set while deliveries of this process wait until the run has stopped.
         creation: the run's creation while another task writes it; its own boundaries come after that.
         notice: the end of this run as its parent is told of it, once that is durable.
+        outdated: whether its row was moved while its task is still finishing: it is not parked here, but read again
+            when it gets a slot.
         left: done when the run's task is left behind; None if nothing waits for that.
         awaited: those who wait for this end of the run, once it was retried or rerun meanwhile; None before that.
     """
@@ -55,6 +57,7 @@ class LiveRun:
     task: asyncio.Task[None] | None = None
     gate: asyncio.Event | None = None
     creation: asyncio.Task[None] | None = None
+    outdated = False
     left: asyncio.Future[None] | None = None
     notice: tuple[Message, bool] | None = None
     awaited: Sequence[Waiter] | None = None
@@ -299,6 +302,14 @@ class RunTable:
         if self._unwritten:
             self._unwritten.pop(run_id, None)
         return entry
+
+    def outdate(self, run_id: str) -> None:
+        """Record that a run was resumed, but not for a task of this process: its row is read again when it goes on."""
+        entry = self._entries.get(run_id)
+        if type(entry) is ParkedRun:
+            self.drop(run_id)
+        elif type(entry) is LiveRun:
+            entry.outdated = True  # its task may still be closing what the run used
 
     def drop_current(self, live: LiveRun) -> bool:
         """Forget a run that was driven and written, if this is still its entry; returns whether it was."""

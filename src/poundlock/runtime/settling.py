@@ -194,9 +194,11 @@ async def _left(
 ) -> Committed:
     """Wait for the commit of a release; meanwhile others see the load as it will be."""
     load, token = loaded
-    after, _ = load.left(release.run_id, release.slots, queued=release.queued)
+    after = load.left(release.run_id, release.slots, queued=release.queued).load
     following = None if token is None or after.idle else token.next(release.run_id)
     line = core.loads.submitted((release.workflow_id, release.load_key), after, following)
+    if load.returning:
+        line.broken = True  # which run is going to be active is not known here
     applied = False
     try:
         committed = await answer
@@ -253,6 +255,9 @@ async def finish(core: Core, live: LiveRun, outcome: Outcome) -> None:
     # It may have been resumed by now, and then another task drives it.
     if ended or isinstance(outcome, Halted):  # a halted run is read again once it is mended
         current = core.runs.drop_current(live)
+    elif live.outdated:  # resumed by an event meanwhile, and waits for a slot
+        core.runs.drop_current(live)
+        current = False
     elif current := core.runs.is_current(live):
         core.runs.park(live)
     if ended and hooks.on_cleanup is not None:

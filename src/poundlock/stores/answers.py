@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Protocol
+from typing import Final, Protocol
 
 from poundlock.codecs import dump
 from poundlock.errors import (
@@ -26,6 +26,9 @@ from poundlock.json_core import from_json
 from poundlock.model.changes import Remember, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunIdentity
+
+LINED_UP_AT_ONCE: Final = 1_000
+"""Due runs that a claim lines up for a slot, at most: ten thousand that are due together must not block a store."""
 
 
 class Moved(Protocol):

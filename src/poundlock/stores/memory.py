@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, Final
@@ -25,6 +25,7 @@ from poundlock.model.changes import (
     Changes,
     Committed,
     Post,
+    Promotion,
     Release,
     Remember,
     RunCreate,
@@ -35,7 +36,7 @@ from poundlock.model.changes import (
 from poundlock.model.events import Event
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.modes.decisions import Load
+from poundlock.model.modes.decisions import Load, Promoted
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import (
     Delivered,
@@ -50,6 +51,7 @@ from poundlock.model.receipts import (
 from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import (
     CHILDREN_WAIT,
+    NEEDS_SLOT,
     Checkpoint,
     LogRow,
     Message,
@@ -59,12 +61,14 @@ from poundlock.model.runs import (
     RunRecord,
     StoredEvent,
     WaitRow,
+    delay_is_over,
 )
 from poundlock.model.schedules import ScheduleRow
 from poundlock.model.timeline import fold, size_of
 from poundlock.model.waits import armed_anew, event_keys, fate, key_shape
-from poundlock.ports import AtHand, Claim, Page, Pruned
+from poundlock.ports import AtHand, Claim, Claims, Page, Pruned
 from poundlock.stores.answers import (
+    LINED_UP_AT_ONCE,
     exists,
     finished,
     keys_taken,
@@ -199,6 +203,8 @@ class MemoryStore:
         """The number of runs and messages that refer to each event; at zero the event is deleted."""
         self._loads: dict[tuple[str, str], tuple[Load, Token]] = {}
         self._queues: dict[tuple[str, str], Heap] = {}
+        self._returning: dict[tuple[str, str], OrderedDict[str, None]] = {}
+        """The runs that wait for a slot after they were resumed, in this order."""
         self._listings = Listings(self._rows)
         self._by_status = self._listings.by_status
         self._agendas: dict[str, Agenda] = {}
@@ -244,6 +250,8 @@ class MemoryStore:
             row = self._movable(work)
             self._commits += 1
             self._write(row, work)
+            if work.slots is not None and row.slot == NEEDS_SLOT:
+                return Committed(waiting=(work.run_id,))
             release = work.release
             promoted = () if release is None else self._release(release, work.updated_at)
             return Committed(tuple(promoted)) if promoted else NOTHING
@@ -305,9 +313,13 @@ class MemoryStore:
             else:
                 loads[workflow_id, load_key] = (loaded, token)
         promoted: list[str] = []
+        waiting: tuple[str, ...] = ()
         if changes.releases or moved:
             for release in changes.leaving():
                 promoted += self._release(release, now)
+            waiting = tuple([move[0] for row, move in moved if move.slots is not None and row.slot == NEEDS_SLOT])
+        for promotion in changes.promotions:
+            promoted += self._promotion(promotion, now)
         delivered: tuple[Delivered, ...] = ()
         if changes.deliveries:
             delivered = tuple([self._deliver(delivery, now) for delivery in changes.deliveries])
@@ -332,7 +344,9 @@ class MemoryStore:
         for ref, *_ in changes.events:
             if ref not in self._uses:  # no run and no message refers to it
                 del self._events[ref]
-        decided = Committed(tuple(promoted), delivered, posted) if promoted or delivered or posted else NOTHING
+        decided = NOTHING
+        if promoted or delivered or posted or waiting:
+            decided = Committed(tuple(promoted), delivered, posted, waiting)
         changes.committed = decided
         return decided
 
@@ -493,12 +507,16 @@ class MemoryStore:
             visits,
             _,
             outgoing,
+            slots,
         ) = move
         before = row.status
         row.version = version + 1
-        if slot is not row.slot:
-            if slot:
-                self._occupy(row)
+        lined_up = row.slot == NEEDS_SLOT
+        if slots is not None and not self._takes_slot(row, slots):
+            status, row.slot, row.owner = _READY, NEEDS_SLOT, None
+        elif slot is not row.slot:
+            if lined_up and slot != NEEDS_SLOT:
+                self._withdraw(row)
             row.slot = slot
         row.status = status
         row.wake_at = wake_at
@@ -535,7 +553,7 @@ class MemoryStore:
                     self._set_waits(row, ())
             elif status is not _RUNNING:
                 self._index(row)
-        elif outcome is not None:
+        elif outcome is not None or (status is _READY and lined_up != (row.slot == NEEDS_SLOT)):
             self._index(row)
 
     def _disuse_events(self, messages: Iterable[Message]) -> None:
@@ -562,6 +580,10 @@ class MemoryStore:
                 queue = self._queues[pair] = Heap()
             queue.push((-identity.priority, row.number, identity.run_id), self._is_queued)
         elif row.status is _READY:
+            if row.slot == NEEDS_SLOT:
+                pair = (identity.workflow_id, identity.load_key or "")
+                self._returning.setdefault(pair, OrderedDict())[identity.run_id] = None
+                return
             self._agenda(identity.workflow_id).ready(identity.priority, identity.run_id)
         elif row.status in _DUE:
             if row.wake_at is not None:
@@ -584,7 +606,7 @@ class MemoryStore:
         row = self._rows.get(run_id)
         if row is None or row.status is not _READY:
             return self._waits_until(run_id, when)
-        return when == READY
+        return when == READY and row.slot != NEEDS_SLOT
 
     def _waits_until(self, run_id: str, when: float) -> bool:
         """Whether this is still the time until which a run is paused or delayed."""
@@ -619,32 +641,65 @@ class MemoryStore:
         known = self._loads.get(pair)
         if known is None:
             return ()  # no run is active or queued
-        loaded, free = known[0].left(run_id, slots, queued=queued)
-        if loaded.idle:
+        after = known[0].left(run_id, slots, queued=queued)
+        if after.load.idle:
             del self._loads[pair]
             self._queues.pop(pair, None)
             return ()
+        return self._promote(pair, after, known[1].next(run_id), release.owner, now)
+
+    def _promotion(self, promotion: Promotion, now: float) -> Sequence[str]:
+        workflow_id, load_key, slots, owner = promotion
+        known = self._loads.get((workflow_id, load_key))
+        if known is None:
+            return ()
+        after = known[0].promoted(slots)
+        if not (after.returning or after.queued):
+            return ()
+        token = known[1].next(f"{after.returning} {after.queued}")
+        return self._promote((workflow_id, load_key), after, token, owner, now)
+
+    def _promote(
+        self, pair: tuple[str, str], after: Promoted, token: Token, owner: str | None, now: float
+    ) -> Sequence[str]:
+        """Give slots to runs that wait, resumed ones first, and set the load."""
         promoted: list[str] = []
-        queue = self._queues.get(pair)
-        while queue and len(promoted) < free:
+        returning = self._returning.get(pair) if after.returning else None
+        while returning and len(promoted) < after.returning:
+            run_id = next(iter(returning))
+            self._leave_line(pair, run_id)
+            promoted.append(run_id)
+            row = self._rows[run_id]
+            row.slot = True
+            self._take(row, owner, now, wake_at=row.wake_at)
+        queue, most = self._queues.get(pair), len(promoted) + after.queued
+        while queue and len(promoted) < most:
             run_id = heapq.heappop(queue)[2]
-            row = self._rows.get(run_id)
+            row = self._rows.get(run_id)  # type: ignore[assignment]  # it may have been deleted
             if row is not None and row.status is RunStatus.QUEUED:
                 promoted.append(run_id)
                 row.slot = True
-                self._take(row, release.owner, now)
+                self._take(row, owner, now)
+        loaded = after.load
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
-        self._loads[pair] = (loaded, known[1].next(release.run_id))
+        self._loads[pair] = (loaded, token)
         return promoted
 
-    def _take(self, row: _Row, owner: str | None, now: float) -> None:
+    def _leave_line(self, pair: tuple[str, str], run_id: str) -> None:
+        returning = self._returning[pair]
+        del returning[run_id]
+        if not returning:
+            del self._returning[pair]
+
+    def _take(self, row: _Row, owner: str | None, now: float, *, wake_at: float | None = None) -> None:
         """Give a run without an owner to its next owner, or make it `ready` if there is none."""
         before, row.status = row.status, _READY if owner is None else _RUNNING
         row.owner = owner
         row.version += 1
         row.epoch += 1
-        row.wake_at = row.outcome = None
+        row.wake_at = wake_at
+        row.outcome = None
         row.updated_at = now
         self._relist(row.identity.run_id, before, row.status)
         if owner is None:
@@ -659,25 +714,49 @@ class MemoryStore:
         if not decided.fate.accepted:
             return Delivered(decided.fate, 0, decided.reason)
         seq = self._append(row, "event", None, now, delivery.event_ref)
-        if decided.fate is Fate.RESUMED:
-            self._occupy(row)
+        waits = decided.fate is Fate.RESUMED and not self._takes_slot(row, delivery.slots)
+        if waits:
+            self._line_up(row, now)
+        elif decided.fate is Fate.RESUMED:
+            row.slot = row.identity.load_key is not None
             self._take(row, delivery.owner, now)
         if decided.tallies:
             row.waits = tuple([_counting(wait, decided.tallies.get(wait.wait_id)) for wait in row.waits])
         if decided.dropped:
             self._disuse_events(message for message in row.inbox if message.seq in decided.dropped)
             row.inbox = [message for message in row.inbox if message.seq not in decided.dropped]
-        return Delivered(decided.fate, seq, decided.reason, decided.dropped)
+        return Delivered(decided.fate, seq, decided.reason, decided.dropped, waits)
 
-    def _occupy(self, row: _Row) -> None:
-        """Count a run that continues as active again if it had released its slot; this may exceed its mode's limit."""
+    def _takes_slot(self, row: _Row, slots: int) -> bool:
+        """Whether a run that goes on has a slot, or gets one; its load is what it is after that."""
         identity = row.identity
-        if identity.load_key is None or row.slot:
-            return
-        pair = (identity.workflow_id, identity.load_key)
+        if row.slot or identity.load_key is None:
+            return True
+        pair, run_id = (identity.workflow_id, identity.load_key), identity.run_id
         known, token = self._loads.get(pair, (_IDLE, Token(default_ids.token(), 0)))
-        self._loads[pair] = (known.started(identity.run_id), token.next(identity.run_id))
-        row.slot = True
+        loaded, taken = known.returned(run_id, slots)
+        self._loads[pair] = (loaded, token.next(run_id))
+        return taken
+
+    def _line_up(self, row: _Row, now: float, *, wake_at: float | None = None) -> None:
+        """Have a run without an owner wait for a slot; its load counts it already."""
+        row.slot = NEEDS_SLOT
+        self._take(row, None, now, wake_at=wake_at)
+
+    def _withdraw(self, row: _Row) -> None:
+        """Count a run no more that waited for a slot and is moved."""
+        identity = row.identity
+        pair, run_id = (identity.workflow_id, identity.load_key or ""), identity.run_id
+        self._leave_line(pair, run_id)
+        known = self._loads.get(pair)
+        if known is None:
+            return
+        loaded = known[0].withdrawn()
+        if loaded.idle:
+            del self._loads[pair]
+            self._queues.pop(pair, None)
+        else:
+            self._loads[pair] = (loaded, known[1].next(run_id))
 
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:
         row.inbox_seq += 1
@@ -729,20 +808,26 @@ class MemoryStore:
                 rows.append(row)
         return Page([row.record() for row in rows], None)
 
-    async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
+    async def claim(self, worker: str, workflows: Mapping[str, int], now: float, limit: int) -> Claims:
         """Claim ready and due runs."""
         agendas = list(self._agendas_of(workflows))
         first = [(entry, place) for place, agenda in enumerate(agendas) if (entry := agenda.first(now)) is not None]
         heapq.heapify(first)
-        claims: list[Claim] = []
+        claims = Claims()
+        waiting: list[str] = []
         unread: list[tuple[Agenda, Entry]] = []
         error: Exception | None = None
-        while first and len(claims) < limit:
+        while first and len(claims) < limit and len(waiting) < LINED_UP_AT_ONCE:
             entry, place = first[0]
             agenda = agendas[place]
             agenda.skip()
+            row = self._rows[entry[2]]
             try:
-                claims.append(self._claim(self._rows[entry[2]], worker, now))
+                claim = self._claim(row, worker, now, workflows[row.identity.workflow_id])
+                if claim is None:
+                    waiting.append(entry[2])
+                else:
+                    claims.append(claim)
             except Exception as fault:  # noqa: BLE001 - a run that cannot be read must not block others
                 unread.append((agenda, entry))
                 error = error or fault
@@ -753,7 +838,8 @@ class MemoryStore:
                 heapq.heapreplace(first, (following, place))
         for agenda, entry in unread:
             agenda.put_back(entry)
-        if error is not None and not claims:
+        claims.waiting = waiting
+        if error is not None and not claims and not waiting:
             raise error
         return claims
 
@@ -767,15 +853,30 @@ class MemoryStore:
                 else:
                     del self._agendas[workflow_id]
 
-    def _claim(self, row: _Row, worker: str, now: float) -> Claim:
-        checkpoint = self._checkpoint(row)
+    def _claim(self, row: _Row, worker: str, now: float, slots: int) -> Claim | None:
+        """Claim a run; None if it has to wait for a slot."""
+        identity = row.identity
+        if not row.slot and identity.load_key is not None:
+            loaded, _ = self._loads.get((identity.workflow_id, identity.load_key), _NO_LOAD)
+            if not loaded.returned(identity.run_id, slots)[1]:
+                self._takes_slot(row, slots)
+                self._line_up(row, now, wake_at=row.wake_at)
+                return None
+        checkpoint = self._checkpoint(row)  # it may refuse to be read
         recovered = row.status is RunStatus.READY and row.owner is not None
-        delayed = row.status is RunStatus.DELAYED
-        self._occupy(row)
-        self._take(row, worker, now)
+        delayed = row.status is RunStatus.DELAYED or delay_is_over(checkpoint.record)
+        self._takes_slot(row, slots)
+        row.slot = identity.load_key is not None
+        self._take(row, worker, now, wake_at=row.wake_at if row.status is _READY else None)
         if recovered:
             row.attempt += 1
         return Claim(checkpoint._replace(record=row.record()), recovered, delayed)
+
+    def waiting_loads(self, workflows: Collection[str], queued: bool) -> AtHand[tuple[tuple[str, str], Load]]:
+        """Return the loads in which runs wait for a slot."""
+        pairs = self._loads if queued else self._returning
+        found = [(pair, self._loads.get(pair, _NO_LOAD)[0]) for pair in pairs if pair[0] in workflows]
+        return AtHand([each for each in found if each[1].returning or (queued and each[1].queued)])
 
     async def next_due(self, workflows: Collection[str]) -> float | None:
         """Return the earliest wake time."""

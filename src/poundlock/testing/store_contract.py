@@ -49,6 +49,7 @@ from poundlock.model.changes import (
     Committed,
     LoadChange,
     Post,
+    Promotion,
     Release,
     Remember,
     RunCreate,
@@ -65,7 +66,17 @@ from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import HeldBy, Letter, OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing, Refused
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Rewrite, Verdict
 from poundlock.model.retention import EndedRun
-from poundlock.model.runs import LOOSE, LogRow, RunHead, RunIdentity, RunQuery, RunRecord, StoredEvent, WaitRow
+from poundlock.model.runs import (
+    LOOSE,
+    NEEDS_SLOT,
+    LogRow,
+    RunHead,
+    RunIdentity,
+    RunQuery,
+    RunRecord,
+    StoredEvent,
+    WaitRow,
+)
 from poundlock.model.schedules import ScheduleMove, ScheduleRow
 from poundlock.model.waits import wait_keys
 from poundlock.ports import Store
@@ -245,11 +256,16 @@ class Scribe:
         await self.move(run_id, status=COMPLETED, owner=None, outcome='{"result":1}', wake_at=None)
 
     async def deliver(
-        self, ref: str, *targets: tuple[str, str, int], owner: str | None = "w2", now: float = NOW
+        self,
+        ref: str,
+        *targets: tuple[str, str, int],
+        owner: str | None = "w2",
+        now: float = NOW,
+        slots: int = 9,
     ) -> tuple[Delivered, ...]:
         """Deliver a new event to (run, wait, epoch) targets and return the result of each."""
         line = ReceiptLine(Verdict.BUFFERED, "orders")
-        deliveries = tuple(Delivery(run, (Hit(wait, epoch),), ref, owner, line) for run, wait, epoch in targets)
+        deliveries = tuple(Delivery(run, (Hit(wait, epoch),), ref, owner, line, slots) for run, wait, epoch in targets)
         event = event_of(ref, "order.approved")
         return (await self.commit(Changes(events=(event,), deliveries=deliveries, now=now))).delivered
 
@@ -564,7 +580,7 @@ class StoreContract:
             ['{"second":2}', '{"second":2}'],
             ['{"second":2}', '{"second":2}'],
         ]
-        claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
         assert {claim.checkpoint.record.head.visits for claim in claims} == {'{"second":2}'}
         await scribe.end("r1")
         assert (await scribe.record("r1")).head.visits == '{"second":2}'
@@ -607,7 +623,7 @@ class StoreContract:
         await scribe.commit(move._replace(waits=(wait_of(parked=False),)))
         head = (await scribe.record()).head
         assert (head.status, head.outcome, len((await scribe.record()).waits)) == (READY, None, 1)
-        [claim] = await scribe.store.claim("w2", {"orders"}, NOW, 10)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW, 10)
         checkpoint = claim.checkpoint
         assert (checkpoint.state, claim.recovered, checkpoint.record.head.attempt) == ({"a": 1, "b": 2}, False, 2)
         with pytest.raises(LeaseLost):
@@ -1271,7 +1287,7 @@ class StoreContract:
         await scribe.change_load(Load(active=1, queued=1))
         assert await scribe.release(owner=None) == ("r1",)
         assert (await scribe.record()).head.status is READY
-        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW, 10)
         assert (claim.recovered, claim.checkpoint.record.head.attempt) == (False, 1)
         assert (await scribe.load())[0].active == 1
 
@@ -1300,7 +1316,7 @@ class StoreContract:
         await scribe.change_load(Load(2, "b"))
         foreseen = LoadChange("orders", "", Token(7, 0), Load(3, "c"), Token(7, 1))
         commits = [
-            Changes(moves=(move_of(await scribe.record("back"), slot=True),), now=NOW),  # takes its slot again
+            Changes(moves=(move_of(await scribe.record("back"), slot=True, slots=9),), now=NOW),  # takes its slot again
             Changes(releases=(Release("orders", "", "a", False, 2, "w1"),), now=NOW),
             Changes(loads=(foreseen,), now=NOW),
             Changes(releases=(Release("orders", "", "back", False, 2, "w1"),), now=NOW),
@@ -1319,7 +1335,7 @@ class StoreContract:
             token, load = Token(9, number), load.started(f"r{number}")
             changes.append(Changes(loads=(LoadChange("orders", "", expect, load, token),), now=NOW))
             if number % 3 == 2:
-                token, load = token.next(f"r{number}"), load.left(f"r{number}", 9, queued=False)[0]
+                token, load = token.next(f"r{number}"), load.left(f"r{number}", 9, queued=False).load
                 changes.append(Changes(releases=(Release("orders", "", f"r{number}", False, 9, "w1"),), now=NOW))
         await asyncio.gather(*map(scribe.commit, changes))
         assert await scribe.load() == (load, token)
@@ -1331,7 +1347,7 @@ class StoreContract:
         await scribe.change_load(Load(2, "b"))
         foreseen = Token(8, 0), Token(8, 0).next("a")
         commits = [
-            Changes(moves=(move_of(await scribe.record("back"), slot=True),), now=NOW),  # not foreseen
+            Changes(moves=(move_of(await scribe.record("back"), slot=True, slots=9),), now=NOW),  # not foreseen
             Changes(loads=(LoadChange("orders", "", FIRST, Load(2, "b"), foreseen[0]),), now=NOW),
             Changes(releases=(Release("orders", "", "a", False, 2, "w1"),), now=NOW),
             Changes(loads=(LoadChange("orders", "", foreseen[1], Load(2, "c"), Token(9, 0)),), now=NOW),
@@ -1388,19 +1404,19 @@ class StoreContract:
         assert (await scribe.store.stats())["running"] == 15
 
     async def test_a_run_that_goes_on_takes_its_slot_again(self, scribe: Scribe) -> None:
-        """A run that moves from no slot to a slot counts as active again, even above its mode's limit."""
+        """A run that goes on with a move and gets a slot counts as active again; one that has a slot needs no other."""
         await scribe.create("r1", load_key="")
         await scribe.change_load(Load(active=1, active_id="r0"))
-        await scribe.move("r1", slot=True)
+        await scribe.move("r1", slot=True, slots=2)
         assert await scribe.load() == (Load(active=2, active_id="r1"), FIRST.next("r1"))
-        assert (await scribe.record("r1")).head.slot
-        await scribe.move("r1", slot=True)
+        assert (await scribe.record("r1")).head.slot is True
+        assert await scribe.move("r1", slot=True, slots=2) == Committed()
         assert (await scribe.load())[0].active == 2
 
     async def test_taking_a_slot_of_an_idle_load_makes_a_new_token(self, scribe: Scribe) -> None:
         """A load that was idle starts again, with a token that was never used."""
         await scribe.create("r1", load_key="")
-        await scribe.move("r1", slot=True)
+        await scribe.move("r1", slot=True, slots=9)
         load, token = await scribe.load()
         assert load == Load(active=1, active_id="r1")
         with pytest.raises(LoadMoved):
@@ -1408,14 +1424,176 @@ class StoreContract:
         assert token is not None
         await scribe.change_load(Load())
         await scribe.create("r2", load_key="")
-        await scribe.move("r2", slot=True)
+        await scribe.move("r2", slot=True, slots=9)
         assert (await scribe.load())[1] != token
 
     async def test_runs_without_load_key_count_nowhere(self, scribe: Scribe) -> None:
         """An invoked run takes no slot of its workflow's load."""
         await scribe.create("r1", load_key=None)
-        await scribe.move("r1", slot=True)
+        assert await scribe.move("r1", slots=0) == Committed()
         assert await scribe.load() == (Load(), None)
+
+    # ------------------------------------------------------------------------------- resumed runs and their slots
+    async def in_line(self, scribe: Scribe, *run_ids: str, slots: int = 1) -> None:
+        """Pause runs without their slots and resume them while another run is active: they wait, in this order."""
+        await scribe.change_load(Load(slots, "r0"))
+        for run_id in run_ids:
+            await scribe.create(run_id, load_key="")
+            await scribe.park(run_id, slot=False)
+        for run_id in run_ids:
+            [delivered] = await scribe.deliver(f"e-{run_id}-2", (run_id, "approval", 1), slots=slots)
+            assert delivered == Delivered(Fate.RESUMED, 1, waits=True)
+
+    async def test_a_resumed_run_without_a_slot_is_ready_and_waits(self, scribe: Scribe) -> None:
+        """It has no owner, a new epoch and version, and `NEEDS_SLOT`; its load counts it; the receipt says so."""
+        await scribe.create("r1", load_key="")
+        await scribe.park("r1", wait_of(expires_at=NOW + 9), wake_at=NOW + 9)
+        await scribe.change_load(Load(1, "r0"))
+        line = ReceiptLine(Verdict.BUFFERED, "orders", None, "r1", "wait approval")
+        delivery = Delivery("r1", (Hit("approval", 1),), "e2", "w2", line, 1)
+        receipt = ReceiptRow("/shop", "e2", NOW, ())
+        event = event_of("e2", "order.approved")
+        await scribe.commit(Changes(events=(event,), deliveries=(delivery,), receipt=receipt, now=NOW + 1))
+        head = (await scribe.record()).head
+        assert head == RunHead(READY, 3, None, 2, "first", 1, None, None, NEEDS_SLOT, 1, 0, NOW + 1)
+        assert await scribe.load() == (Load(1, "r0", returning=1), FIRST.next("r1"))
+        [said] = await scribe.store.receipt("/shop", "e2") or ()
+        assert (said.verdict, said.reason) == (Verdict.RESUMED, "waits for a slot")
+        assert await scribe.store.claim("w2", {"orders": 9}, NOW + 99, 10) == []
+        assert await scribe.store.next_due(["orders"]) is None
+
+    async def test_the_line_is_first_in_first_out_and_before_the_queue(self, scribe: Scribe) -> None:
+        """Freed slots go to resumed runs in the order of their resumption, then to queued ones."""
+        await self.in_line(scribe, "c", "a", "b")
+        await scribe.create("q", status=QUEUED, load_key="", priority=9)
+        load, token = await scribe.load()
+        assert load == Load(1, "r0", returning=3)
+        change = LoadChange("orders", "", token, load.lined_up("q"), Token(8, 0))
+        await scribe.commit(Changes(loads=(change,), now=NOW))
+        assert await scribe.release("r0", owner="w7") == ("c",)
+        head = (await scribe.record("c")).head
+        assert (head.status, head.owner, head.slot, head.epoch) == (RUNNING, "w7", True, 3)
+        assert await scribe.load() == (Load(1, "c", 1, "q", 2), Token(8, 0).next("r0"))
+        assert await scribe.release("c", slots=3) == ("a", "b", "q")
+        assert (await scribe.load())[0] == Load(3, "q")
+
+    async def test_a_run_behind_others_waits_although_a_slot_is_free(self, scribe: Scribe) -> None:
+        """Nobody overtakes the line: a run that comes back behind others waits, whatever is free by then."""
+        await self.in_line(scribe, "a")
+        await scribe.create("b", load_key="")
+        await scribe.park("b", slot=False)
+        assert await scribe.deliver("e9", ("b", "approval", 1), slots=5) == (Delivered(Fate.RESUMED, 1, waits=True),)
+        assert (await scribe.load())[0] == Load(1, "r0", returning=2)
+
+    async def test_a_move_takes_a_slot_or_waits(self, scribe: Scribe) -> None:
+        """A move with `slots` is written as it is if a slot is free; if not, the run becomes `ready` and waits."""
+        await scribe.change_load(Load(1, "r0"))
+        for run_id in ("a", "b"):
+            await scribe.create(run_id, load_key="")
+            await scribe.park(run_id, slot=False)
+        going_on: dict[str, Any] = {"status": RUNNING, "owner": "w2", "slot": True, "slots": 2, "wake_at": None}
+        assert await scribe.move("a", new_epoch=2, **going_on) == Committed()
+        assert (await scribe.record("a")).head.slot is True
+        assert await scribe.move("b", new_epoch=2, **going_on) == Committed(waiting=("b",))
+        head = (await scribe.record("b")).head
+        assert (head.status, head.owner, head.slot, head.epoch, head.version) == (READY, None, NEEDS_SLOT, 2, 3)
+        assert (await scribe.load())[0] == Load(2, "a", returning=1)
+        move = move_of(await scribe.record("b"), status=READY, slot=NEEDS_SLOT)
+        post = Post("b", "signal", {}, NOW)
+        assert (await scribe.commit(Changes(moves=(move,), posts=(post,), now=NOW))).waiting == ()
+        assert (await scribe.load())[0] == Load(2, "a", returning=1)
+
+    async def test_who_leaves_the_line_is_counted_no_more(self, scribe: Scribe) -> None:
+        """A run that ends or pauses while it waits for a slot lowers `returning` in that commit; the others stay."""
+        await self.in_line(scribe, "a", "b", "c")
+        await scribe.move("b", status=RunStatus.ABORTED, slot=False)
+        await scribe.move("a", status=PAUSED, slot=False)
+        assert (await scribe.load())[0] == Load(1, "r0", returning=1)
+        assert await scribe.release("r0", slots=3) == ("c",)
+        await scribe.end("c")
+        assert await scribe.release("c") == ()
+        assert await scribe.load() == (Load(), None)
+
+    async def test_a_claim_lines_due_runs_up(self, scribe: Scribe) -> None:
+        """Due runs take the slots that are free, in order; the others wait for one and keep their wake times."""
+        await scribe.change_load(Load(1, "r0"))
+        for number in range(4):
+            await scribe.create(f"r{number + 1}", status=DELAYED, load_key="", wake_at=NOW - 9 + number)
+        await scribe.create("free", status=DELAYED, wake_at=NOW)
+        claims = await scribe.store.claim("w2", {"orders": 3}, NOW, 10)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["r1", "r2", "free"]
+        assert list(claims.waiting) == ["r3", "r4"]
+        head = (await scribe.record("r3")).head
+        assert (head.status, head.slot, head.wake_at, head.owner) == (READY, NEEDS_SLOT, NOW - 7, None)
+        assert (await scribe.load())[0] == Load(3, "r2", returning=2)
+        assert await scribe.store.next_due(["orders"]) is None
+        assert await scribe.release("r1", slots=3, owner="w2") == ("r3",)
+        head = (await scribe.record("r3")).head
+        assert (head.status, head.wake_at) == (RUNNING, NOW - 7)
+        assert await scribe.release("r2", slots=3, owner=None) == ("r4",)
+        [claim] = await scribe.store.claim("w2", {"orders": 3}, NOW, 10)
+        assert (claim.delayed, claim.recovered, claim.checkpoint.record.head.wake_at) == (True, False, NOW - 6)
+
+    async def test_a_claim_with_a_run_that_cannot_be_read(self, scribe: Scribe) -> None:
+        """A run that cannot be read takes no slot, and does not keep others from taking it."""
+        for run_id in ("a", "b"):
+            await scribe.create(run_id, load_key="")
+            value = '{"x":{"$type":"of another program","value":1}}' if run_id == "a" else "{}"
+            await scribe.move(run_id, snapshot=value, log=log_of(1, {}))
+            await scribe.move(run_id, status=DELAYED, owner=None, wake_at=NOW)
+        claims = await scribe.store.claim("w2", {"orders": 1}, NOW, 10)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["b"]
+        assert (await scribe.load())[0].active == 1
+
+    async def test_promotions_use_slots_that_are_free(self, scribe: Scribe) -> None:
+        """A promotion gives free slots to resumed and then to queued runs, and changes nothing if there is none."""
+        await self.in_line(scribe, "a", "b")
+        before = await scribe.load()
+        idle = Promotion("orders", "idle", 5, None)
+        changes = Changes(promotions=(Promotion("orders", "", 1, None), idle), now=NOW)
+        assert await scribe.commit(changes) == Committed()
+        assert await scribe.load() == before
+        assert (await scribe.commit(Changes(promotions=(Promotion("orders", "", 2, None),), now=NOW))).promoted == (
+            "a",
+        )
+        head = (await scribe.record("a")).head
+        assert (head.status, head.owner, head.slot) == (READY, None, True)
+        load, token = await scribe.load()
+        assert load == Load(2, "a", returning=1)
+        assert token != before[1]
+        assert len(await scribe.store.claim("w2", {"orders": 2}, NOW, 10)) == 1
+
+    async def test_loads_in_which_runs_wait(self, scribe: Scribe) -> None:
+        """`waiting_loads` finds those of known workflows with resumed runs, and with queued ones on request."""
+        store = scribe.store
+        await self.in_line(scribe, "a")
+        await scribe.change_load(Load(1, "x", 1, "y"), pair=("orders", "k"))
+        await scribe.change_load(Load(1, "z"), pair=("orders", "busy"))
+        await scribe.change_load(Load(1, "x", 1, "y"), pair=("other", ""))
+        returning = (("orders", ""), Load(1, "r0", returning=1))
+        assert list(await store.waiting_loads(["orders"], False)) == [returning]
+        queued = (("orders", "k"), Load(1, "x", 1, "y"))
+        assert sorted(await store.waiting_loads(["orders"], True)) == [returning, queued]
+        assert list(await store.waiting_loads(["unknown"], True)) == []
+        await scribe.release("r0")
+        assert list(await store.waiting_loads(["orders", "other"], False)) == []
+
+    async def test_the_line_is_kept_when_the_store_is_opened_again(self, store_factory: StoreFactory) -> None:
+        """After a crash the line has the same order, also for runs that join it later."""
+        store = store_factory()
+        await store.open("w1")
+        scribe = Scribe(store)
+        await self.in_line(scribe, "c", "a")
+        await store_factory.crash(store)
+        store = store_factory()
+        await store.open("w2")
+        scribe = Scribe(store)
+        await scribe.create("b", load_key="")
+        await scribe.park("b", slot=False)
+        await scribe.deliver("e9", ("b", "approval", 1), slots=1)
+        assert (await scribe.load())[0] == Load(1, "r0", returning=3)
+        assert await scribe.release("r0", slots=3) == ("c", "a", "b")
+        await store.close()
 
     # ------------------------------------------------------------------------------------------------ deliveries
     async def test_a_parked_run_is_resumed(self, scribe: Scribe) -> None:
@@ -1437,7 +1615,7 @@ class StoreContract:
         await scribe.deliver("e2", ("r1", "approval", 1), owner=None)
         head = (await scribe.record()).head
         assert (head.status, head.owner) == (READY, None)
-        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW, 10)
         assert (claim.recovered, len(claim.checkpoint.inbox)) == (False, 1)
 
     async def test_a_run_between_two_pauses_gets_it_buffered(self, scribe: Scribe) -> None:
@@ -1472,7 +1650,7 @@ class StoreContract:
         assert (head.status, head.outcome is None) == (PAUSED, False)
         await scribe.move(status=READY, owner=None, new_epoch=2, outcome=None)
         assert await scribe.store.unfit("orders") == []
-        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW, 10)
         assert (claim.recovered, claim.checkpoint.record.head.outcome, len(claim.checkpoint.inbox)) == (False, None, 1)
         assert [wait.parked for wait in claim.checkpoint.record.waits] == [True]
 
@@ -1756,7 +1934,7 @@ class StoreContract:
             status, wake_at = (READY, None) if n % 5 == 0 else (DELAYED, NOW - n % 7)
             await scribe.create(f"r{n:02}", status=status, priority=n % 3, wake_at=wake_at)
         claims = []
-        while portion := await scribe.store.claim("w2", ["orders"], NOW, 4):
+        while portion := await scribe.store.claim("w2", {"orders": 9}, NOW, 4):
             claims += [claim.checkpoint.record.identity for claim in portion]
         due = {f"r{n:02}": 0.0 if n % 5 == 0 else NOW - n % 7 for n in range(30)}
         assert claims == sorted(claims, key=lambda run: (-run.priority, due[run.run_id], run.run_id))
@@ -1773,18 +1951,18 @@ class StoreContract:
             ("future", DELAYED, 9, NOW + 0.5),
         ):
             await scribe.create(run_id, status=status, priority=priority, wake_at=wake_at)
-        claims = await scribe.store.claim("w2", ["orders"], NOW, 4)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 4)
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["urgent", "a", "b", "early"]
-        claims = await scribe.store.claim("w2", ["orders"], NOW, 4)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 4)
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["late"]
-        assert await scribe.store.claim("w2", ["orders"], NOW, 4) == []
+        assert await scribe.store.claim("w2", {"orders": 9}, NOW, 4) == []
 
     async def test_a_claim_gives_all_that_is_needed_to_go_on(self, scribe: Scribe) -> None:
         """A claimed run is owned by the claimer in a new epoch; record, state, event and inbox come with it."""
         await scribe.create(log=log_of(1, {"a": 1}), waits=(wait_of(parked=False),))
         await scribe.deliver("e2", ("r1", "approval", 1))
         await scribe.move(status=DELAYED, owner=None, wake_at=NOW + 5, inbox=1)
-        [claim] = await scribe.store.claim("w9", ["orders"], NOW + 5, 1)
+        [claim] = await scribe.store.claim("w9", {"orders": 9}, NOW + 5, 1)
         checkpoint = claim.checkpoint
         assert checkpoint.record.head == RunHead(RUNNING, 3, "w9", 2, "first", 1, None, None, False, 1, 1, NOW + 5)
         assert (checkpoint.state, checkpoint.event) == ({"a": 1}, event_of("e-r1").event)
@@ -1797,17 +1975,17 @@ class StoreContract:
         await scribe.create("a", status=READY, workflow="foreign", priority=9)
         await scribe.create("b", status=DELAYED, workflow="foreign", priority=9, wake_at=NOW - 9)
         await scribe.create("c", status=READY)
-        claims = await scribe.store.claim("w2", {"orders", "other"}, NOW, 1)
+        claims = await scribe.store.claim("w2", {"orders": 9, "other": 9}, NOW, 1)
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["c"]
-        assert await scribe.store.claim("w2", [], NOW, 10) == []
-        claims = await scribe.store.claim("w2", ["foreign"], NOW, 10)
+        assert await scribe.store.claim("w2", {}, NOW, 10) == []
+        claims = await scribe.store.claim("w2", {"foreign": 9}, NOW, 10)
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "b"]
 
     async def test_nothing_is_claimed_before_its_time_or_twice(self, scribe: Scribe) -> None:
         """A run is due at its wake time and not before; of many claimers one gets it."""
         await scribe.create(status=DELAYED, wake_at=NOW + 5)
-        assert await scribe.store.claim("w2", ["orders"], NOW + 4.999, 10) == []
-        claims = await asyncio.gather(*(scribe.store.claim(f"w{n}", ["orders"], NOW + 5, 10) for n in range(20)))
+        assert await scribe.store.claim("w2", {"orders": 9}, NOW + 4.999, 10) == []
+        claims = await asyncio.gather(*(scribe.store.claim(f"w{n}", {"orders": 9}, NOW + 5, 10) for n in range(20)))
         assert sum(map(len, claims)) == 1
 
     async def test_parking_again_with_the_same_time_is_due_once(self, scribe: Scribe) -> None:
@@ -1816,14 +1994,14 @@ class StoreContract:
         await scribe.deliver("e2", ("r1", "approval", 1))
         await scribe.move("r1", status=PAUSED, owner=None, wake_at=NOW + 5, waits=(wait_of(epoch=2),))
         assert await scribe.store.next_due(["orders"]) == NOW + 5
-        claims = await scribe.store.claim("w2", ["orders"], NOW + 5, 10)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW + 5, 10)
         assert [claim.checkpoint.record.head.version for claim in claims] == [5]
 
     async def test_a_due_paused_run_stays_at_its_wait(self, scribe: Scribe) -> None:
         """Claiming a run whose wait timed out does not change the wait: the claimer decides what the timeout means."""
         wait = wait_of(expires_at=NOW + 5)
         await scribe.park("r1", wait, wake_at=NOW + 5)
-        [claim] = await scribe.store.claim("w2", ["orders"], NOW + 6, 10)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW + 6, 10)
         assert claim.checkpoint.record.waits == (wait,)
         assert claim.checkpoint.record.head.wake_at is None
 
@@ -1831,7 +2009,7 @@ class StoreContract:
         """A claimed run that had released its slot counts as active again."""
         await scribe.create("r1", status=DELAYED, load_key="", wake_at=NOW)
         await scribe.create("r2", status=READY, load_key="", slot=True)
-        await scribe.store.claim("w2", ["orders"], NOW, 10)
+        await scribe.store.claim("w2", {"orders": 9}, NOW, 10)
         assert (await scribe.load())[0] == Load(active=1, active_id="r1")
         assert [(await scribe.record(run)).head.slot for run in ("r1", "r2")] == [True, True]
 
@@ -1842,11 +2020,11 @@ class StoreContract:
         await scribe.move("b", status=READY, owner=None)
         await scribe.create("c", status=READY)
         await scribe.create("a", status=DELAYED, wake_at=NOW)
-        claims = await scribe.store.claim("w2", ["orders"], NOW, 1)
-        claims += await scribe.store.claim("w2", ["orders"], NOW, 5)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 1)
+        claims += await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["c", "a"]
         with pytest.raises(UnknownCodec):
-            await scribe.store.claim("w2", ["orders"], NOW, 5)
+            await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
         assert (await scribe.record("b")).head.version == 3
 
     async def test_whatever_reading_a_run_raises_blocks_no_other(self, scribe: Scribe) -> None:
@@ -1856,11 +2034,11 @@ class StoreContract:
             value = '{"x":{"$type":"decimal","value":"none"}}' if run == "b" else "{}"
             await scribe.move(run, snapshot=value, log=log_of(1, {}))
             await scribe.move(run, status=READY, owner=None)
-        claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "c"]
         for _ in range(2):  # it stays where it can be claimed
             with pytest.raises(ArithmeticError):
-                await scribe.store.claim("w2", ["orders"], NOW, 5)
+                await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
         assert (await scribe.record("b")).head.status is READY
 
     async def test_next_due_is_the_earliest_of_known_workflows(self, scribe: Scribe) -> None:
@@ -1872,7 +2050,7 @@ class StoreContract:
         assert await store.next_due(["orders"]) == NOW + 2
         assert await store.next_due(["foreign", "orders"]) == NOW + 1
         assert await store.next_due([]) is None
-        await store.claim("w2", ["orders"], NOW + 2, 10)
+        await store.claim("w2", {"orders": 9}, NOW + 2, 10)
         assert await store.next_due(["orders"]) == NOW + 3
         await scribe.end("a")
         assert await store.next_due(["orders"]) is None
@@ -1990,7 +2168,7 @@ class StoreContract:
         assert await sizes() == (0, len(snapshot))
         fourth = log_of(5, {"d": 4})
         await scribe.move(log=fourth, status=READY, owner=None)
-        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 1)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW, 1)
         assert (claim.checkpoint.log_size, claim.checkpoint.snapshot_size) == (len(fourth.text), len(snapshot))
 
     async def test_the_end_of_a_history_can_be_read_alone(self, scribe: Scribe) -> None:
@@ -2203,7 +2381,7 @@ class StoreContract:
         assert [(await scribe.record(run)).head.version for run in ("parked", "queued")] == [2, 1]
         with pytest.raises(LeaseLost):
             await store.commit(Changes(moves=(stale,)))
-        [claim] = await store.claim(worker, ["orders"], NOW, 10)
+        [claim] = await store.claim(worker, {"orders": 9}, NOW, 10)
         head = claim.checkpoint.record.head
         assert (claim.recovered, head.status, head.owner, head.attempt, head.epoch) == (True, RUNNING, worker, 2, 3)
         assert claim.checkpoint.state == {"a": 1}
@@ -2213,7 +2391,7 @@ class StoreContract:
         """A run that its owner released at its stop is claimed without a new attempt, because nothing was lost."""
         await scribe.create()
         await scribe.move(status=READY, owner=None)
-        [claim] = await scribe.store.claim("w2", ["orders"], NOW, 10)
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW, 10)
         assert (claim.recovered, claim.checkpoint.record.head.attempt) == (False, 1)
 
     async def test_waits_and_loads_work_on_after_a_crash(self, store_factory: StoreFactory) -> None:

@@ -44,7 +44,7 @@ def store(tmp_path, vclock):
 
 def approvals(mode=None, **wait):
     """Runs that park until they are approved, and then take one step more."""
-    wf = Workflow("orders", mode=mode or Transient(capacity=None), triggers={"placed": Trigger("placed")})
+    wf = Workflow("orders", mode=mode or Transient(MANY, capacity=None), triggers={"placed": Trigger("placed")})
 
     @wf.step
     async def take(id):

@@ -497,19 +497,23 @@ async def test_results_of_a_queued_run_come_at_its_pause(runtime, gate, any_stor
     assert [[r.status for r in await task] for task in waiting] == [["paused"]] * 3
 
 
-async def test_a_resumed_run_exceeds_the_limit_and_holds_back_new_ones(runtime, gate, any_store):
-    """A run that gave its slot back goes on at once when resumed, counts as active, and keeps new starts waiting."""
+async def test_a_resumed_run_waits_for_a_slot_and_holds_back_new_ones(runtime, gate, any_store):
+    """A run that gave its slot back takes one when it is resumed, or waits for one, before all new runs."""
     rt = await runtime(pausing_workflow(Transient(1, holds_slot_while_paused=False), gate), store=any_store)
     receipts = [await rt.emit("go", n=n) for n in range(2)]
     for receipt in receipts:
         assert [r.status for r in await receipt.results(60)] == ["paused"]
     assert await idle_loads(rt, "pauses")
+    reasons = []
     for n in range(2):
-        assert (await rt.emit("answer", n=n)).verdicts == [Verdict.RESUMED]
+        [line] = (await rt.emit("answer", n=n)).lines
+        assert line.verdict is Verdict.RESUMED
+        reasons.append(line.reason)
+    assert reasons == ["wait answer", "waits for a slot"]
     await rt.clock.run_until_idle()
-    assert gate.inside == 2
+    assert gate.inside == 1
     [(load, _)] = await rt.store.read_loads([("pauses", "")])
-    assert load.active == 2
+    assert (load.active, load.returning) == (1, 1)
     third = await rt.emit("go", n=3)
     assert third.verdicts == [Verdict.QUEUED]
     gate.open()

@@ -114,4 +114,4 @@ async def test_waits_that_were_answered_leave_nothing(scribe):
     assert sum(map(len, store._agendas.values())) < 200
     assert (len(store._shapes), len(store._waiting)) == (0, 0)
     assert await store.next_due(["orders"]) is None
-    assert await store.claim("w1", ["orders"], NOW + 10_000, 10) == []
+    assert await store.claim("w1", {"orders": 9}, NOW + 10_000, 10) == []

@@ -132,9 +132,9 @@ async def test_a_claim_does_not_look_at_runs_of_unknown_workflows():
     await scribe.create("mine", status=RunStatus.READY)
     await scribe.create("later", status=RunStatus.DELAYED, wake_at=NOW + 5)
     store.looks = 0
-    [claim] = await store.claim("w1", {"orders"}, NOW, 50)
+    [claim] = await store.claim("w1", {"orders": 9}, NOW, 50)
     assert claim.checkpoint.record.identity.run_id == "mine"
-    assert await store.claim("w1", {"orders"}, NOW, 50) == []
+    assert await store.claim("w1", {"orders": 9}, NOW, 50) == []
     assert await store.next_due({"orders"}) == NOW + 5
     assert store.looks < 20
 
@@ -146,7 +146,7 @@ async def test_many_due_runs_are_taken_in_portions():
     for number in range(1000):
         await scribe.park(f"r{number}", wait_of("w"), wake_at=NOW)
     store.looks = 0
-    claimed = [claim for _ in range(100) for claim in await store.claim("w1", ["orders"], NOW, 10)]
+    claimed = [claim for _ in range(100) for claim in await store.claim("w1", {"orders": 9}, NOW, 10)]
     assert len(claimed) == 1000
     assert store.looks < 6000
 

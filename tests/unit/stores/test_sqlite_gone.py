@@ -61,7 +61,7 @@ async def test_no_commit_is_acknowledged_once_the_file_is_gone(opened, path, way
     with pytest.raises(StoreUnavailable, match="start again"):
         await store.load("r1")
     with pytest.raises(StoreUnavailable, match="start again"):
-        await store.claim("w1", ["w"], NOW, 10)
+        await store.claim("w1", {"w": 9}, NOW, 10)
 
 
 async def test_who_opens_the_path_next_is_not_disturbed(opened, path):

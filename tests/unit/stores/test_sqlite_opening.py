@@ -291,7 +291,7 @@ async def test_a_store_that_is_not_open_says_so(path):
     await store.close()
     with pytest.raises(StoreUnavailable, match="was closed"):
         await store.commit(Changes())
-    for read in (store.load("r1"), store.find(RunQuery()), store.claim("w1", ["orders"], 0.0, 1)):
+    for read in (store.load("r1"), store.find(RunQuery()), store.claim("w1", {"orders": 9}, 0.0, 1)):
         with pytest.raises(StoreUnavailable, match="was closed"):
             await read
     await store.open("w1")
@@ -324,7 +324,7 @@ async def test_who_only_looks_cannot_write(opened, path):
     with pytest.raises(StoreUnavailable, match="ask the runtime that owns it"):
         await Scribe(store).create("r2")
     with pytest.raises(StoreUnavailable):
-        await store.claim("w1", ["orders"], 0.0, 1)
+        await store.claim("w1", {"orders": 9}, 0.0, 1)
     await store.close()
     assert sorted(file.name for file in path.parent.iterdir()) == ["store.db", "store.db.lock"]
 

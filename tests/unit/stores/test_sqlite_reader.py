@@ -129,10 +129,10 @@ async def test_whatever_a_decoder_raises_is_the_error_of_its_run(scribe, monkeyp
         first, second, third = await asyncio.gather(*read, return_exceptions=True)
         assert (first.state, third.state) == ({}, {})
         assert second is error if told is error else type(second) is RuntimeError and second.__cause__ is error
-    claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+    claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
     assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["r0", "r2"]
     with pytest.raises(KeyError if told is error else RuntimeError):
-        await scribe.store.claim("w2", ["orders"], NOW, 5)
+        await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
     assert (await scribe.record("r1")).head.status is RunStatus.READY
 
 
@@ -145,7 +145,7 @@ async def test_a_damaged_text_blocks_no_other_claim(scribe, path):
             "UPDATE log SET text = CAST(x'ff' AS TEXT) WHERE run = (SELECT run FROM runs WHERE run_id = 'r1')"
         )
         connection.commit()
-    claims = await scribe.store.claim("w2", ["orders"], NOW, 5)
+    claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
     assert [claim.checkpoint.state["n"] for claim in claims] == [0, 2, 3, 4]
     with pytest.raises(sqlite3.OperationalError):
-        await scribe.store.claim("w2", ["orders"], NOW, 5)
+        await scribe.store.claim("w2", {"orders": 9}, NOW, 5)

@@ -15,66 +15,97 @@ class Load(NamedTuple):
     Args:
         active: number of runs that hold a slot.
         active_id: the latest run that took a slot; only modes with one slot use it.
-        queued: number of runs that wait for a slot.
+        queued: number of new runs that wait for a slot.
         tail_id: the run queued last; only modes with one place in the queue use it.
+        returning: number of resumed runs that wait for a slot, because they had given theirs back. They come first.
     """
 
     active: int = 0
     active_id: str | None = None
     queued: int = 0
     tail_id: str | None = None
+    returning: int = 0
 
     @property
     def idle(self) -> bool:
-        """Whether no run is active or queued; such a load has no row."""
-        return not self.active and not self.queued
+        """Whether no run is active or waits for a slot; such a load has no row."""
+        return not self.active and not self.queued and not self.returning
 
     @property
-    def holder(self) -> str:
-        """The active run as text. Its id is unknown after a resumed run that was active beside it has ended."""
-        return "another run" if self.active_id is None else f"run {self.active_id}"
+    def busy(self) -> str:
+        """Why no new run may start, as text. The id of the active run may be unknown where its mode has changed."""
+        if not self.active and self.returning:
+            return "a resumed run waits for a slot"
+        return "another run is active" if self.active_id is None else f"run {self.active_id} is active"
 
     def started(self, run_id: str) -> Load:
         """Return the load after a run took a slot."""
-        active, _, queued, tail_id = self
-        return new_tuple(Load, (active + 1, run_id, queued, tail_id))
+        active, _, queued, tail_id, returning = self
+        return new_tuple(Load, (active + 1, run_id, queued, tail_id, returning))
 
     def lined_up(self, run_id: str, *, instead: bool = False) -> Load:
         """Return the load after a run was queued: `instead` of the last queued run, or behind it."""
-        return Load(self.active, self.active_id, self.queued if instead else self.queued + 1, run_id)
+        queued = self.queued if instead else self.queued + 1
+        return Load(self.active, self.active_id, queued, run_id, self.returning)
+
+    def returned(self, run_id: str, slots: int) -> tuple[Load, bool]:
+        """Return the load after a run that had given its slot back goes on, and whether it takes one of `slots` slots.
+
+        It does if one is free and no other resumed run waits. Otherwise it waits behind those, before all queued runs.
+        """
+        if self.active < slots and not self.returning:
+            return self.started(run_id), True
+        return self._replace(returning=self.returning + 1), False
+
+    def withdrawn(self) -> Load:
+        """Return the load after a resumed run that waited for a slot does not need one any more."""
+        return self._replace(returning=max(0, self.returning - 1))
 
     def freed(self, run_id: str) -> Load:
         """Return the load after a run released its slot."""
-        active, active_id, queued, tail_id = self
-        return new_tuple(Load, (max(0, active - 1), None if active_id == run_id else active_id, queued, tail_id))
+        active, active_id, queued, tail_id, returning = self
+        active_id = None if active_id == run_id else active_id
+        return new_tuple(Load, (max(0, active - 1), active_id, queued, tail_id, returning))
 
     def unqueued(self, run_id: str) -> Load:
         """Return the load after a run left the queue without a slot."""
         tail_id = None if self.tail_id == run_id else self.tail_id
-        return Load(self.active, self.active_id, max(0, self.queued - 1), tail_id)
+        return Load(self.active, self.active_id, max(0, self.queued - 1), tail_id, self.returning)
 
-    def promoted(self, slots: int) -> tuple[Load, int]:
-        """Return the load after queued runs took the free ones of `slots` slots, and how many did.
+    def promoted(self, slots: int) -> Promoted:
+        """Return the load after runs that wait took the free ones of `slots` slots: resumed ones before queued ones.
 
         Their ids are known after the commit.
         """
-        count = min(self.queued, slots - self.active)
-        if count <= 0:
-            return self, 0
-        emptied = self.queued == count
+        free = slots - self.active
+        if free <= 0 or not (self.queued or self.returning):
+            return Promoted(self)
+        returning = min(self.returning, free)
+        queued = min(self.queued, free - returning)
+        emptied = bool(queued) and self.queued == queued
         active_id, tail_id = (self.tail_id, None) if emptied else (None, self.tail_id)
-        return Load(self.active + count, active_id, self.queued - count, tail_id), count
+        after = Load(
+            self.active + returning + queued, active_id, self.queued - queued, tail_id, self.returning - returning
+        )
+        return Promoted(after, returning, queued)
 
-    def left(self, run_id: str, slots: int, *, queued: bool) -> tuple[Load, int]:
-        """Return the load after a run left it and others took the free ones of `slots` slots, and how many did.
+    def left(self, run_id: str, slots: int, *, queued: bool) -> Promoted:
+        """Return the load after a run left it and others took the free ones of `slots` slots.
 
         Args:
             run_id: the run that left.
             slots: how many runs may be active in this mode.
             queued: whether it left the queue; otherwise it released its slot.
         """
-        after = self.unqueued(run_id) if queued else self.freed(run_id)
-        return after.promoted(slots) if after.queued else (after, 0)
+        return (self.unqueued(run_id) if queued else self.freed(run_id)).promoted(slots)
+
+
+class Promoted(NamedTuple):
+    """A load after a promotion, and how many took a slot: so many `returning` runs, then so many `queued` ones."""
+
+    load: Load
+    returning: int = 0
+    queued: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,5 +36,5 @@ class Exclusive:
         if load.idle:
             return Start()
         if self.on_busy == "reject":
-            return Reject(f"{load.holder} is active")
+            return Reject(load.busy)
         return Queue(supersedes=load.tail_id if load.queued else None)

@@ -36,7 +36,7 @@ class SingletonLoop:
         if load.idle:
             return Start()
         if self.on_busy == "drop" or load.active_id is None:
-            return Drop(f"{load.holder} is active")
+            return Drop(load.busy)
         if self.on_busy == "signal":
             return Signal(load.active_id)
         return Replace(load.active_id, load.tail_id if load.queued else None)

@@ -35,7 +35,7 @@ class Transient:
 
     def accept(self, load: Load) -> Decision:
         """Decide about one event."""
-        if load.active < self.concurrency and not load.queued:
+        if load.active < self.concurrency and not load.queued and not load.returning:
             return _START
         if self.capacity is None or load.queued < self.capacity:
             return _QUEUE

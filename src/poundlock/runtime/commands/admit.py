@@ -318,7 +318,9 @@ def carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Even
 def _delivered(core: Core, delivery: Delivery, outcome: Delivered, event: Event, now: float) -> None:
     stored = StoredEvent(delivery.event_ref, event)
     core.runs.deliver(Message(delivery.run_id, outcome.seq, "event", now, None, stored))
-    if outcome.fate is not Fate.RESUMED or delivery.owner is None:
+    if outcome.waits:
+        core.waits_for_slot(delivery.run_id)
+    if outcome.waits or outcome.fate is not Fate.RESUMED or delivery.owner is None:
         return
     wake(core, delivery.run_id, now)
 

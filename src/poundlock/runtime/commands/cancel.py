@@ -22,6 +22,7 @@ from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.pending_hooks import pending_of
 from poundlock.runtime.phases import Phase
+from poundlock.runtime.returning import back_in_line
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written
 from poundlock.runtime.settling import announce_end, commit_leaving, leaving
@@ -173,7 +174,9 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
         return
     identity, now = record.identity, core.clock.now()
     run_id, body = identity.run_id, {"reason": command.reason, "by": command.by}
-    moves = () if record.head.status is RunStatus.READY else (RunMove.of(record, RunStatus.READY, now=now),)
+    moves: tuple[RunMove, ...] = ()
+    if record.head.status is not RunStatus.READY:
+        moves = (back_in_line(core, identity, RunMove.of(record, RunStatus.READY, now=now)),)
     committed = await core.commit(Changes(moves=moves, posts=(Post(run_id, "abort", body, now),), now=now))
     if moves:
         core.runs.drop(run_id)
@@ -210,7 +213,7 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
     identity, head = record.identity, record.head
     move = await ending(core, record, reason=command.reason, by=command.by)
     queued = head.status is RunStatus.QUEUED
-    if queued or head.slot:
+    if queued or head.slot is True:  # one that waits for a slot is taken out of its line by the store
         entry = core.entries.get(identity.workflow_id)
         move = move._replace(release=leaving(core, entry, identity, queued=queued))
     pending = pending_of(core, identity)

@@ -14,6 +14,7 @@ from poundlock.pipeline.changing import PINNED, written_under
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
+from poundlock.runtime.returning import back_in_line, promote
 
 _BATCH = 100
 
@@ -41,8 +42,13 @@ async def _claim(core: Core, command: Claim) -> int:
             take_up(core, await unknown(core))
             await release_runs(core, core.runs.without_task(), begun=True)
         while core.accepting and core.entries:
-            workflows = {entry.id for entry in core.entries.values() if not entry.closing}
+            workflows = {entry.id: entry.mode.slots for entry in core.entries.values() if not entry.closing}
+            await promote(core, workflows, queued=False)
             claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
+            if claims.waiting:
+                for run_id in claims.waiting:
+                    core.runs.outdate(run_id)
+                core.note_waiting(claims.waiting)
             for claimed in claims:
                 if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
                     take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow is deregistered by now
@@ -71,8 +77,10 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
         entry = core.entries.get(workflow_id)
         if entry is None or _is_pinned(entry.definition, record):
             continue
+        move = back_in_line(core, record.identity, RunMove.of(record, RunStatus.READY, now=now))
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
-            await core.commit(RunMove.of(record, RunStatus.READY, now=now))
+            if (await core.commit(move)).waiting:
+                core.waits_for_slot(record.identity.run_id)
 
 
 def _is_late(core: Core, record: RunRecord, now: float) -> bool:

@@ -36,6 +36,7 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.mending import Beginning, judged, known_entry, rows_of_attempt, taken
 from poundlock.runtime.reading import get_run, outcome_of
+from poundlock.runtime.returning import back_in_line
 from poundlock.stores.answers import not_found
 
 
@@ -107,7 +108,7 @@ async def _mend(core: Core, command: Retry | Rerun) -> RunInfo:
         rows = await core.store.history(run_id)
         begin = _beginning_of_retry if isinstance(command, Retry) else _beginning_of_rerun
         beginning = await begin(core, command, checkpoint, rows, entry)  # type: ignore[arg-type]  # each has its own
-        move = _move(core, checkpoint, beginning, entry, given)
+        move = back_in_line(core, checkpoint.record.identity, _move(core, checkpoint, beginning, entry, given))
         try:
             await core.tasks.to_the_end(_commit(core, move))
         except (StaleVersion, LeaseLost):
@@ -116,7 +117,8 @@ async def _mend(core: Core, command: Retry | Rerun) -> RunInfo:
 
 
 async def _commit(core: Core, move: RunMove) -> None:
-    await core.commit(move)
+    if (await core.commit(move)).waiting:
+        core.note_waiting([move.run_id])
     live = core.runs.live(move.run_id)
     if live is not None and live.alive:  # its end is being finished: those who wait for that get it, and nobody else
         live.awaited = core.waiters.set_aside(move.run_id)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from poundlock.errors import InvalidEvent, LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
-from poundlock.model.changes import Changes, Post, RunMove
+from poundlock.model.changes import Changes, Committed, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.quoting import shown
 from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, parked_waits, paused_children
@@ -24,6 +24,7 @@ from poundlock.runtime.driver import start, take_up, written_behind
 from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import with_children_now
+from poundlock.runtime.returning import back_in_line
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import restored_run, unparked
 from poundlock.stores.answers import finished, not_found
@@ -206,8 +207,9 @@ async def _take(core: Core, live: LiveRun, body: dict[str, Any]) -> None:
     """Commit answer and ownership together. The run leaves its wait when it is driven, as for an event."""
     run = live.run
     run_id = run.run_id
-    move = boundary_of(run, RunStatus.RUNNING, slot=run.identity.load_key is not None, taken_over=True)
+    move = boundary_of(run, RunStatus.RUNNING, taken_over=True)
     assert type(move) is RunMove  # noqa: S101 - a paused run is stored
+    move = back_in_line(core, run.identity, move)
     now = move.updated_at
     changes = Changes(moves=(move,), posts=(Post(run_id, "resume", body, now),), now=now)
     try:
@@ -216,8 +218,19 @@ async def _take(core: Core, live: LiveRun, body: dict[str, Any]) -> None:
         # The caller was cancelled; the commit continues, and the run it resumes needs a task to drive it.
         core.tasks.follow_up(_after_all(core, live, changes))
         raise
-    take_commit(run, move)
-    run.inbox.append(Message(run_id, committed.posted[0], "resume", changes.now, body, None))
+    _go_on(core, live, changes, committed)
+
+
+def _go_on(core: Core, live: LiveRun, changes: Changes, committed: Committed) -> None:
+    """Drive a run whose answer is durable, unless it has to wait for a slot first."""
+    run = live.run
+    if committed.waiting:
+        core.waits_for_slot(run.run_id)
+        core.runs.drop(run.run_id)  # what is needed to go on is in its row
+        return
+    take_commit(run, changes.moves[0])
+    message = Message(run.run_id, committed.posted[0], "resume", changes.now, changes.posts[0].body, None)
+    run.inbox.append(message)
     start(core, live)
 
 
@@ -229,10 +242,7 @@ async def _after_all(core: Core, live: LiveRun, changes: Changes) -> None:
     if changes.committed is None or not (core.runs.is_current(live) or core.runs.phase(run_id) is Phase.ABSENT):
         take_up(core, [run_id])
         return
-    take_commit(run, changes.moves[0])
-    body = changes.posts[0].body
-    run.inbox.append(Message(run_id, changes.committed.posted[0], "resume", changes.now, body, None))
-    start(core, live)
+    _go_on(core, live, changes, changes.committed)
 
 
 def _paused_at(command: Resume, status: RunStatus, waits: Sequence[WaitRow], epoch: int | None) -> WaitRow:
@@ -285,6 +295,6 @@ def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:
 async def _leave_ready(core: Core, body: dict[str, Any], record: RunRecord) -> None:
     """Resume a run whose workflow is unknown here: it continues in a process that registers it."""
     now = core.clock.now()
-    move = RunMove.of(record, RunStatus.READY, now=now)
+    move = back_in_line(core, record.identity, RunMove.of(record, RunStatus.READY, now=now))
     answer = Post(record.identity.run_id, "resume", body, now)
     await core.commit(Changes(moves=(move,), posts=(answer,), now=now))

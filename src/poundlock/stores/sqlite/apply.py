@@ -25,6 +25,7 @@ from poundlock.model.changes import (
     Committed,
     LoadChange,
     Post,
+    Promotion,
     Release,
     Remember,
     RunCreate,
@@ -33,10 +34,10 @@ from poundlock.model.changes import (
 )
 from poundlock.model.holds import ALL, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.modes.decisions import Load
+from poundlock.model.modes.decisions import Load, Promoted
 from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Rewrite, none_accepted, rewritten
-from poundlock.model.runs import LOOSE, LogRow, StoredEvent, WaitRow
+from poundlock.model.runs import LOOSE, NEEDS_SLOT, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, fate, key_shape
 from poundlock.records import NamedTuple
 from poundlock.stores.answers import (
@@ -268,7 +269,10 @@ class Transaction:
                 return refused
             self.move(work, head)
             release = work.release
-            return NOTHING if release is None else Committed(tuple(self.release(release, work.updated_at)))
+            if release is not None:
+                return Committed(tuple(self.release(release, work.updated_at)))
+            waits = work.slots is not None and head.slot == NEEDS_SLOT
+            return Committed(waiting=(run_id,)) if waits else NOTHING
         if kind is RunCreate:
             identity, _, stored = work
             run_id = identity[0]
@@ -303,6 +307,9 @@ class Transaction:
         for change in changes.loads:
             self.change_load(change)
         promoted = tuple([run_id for release in changes.leaving() for run_id in self.release(release, now)])
+        waiting = tuple([move.run_id for move in changes.moves if self._waits(move)])
+        for promotion in changes.promotions:
+            promoted += self.promotion(promotion, now)
         delivered = tuple([self._deliver(delivery, now, events) for delivery in changes.deliveries])
         posted = tuple([self._post(post, body) for post, body in posts])
         for sent in changes.outbox:
@@ -336,7 +343,14 @@ class Transaction:
             self.batch.receipts[pair] = (receipt.time, receipt.text(changes.deliveries, delivered))
         if changes.holds or changes.rewrites:
             self._end_holds(changes)
-        return Committed(promoted, delivered, posted)
+        return Committed(promoted, delivered, posted, waiting)
+
+    def _waits(self, move: RunMove) -> bool:
+        """Whether a run that was to go on with this move waits for a slot."""
+        if move.slots is None:
+            return False
+        head = self.head(move.run_id)
+        return head is not None and head.slot == NEEDS_SLOT
 
     def _events(self, changes: Changes) -> dict[str, _Kept]:
         """Store the events that several rows refer to; return all of them by reference.
@@ -450,7 +464,11 @@ class Transaction:
             visits,
             _,
             outgoing,
+            slots,
         ) = move
+        if slots is not None and not self.takes_slot(head, slots):
+            status, owner, slot = RunStatus.READY, None, NEEDS_SLOT
+            self._get_in_line(head)
         if head.version != version:
             raise AssertionError(f"one unit of work moves run '{run_id}' twice")
         version += 1
@@ -469,7 +487,7 @@ class Transaction:
             status is _RUNNING is head.status
             and log is not None
             and epoch == head.epoch
-            and slot is head.slot
+            and slot == head.slot
             and waits is None
             and (visits is None or visits == head.visits)
             and owner == head.owner
@@ -477,8 +495,8 @@ class Transaction:
             and outcome == head.outcome
         ):
             batch.changed[head.run] = head
-            if slot and not head.slot:
-                self._occupy(head)
+            if head.slot == NEEDS_SLOT and slot != NEEDS_SLOT:
+                self._withdraw(head)
             head.slot = slot
             head.status = status
             head.owner = owner
@@ -593,22 +611,46 @@ class Transaction:
         self.effects.loads[change.workflow_id, change.load_key] = None if loaded.idle else (loaded, change.token)
 
     def release(self, release: Release, now: float) -> list[str]:
-        """Remove a run from its load, give free slots to queued runs, and return those."""
+        """Remove a run from its load, give free slots to runs that wait, and return those."""
         pair = (release.workflow_id, release.load_key)
         known = self.load_of(pair)
         if known is None:
-            return []  # no run is active or queued
-        loaded, free = known[0].left(release.run_id, release.slots, queued=release.queued)
-        promoted: list[str] = []
-        if free:
-            self.flush()
-            promoted = [run_id for (run_id,) in self.execute(sql.QUEUE_HEAD, (*pair, free)).fetchall()]
-            self.heads.read(self.execute, promoted)
+            return []  # no run is active or waits
+        after = known[0].left(release.run_id, release.slots, queued=release.queued)
+        token = known[1].next(release.run_id)
+        if after.returning or after.queued:
+            return self._promote(pair, after, token, release.owner, now)
+        self.effects.loads[pair] = None if after.load.idle else (after.load, token)
+        return []
+
+    def promotion(self, promotion: Promotion, now: float) -> tuple[str, ...]:
+        """Give free slots to runs that wait, and return those."""
+        workflow_id, load_key, slots, owner = promotion
+        known = self.load_of((workflow_id, load_key))
+        after = Promoted(_IDLE) if known is None else known[0].promoted(slots)
+        if known is None or not (after.returning or after.queued):
+            return ()
+        token = known[1].next(f"{after.returning} {after.queued}")
+        return tuple(self._promote((workflow_id, load_key), after, token, owner, now))
+
+    def _promote(self, pair: Pair, after: Promoted, token: Token, owner: str | None, now: float) -> list[str]:
+        """Give slots to runs that wait, resumed ones first, and set the load."""
+        self.flush()
+        returning: list[str] = []
+        if after.returning:
+            rows = self.execute(sql.RETURNING, (*pair, after.returning)).fetchall()
+            returning = [run_id for (run_id,) in rows]
+        promoted = returning
+        if after.queued:
+            rows = self.execute(sql.QUEUE_HEAD, (*pair, after.queued)).fetchall()
+            promoted = [*returning, *(run_id for (run_id,) in rows)]
+        self.heads.read(self.execute, promoted)
         for run_id in promoted:
-            self.take(run_id, release.owner, now, slot=True)
-        if promoted:
-            loaded = loaded._replace(active_id=promoted[-1])
-        self.effects.loads[pair] = None if loaded.idle else (loaded, known[1].next(release.run_id))
+            head = self.head(run_id)
+            assert head is not None  # noqa: S101 - found in this transaction
+            self.take(head, owner, now, slot=True, wake_at=head.wake_at)  # a queued run has none
+        load = after.load._replace(active_id=promoted[-1]) if promoted else after.load
+        self.effects.loads[pair] = (load, token)
         return promoted
 
     def load_of(self, pair: Pair) -> tuple[Load, Token] | None:
@@ -618,41 +660,71 @@ class Transaction:
                 return effects.loads[pair]
         return self._loads.get(pair)
 
-    def _occupy(self, head: Head) -> None:
-        """Count a run that had released its slot as active again; this may exceed its mode's limit."""
-        if head.load_key is None:
-            return
-        pair = (head.workflow_id, head.load_key)
-        known, token = self.load_of(pair) or (_IDLE, Token(default_ids.token(), 0))
-        self.effects.loads[pair] = (known.started(head.run_id), token.next(head.run_id))
+    def returned(self, head: Head, slots: int) -> tuple[Load, bool] | None:
+        """Return `Load.returned` for a run that goes on; None if it needs no slot, or has one."""
+        if head.slot or head.load_key is None:
+            return None
+        known, _ = self.load_of((head.workflow_id, head.load_key)) or (_IDLE, None)
+        return known.returned(head.run_id, slots)
 
-    def take(self, run_id: str, owner: str | None, now: float, *, slot: bool | None = None, attempt: int = 0) -> Head:
+    def takes_slot(self, head: Head, slots: int) -> bool:
+        """Whether a run that goes on has a slot, or gets one; its load is what it is after that."""
+        returned = self.returned(head, slots)
+        if returned is None:
+            return True
+        pair = (head.workflow_id, head.load_key or "")
+        _, token = self.load_of(pair) or (_IDLE, Token(default_ids.token(), 0))
+        self.effects.loads[pair] = (returned[0], token.next(head.run_id))
+        return returned[1]
+
+    def line_up(self, head: Head, now: float, *, wake_at: float | None = None) -> None:
+        """Have a run without an owner wait for a slot; its load counts it already."""
+        self._get_in_line(head)
+        self.take(head, None, now, slot=NEEDS_SLOT, wake_at=wake_at)
+
+    def _get_in_line(self, head: Head) -> None:
+        self.batch.places.append((self.heads.new_place(), head.run))
+
+    def _withdraw(self, head: Head) -> None:
+        """Count a run no more that waited for a slot and is moved."""
+        pair = (head.workflow_id, head.load_key or "")
+        known = self.load_of(pair)
+        if known is None:
+            return
+        loaded = known[0].withdrawn()
+        self.effects.loads[pair] = None if loaded.idle else (loaded, known[1].next(head.run_id))
+
+    def take(
+        self,
+        head: Head,
+        owner: str | None,
+        now: float,
+        *,
+        slot: int,
+        attempt: int = 0,
+        wake_at: float | None = None,
+    ) -> None:
         """Give a run without an owner to its next owner, or make it `ready` if there is none.
 
         Args:
-            run_id: a run that exists.
+            head: of the run.
             owner: the next owner.
             now: the time.
-            slot: whether it holds a slot then; None: it does if it counts in a load, and is counted there.
+            slot: whether it holds a slot then.
             attempt: how many attempts this adds.
+            wake_at: what its wake time is then.
         """
-        head = self.head(run_id)
-        assert head is not None  # noqa: S101 - found in this transaction
-        if slot is None:
-            if not head.slot:
-                self._occupy(head)
-            slot = head.slot or head.load_key is not None
         head.status = RunStatus.READY if owner is None else _RUNNING
         head.owner = owner
         head.version += 1
         head.epoch += 1
-        head.wake_at = head.outcome = None
+        head.wake_at = wake_at
+        head.outcome = None
         head.slot = slot
         head.attempt += attempt
         head.updated_at = now
         self.batch.changed[head.run] = head
         self.heads.leaves(head)
-        return head
 
     def finish(self) -> None:
         """Write everything, and then the loads, the shapes of waits and the counts."""
@@ -686,13 +758,16 @@ class Transaction:
         kept = events.get(delivery.event_ref)
         text = event_text(kept.stored) if kept is not None and kept.alone else 0
         seq = self._append(head, "event", now, 0, delivery.event_ref, text)
-        if decided.fate is Fate.RESUMED:
-            self.take(run_id, delivery.owner, now)
+        waits = decided.fate is Fate.RESUMED and not self.takes_slot(head, delivery.slots)
+        if waits:
+            self.line_up(head, now)
+        elif decided.fate is Fate.RESUMED:
+            self.take(head, delivery.owner, now, slot=head.load_key is not None)
         if decided.tallies:
             head.count(decided.tallies)
         for gone in decided.dropped:
             self.batch.consumed += (head.run, gone)
-        return Delivered(decided.fate, seq, decided.reason, decided.dropped)
+        return Delivered(decided.fate, seq, decided.reason, decided.dropped, waits)
 
     def _post(self, post: Post, body: str) -> int:
         head = self.head(post.run_id)

@@ -38,6 +38,8 @@ class Batch:
         self.events: list[Any] = []
         self.created: list[Created] = []
         self.changed: dict[int, Head] = {}
+        self.places: list[tuple[int, int]] = []
+        """(place, number) of the runs that begin to wait for a slot."""
         self.logs: list[Any] = []
         self.firsts: list[Any] = []
         """Log rows with an event."""
@@ -65,6 +67,8 @@ class Batch:
             self._create(effects)
         if self.changed:
             self._change(effects)
+        if self.places:
+            self._cursor.executemany(sql.LINE_UP, self.places)
         if self.firsts:
             effects.tally("events", many(sql.insert_first_logs, sql.FIRST_LOG_WIDTH, self.firsts))
         if self.logs:

@@ -17,7 +17,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import WaitRow
 from poundlock.records import NamedTuple
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.rows import Row, read_rules, read_waits, status_of, waits_text
+from poundlock.stores.sqlite.rows import SLOTS, Row, read_rules, read_waits, status_of, waits_text
 
 _RUNNING: Final = RunStatus.RUNNING  # the look-up of an enum member costs more than the comparison
 _RESTING: Final = 256
@@ -85,7 +85,7 @@ class Head:
         attempt: int,
         wake_at: float | None,
         outcome: str | None,
-        slot: bool,
+        slot: int,
         inbox_seq: int,
         log_seq: int,
         updated_at: float,
@@ -131,7 +131,7 @@ class Head:
             self.attempt,
             "" if wake_at is None else wake_at,
             self.outcome or 0,
-            1 if self.slot else 0,
+            self.slot + 0,  # not a bool, see `rows`
             self.inbox_seq,
             self.log_seq,
             self.updated_at,
@@ -258,7 +258,7 @@ class Heads:
             for row in execute(sql.heads(size), portion).fetchall():
                 run, run_id, workflow_id, load_key, status, *moving = row
                 status = status_of(status)
-                moving[7] = bool(moving[7])
+                moving[7] = SLOTS[moving[7]]
                 head = self.known[run_id] = Head(status, run, run_id, workflow_id, load_key, status, *moving)
                 if status is _RUNNING:
                     _read_last(execute, head)

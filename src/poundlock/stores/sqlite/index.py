@@ -66,6 +66,7 @@ class Index:
     Attributes:
         undelivered: how many events are in the outbox, and how many are dead letters.
         holding: how many holds there are.
+        returning: the keys of the loads in which resumed runs wait for a slot.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Index:
         counts: Mapping[str, int] | None = None,
     ) -> None:
         self.loads = dict(loads)
+        self.returning = dict.fromkeys(pair for pair, (load, _) in self.loads.items() if load.returning)
         self.shapes = dict(shapes)
         counts = counts or {}
         self.undelivered = counts.get(OUTBOX, 0), counts.get(DEAD, 0)
@@ -88,11 +90,17 @@ class Index:
             self.undelivered = due + counts.get(OUTBOX, 0), dead + counts.get(DEAD, 0)
         if HOLDS in counts:
             self.holding += counts[HOLDS]
+        returning = self.returning
         for pair, stored in effects.loads.items():
             if stored is None:
                 self.loads.pop(pair, None)
             else:
                 self.loads[pair] = stored
+                if stored[0].returning:
+                    returning[pair] = None
+                    continue
+            if returning:
+                returning.pop(pair, None)
         for shape, uses in effects.shapes.items():
             now = self.shapes.get(shape, 0) + uses
             if now:

@@ -17,12 +17,14 @@ from poundlock.model.events import Event
 from poundlock.model.holds import Hold
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
-from poundlock.model.runs import Message, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
+from poundlock.model.runs import NEEDS_SLOT, Message, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
 
 Row = tuple[Any, ...]
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 """What JSON writes as it is read. Not floats: some have no number in JSON, and are to be refused."""
+SLOTS: Final = (False, True, NEEDS_SLOT)
+"""The values of `RunHead.slot` by those of its column."""
 _STATUS = {str(status.value): status for status in RunStatus}
 
 
@@ -122,7 +124,7 @@ def read_record(row: Row) -> RunRecord:
             attempt,
             wake_at,
             outcome,
-            bool(slot),
+            SLOTS[slot],
             inbox_seq,
             log_seq,
             updated_at,
@@ -256,9 +258,9 @@ def read_message(run_id: str, row: Row) -> Message:
 def load_row(load: Load, token: Token) -> Row:
     """Return what a load's row holds besides its key."""
     active_id, tail_id = load.active_id or 0, load.tail_id or 0
-    return (load.active, active_id, load.queued, tail_id, token.generation, token.turn)
+    return (load.active, active_id, load.queued, tail_id, load.returning, token.generation, token.turn)
 
 
 def read_load(row: Row) -> tuple[Load, Token]:
     """Return the load and the token of a row without its key."""
-    return Load(*row[:4]), Token(*row[4:])
+    return Load(*row[:5]), Token(*row[5:])

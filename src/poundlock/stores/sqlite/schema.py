@@ -191,6 +191,17 @@ def migrate(connection: sqlite3.Connection) -> None:
         # Of a dead letter that a trigger held: a JSON array, see `HeldBy` in model/outbox.py.
         db.execute("ALTER TABLE outbox ADD COLUMN held_by TEXT")
 
+    @steps()
+    def m0005_returning(db: Database) -> None:
+        # Resumed runs that wait for a slot: `slot` is 2, and `place` the order of their resumption. A claim must not
+        # come across them, however many there are.
+        db.execute("ALTER TABLE loads ADD COLUMN resumed INTEGER NOT NULL DEFAULT 0")
+        db.execute("CREATE INDEX runs_returning ON runs (workflow_id, load_key, place) WHERE slot = 2")
+        db.execute("DROP INDEX runs_ready")
+        db.execute(
+            "CREATE INDEX runs_ready ON runs (priority DESC, run_id, workflow_id) WHERE status = 'ready' AND slot <> 2"
+        )
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, execute_plugins=False, recursive_triggers=False))

@@ -74,7 +74,7 @@ _DELETE_LOADS: Final = """\
 DELETE FROM loads WHERE (workflow_id, load_key) IN (SELECT column1, column2 FROM (VALUES {rows}))
 """
 _PUT_LOADS: Final = """\
-INSERT OR REPLACE INTO loads (workflow_id, load_key, active, active_id, queued, tail_id, generation, turn)
+INSERT OR REPLACE INTO loads (workflow_id, load_key, active, active_id, queued, tail_id, resumed, generation, turn)
 VALUES {rows}
 """
 _REMEMBER: Final = """\
@@ -148,7 +148,7 @@ FIRST_LOG_WIDTH: Final = 9
 KEY_WIDTH: Final = 2
 MESSAGE_WIDTH: Final = 7
 PAIR_WIDTH: Final = 2
-LOAD_WIDTH: Final = 8
+LOAD_WIDTH: Final = 9
 REMEMBER_WIDTH: Final = 6
 RECEIPT_WIDTH: Final = 4
 
@@ -383,6 +383,12 @@ SELECT run_id FROM runs
 WHERE status = 'queued' AND workflow_id = ? AND load_key = ?
 ORDER BY priority DESC, place LIMIT ?
 """
+RETURNING: Final = """\
+SELECT run_id FROM runs INDEXED BY runs_returning
+WHERE slot = 2 AND workflow_id = ? AND load_key = ?
+ORDER BY place LIMIT ?
+"""
+LINE_UP: Final = "UPDATE runs SET place = ? WHERE run = ?"
 LAST: Final = """\
 SELECT version, stage, attempt, updated_at, first_seq + size - 1 FROM log
 WHERE run = ? AND version > ? ORDER BY version DESC LIMIT 1
@@ -391,12 +397,20 @@ WHERE run = ? AND version > ? ORDER BY version DESC LIMIT 1
 LAST_RUN: Final = """\
 SELECT max(ifnull((SELECT max(run) FROM runs), 0), ifnull((SELECT max(run) FROM leftover_logs), 0))
 """
-LAST_PLACE: Final = "SELECT max(place) FROM runs WHERE status = 'queued'"
+LAST_PLACE: Final = """\
+SELECT max(
+    (SELECT ifnull(max(place), 0) FROM runs WHERE status = 'queued'),
+    (SELECT ifnull(max(place), 0) FROM runs INDEXED BY runs_returning WHERE slot = 2)
+)
+"""
 
 LOAD: Final = """\
-SELECT active, active_id, queued, tail_id, generation, turn FROM loads WHERE workflow_id = ? AND load_key = ?
+SELECT active, active_id, queued, tail_id, resumed, generation, turn FROM loads
+WHERE workflow_id = ? AND load_key = ?
 """
-LOADS: Final = "SELECT workflow_id, load_key, active, active_id, queued, tail_id, generation, turn FROM loads"
+LOADS: Final = """\
+SELECT workflow_id, load_key, active, active_id, queued, tail_id, resumed, generation, turn FROM loads
+"""
 RECEIPT: Final = "SELECT lines FROM receipts WHERE source = ? AND event_id = ?"
 
 SHAPES: Final = "SELECT shape, uses FROM wait_shapes WHERE uses > 0"
@@ -427,7 +441,7 @@ SELECT first_seq, size, text FROM log WHERE run = ? AND size > 0 ORDER BY versio
 # Due runs come in order of time for each priority; the priorities in use are found by stepping down the index.
 READY: Final = """\
 SELECT priority, 0.0, run_id FROM runs INDEXED BY runs_ready
-WHERE status = 'ready' AND workflow_id IN (SELECT value FROM json_each(?))
+WHERE status = 'ready' AND slot <> 2 AND workflow_id IN (SELECT value FROM json_each(?))
 ORDER BY priority DESC, run_id LIMIT ?
 """
 DUE_PRIORITIES: Final = """\

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -28,7 +28,7 @@ from poundlock.model.retention import EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
 from poundlock.model.schedules import ScheduleRow
 from poundlock.model.waits import event_keys
-from poundlock.ports import AtHand, Claim, Page, Pruned
+from poundlock.ports import AtHand, Claims, Page, Pruned
 from poundlock.stores.keeping import RECEIPTS_KEPT
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.apply import Transaction
@@ -36,7 +36,7 @@ from poundlock.stores.sqlite.claims import claim
 from poundlock.stores.sqlite.connect import Synchronous
 from poundlock.stores.sqlite.gate import Gate
 from poundlock.stores.sqlite.identity import Watched
-from poundlock.stores.sqlite.index import Index
+from poundlock.stores.sqlite.index import Index, Pair
 from poundlock.stores.sqlite.lock import OwnerLock
 from poundlock.stores.sqlite.opening import Opened, open_owned, open_readonly, size_of, tidy
 from poundlock.stores.sqlite.reader import Keyed, Reader
@@ -184,13 +184,13 @@ class SqliteStore:
         if self._writing is not None and not self._writing.idle:
             await self._writing.submit(None)
 
-    async def claim(self, worker: str, workflows: Collection[str], now: float, limit: int) -> list[Claim]:
+    async def claim(self, worker: str, workflows: Mapping[str, int], now: float, limit: int) -> Claims:
         """Claim ready and due runs."""
         if self._writing is None:
             raise self._unavailable()
-        wanted = list(workflows)
+        wanted = dict(workflows)
 
-        def operation(transaction: Transaction) -> list[Claim]:
+        def operation(transaction: Transaction) -> Claims:
             return claim(transaction, worker, wanted, now, limit)
 
         return await self._writing.submit(operation)  # type: ignore[no-any-return]  # the operation's result
@@ -215,6 +215,13 @@ class SqliteStore:
             return self._read(lambda cursor: reads.loads(cursor, pairs))
         loads = self._index.loads
         return AtHand([loads.get(pair, _NO_LOAD) for pair in pairs])
+
+    def waiting_loads(self, workflows: Collection[str], queued: bool) -> AtHand[tuple[Pair, Load]]:
+        """Answer from the index; a store that is read-only has no runs that could go on."""
+        loads = {} if self._writing is None else self._index.loads
+        pairs = loads if queued else self._index.returning
+        found = [(pair, loads[pair][0]) for pair in pairs if pair[0] in workflows]
+        return AtHand([each for each in found if each[1].returning or (queued and each[1].queued)])
 
     def match_waits(self, event: Event) -> Awaitable[list[RunRecord]]:
         """Look the waits up; if the index has no matching shape, answer without reading the file."""
