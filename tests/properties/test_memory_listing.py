@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from poundlock.model.lifecycle import MOVES, RunStatus
+from poundlock.model.priorities import rank
 from poundlock.model.runs import RunQuery
 from poundlock.stores import MemoryStore
 from poundlock.testing.store_contract import Scribe, wait_of
@@ -111,7 +112,10 @@ class Indexes(RuleBasedStateMachine):
     def claim(self, workflows, now, limit):
         """A claim takes the most urgent of all runs that are ready or due; the clock may have been set back."""
         expected = sorted(
-            (-record.identity.priority, 0.0 if ready else record.head.wake_at, record.identity.run_id)
+            (
+                rank(record.identity.priority, record.head.updated_at if ready else record.head.wake_at),
+                record.identity.run_id,
+            )
             for record in self.records()
             if record.identity.workflow_id in workflows
             and (
@@ -120,7 +124,9 @@ class Indexes(RuleBasedStateMachine):
             )
         )
         claims = self.runner.run(self.store.claim("w1", dict.fromkeys(workflows, 99), now, limit))
-        assert [claim.checkpoint.record.identity.run_id for claim in claims] == [entry[2] for entry in expected[:limit]]
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == [
+            run_id for _, run_id in expected[:limit]
+        ]
 
     # ------------------------------------------------------------------------------------------------------- reads
     @rule(query=queries)

@@ -499,7 +499,7 @@ class Trigger:
         missed: what becomes of times at which the workflow was not registered anywhere: "skip" leaves them out, "once"
             has the last of them fire for all, "all" has each of them fire.
         dedupe: how long an event id is remembered, 24 hours by default; None remembers none.
-        priority: higher runs leave a queue first.
+        priority: higher runs leave the queue of a `Transient` first; a point is worth a minute of waiting.
         debounce: hold an event until none has come for this time, then decide the latest: a duration, or a Debounce.
         throttle: let some through, and hold the latest of the others: a Throttle, or the duration for one each.
         batch: one run for several events: a Batch.

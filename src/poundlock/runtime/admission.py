@@ -46,6 +46,7 @@ from poundlock.runtime.held_events import Holding, as_held, letter_of, read_hold
 from poundlock.runtime.judging import Waiting, counting, fitting, judged
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.pending_hooks import at_end
+from poundlock.runtime.replacing import abortion
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
 from poundlock.runtime.transitions import superseding
@@ -188,6 +189,11 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         lines.append(new_line(verdict, route.workflow_id, route.trigger_id, run_id, reason))
     if plan.superseded:
         await end_superseded(core, plan)
+    for active, run_id in plan.replaced:
+        request, move, hooks = await abortion(core, active, run_id)
+        plan.posts += () if request is None else (request,)
+        plan.moves += () if move is None else (move,)
+        plan.hooks += hooks
     if plan.ref is not None:
         # A run keeps the event it begins with; one that is only delivered is kept as long as a message refers to it.
         begins = any(create.identity.event_ref == plan.ref for create in plan.creates)  # a batch has its own event

@@ -52,7 +52,7 @@ class Route:
         self.workflow_id = self.entry.id
         self.scope = f"{self.workflow_id}/{self.trigger_id}"
         trigger = self.trigger
-        self.priority = trigger.priority
+        self.priority = trigger.priority if self.entry.mode.by_priority else 0
         self.hold = rule_of(trigger)
         by = self.entry.mode.key
         functions = (trigger.when, trigger.key, trigger.map, by)

@@ -11,6 +11,8 @@ from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import RunError, RunRecord
 from poundlock.pipeline.journal import Journal, event_payload
+from poundlock.pipeline.memo import has_children
+from poundlock.pipeline.undo_log import due
 from poundlock.pipeline.visit_left import note_left
 from poundlock.runtime.core import Core
 from poundlock.runtime.loads import Pair
@@ -58,6 +60,17 @@ async def superseding(core: Core, pair: Pair, old: str, new: str) -> RunMove:
             workflow_id="" if record is None else record.identity.workflow_id,
         )
     return await ending(core, record, reason=f"superseded by run {new}", by="mode")
+
+
+async def has_more_to_do(core: Core, record: RunRecord) -> bool:
+    """Whether a run has to be driven before it can be aborted: to abort its children, or to undo its stages."""
+    entry = core.entries.get(record.identity.workflow_id)
+    plan = None if entry is None or entry.closing else entry.plans.get(record.identity.pipeline_id)
+    if plan is not None and has_children(record.waits):
+        return True
+    if plan is None or not plan.undoes or not plan.undo_on_abort or record.head.status is RunStatus.QUEUED:
+        return False
+    return bool(due(await core.store.history(record.identity.run_id)))
 
 
 def release_move(record: RunRecord, now: float, *, begun: bool) -> RunMove:

@@ -81,8 +81,8 @@ from poundlock.stores.answers import (
     wait_moved,
     write_cursor,
 )
-from poundlock.stores.keeping import RECEIPTS_KEPT, Expiring, Heap
-from poundlock.stores.memory_agenda import READY, Agenda, Entry
+from poundlock.stores.keeping import RECEIPTS_KEPT, Expiring
+from poundlock.stores.memory_agenda import READY, Agenda, Entry, Queue
 from poundlock.stores.memory_holds import MemoryHolds
 from poundlock.stores.memory_listing import Listings
 from poundlock.stores.memory_outbox import MemoryOutbox
@@ -202,7 +202,7 @@ class MemoryStore:
         self._uses: dict[str, int] = {}
         """The number of runs and messages that refer to each event; at zero the event is deleted."""
         self._loads: dict[tuple[str, str], tuple[Load, Token]] = {}
-        self._queues: dict[tuple[str, str], Heap] = {}
+        self._queues: dict[tuple[str, str], Queue] = {}
         self._returning: dict[tuple[str, str], OrderedDict[str, None]] = {}
         """The runs that wait for a slot after they were resumed, in this order."""
         self._listings = Listings(self._rows)
@@ -577,14 +577,14 @@ class MemoryStore:
             pair = (identity.workflow_id, identity.load_key or "")
             queue = self._queues.get(pair)
             if queue is None:
-                queue = self._queues[pair] = Heap()
-            queue.push((-identity.priority, row.number, identity.run_id), self._is_queued)
+                queue = self._queues[pair] = Queue(self._is_queued)
+            queue.add(identity.priority, identity.created_at, row.number, identity.run_id)
         elif row.status is _READY:
             if row.slot == NEEDS_SLOT:
                 pair = (identity.workflow_id, identity.load_key or "")
                 self._returning.setdefault(pair, OrderedDict())[identity.run_id] = None
                 return
-            self._agenda(identity.workflow_id).ready(identity.priority, identity.run_id)
+            self._agenda(identity.workflow_id).ready(identity.priority, row.updated_at, identity.run_id)
         elif row.status in _DUE:
             if row.wake_at is not None:
                 self._agenda(identity.workflow_id).wait(identity.priority, row.wake_at, identity.run_id)
@@ -597,7 +597,7 @@ class MemoryStore:
             agenda = self._agendas[workflow_id] = Agenda(self._is_claimable)
         return agenda
 
-    def _is_queued(self, item: tuple[int, int, str]) -> bool:
+    def _is_queued(self, item: tuple[int, float, str]) -> bool:
         row = self._rows.get(item[2])
         return row is not None and row.status is _QUEUED
 
@@ -673,13 +673,11 @@ class MemoryStore:
             row.slot = True
             self._take(row, owner, now, wake_at=row.wake_at)
         queue, most = self._queues.get(pair), len(promoted) + after.queued
-        while queue and len(promoted) < most:
-            run_id = heapq.heappop(queue)[2]
-            row = self._rows.get(run_id)  # type: ignore[assignment]  # it may have been deleted
-            if row is not None and row.status is RunStatus.QUEUED:
-                promoted.append(run_id)
-                row.slot = True
-                self._take(row, owner, now)
+        while queue is not None and len(promoted) < most and (first := queue.pop()) is not None:
+            row = self._rows[first]
+            promoted.append(first)
+            row.slot = True
+            self._take(row, owner, now)
         loaded = after.load
         if promoted:
             loaded = loaded._replace(active_id=promoted[-1])
@@ -821,11 +819,11 @@ class MemoryStore:
             entry, place = first[0]
             agenda = agendas[place]
             agenda.skip()
-            row = self._rows[entry[2]]
+            row = self._rows[entry[1]]
             try:
                 claim = self._claim(row, worker, now, workflows[row.identity.workflow_id])
                 if claim is None:
-                    waiting.append(entry[2])
+                    waiting.append(entry[1])
                 else:
                     claims.append(claim)
             except Exception as fault:  # noqa: BLE001 - a run that cannot be read must not block others

@@ -1,4 +1,4 @@
-"""When the memory store's runs without an owner go on: by urgency those that can now, by time those that wait.
+"""When the memory store's runs without an owner go on: by rank those that can now, by time those that wait.
 
 House rules: there is one agenda per workflow, so runs of workflows that nobody here knows cost a claim nothing. Entries
 are not removed when their run moves; they are recognised as outdated when they come up.
@@ -10,10 +10,11 @@ import heapq
 from collections.abc import Callable
 from typing import Final
 
+from poundlock.model.priorities import rank
 from poundlock.stores.keeping import Heap
 
-Entry = tuple[int, float, str]
-"""Urgency, the smallest first: the negative priority, when it is due, the id."""
+Entry = tuple[float, str, float, int]
+"""Rank, the smallest first; the id; when it is due; its priority."""
 
 READY: Final = float("-inf")
 """When a ready run is due: it always is."""
@@ -33,27 +34,27 @@ class Agenda:
         self._now = Heap()
         self._later = Heap()
 
-    def ready(self, priority: int, run_id: str) -> None:
-        """Add a run that can go on at once."""
-        self._now.push((-priority, READY, run_id), self._valid)
+    def ready(self, priority: int, since: float, run_id: str) -> None:
+        """Add a run that can go on at once, since that time."""
+        self._now.push((rank(priority, since), run_id, READY, priority), self._valid)
 
     def wait(self, priority: int, when: float, run_id: str) -> None:
         """Add a run that is paused or delayed until a time."""
-        self._later.push((when, -priority, run_id), self._still_waits)
+        self._later.push((when, priority, run_id), self._still_waits)
 
     def first(self, now: float) -> Entry | None:
-        """Return the most urgent run that is ready or due, or None."""
-        later, urgent = self._later, self._now
+        """Return the run that comes first of those that are ready or due, or None."""
+        later, current = self._later, self._now
         while later and later[0][0] <= now:
-            when, urgency, run_id = heapq.heappop(later)
-            urgent.push((urgency, when, run_id), self._valid)
-        while urgent:
-            entry: Entry = urgent[0]
+            when, priority, run_id = heapq.heappop(later)
+            current.push((rank(priority, when), run_id, when, priority), self._valid)
+        while current:
+            entry: Entry = current[0]
             if self._valid(entry):
-                if entry[1] <= now:
+                if entry[2] <= now:
                     return entry
-                self.wait(-entry[0], entry[1], entry[2])  # the clock was set back
-            heapq.heappop(urgent)
+                self.wait(entry[3], entry[2], entry[1])  # the clock was set back
+            heapq.heappop(current)
         return None
 
     def skip(self) -> None:
@@ -73,7 +74,7 @@ class Agenda:
         later = self._later
         while later and not self._still_waits(later[0]):
             heapq.heappop(later)
-        due = [when for _, when, run_id in self._now if waits(run_id, when)]  # claimed soon: there are few
+        due = [when for _, run_id, when, _ in self._now if waits(run_id, when)]  # claimed soon: there are few
         if later:
             due.append(later[0][0])
         return min(due, default=None)
@@ -82,7 +83,47 @@ class Agenda:
         return len(self._now) + len(self._later)
 
     def _valid(self, entry: Entry) -> bool:
-        return self._current(entry[2], entry[1])
+        return self._current(entry[1], entry[2])
 
     def _still_waits(self, entry: tuple[float, int, str]) -> bool:
         return self._current(entry[2], entry[0])
+
+
+class Queue:
+    """The queued runs of one (workflow, key): by priority, each in order of acceptance.
+
+    Args:
+        current: whether an item (number, time, id) is still queued.
+    """
+
+    __slots__ = ("_by_priority", "_current")
+
+    def __init__(self, current: Callable[[tuple[int, float, str]], bool]) -> None:
+        self._current = current
+        self._by_priority: dict[int, Heap] = {}
+
+    def add(self, priority: int, accepted_at: float, number: int, run_id: str) -> None:
+        """Add a run; `number` is the order of acceptance."""
+        heap = self._by_priority.get(priority)
+        if heap is None:
+            heap = self._by_priority[priority] = Heap()
+        heap.push((number, accepted_at, run_id), self._current)
+
+    def pop(self) -> str | None:
+        """Take out the run that comes first, by `rank`; None if there is none."""
+        while self._by_priority:
+            first = min(self._by_priority, key=self._rank_of)
+            heap = self._by_priority[first]
+            item = heapq.heappop(heap)
+            if not heap:
+                del self._by_priority[first]
+            if self._current(item):
+                return item[2]  # type: ignore[no-any-return]  # the id
+        return None
+
+    def _rank_of(self, priority: int) -> tuple[float, int]:
+        """Return the rank of the run that has waited longest, of this priority."""
+        return rank(priority, self._by_priority[priority][0][1]), -priority
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_priority.values()))

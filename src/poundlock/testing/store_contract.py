@@ -64,6 +64,7 @@ from poundlock.model.holds import ALL, HeldEvent, Hold, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import HeldBy, Letter, OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing, Refused
+from poundlock.model.priorities import rank
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Rewrite, Verdict
 from poundlock.model.retention import EndedRun
 from poundlock.model.runs import (
@@ -1272,6 +1273,17 @@ class StoreContract:
         assert await scribe.release("b", slots=9) == ("a", "e")
         assert await scribe.load() == (Load(4, "e"), FIRST.next("r0").next("b"))
 
+    async def test_who_has_waited_long_is_promoted_before_higher_priorities(self, scribe: Scribe) -> None:
+        """A point of priority is worth a minute of waiting; runs of one priority come in order of acceptance."""
+        runs = (("old", 0, 0.0), ("high", 1, 59.0), ("late", 1, 61.0), ("low", -2, 0.0), ("set back", 0, -9.0))
+        for run_id, priority, seconds in runs:
+            created_at = NOW + seconds
+            await scribe.create(run_id, status=QUEUED, load_key="", priority=priority, created_at=created_at)
+        await scribe.change_load(Load(active=1, queued=5, tail_id="set back"))
+        assert await scribe.release(slots=1) == ("high",)
+        assert await scribe.release("high", slots=1) == ("old",)
+        assert await scribe.release("old", slots=9) == ("set back", "late", "low")
+
     async def test_a_promoted_run_has_slot_and_owner(self, scribe: Scribe) -> None:
         """A promoted run has an owner, a new epoch and version, and a slot, and is the load's active run."""
         await scribe.create("r1", status=QUEUED, load_key="")
@@ -1929,19 +1941,19 @@ class StoreContract:
 
     # -------------------------------------------------------------------------------------------------- claiming
     async def test_many_due_runs_are_claimed_in_portions(self, scribe: Scribe) -> None:
-        """For any limit, consecutive claims follow one order over all priorities."""
+        """For any limit, consecutive claims follow one order over all priorities: that of `rank`."""
         for n in range(30):
             status, wake_at = (READY, None) if n % 5 == 0 else (DELAYED, NOW - n % 7)
             await scribe.create(f"r{n:02}", status=status, priority=n % 3, wake_at=wake_at)
         claims = []
         while portion := await scribe.store.claim("w2", {"orders": 9}, NOW, 4):
             claims += [claim.checkpoint.record.identity for claim in portion]
-        due = {f"r{n:02}": 0.0 if n % 5 == 0 else NOW - n % 7 for n in range(30)}
-        assert claims == sorted(claims, key=lambda run: (-run.priority, due[run.run_id], run.run_id))
+        due = {f"r{n:02}": NOW if n % 5 == 0 else NOW - n % 7 for n in range(30)}
+        assert claims == sorted(claims, key=lambda run: (rank(run.priority, due[run.run_id]), run.run_id))
         assert len(claims) == 30
 
-    async def test_claims_come_by_priority_then_due_time_then_id(self, scribe: Scribe) -> None:
-        """Ready runs, and paused and delayed ones that are due, are claimed in one order; a ready one is due now."""
+    async def test_claims_come_by_priority_and_waiting_time_then_id(self, scribe: Scribe) -> None:
+        """Ready runs, and paused and delayed ones that are due, are claimed in one order: by `rank`."""
         for run_id, status, priority, wake_at in (
             ("late", DELAYED, 0, NOW - 1),
             ("b", READY, 0, None),
@@ -1952,9 +1964,9 @@ class StoreContract:
         ):
             await scribe.create(run_id, status=status, priority=priority, wake_at=wake_at)
         claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 4)
-        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["urgent", "a", "b", "early"]
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["urgent", "early", "late", "a"]
         claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 4)
-        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["late"]
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["b"]
         assert await scribe.store.claim("w2", {"orders": 9}, NOW, 4) == []
 
     async def test_a_claim_gives_all_that_is_needed_to_go_on(self, scribe: Scribe) -> None:
@@ -1979,7 +1991,7 @@ class StoreContract:
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["c"]
         assert await scribe.store.claim("w2", {}, NOW, 10) == []
         claims = await scribe.store.claim("w2", {"foreign": 9}, NOW, 10)
-        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "b"]
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["b", "a"]
 
     async def test_nothing_is_claimed_before_its_time_or_twice(self, scribe: Scribe) -> None:
         """A run is due at its wake time and not before; of many claimers one gets it."""
@@ -2022,7 +2034,7 @@ class StoreContract:
         await scribe.create("a", status=DELAYED, wake_at=NOW)
         claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 1)
         claims += await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
-        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["c", "a"]
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["a", "c"]
         with pytest.raises(UnknownCodec):
             await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
         assert (await scribe.record("b")).head.version == 3

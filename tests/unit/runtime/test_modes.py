@@ -559,3 +559,66 @@ async def test_events_of_one_commit_share_it(runtime, any_store):
     await receipt.results()
     # one for the event, one for the end of each run
     assert (await rt.store.stats())["commits"] - before == 4
+
+
+async def test_a_low_priority_does_not_starve(runtime, gate, any_store):
+    """A point of priority is worth a minute: a run that has waited longer starts before newer ones that are higher."""
+    wf = Workflow("busy", mode=Transient(1), triggers={"low": Trigger("low"), "high": Trigger("high", priority=10)})
+
+    @wf.step
+    async def work(n):
+        await gate(n)
+
+    rt = await runtime(wf, store=any_store)
+    receipts = [await rt.emit("low", n=0), await rt.emit("low", n=1)]
+    rt.clock.advance(599)
+    receipts.append(await rt.emit("high", n=2))
+    rt.clock.advance(2)
+    receipts.append(await rt.emit("high", n=3))
+    gate.open()
+    for receipt in receipts:
+        await receipt.results()
+    assert gate.came == [0, 2, 1, 3]
+
+
+async def test_only_transient_has_priorities(runtime, gate, any_store):
+    """`Serialized` is first in, first out, whatever the priority of a trigger."""
+    wf = Workflow("busy", mode=Serialized(), triggers={"low": Trigger("low"), "high": Trigger("high", priority=10)})
+
+    @wf.step
+    async def work(n):
+        await gate(n)
+
+    rt = await runtime(wf, store=any_store)
+    receipts = [await rt.emit(kind, n=n) for n, kind in enumerate(["low", "low", "high", "low"])]
+    gate.open()
+    for receipt in receipts:
+        await receipt.results()
+    assert gate.came == [0, 1, 2, 3]
+
+
+async def test_idle_keys_cost_nothing(runtime, any_store):
+    """Once the runs of a key have ended, nothing of the key is left: no row, and nothing in memory."""
+    office = Office()
+    rt = await runtime(office_workflow(office, Serialized(key="who")), store=any_store)
+    store = rt.store
+
+    def kept():
+        if hasattr(store, "_queues"):
+            return [len(each) for each in (store._loads, store._queues, store._returning)]
+        return [len(each) for each in (store._index.loads, store._index.returning, store._writer._index.loads)]
+
+    for batch in range(5):
+        receipts = [await rt.emit("go", n=n, who=f"k{batch}.{n // 2}") for n in range(100)]
+        assert kept()[0] > 0
+        for receipt in receipts:
+            await receipt.results()
+    assert kept() == [0, 0, 0]
+    assert rt._core.loads._lines == {}
+    assert rt._core.queued == {}
+    if not hasattr(store, "_queues"):
+        import sqlite3
+
+        await store.written_behind()
+        with sqlite3.connect(store.path) as connection:
+            assert connection.execute("SELECT count(*) FROM loads").fetchone() == (0,)

@@ -21,6 +21,7 @@ class Exclusive:
     """
 
     name: ClassVar[str] = "exclusive"
+    by_priority: ClassVar[bool] = False
     slots: ClassVar[int] = 1
     CHOICES: ClassVar[tuple[str, ...]] = ("reject", "queue_single")
 

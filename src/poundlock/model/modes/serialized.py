@@ -20,6 +20,7 @@ class Serialized:
     """
 
     name: ClassVar[str] = "serialized"
+    by_priority: ClassVar[bool] = False
     slots: ClassVar[int] = 1
 
     capacity: int | None = None

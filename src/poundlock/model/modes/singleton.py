@@ -21,6 +21,7 @@ class SingletonLoop:
     """
 
     name: ClassVar[str] = "singleton"
+    by_priority: ClassVar[bool] = False
     slots: ClassVar[int] = 1
     CHOICES: ClassVar[tuple[str, ...]] = ("drop", "signal", "replace")
 

@@ -14,7 +14,9 @@ _QUEUE = Queue()
 
 @dataclass(frozen=True, slots=True)
 class Transient:
-    """Up to `concurrency` runs at the same time; then a FIFO queue of up to `capacity`; then the event is dropped.
+    """Up to `concurrency` runs at the same time; then a queue of up to `capacity`; then the event is dropped.
+
+    The queue is ordered by the `priority` of triggers, where a point is worth a minute of waiting; else it is FIFO.
 
     Args:
         concurrency: runs that may hold a slot.
@@ -24,6 +26,7 @@ class Transient:
     """
 
     name: ClassVar[str] = "transient"
+    by_priority: ClassVar[bool] = True
 
     concurrency: int = 10
     capacity: int | None = 100

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from poundlock.errors import (
@@ -35,7 +36,7 @@ from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
 from poundlock.records import NamedTuple, dataclass
 from poundlock.runtime.admission import AdmissionPlan, Firing, Offer, decide, dry_lines
-from poundlock.runtime.commands.cancel import Cancel, cancel
+from poundlock.runtime.commands.cancel import Cancel, cancel, interrupt_replaced
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, take_up, wake, written_behind
 from poundlock.runtime.entries import Registered, call_hook
@@ -43,6 +44,7 @@ from poundlock.runtime.healing import patiently
 from poundlock.runtime.held_events import Holding
 from poundlock.runtime.hold_desk import Turn
 from poundlock.runtime.pending_hooks import ending
+from poundlock.runtime.replacing import reason_of
 from poundlock.runtime.settling import announce_end
 
 Copy = tuple[str, str]
@@ -247,6 +249,9 @@ async def _in_flight(
     holds = [core.holds.join(change.key, change.hold) for change in plan.holds]
     if turn is not None:
         turn.give_back()
+    if any(move.release is not None for move in plan.moves):
+        for line in lines:
+            line.broken = True  # a replaced run that rests ends with this: which load that leads to is not known here
     applied = False
     task = asyncio.current_task() if plan.started else None
     for live, _ in plan.started:
@@ -266,6 +271,8 @@ async def _in_flight(
         _watch_holds(core, plan)
         resumed = [delivery.run_id for delivery in plan.deliveries if delivery.owner is not None]
         take_up(core, [*(live.run.run_id for live, _ in plan.started), *resumed])
+        if plan.replaced:
+            core.tasks.spawn(_look_after(core, plan))
         raise
     except BaseException:
         for live, _ in plan.started:
@@ -309,9 +316,13 @@ def carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Even
                 core.runs.withdraw(delivery.run_id, outcome.dropped)
             _delivered(core, delivery, outcome, event, plan.now)
     for move in plan.moves:
-        announce_end(core, move)  # not waited for: it calls hooks
-    for active, successor in plan.replaced:
-        core.tasks.spawn(_abort(core, Cancel(active, f"replaced by run {successor}", "replaced")))
+        if move.status.terminal:
+            announce_end(core, move)  # not waited for: it calls hooks
+        else:
+            core.runs.drop(move.run_id)  # it goes on to be aborted
+    if plan.replaced:
+        core.wake_at(plan.now)
+        _abort_replaced(core, plan)
     return settle_lines(plan.lines, plan.deliveries, committed.delivered)
 
 
@@ -323,6 +334,36 @@ def _delivered(core: Core, delivery: Delivery, outcome: Delivered, event: Event,
     if outcome.waits or outcome.fate is not Fate.RESUMED or delivery.owner is None:
         return
     wake(core, delivery.run_id, now)
+
+
+def _abort_replaced(core: Core, plan: AdmissionPlan) -> None:
+    """See to it that replaced runs end: their aborts are requested."""
+    ended = {move.run_id for move in plan.moves}
+    for active, successor in plan.replaced:
+        abort = Cancel(active, reason_of(successor), "replaced")
+        if active in ended:
+            continue
+        if interrupt_replaced(core, abort):
+            core.tasks.spawn(_unless_it_rests(core, abort))
+        else:
+            core.tasks.spawn(_abort(core, abort))  # it may be stranded, or at rest
+
+
+async def _unless_it_rests(core: Core, abort: Cancel) -> None:
+    """Abort a run that was paused before it saw the request: nobody drives it, so it would not see it either."""
+    status = await patiently(core, partial(core.store.status, abort.run_id), f"reading run '{abort.run_id}'")
+    if status in (RunStatus.PAUSED, RunStatus.DELAYED):
+        await _abort(core, abort)
+
+
+async def _look_after(core: Core, plan: AdmissionPlan) -> None:
+    """Do the same if the answer to the commit was lost, but it was written."""
+    await written_behind(core)
+    for active, successor in plan.replaced:
+        core.wake_at(plan.now)
+        found = await patiently(core, partial(core.store.load, successor), f"reading run '{successor}'")
+        if found is not None:
+            await _abort(core, Cancel(active, reason_of(successor), "replaced"))
 
 
 async def _abort(core: Core, abort: Cancel) -> None:

@@ -14,7 +14,6 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import UNDO_WAIT, VISIT_WAIT, Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.memo import has_children
-from poundlock.pipeline.undo_log import due
 from poundlock.records import dataclass
 from poundlock.runtime.children import commit_end, tell_parent
 from poundlock.runtime.core import Core, log
@@ -26,7 +25,7 @@ from poundlock.runtime.returning import back_in_line
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written
 from poundlock.runtime.settling import announce_end, commit_leaving, leaving
-from poundlock.runtime.transitions import ending
+from poundlock.runtime.transitions import ending, has_more_to_do
 from poundlock.stores.answers import finished, not_found
 
 
@@ -102,9 +101,22 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
     _tell(core, command, Message(command.run_id, committed.posted[0], "abort", now, body, None), caller)
 
 
+def interrupt_replaced(core: Core, command: Cancel) -> bool:
+    """Interrupt a run, if it is driven here, whose abort another commit has requested and delivered; whether it is."""
+    live = core.runs.driven(command.run_id)
+    if live is None or not live.alive:
+        return False
+    _interrupt(core, command, asyncio.current_task())
+    return True
+
+
 def _tell(core: Core, command: Cancel, request: Message, caller: asyncio.Task[Any] | None) -> None:
     """Interrupt the run, if it is driven here, with a request that is durable."""
     core.runs.deliver(request)
+    _interrupt(core, command, caller)
+
+
+def _interrupt(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) -> None:
     live = core.runs.driven(command.run_id)
     if live is None or live.task is None or live.task is caller or live.run.undoing is not None:
         return  # a step that aborts its own run is not interrupted; the run sees the request at the step's end
@@ -167,7 +179,7 @@ async def _end_unowned(core: Core, command: Cancel, record: RunRecord, *, lost: 
 
     `lost`: it could not be driven here, so it would not come to an end.
     """
-    if lost or not await _has_more_to_do(core, record):
+    if lost or not await has_more_to_do(core, record):
         # First: a crash in between must not leave them without it. Their ends may move it; then it is looked at again.
         await _abort_children(core, command, record)
         await _abort_unowned(core, command, record)
@@ -195,17 +207,6 @@ async def _abort_children(core: Core, command: Cancel, record: RunRecord) -> Non
     for run_id in started(await core.store.history(command.run_id), visit):
         with suppress(RunFinished, RunNotFound):
             await cancel(core, Cancel(run_id, "the run that started it was aborted", command.by))
-
-
-async def _has_more_to_do(core: Core, record: RunRecord) -> bool:
-    """Whether a run has to be driven before it ends: to abort its children, or to undo its stages."""
-    entry = core.entries.get(record.identity.workflow_id)
-    plan = None if entry is None or entry.closing else entry.plans.get(record.identity.pipeline_id)
-    if plan is not None and has_children(record.waits):
-        return True
-    if plan is None or not plan.undoes or not plan.undo_on_abort or record.head.status is RunStatus.QUEUED:
-        return False
-    return bool(due(await core.store.history(record.identity.run_id)))
 
 
 async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None:

@@ -36,6 +36,7 @@ from poundlock.model.holds import ALL, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load, Promoted
 from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
+from poundlock.model.priorities import rank
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Rewrite, none_accepted, rewritten
 from poundlock.model.runs import LOOSE, NEEDS_SLOT, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, fate, key_shape
@@ -642,8 +643,7 @@ class Transaction:
             returning = [run_id for (run_id,) in rows]
         promoted = returning
         if after.queued:
-            rows = self.execute(sql.QUEUE_HEAD, (*pair, after.queued)).fetchall()
-            promoted = [*returning, *(run_id for (run_id,) in rows)]
+            promoted = [*returning, *self._first_in_queue(pair, after.queued)]
         self.heads.read(self.execute, promoted)
         for run_id in promoted:
             head = self.head(run_id)
@@ -659,6 +659,19 @@ class Transaction:
             if pair in effects.loads:
                 return effects.loads[pair]
         return self._loads.get(pair)
+
+    def _first_in_queue(self, pair: Pair, count: int) -> list[str]:
+        """Return the queued runs that come first, by `rank`, those of one priority in order of acceptance."""
+        rows = self.execute(sql.QUEUE_HEAD, (*pair, count)).fetchall()
+        [lowest] = self.execute(sql.QUEUE_LOWEST, pair).fetchone()
+        if rows and rows[0][1] != lowest:
+            heads: list[list[Any]] = []
+            priority = rows[0][1]
+            while priority is not None:
+                heads.append(self.execute(sql.QUEUE_OF_PRIORITY, (*pair, priority, count)).fetchall())
+                [priority] = self.execute(sql.QUEUE_BELOW, (*pair, priority)).fetchone()
+            rows = [_first_of(heads) for _ in range(min(count, sum(map(len, heads))))]
+        return [run_id for run_id, _, _ in rows]
 
     def returned(self, head: Head, slots: int) -> tuple[Load, bool] | None:
         """Return `Load.returned` for a run that goes on; None if it needs no slot, or has one."""
@@ -779,3 +792,9 @@ class Transaction:
         self.batch.changed[head.run] = head
         self.batch.messages += (head.run, head.inbox_seq, kind, time, body, ref, event)
         return head.inbox_seq
+
+
+def _first_of(heads: list[list[Any]]) -> Any:
+    """Take the row that comes first out of lists by priority, the highest first, each in its own order."""
+    first = min((rows for rows in heads if rows), key=lambda rows: rank(rows[0][1], rows[0][2]))
+    return first.pop(0)

@@ -17,7 +17,7 @@ from poundlock.stores.sqlite.heads import Head
 
 
 def claim(transaction: Transaction, worker: str, workflows: Mapping[str, int], now: float, limit: int) -> Claims:
-    """Take over up to `limit` runs: by priority, then due time, then id. Those that get no slot are lined up for one.
+    """Take over up to `limit` runs, by `rank`. Those that get no slot are lined up for one.
 
     A run that cannot be read does not block others; its error is raised when there is no other run to claim.
     """
@@ -28,9 +28,8 @@ def claim(transaction: Transaction, worker: str, workflows: Mapping[str, int], n
     while len(claims) < limit and len(waiting) < LINED_UP_AT_ONCE:
         transaction.flush()
         wanted = limit - len(claims) + len(unreadable)
-        found = reads.ready(transaction.cursor, known, wanted) + reads.due(transaction.cursor, known, now, wanted)
-        found.sort(key=lambda row: (-row[0], row[1], row[2]))
-        run_ids = [run_id for _, _, run_id in found if run_id not in unreadable][: limit - len(claims)]
+        found = reads.claimable(transaction.cursor, known, now, wanted)
+        run_ids = [run_id for run_id in found if run_id not in unreadable][: limit - len(claims)]
         if not run_ids:
             break
         transaction.heads.read(transaction.execute, run_ids)

@@ -16,6 +16,7 @@ from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.outbox import HeldBy, OutboxQuery, OutboxRow
+from poundlock.model.priorities import rank
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import ENDED, EndedRun
 from poundlock.model.runs import Checkpoint, LogRow, Message, RunQuery, RunRecord
@@ -181,19 +182,19 @@ def unfit(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
     return [read_record(row) for row in cursor.execute(sql.UNFIT, (workflow,)).fetchall()]
 
 
-def ready(cursor: sqlite3.Cursor, workflows: Collection[str], limit: int) -> list[tuple[int, float, str]]:
-    """Return (priority, 0.0, id) of the most urgent ready runs."""
-    return cursor.execute(sql.READY, (dump(list(workflows)), limit)).fetchall()
+def claimable(cursor: sqlite3.Cursor, workflows: Collection[str], now: float, limit: int) -> list[str]:
+    """Return the runs that come first of those that are ready or due; others that are paused do not change the cost.
 
-
-def due(cursor: sqlite3.Cursor, workflows: Collection[str], now: float, limit: int) -> list[tuple[int, float, str]]:
-    """Return (priority, wake time, id) of the most urgent due runs; other paused runs do not change the cost."""
+    Each priority has a range of an index, in the order in which its runs come.
+    """
     known = dump(list(workflows))
     found: list[tuple[int, float, str]] = []
+    for (priority,) in cursor.execute(sql.READY_PRIORITIES).fetchall():
+        found += cursor.execute(sql.READY, (priority, known, limit)).fetchall()
     for (priority,) in cursor.execute(sql.DUE_PRIORITIES).fetchall():
-        if len(found) < limit:
-            found += cursor.execute(sql.DUE, (priority, now, known, limit - len(found))).fetchall()
-    return found
+        found += cursor.execute(sql.DUE, (priority, now, known, limit)).fetchall()
+    found.sort(key=lambda row: (rank(row[0], row[1]), row[2]))
+    return [run_id for _, _, run_id in found]
 
 
 def next_due(cursor: sqlite3.Cursor, workflows: Collection[str]) -> float | None:

@@ -199,7 +199,8 @@ def migrate(connection: sqlite3.Connection) -> None:
         db.execute("CREATE INDEX runs_returning ON runs (workflow_id, load_key, place) WHERE slot = 2")
         db.execute("DROP INDEX runs_ready")
         db.execute(
-            "CREATE INDEX runs_ready ON runs (priority DESC, run_id, workflow_id) WHERE status = 'ready' AND slot <> 2"
+            "CREATE INDEX runs_ready ON runs (priority DESC, updated_at, run_id, workflow_id)"
+            " WHERE status = 'ready' AND slot <> 2"
         )
 
     connection.execute("BEGIN IMMEDIATE")

@@ -378,10 +378,20 @@ FROM (
 ) AS now
 WHERE runs.run = now.run
 """  # noqa: S608 - our own column names
+# Each priority has its own range of the index, in order of acceptance. Mostly there is one.
 QUEUE_HEAD: Final = """\
-SELECT run_id FROM runs
+SELECT run_id, priority, created_at FROM runs
 WHERE status = 'queued' AND workflow_id = ? AND load_key = ?
 ORDER BY priority DESC, place LIMIT ?
+"""
+QUEUE_LOWEST: Final = "SELECT min(priority) FROM runs WHERE status = 'queued' AND workflow_id = ? AND load_key = ?"
+QUEUE_BELOW: Final = """\
+SELECT max(priority) FROM runs WHERE status = 'queued' AND workflow_id = ? AND load_key = ? AND priority < ?
+"""
+QUEUE_OF_PRIORITY: Final = """\
+SELECT run_id, priority, created_at FROM runs
+WHERE status = 'queued' AND workflow_id = ? AND load_key = ? AND priority = ?
+ORDER BY place LIMIT ?
 """
 RETURNING: Final = """\
 SELECT run_id FROM runs INDEXED BY runs_returning
@@ -440,9 +450,20 @@ SELECT first_seq, size, text FROM log WHERE run = ? AND size > 0 ORDER BY versio
 # The indexes are named because SQLite cannot know that few of the paused runs are due, and would read all of them.
 # Due runs come in order of time for each priority; the priorities in use are found by stepping down the index.
 READY: Final = """\
-SELECT priority, 0.0, run_id FROM runs INDEXED BY runs_ready
-WHERE status = 'ready' AND slot <> 2 AND workflow_id IN (SELECT value FROM json_each(?))
-ORDER BY priority DESC, run_id LIMIT ?
+SELECT priority, updated_at, run_id FROM runs INDEXED BY runs_ready
+WHERE priority = ? AND status = 'ready' AND slot <> 2 AND workflow_id IN (SELECT value FROM json_each(?))
+ORDER BY updated_at, run_id LIMIT ?
+"""
+READY_PRIORITIES: Final = """\
+WITH RECURSIVE found (priority) AS (
+    SELECT max(priority) FROM runs INDEXED BY runs_ready WHERE status = 'ready' AND slot <> 2
+    UNION ALL
+    SELECT (
+        SELECT max(runs.priority) FROM runs INDEXED BY runs_ready
+        WHERE status = 'ready' AND slot <> 2 AND runs.priority < found.priority
+    ) FROM found WHERE found.priority IS NOT NULL
+)
+SELECT priority FROM found WHERE priority IS NOT NULL
 """
 DUE_PRIORITIES: Final = """\
 WITH RECURSIVE found (priority) AS (
