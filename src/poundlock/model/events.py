@@ -15,6 +15,9 @@ from poundlock.model.drafts import maker_of
 from poundlock.model.moments import YEAR_1, YEAR_10000, utc_text
 from poundlock.records import dataclass, field
 
+CONTROL_EVENTS: Final = ("run:abort", "run:signal")
+"""Events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
+
 _LONGEST: Final = 1024
 _ATTRIBUTES: Final = frozenset({"specversion", "type", "id", "source", "time", "subject", "data", "data_base64"})
 

@@ -129,10 +129,10 @@ class Sending(NamedTuple):
         """The run whose wait refused the event before: it alone is offered it, whether it had it before or not."""
         return None if wait_in(self.row.error) is None else self.row.run_id
 
-    def admitted(self) -> OutboxMove:
-        """Return what becomes of the row with the event's admission."""
+    def admitted(self, *, stays: bool = False) -> OutboxMove:
+        """Return what becomes of the row with the event's admission; it `stays` if somebody is to be told of that."""
         row = self.row
-        mark = OutboxMark(True, row.attempts, row.error) if self.onward else None
+        mark = OutboxMark(True, row.attempts, row.error) if self.onward or stays else None
         return OutboxMove(row.seq, row.version, mark)
 
     def refused(self, verdict: str, reason: str, now: float) -> OutboxMove:

@@ -5,22 +5,21 @@ House rule: this file imports no command. It returns an `AdmissionPlan`, which `
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from poundlock.callables import called_name
 from poundlock.errors import NotRegistered
 from poundlock.guard import call_now
 from poundlock.model.changes import Changes, Post, Remember, RunCreate, Token
-from poundlock.model.conditions import Condition
 from poundlock.model.drafts import new_tuple
-from poundlock.model.events import Event
+from poundlock.model.events import CONTROL_EVENTS, Event
 from poundlock.model.holds import ALL, HeldEvent, HeldRow, HoldChange, HoldKey, HoldRule, take
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes import Decision, Drop, Load, Queue, Reject, Replace, Signal, SingletonLoop, Start
 from poundlock.model.outbox import HeldBy, OutboxMove, Sending
-from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import (
     Delivered,
     Delivery,
@@ -45,11 +44,13 @@ from poundlock.runtime.entries import slots_of
 from poundlock.runtime.held_events import Holding, as_held, letter_of, read_holding, value_of, whole_batch
 from poundlock.runtime.judging import Waiting, counting, fitting, judged
 from poundlock.runtime.loads import Pair
+from poundlock.runtime.misses import why_not
 from poundlock.runtime.pending_hooks import at_end
 from poundlock.runtime.replacing import abortion
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
 from poundlock.runtime.transitions import superseding
+from poundlock.runtime.unmatched import is_telling
 
 _NOBODY: Final[AtHand[Waiting]] = AtHand()
 """Waits for the event."""
@@ -114,9 +115,11 @@ class AdmissionPlan(Changes):
         started: runs that begin, with their creations.
         replaced: (active run, the run that takes its place).
         superseded: (workflow and key, queued run, the run that takes its place).
+        unwanted: the event, if `on_unmatched` is to be told of it: no workflow and no run took it, here or where it was
+            emitted. A control event is for the runtime itself.
     """
 
-    __slots__ = ("lines", "queued", "ref", "replaced", "seen", "started", "superseded")
+    __slots__ = ("lines", "queued", "ref", "replaced", "seen", "started", "superseded", "unwanted")
 
     def __init__(self, now: float) -> None:
         Changes.__init__(self, now=now)
@@ -127,6 +130,7 @@ class AdmissionPlan(Changes):
         self.started: tuple[tuple[LiveRun, RunCreate], ...] = ()
         self.replaced: tuple[tuple[str, str], ...] = ()
         self.superseded: tuple[tuple[Pair, str, str], ...] = ()
+        self.unwanted: Event | None = None
 
 
 async def decide(core: Core, offer: Offer) -> AdmissionPlan:
@@ -204,6 +208,8 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
             plan.events = (StoredEvent(ref, event, offer.payload_text),)
     if not lines and not plan.deliveries:
         lines.append(_UNMATCHED)
+        if core.on_unmatched is not None and only is None and not offer.decided and event.type not in CONTROL_EVENTS:
+            plan.unwanted = None if is_telling() else event
     if offer.sending is not None:
         plan.outbox = (_sent(core, offer.sending, plan),)
     if only is None:  # else the receipt of the whole event stays
@@ -224,7 +230,7 @@ def _sent(core: Core, sending: Sending, plan: AdmissionPlan) -> OutboxMove:
         return sending.refused(str(refused.verdict), said_by(refused), plan.now)
     if sending.only is not None and not plan.deliveries:
         return sending.refused("NotPaused", f"run '{sending.only}' does not wait for this event now", plan.now)
-    return sending.admitted()
+    return sending.admitted(stays=plan.unwanted is not None)
 
 
 def refusal_among(core: Core, lines: Sequence[ReceiptLine]) -> ReceiptLine | None:
@@ -269,7 +275,12 @@ def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
     if isinstance(answer, BaseException):
         return Verdict.REJECTED, None, code_of(answer)
     when = route.trigger.when
-    return Verdict.FILTERED, None, "`when` did not match" if callable(when) else unmet(when, offer.event.payload)
+    return Verdict.FILTERED, None, _function_says(when) if callable(when) else unmet(when, offer.event.payload)
+
+
+def _function_says(when: Callable[..., Any]) -> str:
+    name = called_name(when)
+    return "`when` did not match" if name in (None, "<lambda>") else f"`when` did not match: {name:.60}()"
 
 
 def _decide_route(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: Asked) -> _Said:
@@ -518,16 +529,7 @@ def _delivery(core: Core, waiting: Waiting, event: Event, event_ref: str, line: 
 
 
 def _unmet(waiting: Waiting, event: Event) -> str:
-    """Return the condition of a wait that does not match the event."""
-    for row in waiting.record.waits:
-        correlated = all(Condition(path, "==", value).matches(event.payload) for path, value in row.correlate)
-        if correlated and any(type_matches(pattern, event.type) for pattern in row.events):
-            found = unmet(row.where, event.payload)
-            if found:
-                return f"wait {row.wait_id}: {found}"
-            if not row.early:
-                return f"wait {row.wait_id}: not asked yet"
-    return "the wait's conditions do not match"
+    return why_not(waiting.record.waits, event) or "the wait's conditions do not match"
 
 
 def _names(waiting: Waiting) -> str:

@@ -13,6 +13,7 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import LoopWatch
 from poundlock.ids import Ids, default_ids
+from poundlock.model.events import Event
 from poundlock.model.holds import HoldKey
 from poundlock.model.retention import KEEP, Retention
 from poundlock.model.runs import RunIdentity
@@ -77,6 +78,7 @@ class Core:
         state_registry: Any = None,
         process_workers: int | None = None,
         sinks: Sequence[Any] = (),
+        on_unmatched: Callable[[Event], Any] | None = None,
         retention: Retention = KEEP,
     ) -> None:
         self.store = store
@@ -90,6 +92,7 @@ class Core:
         self.timeline = timeline
         self.abort_grace = abort_grace
         self.hook_timeout = hook_timeout
+        self.on_unmatched = on_unmatched
         self.make_container = container
         self.has_services = has_services
         self._container: ArtifactContainer | None = None

@@ -9,18 +9,16 @@ from functools import partial
 from typing import Any
 
 from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
-from poundlock.model.events import Event, as_event
+from poundlock.model.events import CONTROL_EVENTS, Event, as_event
 from poundlock.model.receipts import ReceiptLine
 from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.signal import Signal, signal
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.misses import near_misses
 from poundlock.runtime.receipts import MAKES_A_RUN, Receipt, new_receipt
 from poundlock.runtime.results import results
-
-CONTROL_EVENTS = ("run:abort", "run:signal")
-"""Bus events that do the same as `abort` and `signal`; payload `{run_id, reason}` or `{run_id, patch}`."""
 
 
 async def emit(
@@ -62,9 +60,13 @@ async def _publish(core: Core, publication: Publication) -> None:
 
 
 async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[str, Any]) -> Receipt:
-    """Return what would happen. A line for a run that does not exist yet has no run id: the id could not be found."""
+    """Return what would happen, and which of the newest waits it only just misses.
+
+    A line for a run that does not exist yet has no run id: the id could not be found.
+    """
     admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
     lines = [replace(line, run_id=None) if line.verdict in MAKES_A_RUN else line for line in admitted.lines]
+    lines += await near_misses(core, admitted.event, lines)
     return Receipt(admitted.event, tuple(lines))
 
 

@@ -14,6 +14,7 @@ from poundlock.errors import RuntimeStopped
 from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service, several
 from poundlock.model.durations import seconds
+from poundlock.model.events import CONTROL_EVENTS
 from poundlock.model.modes import Mode
 from poundlock.model.retention import Retention
 from poundlock.pipeline.builder import Workflow
@@ -24,7 +25,7 @@ from poundlock.runtime.commands.claim import try_unfit
 from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
-from poundlock.runtime.emitting import CONTROL_EVENTS, from_bus
+from poundlock.runtime.emitting import from_bus
 from poundlock.runtime.healing import FAULTS, again
 from poundlock.runtime.holding import end_due, end_now
 from poundlock.runtime.hooks import Hooks

@@ -34,7 +34,7 @@ from poundlock.errors import (
 )
 from poundlock.guard import describe
 from poundlock.model.changes import Changes, Committed
-from poundlock.model.events import Event
+from poundlock.model.events import CONTROL_EVENTS, Event
 from poundlock.model.outbox import (
     DeadLetter,
     OutboxMark,
@@ -51,8 +51,9 @@ from poundlock.runtime.admission import REFUSED, refusal_among, said_by
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.end_hold import not_here, readmit
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.emitting import CONTROL_EVENTS, decided_by, spread
+from poundlock.runtime.emitting import decided_by, spread
 from poundlock.runtime.healing import FAULTS, patiently
+from poundlock.runtime.unmatched import call_unmatched
 
 ATTEMPTS: Final = 10
 """Failed deliveries after which an event becomes a dead letter."""
@@ -297,12 +298,13 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
         if line.verdict in REFUSED:
             _log_dead(row, f"it was {line.verdict} by {said_by(line)}")
         return
-    event, version, dead = row.event, row.version, False
+    event, version, dead, told = row.event, row.version, False, False
     again = wait_in(row.error) is not None  # then it was on the bus before
     onward = not again and (row.admitted or event.type in CONTROL_EVENTS or core.bus.has_subscribers(event.type, own))
     if row.admitted:
         # What was decided is not known any more: all that could be decided here, so that the bus does not do it again.
         decided = frozenset((route.entry.id, route.trigger_id) for route in core.index.match(event.type))
+        await _tell_again(core, event)
     else:
         admitted = await admit(core, Admit(event, sending=Sending(row, onward)))
         decided, event, version = decided_by(admitted.lines), admitted.event, version + 1
@@ -312,6 +314,7 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
             _log_dead(row, f"it was {refused.verdict} by {said_by(refused)}")
         elif again and all(line.verdict is Verdict.UNMATCHED for line in admitted.lines):
             _log_dead(row, "its run does not wait for it now")
+        told = core.on_unmatched is not None and not again and admitted.lines[0].verdict is Verdict.UNMATCHED
     if onward:
         try:
             async with timeout_after(core.clock, core.hook_timeout):
@@ -321,8 +324,17 @@ async def _deliver(core: Core, own: Collection[Subscription], row: OutboxRow) ->
                 f"handlers on the bus did not take event '{event.id}' within {core.hook_timeout:g} s: make them "
                 f"faster, or increase hook_timeout"
             ) from None
-        if not dead:
-            await core.commit(Changes(outbox=(OutboxMove(row.seq, version),), now=core.clock.now()))
+    if (onward or told) and not dead:
+        await core.commit(Changes(outbox=(OutboxMove(row.seq, version),), now=core.clock.now()))
+
+
+async def _tell_again(core: Core, event: Event) -> None:
+    """Call `on_unmatched` for an event that nobody wanted, if the process died before its row was deleted."""
+    if core.on_unmatched is None or event.type in CONTROL_EVENTS:
+        return
+    lines = await core.store.receipt(event.source, event.id)
+    if lines and lines[0].verdict is Verdict.UNMATCHED:
+        await call_unmatched(core, event)
 
 
 def _log_dead(row: OutboxRow, why: str) -> None:

@@ -45,6 +45,7 @@ from poundlock.runtime.following import Follower, follow
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.receipts import Receipt
 from poundlock.runtime.sinks import Sink, checked_sinks
+from poundlock.runtime.unmatched import checked_hook
 from poundlock.services.install import global_container, not_global
 from poundlock.stores import open as open_store
 
@@ -77,6 +78,9 @@ class WorkflowRuntime:
         sinks: other places that get the timeline entries of all runs, behind their commits: functions of
             `(run_id, entries)`, async or not, or objects with such a method `write`. Best effort: they never delay or
             fail a run; what they cannot take is dropped, and counted in `statistics`. See `poundlock.sinks`.
+        on_unmatched: `(event)`, sync or async, for each event that no workflow and no paused run wanted, after that is
+            durable; `emit` returns after it. For events that steps have emitted it is called again if the process died
+            before it returned. It is not called for what it emits itself.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class WorkflowRuntime:
         hook_timeout: Duration = 60.0,
         process_workers: int | None = None,
         sinks: Iterable[Sink] = (),
+        on_unmatched: Callable[[Event], Any] | None = None,
         retention: Retention | None = None,
     ) -> None:
         self.workflows = workflows
@@ -121,6 +126,7 @@ class WorkflowRuntime:
             state_registry=state_registry,
             process_workers=None if process_workers is None else whole_number("process_workers", process_workers, 1),
             sinks=checked_sinks(sinks),
+            on_unmatched=checked_hook(on_unmatched),
             retention=self.retention,
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
@@ -225,7 +231,9 @@ class WorkflowRuntime:
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
         """Return what `emit` would return; change nothing.
 
-        A line whose run does not exist before `emit` has no `run_id`. Raises the errors of `emit`.
+        A line whose run does not exist before `emit` has no `run_id`. Behind the lines of `emit` there are `filtered`
+        ones for runs that wait for events of this type, but by their correlation not for this one: up to ten of the
+        newest 500 that are waiting. Raises the errors of `emit`.
         """
         return await explain(self._core.here(), event, payload, fields)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 
 import pytest
 
-from poundlock import Condition, Serialized, Verdict, Workflow
+from poundlock import Condition, Serialized, StateRef, Verdict, Workflow
 from poundlock.runtime.dispatch import unmet
 
 
@@ -97,3 +98,99 @@ async def test_a_wait_correlated_by_a_decimal_takes_equal_numbers(stores):
     assert (await rt.emit("paid", sum=2.25)).verdicts == ["unmatched"]
     assert (await rt.emit("paid", sum=2.5)).verdicts == ["resumed"]
     assert (await rt.wait(run.run_id)).ok
+
+
+async def test_a_function_is_named(stores):
+    """Of a function there is no condition to show: it is named, unless it has no name."""
+
+    def is_large(payload):
+        return payload["n"] > 10
+
+    rt = await stores.enter(named("w"), named("x"))
+    await rt.deregister("w")
+    await rt.deregister("x")
+    for id, when in (("w", is_large), ("x", lambda payload: payload["n"] > 10)):
+        wf = Workflow(id)
+        wf.on("order.placed", when=when)
+        wf.step(lambda: None, id="work")
+        await rt.register(wf)
+    lines = (await rt.emit("order.placed", n=1)).lines
+    assert [line.reason for line in lines] == ["`when` did not match: is_large()", "`when` did not match"]
+
+
+# ------------------------------------------------------------------------------------------------------ near misses
+def approval(id="w", **options):
+    wf = Workflow(id)
+    wf.wait("review", on="reviewed", **({"correlate": {"order.id": StateRef("id")}} | options))
+    return wf
+
+
+async def test_explain_names_the_correlated_path(stores):
+    """A run that waits for such an event, but not for this one, is told of by `explain`, and not by `emit`."""
+    rt = await stores.enter(approval())
+    run = await rt.run("w", id=7)
+    receipt = await rt.explain("reviewed", order={"id": 8})
+    assert receipt.verdicts == ["unmatched", "filtered"]
+    line = receipt.lines[1]
+    assert (line.workflow_id, line.trigger_id, line.run_id) == ("w", None, run.run_id)
+    assert line.reason == "wait review: order.id == 7 does not hold: it is 8"
+    [line] = (await rt.explain("reviewed", id=7)).lines[1:]
+    assert line.reason == "wait review: order.id == 7 does not hold: the payload has no 'order.id'"
+    assert (await rt.emit("reviewed", order={"id": 8})).verdicts == ["unmatched"]
+    assert (await rt.explain("reviewed", order={"id": 7})).verdicts == ["resumed"]
+    assert (await rt.explain("something.else", order={"id": 8})).verdicts == ["unmatched"]
+
+
+async def test_explain_names_the_condition_of_the_wait_that_is_correlated(stores):
+    """Of several waits of a run, the one that the event is meant for says why it does not match."""
+    wf = Workflow("w")
+    wf.wait("other", on=["reviewed", "asked"], correlate={"id": StateRef("other")})
+    wf.wait("review", on="review*", correlate={"id": StateRef("id")}, where=[Condition("score", ">=", 3)])
+    rt = await stores.enter(wf)
+    run = await rt.run("w", id=7, other=9)
+    [line] = (await rt.explain("reviewed", id=7, score=1)).lines
+    assert (line.run_id, line.reason) == (run.run_id, "wait review: score >= 3 does not hold: it is 1")
+    assert (await rt.emit("reviewed", id=7, score=1)).lines == (line,)
+
+
+async def test_explain_names_a_question_that_was_not_asked_yet(stores):
+    """A wait that counts only what comes after its question says so."""
+    wf = Workflow("w")
+    wf.wait("first", on="first")
+    wf.wait("review", on="reviewed", early=False)
+    rt = await stores.enter(wf)
+    await rt.run("w")
+    [line] = (await rt.explain("reviewed")).lines
+    assert line.reason == "wait review: not asked yet"
+
+
+async def test_explain_tells_of_a_few(stores):
+    """Of a thousand runs that wait for other values, ten of the newest are told of, behind those that get it."""
+    rt = await stores.enter(approval(), approval("hit", correlate=None))
+    runs = [(await rt.run("w", id=number)).run_id for number in range(12)]
+    hit = await rt.run("hit", id=1)
+    receipt = await rt.explain("reviewed", order={"id": 100})
+    assert receipt.verdicts == ["resumed", *["filtered"] * 10]
+    assert receipt.lines[0].run_id == hit.run_id
+    assert {line.run_id for line in receipt.lines[1:]} < set(runs)
+
+
+async def test_explain_sees_runs_that_are_not_stored_yet(stores):
+    """A run that was called, and has not come to its first commit, is told of too."""
+    inside, go = asyncio.Event(), asyncio.Event()
+    wf = Workflow("w")
+
+    @wf.step
+    async def work():
+        inside.set()
+        await go.wait()
+
+    wf.wait("review", on="reviewed", correlate={"id": StateRef("id")})
+    rt = await stores.enter(wf)
+    running = asyncio.create_task(rt.run("w", id=7))
+    await inside.wait()
+    [_, line] = (await rt.explain("reviewed", id=8)).lines
+    assert line.reason == "wait review: id == 7 does not hold: it is 8"
+    assert (await rt.find_runs("w")).items == []
+    go.set()
+    await running

@@ -46,6 +46,7 @@ from poundlock.runtime.hold_desk import Turn
 from poundlock.runtime.pending_hooks import ending
 from poundlock.runtime.replacing import reason_of
 from poundlock.runtime.settling import announce_end
+from poundlock.runtime.unmatched import call_unmatched
 
 Copy = tuple[str, str]
 """(source, id): by these an event is recognised as a copy."""
@@ -380,11 +381,13 @@ def _watch_holds(core: Core, plan: AdmissionPlan) -> None:
 
 
 async def tell(core: Core, plan: AdmissionPlan, lines: Sequence[ReceiptLine]) -> None:
-    """Count the lines of a receipt and those that were rewritten, and call `on_dispatch` with each."""
+    """Count the lines of a receipt and those that were rewritten, and call the hooks that are told of them."""
     if plan.rewrites:
         lines = (*lines, *(rewrite.line for rewrite in plan.rewrites))
     for entry, line in _counted(core, lines):
         await call_hook(core, entry, "on_dispatch", line)
+    if plan.unwanted is not None:
+        await call_unmatched(core, plan.unwanted)
 
 
 def _counted(core: Core, lines: Sequence[ReceiptLine]) -> list[tuple[Registered, ReceiptLine]]:
