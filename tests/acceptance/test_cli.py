@@ -127,6 +127,80 @@ def test_interrupted_feed_is_gone_on_with(start, poundlock, app, tmp_path, numbe
     assert (json.loads(done.stdout)["already_handled"], json.loads(done.stdout)["emitted"]) == (1, 1)
 
 
+TICKS = """
+from poundlock import Workflow
+
+ticks = Workflow("ticks")
+
+@ticks.on(cron="* * * * * *")
+@ticks.on("go", map=lambda event: {"scheduled": "now"})
+@ticks.step
+async def tick(scheduled):
+    print(scheduled, flush=True)
+
+daily = Workflow("daily")
+
+@daily.on(cron="0 6 * * *", tz="Europe/Berlin", missed="skip")
+@daily.step
+async def report():
+    pass
+"""
+
+
+@pytest.fixture
+def ticks(tmp_path):
+    path = tmp_path / "ticks.py"
+    path.write_text(TICKS, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_app_with_time_triggers_runs_until_it_is_stopped(start, poundlock, ticks, number):
+    """Without events the app stays: its times fire, and a signal ends it in order, with a summary and exit code 0."""
+    process = start("run", ticks, "--store", "sqlite:///runs.db", "--json")
+    said = process.stderr.readline()
+    assert "running until SIGINT or SIGTERM; the next time is " in said
+    assert said.rstrip().endswith("(ticks/cron)")
+    times = [process.stdout.readline() for _ in range(2)]
+    assert times == sorted(set(times))
+    process.send_signal(number)
+    rest, said = process.communicate(timeout=LAST_RESORT)
+    assert (process.returncode, said) == (0, "")
+    told = json.loads(rest.splitlines()[-1])
+    assert (told["feed"], told["emitted"], told["faults"]) == (None, 0, [])
+    assert sum(told["runs"].values()) >= 2
+    listed = json.loads(poundlock("runs", "ls", "--store", "sqlite:///runs.db", "--json").stdout)["runs"]
+    assert {run["trigger_id"] for run in listed} == {"cron"}
+
+
+def test_events_and_then_staying(start, ticks, tmp_path):
+    """`--stay` feeds first, and then goes on as an app without events does; the summary has both."""
+    (tmp_path / "events.jsonl").write_text(lines({"type": "go"}), encoding="utf-8")
+    process = start("run", ticks, "--events", "events.jsonl", "--stay")
+    assert "running until" in process.stderr.readline()
+    said = {process.stdout.readline() for _ in range(3)}
+    assert "now\n" in said
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=LAST_RESORT)
+    assert process.returncode == 0
+    assert "1 event emitted from events.jsonl." in rest
+
+
+def test_events_of_an_app_with_time_triggers(poundlock, ticks):
+    """Without `--stay` the command ends after the feed, with a word about the times that are not waited for."""
+    done = poundlock("run", ticks, "--events", "-", input=lines({"type": "go"}))
+    assert done.returncode == 0
+    assert "--stay keeps it running" in done.stderr
+
+
+def test_an_app_that_has_nothing_to_do(poundlock, app):
+    """Without events and time triggers a command that stays would be a mistake: it says what to give."""
+    done = poundlock("run", app)
+    assert done.returncode == 2
+    assert "--events" in done.stderr
+    assert "--stay" in done.stderr
+
+
 def test_output_that_nobody_reads(start, app, tmp_path):
     """When the reader of a pipe goes away the command ends without a traceback."""
     feed = tmp_path / "events.jsonl"

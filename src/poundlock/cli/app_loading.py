@@ -13,6 +13,7 @@ from poundlock.errors import FeedInvalid
 from poundlock.records import dataclass
 
 if TYPE_CHECKING:
+    from poundlock.model.workflow_definition import WorkflowDefinition
     from poundlock.pipeline.builder import Workflow
     from poundlock.runtime.runtime import WorkflowRuntime
 
@@ -24,6 +25,16 @@ class App:
     path: Path
     runtime: WorkflowRuntime | None
     workflows: tuple[Workflow, ...]
+
+    @property
+    def definitions(self) -> tuple[WorkflowDefinition, ...]:
+        """The definitions of its workflows, or of those its runtime is made with.
+
+        Raises:
+            DuplicateKey, InvalidDefinition: one has faults; all are listed.
+        """
+        workflows = self.workflows if self.runtime is None else self.runtime.workflows
+        return tuple(workflow.definition for workflow in workflows)
 
     def runtime_on(self, store: str | None, *, named: bool = False) -> WorkflowRuntime:
         """Return the app's own runtime, or a new one with its workflows on this store.

@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # for types alone: the command line starts quickly
 
 
 def feed_shape(
-    feed: Feed, tally: Tally, runs: dict[str, int], parked: list[RunInfo], held: int, *, rested: bool
+    feed: Feed | None, tally: Tally, runs: dict[str, int], parked: list[RunInfo], held: int, *, rested: bool
 ) -> dict[str, Any]:
     """Return the result of a feed."""
     from poundlock.cli.feeding import by_workflow, unmatched
 
     return {
-        "feed": feed.name,
+        "feed": None if feed is None else feed.name,
         "lines": tally.lines,
         "already_handled": tally.handled,
         "emitted": tally.emitted,

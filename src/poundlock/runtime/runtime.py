@@ -549,9 +549,9 @@ class WorkflowRuntime:
         """Return counters since the runtime was created, and what it holds now.
 
         `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often a run got
-        this status. Held now: `workflows`, `runs:live` (driven here), `runs:parked` (parked, still in memory), `outbox`
-        (events of steps that are still to be delivered), `dead_letters` (those that could not be),
-        `holds` (of triggers).
+        this status. `time:fired`, `time:skipped`: times of time triggers. Held now: `workflows`, `runs:live` (driven
+        here), `runs:parked` (parked, still in memory), `outbox` (events of steps that are still to be delivered),
+        `dead_letters` (those that could not be), `holds` (of triggers).
         `calls:<workflow>`: calls that its steps recorded with `ctx.record_call`, with `:input_tokens`, `:output_tokens`
         and `:cost` behind it what these took. Of a store on a disk also `store:bytes`, and its growth since the start.
         `sinks:dropped` and `sinks:failed`: entries that a sink was too slow for, and for which it raised.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poundlock.cli.faults import INTERRUPTED, REFUSED, TERMINATED, reporting, sentence
+from poundlock.cli.faults import REFUSED, reporting, sentence
 from poundlock.cli.options import JsonOption, StoreOption, on_command_line
 
 if TYPE_CHECKING:
     from poundlock.cli.app_loading import App
     from poundlock.cli.feed import Feed, Line
     from poundlock.cli.feeding import Tally
+    from poundlock.cli.staying import Stop
     from poundlock.errors import PoundlockError
     from poundlock.model.runs import RunInfo
     from poundlock.runtime.receipts import Receipt
@@ -25,12 +25,20 @@ def run(
     context: typer.Context,
     app: Annotated[Path, typer.Argument(metavar="APP.PY", help="Defines `runtime`, not started, or else workflows.")],
     events: Annotated[
-        str, typer.Option("--events", metavar="FILE|-", help="Events, one JSON object per line; - for standard input.")
-    ],
+        str | None,
+        typer.Option(
+            "--events",
+            metavar="FILE|-",
+            help="Events, one JSON object per line; - for standard input. Without it the app runs until it is stopped.",
+        ),
+    ] = None,
     store: StoreOption = None,
     timeout: Annotated[
         float, typer.Option(min=0, help="Seconds to wait after the last event until the runs are idle.")
     ] = 30.0,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="After the last event, keep running until SIGINT or SIGTERM.")
+    ] = False,
     receipts: Annotated[
         bool, typer.Option("--receipts", help="Print each receipt as a line of JSON as soon as it is durable.")
     ] = False,
@@ -38,61 +46,55 @@ def run(
 ) -> None:
     """Feed events to the app's workflows, one after another, and show the results.
 
-    On a store that was used before it continues after the last line that has a receipt. Exit code 1: some lines have no
-    event, or some events were refused; the others were handled.
+    On a store that was used before it continues after the last line that has a receipt. Without --events the app runs
+    until it is stopped: time triggers fire, delays end. Exit code 1: some lines have no event, or some events were
+    refused; the others were handled.
     """
     with reporting(as_json=as_json):
         import asyncio
 
         from poundlock.cli.app_loading import load_app
         from poundlock.cli.feed import Feed
+        from poundlock.cli.staying import Stop, has_times
+        from poundlock.errors import FeedInvalid
 
-        source = Feed.of(events)
+        source = None if events is None else Feed.of(events)
         loaded = load_app(app)
+        if source is None and not stay and not has_times(loaded.definitions):
+            raise FeedInvalid(
+                f"no workflow of '{app}' has a time trigger, and there are no events: give --events, or --stay to have "
+                f"paused and delayed runs go on",
+                path="events",
+            )
         named = on_command_line(context, "store")
-        work = _run(loaded, store, source, _Output(receipts=receipts, as_json=as_json), timeout, named=named)
-        code = asyncio.run(_until_signal(work))
+        stop = Stop()
+        staying = stop if stay or source is None else None
+        output = _Output(receipts=receipts, as_json=as_json)
+        code = asyncio.run(stop.around(_run(loaded, store, source, output, timeout, staying, named=named)))
     raise typer.Exit(code)
 
 
-async def _until_signal(work: Any) -> int:
-    """Do the work; on SIGINT and SIGTERM the runtime stops cleanly, and the same command can continue later."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - asyncio.run made one
-    received: list[int] = []
-
-    def interrupt(code: int) -> None:
-        received.append(code)
-        task.cancel()
-
-    for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)):
-        try:
-            loop.add_signal_handler(number, interrupt, code)
-        except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-            continue
-    try:
-        return int(await work)
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        while task.cancelling():
-            task.uncancel()
-        print("poundlock: interrupted; on the same store the same command continues from here", file=sys.stderr)
-        return received[0]
-
-
-async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout: float, *, named: bool) -> int:
-    from poundlock.cli.feeding import every, feed_all, wait_until_idle
+async def _run(
+    app: App, store: str | None, feed: Feed | None, output: _Output, timeout: float, stop: Stop | None, *, named: bool
+) -> int:
+    from poundlock.cli.feeding import Tally, every, feed_all, wait_until_idle
+    from poundlock.cli.staying import has_times, next_time
     from poundlock.model.lifecycle import RunStatus
 
     fresh = app.runtime is None and _is_new(store)
+    tally, idle = Tally(), True
     async with app.runtime_on(store, named=named) as runtime:
-        with output.progress(feed):
-            tally = await feed_all(runtime, feed, fresh=fresh, on_line=output.on_line)
-            idle = await wait_until_idle(runtime, timeout)
+        if feed is not None:
+            with output.progress(feed):
+                tally = await feed_all(runtime, feed, fresh=fresh, on_line=output.on_line)
+                if stop is None:
+                    idle = await wait_until_idle(runtime, timeout)
+        if stop is not None:
+            said = next_time(app.definitions, runtime.clock.now())
+            _say(f"running until SIGINT or SIGTERM{said and '; '}{said}")
+            await stop.until_told()
+        elif has_times(app.definitions):
+            _say("time triggers fire only while this runs: --stay keeps it running")
         figures = await runtime.store.stats()
         runs = {str(status): figures.get(status, 0) for status in RunStatus}
         parked = [info async for info in every(runtime, RunStatus.PAUSED)]
@@ -100,6 +102,10 @@ async def _run(app: App, store: str | None, feed: Feed, output: _Output, timeout
         lasting = runtime.store.durability != "memory"
     output.summary(feed, tally, runs, parked, held, idle=idle, lasting=lasting)
     return REFUSED if tally.faults else 0
+
+
+def _say(text: str) -> None:
+    print(f"poundlock: {text}", file=sys.stderr, flush=True)
 
 
 def _is_new(store: str | None) -> bool:
@@ -150,7 +156,7 @@ class _Output:
 
     def summary(
         self,
-        feed: Feed,
+        feed: Feed | None,
         tally: Tally,
         runs: dict[str, int],
         parked: list[RunInfo],
@@ -159,7 +165,7 @@ class _Output:
         idle: bool,
         lasting: bool,
     ) -> None:
-        """Show the result of the feed."""
+        """Show the result of the feed, and of the time after it."""
         from poundlock.cli import show
         from poundlock.cli.shapes import feed_shape
         from poundlock.cli.terminal import console
@@ -169,11 +175,12 @@ class _Output:
             print(dump(feed_shape(feed, tally, runs, parked, held, rested=idle)))
             return
         screen = console()
-        screen.print(show.feed_line(feed.name, tally), markup=False)
-        screen.print()
-        screen.print(show.heading("Receipts by verdict"))
-        screen.print(show.receipts_table(tally))
-        screen.print()
+        if feed is not None:
+            screen.print(show.feed_line(feed.name, tally), markup=False)
+            screen.print()
+            screen.print(show.heading("Receipts by verdict"))
+            screen.print(show.receipts_table(tally))
+            screen.print()
         if parked:
             screen.print(show.heading("Paused runs, and what each waits for"))
             screen.print(show.parked_list(parked[:_SHOWN]))
