@@ -105,6 +105,9 @@ class TimeTriggers:
         for timed in self._timed.pop(entry.id, ()):
             timed.next = None
         self._arm()
+        if not self._timed and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     def stop(self) -> None:
         """Cancel the timers, for good: what is due is decided by the next runtime on the store."""
