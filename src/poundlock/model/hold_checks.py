@@ -20,8 +20,11 @@ def hold_faults(path: str, trigger: Trigger) -> Iterator[Fault]:
     given: dict[str, Any] = {kind: getattr(trigger, kind) for kind in _KINDS if getattr(trigger, kind) is not None}
     for kind in list(given)[1:]:
         yield f"{path}.{kind}", f"there is {next(iter(given))}= already, and a trigger has one hold: leave out one"
-    if given and trigger.event is None:
-        yield f"{path}.{next(iter(given))}", "holds events, and this trigger is for none: name the event type"
+    if given and trigger.event is None and trigger.cron is None and trigger.every is None:
+        yield (
+            f"{path}.{next(iter(given))}",
+            "holds events, and this trigger is for none: name the event type, or a time",
+        )
     for kind, value in given.items():
         match value:
             case Debounce() if kind == "debounce":
