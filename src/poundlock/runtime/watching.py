@@ -50,7 +50,7 @@ class Feed:
         news: how many commits of the run were noticed.
         reports: how many reports of its steps came.
         end: the result of the run at its end, as one who waits for it gets it; None while no follower waits.
-        ends: how often there was such a result.
+        ends: how often the run was seen to end, by a commit or by such a result.
         failures, error: how often there was an error in its place, and the last one.
     """
 
@@ -91,9 +91,15 @@ class Feed:
         self._guard = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------- stored entries
-    def add(self, row: LogRow | None) -> None:
-        """Note a commit of the run and wake those who wait; None: what it wrote is only in the store."""
+    def add(self, row: LogRow | None, *, ended: bool = False) -> None:
+        """Note a commit of the run and wake those who wait.
+
+        Args:
+            row: what it wrote; None: that is only in the store.
+            ended: whether it ended the run. The row alone does not say so to a follower of later entries only.
+        """
         self.news += 1
+        self.ends += ended
         if row is None:
             self._rows.clear()
             self._size = 0
@@ -249,21 +255,21 @@ class Watching:
             self._committed(work)
 
     def _committed(self, work: Work) -> None:
-        for run_id, row in _written(work):
+        for run_id, row, ended in _written(work):
             feed = self.feeds.get(run_id)
             if feed is not None:
-                feed.add(row)
+                feed.add(row, ended=ended)
             if row is not None:
                 for sink in self._sinks:
                     sink.put(run_id, row)
 
     async def _uncertain(self, work: Work) -> None:
         """Find out about a commit whose answer was lost, once it is written or not; followers look at the store."""
-        if not self._sinks and not any(run_id in self.feeds for run_id, _ in _written(work)):
+        if not self._sinks and not any(run_id in self.feeds for run_id, _, _ in _written(work)):
             return
         with suppress(PoundlockError):
             await self._store.written_behind()
-        for run_id, row in _written(work):
+        for run_id, row, _ in _written(work):
             feed = self.feeds.get(run_id)
             if feed is not None:
                 feed.add(None)
@@ -278,14 +284,14 @@ class Watching:
         return False
 
 
-def _written(work: Work) -> Iterator[tuple[str, LogRow | None]]:
-    """Yield the runs that a unit of work writes, and the log row of each."""
+def _written(work: Work) -> Iterator[tuple[str, LogRow | None, bool]]:
+    """Yield the runs that a unit of work writes, the log row of each, and whether it ends."""
     if type(work) is RunMove:
-        yield work.run_id, work.log
+        yield work.run_id, work.log, work.status.terminal
     elif type(work) is RunCreate:
-        yield work.identity.run_id, work.start.log
+        yield work.identity.run_id, work.start.log, work.start.status.terminal
     elif isinstance(work, Changes):
         for create in work.creates:
-            yield create.identity.run_id, create.start.log
+            yield create.identity.run_id, create.start.log, create.start.status.terminal
         for move in work.moves:
-            yield move.run_id, move.log
+            yield move.run_id, move.log, move.status.terminal

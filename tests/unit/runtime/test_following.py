@@ -129,6 +129,27 @@ async def test_from_any_entry_on(stores):
     assert untouched(rt)
 
 
+async def test_behind_the_end_of_a_run_that_is_under_way(stores, gate):
+    """A follower of entries that the run never comes to ends with it, also if the run ends as the follower begins."""
+    rt = await stores.enter(gated(gate))
+    run_id = await begin(rt)
+    await run_until_idle(stores)
+    status = rt.store.status
+
+    async def slowly(*args):
+        found = await status(*args)
+        del rt.store.status
+        gate.open()
+        await rt.wait(run_id)  # it ends after its status was read, and before the follower waits
+        return found
+
+    rt.store.status = slowly
+    reader = Reader(rt, run_id, after=1000)
+    assert await happens(asyncio.wait([reader.task]), stores.clock)
+    assert (reader.got, reader.error) == ([], None)
+    assert untouched(rt)
+
+
 @pytest.mark.parametrize("durability", ["stage", "async", "exit", "none"])
 async def test_entries_come_as_they_become_durable(stores, gate, durability):
     """Those of a boundary are there once it is committed, and each comes once; whatever the durability."""
