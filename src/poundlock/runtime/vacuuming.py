@@ -12,14 +12,14 @@ House rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from poundlock.clock import Timer, sleep_for
 from poundlock.errors import OutboxMoved, PoundlockError, RunNotFound, StaleVersion
 from poundlock.guard import log_text
-from poundlock.model.changes import Changes, RunDelete
+from poundlock.model.changes import Changes, Committed, RunDelete, Work
 from poundlock.model.outbox import OutboxMove, OutboxQuery, OutboxRow
 from poundlock.model.retention import SAME, EndedRun, Retention, Sweep, Vacuumed
 from poundlock.ports import Store
@@ -116,6 +116,7 @@ async def vacuum_all(
             core.store,
             Sweep(core.clock.now(), by_workflow, everywhere),
             core.retention,
+            lambda work: core.commit(work),  # noqa: PLW0108 - it is another one while a run is followed
             limit=limit,
             dry_run=dry_run,
             receipts=receipts and not dry_run,
@@ -142,6 +143,7 @@ def _needed_here(core: Core) -> Callable[[str], bool]:
             or core.waiters.has_waiters(run_id)
             or run_id in wanted
             or run_id in core.followed
+            or run_id in core.watching.feeds
         )
 
     return needed
@@ -151,6 +153,7 @@ async def vacuum_store(
     store: Store,
     sweep: Sweep,
     retention: Retention,
+    commit: Callable[[Work], Awaitable[Committed]],
     *,
     limit: int | None = None,
     dry_run: bool = False,
@@ -159,8 +162,8 @@ async def vacuum_store(
     pause: Callable[[], object] | None = None,
     ending: Callable[[], bool] = lambda: False,
 ) -> Vacuumed:
-    """Delete from a store what is kept no longer; see `vacuum_all`."""
-    work = _Pass(store, sweep, retention, limit, dry_run, keep, pause, ending)
+    """Delete from a store what is kept no longer; see `vacuum_all`. `commit` writes to that store."""
+    work = _Pass(store, sweep, retention, commit, limit, dry_run, keep, pause, ending)
     await work.runs()
     await work.dead_letters()
     if receipts:
@@ -176,6 +179,7 @@ class _Pass:
         store: Store,
         sweep: Sweep,
         retention: Retention,
+        commit: Callable[[Work], Awaitable[Committed]],
         limit: int | None,
         dry_run: bool,
         keep: Callable[[], Callable[[str], bool]],
@@ -185,6 +189,7 @@ class _Pass:
         self._store = store
         self._sweep = sweep
         self._retention = retention
+        self._commit = commit
         self._left = float("inf") if limit is None else limit
         self._dry_run = dry_run
         self._keep = keep
@@ -267,7 +272,7 @@ class _Pass:
             runs = [run for run in runs if await self._is_free(run, letters)]
         if not self._dry_run and runs:
             try:
-                await store.commit(self._changes(runs, letters))
+                await self._commit(self._changes(runs, letters))
             except _CHANGED:
                 runs = [run for run in runs if await self._alone(run, letters)]
             if self._pause is not None:
@@ -298,7 +303,7 @@ class _Pass:
         """Delete one run; returns whether it could be. One whose parent stays does too."""
         if run.parent_id is None or self._sweep.leaves(run):
             try:
-                await self._store.commit(self._changes([run], letters))
+                await self._commit(self._changes([run], letters))
             except _CHANGED:
                 pass
             else:
@@ -321,7 +326,7 @@ class _Pass:
             for row in old:
                 if not self._dry_run:
                     try:
-                        await self._store.commit(Changes(outbox=(OutboxMove(row.seq, row.version),), now=now))
+                        await self._commit(Changes(outbox=(OutboxMove(row.seq, row.version),), now=now))
                     except OutboxMoved:
                         continue  # it was replayed
                 self._dead += 1

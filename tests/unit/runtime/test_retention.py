@@ -200,6 +200,17 @@ async def test_a_run_that_somebody_needs_here_stays(stores, vclock):
     assert (await rt.vacuum()).runs == 1
 
 
+async def test_a_run_that_somebody_follows_stays(stores, vclock):
+    """Whoever is reading its entries gets all of them."""
+    rt = await stores.enter(orders(retention=Retention(ended_runs=0)))
+    result = await rt.run("orders")
+    follower = rt.follow(result.run_id)
+    await anext(follower)
+    assert (await rt.vacuum()).runs == 0
+    assert len([entry async for entry in follower]) > 3
+    assert (await rt.vacuum()).runs == 1
+
+
 async def test_a_run_whose_hooks_are_pending_stays(stores, vclock):
     """After a crash in its hook it is kept until the hook was called, also while its workflow is not registered."""
     store = stores.store()

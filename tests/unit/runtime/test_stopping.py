@@ -305,6 +305,7 @@ CALLS = {
     "dead_letters": lambda rt: rt.dead_letters(),
     "replay": lambda rt: rt.replay("1"),
     "recover": lambda rt: rt.recover(),
+    "vacuum": lambda rt: rt.vacuum(),
     "start": lambda rt: rt.start(),
     "stop": lambda rt: rt.stop(),
     "dispatch": lambda rt: rt.dispatch("anything"),

@@ -110,7 +110,7 @@ async def _would_go(
     general = general or KEEP
     rules = {each.id: each.retention or general for each in definitions.values()}
     async with reading(where) as store:
-        return await vacuum_store(store, Sweep(SystemClock().now(), rules), general, dry_run=True)
+        return await vacuum_store(store, Sweep(SystemClock().now(), rules), general, store.commit, dry_run=True)
 
 
 async def _diagnosed(

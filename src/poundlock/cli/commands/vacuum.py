@@ -69,7 +69,7 @@ async def _vacuum(url: str, age: float | None, *, dry_run: bool, compact: bool) 
     sweep = Sweep(SystemClock().now(), {}, None if age is None else Retention(ended_runs=age))
     if dry_run:
         async with reading(url) as read:
-            return await vacuum_store(read, sweep, KEEP, dry_run=True), (read.size, read.size)
+            return await vacuum_store(read, sweep, KEEP, read.commit, dry_run=True), (read.size, read.size)
     store = open_store(url)
     if not isinstance(store, SqliteStore):
         raise UsageFault(f"'{url}' ends with its process, so there is nothing to delete: give a durable store")
@@ -78,7 +78,7 @@ async def _vacuum(url: str, age: float | None, *, dry_run: bool, compact: bool) 
     await store.open("poundlock-vacuum")
     before = store.size
     try:
-        done = await vacuum_store(store, sweep, KEEP, receipts=True)
+        done = await vacuum_store(store, sweep, KEEP, store.commit, receipts=True)
     finally:
         await store.close()
     if compact:
