@@ -42,7 +42,7 @@ This page is printed by `scripts/api_reference.py`.
 GROUPS = {
     "Define a workflow": (
         "Workflow Trigger Debounce Throttle Batch Pipeline Stage Step Children Retry Wait Condition StateRef Service "
-        "Use Retention"
+        "Use Retention Sensitive"
     ),
     "Write a workflow as one function": "workflow Steps Operation FunctionWorkflow",
     "Build a workflow": "flow Flow Task",

@@ -55,6 +55,7 @@ _HOMES = {
     "poundlock.pipeline.durable_steps": ("Operation", "Steps"),
     "poundlock.pipeline.functions.workflow": ("FunctionWorkflow", "workflow"),
     "poundlock.runtime.receipts": ("Receipt",),
+    "poundlock.sensitive": ("Sensitive",),
     "poundlock.runtime.runtime": ("WorkflowRuntime",),
     "poundlock.errors": (
         "AlreadyRegistered",

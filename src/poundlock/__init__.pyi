@@ -271,6 +271,9 @@ from poundlock.runtime.receipts import (
 from poundlock.runtime.runtime import (
     WorkflowRuntime as WorkflowRuntime,
 )
+from poundlock.sensitive import (
+    Sensitive as Sensitive,
+)
 
 __version__: str
 
@@ -333,6 +336,7 @@ __all__ = [
     "RunStatus",
     "RunTimeout",
     "ScopeViolation",
+    "Sensitive",
     "Serialized",
     "Service",
     "SingletonLoop",

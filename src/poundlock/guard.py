@@ -19,9 +19,9 @@ import logging
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
-from contextvars import Context
+from contextvars import Context, ContextVar
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from poundlock.clock import Clock
 from poundlock.codecs import clean
@@ -104,7 +104,27 @@ def describe(error: BaseException) -> Description:
     code = _quietly(lambda: str(error.code) if isinstance(error, PoundlockError) else "", "")
     if not issubclass(type(error), Exception) and name in _EXPLAINED:
         message = f"{_EXPLAINED[name]} ({message})" if message else _EXPLAINED[name]
-    return Description(name, message, code or None)
+    return Description(name, concealed_here(message), code or None)
+
+
+class Secretive(Protocol):
+    """A run, as far as it knows what its texts must not show."""
+
+    def conceal(self, text: str) -> str:
+        """Return a text without the values that are shown nowhere."""
+
+
+INSIDE: Final[ContextVar[tuple[str, str, Secretive | None] | None]] = ContextVar("poundlock_run", default=None)
+"""(worker, run id, run) of the run that the current code belongs to; what a step starts inherits it."""
+
+
+def concealed_here(text: str) -> str:
+    """Return a text without what the run, whose code this is, must not show; outside of runs, the text itself."""
+    inside = INSIDE.get()
+    if inside is None or inside[2] is None or not text:
+        return text
+    run = inside[2]
+    return _quietly(lambda: run.conceal(text), "(this text cannot be shown)")
 
 
 def name_of(kind: type) -> str:
@@ -128,7 +148,8 @@ def traceback_text(error: BaseException) -> str:
     Formatting runs user code (`__str__`, source loaders). Up to CPython 3.11.7 it may also raise SystemError, because
     nested parses share the compiler's depth counter.
     """
-    return _quietly(lambda: "".join(traceback.format_exception(as_raised(error))), "(the traceback cannot be shown)\n")
+    text = _quietly(lambda: "".join(traceback.format_exception(as_raised(error))), "(the traceback cannot be shown)\n")
+    return concealed_here(text)
 
 
 def log_text(error: BaseException) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from poundlock.codecs import MAX_DEPTH, MAX_INT_BITS, clean, encoded, fields_of, is_registered
 from poundlock.marks import Delete
+from poundlock.sensitive import conceal, concealed, masked, masks_of, texts_at
 
 _SHOWN: Final[dict[type, Callable[[Any], Any]]] = {
     dt.timedelta: dt.timedelta.total_seconds,
@@ -25,6 +26,36 @@ def plain(value: Any) -> Any:
     for logs, answers and exports; it is not read back.
     """
     return _plain(value, 0)
+
+
+def secrets_in(value: Any) -> set[str]:
+    """Return the texts of a state that may not be shown; never raises. Empty for most."""
+    try:
+        masks = getattr(value, "masks", None)
+        if masks:
+            return texts_at(dict(value), masks)
+        masks = masks_of(type(value)) if hasattr(type(value), "model_dump") else ()
+        return texts_at(value.model_dump(mode="json", by_alias=True, warnings=False), masks) if masks else set()
+    except Exception:  # noqa: BLE001 - models are user code
+        return set()
+
+
+def plain_beside(value: Any, state: Any) -> Any:
+    """Return what `plain` does, without copies of what the state hides."""
+    return concealed(plain(value), secrets_in(state))
+
+
+def told(value: Any, state: Any, secrets: Iterable[str] = (), *, leaving: str = "") -> str:
+    """Return the `repr` of a dataclass, without what the state hides and without these texts; never raises."""
+    parts = []
+    for each in dataclasses.fields(value):
+        if each.name == leaving:
+            continue
+        try:
+            parts.append(f"{each.name}={getattr(value, each.name)!r}")
+        except Exception:  # noqa: BLE001 - models are user code
+            parts.append(f"{each.name}={_named(getattr(value, each.name, None))}")
+    return conceal(f"{type(value).__name__}({', '.join(parts)})", {*secrets, *secrets_in(state)})
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -51,6 +82,9 @@ def _plainly(value: Any, depth: int) -> Any:
     if depth > 2 * MAX_DEPTH:
         return _named(value)
     if isinstance(value, Mapping):
+        masks = getattr(value, "masks", None)  # of a view that hides values
+        if masks:
+            return {_plain_key(key): _plain(item, depth + 1) for key, item in masked(dict(value), masks).items()}
         return {_plain_key(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item, depth + 1) for item in value]
@@ -59,9 +93,10 @@ def _plainly(value: Any, depth: int) -> Any:
     if is_registered(kind):
         return _plain(encoded(value), depth + 1)
     if hasattr(kind, "model_dump"):
-        return _plain(value.model_dump(mode="json", by_alias=True, warnings=False), depth + 1)
+        dumped = value.model_dump(mode="json", by_alias=True, warnings=False)
+        return _plain(masked(dumped, masks_of(kind)), depth + 1)
     if dataclasses.is_dataclass(kind):
-        return _plain(fields_of(value), depth + 1)
+        return _plain(masked(fields_of(value), masks_of(kind)), depth + 1)
     return clean(repr(value))
 
 

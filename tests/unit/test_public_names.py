@@ -24,6 +24,7 @@ PROMISED = [
     "Stage",
     "Step",
     "Retention",
+    "Sensitive",
     "Retry",
     "Service",
     "Advance",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from poundlock.clock import Clock
     from poundlock.model.timeline_entry import TimelineEntry
     from poundlock.ports import Store
+    from poundlock.sensitive import Masks
 
 EVERY: Final = 0.5
 """Seconds between two looks at a store that has nothing new."""
@@ -23,15 +24,22 @@ async def tail(store: Store, run_id: str, clock: Clock) -> AsyncIterator[Timelin
         RunNotFound: there is no such run, or it was deleted meanwhile.
     """
     from poundlock.clock import sleep_for
+    from poundlock.model.hiding import hidden_entries, noted_masks
     from poundlock.model.timeline import read_entries
     from poundlock.stores.answers import not_found
 
     seq = 0
+    masks: Masks = ()
+    secrets: set[str] = set()
     while True:
         # The status first: a run that had ended by then has written its last entry.
         status = await store.status(run_id)
         rows = await store.history(run_id, None, seq, _PORTION)
-        for entry in read_entries(rows):
+        found = read_entries(rows)
+        masks = masks or noted_masks(found)
+        shown, more = hidden_entries(found, masks, secrets)
+        secrets |= more
+        for entry in shown:
             if entry.seq > seq:
                 seq = entry.seq
                 yield entry

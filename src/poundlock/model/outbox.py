@@ -11,7 +11,8 @@ from poundlock.codecs import dump, load
 from poundlock.model.events import Event
 from poundlock.model.moments import utc_text
 from poundlock.records import NamedTuple, dataclass
-from poundlock.showing import plain
+from poundlock.sensitive import concealed
+from poundlock.showing import plain, told
 
 
 class HeldBy(NamedTuple):
@@ -184,6 +185,7 @@ class DeadLetter:
         time: when it was given up, in seconds since 1970.
         held_by: "workflow/trigger" that held it; None for what a step emitted.
         wait: the wait of the run that refused it: a replay offers it to that run only; None if the run emitted it.
+        secrets: texts that are hidden when it is shown.
     """
 
     id: str
@@ -195,9 +197,17 @@ class DeadLetter:
     time: float
     held_by: str | None = None
     wait: str | None = None
+    secrets: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        """Return its fields as text."""
+        return told(self, None, self.secrets, leaving="secrets")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
+        return concealed(self._data(), set(self.secrets))  # type: ignore[no-any-return]  # a dict in, a dict out
+
+    def _data(self) -> dict[str, Any]:
         return {
             "id": self.id,
             "event": {

@@ -12,7 +12,7 @@ from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
 from poundlock.records import NamedTuple, dataclass, field
-from poundlock.showing import plain
+from poundlock.showing import plain, plain_beside, told
 
 
 class RunIdentity(NamedTuple):
@@ -509,7 +509,13 @@ class RunInfo:
         object or None; `state` is there if it was asked for.
         """
         shape = run_shape(self)
-        return plain(shape if self.state is None else {**shape, "state": self.state})  # type: ignore[no-any-return]  # a dict in, a dict out
+        if self.state is None:
+            return plain(shape)  # type: ignore[no-any-return]  # a dict in, a dict out
+        return plain_beside({**shape, "state": self.state}, self.state)  # type: ignore[no-any-return]  # likewise
+
+    def __repr__(self) -> str:
+        """Return its fields as text, without what is sensitive."""
+        return told(self, self.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -562,7 +568,11 @@ class RunResult:
             "waits": [wait_shape(wait) for wait in self.waits],
             "metadata": self.metadata,
         }
-        return plain(shape)  # type: ignore[no-any-return]  # a dict in, a dict out
+        return plain_beside(shape, self.state)  # type: ignore[no-any-return]  # a dict in, a dict out
+
+    def __repr__(self) -> str:
+        """Return its fields as text, without what is sensitive."""
+        return told(self, self.state)
 
 
 def wait_info(run_id: str, row: WaitRow, *, parked: bool) -> WaitInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from poundlock.errors import DuplicateKey, InvalidDefinition, suggest
 from poundlock.model.checks import (
@@ -43,10 +43,12 @@ from poundlock.model.definitions import (
     Trigger,
     Wait,
     default_pipeline,
+    several,
 )
 from poundlock.model.durations import Duration, moment, seconds
 from poundlock.model.hold_checks import hold_faults
 from poundlock.model.quoting import shown
+from poundlock.model.redaction import redact_faults
 from poundlock.model.retention import retention_faults
 from poundlock.model.schedule_checks import schedule_faults
 from poundlock.model.wait_checks import ends_wait, same_waits, wait_faults
@@ -144,6 +146,19 @@ def check_retention(retention: object) -> None:
         raise InvalidDefinition(said, path=faults[0][0], faults=faults)
 
 
+def check_redact(paths: Any) -> tuple[str, ...]:
+    """Return the redacted paths of a runtime.
+
+    Raises:
+        InvalidDefinition: one is not a path; all faults are named.
+    """
+    given: tuple[Any, ...] = (paths,) if isinstance(paths, str) else several(paths)
+    faults = tuple(redact_faults(given))
+    if faults:
+        raise InvalidDefinition("; ".join(f"{path}: {text}" for path, text in faults), path=faults[0][0], faults=faults)
+    return given
+
+
 def whole_number(path: str, value: int, least: int = 0) -> int:
     """Return an argument that counts something.
 
@@ -172,6 +187,7 @@ def _faults(definition: WorkflowDefinition) -> Iterator[Fault]:
         yield from _pipeline(pipeline, definition)
     yield from _time_limit(definition)
     yield from retention_faults("retention", definition.retention, of_workflow=True)
+    yield from redact_faults(definition.redact)
     yield from _twice("services", (service.id for service in definition.services if _is(service, Service)))
     yield from _services(definition.services)
     yield from _env(definition)

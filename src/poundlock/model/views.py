@@ -6,6 +6,7 @@ from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, NoReturn
 
 from poundlock.codecs import CONTAINERS, detach
+from poundlock.sensitive import Masks, masked
 
 
 class StateView(dict[str, Any]):
@@ -80,6 +81,25 @@ class StateView(dict[str, Any]):
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
+
+
+class MaskedView(StateView):
+    """A view of a state whose model is known and has sensitive fields, where no instance of it can be made."""
+
+    __slots__ = ("masks",)
+    masks: Masks
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], masks: Masks) -> StateView:
+        """Return a view of data; without masks a plain one."""
+        if not masks:
+            return StateView(data)
+        view = cls(data)
+        view.masks = masks
+        return view
+
+    def __repr__(self) -> str:
+        return f"StateView({masked(self.copy(), self.masks)!r})"
 
 
 def _shown(value: Any) -> Any:

@@ -39,6 +39,7 @@ class WorkflowDefinition:
     on_timeout: str = "fail"
     timeout_counts: Literal["total", "active"] = "total"
     retention: Retention | None = None
+    redact: tuple[str, ...] = ()
 
     def pipeline_of(self, trigger: Trigger) -> str:
         """Return the pipeline that a trigger starts."""

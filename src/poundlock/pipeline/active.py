@@ -42,6 +42,7 @@ from poundlock.pipeline.run_view import Place, Resume
 from poundlock.pipeline.states import shown, with_signal
 from poundlock.pipeline.threads import StepThreads
 from poundlock.records import NamedTuple
+from poundlock.sensitive import conceal
 
 if TYPE_CHECKING:  # a run without services never loads the container
     from poundlock.artifacts import ArtifactContainer
@@ -444,6 +445,23 @@ class ActiveRun:
     def updated_at(self) -> float:
         """When its last commit was made; before that, when it was created."""
         return self.identity.created_at if self.stored is None else self.stored.updated_at
+
+    def conceal(self, text: str) -> str:
+        """Return a text without the sensitive values that the run has, and without those of the environment."""
+        return conceal(text, self.secrets())
+
+    def secrets(self) -> set[str]:
+        """Return the texts that may be shown nowhere: of its state, its events, and the environment."""
+        secrets = self.plan.secrets
+        if secrets is None:
+            return set()
+        by = None if self.resume is None or self.resume.event is None else self.resume.event.payload
+        return secrets.of(self.state, self.event.payload, by)
+
+    def redacted(self, event: Event, text: str) -> tuple[Event, str]:
+        """Return an event that user code emits, and its payload's text, as it may be written."""
+        secrets = self.plan.secrets
+        return (event, text) if secrets is None or secrets.redact is None else secrets.redact(event, text)
 
     def view(self, state: dict[str, Any] | None = None) -> Any:
         """Return a state as users see it: a detached instance of the state model, or a read-only mapping.

@@ -77,6 +77,8 @@ class Workflow(Stages):
             behind, in order. "exit": only pauses, delays and the end. "none": likewise, and a run that was under way
             when its process ended fails instead of being repeated. See docs/how-to/choose-a-durability.md.
         retention: how long its ended runs are kept, see `Retention`; default: as the runtime says, which is for ever.
+        redact: paths of payloads that its runs do not need, such as "card.number" or "items.*.pin". Events that it
+            wants have "***" there, for all workflows, before anything of them is written.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Workflow(Stages):
         migrate: Callable[[dict[str, Any], str], Any] | None = None,
         durability: Literal["stage", "step", "async", "exit", "none"] = "stage",
         retention: Retention | None = None,
+        redact: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.id = id
@@ -121,6 +124,7 @@ class Workflow(Stages):
         self.migrate = migrate
         self.durability = durability
         self.retention = retention
+        self.redact = (redact,) if isinstance(redact, str) else several(redact)
         self.services: list[Service] = list(several(services))
         self._triggers: dict[str, Trigger] = _mapping("triggers", triggers, "ids to Triggers")
         given = pipelines.values() if isinstance(pipelines, Mapping) else pipelines
@@ -324,6 +328,7 @@ class Workflow(Stages):
             migrate=self.migrate,
             durability=self.durability,
             retention=self.retention,
+            redact=self.redact,
         )
         faults = [*faults_of(definition), *faults]
         if faults:

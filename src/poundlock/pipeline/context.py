@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from poundlock.clock import sleep_for
-from poundlock.codecs import clean, dump
+from poundlock.codecs import clean, dump, load
 from poundlock.errors import ContainerDisposed, StepFailed, StepOver
-from poundlock.guard import describe, for_the_process
+from poundlock.guard import describe, for_the_process, traceback_text
 from poundlock.model.calls import Usage
 from poundlock.model.durations import Duration, seconds
 from poundlock.model.events import Event
@@ -20,6 +20,7 @@ from poundlock.pipeline.outgoing import collect
 from poundlock.pipeline.reports import MOST_TEXTS, call_entry, entry_of, progress_of, usage_of
 from poundlock.pipeline.run_view import Place, Resume, RunView
 from poundlock.pipeline.threads import sleep_here
+from poundlock.sensitive import conceal, concealed
 
 logger = logging.getLogger("poundlock.step")
 
@@ -266,7 +267,15 @@ class StepContext:
         Raises:
             NotStorable: the value is not data.
         """
-        self._notes.append((self._run.clock.now(), "services", "annotation", dump({"key": key, "value": value}), None))
+        self._notes.append(
+            (
+                self._run.clock.now(),
+                "services",
+                "annotation",
+                hidden(self._run, {"key": key, "value": value}),
+                None,
+            )
+        )
 
     def progress(self, done: float, of: float | None = None, message: str = "") -> None:
         """Say how far this step is, as often as it likes: `RunInfo.progress` shows it at once.
@@ -283,7 +292,8 @@ class StepContext:
             NotStorable: it is no finite number, or the message is no text.
         """
         now = self._run.clock.now()
-        report = progress_of(self.stage_id, self.step_id, done, of, message, now)
+        text = self._run.conceal(message) if isinstance(message, str) and message else message
+        report = progress_of(self.stage_id, self.step_id, done, of, text, now)
         if not self._cancelled:
             self._keep(report)
             self._run.report(self._step, report)
@@ -329,7 +339,15 @@ class StepContext:
         self._calls = number = getattr(self, "_calls", 0) + 1
         if number > MOST_TEXTS:
             payload = call_entry(model, usage, self.attempt, None, None, {})
-        self._notes.append((self._run.clock.now(), "pipeline", "step:call", payload, usage))
+        self._notes.append(
+            (
+                self._run.clock.now(),
+                "pipeline",
+                "step:call",
+                hidden(self._run, load(payload)) if self._run.secrets() else payload,
+                usage,
+            )
+        )
 
     def check_emitting(self) -> None:
         """Raise StepOver if this attempt is over: it emits nothing more."""
@@ -393,13 +411,36 @@ class _TimelineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         context = self._context
         notes = context._notes  # noqa: SLF001 - the handler is the context's own
-        if len(notes) >= self.LIMIT or context._cancelled:  # noqa: SLF001 - its own context
-            return
+        full = len(notes) >= self.LIMIT or context._cancelled  # noqa: SLF001 - its own context
         try:
-            payload = dump({"level": record.levelname, "message": clean(record.getMessage())})
+            message = _hide_in(record, context._run.secrets())  # noqa: SLF001 - its own context
+            if full:
+                return
+            payload = dump({"level": record.levelname, "message": clean(message or record.getMessage())})
         except BaseException as error:  # a logged value may raise anything when it is formatted
             if for_the_process(error):
                 raise
+            if full:
+                return
             said = describe(error)
             payload = dump({"level": record.levelname, "message": f"(cannot be shown: {said.type}: {said.message})"})
         notes.append((context._run.clock.now(), "logger", f"log:{record.levelname.lower()}", payload, None))  # noqa: SLF001 - its own context
+
+
+def _hide_in(record: logging.LogRecord, secrets: set[str]) -> str:
+    """Take what may be shown nowhere out of a record, before other handlers get it; returns its message, if it did."""
+    if not secrets:
+        return ""
+    message = record.getMessage()
+    told = conceal(message, secrets)
+    if told != message:
+        record.msg, record.args = told, ()
+    raised = record.exc_info[1] if record.exc_info else None
+    if raised is not None:
+        record.exc_text = conceal(traceback_text(raised), secrets).rstrip()  # formatters take it as it is
+    return told
+
+
+def hidden(run: RunView, data: Any) -> str:
+    """Return data of a step as the JSON text of a note, without what may be shown nowhere."""
+    return dump(concealed(data, run.secrets(), numbers=False))

@@ -48,7 +48,7 @@ def collect(
             made = as_event(event, payload, fields)
         else:
             made = Event(event, built, id=_id_of(key, len(outgoing) + 1), source=_source_of(run.identity.workflow_id))
-        outgoing.append(Outgoing(*accepted(made, now)))
+        outgoing.append(Outgoing(*run.redacted(*accepted(made, now))))
     return made.id
 
 

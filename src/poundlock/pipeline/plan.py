@@ -16,6 +16,7 @@ from poundlock.model.events import Event
 from poundlock.model.paths import get_path
 from poundlock.pipeline.journal import entry, patch_head
 from poundlock.pipeline.run_view import RunView
+from poundlock.pipeline.secrets import Secrets
 from poundlock.records import dataclass, field
 
 if TYPE_CHECKING:  # a run without services never loads the container
@@ -281,6 +282,8 @@ class PipelinePlan:
     durability: str = "stage"
     stage_services: StageServices | None = None
     """None if the workflow has no services that live as long as a stage."""
+    secrets: Secrets | None = None
+    """What texts of its runs must not show; set when it is registered."""
     prompt: bool = field(init=False)
     """Whether each boundary is durable before the run goes on."""
     midway: bool = field(init=False)

@@ -83,6 +83,15 @@ class RunView(Protocol):
     journal: Journal
     outgoing: tuple[Outgoing | Refused, ...]
 
+    def conceal(self, text: str) -> str:
+        """Return a text without what may be shown nowhere."""
+
+    def secrets(self) -> set[str]:
+        """Return the texts that may be shown nowhere."""
+
+    def redacted(self, event: Event, text: str) -> tuple[Event, str]:
+        """Return an event that user code emits, and its payload's text, as it may be written."""
+
     def report(self, step: Place, progress: StepProgress) -> None:
         """Show how far a step is; from any thread."""
 

@@ -39,7 +39,7 @@ from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.ports import AtHand
 from poundlock.records import NamedTuple, dataclass, field
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import Asked, Route, answer_of, ask, code_of, unmet
+from poundlock.runtime.dispatch import Asked, Route, answer_of, ask, code_of, masks_of, secrets_of, unmet
 from poundlock.runtime.entries import slots_of
 from poundlock.runtime.held_events import Holding, as_held, letter_of, read_holding, value_of, whole_batch
 from poundlock.runtime.judging import Waiting, counting, fitting, judged
@@ -146,6 +146,10 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
     only = None if offer.sending is None else offer.sending.only
     if only is not None:  # a wait of this run had refused it
         waiting = [each for each in waiting if each.record.identity.run_id == only]
+    if waiting and core.redaction.active:
+        workflows = {each.record.identity.workflow_id for each in waiting}
+        offer.event, offer.payload_text = core.redaction.of_run(workflows, event, offer.payload_text)
+        event = offer.event
     plan = AdmissionPlan(core.clock.now())
     routes: Sequence[Route] = core.index.match(event.type) if offer.firing is None else _firing(plan, offer.firing)
     if only is not None:
@@ -273,9 +277,11 @@ def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:
     if route.scope in offer.known:
         return Verdict.DUPLICATE, offer.known[route.scope].run_id, "this event id was handled before"
     if isinstance(answer, BaseException):
-        return Verdict.REJECTED, None, code_of(answer)
+        return Verdict.REJECTED, None, code_of(answer, secrets_of(route.entry, route.pipeline_id, offer.event.payload))
     when = route.trigger.when
-    return Verdict.FILTERED, None, _function_says(when) if callable(when) else unmet(when, offer.event.payload)
+    if callable(when):
+        return Verdict.FILTERED, None, _function_says(when)
+    return Verdict.FILTERED, None, unmet(when, offer.event.payload, masks_of(route.entry, route.pipeline_id))
 
 
 def _function_says(when: Callable[..., Any]) -> str:
@@ -340,7 +346,7 @@ def decide_for(
             route.priority,
         )
     if error is not None:  # its data may not be a valid state; the other lines continue
-        return (Verdict.REJECTED, None, code_of(error)), None
+        return (Verdict.REJECTED, None, code_of(error, secrets_of(entry, route.pipeline_id, event.payload))), None
     return _take(plan, route, pair, decision, made), decision
 
 
@@ -363,7 +369,7 @@ def _hold(core: Core, plan: AdmissionPlan, route: Route, offer: Offer, answer: A
         if error is None and rule.kind != "batch":
             error = call_now(_check_alone, core, plan, route, offer, load_key, initial).error
         if error is not None:
-            return Verdict.REJECTED, None, code_of(error)
+            return Verdict.REJECTED, None, code_of(error, secrets_of(route.entry, route.pipeline_id, event.payload))
         if not taken.held:
             return _complete(core, plan, route, offer, key, expect, held)
         assert taken.hold is not None  # noqa: S101 - what is held has a hold
@@ -492,7 +498,7 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
         identity = waiting.record.identity
         line = ReceiptLine(Verdict.BUFFERED, identity.workflow_id, None, identity.run_id)
         if not waiting.hit:
-            plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason=_unmet(waiting, event)))
+            plan.lines.append(replace(line, verdict=Verdict.FILTERED, reason=_unmet(core, waiting, event)))
         elif "" in offer.known and not again:
             plan.lines.append(replace(line, verdict=Verdict.DUPLICATE, reason="this event id was handled before"))
         elif waiting.refused:
@@ -528,8 +534,10 @@ def _delivery(core: Core, waiting: Waiting, event: Event, event_ref: str, line: 
     return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)), slots)
 
 
-def _unmet(waiting: Waiting, event: Event) -> str:
-    return why_not(waiting.record.waits, event) or "the wait's conditions do not match"
+def _unmet(core: Core, waiting: Waiting, event: Event) -> str:
+    identity = waiting.record.identity
+    masks = masks_of(core.entries.get(identity.workflow_id), identity.pipeline_id)
+    return why_not(waiting.record.waits, event, masks) or "the wait's conditions do not match"
 
 
 def _names(waiting: Waiting) -> str:
@@ -571,8 +579,11 @@ async def _waiting(core: Core, event: Event, records: Awaitable[Sequence[RunReco
         live_run = core.runs.driven(record.identity.run_id)
         if live_run is not None and live_run.gate is not None:
             await live_run.gate.wait()  # its stop was refused often: let it stop first
-        waiting = fitting(core, event, Waiting(record, await counting(core, event, record)))
-        found.append(await judged(core, event, waiting) if waiting.hit else waiting)
+        seen = event
+        if core.redaction.active:
+            seen = core.redaction.of_run([record.identity.workflow_id], event, "")[0]
+        waiting = fitting(core, seen, Waiting(record, await counting(core, seen, record)))
+        found.append(await judged(core, seen, waiting) if waiting.hit else waiting)
     return found
 
 

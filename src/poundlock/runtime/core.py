@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import Context, ContextVar, copy_context
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import Context, copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
-from poundlock.guard import LoopWatch
+from poundlock.guard import INSIDE, LoopWatch, Secretive
 from poundlock.ids import Ids, default_ids
 from poundlock.model.events import Event
 from poundlock.model.holds import HoldKey
 from poundlock.model.retention import KEEP, Retention
 from poundlock.model.runs import RunIdentity
+from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.pipeline.active import Supervision
 from poundlock.pipeline.answers import Answers
 from poundlock.pipeline.threads import StepThreads
@@ -25,8 +26,9 @@ from poundlock.runtime.dispatch import DispatchIndex
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.hold_desk import HoldDesk
 from poundlock.runtime.loads import LoadDesk
+from poundlock.runtime.redaction import Redaction
 from poundlock.runtime.run_table import RunTable
-from poundlock.runtime.sinks import SinkQueue
+from poundlock.runtime.sinks import Hide, SinkQueue
 from poundlock.runtime.tasks import Tasks
 from poundlock.runtime.waiters import Waiters, Wanted
 from poundlock.runtime.watching import Commit, Watching
@@ -53,10 +55,6 @@ _STARTED: Final = State.STARTED
 _STOPPED: Final = State.STOPPED
 
 
-_inside: Final[ContextVar[tuple[str, str] | None]] = ContextVar("poundlock_run", default=None)
-"""(worker, run id) of the run that the current code belongs to; tasks and threads that a step starts inherit it."""
-
-
 class Core:
     """The parts of one runtime, created with it."""
 
@@ -80,6 +78,7 @@ class Core:
         sinks: Sequence[Any] = (),
         on_unmatched: Callable[[Event], Any] | None = None,
         retention: Retention = KEEP,
+        redact: Iterable[str] = (),
     ) -> None:
         self.store = store
         self.commit: Commit = store.commit
@@ -140,6 +139,9 @@ class Core:
         self.state_registry = state_registry
         self.retention = retention
         """Of the workflows that have none of their own."""
+        self.redaction = Redaction(redact)
+        self.hides = False
+        """Whether a workflow that was registered here has sensitive values."""
         self.vacuuming = asyncio.Lock()
         """Held while ended runs are deleted."""
         self.wake_at: Callable[[float], None] = _nothing
@@ -165,9 +167,14 @@ class Core:
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
-        self.watching.send_to([SinkQueue(sink, clock, self.count, hook_timeout) for sink in sinks])
+        self.hide: Hide = _as_they_are
+        """Returns entries of a run as they are shown; set when the runtime starts."""
+        self.watching.send_to([SinkQueue(sink, clock, self.count, hook_timeout, self._hidden) for sink in sinks])
         self.size_at_start = 0
         """Size of the store in bytes when it was opened."""
+
+    async def _hidden(self, run_id: str, entries: list[TimelineEntry]) -> list[TimelineEntry]:
+        return await self.hide(run_id, entries)
 
     def step_processes(self) -> StepProcesses:
         """Return the processes that steps run in, made at the first use."""
@@ -268,9 +275,9 @@ class Core:
             )
 
     # ------------------------------------------------------------------------------------------ whose code this is
-    def enter_run(self, run_id: str) -> None:
-        """Mark the current task as belonging to a run."""
-        _inside.set((self.worker, run_id))
+    def enter_run(self, run_id: str, run: Secretive | None = None) -> None:
+        """Mark the current task as belonging to a run; `run` knows what its texts must not show."""
+        INSIDE.set((self.worker, run_id, run))
 
     def context_of_hook(self) -> Context | None:
         """Return the context for a hook that is called outside of any run; None if the current one can be used.
@@ -289,7 +296,7 @@ class Core:
 
         Empty in a hook that belongs to no run.
         """
-        found = _inside.get()
+        found = INSIDE.get()
         return found[1] if found is not None and found[0] == self.worker else None
 
     def _watched(self, commit: Commit) -> None:
@@ -311,6 +318,11 @@ class Core:
 async def _no_start(*_what: Any) -> str:
     """Before the commands are known nothing runs."""
     raise RuntimeStopped("the runtime is not running")
+
+
+async def _as_they_are(_run_id: str, entries: list[TimelineEntry]) -> list[TimelineEntry]:
+    """Before the runtime starts there is nothing to hide."""
+    return entries
 
 
 async def _no_abort(*_what: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from poundlock.model.waits import canonical
 from poundlock.pipeline.binding import TriggerFunctions
 from poundlock.records import dataclass, field
 from poundlock.runtime.entries import Registered
+from poundlock.sensitive import HIDDEN, Masks, conceal, hides
 
 A = TypeVar("A")
 Asked = tuple[str, Any, str]
@@ -226,7 +227,7 @@ _LONGEST: Final = 60
 """Maximum characters of a value in a reason: reasons are stored, and values may have any size."""
 
 
-def unmet(conditions: Sequence[Condition], payload: Any) -> str:
+def unmet(conditions: Sequence[Condition], payload: Any, masks: Masks = ()) -> str:
     """Return the first condition that a payload does not meet, with its value; "" if it meets all. Never raises."""
     for condition in conditions:
         if not condition.matches(payload):
@@ -235,7 +236,8 @@ def unmet(conditions: Sequence[Condition], payload: Any) -> str:
             asked = condition.op if condition.op == "exists" else f"{condition.op} {_brief(condition.value)}"
             if condition.op == "exists" and condition.value is False:
                 asked = "exists is False"
-            saw = f"the payload has no '{field}'" if found is MISSING else f"it is {_brief(found)}"
+            held = HIDDEN if masks and hides(masks, condition.field) else _brief(found)
+            saw = f"the payload has no '{field}'" if found is MISSING else f"it is {held}"
             return f"{field} {asked} does not hold: {saw}"
     return ""
 
@@ -253,7 +255,19 @@ def _brief(value: Any) -> str:
     return repr_of(value, _LONGEST)
 
 
-def code_of(error: BaseException) -> str:
-    """Return an error as the reason of a `rejected` line: its code if it has one, and its text."""
+def code_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
+    """Return an error as the reason of a `rejected` line: its code if it has one, and its text without secrets."""
     said = describe(error)
-    return f"{said.code or said.type}: {shortened(said.message)}"
+    return f"{said.code or said.type}: {shortened(conceal(said.message, secrets))}"
+
+
+def masks_of(entry: Registered | None, pipeline_id: str) -> Masks:
+    """Return where sensitive values are in events and states of a pipeline."""
+    plan = None if entry is None else entry.plans.get(pipeline_id)
+    return () if plan is None or plan.secrets is None else plan.secrets.masks
+
+
+def secrets_of(entry: Registered | None, pipeline_id: str, *data: Any) -> set[str]:
+    """Return the texts that a reason must not show, of these data and of the environment."""
+    plan = None if entry is None else entry.plans.get(pipeline_id)
+    return set() if plan is None or plan.secrets is None else plan.secrets.of(*data)

@@ -339,7 +339,7 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     `before` drove the run in this process and may not have ended yet; it has to release the run first.
     """
     run = live.run
-    core.enter_run(run.run_id)
+    core.enter_run(run.run_id, run)
     boundaries: Progress = Boundaries(core, live)
     behind = None
     if not run.plan.prompt:

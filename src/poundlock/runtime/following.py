@@ -13,11 +13,14 @@ from typing import Any, Final, Self
 
 from poundlock.codecs import load
 from poundlock.errors import InvalidEvent, RunNotFound, RuntimeStopped, StoreUnavailable
+from poundlock.model.hiding import hidden_entries
 from poundlock.model.timeline import end_entry, is_end, read_entries
 from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
+from poundlock.runtime.reading import masks_for
 from poundlock.runtime.watching import Feed, Report
+from poundlock.sensitive import Masks
 from poundlock.stores.answers import not_found
 
 _PORTION: Final = 64
@@ -53,6 +56,10 @@ class Follower:
         self._entries: deque[TimelineEntry] = deque()
         """Stored entries that were read, and are still to be returned."""
         self._feed: Feed | None = None
+        self._masks: Masks | None = None
+        """Where values are hidden in the run; None before that is known."""
+        self._secrets: set[str] = set()
+        """The texts that were hidden so far."""
         self._news = _UNREAD
         """What of the feed's commits was read."""
         self._reports = 0
@@ -165,11 +172,23 @@ class Follower:
                     raise _deleted(self._run_id)
             elif status.terminal:
                 await self._end(core)
-        self._entries.extend(entry for entry in read_entries(rows) if entry.seq > self._seq)
+        entries = [entry for entry in read_entries(rows) if entry.seq > self._seq]
+        self._entries.extend(await self._hidden(core, entries))
         self._news = news
         if news == _UNREAD:
             # A store in memory does not wait: without this, a long log would hold all runs up until it is read.
             await asyncio.sleep(0)  # noqa: TID251 - it yields, for others
+
+    async def _hidden(self, core: Core, entries: list[TimelineEntry]) -> list[TimelineEntry]:
+        """Return entries as they are shown; what was hidden once is hidden in all that follow."""
+        if self._masks is None:
+            first = read_entries(await core.store.history(self._run_id, None, 0, 1)) if entries else []
+            self._masks = await masks_for(core, self._run_id, first) if entries else None
+        if not self._masks:
+            return entries
+        shown, more = hidden_entries(entries, self._masks, self._secrets)
+        self._secrets |= more
+        return shown
 
     async def _join(self, core: Core) -> Feed:
         feed = self._feed = core.watching.join(self._run_id)

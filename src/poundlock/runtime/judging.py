@@ -24,6 +24,7 @@ from poundlock.pipeline.states import fits, with_signal
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import code_of
+from poundlock.sensitive import masks_of, texts_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ async def _judged(
         if row.patch == "call":
             answers.keep(run_id, row, event, state, None if answer.value is None else answer.value.patch)
         return waiting
-    return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error)}")
+    return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error, _secrets(plan, event, state))}")
 
 
 def _judged_part(
@@ -182,4 +183,13 @@ def _judged_part(
         return waiting
     if len(events) == 1 and isinstance(error, StateInvalid) and error.path == row.rules.collect and row.rules.several:
         return waiting
-    return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error)}")
+    return replace(waiting, refused=f"wait {row.wait_id}: {code_of(error, _of_model(model, event, state))}")
+
+
+def _secrets(plan: PipelinePlan, event: Event, state: dict[str, Any]) -> set[str]:
+    return set() if plan.secrets is None else plan.secrets.of(event.payload, state)
+
+
+def _of_model(model: Any, event: Event, state: dict[str, Any]) -> set[str]:
+    masks = masks_of(model)
+    return texts_at(event.payload, masks) | texts_at(state, masks)

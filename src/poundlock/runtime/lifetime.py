@@ -34,6 +34,7 @@ from poundlock.runtime.pending_hooks import call_all
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.poller import Poller, claim_due
 from poundlock.runtime.queued import QueuedLimits
+from poundlock.runtime.reading import hidden_for_sink
 from poundlock.runtime.registration import Subscriptions, deregister, register
 from poundlock.runtime.returning import promote
 from poundlock.runtime.settling import call_pending
@@ -103,6 +104,7 @@ class Lifetime:
             core.size_at_start = core.store.size
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
+            core.hide = partial(hidden_for_sink, core)
             core.want = self.subscriptions.want
             core.abort = partial(cancel_child, core)
             core.start_run = partial(start_run, core)

@@ -12,7 +12,8 @@ from poundlock.model.patterns import type_matches
 from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.model.runs import RunIdentity, RunQuery, WaitRow
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import unmet
+from poundlock.runtime.dispatch import masks_of, unmet
+from poundlock.sensitive import Masks
 
 LOOKED_AT: Final = 500
 """Runs that `explain` looks at, the newest ones."""
@@ -21,20 +22,21 @@ SHOWN: Final = 10
 _WAITING: Final = (RunStatus.RUNNING, RunStatus.READY, RunStatus.PAUSED, RunStatus.DELAYED)
 
 
-def why_not(rows: Iterable[WaitRow], event: Event) -> str:
+def why_not(rows: Iterable[WaitRow], event: Event, masks: Masks) -> str:
     """Return which wait does not match, by which condition or correlated path, and what was seen there.
 
-    Of several waits one that is correlated with the event comes first. Empty: the event's type fits none.
+    Of several waits one that is correlated with the event comes first. Empty: the event's type fits none. `masks`: where
+    sensitive values are in events of the run, which are not told.
     """
     of_others = ""
     for row in rows:
         if row.own or not any(type_matches(pattern, event.type) for pattern in row.events):
             continue
-        elsewhere = unmet([Condition(path, "==", value) for path, value in row.correlate], event.payload)
+        elsewhere = unmet([Condition(path, "==", value) for path, value in row.correlate], event.payload, masks)
         if elsewhere:
             of_others = of_others or f"wait {row.wait_id}: {elsewhere}"
             continue
-        found = unmet(row.where, event.payload)
+        found = unmet(row.where, event.payload, masks)
         if found or not row.early:
             return f"wait {row.wait_id}: {found or 'not asked yet'}"
     return of_others
@@ -58,7 +60,8 @@ async def near_misses(core: Core, event: Event, lines: Sequence[ReceiptLine]) ->
     waiting += [(record.identity, record.waits) for record in page.items]
     found = []
     for identity, rows in waiting:
-        reason = why_not(rows, event) if identity.run_id not in told else ""
+        masks = masks_of(core.entries.get(identity.workflow_id), identity.pipeline_id)
+        reason = why_not(rows, event, masks) if identity.run_id not in told else ""
         if reason:
             told.add(identity.run_id)
             found.append(ReceiptLine(Verdict.FILTERED, identity.workflow_id, None, identity.run_id, reason))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextvars import Context
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ from poundlock.errors import (
 from poundlock.guard import describe
 from poundlock.model.changes import Changes, Committed
 from poundlock.model.events import CONTROL_EVENTS, Event
+from poundlock.model.hiding import noted_masks
 from poundlock.model.outbox import (
     DeadLetter,
     OutboxMark,
@@ -46,14 +48,17 @@ from poundlock.model.outbox import (
     wait_in,
 )
 from poundlock.model.receipts import Verdict
+from poundlock.model.timeline import read_entries
 from poundlock.ports import Store, Subscription
 from poundlock.runtime.admission import REFUSED, refusal_among, said_by
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.end_hold import not_here, readmit
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.dispatch import masks_of
 from poundlock.runtime.emitting import decided_by, spread
 from poundlock.runtime.healing import FAULTS, patiently
 from poundlock.runtime.unmatched import call_unmatched
+from poundlock.sensitive import Masks, texts_at
 
 ATTEMPTS: Final = 10
 """Failed deliveries after which an event becomes a dead letter."""
@@ -343,10 +348,52 @@ def _log_dead(row: OutboxRow, why: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- dead letters
-async def letters_of(store: Store, limit: int, after: str | None) -> list[DeadLetter]:
-    """Return dead letters, in the order in which they were emitted."""
+async def letters_of(
+    store: Store, limit: int, after: str | None, known: Callable[[str, str], Masks] = lambda _workflow, _pipeline: ()
+) -> list[DeadLetter]:
+    """Return dead letters, in the order in which they were emitted.
+
+    Args:
+        store: where they are.
+        limit: how many at most.
+        after: the id of a dead letter: only those behind it.
+        known: returns where sensitive values are in a pipeline's runs, besides what their timelines say.
+    """
     rows = await store.outbox(OutboxQuery(dead=True, after=_number(after) if after else 0, limit=limit))
-    return [_letter(row) for row in rows]
+    return [replace(_letter(row), secrets=frozenset(await _secrets(store, row, known))) for row in rows]
+
+
+async def _secrets(store: Store, row: OutboxRow, known: Callable[[str, str], Masks]) -> set[str]:
+    """Return the texts that may not be shown: of the run that emitted an event or refused it, or of its trigger."""
+    if row.held_by is not None:
+        return texts_at(row.event.payload, known(row.held_by.workflow_id, row.held_by.trigger_id))
+    checkpoint = await store.checkpoint(row.run_id)
+    if checkpoint is None:
+        return set()
+    identity = checkpoint.record.identity
+    masks = noted_masks(read_entries(await store.history(row.run_id, None, 0, 1)))
+    masks = (*masks, *known(identity.workflow_id, identity.pipeline_id))
+    return {
+        text
+        for data in (checkpoint.state, checkpoint.event.payload, row.event.payload)
+        for text in texts_at(data, masks)
+    }
+
+
+async def dead_letters(core: Core, limit: int, after: str | None) -> list[DeadLetter]:
+    """Return dead letters of this runtime's store; hides what the registered workflows mark, too."""
+
+    def known(workflow_id: str, name: str) -> Masks:
+        """Name: of a pipeline, or of the trigger that held an event."""
+        entry = core.entries.get(workflow_id)
+        if entry is None:
+            return ()
+        trigger = entry.definition.triggers.get(name)
+        return masks_of(
+            entry, name if name in entry.plans or trigger is None else entry.definition.pipeline_of(trigger)
+        )
+
+    return await letters_of(core.store, limit, after, known)
 
 
 def _letter(row: OutboxRow) -> DeadLetter:

@@ -13,6 +13,7 @@ from poundlock.model.calls import own, sums_of
 from poundlock.model.comparing import Comparison, attempt_of, with_outcomes
 from poundlock.model.comparing import Outcome as Ended
 from poundlock.model.drafts import maker_of
+from poundlock.model.hiding import NOTED, hidden_entries, noted_masks
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import (
     CHILDREN_WAIT,
@@ -33,7 +34,8 @@ from poundlock.model.runs import (
     waits_below,
 )
 from poundlock.model.timeline import Timeline, fold, read_entries
-from poundlock.model.views import StateView
+from poundlock.model.timeline_entry import TimelineEntry
+from poundlock.model.views import MaskedView, StateView
 from poundlock.model.waits import tally_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import Aborted, Completed, Failed, Halted, Outcome, Paused
@@ -43,6 +45,7 @@ from poundlock.ports import Page, Store
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
 from poundlock.runtime.parked_run import ParkedRun
+from poundlock.sensitive import Masks, concealed, masks_of, texts_at
 from poundlock.stores.answers import not_found
 
 LARGEST_PAGE = 500
@@ -194,7 +197,10 @@ def list_all_runs(core: Core) -> list[RunInfo]:
 
 async def compare(core: Core, a: tuple[str, int | None], b: tuple[str, int | None]) -> Comparison:
     """Return how two runs differ, each given with the attempt that counts; None: the last one."""
-    sides = [side_of(await _present(core, run_id), await timeline(core, run_id), attempt) for run_id, attempt in (a, b)]
+    sides = []
+    for run_id, attempt in (a, b):
+        checkpoint, whole = await _present(core, run_id), await timeline(core, run_id)
+        sides.append(side_of(checkpoint, whole, attempt, await masks_for(core, run_id, whole.entries)))
     return compare_sides(*sides)
 
 
@@ -202,10 +208,12 @@ Side = tuple[Timeline, Ended]
 """One side of a comparison: a timeline up to the end of an attempt, and what that came to."""
 
 
-def side_of(checkpoint: Checkpoint, whole: Timeline, attempt: int | None) -> Side:
-    """Return a run as one side of a comparison."""
+def side_of(checkpoint: Checkpoint, whole: Timeline, attempt: int | None, masks: Masks) -> Side:
+    """Return a run as one side of a comparison, from its timeline as it is shown; `masks`: what is hidden in it."""
     head = checkpoint.record.head
     result, error = outcome_of(head.outcome)
+    secrets = texts_at(checkpoint.state, masks) | texts_at(checkpoint.event.payload, masks)
+    result = concealed(result, secrets)
     last = Ended(str(head.status), result, None if error is None else str(error))
     entries, came_to = attempt_of(whole.run_id, whole.entries, attempt, head.attempt, last)
     return (whole if len(entries) == len(whole) else Timeline(whole.run_id, entries)), came_to
@@ -221,7 +229,34 @@ async def timeline(core: Core, run_id: str) -> Timeline:
     rows = await core.store.history(run_id)
     if not rows and await core.store.load(run_id) is None:
         raise not_found(run_id)
-    return Timeline(run_id, read_entries(rows))
+    entries = read_entries(rows)
+    if core.hides or any(entry.type == NOTED for entry in entries):
+        entries, _ = hidden_entries(entries, await masks_for(core, run_id, entries))
+    return Timeline(run_id, entries)
+
+
+async def hidden_for_sink(core: Core, run_id: str, entries: list[TimelineEntry]) -> list[TimelineEntry]:
+    """Return some entries of a run as they are shown, where those before them are not at hand.
+
+    What is hidden in them is known from the run's present state and event.
+    """
+    masks = noted_masks(entries)
+    secrets: set[str] = set()
+    if core.hides:
+        checkpoint = await core.store.checkpoint(run_id)
+        if checkpoint is not None:
+            masks = (*masks, *await masks_for(core, run_id, ()))
+            secrets = texts_at(checkpoint.state, masks) | texts_at(checkpoint.event.payload, masks)
+    return hidden_entries(entries, masks, secrets)[0]
+
+
+async def masks_for(core: Core, run_id: str, entries: Sequence[TimelineEntry]) -> Masks:
+    """Return where values are hidden in a run: as its timeline says, and as its workflow does, if it is registered."""
+    found = noted_masks(entries)
+    record = await core.store.load(run_id) if core.hides else None
+    entry = None if record is None else core.entries.get(record.identity.workflow_id)
+    plan = None if entry is None or record is None else entry.plans.get(record.identity.pipeline_id)
+    return found if plan is None or plan.secrets is None else (*found, *plan.secrets.masks)
 
 
 _TIMED: Final = (RunStatus.PAUSED, RunStatus.DELAYED)
@@ -356,11 +391,13 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         waits, error = parked_waits(run.run_id, run.waits), outcome.error
     known = metadata(core, run.attempt, None if run.reports is None else run.reports.calls)
     model = run.plan.state_model
-    if model is None and status.terminal and run.identity.owns_event:
+    secrets = run.plan.secrets
+    masks = () if secrets is None else secrets.masks
+    if model is None and status.terminal and run.identity.owns_event and not masks:
         # Runs that one event has started share its payload in their states; this one shares it with nobody.
         state: Any = StateView.over(run.state)
     else:
-        state, known = _state_of(model, run.state, known)
+        state, known = _state_of(model, run.state, known, masks)
     return _make(run.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
 
 
@@ -371,7 +408,9 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
     entry = core.entries.get(record.identity.workflow_id)
     model = entry.definition.state_of(record.identity.pipeline_id) if entry is not None else None
     known = metadata(core, record.head.attempt, sums_of(record))
-    state, known = _state_of(model, checkpoint.state, known)
+    plan = None if entry is None else entry.plans.get(record.identity.pipeline_id)
+    masks = () if plan is None or plan.secrets is None else plan.secrets.masks
+    state, known = _state_of(model, checkpoint.state, known, masks)
     return RunResult(
         run_id=record.identity.run_id,
         workflow_id=record.identity.workflow_id,
@@ -384,14 +423,16 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
     )
 
 
-def _state_of(model: Any, state: dict[str, Any], known: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+def _state_of(
+    model: Any, state: dict[str, Any], known: Mapping[str, Any], masks: Masks
+) -> tuple[Any, Mapping[str, Any]]:
     """Return a state as users see it, and the metadata: a state that does not fit its model is shown as it is."""
     if model is None:
-        return StateView(state), known
+        return MaskedView.of(state, masks), known
     try:
         return shown(model, state), known
     except StateInvalid as error:
-        return StateView(state), {**known, "state_invalid": error.message}
+        return MaskedView.of(state, (*masks, *masks_of(model))), {**known, "state_invalid": error.message}
 
 
 def aborted_error(reason: str, by: str) -> RunError:

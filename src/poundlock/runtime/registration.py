@@ -21,6 +21,7 @@ from poundlock.guard import name_of, repr_of
 from poundlock.model.checks import Fault
 from poundlock.model.definitions import Service
 from poundlock.model.modes import Mode
+from poundlock.model.redaction import masks_of_paths, needed_faults, shown_faults
 from poundlock.model.validation import faults_of, refuse
 from poundlock.model.waits import wait_events
 from poundlock.model.workflow_definition import WorkflowDefinition
@@ -28,6 +29,7 @@ from poundlock.pipeline.binding import Bindings, bind
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.compiling import compile_plans
 from poundlock.pipeline.injection import Injector
+from poundlock.pipeline.secrets import Secrets, masks_in
 from poundlock.ports import Subscription
 from poundlock.runtime.awaited import awaiting, to_wait_for_driven
 from poundlock.runtime.commands.cancel import Cancel, cancel
@@ -138,6 +140,20 @@ async def register(
     if services.has_stages:
         for plan in plans.values():
             plan.stage_services = StageContainers(core, services)
+    for plan in plans.values():
+        masks = masks_in(definition, definition.pipelines[plan.id])
+        plan.secrets = Secrets(masks, services.env.secrets, plan.path_json)
+        plan.secrets.redact = core.redaction.of_type
+        core.hides = core.hides or bool(masks)
+        declared = [(f"waits.{each.wait_id}", each.wait) for each in plan.declared]
+        redacted = masks_of_paths([*core.redaction.paths, *definition.redact])
+        refuse(
+            definition.id,
+            [
+                *needed_faults(definition.triggers, mode.key, declared, redacted),
+                *shown_faults(definition.triggers, mode.key, declared, masks),
+            ],
+        )
     entry = Registered(
         definition.id,
         definition,
@@ -151,7 +167,9 @@ async def register(
     )
     core.entries[entry.id] = entry
     core.index.add(entry)
-    for pattern in _wanted(entry):
+    wanted = _wanted(entry)
+    core.redaction.add(entry, wanted)
+    for pattern in wanted:
         subscriptions.take(pattern)
         entry.subscribed.append(pattern)
     return entry
@@ -252,6 +270,7 @@ async def _leave(core: Core, entry: Registered, inside: str | None, active: Lite
     for live in of_workflow:
         await close_container(core, live)  # of the caller's run: its services are closed before those they use
     core.entries.pop(entry.id, None)
+    core.redaction.remove(entry.id)
     for parked in core.runs.all_parked():
         if parked.entry is entry:
             core.runs.drop(parked.identity.run_id)

@@ -110,6 +110,8 @@ def new_run(
         run.journal.put(now, created, plan.start_entry)
     else:
         run.journal.put(now, patch_entry("dispatch", "run:created", plan.path_json, "null", text))
+    if plan.secrets is not None and plan.secrets.entry:
+        run.journal.put(now, plan.secrets.entry)
     begin(run)
     return run
 

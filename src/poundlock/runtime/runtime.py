@@ -26,7 +26,7 @@ from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import KEEP, Retention, Vacuumed
 from poundlock.model.runs import RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_global_services, check_retention, duration, whole_number
+from poundlock.model.validation import check_global_services, check_redact, check_retention, duration, whole_number
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, outbox, reading, results
@@ -73,6 +73,8 @@ class WorkflowRuntime:
         hook_timeout: how long an async hook, or the clean-up of a run's services, may take; then it is cancelled.
         retention: how long ended runs, receipts and dead letters are kept, see `Retention`; for ended runs, the
             workflow's own `retention=` comes before it. Default: ended runs are kept for ever.
+        redact: paths of payloads that no run needs, such as "card.number" or "items.*.pin": every event has "***" there
+            before anything of it is written.
         process_workers: how many processes at most run steps with `executor="process"`; default: one per CPU. The first
             such step starts the first one.
         sinks: other places that get the timeline entries of all runs, behind their commits: functions of
@@ -101,6 +103,7 @@ class WorkflowRuntime:
         sinks: Iterable[Sink] = (),
         on_unmatched: Callable[[Event], Any] | None = None,
         retention: Retention | None = None,
+        redact: Sequence[str] = (),
     ) -> None:
         self.workflows = workflows
         self.clock: Clock = clock or SystemClock()
@@ -128,6 +131,7 @@ class WorkflowRuntime:
             sinks=checked_sinks(sinks),
             on_unmatched=checked_hook(on_unmatched),
             retention=self.retention,
+            redact=check_redact(redact),
         )
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
 
@@ -569,7 +573,7 @@ class WorkflowRuntime:
         Raises:
             DeadLetterNotFound: `after` is no such id.
         """
-        return await outbox.letters_of(self._core.here().store, whole_number("limit", limit), after)
+        return await outbox.dead_letters(self._core.here(), whole_number("limit", limit), after)
 
     async def replay(self, id: str) -> None:
         """Deliver a dead letter again; the event keeps its id. Returns when that is durable, before it is delivered.

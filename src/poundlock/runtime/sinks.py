@@ -10,12 +10,12 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
-from poundlock.errors import HookTimeout, InvalidDefinition
+from poundlock.errors import HookTimeout, InvalidDefinition, PoundlockError
 from poundlock.guard import Answer, call_now, call_within, log_text, repr_of
 from poundlock.model.runs import LogRow
 from poundlock.model.timeline import read_entries
@@ -30,6 +30,9 @@ _PORTION: Final = 64
 """Commits of one run that a sink gets with one call at most."""
 
 Write = Callable[[str, Sequence[TimelineEntry]], Any]
+
+
+Hide = Callable[[str, list[TimelineEntry]], Awaitable[list[TimelineEntry]]]
 
 
 class Writer(Protocol):
@@ -68,9 +71,18 @@ class SinkQueue:
         clock: measures how long a call takes.
         count: counts dropped and failed entries for `statistics`.
         patience: seconds that one call may take.
+        hide: returns entries of a run as they are shown.
     """
 
-    def __init__(self, sink: Any, clock: Clock, count: Callable[[str, int], None], patience: float) -> None:
+    def __init__(
+        self,
+        sink: Any,
+        clock: Clock,
+        count: Callable[[str, int], None],
+        patience: float,
+        hide: Hide,
+    ) -> None:
+        self._hide = hide
         method = getattr(sink, "write", None)
         self._write: Write = method if callable(method) else sink
         self._is_async = is_coroutine_function(self._write)
@@ -118,7 +130,12 @@ class SinkQueue:
                 while self._rows and self._rows[0][0] == run_id and len(rows) < _PORTION:
                     rows.append(self._rows.popleft()[1])
                 entries = read_entries(rows)
-                answer = await self._call(run_id, entries)
+                try:
+                    shown = await self._hide(run_id, entries)
+                except PoundlockError as error:
+                    answer = Answer(None, error)  # rather none than with what is hidden
+                else:
+                    answer = await self._call(run_id, shown)
                 if answer.error is not None:
                     self._failed(answer.error, len(entries))
         finally:

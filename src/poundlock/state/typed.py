@@ -20,6 +20,7 @@ from poundlock.codecs import detach, pack
 from poundlock.errors import NotStorable, StateInvalid, suggest
 from poundlock.guard import Answer, call_now, describe, name_of
 from poundlock.marks import DELETE, Overwrite
+from poundlock.sensitive import conceal, masks_of, texts_at
 from poundlock.state.differing import below, difference, field_names, foreign_names
 from poundlock.state.shapes import FieldShape, ListShape, MappingShape, ModelShape, content, once_each, shape_of
 
@@ -52,17 +53,18 @@ def validate(model: Any, data: Any) -> Any:
     faults = call_now(_faults_of, answer.error)
     if faults.error is not None:  # not a ValidationError, or one whose errors cannot be shown
         said = describe(answer.error)
-        raise StateInvalid(f"the state does not fit {name_of(model)}: {said.type}: {said.message}", path="") from (
-            answer.error
-        )
-    shown = [f"{path}: {sentence}" if path else sentence for path, sentence in faults.value[:_SHOWN]]
+        text = conceal(said.message, texts_at(data, masks_of(model)))
+        raise StateInvalid(f"the state does not fit {name_of(model)}: {said.type}: {text}", path="") from answer.error
+    secrets = texts_at(data, masks_of(model))
+    found = [(path, conceal(sentence, secrets)) for path, sentence in faults.value] if secrets else faults.value
+    shown = [f"{path}: {sentence}" if path else sentence for path, sentence in found[:_SHOWN]]
     if len(faults.value) > _SHOWN:
         shown.append(f"and {len(faults.value) - _SHOWN} more faults")
     listed = "; ".join(shown)
     raise StateInvalid(
         f"the state does not fit {name_of(model)}: {listed}",
         path=faults.value[0][0],
-        faults=[list(fault) for fault in faults.value],
+        faults=[list(fault) for fault in found],
     ) from None
 
 

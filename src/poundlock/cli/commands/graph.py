@@ -106,6 +106,7 @@ def _chosen(workflows: Sequence[Workflow], named: str | None, app: Path) -> Work
 
 async def _run(url: str, run_id: str) -> tuple[RunInfo, Timeline]:
     from poundlock.cli.reading import reading
+    from poundlock.model.hiding import hidden_entries, noted_masks
     from poundlock.model.timeline import Timeline, read_entries
     from poundlock.runtime.reading import info_of_record
     from poundlock.stores.answers import not_found
@@ -114,7 +115,8 @@ async def _run(url: str, run_id: str) -> tuple[RunInfo, Timeline]:
         record = await store.load(run_id)
         if record is None:
             raise not_found(run_id)
-        return info_of_record(record), Timeline(run_id, read_entries(await store.history(run_id)))
+        entries = read_entries(await store.history(run_id))
+        return info_of_record(record), Timeline(run_id, hidden_entries(entries, noted_masks(entries))[0])
 
 
 async def _runs(url: str, workflow_id: str) -> list[RunInfo]:

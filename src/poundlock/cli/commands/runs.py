@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from poundlock.model.comparing import Comparison
     from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord
     from poundlock.ports import Page
+    from poundlock.sensitive import Masks
 
 
 def ls(
@@ -63,19 +64,27 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
 
         from poundlock.codecs import dump
         from poundlock.model.calls import sums_of
+        from poundlock.model.hiding import hidden_data
         from poundlock.model.runs import run_shape
         from poundlock.model.timeline import last_progress
         from poundlock.runtime import shapes
         from poundlock.runtime.reading import info_of_record, outcome_of
+        from poundlock.sensitive import concealed, texts_at
 
-        checkpoint, rows = asyncio.run(_checkpoint(store, run_id))
+        checkpoint, rows, masks = asyncio.run(_checkpoint(store, run_id))
         info = replace(info_of_record(checkpoint.record), progress=last_progress(rows))
         calls = sums_of(checkpoint.record)
         result, error = outcome_of(checkpoint.record.head.outcome)
+        event, state = checkpoint.event, checkpoint.state
+        payload = event.payload
+        if masks:
+            secrets = texts_at(state, masks) | texts_at(payload, masks)
+            state, result = hidden_data(state, masks, secrets), concealed(result, secrets)
+            payload = hidden_data(payload, masks, secrets)
         if as_json:
             shape = run_shape(info) | {
-                "event": shapes.event_shape(checkpoint.event) | {"payload": checkpoint.event.payload},
-                "state": checkpoint.state,
+                "event": shapes.event_shape(event) | {"payload": payload},
+                "state": state,
                 "result": result,
                 "calls": calls,
                 "traceback": error.traceback if error is not None else None,
@@ -85,9 +94,8 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
         from poundlock.cli import show as shown
         from poundlock.cli.terminal import console
 
-        event = checkpoint.event
         named = f"{event.type} ({event.id}{f' from {event.source}' if event.source else ''})"
-        console().print(shown.run_page(info, named, checkpoint.state, result, error, calls))
+        console().print(shown.run_page(info, named, state, result, error, calls))
 
 
 def compare(
@@ -114,6 +122,7 @@ def compare(
 
 async def _compared(url: str | None, *runs: tuple[str, int | None]) -> Comparison:
     from poundlock.cli.reading import reading
+    from poundlock.model.hiding import hidden_entries, noted_masks
     from poundlock.model.timeline import Timeline, read_entries
     from poundlock.runtime.reading import compare_sides, side_of
     from poundlock.stores.answers import not_found
@@ -124,8 +133,10 @@ async def _compared(url: str | None, *runs: tuple[str, int | None]) -> Compariso
             checkpoint = await store.checkpoint(run_id)
             if checkpoint is None:
                 raise not_found(run_id)
-            timeline = Timeline(run_id, read_entries(await store.history(run_id)))
-            sides.append(side_of(checkpoint, timeline, attempt))
+            entries = read_entries(await store.history(run_id))
+            masks = noted_masks(entries)
+            timeline = Timeline(run_id, hidden_entries(entries, masks)[0])
+            sides.append(side_of(checkpoint, timeline, attempt, masks))
     return compare_sides(*sides)
 
 
@@ -140,8 +151,10 @@ _ENOUGH = 20
 """Commits at the end of a run's log in which its latest progress is looked for."""
 
 
-async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[LogRow]]:
+async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[LogRow], Masks]:
     from poundlock.cli.reading import reading
+    from poundlock.model.hiding import noted_masks
+    from poundlock.model.timeline import read_entries
     from poundlock.runtime.reading import with_children_now
     from poundlock.stores.answers import not_found
 
@@ -150,4 +163,6 @@ async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[Lo
         if checkpoint is None:
             raise not_found(run_id)
         checkpoint = checkpoint._replace(record=await with_children_now(store, checkpoint.record))
-        return checkpoint, await store.history(run_id, _ENOUGH)
+        # The first row says what is hidden.
+        masks = noted_masks(read_entries(await store.history(run_id, None, 0, 1)))
+        return checkpoint, await store.history(run_id, _ENOUGH), masks

@@ -51,6 +51,7 @@ def show(
     with reporting(as_json=as_json):
         import asyncio
 
+        from poundlock.model.hiding import hidden_entries, noted_masks
         from poundlock.model.timeline import Timeline, read_entries
 
         if sum([follow, at is not None, diff is not None, svg is not None or entries]) > 1:
@@ -59,7 +60,8 @@ def show(
             asyncio.run(_follow(store, run_id, as_json=as_json))
             return
         record, rows = asyncio.run(_read(store, run_id))
-        timeline = Timeline(run_id, read_entries(rows))
+        found = read_entries(rows)
+        timeline = Timeline(run_id, hidden_entries(found, noted_masks(found))[0])
         if at is not None:
             _print_state(timeline, at, as_json=as_json)
         elif diff is not None:

@@ -92,6 +92,8 @@ async def admit(core: Core, command: Admit) -> Admitted:
     if not core.accepting:
         core.check_accepting()
     event, text = accepted(command.event, core.clock.now())
+    if core.redaction.active:
+        event, text = core.redaction.of_type(event, text)
     fingerprint = hashlib.blake2s(f"{event.type}\n{text}".encode(), digest_size=16).hexdigest()
     offer = Offer(
         event, text, fingerprint, command.decided, command.waits, command.dry, command.sending, command.firing
@@ -105,6 +107,7 @@ async def admit(core: Core, command: Admit) -> Admitted:
         else:
             await _decided_before(copies, name)
         plan, committed = await _attempt(core, offer) or await _again(core, offer)
+        event = offer.event  # a waiting run may redact more of it
         if command.dry:
             return Admitted(event, dry_lines(plan))
         lines = carry_out(core, plan, committed, event)

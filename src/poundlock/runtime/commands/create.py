@@ -73,6 +73,8 @@ async def create(core: Core, command: Create) -> str:
         if model is not None and isinstance(payload, model):
             payload = as_data(model, payload)  # by the same rule as all data of that type
         event, text = invocation((trigger.event if trigger else None) or entry.id, payload, run_id, now)
+    if core.redaction.active:
+        event, text = core.redaction.of_run([entry.id], event, text)
     initial = {} if event.payload is None else event.payload
     mapped = None if trigger_id is None else entry.functions.triggers[trigger_id].map
     if mapped is not None:

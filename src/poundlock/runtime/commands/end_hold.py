@@ -28,7 +28,7 @@ from poundlock.records import NamedTuple, dataclass
 from poundlock.runtime.admission import REFUSED, AdmissionPlan, decide_for, end_superseded
 from poundlock.runtime.commands.admit import carry_out, tell, write
 from poundlock.runtime.core import Core
-from poundlock.runtime.dispatch import Route, ask, code_of, initial_of
+from poundlock.runtime.dispatch import Route, ask, code_of, initial_of, secrets_of
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.held_events import letter_of, value_of, whole_batch
 from poundlock.runtime.hold_desk import Turn
@@ -185,7 +185,7 @@ async def _readmitted(core: Core, row: OutboxRow, held_by: HeldBy, route: Route)
     plan.seen[pair] = (await core.loads.read([pair]))[0]
     said: tuple[Verdict, str | None, str]
     if isinstance(answer, BaseException):
-        said = (Verdict.REJECTED, None, code_of(answer))
+        said = (Verdict.REJECTED, None, code_of(answer, secrets_of(route.entry, route.pipeline_id, event.payload)))
     else:
         said, _ = decide_for(core, plan, route, event, _text_of(event), held_by.load_key, answer[1])
         await end_superseded(core, plan)

@@ -12,6 +12,7 @@ from typing import Any
 from poundlock.codecs import dump
 from poundlock.errors import InvalidDefinition
 from poundlock.model.changes import RunCreate, RunMove
+from poundlock.model.hiding import NOTED, noted_masks
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.mending import (
     FORKED,
@@ -27,6 +28,7 @@ from poundlock.model.mending import (
 )
 from poundlock.model.quoting import shown
 from poundlock.model.runs import Checkpoint, LogRow, RunHead, RunIdentity, RunInfo, RunRecord, StoredEvent
+from poundlock.model.timeline import read_entries
 from poundlock.pipeline.changing import FAIL, PINNED, migrated_state
 from poundlock.pipeline.journal import Journal
 from poundlock.records import dataclass
@@ -35,6 +37,7 @@ from poundlock.runtime.entries import Registered
 from poundlock.runtime.mending import Beginning, judged, known_entry, mended_row, taken
 from poundlock.runtime.reading import get_run
 from poundlock.runtime.runs import created_detail
+from poundlock.sensitive import paths_of
 from poundlock.stores.answers import not_found
 
 
@@ -90,6 +93,10 @@ async def fork(core: Core, command: Fork) -> RunInfo:
     journal.add(now, "dispatch", "run:created", path, created, dump(state))
     begins = {"run_id": command.run_id, "stage": point.stage, "seq": point.seq}
     journal.add(now, "dispatch", FORKED, path, dump({"by": command.by, "reason": command.reason, "from": begins}), "{}")
+    plan = None if entry is None else entry.plans.get(source.pipeline_id)
+    hidden = (*noted_masks(read_entries(rows[:1])), *(plan.secrets.masks if plan is not None and plan.secrets else ()))
+    if hidden:  # for readers that do not know the workflow
+        journal.add(now, "state", NOTED, path, dump({"paths": paths_of(hidden)}), "{}")
     for place, output in outputs_before(rows, point.seq).items():
         journal.add(now, "pipeline", "stage:output", dump(place), dump(output), "{}")
     beginning = Beginning(point.stage, state, (mended_row(1),), journal)
