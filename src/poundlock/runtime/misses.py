@@ -25,8 +25,8 @@ _WAITING: Final = (RunStatus.RUNNING, RunStatus.READY, RunStatus.PAUSED, RunStat
 def why_not(rows: Iterable[WaitRow], event: Event, masks: Masks) -> str:
     """Return which wait does not match, by which condition or correlated path, and what was seen there.
 
-    Of several waits one that is correlated with the event comes first. Empty: the event's type fits none. `masks`: where
-    sensitive values are in events of the run, which are not told.
+    Of several waits one that is correlated with the event comes first. Empty: the event's type fits none. `masks`:
+    where sensitive values are in events of the run; these are not told.
     """
     of_others = ""
     for row in rows:
