@@ -45,6 +45,7 @@ GROUPS = {
     "Runs": {
         "RunNotFound": "Check the id and the store: a run in memory ends with its process.",
         "NotPaused": "Wait until the run pauses, or send it a signal. If several resumed at once, another one won.",
+        "WorkflowPaused": "Unpause the workflow, or call again once somebody has.",
         "StaleResume": "Read the run again: it now waits for something else.",
         "RunFinished": "Retry, rerun or fork it if there is more to do, or start a new one.",
         "RunNotFinished": "Wait for its end, resume or abort it; or fork it, which needs no end.",

@@ -101,6 +101,7 @@ _HOMES = {
         "StoreTooNew",
         "StoreUnavailable",
         "UnknownCodec",
+        "WorkflowPaused",
     ),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}

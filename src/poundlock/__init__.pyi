@@ -130,6 +130,9 @@ from poundlock.errors import (
 from poundlock.errors import (
     UnknownCodec as UnknownCodec,
 )
+from poundlock.errors import (
+    WorkflowPaused as WorkflowPaused,
+)
 from poundlock.marks import (
     DELETE as DELETE,
 )
@@ -365,6 +368,7 @@ __all__ = [
     "Verdict",
     "Wait",
     "Workflow",
+    "WorkflowPaused",
     "WorkflowRuntime",
     "branch",
     "flow",

@@ -101,6 +101,12 @@ class NotPaused(PoundlockError):
     code = "NOT_PAUSED"
 
 
+class WorkflowPaused(PoundlockError):
+    """The workflow is paused by an operator and rejects what would start a run of it; nothing was created."""
+
+    code = "WORKFLOW_PAUSED"
+
+
 class StaleResume(PoundlockError):
     """The wait that this resume names is already over."""
 

@@ -15,6 +15,7 @@ from poundlock.model.events import Event
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import EndedRun
@@ -233,6 +234,9 @@ class Store(Protocol):
             after: only rows that have an entry with a higher sequence; the first one may begin earlier.
             limit: of these only so many, at least 1, from the first on.
         """
+
+    async def pauses(self) -> list[WorkflowPause]:
+        """Return the workflows that are paused, by id; see `Changes.paused`. Few: read once, as the store is opened."""
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt for an event."""

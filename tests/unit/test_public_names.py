@@ -87,6 +87,7 @@ PROMISED = [
     "StoreCorrupt",
     "StoreTooNew",
     "UnknownCodec",
+    "WorkflowPaused",
     "StepTimeout",
     "RunTimeout",
     "RunAborted",

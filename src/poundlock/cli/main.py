@@ -26,6 +26,7 @@ def commands() -> typer.Typer:
     from poundlock.cli.commands.events import dead, replay
     from poundlock.cli.commands.graph import graph
     from poundlock.cli.commands.mend import fork, rerun, retry
+    from poundlock.cli.commands.pause import pause, unpause
     from poundlock.cli.commands.resume import resume
     from poundlock.cli.commands.run import run
     from poundlock.cli.commands.runs import compare, ls
@@ -48,6 +49,8 @@ def commands() -> typer.Typer:
     top.command("retry")(retry)
     top.command("rerun")(rerun)
     top.command("fork")(fork)
+    top.command("pause")(pause)
+    top.command("unpause")(unpause)
     top.command("graph")(graph)
     top.command("check")(check)
     top.command("doctor")(doctor)

@@ -17,7 +17,7 @@ from poundlock.model.receipts import Verdict
 
 if TYPE_CHECKING:
     from poundlock.model.outbox import DeadLetter
-    from poundlock.model.runs import RunError, RunInfo, StepProgress, WaitInfo
+    from poundlock.model.runs import OperatorPause, RunError, RunInfo, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
     from poundlock.model.timeline_entry import TimelineEntry
     from poundlock.runtime.checking import Misfit
@@ -187,6 +187,13 @@ def form_text(form: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
+def pause_text(pause: OperatorPause) -> Text:
+    """Return a pause by an operator as text: of what, by whom, since when, and why."""
+    what = {"run": "paused", "parent": "paused with its parent"}.get(pause.scope, "its workflow is paused")
+    text = Text().append(what, "yellow").append(f" by {pause.by} since {moment(pause.since)}")
+    return text.append(f": {pause.reason}" if pause.reason else "")
+
+
 def progress_text(progress: StepProgress) -> Text:
     """Return how far a step is as text."""
     text = Text().append(progress.step, "cyan").append(f": {progress.done:g}")
@@ -223,6 +230,8 @@ def run_page(
     facts.add_row("status", status_text(info.status))
     if info.stage is not None:
         facts.add_row("stage", info.stage)
+    for pause in info.paused_by:
+        facts.add_row("paused by", pause_text(pause))
     if info.key is not None:
         facts.add_row("key", info.key)
     facts.add_row("event", event)

@@ -18,6 +18,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.holds import HoldChange
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
 from poundlock.model.receipts import Delivered, Delivery, ReceiptRow, Rewrite
 from poundlock.model.runs import LogRow, RunHead, RunIdentity, RunRecord, StoredEvent, WaitRow
@@ -115,11 +116,13 @@ class RunMove(NamedTuple):
         guard_inbox: bool = False,
         outcome: str | None = None,
         log: LogRow | None = None,
+        wake_at: float | None = None,
+        waits: tuple[WaitRow, ...] | None = None,
     ) -> RunMove:
         """Return the move of a run without an owner, based on the version that was read. Its epoch grows by one.
 
-        Stage and attempt are unchanged; the wake time is removed. The run keeps its slot until it ends. One that needs
-        a slot to go on gets it by `runtime/transitions.py::back_in_line`.
+        Stage and attempt are unchanged. The run keeps its slot until it ends. One that needs a slot to go on gets it by
+        `runtime/transitions.py::back_in_line`.
 
         Args:
             record: the run as it was read.
@@ -129,6 +132,8 @@ class RunMove(NamedTuple):
             guard_inbox: refuse (`InboxAhead`) if there are newer messages.
             outcome: JSON text of its result or error, at the end.
             log: the log row of this move.
+            wake_at: when it goes on by itself.
+            waits: its new set of waits; None means unchanged.
 
         Raises:
             AssertionError: the life cycle has no such move.
@@ -145,11 +150,12 @@ class RunMove(NamedTuple):
             new_epoch=head.epoch + 1,
             stage=head.stage,
             attempt=head.attempt,
-            wake_at=None,
+            wake_at=wake_at,
             outcome=outcome,
             slot=head.slot is True and not status.terminal,
             updated_at=now,
             log=log,
+            waits=waits,
         )
 
 
@@ -235,13 +241,13 @@ class Remember(NamedTuple):
 
 
 class Post(NamedTuple):
-    """A signal, abort request or answer for a run's inbox.
+    """A signal, request (abort, pause, unpause) or answer for a run's inbox.
 
     Must hold: the run exists (`RunNotFound`), or the same changes create it, and it has not ended (`RunFinished`).
     """
 
     run_id: str
-    kind: Literal["signal", "abort", "resume"]
+    kind: Literal["signal", "abort", "resume", "pause", "unpause"]
     body: dict[str, Any]
     time: float
 
@@ -284,6 +290,10 @@ class Changes:
     holds: tuple[HoldChange, ...] = ()
     rewrites: tuple[Rewrite, ...] = ()
     letters: tuple[Letter, ...] = ()
+    paused: tuple[WorkflowPause, ...] = ()
+    """Workflows that are paused from now on; one that is paused already gets this pause instead."""
+    unpaused: tuple[str, ...] = ()
+    """Workflows whose pause is taken away, by id, or `ALL`; one that is not paused is left as it is."""
     now: float = 0.0
     committed: Committed | None = field(default=None, init=False, compare=False)
     """The result of the commit, set by the store when it is durable: for a caller that was cancelled while waiting."""

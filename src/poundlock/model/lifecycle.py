@@ -34,6 +34,7 @@ class RunStatus(StrEnum):
 # from -> {to: why}. Queued: waits for a slot. Ready: any worker may claim it. Running: has an owner.
 MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     RunStatus.QUEUED: {
+        RunStatus.QUEUED: "paused or unpaused by an operator: it keeps its place",
         RunStatus.RUNNING: "promoted by the process that freed the slot",
         RunStatus.READY: "promoted by a process that does not have its workflow",
         RunStatus.FAILED: "its time ran out while it waited for a slot",
@@ -41,13 +42,15 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     },
     RunStatus.READY: {
         RunStatus.RUNNING: "claimed, or promoted after it was resumed and waited for a slot",
+        RunStatus.READY: "unpaused before it was claimed",
+        RunStatus.PAUSED: "paused by an operator",
         RunStatus.FAILED: "its time ran out while it waited for a slot",
         RunStatus.ABORTED: "aborted before it was claimed",
     },
     RunStatus.RUNNING: {
         RunStatus.RUNNING: "stage boundary",
         RunStatus.READY: "released: its owner died or stopped",
-        RunStatus.PAUSED: "paused at a wait, or with an error until somebody helps",
+        RunStatus.PAUSED: "paused at a wait, by an operator, or with an error until somebody helps",
         RunStatus.DELAYED: "delayed until a time",
         RunStatus.COMPLETED: "last stage done, or terminated by a step or router",
         RunStatus.FAILED: "a stage failed and nothing handles that, or its time is over",
@@ -55,12 +58,15 @@ MOVES: Final[Mapping[RunStatus, Mapping[RunStatus, str]]] = {
     },
     RunStatus.PAUSED: {
         RunStatus.RUNNING: "resumed: event, person, timeout or deadline",
-        RunStatus.READY: "resumed, and waits for a slot; where its workflow is unknown; or tried with a new definition",
+        RunStatus.READY: "resumed, and waits for a slot; where its workflow is unknown; or tried again; or unpaused",
+        RunStatus.PAUSED: "paused by an operator at its wait, or unpaused there",
+        RunStatus.DELAYED: "unpaused within its delay",
         RunStatus.ABORTED: "aborted while paused",
     },
     RunStatus.DELAYED: {
         RunStatus.RUNNING: "claimed when due",
         RunStatus.READY: "due, and waits for a slot; or made due where its workflow is unknown",
+        RunStatus.PAUSED: "paused by an operator",
         RunStatus.ABORTED: "aborted while delayed",
     },
     RunStatus.COMPLETED: {

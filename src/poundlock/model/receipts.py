@@ -94,6 +94,8 @@ class Delivery(NamedTuple):
 
     `owner` owns the run if this delivery resumes it; None makes it `ready`. `slots` is how many its mode has, 0 if that
     is unknown: a run that had released its slot needs one of them, and waits if it does not get it (`Load.returned`).
+    `held`: its workflow is paused. What would resume the run is buffered then, and the run is due at once: it goes on
+    as soon as it may be claimed again.
     """
 
     run_id: str
@@ -102,6 +104,7 @@ class Delivery(NamedTuple):
     owner: str | None
     line: ReceiptLine
     slots: int = 0
+    held: bool = False
 
 
 class Delivered(NamedTuple):

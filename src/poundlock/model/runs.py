@@ -219,6 +219,9 @@ MENDED_WAIT: Final = "__mended__"
 """Reserved id. The run was retried, rerun or forked, and its new attempt has not begun: `on_prepare` is to be called.
 """
 
+OPERATOR_WAIT: Final = "__operator__"
+"""Reserved id. Who has paused the run besides its workflow, see `operator_pause.py`. No row of it is ever parked."""
+
 HIDDEN_WAITS: Final = (
     ADDRESS_WAIT,
     CALLS_WAIT,
@@ -228,6 +231,7 @@ HIDDEN_WAITS: Final = (
     FAILURE_WAIT,
     GENERATION_WAIT,
     MENDED_WAIT,
+    OPERATOR_WAIT,
     UNDO_WAIT,
     VISIT_WAIT,
 )
@@ -284,12 +288,13 @@ class Message(NamedTuple):
     kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the
     answer to the wait that the run is paused at: `body` is {"patch"}, None if the answer changes nothing, and "event",
     the event type that it stands for, at a wait whose event types lead to different stages; and "wait", the wait's id,
-    where a durable function waits for several things.
+    where a durable function waits for several things. "pause" and "unpause", from operators: `body` is {"scope",
+    "reason", "by"}.
     """
 
     run_id: str
     seq: int
-    kind: Literal["event", "signal", "abort", "resume"]
+    kind: Literal["event", "signal", "abort", "resume", "pause", "unpause"]
     time: float
     body: Mapping[str, Any] | None
     event: StoredEvent | None
@@ -305,7 +310,9 @@ class RunRecord(NamedTuple):
 
 def delay_is_over(record: RunRecord) -> bool:
     """Whether a run that goes on was delayed until a time that has come, and then waited for a slot."""
-    return record.head.wake_at is not None and not any(row.parked for row in record.waits)
+    # One that was paused with its workflow has a wake time too.
+    rows = record.waits
+    return record.head.wake_at is not None and not any(row.parked or row.wait_id == OPERATOR_WAIT for row in rows)
 
 
 class Checkpoint(NamedTuple):
@@ -461,6 +468,28 @@ class StepProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorPause:
+    """Somebody has paused a run, beyond the waits of its own.
+
+    Attributes:
+        scope: "run": by its id; "parent": with the run that started it; "workflow" or "all": with all runs of its
+            workflow, or of all workflows.
+        reason: why, as given; "" if no reason was given.
+        by: who: "api", "cli" or a name.
+        since: seconds since 1970 UTC.
+    """
+
+    scope: str
+    reason: str
+    by: str
+    since: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as data that `json.dumps` takes."""
+        return {"scope": self.scope, "reason": self.reason, "by": self.by, "since": self.since}
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as it is in the store or in memory.
 
@@ -482,6 +511,8 @@ class RunInfo:
         state: an instance of the workflow's state model, or a read-only mapping without one, or where it does not fit;
             None unless it was asked for.
         progress: how far its present steps are, those that say so, if this process drives the run; else empty.
+        paused_by: by whom it is paused besides its own waits, see `runtime.pause`; a queued run keeps its place
+            meanwhile. Empty if nobody has.
     """
 
     run_id: str
@@ -501,12 +532,13 @@ class RunInfo:
     wake_at: float | None = None
     state: Any = None
     progress: tuple[StepProgress, ...] = ()
+    paused_by: tuple[OperatorPause, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as data that `json.dumps` takes; never raises.
 
-        The keys are the names of the fields; times are seconds since 1970, `waits` and `progress` lists, `error` an
-        object or None; `state` is there if it was asked for.
+        The keys are the names of the fields; times are seconds since 1970, `waits`, `progress` and `paused_by` lists,
+        `error` an object or None; `state` is there if it was asked for.
         """
         shape = run_shape(self)
         if self.state is None:
@@ -535,6 +567,7 @@ class RunResult:
         metadata: `durability` ("memory", "committed" or "fsynced") and `attempt`; `calls`, the sums of what its steps
             recorded with `ctx.record_call`, if they did: `calls`, `input_tokens`, `output_tokens`, `cost`, and the same
             by stage under `stages`. `replayed` is True for `on_complete`, if that was pending when the process ended.
+            by stage under `stages`. `paused_by`, if it is paused by an operator: by whom, as `RunInfo.paused_by`.
     """
 
     run_id: str
@@ -667,6 +700,7 @@ def run_shape(info: RunInfo) -> dict[str, Any]:
         "lineage": list(info.lineage),
         "waits": [wait_shape(wait) for wait in info.waits],
         "progress": [progress_shape(each) for each in info.progress],
+        "paused_by": [pause.to_dict() for pause in info.paused_by],
         "error": error_shape(info.error),
     }
 

@@ -27,7 +27,7 @@ from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import type_matches
 from poundlock.model.quoting import shown
 from poundlock.model.receipts import Delivery, Fate
-from poundlock.model.runs import Message, WaitRow
+from poundlock.model.runs import OPERATOR_WAIT, Message, WaitRow
 from poundlock.records import NamedTuple
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
@@ -216,11 +216,12 @@ def fate(
         waits: the run's current waits.
         now: seconds since 1970.
         seq: which place in the inbox the event would get.
-        unfit: whether the run is paused because its state does not match its model: then no event resumes it.
+        unfit: whether the run is paused because its state does not match its model, or its workflow is paused: then no
+            event resumes it. Nor does one if an operator has paused the run.
     """
     if status is None or status.terminal:
         return _GONE
-    paused = status is RunStatus.PAUSED and not unfit
+    paused = status is RunStatus.PAUSED and not unfit and not _has_operator_row(waits)
     if paused:  # nearly always it is paused at a wait for one event, and there is nothing to count
         for wait in waits:
             if wait.parked and (wait.rules is None or wait.rules.mode == "any"):
@@ -262,6 +263,25 @@ def fate(
         gone.difference_update(part.seq for tally in held for part in tally.parts)
     reason = "" if plain and not refused else "; ".join(filter(None, said))
     return Decided(Fate.BUFFERED, reason, tallies, tuple(sorted(gone)))
+
+
+def is_due(delivery: Delivery, status: RunStatus, waits: Sequence[Counting], *, unfit: bool) -> bool:
+    """Whether a run is to look at its wait as soon as its workflow is unpaused: the event may be the answer to it.
+
+    Args:
+        delivery: the delivery, which was held and buffered.
+        status: the run's status.
+        waits: the run's current waits.
+        unfit: whether the run is paused with an error.
+    """
+    if status is not RunStatus.PAUSED or unfit or _has_operator_row(waits):
+        return False
+    parked = {(wait.wait_id, wait.epoch) for wait in waits if wait.parked}
+    return any(hit[:2] in parked for hit in delivery.waits)
+
+
+def _has_operator_row(waits: Sequence[Counting]) -> bool:
+    return any(wait.wait_id == OPERATOR_WAIT for wait in waits)
 
 
 class Unanswerable(NamedTuple):

@@ -21,6 +21,7 @@ from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import Outgoing, Refused
 from poundlock.model.runs import (
     FAILURE_WAIT,
@@ -91,6 +92,7 @@ class Supervision(NamedTuple):
         pause_window: seconds from which on a run is parked while its steps only wait for their next attempts.
         sent: called with the id of a run whose boundary was committed with outgoing events.
         followed: by run, those who follow it and hear at once what its steps report.
+        paused: returns the pause of a workflow, by its id; None if it is not paused.
     """
 
     watch: LoopWatch = LoopWatch()  # never started: it sees no end
@@ -102,6 +104,7 @@ class Supervision(NamedTuple):
     pause_window: float = 60.0
     sent: Callable[[str], None] = lambda _run_id: None
     followed: Mapping[str, Followers] = {}
+    paused: Callable[[str], WorkflowPause | None] = lambda _workflow_id: None
 
 
 _ALONE = Supervision()
@@ -268,6 +271,7 @@ class ActiveRun:
         "outgoing",
         "outputs",
         "owner",
+        "pausing",
         "payload_text",
         "plan",
         "progress",
@@ -381,6 +385,8 @@ class ActiveRun:
         self.inbox_seen = 0
         self.abort: Mapping[str, Any] | None = None
         self.stopping = False
+        self.pausing = False
+        """Whether it has to look at its next boundary whether operators want it paused, see `operator_pausing`."""
         self.interruption: Interruption | None = None
         """Why the runtime wants this run to stop, see `interrupting`."""
         self.spared: tuple[asyncio.Task[Any] | None, ...] = ()
@@ -395,7 +401,7 @@ class ActiveRun:
         self.failure: BaseException | None = None
         """Its error, until its services are closed: they see it."""
         self.let_go: Callable[[], None] | None = None
-        """Ends what its stage only waits for, because the runtime stops."""
+        """Ends what its stage only waits for, because the runtime stops or an operator pauses the run."""
         self.progress: Midway | None = None
         """Where its commits go while it is driven."""
         self.memo: KeptSoFar | None = None
@@ -515,6 +521,11 @@ class ActiveRun:
                 error = row.patch
                 return Failure(error["type"], error["message"], error["stage"], error["step"], error["attempt"])
         return None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it begins nothing more in its stage: it is to be released, or paused, as soon as that is possible."""
+        return self.stopping or self.pausing
 
     @property
     def undoing(self) -> WaitRow | None:

@@ -132,7 +132,7 @@ class Parent(Work):
                 self._follow(_Child(key, run_id))
             return await self._joined()
         except RuntimeStopped:
-            if not self.run.stopping:
+            if not self.run.leaving:
                 raise  # user code has raised it
             return Suspended(released=True)
         finally:
@@ -150,10 +150,10 @@ class Parent(Work):
                 await self._abort_rest("not needed")
                 return self._done()
             if self._left and self._busy < limit:
-                if not self.run.stopping:
+                if not self.run.leaving:
                     count = min(limit - self._busy, _TOGETHER, len(self._left))
                     await self._start([self._left.popleft() for _ in range(count)])
-                if self.run.stopping:  # new children are released at once, perhaps before anybody has waited for them
+                if self.run.leaving:  # new children are released at once, perhaps before anybody has waited for them
                     return Suspended(released=True)
             elif self._busy or self._arrived:
                 await self._next()
@@ -270,19 +270,19 @@ class Parent(Work):
             self._turn.set_result(None)
 
     def _stop(self) -> None:
-        """Wait no longer: a child that is delayed would hold up the stop of the runtime."""
+        """Wait no longer: a child that is delayed would hold up the stop of the runtime, or a pause of this run."""
         if self._turn is not None and not self._turn.done():
-            self._turn.set_exception(RuntimeStopped("the runtime stops"))
+            self._turn.set_exception(RuntimeStopped("the run leaves its stage"))
 
     async def _next(self) -> None:
         """Return when something has become known of a child.
 
         Raises:
-            RuntimeStopped: the runtime stops.
+            RuntimeStopped: the runtime stops, or an operator pauses the run.
             ChildFailed: one has failed, and the stage does not collect that.
         """
-        if self.run.stopping:
-            raise RuntimeStopped("the runtime stops")
+        if self.run.leaving:
+            raise RuntimeStopped("the run leaves its stage")
         if not self._arrived:
             self._turn = asyncio.get_running_loop().create_future()
             await self._turn

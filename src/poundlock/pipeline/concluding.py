@@ -24,6 +24,7 @@ from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.memo import forget, lead_below
+from poundlock.pipeline.operator_pausing import pause_due
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
 from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.output_log import note_output
@@ -153,7 +154,10 @@ def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome 
     if suspended.leave is not None:
         return suspended.leave(run)
     if suspended.released:
-        return Released()
+        paused = pause_due(run) if run.pausing else None
+        if paused is not None:
+            return Paused(paused)
+        return Released() if run.stopping else None
     row = suspended.wait
     if row is None:
         until = suspended.until

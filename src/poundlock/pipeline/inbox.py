@@ -13,11 +13,12 @@ from poundlock.model.timeline_entry import BUFFERED
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.buffering import trim
 from poundlock.pipeline.journal import event_payload
+from poundlock.pipeline.operator_requests import take_request
 from poundlock.pipeline.states import Written, settle, written
 
 
 def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
-    """Take in the messages that came: signals change state, events are buffered, an abort request is noted.
+    """Take in the messages that came: signals change state, events are buffered, requests are noted.
 
     Returns:
         The answer that was given by hand to the wait the run is paused at, if any.
@@ -36,6 +37,9 @@ def absorb(run: ActiveRun) -> Mapping[str, Any] | None:
         elif message.kind == "resume":
             answer = message.body
             run.consumed.append(message.seq)
+        elif message.kind in {"pause", "unpause"}:
+            run.consumed.append(message.seq)
+            take_request(run, message)
         else:
             run.consumed.append(message.seq)
             if message.body is not None:

@@ -44,13 +44,15 @@ class Resting:
         quiet: whether that is not told in the timeline.
     """
 
-    __slots__ = ("_run", "_sleeping", "_stage", "_working", "began", "parked", "quiet", "until")
+    __slots__ = ("_run", "_short", "_sleeping", "_stage", "_working", "began", "parked", "quiet", "until")
 
     def __init__(self, run: ActiveRun, stage: StagePlan) -> None:
         self._run = run
         self._stage = stage
         self._working = len(stage.steps)
         self._sleeping: dict[asyncio.Future[bool], tuple[float, bool]] = {}
+        self._short = 0
+        """How many of these are short: they stay in memory, unless an operator pauses the run."""
         self.began = began(run)
         self.parked = False
         self.until = 0.0
@@ -69,8 +71,14 @@ class Resting:
         self._park_if_idle()
 
     def long(self, delay: float) -> bool:
-        """Whether a wait of so many seconds is one that the run may be parked for."""
-        return delay > 0 and delay >= self._run.supervision.pause_window and self._run.plan.parks
+        """Whether a wait of so many seconds is one that the run is parked for; any is, if an operator pauses it."""
+        run = self._run
+        return delay > 0 and (delay >= run.supervision.pause_window or run.pausing) and run.plan.parks
+
+    def let_go(self) -> None:
+        """Have the run parked, if an operator pauses it and all its steps only wait."""
+        if self._run.pausing:
+            self._park_if_idle()
 
     async def rest(self, until: float, delay: float, *, quiet: bool = False) -> None:
         """Wait.
@@ -81,27 +89,30 @@ class Resting:
             quiet: whether a park for it is not told in the timeline: it is one of many.
 
         Raises:
-            Parked: the run is parked; the caller has put into the memo how it goes on.
+            Parked: the run is parked; the memo has how the caller goes on.
         """
         clock = self._run.clock
-        if not self.long(delay):
+        if delay <= 0 or not self._run.plan.parks:
             await sleep_for(clock, delay)
             return
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         timer = clock.call_later(delay, partial(_wake, turn, False))
-        self._sleeping[turn] = (until, quiet)
+        short = not self.long(delay)
+        self._short += short
+        self._sleeping[turn] = (min(until, clock.now() + delay) if short else until, quiet)
         self.less()
         try:
             parked = await turn
         finally:
             timer.cancel()
             del self._sleeping[turn]
+            self._short -= short
             self._working += 1
         if parked:
             raise Parked
 
     def _park_if_idle(self) -> None:
-        if self._working or self.parked or not self._sleeping:
+        if self._working or self.parked or not self._sleeping or (self._short and not self._run.pausing):
             return
         first = min(until for until, _ in self._sleeping.values())
         if not self.long(first - self._run.clock.now() + _ROUNDING):

@@ -25,7 +25,19 @@ from poundlock.pipeline.failing import leave_route
 from poundlock.pipeline.inbox import absorb
 from poundlock.pipeline.interrupting import asked_for, current_task, disturbed, judge
 from poundlock.pipeline.memo import QUIET, forget, is_logged, recall, recall_reason, visit_row
-from poundlock.pipeline.outcome import Failed, Outcome, Released, aborted, complete, decided, failed, run_error
+from poundlock.pipeline.operator_pausing import pause_due
+from poundlock.pipeline.operator_requests import is_requested
+from poundlock.pipeline.outcome import (
+    Failed,
+    Outcome,
+    Paused,
+    Released,
+    aborted,
+    complete,
+    decided,
+    failed,
+    run_error,
+)
 from poundlock.pipeline.output_log import outputs_in
 from poundlock.pipeline.plan import StagePlan
 from poundlock.pipeline.short_way import pass_through
@@ -80,6 +92,10 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
         while True:
             if run.inbox or run.backlog or run.interruption is not None:
                 _check_asked(run)
+                if is_requested(run):
+                    run.pausing = True
+            if run.pausing and (driven := _paused_here(run)) is not None:
+                return driven
             if run.stopping:
                 return Driven(Released(), run.position(), None)
             if run.waits and (row := run.parked) is not None:
@@ -143,6 +159,17 @@ async def reconsider(run: ActiveRun, driven: Driven, messages: Sequence[Message]
     except asyncio.CancelledError:
         return await _cancelled(run, progress, task)
     return await drive(run, progress)
+
+
+def _paused_here(run: ActiveRun) -> Driven | None:
+    """Pause a run before its next stage, if operators want that; an answer to its wait is taken in at the wait."""
+    before = run.position()
+    if run.parked is None and is_requested(run):
+        absorb(run)
+        if run.abort is not None:
+            return Driven(aborted(run), before, None)
+    row = pause_due(run)
+    return None if row is None else Driven(Paused(row), before, None)
 
 
 def _check_asked(run: ActiveRun) -> None:

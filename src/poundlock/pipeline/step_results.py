@@ -67,7 +67,7 @@ class Suspended:
     Attributes:
         until: when it continues by itself, in seconds since 1970 UTC; None: the wait says it.
         wait: what the run is paused at until then; None: it is delayed.
-        released: the runtime stops; it continues elsewhere or later.
+        released: the runtime stops, or an operator pauses the run; it continues elsewhere or later.
         quiet: whether a delay is not told in the timeline: it is one of many.
         leave: leaves the stage in its own way, in place of the others; it may be called again after messages came.
     """

@@ -64,6 +64,7 @@ async def perform(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> 
 async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:
     """As `perform`, where steps may have to wait; then the run may be parked in the middle of the stage."""
     run.resting = resting = Resting(run, stage)
+    run.let_go = resting.let_go
     try:
         left = resting.left_of(stage.timeout)
         if left is not None and left <= 0:
@@ -77,7 +78,7 @@ async def _perform_kept(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any
             done.suspended = Suspended(resting.until, quiet=resting.quiet)
         return done
     finally:
-        run.resting = None
+        run.resting = run.let_go = None
 
 
 async def _perform_limited(run: ActiveRun, stage: StagePlan, task: asyncio.Task[Any]) -> StageDone:

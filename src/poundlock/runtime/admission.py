@@ -33,6 +33,7 @@ from poundlock.model.receipts import (
 from poundlock.model.runs import LOOSE, RunRecord, StoredEvent
 from poundlock.model.schedules import ScheduleMove
 from poundlock.model.waits import Unanswerable, fate, hit_of
+from poundlock.model.while_paused import paused_text, while_paused
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import signalled
 from poundlock.pipeline.writing import admission_of, creation_of
@@ -42,7 +43,7 @@ from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import Asked, Route, answer_of, ask, code_of, masks_of, secrets_of, unmet
 from poundlock.runtime.entries import slots_of
 from poundlock.runtime.held_events import Holding, as_held, letter_of, read_holding, value_of, whole_batch
-from poundlock.runtime.judging import Waiting, counting, fitting, judged
+from poundlock.runtime.judging import Waiting, counting, fitting, judged, paused_by_operator
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.misses import why_not
 from poundlock.runtime.pending_hooks import at_end
@@ -326,7 +327,9 @@ def decide_for(
     """
     pair = (route.workflow_id, load_key)
     entry = route.entry
-    decision = entry.mode.accept(plan.seen[pair][0])
+    load, mode = plan.seen[pair][0], entry.mode
+    paused = core.pause_of(entry.id) if core.pauses else None
+    decision = mode.accept(load) if paused is None else while_paused(paused, load, mode.accept, mode.slots)
     if type(decision) is Signal:
         made, error = call_now(_patch, route, initial)
     else:  # also for a refusal, as a check
@@ -347,7 +350,10 @@ def decide_for(
         )
     if error is not None:  # its data may not be a valid state; the other lines continue
         return (Verdict.REJECTED, None, code_of(error, secrets_of(entry, route.pipeline_id, event.payload))), None
-    return _take(plan, route, pair, decision, made), decision
+    said = _take(plan, route, pair, decision, made)
+    if paused is not None and said[0] is Verdict.QUEUED:
+        said = (said[0], said[1], "; ".join(filter(None, (said[2], paused_text(paused)))))
+    return said, decision
 
 
 # ------------------------------------------------------------------------------------------------------- holds
@@ -518,7 +524,7 @@ def _decide_waits(core: Core, plan: AdmissionPlan, offer: Offer, ref: str, found
 def _as_likely(record: RunRecord, delivery: Delivery, now: float) -> Delivery:
     """Return a delivery with the line that it would have now."""
     head = record.head
-    unfit, seq = head.outcome is not None, head.inbox_seq + 1
+    unfit, seq = head.outcome is not None or delivery.held, head.inbox_seq + 1
     decided = fate(delivery, head.status, record.waits, now=now, seq=seq, unfit=unfit)
     [line] = settle_lines((), (delivery,), (Delivered(decided.fate, 0, decided.reason),))
     return delivery._replace(line=line)
@@ -531,7 +537,11 @@ def _delivery(core: Core, waiting: Waiting, event: Event, event_ref: str, line: 
     hits = [hit_of(row, event) for row in waiting.hit]
     waits = tuple([hit for hit in hits if not isinstance(hit, Unanswerable)])
     owner, slots = (core.worker, slots_of(entry)) if known else (None, 0)
-    return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=_names(waiting)), slots)
+    held = bool(core.pauses) and core.pause_of(record.identity.workflow_id) is not None
+    reason = _names(waiting)
+    if paused_by_operator(core, record):
+        reason += "; paused by an operator"
+    return Delivery(record.identity.run_id, waits, event_ref, owner, replace(line, reason=reason), slots, held)
 
 
 def _unmet(core: Core, waiting: Waiting, event: Event) -> str:

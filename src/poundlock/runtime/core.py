@@ -15,6 +15,7 @@ from poundlock.guard import INSIDE, LoopWatch, Secretive
 from poundlock.ids import Ids, default_ids
 from poundlock.model.events import Event
 from poundlock.model.holds import HoldKey
+from poundlock.model.operator_pause import WorkflowPause, pause_in
 from poundlock.model.retention import KEEP, Retention
 from poundlock.model.runs import RunIdentity
 from poundlock.model.timeline_entry import TimelineEntry
@@ -115,9 +116,14 @@ class Core:
             pause_window,
             self._sent,
             self.watching.feeds,
+            self.pause_of,
         )
         self.deliver: Callable[[str], None] = _nothing
         """Delivers what a run has left in the outbox; set when the runtime starts."""
+        self.control_events = True
+        """Whether `run:abort` and `run:signal` events are carried out."""
+        self.pauses: dict[str, WorkflowPause] = {}
+        """The workflows that are paused, as the store has them; under `ALL` the pause of all."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop it was started on."""
         self.entries: dict[str, Registered] = {}
@@ -164,6 +170,8 @@ class Core:
         """Aborts a run, with a reason; set by the commands, which are above what drives runs."""
         self.start_run: Callable[[RunIdentity, str, Any, str], Awaitable[str]] = _no_start
         """Starts a run for another one, by workflow, payload and idempotency key; set like `abort`."""
+        self.unpaused: Callable[[], None] = _nothing
+        """Has workflows that are no longer paused go on; set when the runtime starts."""
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}
@@ -203,6 +211,17 @@ class Core:
         return self._container
 
     # ---------------------------------------------------------------------------------------------------- look-ups
+    def pause_of(self, workflow_id: str) -> WorkflowPause | None:
+        """Return the pause of a workflow, or of all of them; None if it is not paused."""
+        return pause_in(self.pauses, workflow_id) if self.pauses else None
+
+    def working(self) -> dict[str, int]:
+        """Return the workflows whose runs this process may take over, registered and not paused, with their slots."""
+        entries = self.entries.values()
+        return {
+            entry.id: entry.mode.slots for entry in entries if not entry.closing and self.pause_of(entry.id) is None
+        }
+
     def entry(self, workflow_id: str) -> Registered:
         """Return a registered workflow.
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.moments import utc_text
+from poundlock.model.operator_pause import pause_in
 from poundlock.model.runs import RunRecord
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.ports import Store
@@ -47,10 +48,12 @@ async def diagnose(store: Store, now: float, definitions: Mapping[str, WorkflowD
         definitions: those that runs should go on with; None: that is not looked at.
     """
     found = Diagnosis()
+    pauses = {pause.workflow_id: pause for pause in await store.pauses()}
     async for record in active_runs(store):
         found.active += 1
         found.errors += _error(record)
-        found.stuck += _stuck(record, now)
+        if pause_in(pauses, record.identity.workflow_id) is None:  # else an operator keeps it from going on
+            found.stuck += _stuck(record, now)
         if definitions is not None:
             found.misfits += await misfits(store, record, definitions)
     return found

@@ -33,7 +33,8 @@ from poundlock.guard import (
 )
 from poundlock.model.changes import Committed, RunCreate, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord, RunResult, delay_is_over
+from poundlock.model.operator_pause import has_pause, is_new, paused_with, pauses_of
+from poundlock.model.runs import Checkpoint, LogRow, OperatorPause, RunQuery, RunRecord, RunResult, delay_is_over
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.concluding import Driven
 from poundlock.pipeline.deadline import begin_late, goes_on, passed
@@ -41,6 +42,7 @@ from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.memo import has_children, visit_row
 from poundlock.pipeline.mending import begin_attempt, is_to_begin
+from poundlock.pipeline.operator_pausing import begins_paused, look
 from poundlock.pipeline.outcome import Aborted, Delayed, Failed, Halted, Outcome, Paused, Released, lose
 from poundlock.pipeline.outgoing import send
 from poundlock.pipeline.prepare import hook_context, prepare
@@ -74,6 +76,12 @@ def start(core: Core, live: LiveRun) -> None:
     # Accepted just before the stop: it is released before its first stage begins. A child is part of a run.
     if not core.accepting or (live.entry.closing and not _of_driven(core, live)):
         live.run.stopping = True
+    if core.pauses and core.pause_of(live.entry.id) is not None:
+        live.run.pausing = True
+    if live.run.identity.parent_id is not None:
+        _pause_with_parent(core, live.run)
+    if live.run.waits:
+        look(live.run)
     before = core.runs.begin(live)
     if before is not None:
         core.tasks.keep(before.task)
@@ -85,6 +93,21 @@ def start(core: Core, live: LiveRun) -> None:
     if live.run.stopping and core.accepting:
         # Its workflow may be registered again before it is released: then it is to be claimed.
         live.task.add_done_callback(lambda _: core.wake_at(core.clock.now()))
+
+
+def _pause_with_parent(core: Core, run: ActiveRun) -> None:
+    """Pause a child whose parent is being paused: the commit that created it was in flight then."""
+    parent = core.runs.live(run.identity.parent_id or "")
+    if parent is None or not parent.run.pausing or has_pause(run.waits, "parent"):
+        return
+    pauses = pauses_of(parent.run.waits)
+    if not pauses:  # taken in at its next boundary
+        asked = [message.body for message in parent.run.inbox if message.kind == "pause" and message.body is not None]
+        if not asked:
+            return
+        pauses = (OperatorPause("parent", asked[0]["reason"], asked[0]["by"], core.clock.now()),)
+    pause = OperatorPause("parent", pauses[0].reason, pauses[0].by, pauses[0].since)
+    run.waits = paused_with(run.waits, pause, run.version + 1)
 
 
 def _of_driven(core: Core, live: LiveRun) -> bool:
@@ -118,9 +141,10 @@ def adopt(core: Core, checkpoint: Checkpoint, *, recovered: bool = False, delaye
     if delayed:
         run.resume = Resume("delay")
     # Before its first boundary the log has only the entries of its creation, and `on_prepare` is still to be called.
-    never_began = (
-        run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0] and visit_row(run) is None
-    )  # where a run was mended, a row of its waits says whether its attempt is still to begin
+    never_began = is_new(run.waits)
+    if never_began is None:  # where a run was mended, a row of its waits says whether its attempt is still to begin
+        first = run.log_seq <= (3 if core.timeline else 1) and run.stage == run.plan.course[0]
+        never_began = first and visit_row(run) is None
     start(core, LiveRun(run, entry, new=never_began))
     return True
 
@@ -351,7 +375,11 @@ async def execute(core: Core, live: LiveRun, before: LiveRun | None = None) -> N
     try:
         if before is not None:
             await _let_finish(before)
-        driven = await _prepared(core, live) if _needs_preparing(live) and not run.stopping else None
+        driven = None
+        # Nearly always there is neither a pause nor a message.
+        first = (run.pausing or run.inbox or run.backlog) and _begins_paused(live)
+        if not first and _needs_preparing(live) and not run.stopping:
+            driven = await _prepared(core, live)
         live.new = False
         if driven is None:
             driven = await drive(run, boundaries)
@@ -424,7 +452,8 @@ async def _execute_in_time(core: Core, live: LiveRun, before: LiveRun | None = N
     """Drive a run that has a limit: it is interrupted at its deadline."""
     run = live.run
     goes_on(run)
-    begin_late(run)
+    if not run.pausing:  # no time acts while an operator has it paused
+        begin_late(run)
     deadline = run.deadline
 
     def over() -> None:
@@ -509,6 +538,11 @@ def _needs_preparing(live: LiveRun) -> bool:
     if live.run.waits and is_to_begin(live.run):
         return True
     return entry.hooks.on_prepare is not None if live.new else entry.services.exports
+
+
+def _begins_paused(live: LiveRun) -> bool:
+    """Whether a run that has not begun is paused first; then it is prepared when it goes on."""
+    return (live.new or is_to_begin(live.run)) and begins_paused(live.run)
 
 
 async def _prepared(core: Core, live: LiveRun) -> Driven | None:

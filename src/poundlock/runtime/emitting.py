@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from poundlock.errors import EmitLoop, InvalidEvent, RunNotFound
+from poundlock.errors import EmitLoop, InvalidEvent, NotStorable, RunFinished, RunNotFound, StateInvalid
 from poundlock.model.events import CONTROL_EVENTS, Event, as_event
-from poundlock.model.receipts import ReceiptLine
+from poundlock.model.receipts import ReceiptLine, Verdict
 from poundlock.ports import Publication, Subscription
 from poundlock.runtime.commands.admit import Admit, admit
 from poundlock.runtime.commands.cancel import Cancel, cancel
@@ -30,9 +30,34 @@ async def emit(
     """
     event = as_event(event, payload, fields)
     admitted = await admit(core, Admit(event))
-    if event.type in CONTROL_EVENTS or core.bus.has_subscribers(event.type, own):
-        await spread(core, own, admitted.event, decided_by(admitted.lines))
-    return new_receipt(admitted.event, admitted.lines, partial(results, core))
+    lines = admitted.lines
+    others = core.bus.has_subscribers(event.type, own)
+    if event.type in CONTROL_EVENTS and core.control_events:
+        lines = await _controlled(core, admitted.event, lines, others=others)
+    if others:
+        publication = Publication(admitted.event.detached(), core.store.store_id, decided_by(admitted.lines))
+        await _publish(core, publication)
+    return new_receipt(admitted.event, lines, partial(results, core))
+
+
+_REFUSALS: Final = (InvalidEvent, RunNotFound, RunFinished, StateInvalid, NotStorable)
+"""What is wrong with a control event, or with the run that it names."""
+
+
+async def _controlled(
+    core: Core, event: Event, lines: tuple[ReceiptLine, ...], *, others: bool
+) -> tuple[ReceiptLine, ...]:
+    """Carry out a control event, and return the receipt's lines: one of them says what became of it."""
+    run_id = run_named(event)
+    try:
+        await control(core, event)
+    except _REFUSALS as error:
+        if others and isinstance(error, RunNotFound):
+            return lines  # another runtime on this bus may have the run: then the event is for that runtime
+        line = ReceiptLine(Verdict.REJECTED, run_id=run_id, reason=f"{error.code}: {error.message}")
+    else:
+        line = ReceiptLine(Verdict.SIGNALLED, run_id=run_id, reason=event.type)
+    return (*(other for other in lines if other.verdict is not Verdict.UNMATCHED), line)
 
 
 def decided_by(lines: Iterable[ReceiptLine]) -> frozenset[tuple[str, str]]:
@@ -43,7 +68,7 @@ def decided_by(lines: Iterable[ReceiptLine]) -> frozenset[tuple[str, str]]:
 async def spread(core: Core, own: Collection[Subscription], event: Event, decided: frozenset[tuple[str, str]]) -> None:
     """Do what follows the admission of an event: carry out a control event, and publish for observers."""
     others = core.bus.has_subscribers(event.type, own)
-    if event.type in CONTROL_EVENTS:
+    if event.type in CONTROL_EVENTS and core.control_events:
         # Another runtime on this bus may have the run: then the event is for that runtime.
         with contextlib.suppress(RunNotFound) if others else contextlib.nullcontext():
             await control(core, event)
@@ -79,7 +104,7 @@ async def from_bus(core: Core, publication: Publication) -> None:
     if same_store and not _anything_left(core, command):
         return
     await admit(core, command)
-    if publication.event.type in CONTROL_EVENTS and not same_store:
+    if publication.event.type in CONTROL_EVENTS and core.control_events and not same_store:
         with contextlib.suppress(RunNotFound):  # a run of another store
             await control(core, publication.event)
 
@@ -90,16 +115,26 @@ def _anything_left(core: Core, command: Admit) -> bool:
 
 
 async def control(core: Core, event: Event) -> None:
-    """Carry out a control event.
+    """Carry out a control event. Anybody who may emit events may do that, see `WorkflowRuntime(control_events=)`.
 
     Raises:
-        InvalidEvent: it names no run.
+        InvalidEvent: it names no run, or its reason is no text.
+        RunNotFound, RunFinished, StateInvalid, NotStorable: what the call would raise.
     """
     payload = event.payload if isinstance(event.payload, dict) else {}
-    run_id = payload.get("run_id")
-    if not isinstance(run_id, str):
-        raise InvalidEvent(f"a {event.type} event needs the run_id in its payload", path="payload.run_id")
+    run_id = run_named(event)
+    if run_id is None:
+        raise InvalidEvent(f"a {event.type} event needs the run_id in its payload, as text", path="payload.run_id")
     if event.type == "run:abort":
-        await cancel(core, Cancel(run_id, str(payload.get("reason", "")), event.source or "event"))
+        reason = payload.get("reason", "")
+        if not isinstance(reason, str):
+            raise InvalidEvent(f"the reason of a {event.type} event is text", path="payload.reason")
+        await cancel(core, Cancel(run_id, reason, event.source or "event"))
     else:
         await signal(core, Signal(run_id, payload.get("patch") or {}))
+
+
+def run_named(event: Event) -> str | None:
+    """Return the run that a control event names; None if it names none."""
+    run_id = event.payload.get("run_id") if isinstance(event.payload, dict) else None
+    return run_id if isinstance(run_id, str) else None

@@ -15,6 +15,7 @@ from poundlock.errors import StateInvalid
 from poundlock.guard import clear_cancellation
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.operator_pause import operator_row
 from poundlock.model.runs import Message, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import Unanswerable, answering, hit_of
 from poundlock.pipeline.answers import can_be_refused, collected, collects, patch_of_event
@@ -90,7 +91,7 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
     """Return the waiting run with the judgement: as it was found, or as it is now if it had to be read again."""
     if waiting.refused:
         return waiting
-    row = _paused_at(waiting)
+    row = None if paused_by_operator(core, waiting.record) else _paused_at(waiting)
     plan = _plan_of(core, waiting.record)
     if row is None or plan is None or not can_be_refused(row, plan.state_model):
         return waiting
@@ -108,6 +109,13 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
     if not now.hit or now.refused:
         return now if now.refused else waiting  # the run has moved on; the delivery reports that
     return await _judged(core, event, now, plan, checkpoint.state, checkpoint.inbox)
+
+
+def paused_by_operator(core: Core, record: RunRecord) -> bool:
+    """Whether an operator has paused a run or its workflow: then an event is only buffered."""
+    if operator_row(record.waits) is not None and record.head.status is RunStatus.PAUSED:
+        return True
+    return bool(core.pauses) and core.pause_of(record.identity.workflow_id) is not None
 
 
 def _paused_at(waiting: Waiting) -> WaitRow | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
 from poundlock.runtime.emitting import from_bus
-from poundlock.runtime.healing import FAULTS, again
+from poundlock.runtime.healing import FAULTS, again, patiently
 from poundlock.runtime.holding import end_due, end_now
 from poundlock.runtime.hooks import Hooks
 from poundlock.runtime.outbox import Outbox
@@ -102,6 +102,7 @@ class Lifetime:
             self._opened = True
             core.check_accepting()  # it may have been stopped meanwhile
             core.size_at_start = core.store.size
+            core.pauses = {pause.workflow_id: pause for pause in await core.store.pauses()}
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
             core.hide = partial(hidden_for_sink, core)
@@ -112,7 +113,8 @@ class Lifetime:
             core.hold_until = self._holds.wake_at
             core.end_hold = partial(end_now, core)
             core.note_waiting = self._queued.note_waiting
-            for pattern in CONTROL_EVENTS:
+            core.unpaused = self._unpaused
+            for pattern in CONTROL_EVENTS if core.control_events else ():
                 self.subscriptions.take(pattern)
             for workflow in self._workflows:
                 await self.register(workflow, None, Hooks())
@@ -166,6 +168,20 @@ class Lifetime:
                 await again(core, fault, look, f"claiming runs of '{workflow_id}'")
         finally:
             self._poller.wake()
+
+    def _unpaused(self) -> None:
+        """Have the runs of workflows that are no longer paused go on: those that are due, and queued ones."""
+        core = self._core
+        working = core.working()
+        for workflow_id in working:
+            self._queued.watch(core.entries[workflow_id])
+        core.tasks.spawn(self._promote(working))
+
+    async def _promote(self, workflows: Collection[str]) -> None:
+        core = self._core
+        with contextlib.suppress(*FAULTS):  # it ends when the runtime stops: the next registration finds the runs
+            await patiently(core, lambda: promote(core, workflows, queued=True), "starting queued runs")
+        self._poller.wake()
 
     async def stop(self, *, drain: float) -> None:
         """Stop, once: concurrent calls wait for the same stop.

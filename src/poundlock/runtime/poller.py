@@ -83,4 +83,4 @@ class Poller:
 async def claim_due(core: Core) -> float | None:
     """Claim the runs that are ready or due; returns when the next one is."""
     await claim(core, Claim())
-    return await core.store.next_due({entry.id for entry in core.entries.values() if not entry.closing})
+    return await core.store.next_due(core.working())

@@ -20,6 +20,7 @@ from poundlock.clock import Timer
 from poundlock.errors import InboxAhead, LeaseLost, StaleVersion
 from poundlock.model.deadlines import RunLimit, deadline_of
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.operator_pause import is_held
 from poundlock.model.runs import NEEDS_SLOT, RunIdentity, RunQuery, RunRecord, WaitRow
 from poundlock.pipeline.deadline import too_late, too_late_reason
 from poundlock.pipeline.memo import has_children
@@ -153,6 +154,8 @@ class QueuedLimits:
             limit = self._limit(identity)
             if limit is None or not limit.ends or await self._has_more_to_do(record):
                 return
+            if is_held(record.waits) or core.pause_of(identity.workflow_id) is not None:
+                return  # no time acts meanwhile; who unpauses it notes it again
             queued = record.head.status is RunStatus.QUEUED
             error = None
             if limit.on_timeout == "abort":

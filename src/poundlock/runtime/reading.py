@@ -15,6 +15,7 @@ from poundlock.model.comparing import Outcome as Ended
 from poundlock.model.drafts import maker_of
 from poundlock.model.hiding import NOTED, hidden_entries, noted_masks
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.operator_pause import Pauses, pause_in, pauses_of
 from poundlock.model.runs import (
     CHILDREN_WAIT,
     HIDDEN_WAITS,
@@ -78,14 +79,14 @@ async def get_run(core: Core, run_id: str, *, state: bool = False) -> RunInfo:
     if state:
         checkpoint = await _present(core, run_id)
         record = await with_children_now(core.store, checkpoint.record)
-        return _with_progress(core, replace(info_of_record(record), state=result_of_checkpoint(core, checkpoint).state))
+        return _as_here(core, replace(info_of_record(record), state=result_of_checkpoint(core, checkpoint).state))
     found = await core.store.load(run_id)
     if found is not None:
-        return _with_progress(core, info_of_record(await with_children_now(core.store, found)))
+        return _as_here(core, info_of_record(await with_children_now(core.store, found)))
     live = core.runs.live(run_id)
     if live is None:
         raise not_found(run_id)
-    return _with_progress(core, info_of_run(live.run))
+    return _as_here(core, info_of_run(live.run))
 
 
 async def with_children_now(store: Store, record: RunRecord) -> RunRecord:
@@ -106,12 +107,20 @@ async def with_children_now(store: Store, record: RunRecord) -> RunRecord:
     return record._replace(waits=tuple([now if each is row else each for each in record.waits]))
 
 
-def _with_progress(core: Core, info: RunInfo) -> RunInfo:
-    """Return it with the progress of its steps, if this process drives it."""
+def _as_here(core: Core, info: RunInfo) -> RunInfo:
+    """Return it with the pause of its workflow, and with the progress of its steps if this process drives it."""
+    if core.pauses:
+        info = with_workflow(info, core.pauses)
     live = core.runs.driven(info.run_id)
     if live is None or live.run.reports is None or info.status is not RunStatus.RUNNING:
         return info
     return replace(info, progress=live.run.reports.at(live.run.entered_at))
+
+
+def with_workflow(info: RunInfo, pauses: Pauses) -> RunInfo:
+    """Return it with the pause of its workflow, if that is paused and the run has not ended."""
+    paused = None if info.status.terminal else pause_in(pauses, info.workflow_id)
+    return info if paused is None else replace(info, paused_by=(*info.paused_by, paused.shown()))
 
 
 async def as_it_is(core: Core, run_id: str) -> RunResult:
@@ -175,24 +184,25 @@ def query(
 async def find_runs(core: Core, wanted: RunQuery) -> Page[RunInfo]:
     """Return stored runs, newest first."""
     page = await core.store.find(wanted)
-    return Page([_with_progress(core, info_of_record(record)) for record in page.items], page.next_cursor)
+    return Page([_as_here(core, info_of_record(record)) for record in page.items], page.next_cursor)
 
 
 def watch(core: Core, workflow_id: str, run_id: str) -> RunInfo | None:
     """Return a run in memory, or None."""
     live = core.runs.live(run_id)
     if live is not None:
-        return _with_progress(core, info_of_run(live.run)) if live.entry.id == workflow_id else None
+        return _as_here(core, info_of_run(live.run)) if live.entry.id == workflow_id else None
     parked = core.runs.parked(run_id)
     if parked is None or parked.entry.id != workflow_id:
         return None
-    return info_of_parked(parked, core.clock.now())
+    return _as_here(core, info_of_parked(parked, core.clock.now()))
 
 
 def list_all_runs(core: Core) -> list[RunInfo]:
     """Return all runs in memory: driven ones first, then parked ones."""
-    worked_on = [_with_progress(core, info_of_run(live.run)) for live in core.runs.all_live()]
-    return worked_on + [info_of_parked(parked, core.clock.now()) for parked in core.runs.all_parked()]
+    now = core.clock.now()
+    worked_on = [_as_here(core, info_of_run(live.run)) for live in core.runs.all_live()]
+    return worked_on + [_as_here(core, info_of_parked(parked, now)) for parked in core.runs.all_parked()]
 
 
 async def compare(core: Core, a: tuple[str, int | None], b: tuple[str, int | None]) -> Comparison:
@@ -271,6 +281,7 @@ def statistics(core: Core) -> Mapping[str, float]:
             "workflows": len(core.entries),
             "runs:live": len(core.runs.all_driven()),
             "runs:parked": core.runs.parked_count,
+            "workflows:paused": len(core.pauses),
             "outbox": outbox,
             "dead_letters": dead,
             "holds": core.store.holding,
@@ -354,6 +365,7 @@ def _info(
         error=error,
         trigger_id=identity.trigger_id,
         wake_at=head.wake_at if status in _TIMED else None,
+        paused_by=pauses_of(rows),
     )
 
 
@@ -390,6 +402,8 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
     elif isinstance(outcome, Halted):
         waits, error = parked_waits(run.run_id, run.waits), outcome.error
     known = metadata(core, run.attempt, None if run.reports is None else run.reports.calls)
+    if run.pausing and not status.terminal:
+        known = _with_pauses(core, run.identity, run.waits, known)
     model = run.plan.state_model
     secrets = run.plan.secrets
     masks = () if secrets is None else secrets.masks
@@ -410,6 +424,8 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
     known = metadata(core, record.head.attempt, sums_of(record))
     plan = None if entry is None else entry.plans.get(record.identity.pipeline_id)
     masks = () if plan is None or plan.secrets is None else plan.secrets.masks
+    if not record.head.status.terminal:
+        known = _with_pauses(core, record.identity, record.waits, known)
     state, known = _state_of(model, checkpoint.state, known, masks)
     return RunResult(
         run_id=record.identity.run_id,
@@ -421,6 +437,15 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
         waits=parked_waits(record.identity.run_id, record.waits) if record.head.status is RunStatus.PAUSED else (),
         metadata=known,
     )
+
+
+def _with_pauses(
+    core: Core, identity: RunIdentity, waits: Sequence[WaitRow], known: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the metadata of a run with those who have paused it, if somebody has."""
+    workflow = core.pause_of(identity.workflow_id)
+    pauses = (*pauses_of(waits), *(() if workflow is None else (workflow.shown(),)))
+    return {**known, "paused_by": [pause.to_dict() for pause in pauses]} if pauses else known
 
 
 def _state_of(

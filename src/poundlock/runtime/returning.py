@@ -56,7 +56,7 @@ async def promote(core: Core, workflows: Collection[str], *, queued: bool) -> No
     free = [
         Promotion(*pair, slots, None)
         for pair, load in loads
-        if load.active < (slots := slots_of(core.entries.get(pair[0])))
+        if load.active < (slots := slots_of(core.entries.get(pair[0]))) and core.pause_of(pair[0]) is None
     ]
     for start in range(0, len(free), _AT_ONCE):
         portion = tuple(free[start : start + _AT_ONCE])

@@ -320,6 +320,18 @@ class RunTable:
         live.phase = _ABSENT
         return True
 
+    def moved_to(self, run_id: str, epoch: int) -> None:
+        """Forget a run that a commit has moved to this epoch, unless it was read or driven since then."""
+        entry = self._entries.get(run_id)
+        if type(entry) is LiveRun:
+            before = entry.run.epoch
+        elif type(entry) is ParkedRun:
+            before = entry.head.epoch
+        else:
+            return
+        if before < epoch:
+            self.drop(run_id)
+
     def written(self, run_id: str) -> None:
         """Record that a run is stored now."""
         self._unwritten.pop(run_id, None)

@@ -24,7 +24,7 @@ from poundlock.model.modes import Mode
 from poundlock.model.outbox import DeadLetter
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import KEEP, Retention, Vacuumed
-from poundlock.model.runs import RunInfo, RunResult
+from poundlock.model.runs import OperatorPause, RunInfo, RunResult
 from poundlock.model.timeline import Timeline
 from poundlock.model.validation import check_global_services, check_redact, check_retention, duration, whole_number
 from poundlock.pipeline.builder import Workflow
@@ -32,12 +32,16 @@ from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, outbox, reading, results
 from poundlock.runtime.commands import HANDLERS
 from poundlock.runtime.commands.cancel import Cancel, cancel
-from poundlock.runtime.commands.claim import Claim, claim
 from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.fork import Fork, fork
 from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
+from poundlock.runtime.commands.pause import Pause, pause
+from poundlock.runtime.commands.pause_workflow import PauseWorkflow, pause_workflow
+from poundlock.runtime.commands.reap import ReapStuck, reap
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.commands.unpause import Unpause, unpause
+from poundlock.runtime.commands.unpause_workflow import UnpauseWorkflow, unpause_workflow
 from poundlock.runtime.commands.vacuum import Vacuum, vacuum
 from poundlock.runtime.core import Core
 from poundlock.runtime.emitting import emit, explain
@@ -83,6 +87,8 @@ class WorkflowRuntime:
         on_unmatched: `(event)`, sync or async, for each event that no workflow and no paused run wanted, after that is
             durable; `emit` returns after it. For events that steps have emitted it is called again if the process died
             before it returned. It is not called for what it emits itself.
+        control_events: whether `run:abort` and `run:signal` events do what `abort` and `signal` do. Then anybody who
+            may emit events, or publish on the bus, may end any run; with False they are events like others.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class WorkflowRuntime:
         process_workers: int | None = None,
         sinks: Iterable[Sink] = (),
         on_unmatched: Callable[[Event], Any] | None = None,
+        control_events: bool = True,
         retention: Retention | None = None,
         redact: Sequence[str] = (),
     ) -> None:
@@ -133,6 +140,7 @@ class WorkflowRuntime:
             retention=self.retention,
             redact=check_redact(redact),
         )
+        self._core.control_events = control_events
         self._lifetime = lifetime.Lifetime(self._core, workflows, self.services)
 
     async def __aenter__(self) -> Self:
@@ -425,6 +433,67 @@ class WorkflowRuntime:
         """
         await cancel(self._core.at_work(), Cancel(run_id, reason))
 
+    async def pause(self, run_id: str, reason: str = "") -> None:
+        """Pause a run until `unpause`: a running one at its next boundary, with its children. Twice is fine.
+
+        Its waits go on buffering events, and no time acts meanwhile: delays, timeouts and deadlines that pass act when
+        it is unpaused. A queued run keeps its place, and is paused when its turn has come. Whether a paused run keeps
+        its slot, its mode says. `RunInfo.paused_by` shows the pause as soon as the run is paused.
+
+        Raises:
+            RunNotFound: no such run. RunFinished: it has ended, or its stages are being undone.
+        """
+        await pause(self._core.at_work(), Pause(run_id, reason))
+
+    async def unpause(self, run_id: str) -> None:
+        """Let a run go on that `pause` has paused, with its children; one that is not paused is left as it is.
+
+        It is again what it was, and takes in what came meanwhile. It stays paused as long as its workflow is.
+
+        Raises:
+            RunNotFound: no such run. RunFinished: it has ended.
+        """
+        await unpause(self._core.at_work(), Unpause(run_id))
+
+    async def pause_workflow(
+        self, id: str, incoming: Literal["queue", "reject"] = "queue", *, reason: str = ""
+    ) -> None:
+        """Pause a workflow until `unpause_workflow`, also across restarts: no run of it starts or goes on.
+
+        Active runs are paused at their next boundary. It may be a workflow that only the store has runs of.
+
+        Args:
+            id: which workflow.
+            incoming: "queue": events that would start a run become queued runs, as far as the mode takes them, and what
+                is invoked is paused before its first stage. "reject": the receipt says `rejected`, and `invoke` and
+                `run` raise `WorkflowPaused`.
+            reason: why, for people.
+
+        Raises:
+            NotRegistered: nobody knows such a workflow. InvalidDefinition: unknown `incoming`.
+        """
+        await pause_workflow(self._core.at_work(), PauseWorkflow(id, incoming, reason))
+
+    async def unpause_workflow(self, id: str) -> None:
+        """Let a workflow go on, and start its queued runs in the free slots; one that is not paused is unchanged.
+
+        Raises:
+            NotRegistered: nobody knows such a workflow.
+        """
+        await unpause_workflow(self._core.at_work(), UnpauseWorkflow(id))
+
+    async def pause_all(self, incoming: Literal["queue", "reject"] = "queue", *, reason: str = "") -> None:
+        """Pause all workflows, also those that are registered later; see `pause_workflow`."""
+        await pause_workflow(self._core.at_work(), PauseWorkflow(None, incoming, reason))
+
+    async def unpause_all(self) -> None:
+        """Take away the pause of `pause_all`; what was paused by its own id stays paused."""
+        await unpause_workflow(self._core.at_work(), UnpauseWorkflow(None))
+
+    def paused_workflows(self) -> dict[str, OperatorPause]:
+        """Return the workflows that are paused, by id; under "*" the pause of all."""
+        return {pause.workflow_id or "*": pause.shown() for pause in self._core.pauses.values()}
+
     async def wait(
         self, run_id: str, timeout: Duration | None = None, *, until: Literal["end", "rest"] = "end"
     ) -> RunResult:
@@ -555,7 +624,8 @@ class WorkflowRuntime:
         `event:<verdict>`: lines of receipts. `completed`, `failed`, `aborted`, `paused`, `delayed`: how often a run got
         this status. `time:fired`, `time:skipped`: times of time triggers. Held now: `workflows`, `runs:live` (driven
         here), `runs:parked` (parked, still in memory), `outbox` (events of steps that are still to be delivered),
-        `dead_letters` (those that could not be), `holds` (of triggers).
+        `dead_letters` (those that could not be), `holds` (of triggers), `workflows:paused`
+        (workflows paused by operators). `paused_by_operator`: how often a run was paused by its id.
         `calls:<workflow>`: calls that its steps recorded with `ctx.record_call`, with `:input_tokens`, `:output_tokens`
         and `:cost` behind it what these took. Of a store on a disk also `store:bytes`, and its growth since the start.
         `sinks:dropped` and `sinks:failed`: entries that a sink was too slow for, and for which it raised.
@@ -584,8 +654,8 @@ class WorkflowRuntime:
         await outbox.replay(self._core.at_work(), id)
 
     async def recover(self) -> int:
-        """Take over ready, orphaned and due runs now, and those stranded by a store failure; returns how many."""
-        return await claim(self._core.at_work(), Claim(stranded=True))
+        """Take over what is ready, orphaned, due or stuck now, as the command `ReapStuck`; returns how many runs."""
+        return await reap(self._core.at_work(), ReapStuck())
 
     async def vacuum(
         self, *, limit: int | None = None, older_than: Duration | None = None, dry_run: bool = False

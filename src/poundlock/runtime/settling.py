@@ -21,7 +21,8 @@ from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Toke
 from poundlock.model.drafts import new_tuple
 from poundlock.model.lifecycle import RunStatus, check_move
 from poundlock.model.modes.decisions import Load
-from poundlock.model.runs import Checkpoint, RunError, RunIdentity, RunResult
+from poundlock.model.runs import OPERATOR_WAIT, Checkpoint, RunError, RunIdentity, RunResult
+from poundlock.pipeline import operator_pausing
 from poundlock.pipeline.deadline import rests
 from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.outcome import (
@@ -76,6 +77,9 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
         note_exports(core, live.entry.services, run)
         if run.plan.limit is not None:
             wake_at = rests(run, outcome, wake_at)
+        if run.pausing:
+            in_between = type(outcome) is Paused and outcome.wait.wait_id == OPERATOR_WAIT
+            status, wake_at = operator_pausing.rests(run, status, wake_at, in_between=in_between)
 
     guarded = status is not _READY
     release = leaving(core, live.entry, run.identity) if run.slot and not keeps_slot else None
@@ -149,6 +153,8 @@ def leaving(core: Core, entry: Registered | None, identity: RunIdentity, *, queu
     if load_key is None:
         return None
     slots = 1 if entry is None else entry.mode.slots
+    if core.pauses and core.pause_of(identity.workflow_id) is not None:
+        slots = 0  # no queued run is started
     # While the workflow is being deregistered, or the runtime stops, no run is started any more.
     owner = core.worker if entry is not None and not entry.closing and not core.ending else None
     return new_tuple(Release, (identity.workflow_id, load_key, identity.run_id, queued, slots, owner))

@@ -37,6 +37,7 @@ from poundlock.model.events import Event
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load, Promoted
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import (
     Delivered,
@@ -65,7 +66,7 @@ from poundlock.model.runs import (
 )
 from poundlock.model.schedules import ScheduleRow
 from poundlock.model.timeline import fold, size_of
-from poundlock.model.waits import armed_anew, event_keys, fate, key_shape
+from poundlock.model.waits import armed_anew, event_keys, fate, is_due, key_shape
 from poundlock.ports import AtHand, Claim, Claims, Page, Pruned
 from poundlock.stores.answers import (
     LINED_UP_AT_ONCE,
@@ -223,6 +224,8 @@ class MemoryStore:
         self._schedules: dict[str, dict[str, ScheduleRow]] = {}
         """By workflow and trigger."""
         self._holds = MemoryHolds()
+        self._pauses: dict[str, WorkflowPause] = {}
+        """The workflows that are paused, by id."""
         self._numbers = 0
         self._commits = 0
 
@@ -336,6 +339,10 @@ class MemoryStore:
             self._stale += 1
         for workflow_id, trigger_id, _, schedule in changes.schedules:
             self._schedules.setdefault(workflow_id, {})[trigger_id] = schedule
+        for pause in changes.paused:
+            self._pauses[pause.workflow_id] = pause
+        for workflow_id in changes.unpaused:
+            self._pauses.pop(workflow_id, None)
         if changes.remember or changes.receipt is not None:
             self._remember(changes, delivered)
         if changes.holds or changes.rewrites:
@@ -708,7 +715,7 @@ class MemoryStore:
         if row is None:
             return Delivered(Fate.GONE, 0)
         unfit, place = row.outcome is not None, row.inbox_seq + 1
-        decided = fate(delivery, row.status, row.waits, now=now, seq=place, unfit=unfit)
+        decided = fate(delivery, row.status, row.waits, now=now, seq=place, unfit=unfit or delivery.held)
         if not decided.fate.accepted:
             return Delivered(decided.fate, 0, decided.reason)
         seq = self._append(row, "event", None, now, delivery.event_ref)
@@ -718,6 +725,10 @@ class MemoryStore:
         elif decided.fate is Fate.RESUMED:
             row.slot = row.identity.load_key is not None
             self._take(row, delivery.owner, now)
+        elif delivery.held and is_due(delivery, row.status, row.waits, unfit=unfit):
+            row.wake_at = now
+            row.version += 1
+            self._index(row)
         if decided.tallies:
             row.waits = tuple([_counting(wait, decided.tallies.get(wait.wait_id)) for wait in row.waits])
         if decided.dropped:
@@ -910,6 +921,10 @@ class MemoryStore:
             return [LogRow(*entries) for entries in row.log[-last:]]
         first = bisect_right(row.log, after, key=_last_seq) if after else 0
         return [LogRow(*entries) for entries in row.log[first : None if limit is None else first + limit]]
+
+    async def pauses(self) -> list[WorkflowPause]:
+        """Return the paused workflows."""
+        return [self._pauses[workflow_id] for workflow_id in sorted(self._pauses)]
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""

@@ -18,6 +18,7 @@ import asyncio
 import datetime as dt
 import decimal
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import pytest
@@ -63,6 +64,7 @@ from poundlock.model.events import Event
 from poundlock.model.holds import ALL, HeldEvent, Hold, HoldChange, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import HeldBy, Letter, OutboxMark, OutboxMove, OutboxQuery, OutboxRow, Outgoing, Refused
 from poundlock.model.priorities import rank
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, ReceiptRow, Rewrite, Verdict
@@ -70,6 +72,7 @@ from poundlock.model.retention import EndedRun
 from poundlock.model.runs import (
     LOOSE,
     NEEDS_SLOT,
+    OPERATOR_WAIT,
     LogRow,
     RunHead,
     RunIdentity,
@@ -77,6 +80,7 @@ from poundlock.model.runs import (
     RunRecord,
     StoredEvent,
     WaitRow,
+    own_row,
 )
 from poundlock.model.schedules import ScheduleMove, ScheduleRow
 from poundlock.model.waits import wait_keys
@@ -392,6 +396,7 @@ class Scribe:
         seen["holds"] = await store.due_holds(["orders", "kinds"], 100)
         for _, key in seen["holds"]:
             seen[key] = (await self.read_hold(key), await store.held_events(key, 100))
+        seen["pauses"] = await store.pauses()
         for record in records:
             run_id = record.identity.run_id
             seen[run_id] = (await store.checkpoint(run_id), await store.history(run_id), await store.inbox(run_id, 0))
@@ -400,6 +405,7 @@ class Scribe:
         return seen
 
 
+PAUSED_ORDERS: Final = WorkflowPause("orders", "queue", "deployment", "api", NOW - 1 / 3)
 SCHEDULED: Final = ScheduleRow("cron 0 6 * * * Europe/Berlin", NOW - 1 / 3)
 """The row of a time trigger."""
 DELAYED_LINE: Final = ReceiptLine(Verdict.DELAYED, "orders", "placed", None, "batch")
@@ -809,6 +815,7 @@ class StoreContract:
                 posts=(Post(posts, "signal", {} if body is None else body, NOW),),
                 receipt=ReceiptRow("/shop", "e-new", NOW, ()),
                 deletes=(deletes or RunDelete("over", over),),
+                paused=(PAUSED_ORDERS,),
                 now=NOW,
             )
 
@@ -822,6 +829,7 @@ class StoreContract:
         assert await scribe.store.schedules("orders") == {"cron": SCHEDULED}
         assert (await scribe.read_hold(held), scribe.store.holding, scribe.store.undelivered) == (None, 0, (1, 1))
         assert await scribe.store.receipt("/shop", "h1") == (STARTED_LINE,)
+        assert await scribe.store.pauses() == [PAUSED_ORDERS]
 
     # ---------------------------------------------------------------------------------------------------- holds
     async def test_holds_and_their_events_are_read_as_written(self, scribe: Scribe) -> None:
@@ -1150,6 +1158,53 @@ class StoreContract:
         store, scribe = await self._opened(store_factory)
         assert await store.schedules("orders") == {"cron": SCHEDULED}
         await store.close()
+
+    # ----------------------------------------------------------------------------------------------------- pauses
+    async def test_workflows_are_paused_and_unpaused(self, scribe: Scribe) -> None:
+        """A workflow has one pause, the latest; taking away one that is not there does nothing."""
+        everything = WorkflowPause("", "reject", "", "cli", NOW)
+        assert await scribe.store.pauses() == []
+        await scribe.commit(Changes(paused=(PAUSED_ORDERS, everything), now=NOW))
+        assert await scribe.store.pauses() == [everything, PAUSED_ORDERS]
+        later = PAUSED_ORDERS._replace(incoming="reject", reason="closed", since=NOW)
+        await scribe.commit(Changes(paused=(later,), unpaused=("",), now=NOW))
+        assert await scribe.store.pauses() == [later]
+        await scribe.commit(Changes(unpaused=("orders", "nothing"), now=NOW))
+        assert await scribe.store.pauses() == []
+
+    async def test_pauses_outlive_their_owner(self, store_factory: StoreFactory) -> None:
+        """A workflow that was paused before a crash is paused after it."""
+        store, scribe = await self._opened(store_factory)
+        await scribe.commit(Changes(paused=(PAUSED_ORDERS,), now=NOW))
+        await store_factory.crash(store)
+        store, scribe = await self._opened(store_factory)
+        assert await store.pauses() == [PAUSED_ORDERS]
+        await store.close()
+
+    async def test_a_run_that_an_operator_has_paused_is_not_woken(self, scribe: Scribe) -> None:
+        """An event for a run that has the row of an operator's pause is buffered; the run is unchanged."""
+        row = own_row(OPERATOR_WAIT, epoch=1, on_timeout="resume", patch={"holds": {}})
+        await scribe.park("r1", wait_of(), row)
+        before = (await scribe.record()).head
+        assert await scribe.deliver("e2", ("r1", "approval", 1)) == (Delivered(Fate.BUFFERED, 1),)
+        assert (await scribe.record()).head == replace(before, inbox_seq=1)
+        assert await scribe.store.claim("w2", {"orders": 9}, NOW, 10) == []
+
+    async def test_a_run_of_a_paused_workflow_is_due_at_once(self, scribe: Scribe) -> None:
+        """An event that is held buffers what it would resume; the run is due then, in a new version, at its wait."""
+        await scribe.park("r1", wait_of(expires_at=NOW + 60), wake_at=NOW + 60)
+        version = (await scribe.record()).head.version
+        line = ReceiptLine(Verdict.BUFFERED, "orders", None, "r1")
+        held = Delivery("r1", (Hit("approval", 1),), "e2", "w1", line, held=True)
+        stored = event_of("e2", "order.approved")
+        committed = await scribe.commit(Changes(events=(stored,), deliveries=(held,), now=NOW + 1))
+        assert committed == Committed((), (Delivered(Fate.BUFFERED, 1),), ())
+        head = (await scribe.record()).head
+        assert (head.status, head.version, head.wake_at) == (PAUSED, version + 1, NOW + 1)
+        assert await scribe.store.next_due(["orders"]) == NOW + 1
+        [claim] = await scribe.store.claim("w2", {"orders": 9}, NOW + 1, 10)
+        assert [message.seq for message in claim.checkpoint.inbox] == [1]
+        assert await scribe.store.claim("w2", {"orders": 9}, NOW + 99, 10) == []
 
     # ------------------------------------------------------------------------------------------------- concurrency
     async def test_submitted_one_after_another_means_applied_in_that_order(self, scribe: Scribe) -> None:

@@ -14,7 +14,8 @@ OTHER = {"type": "order.placed", "payload": {"order": "B-8", "amount": 5}, "id":
 APPROVED = {"type": "order.approved", "payload": {"order": "A-7", "by": "Ada"}, "id": "3", "source": "/shop"}
 RUN_FIELDS = {
     "run_id", "workflow_id", "pipeline_id", "trigger_id", "status", "stage", "key", "attempt", "created_at",
-    "updated_at", "wake_at", "parent_id", "lineage", "waits", "progress", "error",
+    "updated_at", "wake_at", "parent_id", "lineage", "waits", "paused_by",
+    "progress", "error",
 }  # fmt: skip
 
 

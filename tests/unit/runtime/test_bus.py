@@ -8,11 +8,8 @@ import pytest
 
 from poundlock import (
     Event,
-    InvalidEvent,
     Pause,
     Pipeline,
-    RunFinished,
-    RunNotFound,
     Stage,
     StepContext,
     Verdict,
@@ -130,18 +127,58 @@ async def test_control_events_do_what_the_calls_do(runtime, bus, gate, how):
     assert bus.failures == []
 
 
-async def test_control_events_need_a_run(runtime):
-    """Emitting a control event without a run, for an unknown or for an ended one raises what the call would."""
+async def test_control_events_that_are_refused(runtime):
+    """A control event without a run, for an unknown or for an ended one is rejected, and the receipt says why."""
     wf, _ = counting()
     rt = await runtime(wf, bus=LocalBus())
-    with pytest.raises(InvalidEvent) as caught:
-        await rt.emit("run:abort", {})
-    assert caught.value.path == "payload.run_id"
-    with pytest.raises(RunNotFound):
-        await rt.emit("run:abort", run_id="nobody")
     result = await rt.run("wf")
-    with pytest.raises(RunFinished):
-        await rt.emit("run:signal", run_id=result.run_id, patch={"a": 1})
+    for kind, payload, said in (
+        ("run:abort", {}, "INVALID_EVENT"),
+        ("run:abort", {"run_id": 7}, "INVALID_EVENT"),
+        ("run:abort", {"run_id": result.run_id, "reason": 7}, "INVALID_EVENT"),
+        ("run:abort", {"run_id": "nobody"}, "RUN_NOT_FOUND"),
+        ("run:signal", {"run_id": result.run_id, "patch": {"a": 1}}, "RUN_FINISHED"),
+    ):
+        [line] = (await rt.emit(kind, payload)).lines
+        assert line.verdict == "rejected", payload
+        assert line.reason.startswith(f"{said}: ")
+
+
+async def test_control_events_say_what_they_did(runtime, gate):
+    """The receipt of a control event names the run that it reached."""
+    wf = Workflow("wf")
+    wf.on("go")
+
+    @wf.step
+    async def work():
+        await gate()
+
+    rt = await runtime(wf)
+    [run_id] = (await rt.emit("go")).run_ids
+    [line] = (await rt.emit("run:signal", run_id=run_id, patch={"a": 1})).lines
+    assert (line.verdict, line.run_id, line.reason) == ("signalled", run_id, "run:signal")
+    [line] = (await rt.emit("run:abort", run_id=run_id, reason="enough")).lines
+    assert (line.verdict, line.run_id) == ("signalled", run_id)
+    assert (await rt.wait(run_id)).status == "aborted"
+
+
+async def test_control_events_can_be_switched_off(runtime, bus, gate):
+    """With `control_events=False` nobody who emits or publishes such an event ends a run: it is an ordinary event."""
+    wf = Workflow("wf")
+    wf.on("go")
+
+    @wf.step
+    async def work():
+        await gate()
+
+    rt = await runtime(wf, bus=bus, control_events=False)
+    [run_id] = (await rt.emit("go")).run_ids
+    [line] = (await rt.emit("run:abort", run_id=run_id)).lines
+    assert line.verdict == "unmatched"
+    await bus.publish(Event("run:abort", {"run_id": run_id}))
+    await rt.clock.run_until_idle()
+    gate.open()
+    assert (await rt.wait(run_id)).status == "completed"
 
 
 async def test_subscriptions_go_with_their_workflows(runtime):

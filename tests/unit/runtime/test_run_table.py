@@ -28,6 +28,7 @@ LEGAL = {
     ("driving", "absent"),
     ("closing", "parked"),
     ("closing", "driving"),
+    ("closing", "loading"),
     ("closing", "absent"),
     ("parked", "resuming"),
     ("parked", "driving"),

@@ -21,7 +21,7 @@ from poundlock.showing import plain
 
 RUN = {
     "run_id", "workflow_id", "pipeline_id", "trigger_id", "status", "stage", "key", "attempt", "created_at",
-    "updated_at", "wake_at", "parent_id", "lineage", "waits", "progress", "error",
+    "updated_at", "wake_at", "parent_id", "lineage", "waits", "progress", "error", "paused_by",
 }  # fmt: skip
 RESULT = {"run_id", "workflow_id", "status", "ok", "state", "result", "error", "waits", "metadata"}
 WAIT = {

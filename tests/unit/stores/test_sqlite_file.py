@@ -169,7 +169,7 @@ QUESTIONS |= {statement.__name__: statement(8) for statement in MANY}
 # These count what there is, for people: a row per status, and the messages that nobody has taken in yet.
 COUNTING = {"COUNTS", "INBOX_EVENTS"}
 # These read what is active, once, when the store is opened.
-OPENING = {"LOADS", "SHAPES"}
+OPENING = {"LOADS", "PAUSES", "SHAPES"}
 
 
 @pytest.mark.parametrize("name", sorted(QUESTIONS.keys() - COUNTING - OPENING - {"RECORDS"}))

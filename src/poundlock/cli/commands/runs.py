@@ -11,8 +11,9 @@ from poundlock.cli.options import JsonOption, RunArgument, StoreOption
 
 if TYPE_CHECKING:
     from poundlock.model.comparing import Comparison
+    from poundlock.model.operator_pause import Pauses
     from poundlock.model.runs import Checkpoint, LogRow, RunQuery, RunRecord
-    from poundlock.ports import Page
+    from poundlock.ports import Page, Store
     from poundlock.sensitive import Masks
 
 
@@ -36,11 +37,11 @@ def ls(
 
         from poundlock.codecs import dump
         from poundlock.model.runs import run_shape
-        from poundlock.runtime.reading import info_of_record, query
+        from poundlock.runtime.reading import info_of_record, query, with_workflow
 
         wanted = query(workflow, status or None, key, text, None, None, limit, cursor)
-        page = asyncio.run(_find(store, wanted))
-        infos = [info_of_record(record) for record in page.items]
+        page, pauses = asyncio.run(_find(store, wanted))
+        infos = [with_workflow(info_of_record(record), pauses) for record in page.items]
         if as_json:
             print(dump({"runs": [run_shape(info) for info in infos], "next_cursor": page.next_cursor}))
             return
@@ -68,11 +69,11 @@ def show(run_id: RunArgument, store: StoreOption = None, as_json: JsonOption = F
         from poundlock.model.runs import run_shape
         from poundlock.model.timeline import last_progress
         from poundlock.runtime import shapes
-        from poundlock.runtime.reading import info_of_record, outcome_of
+        from poundlock.runtime.reading import info_of_record, outcome_of, with_workflow
         from poundlock.sensitive import concealed, texts_at
 
-        checkpoint, rows, masks = asyncio.run(_checkpoint(store, run_id))
-        info = replace(info_of_record(checkpoint.record), progress=last_progress(rows))
+        checkpoint, rows, masks, pauses = asyncio.run(_checkpoint(store, run_id))
+        info = replace(with_workflow(info_of_record(checkpoint.record), pauses), progress=last_progress(rows))
         calls = sums_of(checkpoint.record)
         result, error = outcome_of(checkpoint.record.head.outcome)
         event, state = checkpoint.event, checkpoint.state
@@ -140,18 +141,22 @@ async def _compared(url: str | None, *runs: tuple[str, int | None]) -> Compariso
     return compare_sides(*sides)
 
 
-async def _find(url: str | None, wanted: RunQuery) -> Page[RunRecord]:
+async def _find(url: str | None, wanted: RunQuery) -> tuple[Page[RunRecord], Pauses]:
     from poundlock.cli.reading import reading
 
     async with reading(url) as store:
-        return await store.find(wanted)
+        return await store.find(wanted), await _pauses(store)
+
+
+async def _pauses(store: Store) -> Pauses:
+    return {pause.workflow_id: pause for pause in await store.pauses()}
 
 
 _ENOUGH = 20
 """Commits at the end of a run's log in which its latest progress is looked for."""
 
 
-async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[LogRow], Masks]:
+async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[LogRow], Masks, Pauses]:
     from poundlock.cli.reading import reading
     from poundlock.model.hiding import noted_masks
     from poundlock.model.timeline import read_entries
@@ -165,4 +170,4 @@ async def _checkpoint(url: str | None, run_id: str) -> tuple[Checkpoint, list[Lo
         checkpoint = checkpoint._replace(record=await with_children_now(store, checkpoint.record))
         # The first row says what is hidden.
         masks = noted_masks(read_entries(await store.history(run_id, None, 0, 1)))
-        return checkpoint, await store.history(run_id, _ENOUGH), masks
+        return checkpoint, await store.history(run_id, _ENOUGH), masks, await _pauses(store)

@@ -291,7 +291,7 @@ class Fibers:
         """End the pass if all fibers wait, unless some wait beside one that has failed: those are given up."""
         if self.running or not self.blocked or self.end is not None:
             return
-        if self.run.stopping and any(each.row is None and each.until is None for each in self.blocked.values()):
+        if self.run.leaving and any(each.row is None and each.until is None for each in self.blocked.values()):
             self.finish(Waiting(tuple(self.blocked.values())))  # what has not begun is not given up: it begins later
             return
         for family in reversed(self._families):

@@ -88,7 +88,7 @@ class Operations(Recording):
     async def _begin(self, operation: Operation[Any]) -> None:
         """Called before something is done that has effects: what it may depend on is durable by then."""
         self._live = True
-        while self.run.stopping:
+        while self.run.leaving:
             await self.fibers.block(operation, None)
         await self._keep()
 

@@ -146,7 +146,7 @@ class _Pass:
         return self._left(partial(_halt, error=said, stage=stage))
 
     def _suspended(self, end: Waiting) -> StageDone:
-        if self._run.stopping and any(blocked.row is None and blocked.until is None for blocked in end.blocked):
+        if self._run.leaving and any(blocked.row is None and blocked.until is None for blocked in end.blocked):
             return StageDone(self._stage, suspended=Suspended(released=True))  # one of them would have begun something
         rows: list[WaitRow] = [blocked.row for blocked in end.blocked if blocked.row is not None]
         times = {

@@ -15,8 +15,13 @@ from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.end_hold import EndHold, end_hold
 from poundlock.runtime.commands.fork import Fork, fork
 from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
+from poundlock.runtime.commands.pause import Pause, pause
+from poundlock.runtime.commands.pause_workflow import PauseWorkflow, pause_workflow
+from poundlock.runtime.commands.reap import ReapStuck, reap
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.commands.unpause import Unpause, unpause
+from poundlock.runtime.commands.unpause_workflow import UnpauseWorkflow, unpause_workflow
 from poundlock.runtime.commands.vacuum import Vacuum, vacuum
 
 __all__ = [
@@ -27,10 +32,15 @@ __all__ = [
     "Create",
     "EndHold",
     "Fork",
+    "Pause",
+    "PauseWorkflow",
+    "ReapStuck",
     "Rerun",
     "Resume",
     "Retry",
     "Signal",
+    "Unpause",
+    "UnpauseWorkflow",
     "Vacuum",
 ]
 
@@ -42,9 +52,14 @@ HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     Fork: fork,
     Rerun: rerun,
     EndHold: end_hold,
+    Pause: pause,
+    PauseWorkflow: pause_workflow,
+    ReapStuck: reap,
     Resume: resume,
     Retry: retry,
     Signal: signal,
     Vacuum: vacuum,
+    Unpause: unpause,
+    UnpauseWorkflow: unpause_workflow,
 }
 """Command type to handler."""

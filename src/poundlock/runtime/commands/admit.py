@@ -44,6 +44,7 @@ from poundlock.runtime.healing import patiently
 from poundlock.runtime.held_events import Holding
 from poundlock.runtime.hold_desk import Turn
 from poundlock.runtime.pending_hooks import ending
+from poundlock.runtime.phases import Phase
 from poundlock.runtime.replacing import reason_of
 from poundlock.runtime.settling import announce_end
 from poundlock.runtime.unmatched import call_unmatched
@@ -331,6 +332,9 @@ def carry_out(core: Core, plan: AdmissionPlan, committed: Committed, event: Even
 
 
 def _delivered(core: Core, delivery: Delivery, outcome: Delivered, event: Event, now: float) -> None:
+    if delivery.held and core.runs.phase(delivery.run_id) is Phase.PARKED:
+        core.runs.drop(delivery.run_id)  # its row was changed: it is due now
+        return
     stored = StoredEvent(delivery.event_ref, event)
     core.runs.deliver(Message(delivery.run_id, outcome.seq, "event", now, None, stored))
     if outcome.waits:

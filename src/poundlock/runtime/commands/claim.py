@@ -8,12 +8,13 @@ from poundlock.errors import LeaseLost, StaleVersion
 from poundlock.model.changes import RunMove
 from poundlock.model.deadlines import deadline_of
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.operator_pause import operator_row
 from poundlock.model.runs import FAILURE_WAIT, RunRecord
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.changing import PINNED, written_under
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
-from poundlock.runtime.driver import adopt, release_runs, take_up, unknown
+from poundlock.runtime.driver import adopt, take_up
 from poundlock.runtime.returning import back_in_line, promote
 
 _BATCH = 100
@@ -21,41 +22,37 @@ _BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take over the runs that are ready or due, of the workflows registered here.
-
-    `stranded`: also runs that this process owns but could not continue.
-    """
-
-    stranded: bool = False
+    """Take over the runs that are ready or due, of the workflows that are registered here and not paused."""
 
 
-async def claim(core: Core, command: Claim) -> int:
+async def claim(core: Core, _command: Claim) -> int:
     """Handle `Claim`; returns how many runs were taken over. They are driven even if the caller is cancelled."""
-    return await core.tasks.to_the_end(_claim(core, command))
+    return await core.tasks.to_the_end(_claim(core))
 
 
-async def _claim(core: Core, command: Claim) -> int:
-    # One claim at a time: a run that is claimed but not adopted yet must not look like a run that nothing drives.
+async def _claim(core: Core) -> int:
     async with core.claiming:
-        taken = 0
-        if command.stranded:
-            take_up(core, await unknown(core))
-            await release_runs(core, core.runs.without_task(), begun=True)
-        while core.accepting and core.entries:
-            workflows = {entry.id: entry.mode.slots for entry in core.entries.values() if not entry.closing}
-            await promote(core, workflows, queued=False)
-            claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
-            if claims.waiting:
-                for run_id in claims.waiting:
-                    core.runs.outdate(run_id)
-                core.note_waiting(claims.waiting)
-            for claimed in claims:
-                if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
-                    take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow is deregistered by now
-            taken += len(claims)
-            if len(claims) < _BATCH:
-                break
-        return taken
+        return await claim_all(core)
+
+
+async def claim_all(core: Core) -> int:
+    """Claim what there is; the caller holds `core.claiming`."""
+    taken = 0
+    while core.accepting and core.entries:
+        workflows = core.working()
+        await promote(core, workflows, queued=False)
+        claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
+        if claims.waiting:
+            for run_id in claims.waiting:
+                core.runs.outdate(run_id)
+            core.note_waiting(claims.waiting)
+        for claimed in claims:
+            if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
+                take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow is deregistered by now
+        taken += len(claims)
+        if len(claims) < _BATCH:
+            break
+    return taken
 
 
 def _is_pinned(definition: WorkflowDefinition, record: RunRecord) -> bool:
@@ -72,7 +69,7 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
     for record in await core.store.unfit(workflow_id):
         # A stage failed: only an answer by hand has it entered again, but its deadline has to be seen to.
         halted = any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits)
-        if halted and not _is_late(core, record, now):
+        if (halted and not _is_late(core, record, now)) or operator_row(record.waits) is not None:
             continue
         entry = core.entries.get(workflow_id)
         if entry is None or _is_pinned(entry.definition, record):

@@ -6,11 +6,20 @@ import asyncio
 import hashlib
 from typing import Any, Literal
 
-from poundlock.errors import IdempotencyConflict, InvalidDefinition, InvalidEvent, KeysTaken, NotRegistered, RunExists
+from poundlock.errors import (
+    IdempotencyConflict,
+    InvalidDefinition,
+    InvalidEvent,
+    KeysTaken,
+    NotRegistered,
+    RunExists,
+    WorkflowPaused,
+)
 from poundlock.guard import call_now, describe
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate
 from poundlock.model.events import Event, accepted, is_name
 from poundlock.model.runs import RunIdentity
+from poundlock.model.while_paused import paused_text
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
@@ -52,11 +61,18 @@ async def create(core: Core, command: Create) -> str:
         NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
         RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
         NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
+        WorkflowPaused: it is paused, and rejects what comes.
     """
     core.check_accepting()
     entry = core.entry(command.workflow_id)
     if entry.closing:
         raise NotRegistered(f"workflow '{entry.id}' is being deregistered: register it again", workflow_id=entry.id)
+    paused = core.pause_of(entry.id) if core.pauses and command.parent is None else None
+    if paused is not None and paused.incoming == "reject":
+        raise WorkflowPaused(
+            f"{paused_text(paused)}: unpause {'it' if paused.workflow_id else 'all'}, then call again",
+            workflow_id=entry.id,
+        )
     if command.conflict not in ("fail", "use_existing"):
         raise InvalidDefinition(f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict")
     addressed = command.run_id is not None or command.idempotency_key is not None

@@ -10,8 +10,10 @@ from typing import Any
 from poundlock.errors import InvalidEvent, LeaseLost, NotPaused, NotStorable, StaleResume, StaleVersion
 from poundlock.model.changes import Changes, Committed, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.operator_pause import is_held, pauses_of
 from poundlock.model.quoting import shown
 from poundlock.model.runs import CHILDREN_WAIT, Message, RunRecord, WaitRow, parked_waits, paused_children
+from poundlock.model.while_paused import paused_text
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.at_wait import check_answer, check_form
 from poundlock.pipeline.changing import check_resumable
@@ -56,7 +58,7 @@ async def resume(core: Core, command: Resume) -> str | None:
 
     Raises:
         RunNotFound, RunFinished: there is nothing to resume.
-        NotPaused: the run is not paused, or another call resumed it first.
+        NotPaused: the run is not paused, an operator has paused it, or another call resumed it first.
         StaleResume: this wait has been answered; the run is paused at another one now.
         InvalidEvent: the answer has to say which of the wait's events it stands for, or names another one.
         AnswerInvalid: it does not fit the form of the wait; nothing was changed.
@@ -82,6 +84,13 @@ async def resume(core: Core, command: Resume) -> str | None:
         if (child := await _for_child(core, command, status, waits)) is not None:
             return await resume(core, child)  # by its own row: it may have gone on to another wait
         row = _paused_at(command, status, waits, epoch)
+        if core.pauses and (paused := core.pause_of(workflow_id)) is not None:
+            raise NotPaused(
+                f"run '{run_id}' is not resumed, because {paused_text(paused)}: unpause "
+                f"{'it' if paused.workflow_id else 'all'} first",
+                run_id=run_id,
+                status=status,
+            )
         epoch, several = row.epoch, sum(each.parked for each in waits) > 1
         entry = core.entries.get(workflow_id)
         if entry is None or entry.closing:
@@ -193,7 +202,7 @@ def _epoch_now(core: Core, command: Resume) -> int | None:
         return None
     row = live.run.parked
     if row is None:
-        raise _not_paused(command.run_id, live.run.status)
+        raise _not_paused(command.run_id, live.run.status, live.run.waits)
     return row.epoch
 
 
@@ -251,8 +260,8 @@ def _paused_at(command: Resume, status: RunStatus, waits: Sequence[WaitRow], epo
         raise finished(command.run_id, status)
     rows = [row for row in waits if row.parked and (row.events or row.wait_id.startswith("__"))]
     row = next((row for row in rows if names(command.wait, command.run_id, row)), rows[0] if rows else None)
-    if status is not RunStatus.PAUSED or row is None:
-        raise _not_paused(command.run_id, status)
+    if status is not RunStatus.PAUSED or row is None or is_held(waits):
+        raise _not_paused(command.run_id, status, waits)
     _check_wait(command, row, epoch)
     return row
 
@@ -262,12 +271,16 @@ def names(wait: str | None, run_id: str, row: WaitRow) -> bool:
     return wait is not None and wait in (row.wait_id, row.token(run_id))
 
 
-def _not_paused(run_id: str, status: RunStatus) -> NotPaused:
-    return NotPaused(
-        f"run '{run_id}' is {status}, not paused: wait until it pauses, or send it a signal",
-        run_id=run_id,
-        status=status,
-    )
+def _not_paused(run_id: str, status: RunStatus, waits: Sequence[WaitRow]) -> NotPaused:
+    if status is RunStatus.PAUSED and (pauses := pauses_of(waits)):
+        why = f" ({pauses[0].reason})" if pauses[0].reason else ""
+        whom = "the run that started it" if pauses[0].scope == "parent" else "it"
+        said = f"run '{run_id}' is paused by {pauses[0].by}{why}, beyond its waits: unpause {whom} first"
+    elif status is RunStatus.PAUSED:
+        said = f"run '{run_id}' is paused between two stages, and goes on by itself: it waits for no answer"
+    else:
+        said = f"run '{run_id}' is {status}, not paused: wait until it pauses, or send it a signal"
+    return NotPaused(said, run_id=run_id, status=status)
 
 
 def _check_wait(command: Resume, row: WaitRow, epoch: int | None) -> None:

@@ -39,7 +39,7 @@ from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
 from poundlock.model.priorities import rank
 from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Rewrite, none_accepted, rewritten
 from poundlock.model.runs import LOOSE, NEEDS_SLOT, LogRow, StoredEvent, WaitRow
-from poundlock.model.waits import armed_anew, fate, key_shape
+from poundlock.model.waits import armed_anew, fate, is_due, key_shape
 from poundlock.records import NamedTuple
 from poundlock.stores.answers import (
     exists,
@@ -329,6 +329,10 @@ class Transaction:
             self._asked.clear()
         for workflow_id, trigger_id, _, row in changes.schedules:
             self.execute(sql.PUT_SCHEDULE, (workflow_id, trigger_id, *row))
+        for pause in changes.paused:
+            self.execute(sql.PAUSE, pause)
+        for workflow_id in changes.unpaused:
+            self.execute(sql.UNPAUSE, (workflow_id,))
         missed = none_accepted(delivered)
         for key in changes.remember:
             if key.expires_at > now and (key.scope or not missed):
@@ -765,7 +769,7 @@ class Transaction:
         if head is None:
             return Delivered(Fate.GONE, 0)
         unfit, place = head.outcome is not None, head.inbox_seq + 1
-        decided = fate(delivery, head.status, head.armed(), now=now, seq=place, unfit=unfit)
+        decided = fate(delivery, head.status, head.armed(), now=now, seq=place, unfit=unfit or delivery.held)
         if not decided.fate.accepted:
             return Delivered(decided.fate, 0, decided.reason)
         kept = events.get(delivery.event_ref)
@@ -776,6 +780,9 @@ class Transaction:
             self.line_up(head, now)
         elif decided.fate is Fate.RESUMED:
             self.take(head, delivery.owner, now, slot=head.load_key is not None)
+        elif delivery.held and is_due(delivery, head.status, head.armed(), unfit=unfit):
+            head.wake_at = now
+            head.version += 1
         if decided.tallies:
             head.count(decided.tallies)
         for gone in decided.dropped:

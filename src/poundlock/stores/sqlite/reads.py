@@ -15,6 +15,7 @@ from poundlock.model.changes import Token
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import HeldBy, OutboxQuery, OutboxRow
 from poundlock.model.priorities import rank
 from poundlock.model.receipts import ReceiptLine
@@ -152,6 +153,11 @@ def _version_at(cursor: sqlite3.Cursor, run: int, seq: int) -> int:
         else:
             above = middle
     return below
+
+
+def pauses(cursor: sqlite3.Cursor) -> list[WorkflowPause]:
+    """Return the paused workflows."""
+    return [WorkflowPause(*row) for row in cursor.execute(sql.PAUSES).fetchall()]
 
 
 def receipt(cursor: sqlite3.Cursor, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:

@@ -203,6 +203,19 @@ def migrate(connection: sqlite3.Connection) -> None:
             " WHERE status = 'ready' AND slot <> 2"
         )
 
+    @steps()
+    def m0005_pauses(db: Database) -> None:
+        # Workflows that an operator has paused; an empty id stands for all of them.
+        db.execute("""
+            CREATE TABLE pauses (
+                workflow_id TEXT PRIMARY KEY,
+                incoming    TEXT NOT NULL,
+                reason      TEXT NOT NULL,
+                by          TEXT NOT NULL,
+                since       REAL NOT NULL
+            ) STRICT, WITHOUT ROWID
+        """)
+
     connection.execute("BEGIN IMMEDIATE")
     try:
         steps.apply(Database(connection, execute_plugins=False, recursive_triggers=False))

@@ -540,6 +540,9 @@ ADD_HELD: Final = """\
 INSERT INTO held (workflow_id, trigger_id, key, event, load_key, initial) VALUES (?, ?, ?, ?, ?, ?)
 """
 DELETE_HELD: Final = "DELETE FROM held WHERE workflow_id = ? AND trigger_id = ? AND key = ? AND seq <= ?"
+PAUSES: Final = "SELECT workflow_id, incoming, reason, by, since FROM pauses ORDER BY workflow_id"
+PAUSE: Final = "INSERT OR REPLACE INTO pauses (workflow_id, incoming, reason, by, since) VALUES (?, ?, ?, ?, ?)"
+UNPAUSE: Final = "DELETE FROM pauses WHERE workflow_id = ?"
 READ_META: Final = "SELECT value FROM meta WHERE name = ?"
 WRITE_META: Final = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
 COUNTS: Final = "SELECT name, count FROM counts WHERE count > 0"

@@ -22,6 +22,7 @@ from poundlock.model.events import Event
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
+from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import OutboxQuery, OutboxRow
 from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import EndedRun
@@ -259,6 +260,10 @@ class SqliteStore:
         """Return the earliest wake time."""
         wanted = list(workflows)
         return await self._read(lambda cursor: reads.next_due(cursor, wanted))
+
+    async def pauses(self) -> list[WorkflowPause]:
+        """Return the paused workflows."""
+        return await self._read(reads.pauses)
 
     async def receipt(self, source: str, event_id: str) -> tuple[ReceiptLine, ...] | None:
         """Return the lines of the last receipt of an event."""
