@@ -94,7 +94,7 @@ class RunMove(NamedTuple):
     attempt: int
     wake_at: float | None
     outcome: str | None
-    slot: int
+    slot: bool | int
     updated_at: float
     log: LogRow | None = None
     waits: tuple[WaitRow, ...] | None = None

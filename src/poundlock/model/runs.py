@@ -65,7 +65,7 @@ class RunHead:
     attempt: int
     wake_at: float | None
     outcome: str | None
-    slot: int
+    slot: bool | int
     inbox_seq: int
     log_seq: int
     updated_at: float

@@ -216,7 +216,7 @@ async def test_a_replaced_run_is_aborted_although_reading_it_fails(faulty, gate,
     rt = await faulty(one_step(work, mode=SingletonLoop(on_busy="replace")), abort_grace=1)
     [first] = (await rt.emit("go", n=1)).run_ids
     await vclock.run_until_idle()
-    rt.store.faults["load"] = 1
+    rt.store.faults["status"] = 1
     await rt.emit("go", n=2)
     await idle(vclock)
     assert started == [1, 2]

@@ -26,6 +26,7 @@ LEGAL = {
     ("driving", "driving"),
     ("driving", "stranded"),
     ("driving", "absent"),
+    ("closing", "loading"),
     ("closing", "parked"),
     ("closing", "driving"),
     ("closing", "loading"),
