@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 from support import LAST_RESORT
 
 from poundlock import DELETE, InvalidDefinition, Pipeline, Retry, Stage, Step, StepContext, Terminate, Workflow
+from poundlock.pipeline.threads import StepThreads
 
 
 def workflow(*stages, **options):
@@ -236,6 +238,69 @@ async def test_def_steps_of_a_stage_run_beside_each_other(runtime):
 
     rt = await runtime(workflow(stage("one", meets, meets)))
     assert (await rt.run("wf")).state == {"met": True}
+
+
+async def test_def_steps_have_a_copy_of_the_runs_context(runtime):
+    """A `def` step sees the context variables of its run; what it sets is seen by no other step and no caller."""
+    variable, seen = contextvars.ContextVar("variable", default="nothing"), []
+
+    def in_thread():
+        seen.append(variable.get())
+        variable.set("of the step")
+
+    async def behind():
+        seen.append(variable.get())
+
+    rt = await runtime(workflow(stage("one", in_thread), stage("two", behind), stage("three", in_thread)))
+    variable.set("of the caller")
+    assert (await rt.run("wf")).ok
+    assert seen == ["of the caller"] * 3
+    assert variable.get() == "of the caller"
+
+
+async def test_no_more_threads_than_the_limit(vclock):
+    """A call beyond the limit makes no thread: it waits for one that is free, and is carried out then."""
+    threads, loop, used = StepThreads(vclock, 2), asyncio.get_running_loop(), []
+    busy, leave = asyncio.Semaphore(0), threading.Event()
+
+    def work():
+        used.append(threading.get_ident())
+        loop.call_soon_threadsafe(busy.release)
+        leave.wait(LAST_RESORT)
+
+    calls = [asyncio.create_task(threads.call(work, (), {})) for _ in range(3)]
+    await busy.acquire()
+    await busy.acquire()
+    assert len(set(used)) == 2
+    leave.set()
+    await asyncio.gather(*calls)
+    assert (len(used), len(set(used))) == (3, 2)
+    threads.close()
+
+
+async def test_a_thread_does_not_keep_the_process(runtime):
+    """Steps run in daemon threads: the interpreter does not wait for one that is still at work when it exits."""
+    daemons = []
+    rt = await runtime(workflow(stage("one", lambda: daemons.append(threading.current_thread().daemon))))
+    assert (await rt.run("wf")).ok
+    assert daemons == [True]
+
+
+async def test_which_task_a_step_runs_in(runtime):
+    """The only step of a stage runs in the task of its run; steps side by side and with a timeout in others."""
+    tasks = {}
+
+    def notes(name):
+        async def step():
+            tasks[name] = asyncio.current_task()
+
+        return step
+
+    timed = Stage("timed", [Step("t", notes("timed"), timeout=60)])
+    rt = await runtime(workflow(stage("alone", notes("alone")), stage("both", notes("a"), notes("b")), timed))
+    run_id = (await rt.run("wf")).run_id
+    assert tasks["alone"].get_name() == run_id
+    assert len(set(tasks.values())) == 4
 
 
 async def test_an_abandoned_thread_is_in_nobodys_way(runtime, vclock):

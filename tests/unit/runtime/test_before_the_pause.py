@@ -33,6 +33,15 @@ async def test_event_for_a_run_in_its_first_stage_is_buffered(any_store, gate):
         assert (result.status, result.state["text"]) == (RunStatus.COMPLETED, "yes")
 
 
+async def test_event_before_the_run_exists_is_not_kept(any_store, gate):
+    """An event that comes before the run it is meant for is `unmatched`, and the run waits for another one."""
+    gate.open()
+    async with WorkflowRuntime(waiting_workflow(gate), store=any_store) as runtime:
+        assert (await runtime.emit("answer", n=1, text="too early")).verdicts == [Verdict.UNMATCHED]
+        [result] = await (await runtime.emit("begin", n=1)).results()
+        assert (result.status, "text" in result.state) == (RunStatus.PAUSED, False)
+
+
 async def test_event_for_a_queued_run_is_buffered(any_store, gate):
     """A run that is still queued keeps what comes for its wait."""
     serialized = waiting_workflow(gate, mode=Serialized())

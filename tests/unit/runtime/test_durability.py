@@ -26,8 +26,10 @@ from poundlock import (
     Trigger,
     Wait,
     Workflow,
+    WorkflowRuntime,
 )
 from poundlock.runtime.durability import MOST_BEHIND
+from poundlock.stores.sqlite import SqliteStore
 from poundlock.testing import run_until_idle
 
 LEVELS = ("stage", "step", "async", "exit", "none")
@@ -750,3 +752,14 @@ async def test_a_kill_behind_a_stage_with_children(stores, failing):
     rt = await stores.enter(wf)
     result = await rt.wait(run_id)
     assert (result.error.code, ran) == ("RUN_LOST", ["child", "after"])
+
+
+@pytest.mark.parametrize("kind", ["memory", "fsynced", "committed"])
+async def test_a_result_says_what_a_commit_survives(tmp_path, kind):
+    """`metadata["durability"]` is that of the store: memory, a file that is synced, or one that is not each time."""
+    synchronous = {"fsynced": "FULL", "committed": "OFF"}
+    store = SqliteStore(tmp_path / "runs.db", synchronous=synchronous[kind]) if kind in synchronous else None
+    async with WorkflowRuntime(staged("stage"), store=store) as rt:
+        result = await rt.run("w")
+        assert result.metadata["durability"] == kind
+        assert (await rt.wait(result.run_id)).metadata["durability"] == kind

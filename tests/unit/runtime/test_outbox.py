@@ -550,6 +550,33 @@ async def test_control_events_are_carried_out(stores, gate):
     assert (letter.event.payload, letter.code) == ({"run_id": "unknown"}, "RUN_NOT_FOUND")
 
 
+@pytest.mark.parametrize("carried_out", [False, True])
+async def test_a_control_event_survives_a_crash(stores, gate, carried_out):
+    """An abort that a step emitted is carried out by the next runtime, whether or not the dead one had done it."""
+    busy = Workflow("busy", triggers={"go": Trigger("busy.go")})
+
+    @busy.step
+    async def work():
+        await gate()
+
+    wf = Workflow("sender")
+
+    @wf.step
+    async def step(ctx, target):
+        ctx.emit("run:abort", run_id=target)
+
+    store = stores.store()
+    rt = await stores.enter(busy, wf, store=store)
+    run_id = (await rt.emit("busy.go")).lines[0].run_id
+    store.hold = leaves if carried_out else lambda changes: bool(changes.posts)
+    await rt.run("sender", target=run_id)
+    await store.until_held()
+    await stores.crash(rt)
+    rt = await stores.enter(busy, wf)
+    assert (await rt.wait(run_id)).status == "aborted"
+    assert await settled(rt) == []
+
+
 async def test_a_publication_that_a_crash_cut_off_is_repeated(stores):
     """The bus gets an event at least once: after a crash in between again, and the runs that it started once."""
     wf, got = listener()

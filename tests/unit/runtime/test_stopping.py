@@ -348,3 +348,21 @@ def test_every_async_method_is_checked():
         if asyncio.iscoroutinefunction(value) and not name.startswith("_")
     }
     assert methods == set(CALLS)
+
+
+async def test_leaving_leaves_no_task(vclock, gate):
+    """What a runtime has started is over when the block is left: runs, hooks, timers of waits, holds and times."""
+    wf = busy(gate)
+    wf.on("held", id="held", debounce="5s")
+    wf.on(every="1h")
+    paused = Workflow("paused")
+    paused.on("go")
+    paused.wait("answer", on="answer", timeout="1d")
+    before = asyncio.all_tasks()
+    async with WorkflowRuntime(wf, paused, clock=vclock) as rt:
+        await rt.emit("go", n=1)
+        await rt.emit("held", n=2)
+        assert (await rt.run("paused")).status is RunStatus.PAUSED
+        assert asyncio.all_tasks() > before
+        gate.open()
+    assert asyncio.all_tasks() == before
