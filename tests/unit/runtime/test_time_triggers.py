@@ -130,6 +130,7 @@ async def test_the_mode_decides(stores, caplog):
     counts = rt.statistics()
     assert (counts["event:started"], counts["event:rejected"]) == (1, 1)
     assert "trigger 'cron' of workflow 'work' fired for 2026-06-01T07:00:00+00:00 and was rejected" in caplog.text
+    assert await rt.dead_letters() == []
 
 
 async def test_a_function_that_raises_is_in_the_log_and_the_next_time_comes(stores, caplog):
