@@ -83,6 +83,8 @@ class Interval:
         number = floor(time / self.every)
         while number * self.every > time:
             number -= 1
+        while (number + 1) * self.every <= time:  # the quotient was rounded
+            number += 1
         return number * self.every
 
     def count(self, after: float, until: float) -> int:

@@ -93,6 +93,8 @@ def as_held(route: Route, event: Event, text: str, load_key: str, initial: Any) 
     Raises:
         InvalidEvent, NotStorable: a run cannot begin with that.
     """
+    if route.hold is not None and route.hold.kind == "batch":
+        whole_batch([initial], event)  # it nests deeper in there: else neither it nor its batch could be decided
     if initial is event.payload:
         return HeldEvent(event, text, load_key)
     if route.hold is not None and route.hold.kind == "batch":

@@ -81,9 +81,15 @@ async def call_all(core: Core, entry: Registered, call: Callable[[Core, Register
         call: calls the hooks of a run.
     """
     what = f"reading pending hooks of workflow '{entry.id}'"
-    pending = await patiently(core, lambda: core.store.pending_hooks(entry.id), what)
-    for run_id in pending:
+
+    async def left() -> list[str]:
+        before = set(core.hooks_running)
+        found = await core.store.pending_hooks(entry.id)
+        # The others have just ended, and are being called: that may be over when it would be their turn here.
+        return [run_id for run_id in found if run_id not in before and run_id not in core.hooks_running]
+
+    for run_id in await patiently(core, left, what):
         if entry.closing or core.ending:
             return  # they stay pending
-        if run_id not in core.hooks_running:  # else they are being called: it has just ended
+        if run_id not in core.hooks_running:
             await call(core, entry, run_id)

@@ -30,6 +30,7 @@ class Poller:
         self._wanted = asyncio.Event()
         self._timer: Timer | None = None
         self._next: float | None = None
+        self._stopped = False
 
     def wake(self) -> None:
         """Look as soon as possible."""
@@ -37,6 +38,8 @@ class Poller:
 
     def wake_at(self, when: float) -> None:
         """Look once the clock has reached `when`; an earlier timer covers a later one."""
+        if self._stopped:
+            return  # a timer now would outlive the runtime
         if self._next is None or when < self._next:
             if self._timer is not None:
                 self._timer.cancel()
@@ -68,13 +71,13 @@ class Poller:
             except Exception as error:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 delay = next(wait)
                 log.error("%s failed; trying again in %g s\n%s", self._what, delay, log_text(error))
-                core.clock.call_later(delay, self._wanted.set)
-                due = None
+                due = core.clock.now() + delay
             if due is not None:
                 self.wake_at(due)
 
     def stop(self) -> None:
-        """Cancel the timer."""
+        """Cancel the timer, and set none any more."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -11,11 +11,12 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import Context
 from typing import Any, Final, Protocol
 
 from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
-from poundlock.errors import HookTimeout, InvalidDefinition, PoundlockError
+from poundlock.errors import HookTimeout, InvalidDefinition
 from poundlock.guard import Answer, call_now, call_within, log_text, repr_of
 from poundlock.model.runs import LogRow
 from poundlock.model.timeline import read_entries
@@ -102,11 +103,19 @@ class SinkQueue:
             return
         self._rows.append((run_id, row))
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._drain(), name="poundlock-sink")
+            self._start()
+
+    def _start(self) -> asyncio.Task[None]:
+        # In a context of its own: it serves all runs, and is inside none.
+        make = asyncio.get_running_loop().create_task
+        task = self._task = Context().run(make, self._drain(), name="poundlock-sink")
+        return task
 
     async def close(self, grace: float) -> None:
         """Write what waits, for up to `grace` seconds; the rest is dropped."""
         task, self._closed = self._task, True
+        if task is None and self._rows:
+            task = self._start()  # somebody had cancelled it
         if task is not None:
             limit = timeout_after(self._clock, grace)
             try:
@@ -129,15 +138,15 @@ class SinkQueue:
                 rows = [row]
                 while self._rows and self._rows[0][0] == run_id and len(rows) < _PORTION:
                     rows.append(self._rows.popleft()[1])
-                entries = read_entries(rows)
+                size = sum(row.size for row in rows)
                 try:
-                    shown = await self._hide(run_id, entries)
-                except PoundlockError as error:
+                    shown = await self._hide(run_id, read_entries(rows))
+                except Exception as error:  # noqa: BLE001 - one damaged row must not end it
                     answer = Answer(None, error)  # rather none than with what is hidden
                 else:
                     answer = await self._call(run_id, shown)
                 if answer.error is not None:
-                    self._failed(answer.error, len(entries))
+                    self._failed(answer.error, size)
         finally:
             self._task = None
 

@@ -261,3 +261,11 @@ def test_when_a_trigger_begins_anew():
     assert begun("rule", ROW, now - ASTRAY) is ROW
     assert begun("rule", ROW, now - ASTRAY - 1) == ScheduleRow("rule", now - ASTRAY - 1)
     assert GRACE < ASTRAY
+
+
+@pytest.mark.parametrize("every", [112.588, 0.1, 0.3, 1.7, 3.333])
+def test_a_multiple_is_its_own_latest(every):
+    """However the quotient is rounded: the last time up to a time of the schedule is that time itself."""
+    interval = Interval(every)
+    for number in range(15_898_000, 15_899_000):
+        assert interval.latest(number * interval.every) == number * interval.every

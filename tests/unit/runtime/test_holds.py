@@ -167,6 +167,20 @@ async def test_a_batch_is_one_run(stores):
     assert (checkpoint.event.id, checkpoint.event.payload) == (receipts[2].event.id, seen[0])
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+async def test_an_event_that_nests_too_deep_for_a_batch(stores, mapped):
+    """It is rejected when it comes, although it is valid by itself: what is held with it is decided as ever."""
+    seen, deep = [], {"n": 0}
+    for _ in range(62):
+        deep = {"n": deep}
+    options = {"map": lambda payload: {"n": payload["n"]}} if mapped else {}
+    rt = await stores.enter(listener(seen, batch=Batch(2, within="5s"), **options))
+    first, refused, last = [await rt.emit("e", payload) for payload in ({"n": 1}, deep, {"n": 2})]
+    assert [str(receipt.lines[0].verdict) for receipt in (first, refused, last)] == ["delayed", "rejected", "started"]
+    await run_until_idle(rt.clock)
+    assert seen == [{"events": [{"n": 1}, {"n": 2}]}]
+
+
 async def test_a_batch_ends_in_time(stores):
     """The time counts from the first event; then the run starts with what there is."""
     seen = []

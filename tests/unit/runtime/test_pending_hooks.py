@@ -384,3 +384,42 @@ async def test_hooks_use_services_when_called_again(stores):
     await rt.register(wf, on_complete=told)
     await run_until_idle(stores.clock)
     assert (used, opened) == ([("r1", "mail")], ["open", "closed"])
+
+
+async def test_a_run_that_ends_while_others_are_called_again(stores):
+    """What is read as pending because its hooks are being called is not called again when its turn would come."""
+    calls = Calls()
+    store = stores.store()
+    rt = await started(stores, calls, store=store)
+    store.hold_after = ends
+    await begin(rt, "left")
+    await store.until_held()
+    await stores.crash(rt)
+    store = stores.store()
+    real, reading, go_on, told = store.inner.pending_hooks, asyncio.Event(), asyncio.Event(), []
+
+    async def slowly(workflow):
+        reading.set()
+        await inside.wait()
+        return await real(workflow)
+
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def completed(result):
+        told.append(result.run_id)
+        if result.run_id == "live":
+            inside.set()
+            await leave.wait()
+        else:
+            leave.set()
+            await go_on.wait()
+
+    store.pending_hooks = slowly
+    rt = await stores.enter(store=store)
+    await rt.register(flow(), on_complete=completed)
+    await reading.wait()
+    await begin(rt, "live")
+    await rt.wait("live")
+    go_on.set()
+    await run_until_idle(stores.clock)
+    assert told == ["live", "left"]

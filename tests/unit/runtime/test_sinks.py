@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 import threading
@@ -268,3 +269,55 @@ async def test_a_commit_whose_answer_is_lost(vclock, written, how):
     commits[-1](move).set_result(Committed(()))
     await run_until_idle(vclock)
     assert got[-1] == ("r1", row)
+
+
+async def test_a_sink_is_inside_no_run(stores):
+    """What a run has in its context is not the sink's, which serves all runs: it may wait for any of them."""
+    name = contextvars.ContextVar("name", default="nobody")
+    seen = []
+
+    async def sink(run_id, _entries):
+        seen.append((name.get(), (await rt.wait(run_id)).status))
+
+    wf = Workflow("w")
+
+    @wf.step
+    async def work():
+        return {"a": 1}
+
+    rt = await stores.enter(wf, sinks=[sink])
+    name.set("somebody")
+    run = await rt.run("w")
+    await run_until_idle(stores.clock)
+    assert run.ok
+    assert set(seen) == {("nobody", "completed")}
+
+
+async def test_a_sink_whose_task_somebody_cancels(stores):
+    """What waits is written by the stop, although the task that writes was cancelled by foreign code."""
+    got = Plain()
+    inside, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(run_id, entries):
+        inside.set()
+        await go_on.wait()
+        got.write(run_id, entries)
+
+    wf = Workflow("w")
+
+    @wf.step
+    async def work():
+        return {"a": 1}
+
+    rt = await stores.enter(wf, sinks=[slow])
+    first = await rt.run("w")
+    await inside.wait()
+    second = await rt.run("w")
+    for task in asyncio.all_tasks():
+        if task.get_name() == "poundlock-sink":
+            task.cancel()
+    go_on.set()
+    await run_until_idle(stores.clock)
+    await rt.stop()
+    assert first.ok
+    assert [entry.type for entry in got.got[second.run_id]][-1] == "pipeline:success"
