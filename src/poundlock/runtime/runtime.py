@@ -666,7 +666,7 @@ class WorkflowRuntime:
         whose events are still to be delivered; nor a child before its parent.
 
         Args:
-            limit: how many runs at most; the next call goes on. Default: all.
+            limit: how many runs at most, beside the children that go with them; the next call goes on. Default: all.
             older_than: delete all runs that ended so long ago too, whatever retention says, also of workflows that are
                 not registered.
             dry_run: only count what would be deleted.

@@ -247,9 +247,9 @@ class _Pass:
                 pending[run.workflow_id] = set(await self._store.pending_hooks(run.workflow_id))
             if run.run_id in pending[run.workflow_id]:
                 continue
-            if self._left <= 0:
+            if self._left <= 0 and run.parent_id is None:  # children go with their parent, whatever the limit
                 self._done = False
-                break
+                continue
             self._left -= 1
             # Noted at once: its children on this page go with it.
             sweep.deleted(run)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from poundlock import RunNotFound, Workflow
+from poundlock import Children, Pipeline, RunNotFound, Stage, Step, Trigger, Workflow
 from poundlock.testing import run_until_idle
 
 
@@ -68,3 +68,19 @@ async def test_a_deletion_before_the_retry(stores):
     await run_until_idle(stores.clock)
     with pytest.raises(RunNotFound):
         await rt.get_run(run_id)
+
+
+async def test_a_limit_leaves_no_child_behind(stores):
+    """The children of a deleted run go with it, whatever the limit: nothing would ever delete them later."""
+    stores.clock.autojump = False
+    child = Pipeline("child", [Stage("c", [Step("c", lambda: None)])])
+    stages = [Stage("kids", children=Children(["child"], over="items"))]
+    wf = Workflow("w", triggers={"t": Trigger("go", pipeline="main")}, pipelines=[Pipeline("main", stages), child])
+    rt = await stores.enter(wf)
+    [run_id] = (await rt.emit("go", items=[1, 2, 3])).run_ids
+    await run_until_idle(stores.clock)
+    assert (await rt.wait(run_id)).ok
+    await stores.clock.run_for(days=1)
+    done = await rt.vacuum(older_than="1h", limit=1)
+    assert (done.runs, done.children) == (4, 3)
+    assert (await rt.find_runs()).items == []
