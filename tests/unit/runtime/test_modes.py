@@ -618,7 +618,8 @@ async def test_idle_keys_cost_nothing(runtime, any_store):
     assert rt._core.queued == {}
     if not hasattr(store, "_queues"):
         import sqlite3
+        from contextlib import closing
 
         await store.written_behind()
-        with sqlite3.connect(store.path) as connection:
+        with closing(sqlite3.connect(store.path)) as connection, connection:
             assert connection.execute("SELECT count(*) FROM loads").fetchone() == (0,)

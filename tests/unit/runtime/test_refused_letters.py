@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -160,7 +161,7 @@ async def test_it_survives_in_the_file(stores):
     rt = await stores.enter(gate.workflow())
     await refused(rt, gate)
     await rt.stop()
-    with sqlite3.connect(stores.path) as file:
+    with closing(sqlite3.connect(stores.path)) as file, file:
         [(error, dead_at)] = file.execute("SELECT error, dead_at FROM outbox").fetchall()
     assert '"wait":"gate"' in error
     assert dead_at is not None
