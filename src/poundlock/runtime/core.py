@@ -13,6 +13,7 @@ from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
 from poundlock.guard import INSIDE, LoopWatch, Secretive
 from poundlock.ids import Ids, default_ids
+from poundlock.model.changes import RunMove
 from poundlock.model.events import Event
 from poundlock.model.holds import HoldKey
 from poundlock.model.operator_pause import WorkflowPause, pause_in
@@ -141,6 +142,8 @@ class Core:
         self.followed: dict[str, str] = {}
         """By child: the run that drives a stage which waits for its end."""
         self.announcing: dict[str, asyncio.Task[None]] = {}
+        self.lost_ends: dict[str, RunMove] = {}
+        """Ends whose commit got no answer, until it is known whether they were written: see `announce_if_written`."""
         """By run that has ended without being driven: calls its hooks and answers those who wait for it."""
         self.state_registry = state_registry
         self.retention = retention

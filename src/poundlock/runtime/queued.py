@@ -29,9 +29,9 @@ from poundlock.pipeline.undo_log import due
 from poundlock.runtime.core import Core
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.entries import Registered
-from poundlock.runtime.healing import patiently
+from poundlock.runtime.healing import FAULTS, patiently
 from poundlock.runtime.pending_hooks import pending_of
-from poundlock.runtime.settling import announce_end, commit_leaving, leaving, log_failure
+from poundlock.runtime.settling import announce_end, announce_if_written, commit_leaving, leaving, log_failure
 from poundlock.runtime.transitions import ending, failing
 
 _FEW: Final = 64
@@ -170,6 +170,9 @@ class QueuedLimits:
                 promoted = (await commit_leaving(core, move, pending_of(core, identity))).promoted
             except (StaleVersion, LeaseLost, InboxAhead):
                 continue  # it changed between read and write: look again
+            except FAULTS:
+                announce_if_written(core, move)
+                raise
             log_failure(identity, error)
             start_promoted(core, promoted)
             announce_end(core, move)  # not waited for: it calls hooks

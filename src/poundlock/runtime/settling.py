@@ -41,7 +41,7 @@ from poundlock.runtime.children import commit_end
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
-from poundlock.runtime.healing import FAULTS, again, notify, read_checkpoint
+from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
 from poundlock.runtime.hooks import BoundHooks
 from poundlock.runtime.pending_hooks import at_end, begin, end, ending, with_pending
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
@@ -303,6 +303,7 @@ def announce_end(core: Core, move: RunMove) -> asyncio.Task[None]:
     and its errors are not the caller's: to wait for the task, use `asyncio.wait`.
     """
     run_id = move.run_id
+    core.lost_ends.pop(run_id, None)  # it is announced here, once
     waiting = core.waiters.set_aside(run_id)  # whoever comes later may wait for another end
     task = core.tasks.spawn(_announce_end(core, move, waiting))
     core.announcing[run_id] = task
@@ -313,6 +314,32 @@ def announce_end(core: Core, move: RunMove) -> asyncio.Task[None]:
 
     task.add_done_callback(done)
     return task
+
+
+def announce_if_written(core: Core, move: RunMove) -> None:
+    """Announce an end in the background, if it was written although the store gave no answer to its commit."""
+    core.lost_ends[move.run_id] = move
+    core.tasks.spawn(_announce_if_written(core, move))
+
+
+async def _announce_if_written(core: Core, move: RunMove) -> None:
+    run_id = move.run_id
+
+    async def written() -> bool:
+        await core.store.written_behind()  # it may still be in flight
+        record = await core.store.load(run_id)
+        if record is None:
+            return False
+        head = record.head
+        # By these it is known from an end that another process or a later attempt has written.
+        return (head.status, head.version, head.updated_at) == (move.status, move.version + 1, move.updated_at)
+
+    try:
+        if await patiently(core, written, f"reading run '{run_id}'") and core.lost_ends.get(run_id) is move:
+            announce_end(core, move)
+    finally:
+        if core.lost_ends.get(run_id) is move:
+            del core.lost_ends[run_id]
 
 
 async def _announce_end(core: Core, move: RunMove, waiting: list[Waiter]) -> None:

@@ -46,7 +46,7 @@ from poundlock.runtime.hold_desk import Turn
 from poundlock.runtime.pending_hooks import ending
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.replacing import reason_of
-from poundlock.runtime.settling import announce_end
+from poundlock.runtime.settling import announce_end, announce_if_written
 from poundlock.runtime.unmatched import call_unmatched
 
 Copy = tuple[str, str]
@@ -278,6 +278,9 @@ async def _in_flight(
         take_up(core, [*(live.run.run_id for live, _ in plan.started), *resumed])
         if plan.replaced:
             core.tasks.spawn(_look_after(core, plan))
+        for move in plan.moves:
+            if move.status.terminal:
+                announce_if_written(core, move)
         raise
     except BaseException:
         for live, _ in plan.started:

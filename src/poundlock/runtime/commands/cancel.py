@@ -18,13 +18,13 @@ from poundlock.records import dataclass
 from poundlock.runtime.children import commit_end, tell_parent
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start_promoted
-from poundlock.runtime.healing import patiently
+from poundlock.runtime.healing import FAULTS, patiently
 from poundlock.runtime.pending_hooks import pending_of
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.returning import back_in_line
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written
-from poundlock.runtime.settling import announce_end, commit_leaving, leaving
+from poundlock.runtime.settling import announce_end, announce_if_written, commit_leaving, leaving
 from poundlock.runtime.transitions import ending, has_more_to_do
 from poundlock.stores.answers import finished, not_found
 
@@ -219,10 +219,14 @@ async def _abort_unowned(core: Core, command: Cancel, record: RunRecord) -> None
         move = move._replace(release=leaving(core, entry, identity, queued=queued))
     pending = pending_of(core, identity)
     commit = partial(commit_leaving, core, pending=pending)
-    if identity.parent_id is None:
-        committed, notice = await commit(move), None
-    else:
-        committed, notice = await commit_end(core, identity, move, pending, commit)
+    try:
+        if identity.parent_id is None:
+            committed, notice = await commit(move), None
+        else:
+            committed, notice = await commit_end(core, identity, move, pending, commit)
+    except FAULTS:
+        announce_if_written(core, move)
+        raise
     if notice is not None:
         tell_parent(core, notice)
     start_promoted(core, committed.promoted)
