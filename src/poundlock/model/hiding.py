@@ -38,12 +38,22 @@ def hidden_entries(
     for entry in entries:
         if entry.patch is not None:
             secrets |= texts_at(entry.patch, masks)
+        if _quotes(entry.payload):
+            secrets |= texts_at(entry.payload["payload"], masks)
     shown = []
     for entry in entries:
-        payload = concealed(entry.payload, secrets)
+        payload = entry.payload
+        if _quotes(payload):
+            payload = {**payload, "payload": masked(payload["payload"], masks)}
+        payload = concealed(payload, secrets)
         patch = entry.patch if entry.patch is None else concealed(masked(entry.patch, masks), secrets)
         shown.append(replace(entry, payload=payload, patch=patch))
     return shown, secrets
+
+
+def _quotes(payload: Any) -> bool:
+    """Whether an entry has an event's payload in its own, as that of a refused event does."""
+    return isinstance(payload, dict) and isinstance(payload.get("payload"), dict)
 
 
 def hidden_data(data: Any, masks: Masks, secrets: set[str]) -> Any:

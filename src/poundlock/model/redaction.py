@@ -31,7 +31,7 @@ def masks_of_paths(paths: Iterable[Any]) -> Masks:
 def needed_faults(
     triggers: Mapping[str, Trigger], mode_key: Any, waits: Iterable[tuple[str, Wait]], masks: Masks
 ) -> Iterator[Fault]:
-    """Yield what compares, correlates or keys on a redacted path: it would see "***" there, or never match.
+    """Yield what compares, correlates, counts or keys on a redacted path: it would see "***" there, or never match.
 
     Args:
         triggers: of the workflow, by id.
@@ -54,6 +54,8 @@ def needed_faults(
         for field in wait.correlate or {}:
             if hides(masks, field):
                 yield f"{path}.correlate", f"'{field}' {said}"
+        if isinstance(wait.distinct, str) and hides(masks, wait.distinct):
+            yield f"{path}.distinct", f"'{wait.distinct}' {said}"
         for condition in wait.where:
             if isinstance(condition, Condition) and hides(masks, condition.field):
                 yield f"{path}.where", f"'{condition.field}' {said}"
@@ -71,6 +73,8 @@ def shown_faults(
         if isinstance(key, str) and hides(masks, key):
             yield path, f"'{key}' {said}"
     for path, wait in waits:
+        if isinstance(wait.distinct, str) and hides(masks, wait.distinct):
+            yield f"{path}.distinct", f"'{wait.distinct}' {said}"
         values = [(f"{path}.correlate", value) for value in (wait.correlate or {}).values()]
         values += [(f"{path}.where", each.value) for each in wait.where if isinstance(each, Condition)]
         for at, value in values:

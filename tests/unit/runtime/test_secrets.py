@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import pytest
@@ -26,7 +27,9 @@ from poundlock import (
     WorkflowRuntime,
     workflow,
 )
-from poundlock.sensitive import HIDDEN
+from poundlock.model.hiding import hidden_entries
+from poundlock.model.timeline_entry import TimelineEntry
+from poundlock.sensitive import HIDDEN, masks_at
 from poundlock.testing import run_until_idle
 
 SECRET = "sens-canary-7315"
@@ -329,6 +332,7 @@ async def test_what_is_redacted_makes_no_conflict(stores):
 
 
 CORRELATED = Stage("w", router=Pause(Wait("x", correlate={"card.number": 1})))
+COUNTED = Stage("w", router=Pause(Wait("x", mode=2, distinct="card.number")))
 
 
 @pytest.mark.parametrize(
@@ -337,6 +341,7 @@ CORRELATED = Stage("w", router=Pause(Wait("x", correlate={"card.number": 1})))
         ({"triggers": {"go": Trigger("go", key="card.number")}}, "triggers.go.key"),
         ({"triggers": {"go": Trigger("go", key="card")}}, "triggers.go.key"),
         ({"pipelines": [Pipeline("main", [CORRELATED])]}, "waits.w.correlate"),
+        ({"pipelines": [Pipeline("main", [COUNTED])]}, "waits.w.distinct"),
     ],
 )
 async def test_nothing_may_need_what_is_redacted(vclock, options, path):
@@ -358,8 +363,10 @@ async def test_sensitive_values_are_no_keys(vclock):
     Workflow.step(keyed, dict, id="only")
     waits = Workflow("waits", state=State)
     waits.wait("gate", on="x", correlate={"card": StateRef("card")})
+    counted = Workflow("counted", state=State)
+    counted.wait("gate", on="x", mode=2, distinct="card")
     async with WorkflowRuntime(clock=vclock) as rt:
-        for wf in (keyed, waits):
+        for wf in (keyed, waits, counted):
             with pytest.raises(InvalidDefinition, match="is sensitive"):
                 await rt.register(wf)
 
@@ -409,3 +416,15 @@ async def test_what_is_read_of_the_process_environment_is_hidden(stores, monkeyp
     result = await rt.run("w")
     assert result.error.message == f"bad {HIDDEN}"
     assert TOKEN.encode() not in bytes_of(stores)
+
+
+def test_the_payload_of_a_refused_event_is_hidden():
+    """An entry that quotes an event's payload hides what the state marks, also a number or a short text."""
+    refused = {"event": "answered", "payload": {"card": "ab", "pin": 7, "notes": f"with {SECRET}", "by": SECRET}}
+    entry = TimelineEntry(3, datetime.now(UTC), "pipeline", "wait:refused", "gate", refused, None)
+    [shown], secrets = hidden_entries([entry], masks_at([("card",), ("pin",), ("by",)]))
+    assert shown.payload == {
+        "event": "answered",
+        "payload": {"card": HIDDEN, "pin": HIDDEN, "notes": f"with {HIDDEN}", "by": HIDDEN},
+    }
+    assert SECRET in secrets
