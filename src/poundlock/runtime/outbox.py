@@ -58,7 +58,7 @@ from poundlock.runtime.dispatch import masks_of
 from poundlock.runtime.emitting import decided_by, spread
 from poundlock.runtime.healing import FAULTS, patiently
 from poundlock.runtime.unmatched import call_unmatched
-from poundlock.sensitive import Masks, texts_at
+from poundlock.sensitive import Mask, Masks, texts_at
 
 ATTEMPTS: Final = 10
 """Failed deliveries after which an event becomes a dead letter."""
@@ -72,6 +72,8 @@ _TOGETHER: Final = 16
 _PORTION: Final = 64
 """Events of a run that are delivered before it is another one's turn."""
 _PAGE: Final = 256
+_EVERYTHING: Final[Masks] = (Mask(whole=True),)
+"""In place of the masks of a workflow that is not known: any value may be a sensitive one."""
 _LASTING: Final = (IdempotencyConflict, InvalidEvent, NotRegistered, NotStorable, RunFinished, RunNotFound)
 """Errors that no further attempt would change."""
 
@@ -349,7 +351,10 @@ def _log_dead(row: OutboxRow, why: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- dead letters
 async def letters_of(
-    store: Store, limit: int, after: str | None, known: Callable[[str, str], Masks] = lambda _workflow, _pipeline: ()
+    store: Store,
+    limit: int,
+    after: str | None,
+    known: Callable[[str, str], Masks | None] = lambda _workflow, _pipeline: None,
 ) -> list[DeadLetter]:
     """Return dead letters, in the order in which they were emitted.
 
@@ -357,22 +362,24 @@ async def letters_of(
         store: where they are.
         limit: how many at most.
         after: the id of a dead letter: only those behind it.
-        known: returns where sensitive values are in a pipeline's runs, besides what their timelines say.
+        known: returns where sensitive values are in a pipeline's runs, besides what their timelines say; None if the
+            workflow is not known here.
     """
     rows = await store.outbox(OutboxQuery(dead=True, after=_number(after) if after else 0, limit=limit))
     return [replace(_letter(row), secrets=frozenset(await _secrets(store, row, known))) for row in rows]
 
 
-async def _secrets(store: Store, row: OutboxRow, known: Callable[[str, str], Masks]) -> set[str]:
+async def _secrets(store: Store, row: OutboxRow, known: Callable[[str, str], Masks | None]) -> set[str]:
     """Return the texts that may not be shown: of the run that emitted an event or refused it, or of its trigger."""
     if row.held_by is not None:
-        return texts_at(row.event.payload, known(row.held_by.workflow_id, row.held_by.trigger_id))
+        held = known(row.held_by.workflow_id, row.held_by.trigger_id)
+        return texts_at(row.event.payload, _EVERYTHING if held is None else held)
     checkpoint = await store.checkpoint(row.run_id)
-    if checkpoint is None:
-        return set()
+    if checkpoint is None:  # nothing says any more what was hidden in its state
+        return texts_at(row.event.payload, _EVERYTHING)
     identity = checkpoint.record.identity
     masks = noted_masks(read_entries(await store.history(row.run_id, None, 0, 1)))
-    masks = (*masks, *known(identity.workflow_id, identity.pipeline_id))
+    masks = (*masks, *(known(identity.workflow_id, identity.pipeline_id) or ()))
     return {
         text
         for data in (checkpoint.state, checkpoint.event.payload, row.event.payload)
@@ -383,11 +390,11 @@ async def _secrets(store: Store, row: OutboxRow, known: Callable[[str, str], Mas
 async def dead_letters(core: Core, limit: int, after: str | None) -> list[DeadLetter]:
     """Return dead letters of this runtime's store; hides what the registered workflows mark, too."""
 
-    def known(workflow_id: str, name: str) -> Masks:
+    def known(workflow_id: str, name: str) -> Masks | None:
         """Name: of a pipeline, or of the trigger that held an event."""
         entry = core.entries.get(workflow_id)
         if entry is None:
-            return ()
+            return None
         trigger = entry.definition.triggers.get(name)
         return masks_of(
             entry, name if name in entry.plans or trigger is None else entry.definition.pipeline_of(trigger)

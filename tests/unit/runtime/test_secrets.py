@@ -28,7 +28,9 @@ from poundlock import (
     workflow,
 )
 from poundlock.model.hiding import hidden_entries
+from poundlock.model.outbox import HeldBy, OutboxRow
 from poundlock.model.timeline_entry import TimelineEntry
+from poundlock.runtime.outbox import letters_of
 from poundlock.sensitive import HIDDEN, masks_at
 from poundlock.testing import run_until_idle
 
@@ -428,3 +430,30 @@ def test_the_payload_of_a_refused_event_is_hidden():
         "payload": {"card": HIDDEN, "pin": HIDDEN, "notes": f"with {HIDDEN}", "by": HIDDEN},
     }
     assert SECRET in secrets
+
+
+@pytest.mark.parametrize("known", [None, ()])
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_letter_of_which_nothing_is_known_shows_no_value(held, known):
+    """Its run is gone, or its workflow is not known here: any value may be sensitive. A known one marks nothing."""
+
+    class Letters:
+        async def outbox(self, _query):
+            event = Event("go", {"card": SECRET})
+            return (
+                [OutboxRow(1, "", event, dead_at=1.0, held_by=HeldBy("w", "t", load_key="", batch=False))]
+                if held
+                else [row(event)]
+            )
+
+        async def checkpoint(self, _run_id):
+            return None
+
+    def row(event):
+        return OutboxRow(1, "gone", event, dead_at=1.0)
+
+    [letter] = await letters_of(Letters(), 9, None, lambda _workflow, _name: known)
+    assert letter.event.payload == {"card": SECRET}
+    open_here = held and known == ()
+    for text in (repr(letter), json.dumps(letter.to_dict())):
+        assert (SECRET in text) is open_here
