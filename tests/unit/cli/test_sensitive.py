@@ -67,6 +67,9 @@ def test_no_command_shows_a_sensitive_value(call, tmp_path, feed, store, way):
     if way != "":
         said.append(call("timeline", run_id, "--store", store, "--follow"))
         said.append(call("timeline", run_id, "--store", store, "--follow", "--json"))
+    if way == "terminates":
+        for more in ([], ["--json"]):
+            said.append(call("rerun", run_id, "--from", "pay", "--app", app, "--store", store, *more))
     if way == "":
         said.append(call("resume", run_id, "--store", store, "--app", app, "--patch", f'{{"pin": "{CANARY}"}}'))
     shown = "".join(each.out + each.err for each in said)

@@ -439,18 +439,11 @@ async def test_a_letter_of_which_nothing_is_known_shows_no_value(held, known):
 
     class Letters:
         async def outbox(self, _query):
-            event = Event("go", {"card": SECRET})
-            return (
-                [OutboxRow(1, "", event, dead_at=1.0, held_by=HeldBy("w", "t", load_key="", batch=False))]
-                if held
-                else [row(event)]
-            )
+            by = HeldBy("w", "t", load_key="", batch=False) if held else None
+            return [OutboxRow(1, "gone", Event("go", {"card": SECRET}), dead_at=1.0, held_by=by)]
 
         async def checkpoint(self, _run_id):
             return None
-
-    def row(event):
-        return OutboxRow(1, "gone", event, dead_at=1.0)
 
     [letter] = await letters_of(Letters(), 9, None, lambda _workflow, _name: known)
     assert letter.event.payload == {"card": SECRET}

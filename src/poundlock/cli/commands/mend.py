@@ -111,7 +111,7 @@ def _mend(
         from poundlock.cli.app_loading import load_app
         from poundlock.codecs import dump
         from poundlock.model.runs import run_shape
-        from poundlock.showing import plain
+        from poundlock.showing import plain_beside
 
         given = None if patch is None else json_object(patch)
         loaded = None if app is None else load_app(app)
@@ -122,7 +122,7 @@ def _mend(
             _carried_out(runtime, run_id, command(given, loaded is None), wait=loaded is not None)
         )
         if as_json:
-            more = {} if result is None else {"ok": result.ok, "result": plain(result.result)}
+            more = {} if result is None else {"ok": result.ok, "result": plain_beside(result.result, result.state)}
             print(dump(run_shape(info) | more))
             return
         _print(info, result)
@@ -147,6 +147,7 @@ def _print(info: RunInfo, result: RunResult | None) -> None:
 
     from poundlock.cli import show
     from poundlock.cli.terminal import console
+    from poundlock.showing import plain_beside
 
     screen = console()
     line = Text(f"{info.workflow_id} run {info.run_id}: ").append(show.status_text(info.status))
@@ -154,7 +155,7 @@ def _print(info: RunInfo, result: RunResult | None) -> None:
     if info.lineage and info.parent_id is None:
         line.append(f", forked from {info.lineage[-1]}")
     if result is not None and result.result is not None:
-        line.append(f", {show.plain(result.result)}")
+        line.append(f", {show.plain(plain_beside(result.result, result.state))}")
     if info.error is not None:
         line.append(f", {info.error}", "red")
     if info.status == "ready":

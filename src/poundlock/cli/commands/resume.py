@@ -60,12 +60,14 @@ def resume(
         runtime = runtime_of(loaded, store, named=on_command_line(context, "store"))
         result = asyncio.run(_resume(runtime, run_id, merged, wait, event))
         if as_json:
+            from poundlock.showing import plain_beside
+
             shape = {
                 "run_id": result.run_id,
                 "workflow_id": result.workflow_id,
                 "status": str(result.status),
                 "ok": result.ok,
-                "result": result.result,
+                "result": plain_beside(result.result, result.state),
                 "error": error_shape(result.error),
                 "waits": [wait_shape(waiting) for waiting in result.waits],
             }
@@ -79,11 +81,12 @@ def _print_result(result: RunResult) -> None:
 
     from poundlock.cli import show
     from poundlock.cli.terminal import console
+    from poundlock.showing import plain_beside
 
     screen = console()
     line = Text(f"{result.workflow_id} run {result.run_id}: ").append(show.status_text(result.status))
     if result.result is not None:
-        line.append(f", {show.plain(result.result)}")
+        line.append(f", {show.plain(plain_beside(result.result, result.state))}")
     if result.error is not None:
         line.append(f", {result.error}", "red")
     if result.status == "ready":
