@@ -29,6 +29,7 @@ class Poller:
         self._what = what
         self._wanted = asyncio.Event()
         self._timer: Timer | None = None
+        self._retry: Timer | None = None
         self._next: float | None = None
         self._stopped = False
 
@@ -71,7 +72,9 @@ class Poller:
             except Exception as error:  # noqa: BLE001 - one bad moment of the store must not end all timers
                 delay = next(wait)
                 log.error("%s failed; trying again in %g s\n%s", self._what, delay, log_text(error))
-                due = core.clock.now() + delay
+                if not self._stopped:
+                    self._retry = core.clock.call_later(delay, self._wanted.set)
+                due = None
             if due is not None:
                 self.wake_at(due)
 
@@ -81,6 +84,8 @@ class Poller:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._retry is not None:
+            self._retry.cancel()
 
 
 async def claim_due(core: Core) -> float | None:

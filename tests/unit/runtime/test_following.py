@@ -467,6 +467,7 @@ async def test_deleted_as_it_ends(vclock, gate):
             await reader.task
             assert reader.types[-1] == "pipeline:success"
             assert reader.seqs == list(range(1, len(reader.seqs) + 1))
+        await run_until_idle(vclock)  # it is deleted at the end of another one
         with pytest.raises(RunNotFound):
             await rt.get_run(run_id)
 

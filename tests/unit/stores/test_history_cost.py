@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 from poundlock import Terminate, Workflow, WorkflowRuntime
 from poundlock.stores.sqlite import reads
@@ -43,7 +44,7 @@ async def test_a_long_log_is_not_read_from_its_beginning(tmp_path, vclock):
         run_id = (await rt.run("loop", {})).run_id
         whole = await rt.store.history(run_id)
     assert len(whole) > 3000
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for place in (0, 1, 1500, len(whole) - 2, len(whole) - 1):
             cursor = Counted(connection.cursor())
             after = whole[place].first_seq + whole[place].size - 1
