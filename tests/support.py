@@ -252,6 +252,23 @@ class Stores:
                 await self.crash(runtime)
 
 
+async def until_crash(store: GatedStore, work) -> bool:
+    """Run a coroutine until it ends or its store dies, and tell whether it ended.
+
+    What it raises while the store is alive is raised; after a crash nobody is there to hear it.
+    """
+    working = asyncio.create_task(work)
+    crashed = asyncio.create_task(store.crashed.wait())
+    await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
+    over = not store.dead
+    if over:
+        await working
+    working.cancel()
+    crashed.cancel()
+    await asyncio.wait([working, crashed])
+    return over
+
+
 def parks(changes: Changes) -> bool:
     """Whether a commit parks a run."""
     return any(move.status == "paused" for move in changes.moves)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from pydantic import BaseModel
-from support import ends
+from support import ends, until_crash
 
 from poundlock import (
     Children,
@@ -141,12 +141,7 @@ async def test_a_crash_at_any_commit(stores, where, timeline):
             await rt.emit("answered", id=place, by="Ada")
             await run_until_idle(stores.clock)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(shop(calls), timeline=timeline)
         await run_until_idle(stores.clock)
@@ -1039,12 +1034,7 @@ async def test_a_crash_while_a_run_of_an_unknown_workflow_is_aborted(stores, whe
         store = stores.store()
         store.crash = (number, where)
         rt = await stores.enter(store=store)
-        aborting = asyncio.create_task(rt.abort(run_id))
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([aborting, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        aborting.cancel()
-        crashed.cancel()
+        over = await until_crash(store, rt.abort(run_id))
         await stores.crash(rt)
         rt = await stores.enter()
         if (await rt.get_run(run_id)).status == "aborted":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import happens
+from support import happens, until_crash
 
 from poundlock import Batch, Event, Exclusive, Throttle, Transient, Trigger, Workflow
 from poundlock.testing import run_until_idle
@@ -51,13 +51,7 @@ async def test_a_crash_at_any_commit(stores, kind, where, mode):
         store = stores.store()
         store.crash = (number, where)
         rt = await stores.enter(listener(seen, mode, **HOLDS[kind]), store=store)
-        working = asyncio.create_task(emit(rt, place))
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
-        await asyncio.wait([working, crashed])
+        over = await until_crash(store, emit(rt, place))
         await stores.crash(rt)
         rt = await stores.enter(listener(seen, mode, **HOLDS[kind]))
         await emit(rt, place)  # duplicates, where they were taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import ends, parks
+from support import ends, parks, until_crash
 from support_operators import Gate, begun, two_stages, waiting
 
 from poundlock import (
@@ -760,14 +760,7 @@ async def test_a_crash_at_any_commit(stores, where):
             await rt.unpause(run_id)
             await rt.wait(run_id)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        if over:
-            await working
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(waiting(after=after, timeout=1000))
         await run_until_idle(stores.clock)

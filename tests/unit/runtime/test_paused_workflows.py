@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import ends
+from support import ends, until_crash
 from support_operators import Gate, begun, two_stages, waiting
 
 from poundlock import (
@@ -411,14 +411,7 @@ async def test_a_crash_at_any_commit(stores, where):
             await rt.unpause_workflow("w")
             await run_until_idle(stores.clock)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        if over:
-            await working
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter()
         before = len(ran)

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support import until_crash
 
 from poundlock import Event, Workflow
 from poundlock.testing import run_until_idle
@@ -133,12 +134,7 @@ async def test_a_crash_at_any_commit(stores, where):
             await rt.emit(Event("answer", {"by": "Ada"}, id=f"answer-{number}"))
             await run_until_idle(stores.clock)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(gate.workflow())
         await run_until_idle(stores.clock)

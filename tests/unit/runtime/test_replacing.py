@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support import until_crash
 
 from poundlock import Pause, RunStatus, SingletonLoop, Verdict, Wait, Workflow
 from poundlock.testing import run_until_idle
@@ -82,12 +83,7 @@ async def test_a_crash_at_any_commit(stores, where, first):
                 receipts.append(await rt.emit("go", n=n))
                 await run_until_idle(stores.clock)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(loop(SingletonLoop("replace"), log))
         await run_until_idle(stores.clock)

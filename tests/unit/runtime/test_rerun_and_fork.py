@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from pydantic import BaseModel
-from support import Stores
+from support import Stores, until_crash
 
 from poundlock import (
     InvalidDefinition,
@@ -421,12 +419,7 @@ async def test_a_crash_at_any_commit(stores: Stores, where, what):
             info = await (rt.rerun(run_id, "two") if what == "rerun" else rt.fork(run_id, "two"))
             await rt.wait(info.run_id)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(counting(calls))
         await run_until_idle(stores.clock)

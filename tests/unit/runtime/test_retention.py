@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from support import until_crash
 
 from poundlock import (
     Children,
@@ -391,12 +392,7 @@ async def test_a_crash_at_any_commit_of_a_vacuum(stores, vclock, where):
         rt = await stores.enter(wf(), store=store)
         young = await rt.run("family", items=[1])
         store.crash = (store.commits + number, where)
-        deleting = asyncio.create_task(rt.vacuum())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([deleting, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        deleting.cancel()
-        crashed.cancel()
+        over = await until_crash(store, rt.vacuum())
         await stores.crash(rt)
         rt = await stores.enter(wf())
         before = await _all(rt)

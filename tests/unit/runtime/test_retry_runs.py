@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 from pydantic import BaseModel
-from support import GatedStore, ends
+from support import GatedStore, ends, until_crash
 
 from poundlock import (
     Delay,
@@ -602,12 +602,7 @@ async def test_a_crash_at_any_commit(stores, where, timeline):
             await rt.retry(run_id, patch={"amount": 2})
             await rt.wait(run_id)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(shop.workflow(), timeline=timeline)
         await run_until_idle(stores.clock)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated
 
 import pytest
+from support import until_crash
 
 from poundlock import (
     Delay,
@@ -430,12 +431,7 @@ async def test_a_crash_at_any_commit(stores, where, mode):
             stores.clock.advance(3_600)
             await run_until_idle(stores.clock)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(asking(mode))
         await run_until_idle(stores.clock)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 from pydantic import BaseModel, Field
+from support import until_crash
 
 from poundlock import (
     AnswerInvalid,
@@ -412,12 +413,7 @@ async def test_a_crash_at_any_commit_of_a_vote(stores, where, window):
                 await rt.emit(Event("vote", {"motion": motion, "member": member, "yes": True}, id=f"{motion}-{member}"))
                 await run_until_idle(stores.clock)
 
-        working = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([working, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        working.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(board(), **window)
         await run_until_idle(stores.clock)

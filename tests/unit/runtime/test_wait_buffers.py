@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated
 
 import pytest
+from support import until_crash
 
 from poundlock import Event, RunStatus, StateRef, Use, Wait, Workflow
 from poundlock.testing import run_until_idle
@@ -252,12 +253,7 @@ async def test_a_crash_at_any_commit_of_a_full_buffer(stores, where, window):
             await rt.emit(Event("first", {}, id=f"first-{number}"))
             await run_until_idle(stores.clock)
 
-        task = asyncio.create_task(work())
-        crashed = asyncio.create_task(store.crashed.wait())
-        await asyncio.wait([task, crashed], return_when=asyncio.FIRST_COMPLETED)
-        over = not store.dead
-        task.cancel()
-        crashed.cancel()
+        over = await until_crash(store, work())
         await stores.crash(rt)
         rt = await stores.enter(two_gates(limit=2, mode=2, collect="got"), **window)
         await run_until_idle(stores.clock)
