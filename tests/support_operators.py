@@ -60,3 +60,11 @@ def waiting(timeout=None, on_timeout="fail", after=None, **options):
 async def begun(rt, **fields):
     receipt = await rt.emit("begin", **fields)
     return receipt.run_ids[0]
+
+
+async def in_step(stores, gate, workflow, **options):
+    """Return a runtime and the id of a run that is in the step of this workflow which waits for the gate."""
+    rt = await stores.enter(workflow, **options)
+    run_id = await begun(rt)
+    await gate.begun.wait()
+    return rt, run_id

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support import ends, parks, until_crash
-from support_operators import Gate, begun, two_stages, waiting
+from support_operators import Gate, begun, in_step, two_stages, waiting
 
 from poundlock import (
     Delay,
@@ -49,9 +49,7 @@ async def paused(rt, run_id):
 async def test_a_running_run(stores):
     """A running run is paused at its next boundary, says by whom and why, and goes on with its next stage."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause(run_id, "maintenance")
     gate.open.set()
     info = await paused(rt, run_id)
@@ -325,9 +323,7 @@ async def test_a_durable_function(stores):
         found = await step.wait_for("go")
         return found.payload
 
-    rt = await stores.enter(function)
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, function)
     await rt.pause(run_id)
     gate.open.set()
     await paused(rt, run_id)
@@ -369,9 +365,7 @@ def family(gate, ran):
 async def test_a_run_with_children(stores):
     """A run is paused with its children, and unpaused with them; one that was paused by its own id stays paused."""
     gate, ran = Gate(), []
-    rt = await stores.enter(family(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, family(gate, ran))
     await run_until_idle(stores.clock)
     left, right = sorted(
         (run for run in (await rt.find_runs()).items if run.parent_id == run_id), key=lambda run: run.pipeline_id
@@ -397,9 +391,7 @@ async def test_a_run_with_children(stores):
 async def test_a_child_ends_while_its_parent_is_paused(stores):
     """The end of a child is kept for a paused parent, which goes on with it when it is unpaused."""
     gate, ran = Gate(), []
-    rt = await stores.enter(family(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, family(gate, ran))
     await run_until_idle(stores.clock)
     children = [run.run_id for run in (await rt.find_runs()).items if run.parent_id == run_id]
     await rt.pause(run_id)
@@ -444,9 +436,7 @@ async def test_unknown_and_ended_runs(stores):
 async def test_aborted_while_paused(stores):
     """A paused run is aborted like any other, wherever it was paused."""
     gate = Gate()
-    rt = await stores.enter(two_stages(gate))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate))
     await rt.pause(run_id)
     gate.open.set()
     await paused(rt, run_id)
@@ -459,9 +449,7 @@ async def test_aborted_while_paused(stores):
 async def test_signals_wait(stores):
     """A signal to a paused run is taken in when that goes on."""
     gate = Gate()
-    rt = await stores.enter(two_stages(gate))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate))
     await rt.pause(run_id)
     gate.open.set()
     await paused(rt, run_id)
@@ -573,9 +561,7 @@ async def test_pause_against_the_end(stores, pause_first):
     """A pause and the end of a run at the same moment: it has ended, and the pause says so or is forgotten."""
     gate = Gate()
     store = stores.store()
-    rt = await stores.enter(two_stages(gate), store=store)
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate), store=store)
     store.hold = ends
     gate.open.set()
     [end] = await store.until_held()
@@ -680,9 +666,7 @@ async def test_unpause_against_abort(stores, first):
 async def test_unpaused_twice_at_once(stores):
     """Two calls that unpause a run at the same moment both succeed, and it goes on once."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause(run_id)
     gate.open.set()
     await paused(rt, run_id)
@@ -694,9 +678,7 @@ async def test_unpaused_twice_at_once(stores):
 async def test_unpaused_before_its_boundary(stores):
     """A run that is unpaused before it has come to a boundary goes on as if nothing had been."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause(run_id)
     await rt.unpause(run_id)
     gate.open.set()
@@ -707,9 +689,7 @@ async def test_unpaused_before_its_boundary(stores):
 async def test_stopped_before_its_boundary(stores):
     """A pause that the runtime's stop overtakes holds after the restart."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause(run_id)
     await rt.stop(drain=0)
     gate = Gate()
@@ -724,9 +704,7 @@ async def test_stopped_before_its_boundary(stores):
 async def test_unpaused_while_nobody_drives_it(stores):
     """A pause that was never taken in is taken back by an unpause from a process that does not know the workflow."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause(run_id)
     await rt.stop(drain=0)
     other = await stores.enter()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support import ends, until_crash
-from support_operators import Gate, begun, two_stages, waiting
+from support_operators import Gate, begun, in_step, two_stages, waiting
 
 from poundlock import (
     Delay,
@@ -48,9 +48,7 @@ def quick(ran=None, **options):
 async def test_active_runs(stores):
     """A running run is paused at its next boundary, shows why, and goes on when its workflow is unpaused."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause_workflow("w", reason="deployment")
     gate.open.set()
     assert (await rt.wait(run_id, until="rest")).status is PAUSED
@@ -218,9 +216,7 @@ async def test_both_pauses(stores):
     """A run that is paused by its own id and with its workflow goes on once neither is left."""
     for order in (0, 1):
         gate, ran = Gate(), []
-        rt = await stores.enter(two_stages(gate, ran))
-        run_id = await begun(rt)
-        await gate.begun.wait()
+        rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
         await rt.pause(run_id)
         await rt.pause_workflow("w")
         gate.open.set()
@@ -353,9 +349,7 @@ async def test_a_decision_in_flight(stores):
 async def test_unpaused_before_the_boundary(stores):
     """A running run whose workflow is unpaused before it has come to a boundary goes on without a pause."""
     gate, ran = Gate(), []
-    rt = await stores.enter(two_stages(gate, ran))
-    run_id = await begun(rt)
-    await gate.begun.wait()
+    rt, run_id = await in_step(stores, gate, two_stages(gate, ran))
     await rt.pause_workflow("w")
     await rt.unpause_workflow("w")
     gate.open.set()
