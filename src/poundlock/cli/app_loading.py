@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from poundlock.cli.options import needed
 from poundlock.errors import FeedInvalid
 from poundlock.records import dataclass
 
@@ -82,6 +83,26 @@ def load_app(path: Path) -> App:
             path="app",
         )
     return App(path, runtime, tuple(workflows))
+
+
+def runtime_of(app: Path | None, store: str | None, *, named: bool) -> WorkflowRuntime:
+    """Return the runtime that carries out a command on a run, not entered yet: the app's, or one without workflows.
+
+    Args:
+        app: the app's file, if one was given.
+        store: URL of the store; the app's own runtime needs none.
+        named: see `App.runtime_on`.
+
+    Raises:
+        UsageFault: no store was given, and the app has none.
+        FeedInvalid: as `load_app` and `App.runtime_on`.
+    """
+    from poundlock.runtime.runtime import WorkflowRuntime
+
+    if app is None:
+        return WorkflowRuntime(store=needed(store))
+    loaded = load_app(app)
+    return loaded.runtime_on(needed(store) if loaded.runtime is None else store, named=named)
 
 
 def _module(path: Path) -> ModuleType:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +18,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothin
 AppOption = Annotated[
     Path | None,
     typer.Option("--app", metavar="APP.PY", help="The app that has the run's workflow: it continues the run."),
+]
+PatchOption = Annotated[
+    str | None, typer.Option("--patch", metavar="JSON", help="A JSON object that is merged into the run's state.")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, see `poundlock runs ls`.")]
 
@@ -42,3 +46,28 @@ def on_command_line(context: typer.Context, name: str) -> bool:
     """Whether an option was typed, and is not a default or from the environment."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def patch_of(text: str | None) -> Mapping[str, Any] | None:
+    """Return the object that --patch gives; None if it was not given.
+
+    Raises:
+        UsageFault: it is no JSON object.
+    """
+    import json
+
+    if text is None:
+        return None
+    try:
+        patch = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageFault(
+            f"--patch is not JSON ({error.msg} at column {error.colno}): quote it for the shell, "
+            f"as in --patch '{{\"ok\": true}}'",
+            path="patch",
+        ) from None
+    if not isinstance(patch, dict):
+        raise UsageFault(
+            "--patch is not a JSON object: give names and values, as in --patch '{\"ok\": true}'", path="patch"
+        )
+    return patch

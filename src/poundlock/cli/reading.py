@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from poundlock.cli.options import UsageFault, needed
 
 if TYPE_CHECKING:
+    from poundlock.model.runs import RunRecord
     from poundlock.ports import Store
 
 
@@ -40,8 +41,11 @@ async def reading(url: str | Path | None) -> AsyncIterator[Store]:
         await store.close()
 
 
-async def check_exists(store: Store, run_id: str) -> None:
-    """Refuse an unknown run before a runtime opens its store: a missing file is not created, and no lock is needed.
+async def look_up(store: Store, run_id: str) -> RunRecord | None:
+    """Read a run before a runtime opens its store: a missing file is not created, and a refusal needs no lock.
+
+    Returns:
+        The run; None if it was not read, because a store that an app brings may not allow to be opened twice.
 
     Raises:
         RunNotFound: there is no such run.
@@ -51,8 +55,10 @@ async def check_exists(store: Store, run_id: str) -> None:
     from poundlock.stores.memory import MemoryStore
     from poundlock.stores.sqlite import SqliteStore
 
-    if not isinstance(store, SqliteStore | MemoryStore):  # one that an app brings may not allow to be opened twice
-        return
+    if not isinstance(store, SqliteStore | MemoryStore):
+        return None
     async with reading(Path(store.path) if isinstance(store, SqliteStore) else "memory:") as looked_at:
-        if await looked_at.load(run_id) is None:
-            raise not_found(run_id)
+        record = await looked_at.load(run_id)
+    if record is None:
+        raise not_found(run_id)
+    return record

@@ -14,10 +14,11 @@ from poundlock.cli.feeding import Tally, by_workflow, unmatched
 from poundlock.codecs import dump
 from poundlock.model.moments import utc_text
 from poundlock.model.receipts import Verdict
+from poundlock.showing import plain_beside
 
 if TYPE_CHECKING:
     from poundlock.model.outbox import DeadLetter
-    from poundlock.model.runs import OperatorPause, RunError, RunInfo, StepProgress, WaitInfo
+    from poundlock.model.runs import OperatorPause, RunError, RunInfo, RunResult, StepProgress, WaitInfo
     from poundlock.model.timeline import Timeline
     from poundlock.model.timeline_entry import TimelineEntry
     from poundlock.runtime.checking import Misfit
@@ -263,6 +264,18 @@ def run_page(
     for name, value in state.items():
         values.add_row(name, plain(value))
     return Group(*parts, heading("\nState"), values)
+
+
+def run_line(run: RunInfo | RunResult, *details: str, result: RunResult | None) -> Text:
+    """Return a run as a line: its status, these details, what it returned if its result is given, and its error."""
+    line = Text(f"{run.workflow_id} run {run.run_id}: ").append(status_text(run.status))
+    for detail in details:
+        line.append(f", {detail}")
+    if result is not None and result.result is not None:
+        line.append(f", {plain(plain_beside(result.result, result.state))}")
+    if run.error is not None:
+        line.append(f", {run.error}", "red")
+    return line
 
 
 # -------------------------------------------------------------------------------------------------------- timeline

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poundlock.cli.commands.resume import json_object, runtime_of
 from poundlock.cli.faults import reporting
-from poundlock.cli.options import AppOption, JsonOption, RunArgument, StoreOption, needed, on_command_line
+from poundlock.cli.options import (
+    AppOption,
+    JsonOption,
+    PatchOption,
+    RunArgument,
+    StoreOption,
+    on_command_line,
+    patch_of,
+)
 
 if TYPE_CHECKING:
     from poundlock.model.runs import RunInfo, RunResult
     from poundlock.runtime.runtime import WorkflowRuntime
 
-PatchOption = Annotated[
-    str | None, typer.Option("--patch", metavar="JSON", help="A JSON object that is merged into the run's state.")
-]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; for the timeline.")]
 ByOption = Annotated[str, typer.Option("--by", metavar="NAME", help="Who wants it; for the timeline.")]
 
@@ -108,19 +112,14 @@ def _mend(
     with reporting(as_json=as_json):
         import asyncio
 
-        from poundlock.cli.app_loading import load_app
+        from poundlock.cli.app_loading import runtime_of
         from poundlock.codecs import dump
         from poundlock.model.runs import run_shape
         from poundlock.showing import plain_beside
 
-        given = None if patch is None else json_object(patch)
-        loaded = None if app is None else load_app(app)
-        if loaded is None or loaded.runtime is None:
-            store = needed(store)
-        runtime = runtime_of(loaded, store, named=on_command_line(context, "store"))
-        info, result = asyncio.run(
-            _carried_out(runtime, run_id, command(given, loaded is None), wait=loaded is not None)
-        )
+        given = patch_of(patch)
+        runtime = runtime_of(app, store, named=on_command_line(context, "store"))
+        info, result = asyncio.run(_carried_out(runtime, run_id, command(given, app is None), wait=app is not None))
         if as_json:
             more = {} if result is None else {"ok": result.ok, "result": plain_beside(result.result, result.state)}
             print(dump(run_shape(info) | more))
@@ -131,9 +130,9 @@ def _mend(
 async def _carried_out(
     runtime: WorkflowRuntime, run_id: str, command: Any, *, wait: bool
 ) -> tuple[RunInfo, RunResult | None]:
-    from poundlock.cli.reading import check_exists
+    from poundlock.cli.reading import look_up
 
-    await check_exists(runtime.store, run_id)
+    await look_up(runtime.store, run_id)  # an unknown run is refused
     async with runtime:
         info: RunInfo = await runtime.dispatch(command)
         if not wait:
@@ -147,17 +146,10 @@ def _print(info: RunInfo, result: RunResult | None) -> None:
 
     from poundlock.cli import show
     from poundlock.cli.terminal import console
-    from poundlock.showing import plain_beside
 
     screen = console()
-    line = Text(f"{info.workflow_id} run {info.run_id}: ").append(show.status_text(info.status))
-    line.append(f", attempt {info.attempt}")
-    if info.lineage and info.parent_id is None:
-        line.append(f", forked from {info.lineage[-1]}")
-    if result is not None and result.result is not None:
-        line.append(f", {show.plain(plain_beside(result.result, result.state))}")
-    if info.error is not None:
-        line.append(f", {info.error}", "red")
+    forked = [f"forked from {info.lineage[-1]}"] if info.lineage and info.parent_id is None else []
+    line = show.run_line(info, f"attempt {info.attempt}", *forked, result=result)
     if info.status == "ready":
         line.append(f": it begins with stage '{info.stage}' when a runtime that has its workflow opens the store")
     screen.print(line, soft_wrap=True)
