@@ -142,9 +142,9 @@ class Core:
         self.followed: dict[str, str] = {}
         """By child: the run that drives a stage which waits for its end."""
         self.announcing: dict[str, asyncio.Task[None]] = {}
+        """By run that has ended without being driven: calls its hooks and answers those who wait for it."""
         self.lost_ends: dict[str, RunMove] = {}
         """Ends whose commit got no answer, until it is known whether they were written: see `announce_if_written`."""
-        """By run that has ended without being driven: calls its hooks and answers those who wait for it."""
         self.state_registry = state_registry
         self.retention = retention
         """Of the workflows that have none of their own."""
