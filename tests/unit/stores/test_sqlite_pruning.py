@@ -261,3 +261,18 @@ async def test_trouble_in_a_quiet_moment_is_nobodys_trouble(opened, clock):
     assert store._writer.idle() is None  # a failed sync: nobody knows what the file holds
     with pytest.raises(Exception, match="the disk under"):
         await tick(store, NOW)
+
+
+async def test_closed_before_a_pass_that_was_asked_for(opened):
+    """A store that is closed before the first bite of such a pass saves that, and lets go of its file."""
+    store = await opened(synchronous="OFF")
+    await tick(store, NOW)  # a first pass
+    await store.close()
+    store = await opened(synchronous="OFF")
+    writer = store._writer
+    writer._pruner.begin_anew()
+    await store.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        writer._connection.total_changes  # noqa: B018 - asked for what it raises
+    store = await opened(synchronous="OFF")
+    assert store._writer._pruner.wants(NOW)

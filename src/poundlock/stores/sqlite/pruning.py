@@ -68,6 +68,9 @@ _WALKS: Final = (
 _UNCOUNTED: Final = frozenset({"wait_shapes"})
 """Tables whose rows are not counted, see the table `counts`."""
 
+_NEVER: Final = -1e15
+"""When a pass began that never did: long before any time. It is saved, so it is a number that JSON has."""
+
 _Place = tuple[float, str, list[str]]
 """When the last pass started, and its current table and key; no table if it is done."""
 
@@ -112,7 +115,7 @@ class Pruner:
         """Have the next bite begin a pass, whenever the last one was."""
         self._pass = None
         self._table, self._position = "", []
-        self._began = float("-inf")
+        self._began = _NEVER
 
     def bite(self, execute: _Execute, now: float, rows: int) -> Mapping[str, int]:
         """Read about this many rows, inside a transaction, and delete the expired ones; returns how many, by table."""
@@ -233,7 +236,7 @@ def _read(connection: sqlite3.Connection) -> _Place:
     """Return the start and position of the last pass; without a valid record a new pass is due."""
     row = connection.execute(sql.READ_META, (_META,)).fetchone()
     try:
-        began, table, position = load(row[0]) if row is not None else (float("-inf"), "", [])
+        began, table, position = load(row[0]) if row is not None else (_NEVER, "", [])
         return float(began), str(table), [str(part) for part in position]
     except (PoundlockError, TypeError, ValueError):
-        return float("-inf"), "", []
+        return _NEVER, "", []

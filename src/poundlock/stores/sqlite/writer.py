@@ -253,14 +253,16 @@ class Writer:
 
     def close(self) -> None:
         """Move the content of the log into the database file and close the connection."""
-        if self._broken is None:
-            # A failure here loses nothing: the log is read when the file is opened again.
-            with contextlib.suppress(sqlite3.Error):
-                if self._behind:
-                    self._prune_alone(self._now())
-                self._pruner.save(self._connection)
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._connection.close()
+        try:
+            if self._broken is None:
+                # A failure here loses nothing: the log is read when the file is opened again.
+                with contextlib.suppress(sqlite3.Error):
+                    if self._behind:
+                        self._prune_alone(self._now())
+                    self._pruner.save(self._connection)
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._connection.close()
 
 
 def _time_of(work: Any) -> float:
