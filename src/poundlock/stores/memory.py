@@ -39,6 +39,7 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load, Promoted
 from poundlock.model.operator_pause import WorkflowPause
 from poundlock.model.outbox import OutboxQuery, OutboxRow
+from poundlock.model.priorities import rank
 from poundlock.model.receipts import (
     Delivered,
     Delivery,
@@ -560,7 +561,7 @@ class MemoryStore:
                     self._set_waits(row, ())
             elif status is not _RUNNING:
                 self._index(row)
-        elif outcome is not None or (status is _READY and lined_up != (row.slot == NEEDS_SLOT)):
+        elif outcome is not None or (status is _READY and not (lined_up and row.slot == NEEDS_SLOT)):
             self._index(row)
 
     def _disuse_events(self, messages: Iterable[Message]) -> None:
@@ -608,12 +609,13 @@ class MemoryStore:
         row = self._rows.get(item[2])
         return row is not None and row.status is _QUEUED
 
-    def _is_claimable(self, run_id: str, when: float) -> bool:
-        """Whether this still says when a run goes on."""
+    def _is_claimable(self, run_id: str, when: float, place: float) -> bool:
+        """Whether this still says when a run goes on, and its rank: one that was moved while ready has another."""
         row = self._rows.get(run_id)
         if row is None or row.status is not _READY:
             return self._waits_until(run_id, when)
-        return when == READY and row.slot != NEEDS_SLOT
+        current = rank(row.identity.priority, row.updated_at)
+        return when == READY and row.slot != NEEDS_SLOT and place == current
 
     def _waits_until(self, run_id: str, when: float) -> bool:
         """Whether this is still the time until which a run is paused or delayed."""

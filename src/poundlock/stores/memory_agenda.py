@@ -24,12 +24,12 @@ class Agenda:
     """The runs of one workflow that are ready, or paused or delayed until a time.
 
     Args:
-        current: whether this is still when a run goes on: `READY`, or its time.
+        current: whether this is still when a run goes on, `READY` or its time, and this still its rank.
     """
 
     __slots__ = ("_current", "_later", "_now")
 
-    def __init__(self, current: Callable[[str, float], bool]) -> None:
+    def __init__(self, current: Callable[[str, float, float], bool]) -> None:
         self._current = current
         self._now = Heap()
         self._later = Heap()
@@ -83,10 +83,11 @@ class Agenda:
         return len(self._now) + len(self._later)
 
     def _valid(self, entry: Entry) -> bool:
-        return self._current(entry[1], entry[2])
+        return self._current(entry[1], entry[2], entry[0])
 
     def _still_waits(self, entry: tuple[float, int, str]) -> bool:
-        return self._current(entry[2], entry[0])
+        when, priority, run_id = entry
+        return self._current(run_id, when, rank(priority, when))
 
 
 class Queue:

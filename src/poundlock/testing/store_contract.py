@@ -2024,6 +2024,14 @@ class StoreContract:
         assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["b"]
         assert await scribe.store.claim("w2", {"orders": 9}, NOW, 4) == []
 
+    async def test_a_run_that_is_moved_while_it_is_ready_has_waited_since_then(self, scribe: Scribe) -> None:
+        """The rank of a ready run follows from its last move, also if it was ready before."""
+        for run_id in ("a", "b"):
+            await scribe.create(run_id, status=READY)
+        await scribe.move("a", status=READY, owner=None, updated_at=NOW + 5)
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW + 9, 1)
+        assert [claim.checkpoint.record.identity.run_id for claim in claims] == ["b"]
+
     async def test_a_claim_gives_all_that_is_needed_to_go_on(self, scribe: Scribe) -> None:
         """A claimed run is owned by the claimer in a new epoch; record, state, event and inbox come with it."""
         await scribe.create(log=log_of(1, {"a": 1}), waits=(wait_of(parked=False),))
