@@ -117,9 +117,9 @@ class CountingStore(MemoryStore):
 
     looks = 0
 
-    def _is_claimable(self, run_id, when):
+    def _is_claimable(self, run_id, when, place):
         self.looks += 1
-        return super()._is_claimable(run_id, when)
+        return super()._is_claimable(run_id, when, place)
 
 
 async def test_a_claim_does_not_look_at_runs_of_unknown_workflows():
