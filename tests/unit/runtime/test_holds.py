@@ -181,6 +181,24 @@ async def test_an_event_that_nests_too_deep_for_a_batch(stores, mapped):
     assert seen == [{"events": [{"n": 1}, {"n": 2}]}]
 
 
+async def test_what_was_held_before_its_trigger_had_batches(stores):
+    """An event that nests too deep for a batch is a dead letter, and the others that are held with it are decided."""
+    stores.clock.autojump = False
+    seen, deep = [], {"n": 0}
+    for _ in range(62):
+        deep = {"n": deep}
+    rt = await stores.enter(listener(seen, delay="1h"))
+    await rt.emit("e", {"n": 1})
+    await rt.emit("e", deep)
+    await rt.deregister("w")
+    await rt.register(listener(seen, batch=Batch(5, within="1h")))
+    await passes(rt, 7200)
+    assert seen == [{"events": [{"n": 1}]}]
+    [letter] = await rt.dead_letters()
+    assert letter.event.payload == deep
+    assert not rt.store.holding
+
+
 async def test_a_batch_ends_in_time(stores):
     """The time counts from the first event; then the run starts with what there is."""
     seen = []

@@ -15,6 +15,7 @@ from poundlock.errors import (
     LeaseLost,
     LoadMoved,
     NotRegistered,
+    NotStorable,
     RunFinished,
     RunNotFound,
     StaleVersion,
@@ -48,7 +49,10 @@ class EndHold:
 
 
 class _Item(NamedTuple):
-    """What one decision is about: an event, or a batch as one event, and the held rows in it."""
+    """What one decision is about: an event, or a batch as one event, and the held rows in it.
+
+    `error`: why no run can begin with it.
+    """
 
     event: Event
     text: str
@@ -56,6 +60,7 @@ class _Item(NamedTuple):
     initial: Any
     rows: Sequence[HeldRow]
     whole: bool
+    error: NotStorable | None = None
 
 
 async def end_hold(core: Core, command: EndHold) -> None:
@@ -107,8 +112,24 @@ def _items(rows: Sequence[HeldRow], *, batch: bool) -> list[_Item]:
     """Return what is to be decided: each event by itself, or all of them as a batch."""
     if not batch or not rows:
         return [_Item(row.event, _text_of(row.event), row.load_key, value_of(row), (row,), False) for row in rows]
+    try:
+        return [_batch(rows)]
+    except NotStorable:
+        # Held before its trigger had batches: it is refused by itself, else nothing under this key would be decided.
+        return [_alone(row) for row in rows]
+
+
+def _batch(rows: Sequence[HeldRow]) -> _Item:
     whole = whole_batch([value_of(row) for row in rows], rows[-1].event)
-    return [_Item(whole.event, whole.text, rows[-1].load_key, whole.event.payload, rows, True)]
+    return _Item(whole.event, whole.text, rows[-1].load_key, whole.event.payload, rows, True)
+
+
+def _alone(row: HeldRow) -> _Item:
+    """Return a batch of one event, or the event that cannot be in any."""
+    try:
+        return _batch((row,))
+    except NotStorable as error:
+        return _Item(row.event, _text_of(row.event), row.load_key, None, (row,), False, error)
 
 
 def _text_of(event: Event) -> str:
@@ -126,9 +147,11 @@ async def _decide(core: Core, plan: AdmissionPlan, key: HoldKey, route: Route | 
         pairs = dict.fromkeys((key.workflow_id, item.load_key) for item in items)
         plan.seen.update(zip(pairs, await core.loads.read([*pairs]), strict=True) if pairs else ())
         for item in items:
-            event, text, load_key, initial, *_ = item
-            (verdict, run_id, reason), _ = decide_for(core, plan, route, event, text, load_key, initial)
-            plan.lines.append(new_line(verdict, *key[:2], run_id, reason))
+            event, text, load_key, initial, _, _, error = item
+            said: tuple[Verdict, str | None, str] = (Verdict.REJECTED, None, "" if error is None else code_of(error))
+            if error is None:
+                said, _ = decide_for(core, plan, route, event, text, load_key, initial)
+            plan.lines.append(new_line(said[0], *key[:2], said[1], said[2]))
         await end_superseded(core, plan)
     for item, line in zip(items, plan.lines, strict=True):
         plan.rewrites += tuple([Rewrite(row.event.source, row.event.id, line) for row in item.rows])
