@@ -38,7 +38,7 @@ def too_late_reason(limit: RunLimit) -> str:
 
 
 def passed(run: ActiveRun) -> bool:
-    """Whether the run's deadline has passed, and still has to be seen to."""
+    """Whether the run's deadline has passed, and has not been handled yet."""
     deadline = run.deadline
     return deadline is not None and run.clock.now() >= deadline
 

@@ -67,7 +67,7 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
     """
     now = core.clock.now()
     for record in await core.store.unfit(workflow_id):
-        # A stage failed: only an answer by hand has it entered again, but its deadline has to be seen to.
+        # A stage failed: only an answer by hand has it entered again, but its deadline has to be handled.
         halted = any(row.wait_id == FAILURE_WAIT and row.parked for row in record.waits)
         if (halted and not _is_late(core, record, now)) or operator_row(record.waits) is not None:
             continue
