@@ -261,7 +261,7 @@ class Store(Protocol):
         """Return the runs of a workflow whose hooks are pending (`Changes.hooks`), in the order of their ends."""
 
     async def hooks_called(self, run_ids: Collection[str]) -> None:
-        """Note that the hooks of these runs were called: they are pending no more.
+        """Note that the hooks of these runs were called: they are no longer pending.
 
         It costs no sync of its own: it becomes durable with the next commit, while the store is idle, or when it is
         closed. After a crash before that they are pending again.

@@ -115,7 +115,7 @@ def _starts(entries: Sequence[TimelineEntry]) -> _Starts:
 
 
 def _continued(starts: _Starts, entries: Sequence[TimelineEntry], other: str, of_other: _Starts) -> _Starts:
-    """Return the way of a run; for a fork of the other one, behind the stages of that before the point."""
+    """Return the stages of a run. If it was forked from the other one, they begin with those before the fork."""
     origin = next((entry.payload["from"] for entry in entries if entry.type == FORKED), None)
     if origin is None or origin["run_id"] != other:
         return starts

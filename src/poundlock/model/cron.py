@@ -47,7 +47,7 @@ class Cron:
         if local is None:
             return None
         first, repeated = _plain(local), dt.timedelta(0)
-        if local.fold:  # it is the second time that clocks show this: until then they have shown more
+        if local.fold:  # clocks were set back: they have shown this before, and up to an hour more
             repeated = dt.timedelta(seconds=until - self._moment(first))
         for found in _matches(self.expression, first + repeated + _SECOND, back=True):
             if (moment := self._moment(found)) <= until:
@@ -82,7 +82,7 @@ class Cron:
             return None
 
     def _moment(self, local: dt.datetime) -> int:
-        """Return when clocks first show a local time, or, if they pass over it, when they do that."""
+        """Return when clocks first show a local time; if they are set forward over it, the moment when they are."""
         early = _since_1970(local.replace(tzinfo=self._zone))
         if self._shown(early) == local:
             return early

@@ -148,7 +148,7 @@ def _started(course: Course, visit: Visit) -> None:
 
 
 def _went_back(course: Course, stage: str, *, anew: bool) -> None:
-    """Take what lies behind the beginning of a stage off the path; `anew`: that visit itself too."""
+    """Drop from the path what came after a stage was entered last; if `anew`, that visit as well."""
     place = next((place for place in reversed(range(len(course.path))) if course.path[place].stage == stage), None)
     if place is not None:
         del course.path[place if anew else place + 1 :]

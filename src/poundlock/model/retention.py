@@ -1,4 +1,4 @@
-"""How long ended runs and other remains are kept, and which of them are to go: decided on data, without a store.
+"""How long ended runs and other remains are kept, and which of them are deleted: decided on data, without a store.
 
 House rules:
 
@@ -126,7 +126,7 @@ class EndedRun(NamedTuple):
 
 
 class Sweep:
-    """One pass over the ended runs of a store: which of them are to go.
+    """One pass over the ended runs of a store: which of them are deleted.
 
     Args:
         now: seconds since 1970.

@@ -1,4 +1,4 @@
-"""Time triggers: when they fire, and what becomes of the times that nobody was there for.
+"""Time triggers: when they fire, and what becomes of times that were missed.
 
 House rules: a schedule is a pure function of time, the same in every process; the clock is read by its caller. A time
 that is due is decided once: the row of its trigger says up to where that has been done.

@@ -79,7 +79,7 @@ def recalled(
     said = _visit_in(left)
     if said is not None and said["stage"] != stage:
         return Recalled()
-    # What is no row of the visit: the failure that is handled on the way, and the input of a durable function.
+    # Rows that are not of the visit: the failure that is being handled, and the input of a durable function.
     others = [
         own_row(wait_id, epoch=epoch, on_timeout=way, patch=patch)
         for wait_id, way, patch in left

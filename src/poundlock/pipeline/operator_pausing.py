@@ -28,7 +28,7 @@ from poundlock.pipeline.operator_requests import PAUSED, UNPAUSED, note_pause
 
 
 def pause_due(run: ActiveRun) -> WaitRow | None:
-    """Return the row at which a run is to be paused now; None if nobody wants that any more.
+    """Return the row at which a run is to be paused now; None if no pause is left.
 
     The row has a time at which the run wakes if only its workflow is paused: its store hands out no run of such a
     workflow, so that is when it is unpaused. Then nothing has to be written for each of its runs.
@@ -78,7 +78,7 @@ def look(run: ActiveRun) -> None:
 
 
 def go_on(run: ActiveRun) -> None:
-    """Note that a run goes on: nobody wants it paused any more."""
+    """Note that a run goes on: no pause of it is left."""
     run.pausing = False
     row = operator_row(run.waits)
     if row is not None:

@@ -84,7 +84,7 @@ class Core:
     ) -> None:
         self.store = store
         self.commit: Commit = store.commit
-        """Commits a unit of work to the store; while somebody watches, those who watch hear of it too. Nothing in this
+        """Commits a unit of work to the store, and tells followers and sinks of it while there are any. Nothing in this
         package calls the store's own `commit`."""
         self.bus = bus
         self.clock = clock

@@ -115,7 +115,7 @@ def _anything_left(core: Core, command: Admit) -> bool:
 
 
 async def control(core: Core, event: Event) -> None:
-    """Carry out a control event. Anybody who may emit events may do that, see `WorkflowRuntime(control_events=)`.
+    """Carry out a control event. Every caller of `emit` may do that, see `WorkflowRuntime(control_events=)`.
 
     Raises:
         InvalidEvent: it names no run, or its reason is no text.
@@ -124,11 +124,13 @@ async def control(core: Core, event: Event) -> None:
     payload = event.payload if isinstance(event.payload, dict) else {}
     run_id = run_named(event)
     if run_id is None:
-        raise InvalidEvent(f"a {event.type} event needs the run_id in its payload, as text", path="payload.run_id")
+        raise InvalidEvent(f"a {event.type} event names no run: give its payload a run_id", path="payload.run_id")
     if event.type == "run:abort":
         reason = payload.get("reason", "")
         if not isinstance(reason, str):
-            raise InvalidEvent(f"the reason of a {event.type} event is text", path="payload.reason")
+            raise InvalidEvent(
+                f"the reason of a {event.type} event is no text: give text, or leave it out", path="payload.reason"
+            )
         await cancel(core, Cancel(run_id, reason, event.source or "event"))
     else:
         await signal(core, Signal(run_id, payload.get("patch") or {}))

@@ -64,7 +64,7 @@ class Turn:
         self._desk = desk
         self.wanted: list[HoldKey] = []
         self.taken = 0
-        """How many of these are had already; the others are waited for."""
+        """How many of these it has; it waits for the others."""
 
     def give_back(self) -> None:
         """Let others decide."""

@@ -22,7 +22,7 @@ _MOST: Final = 5
 
 
 async def too_late(core: Core, run_id: str, timeout: Duration | None, *, pauses_count: bool) -> TimeoutError:
-    """Return the error for a run that was waited for in vain."""
+    """Return the error for a run that has not paused or ended in time."""
     missed = "is neither paused nor ended" if pauses_count else "has not ended"
     info = await _present(core, run_id)
     return TimeoutError(f"run '{run_id}' {missed} within {_span(timeout)}: it {_place(info)}; {_advice(info)}")

@@ -21,7 +21,7 @@ class DefaultGroup(typer.core.TyperGroup):
     """A group whose commands need not be named: `timeline RUN` is `timeline show RUN`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the command in front of what is not one."""
+        """Put `show` in front of arguments that do not begin with a command."""
         if args and args[0] not in self.commands and not (args[0] == "--help" and len(args) == 1):
             args = ["show", *args]
         return super().parse_args(ctx, args)

@@ -21,7 +21,7 @@ from poundlock.pipeline.interrupting import Scope, Withdrawn, asked_for, current
 from poundlock.records import dataclass
 
 _REFUSALS: Final = 100
-"""Operations refused after the end, or to a part that was given up: who asks for more swallows everything in a loop."""
+"""Operations refused after the end, or to a part that was given up. More means a loop that swallows errors."""
 
 
 # -------------------------------------------------------------------------------------------------- how a pass ends

@@ -70,7 +70,7 @@ class Admit:
     sending: Sending | None = None
     """The event's row of the outbox, which leaves it in the same commit."""
     firing: Firing | None = None
-    """The time of a trigger that the event stands for; whose row changes in the same commit."""
+    """The time of a trigger that the event stands for; the row of that trigger changes in the same commit."""
 
 
 class Admitted(NamedTuple):
@@ -348,7 +348,7 @@ def _delivered(core: Core, delivery: Delivery, outcome: Delivered, event: Event,
 
 
 def _abort_replaced(core: Core, plan: AdmissionPlan) -> None:
-    """See to it that replaced runs end: their aborts are requested."""
+    """End replaced runs: their aborts are requested."""
     ended = {move.run_id for move in plan.moves}
     for active, successor in plan.replaced:
         abort = Cancel(active, reason_of(successor), "replaced")

@@ -64,7 +64,7 @@ async def _unpause(core: Core, command: Unpause) -> None:
         if head.status.terminal:
             raise finished(command.run_id, head.status)
         messages = await core.store.inbox(command.run_id, 0) if head.inbox_seq else []
-        # A request that the run has not taken in yet, and never does before it is paused: it must not act later.
+        # A request to pause that is still in the inbox: it must not act after this.
         asked = any(message.kind == "pause" for message in messages)
         # A child that was just created may be paused with its parent in memory only.
         with_parent = command.scope == "parent" and head.status is RunStatus.RUNNING
