@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import Stores
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from support_machine import StoresMachine
 
 from poundlock import Event, NotPaused, Pause, Pipeline, RunFinished, Stage, StateRef, Step, Trigger, Wait, Workflow
-from poundlock.testing import VirtualClock
 
 TIMEOUT = 100
 NOBODY = 0
@@ -69,29 +65,15 @@ class Model:
         self.due = None
 
 
-class PausingMachine(RuleBasedStateMachine):
+class PausingMachine(StoresMachine):
     """Every rule lets everything come to rest, so that the model says exactly what must be found."""
-
-    kind = "memory"
 
     def __init__(self):
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.clock = VirtualClock(autojump=False)
-        self.stores = Stores(self.kind, Path(self.folder.name), self.clock)
         self.models: dict[int, Model] = {}
         self.ran: Counter = Counter()
         self.sent: list[tuple[Event, bool]] = []
         self.number = 0
-
-    def do(self, work):
-        async def through():
-            answer = await work
-            await self.clock.run_until_idle()
-            return answer
-
-        return self.runner.run(through())
 
     def workflow(self):
         def step(name):
@@ -117,12 +99,6 @@ class PausingMachine(RuleBasedStateMachine):
         self.window = window
         self.rt = self.do(self.stores.enter(self.workflow(), pause_window=window))
         self.begin()
-
-    def teardown(self):
-        self.runner.run(self.stores.close())
-        self.clock.close()
-        self.runner.close()
-        self.folder.cleanup()
 
     # ------------------------------------------------------------------------------------------------------ rules
     @rule()

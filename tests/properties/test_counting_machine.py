@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from pathlib import Path
-
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support import Stores
+from hypothesis.stateful import initialize, invariant, rule
+from support_machine import StoresMachine
 
 from poundlock import StaleResume, Workflow
 from poundlock.model.buffers import OVERFLOWS
-from poundlock.testing import VirtualClock
 
 NEED = 2
 KINDS = {"one": "first", "votes": "vote"}
@@ -77,26 +72,12 @@ class Wanted:
         self.go_on(now)
 
 
-class CountingMachine(RuleBasedStateMachine):
+class CountingMachine(StoresMachine):
     """Every rule lets everything come to rest, so that the model says exactly what must be found."""
-
-    kind = "memory"
 
     def __init__(self):
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.clock = VirtualClock(autojump=False)
-        self.stores = Stores(self.kind, Path(self.folder.name), self.clock)
         self.number = 0
-
-    def do(self, work):
-        async def through():
-            answer = await work
-            await self.clock.run_until_idle()
-            return answer
-
-        return self.runner.run(through())
 
     def workflow(self):
         wf = Workflow("w")
@@ -126,12 +107,6 @@ class CountingMachine(RuleBasedStateMachine):
         self.model = Wanted(self.rules)
         self.rt = self.do(self.stores.enter(self.workflow(), pause_window=window))
         [self.run_id] = self.do(self.rt.emit("begin")).run_ids
-
-    def teardown(self):
-        self.runner.run(self.stores.close())
-        self.clock.close()
-        self.runner.close()
-        self.folder.cleanup()
 
     # ------------------------------------------------------------------------------------------------------ rules
     @rule(wait=st.sampled_from(["one", "votes", "votes"]), member=st.sampled_from("abc"))
@@ -186,7 +161,7 @@ class TestMemory(CountingMachine.TestCase):
 class SqliteMachine(CountingMachine):
     """The same on a file."""
 
-    kind = "sqlite"
+    storage = "sqlite"
 
 
 class TestSqlite(SqliteMachine.TestCase):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import Stores
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from support_machine import StoresMachine
 
 from poundlock import Batch, Debounce, Event, Throttle, Transient, Trigger, Workflow
-from poundlock.testing import VirtualClock
 
 QUIET, LONGEST, PER, WITHIN, DELAY = 4, 5, 6, 8, 5
 HOLDS = {
@@ -88,28 +84,15 @@ class Model:
                 self.start(names)
 
 
-class HoldsMachine(RuleBasedStateMachine):
+class HoldsMachine(StoresMachine):
     """Every rule lets everything come to rest, so that the model says exactly what must be found."""
 
-    storage = "memory"
     kind = "debounce"
 
     def __init__(self):
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.clock = VirtualClock(autojump=False)
-        self.stores = Stores(self.storage, Path(self.folder.name), self.clock)
         self.number = 0
         self.seen: list[list[str]] = []
-
-    def do(self, work):
-        async def through():
-            answer = await work
-            await self.clock.run_until_idle()
-            return answer
-
-        return self.runner.run(through())
 
     def workflow(self):
         trigger = Trigger("e", key="k", **HOLDS[self.kind])
@@ -192,14 +175,6 @@ class HoldsMachine(RuleBasedStateMachine):
                 assert str(line.verdict) == fate
                 assert (line.run_id is not None) == (fate == "started")
         assert self.rt.store.undelivered == (0, 0)
-
-    def teardown(self):
-        try:
-            if hasattr(self, "rt"):
-                self.runner.run(self.stores.close())
-        finally:
-            self.runner.close()
-            self.folder.cleanup()
 
 
 def machine(kind, storage, examples):

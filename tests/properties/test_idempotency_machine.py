@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support import Stores, ends
+from hypothesis.stateful import initialize, invariant, rule
+from support import ends
+from support_machine import StoresMachine
 
 from poundlock import Event, Exclusive, IdempotencyConflict, RunExists, Trigger, Workflow
 from poundlock.model.runs import RunQuery
-from poundlock.testing import VirtualClock
 
 WINDOW = 100.0
 IDS, NUMBERS = st.sampled_from(["e1", "e2", "e3"]), st.sampled_from([1, 2])
@@ -32,17 +28,11 @@ def workflows():
     return [*made, busy]
 
 
-class IdempotencyMachine(RuleBasedStateMachine):
+class IdempotencyMachine(StoresMachine):
     """Every rule lets everything come to rest, so that the model says exactly what must be answered."""
-
-    kind = "memory"
 
     def __init__(self):
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.clock = VirtualClock(autojump=False)
-        self.stores = Stores(self.kind, Path(self.folder.name), self.clock)
         self.known: dict[tuple[str, str], tuple[int, float]] = {}
         """(event id, workflow): what it carried, and until when that is remembered."""
         self.runs = {"short": 0, "forgetful": 0, "busy": 0}
@@ -50,23 +40,9 @@ class IdempotencyMachine(RuleBasedStateMachine):
         self.named: dict[str, int] = {}
         self.keyed: dict[str, tuple[int, str]] = {}
 
-    def do(self, work):
-        async def through():
-            answer = await work
-            await self.clock.run_until_idle()
-            return answer
-
-        return self.runner.run(through())
-
     @initialize()
     def open(self):
         self.rt = self.do(self.stores.enter(*workflows()))
-
-    def teardown(self):
-        self.runner.run(self.stores.close())
-        self.clock.close()
-        self.runner.close()
-        self.folder.cleanup()
 
     def remembered(self, id, workflow):
         found = self.known.get((id, workflow))
@@ -154,7 +130,7 @@ class IdempotencyMachine(RuleBasedStateMachine):
 
 
 class IdempotencyMachineOnSqlite(IdempotencyMachine):
-    kind = "sqlite"
+    storage = "sqlite"
 
 
 TestIdempotencyInMemory = IdempotencyMachine.TestCase

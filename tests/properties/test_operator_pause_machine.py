@@ -134,7 +134,7 @@ class OperatorMachine(PausingMachine):
 
 
 class OperatorMachineOnSqlite(OperatorMachine):
-    kind = "sqlite"
+    storage = "sqlite"
 
 
 TestOperatorsInMemory = OperatorMachine.TestCase

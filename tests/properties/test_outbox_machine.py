@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from pathlib import Path
-
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support import Stores
+from hypothesis.stateful import initialize, invariant, precondition, rule
+from support_machine import StoresMachine
 
 from poundlock import Exclusive, StateRef, Trigger, Workflow
 from poundlock.model.runs import RunQuery
-from poundlock.testing import VirtualClock
 
 
 def sender():
@@ -40,39 +35,19 @@ def picky():
     return wf
 
 
-class OutboxMachine(RuleBasedStateMachine):
+class OutboxMachine(StoresMachine):
     """Every rule lets everything come to rest, so that the model says exactly what must be found."""
-
-    kind = "memory"
 
     def __init__(self):
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.clock = VirtualClock(autojump=False)
-        self.stores = Stores(self.kind, Path(self.folder.name), self.clock)
         self.taken: dict[str, list] = {"plain": [], "picky": []}
         self.active = None
         """What the run of `picky` that waits was started by."""
         self.dead: list = []
 
-    def do(self, work):
-        async def through():
-            answer = await work
-            await self.clock.run_until_idle()
-            return answer
-
-        return self.runner.run(through())
-
     @initialize()
     def open(self):
         self.rt = self.do(self.stores.enter(sender(), plain(), picky()))
-
-    def teardown(self):
-        self.runner.run(self.stores.close())
-        self.clock.close()
-        self.runner.close()
-        self.folder.cleanup()
 
     def deliver(self, item):
         """What becomes of an event, in the model."""
@@ -154,7 +129,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 class OutboxMachineOnSqlite(OutboxMachine):
-    kind = "sqlite"
+    storage = "sqlite"
 
 
 TestOutboxInMemory = OutboxMachine.TestCase

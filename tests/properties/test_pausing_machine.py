@@ -7,7 +7,7 @@ from support_pausing_machine import PausingMachine
 
 
 class PausingMachineOnSqlite(PausingMachine):
-    kind = "sqlite"
+    storage = "sqlite"
 
 
 TestPausingInMemory = PausingMachine.TestCase
