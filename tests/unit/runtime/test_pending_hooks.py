@@ -61,6 +61,19 @@ async def begin(rt, run_id="r1"):
     await rt.invoke("w", event=Event("go"), run_id=run_id, until="accepted")
 
 
+async def killed_before_hooks(stores, calls, *run_ids, **options):
+    """Have runs end in a process that dies before it has called their hooks."""
+    store = stores.store()
+    rt = await started(stores, calls, store=store, **options)
+    store.hold_after = ends
+    run_ids = run_ids or ("r1",)
+    for run_id in run_ids:
+        await begin(rt, run_id)
+    await store.until_held(len(run_ids))
+    assert calls == []
+    await stores.crash(rt)
+
+
 async def lost(_run_ids):
     """Stands for a crash before it was written that hooks were called."""
 
@@ -69,14 +82,8 @@ async def lost(_run_ids):
 async def test_a_crash_after_the_end(stores, fails):
     """The end is durable, and nobody was told: the next runtime calls the hooks, and `replayed` is set."""
     calls = Calls()
-    store = stores.store()
-    rt = await started(stores, calls, store=store, fails=fails)
-    store.hold_after = ends
-    await begin(rt)
-    await store.until_held()
-    assert calls == []
-    await stores.crash(rt)
-    rt = await started(stores, calls, fails=fails)
+    await killed_before_hooks(stores, calls, fails=fails)
+    await started(stores, calls, fails=fails)
     await run_until_idle(stores.clock)
     assert calls == [("complete", "r1", "failed" if fails else "completed", True), "cleanup"]
 
@@ -207,12 +214,7 @@ async def test_hooks_that_raise_count_as_called(stores):
 async def test_a_workflow_without_hooks_any_more(stores):
     """A deployment that has dropped its hooks drops what was pending."""
     calls = Calls()
-    store = stores.store()
-    rt = await started(stores, calls, store=store)
-    store.hold_after = ends
-    await begin(rt)
-    await store.until_held()
-    await stores.crash(rt)
+    await killed_before_hooks(stores, calls)
     rt = await stores.enter(flow())
     await run_until_idle(stores.clock)
     assert await rt.store.pending_hooks("w") == []
@@ -225,13 +227,7 @@ async def test_a_workflow_without_hooks_any_more(stores):
 async def test_deregister_inside_a_hook_that_is_called_again(stores):
     """It returns at once, as inside any hook, and the other pending hooks wait for the next registration."""
     calls = Calls()
-    store = stores.store()
-    rt = await started(stores, calls, store=store)
-    store.hold_after = ends
-    for run_id in ("r1", "r2"):
-        await begin(rt, run_id)
-    await store.until_held(2)
-    await stores.crash(rt)
+    await killed_before_hooks(stores, calls, "r1", "r2")
     rt = await stores.enter()
     done = []
 
@@ -251,12 +247,7 @@ async def test_deregister_inside_a_hook_that_is_called_again(stores):
 async def test_deregistering_while_pending_hooks_are_called(stores):
     """It waits for the hook that is being called, because that may use the workflow's services."""
     calls = Calls()
-    store = stores.store()
-    rt = await started(stores, calls, store=store)
-    store.hold_after = ends
-    await begin(rt)
-    await store.until_held()
-    await stores.crash(rt)
+    await killed_before_hooks(stores, calls)
     calls.hold = asyncio.Event()
     rt = await started(stores, calls)
     await calls.inside.wait()
@@ -319,12 +310,7 @@ async def test_a_run_whose_workflow_is_not_here(stores):
 async def test_a_store_that_fails_when_they_are_read(stores):
     """They are read again until that works."""
     calls = Calls()
-    store = stores.store()
-    rt = await started(stores, calls, store=store)
-    store.hold_after = ends
-    await begin(rt)
-    await store.until_held()
-    await stores.crash(rt)
+    await killed_before_hooks(stores, calls)
     store = stores.store()
     faults = [1, 1]
     real = store.inner.pending_hooks
@@ -389,12 +375,7 @@ async def test_hooks_use_services_when_called_again(stores):
 async def test_a_run_that_ends_while_others_are_called_again(stores):
     """What is read as pending because its hooks are being called is not called again when its turn would come."""
     calls = Calls()
-    store = stores.store()
-    rt = await started(stores, calls, store=store)
-    store.hold_after = ends
-    await begin(rt, "left")
-    await store.until_held()
-    await stores.crash(rt)
+    await killed_before_hooks(stores, calls, "left")
     store = stores.store()
     real, reading, go_on, told = store.inner.pending_hooks, asyncio.Event(), asyncio.Event(), []
 
