@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from poundlock import WorkflowRuntime
 from poundlock.model.changes import Changes, Committed, RunCreate, RunMove, Work
@@ -297,6 +300,31 @@ def unmeasured(environment=os.environ):
     Coverage would not be measured in it: it would only leave a half-written file behind, and a warning about that.
     """
     return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_PROCESS_")}
+
+
+async def run_workload(module, *words, said="", environment=None) -> int:
+    """Run one of the programs of the tests until it ends or is killed; returns the exit code.
+
+    Args:
+        module: the program, as a module; it can import what is beside it.
+        words: its arguments.
+        said: put before what it wrote, if it fails.
+        environment: default: `unmeasured()`.
+    """
+    path = os.pathsep.join(filter(None, [str(Path(module.__file__).parent), os.environ.get("PYTHONPATH")]))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "error",
+        module.__file__,
+        *map(str, words),
+        env={**(unmeasured() if environment is None else environment), "PYTHONPATH": path},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, written = await process.communicate()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(f"{said}\n{written.decode()}")
+    return process.returncode
 
 
 async def happens(event, clock=None):

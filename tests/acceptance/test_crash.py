@@ -6,12 +6,10 @@ import ast
 import asyncio
 import os
 import signal
-import sys
-from pathlib import Path
 
 import crash_workload
 import pytest
-from support import unmeasured
+from support import run_workload, unmeasured
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,24 +20,9 @@ STEP = 3
 
 async def start(folder, number=NEVER, where="before"):
     """Run the workload on the file in a folder until it ends or kills itself; returns the exit code."""
-    tests = Path(crash_workload.__file__).parent
     environment = dict(os.environ) if number == NEVER else unmeasured()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error",
-        crash_workload.__file__,
-        str(folder / "runs.db"),
-        str(folder / "notes"),
-        str(number),
-        where,
-        env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, told = await process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise AssertionError(told.decode())
-    return process.returncode
+    words = (folder / "runs.db", folder / "notes", number, where)
+    return await run_workload(crash_workload, *words, environment=environment)
 
 
 def notes(folder):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import random
-import signal
-import sys
-from pathlib import Path
 
 import hold_workload
 import pytest
-from support import unmeasured
+from support import run_workload
 
 from poundlock.stores.sqlite import SqliteStore
 
@@ -22,21 +17,7 @@ KILLS = 6
 
 async def start(folder, seconds="never", said="undisturbed"):
     """Run the workload on a folder until it ends or is killed; returns whether it ended."""
-    tests = Path(hold_workload.__file__).parent
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error",
-        hold_workload.__file__,
-        str(folder),
-        str(seconds),
-        env={**unmeasured(), "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, told = await process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise AssertionError(f"{said}\n{told.decode()}")
-    return process.returncode == 0
+    return await run_workload(hold_workload, folder, seconds, said=said) == 0
 
 
 async def test_killed_at_random_moments(tmp_path):

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import random
-import signal
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pipeline_workload
 import pytest
 from pipeline_scenarios import SCENARIOS, counted
-from support import unmeasured
+from support import run_workload
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,21 +18,7 @@ AT_ONCE = 4
 
 async def start(folder, seconds="never", said="undisturbed"):
     """Run the scenarios on a folder until they end or the process is killed; returns whether they ended."""
-    tests = Path(pipeline_workload.__file__).parent
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-W",
-        "error",
-        pipeline_workload.__file__,
-        str(folder),
-        str(seconds),
-        env={**unmeasured(), "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, told = await process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise AssertionError(f"{said}\n{told.decode()}")
-    return process.returncode == 0
+    return await run_workload(pipeline_workload, folder, seconds, said=said) == 0
 
 
 async def test_killed_at_random_moments(tmp_path):
