@@ -29,7 +29,6 @@ from poundlock.pipeline.binding import Bindings, bind
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.compiling import compile_plans
 from poundlock.pipeline.injection import Injector
-from poundlock.pipeline.secrets import Secrets, masks_in
 from poundlock.ports import Subscription
 from poundlock.runtime.awaited import awaiting, to_wait_for_driven
 from poundlock.runtime.commands.cancel import Cancel, cancel
@@ -39,6 +38,7 @@ from poundlock.runtime.equipment import StageContainers, close_container, contai
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.hooks import BoundHooks, Hooks, bind_hooks
 from poundlock.runtime.run_table import LiveRun
+from poundlock.runtime.secrets import give_secrets, tell_parents
 from poundlock.services.install import WorkflowServices, service_types
 
 
@@ -140,11 +140,9 @@ async def register(
     if services.has_stages:
         for plan in plans.values():
             plan.stage_services = StageContainers(core, services)
+    give_secrets(core, definition, mode, plans, services)
     for plan in plans.values():
-        masks = masks_in(definition, definition.pipelines[plan.id])
-        plan.secrets = Secrets(masks, services.env.secrets, plan.path_json)
-        plan.secrets.redact = core.redaction.of_type
-        core.hides = core.hides or bool(masks)
+        masks = () if plan.secrets is None else plan.secrets.masks
         declared = [(f"waits.{each.wait_id}", each.wait) for each in plan.declared]
         redacted = masks_of_paths([*core.redaction.paths, *definition.redact])
         refuse(
@@ -166,6 +164,7 @@ async def register(
         invoked_by_default(definition),
     )
     core.entries[entry.id] = entry
+    tell_parents(core, entry.id)
     core.index.add(entry)
     wanted = _wanted(entry)
     core.redaction.add(entry, wanted)
