@@ -66,6 +66,11 @@ class Receipt:
             "lines": [line.to_dict() for line in self.lines],
         }
 
+    def __repr__(self) -> str:
+        """Return it as text. The payload is left out, because what is sensitive in it is known to workflows alone."""
+        event = self.accepted
+        return f"Receipt(accepted=<event type={event.type!r} id={event.id!r}>, lines={self.lines!r})"
+
     def __iter__(self) -> Iterator[ReceiptLine]:
         return iter(self.lines)
 

@@ -15,6 +15,7 @@ from poundlock import (
     Serialized,
     Stage,
     Workflow,
+    WorkflowRuntime,
 )
 
 SECRET = "sens-canary-7315"
@@ -162,3 +163,13 @@ async def test_a_model_of_a_payload_counts_by_any_name(stores, where, name):
     text = await shown_of(rt, paused.run_id)
     assert "over" in text
     assert SECRET not in text
+
+
+async def test_a_receipt_shows_no_payload():
+    """Its event is that of its emitter: its `repr` names it, and leaves its data to `receipt.event`."""
+    async with WorkflowRuntime(ended(Workflow("w", state=Answer))) as rt:
+        receipt = await rt.emit("go", card=SECRET)
+    assert SECRET not in repr(receipt)
+    assert "type='go'" in repr(receipt)
+    assert receipt.event.id in repr(receipt)
+    assert receipt.event.payload == {"card": SECRET}
