@@ -18,7 +18,7 @@ from poundlock.model.timeline import end_entry, is_end, read_entries
 from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.core import Core
-from poundlock.runtime.reading import masks_for
+from poundlock.runtime.reading import masks_for, secrets_now
 from poundlock.runtime.watching import Feed, Report
 from poundlock.sensitive import Masks
 from poundlock.stores.answers import not_found
@@ -183,12 +183,26 @@ class Follower:
         """Return entries as they are shown; what was hidden once is hidden in all that follow."""
         if self._masks is None:
             first = read_entries(await core.store.history(self._run_id, None, 0, 1)) if entries else []
-            self._masks = await masks_for(core, self._run_id, first) if entries else None
+            masks = await masks_for(core, self._run_id, first) if entries else None
+            self._secrets = await self._secrets_before(core, masks) if masks else set()
+            self._masks = masks
         if not self._masks:
             return entries
         shown, more = hidden_entries(entries, self._masks, self._secrets)
         self._secrets |= more
         return shown
+
+    async def _secrets_before(self, core: Core, masks: Masks) -> set[str]:
+        """Return what was hidden in the entries before the first one that is returned, and what is hidden now."""
+        secrets, seq = await secrets_now(core, self._run_id, masks), 0
+        while seq < self._seq:
+            rows = await core.store.history(self._run_id, None, seq, _PORTION)
+            entries = read_entries(rows)
+            if not entries:
+                break
+            secrets |= hidden_entries([entry for entry in entries if entry.seq <= self._seq], masks)[1]
+            seq = entries[-1].seq
+        return secrets
 
     async def _join(self, core: Core) -> Feed:
         feed = self._feed = core.watching.join(self._run_id)

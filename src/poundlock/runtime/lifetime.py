@@ -17,6 +17,7 @@ from poundlock.model.durations import seconds
 from poundlock.model.events import CONTROL_EVENTS
 from poundlock.model.modes import Mode
 from poundlock.model.retention import Retention
+from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, FollowsRetention, Publication, Store
@@ -105,7 +106,7 @@ class Lifetime:
             core.pauses = {pause.workflow_id: pause for pause in await core.store.pauses()}
             core.watch.start(self._loop_ends)
             core.wake_at = self._poller.wake_at
-            core.hide = partial(hidden_for_sink, core)
+            core.hide = self._hidden
             core.want = self.subscriptions.want
             core.abort = partial(cancel_child, core)
             core.start_run = partial(start_run, core)
@@ -128,6 +129,11 @@ class Lifetime:
             await self.stop(drain=0.0)
             raise
         self._entered.set()
+
+    async def _hidden(self, run_id: str, entries: list[TimelineEntry]) -> list[TimelineEntry]:
+        """Return entries for a sink; a fault of the store does not lose them."""
+        core = self._core
+        return await patiently(core, lambda: hidden_for_sink(core, run_id, entries), "reading what sinks must not show")
 
     async def register(self, workflow: Workflow, mode: Mode | None, hooks: Hooks) -> None:
         """Register a workflow and claim its orphaned and due runs."""

@@ -253,11 +253,17 @@ async def hidden_for_sink(core: Core, run_id: str, entries: list[TimelineEntry])
     masks = noted_masks(entries)
     secrets: set[str] = set()
     if core.hides:
-        checkpoint = await core.store.checkpoint(run_id)
-        if checkpoint is not None:
-            masks = (*masks, *await masks_for(core, run_id, ()))
-            secrets = texts_at(checkpoint.state, masks) | texts_at(checkpoint.event.payload, masks)
+        masks = (*masks, *await masks_for(core, run_id, ()))
+        secrets = await secrets_now(core, run_id, masks)
     return hidden_entries(entries, masks, secrets)[0]
+
+
+async def secrets_now(core: Core, run_id: str, masks: Masks) -> set[str]:
+    """Return the texts of what is hidden in a run's present state, and in its event."""
+    checkpoint = await core.store.checkpoint(run_id) if masks else None
+    return (
+        set() if checkpoint is None else texts_at(checkpoint.state, masks) | texts_at(checkpoint.event.payload, masks)
+    )
 
 
 async def masks_for(core: Core, run_id: str, entries: Sequence[TimelineEntry]) -> Masks:

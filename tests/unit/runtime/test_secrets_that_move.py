@@ -14,9 +14,12 @@ from poundlock import (
     Sensitive,
     Serialized,
     Stage,
+    StoreUnavailable,
+    Terminate,
     Workflow,
     WorkflowRuntime,
 )
+from poundlock.testing import memory_timeline, run_until_idle
 
 SECRET = "sens-canary-7315"
 
@@ -173,3 +176,66 @@ async def test_a_receipt_shows_no_payload():
     assert "type='go'" in repr(receipt)
     assert receipt.event.id in repr(receipt)
     assert receipt.event.payload == {"card": SECRET}
+
+
+def copying():
+    """A value that is marked first, and then moved to a place where nothing marks it."""
+
+    class State(BaseModel):
+        card: Sensitive[str] = ""
+        kept: str = ""
+
+    wf = Workflow("copies", state=State)
+
+    @wf.step
+    def take(state: State):
+        return {"card": state.card or SECRET}
+
+    wf.wait("gate", on="go")
+
+    @wf.step
+    def move(state: State):
+        return {"card": "cleared", "kept": state.card}
+
+    @wf.step
+    def end(state: State):
+        return Terminate({"echo": state.kept})
+
+    return wf
+
+
+@pytest.mark.parametrize("begins", [{}, {"card": SECRET}])
+async def test_a_follower_that_comes_late_hides_what_was_hidden_before(stores, begins):
+    """From any entry on, it shows what the timeline shows: what was marked before that is hidden behind it too."""
+    rt = await stores.enter(copying())
+    run = await rt.run("copies", **begins)
+    early = len(await rt.timeline(run.run_id))
+    assert (await rt.resume(run.run_id)).result == {"echo": SECRET}
+    whole = (await rt.timeline(run.run_id)).entries
+    assert SECRET not in repr(whole)
+    for after in range(early, len(whole) + 1):
+        assert [entry async for entry in rt.follow(run.run_id, after=after)] == list(whole[after:])
+
+
+async def test_a_sink_is_patient_with_the_store(stores, vclock):
+    """A store that cannot be read for a time costs no entry: what is hidden is read again until that works."""
+    kept = memory_timeline()
+    rt = await stores.enter(copying(), sinks=[kept])
+    failures = [StoreUnavailable("busy") for _ in range(4)]
+    read = rt.store.checkpoint
+
+    async def checkpoint(run_id):
+        if failures:
+            raise failures.pop()
+        return await read(run_id)
+
+    rt.store.checkpoint = checkpoint
+    run = await rt.run("copies")
+    await run_until_idle(stores)
+    for _ in range(8):
+        vclock.advance(seconds=60)
+        await run_until_idle(stores)
+    assert not failures
+    assert kept.of(run.run_id).entries == (await rt.timeline(run.run_id)).entries
+    assert "sinks:failed" not in rt.statistics()
+    assert SECRET not in repr(kept.of(run.run_id).entries)
