@@ -291,8 +291,33 @@ class _Pass:
             self._sweep.stays(run)
             return False
         if self._retention.dead_letters == SAME:
-            letters[run.run_id] = await self._store.outbox(OutboxQuery(run.run_id, dead=True, limit=_ROWS))
+            last = await self._last_letters(run)
+            if last is None:
+                self._sweep.stays(run)
+                return False
+            letters[run.run_id] = last
         return True
+
+    async def _last_letters(self, run: EndedRun) -> list[OutboxRow] | None:
+        """Return the dead letters that go in the commit of their run: the last ones, the others are deleted before it.
+
+        None: the run has to stay, because one of them was replayed, or the pass ends.
+        """
+        query = OutboxQuery(run.run_id, dead=True, limit=_ROWS)
+        while len(rows := await self._store.outbox(query)) == _ROWS:
+            if self._ending():
+                return None
+            if not self._dry_run:
+                moves = tuple(OutboxMove(row.seq, row.version) for row in rows)
+                try:
+                    await self._commit(Changes(outbox=moves, now=self._sweep.now))
+                except OutboxMoved:
+                    return None
+                if self._pause is not None:
+                    await self._pause()  # type: ignore[misc]  # an awaitable
+            self._dead += len(rows)
+            query = query._replace(after=rows[-1].seq)
+        return rows
 
     def _changes(self, runs: Collection[EndedRun], letters: Mapping[str, list[OutboxRow]]) -> Changes:
         moves = [OutboxMove(row.seq, row.version) for run in runs for row in letters.get(run.run_id, ())]

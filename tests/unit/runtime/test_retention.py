@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from support import until_crash
+from support import happens, until_crash
 
 from poundlock import (
     Children,
@@ -435,3 +435,82 @@ def test_a_retention_is_checked():
     with pytest.raises(InvalidDefinition, match=r"retention\.receipts"):
         WorkflowRuntime(retention=Retention(receipts=None))
     WorkflowRuntime(retention=Retention(ended_runs="30d", dead_letters=None, receipts="1d"))
+
+
+# ------------------------------------------------------------------------------------------------- many dead letters
+def giving_up(count):
+    """A run that emits so many events that nobody can take."""
+    sender = Workflow("sender", retention=Retention(ended_runs=0))
+
+    @sender.step
+    def send(ctx):
+        for number in range(count):
+            ctx.emit(Event("strict.in", {"n": number}))
+
+    strict = Workflow("strict", triggers={"in": Trigger("strict.in", map=lambda event: 1 / 0)})
+
+    @strict.step
+    def never():
+        return {}
+
+    return [sender, strict]
+
+
+async def _given_up(rt, vclock, count):
+    await rt.run("sender")
+    await vclock.run_for(3600)
+    assert len(await rt.dead_letters(limit=100)) == count
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 7])
+async def test_all_dead_letters_go_with_their_run(stores, vclock, monkeypatch, count):
+    """Also more than one commit deletes: none stays behind without its run, and no commit is larger than others."""
+    monkeypatch.setattr(vacuuming, "_ROWS", 3)
+    rt = await stores.enter(*giving_up(count))
+    await _given_up(rt, vclock, count)
+    would = await rt.vacuum(dry_run=True)
+    assert (would.runs, would.dead_letters) == (1, count)
+    assert len(await rt.dead_letters(limit=100)) == count
+    rt.store.written.clear()
+    done = await rt.vacuum()
+    assert (done.runs, done.dead_letters, done.done) == (1, count, True)
+    assert await rt.dead_letters() == []
+    assert await ids(rt) == set()
+    assert max(len(changes.outbox) for changes in rt.store.written) <= 3
+
+
+async def test_a_run_whose_letter_is_replayed_meanwhile_stays(stores, vclock, monkeypatch):
+    """It has an event to be delivered then: the next pass looks at it again, and what was deleted stays so."""
+    monkeypatch.setattr(vacuuming, "_ROWS", 3)
+    rt = await stores.enter(*giving_up(7))
+    await _given_up(rt, vclock, 7)
+    rt.store.hold = lambda changes: bool(changes.outbox)
+    deleting = asyncio.create_task(rt.vacuum())
+    [held] = await rt.store.until_held()
+    rt.store.hold = None
+    for letter in (await rt.dead_letters(limit=100))[:3]:
+        await rt.replay(letter.id)
+    held.release()
+    assert (await deleting).runs == 0
+    assert len(await ids(rt)) == 1
+    await vclock.run_for(3600)
+    assert (await rt.vacuum()).runs == 1
+    assert await rt.dead_letters() == []
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+async def test_a_crash_while_many_letters_go(stores, vclock, monkeypatch, number, where):
+    """Whatever was deleted by then, the next runtime deletes the rest."""
+    monkeypatch.setattr(vacuuming, "_ROWS", 3)
+    rt = await stores.enter(*giving_up(7))
+    await _given_up(rt, vclock, 7)
+    rt.store.crash = (rt.store.commits + number, where)
+    deleting = asyncio.create_task(rt.vacuum())
+    assert await happens(rt.store.crashed.wait(), vclock)
+    await stores.crash(rt)
+    deleting.cancel()
+    rt = await stores.enter(*giving_up(7))
+    await rt.vacuum()
+    assert await rt.dead_letters() == []
+    assert await ids(rt) == set()
