@@ -196,6 +196,7 @@ class _Pass:
         self._pause = pause
         self._ending = ending
         self._done = True
+        self._looks: bool | None = None
         self._by_workflow: dict[str, int] = {}
         self._children = self._dead = self._receipts = self._remembered = 0
 
@@ -265,10 +266,8 @@ class _Pass:
             sweep.turn_page()
 
     async def _delete(self, runs: list[EndedRun]) -> None:
-        store = self._store
         letters: dict[str, list[OutboxRow]] = {}
-        due, dead = store.undelivered
-        if due or dead:
+        if await self._any_undelivered():
             runs = [run for run in runs if await self._is_free(run, letters)]
         if not self._dry_run and runs:
             try:
@@ -281,6 +280,15 @@ class _Pass:
             self._by_workflow[run.workflow_id] = self._by_workflow.get(run.workflow_id, 0) + 1
             self._children += run.parent_id is not None
             self._dead += len(letters.get(run.run_id, ()))
+
+    async def _any_undelivered(self) -> bool:
+        """Whether any run has events that are to be delivered, or dead letters; so most passes look at no outbox."""
+        if not self._dry_run:
+            return any(self._store.undelivered)
+        if self._looks is None:  # what only reads a file does not count them
+            counts = await self._store.stats()
+            self._looks = bool(counts.get("outbox") or counts.get("dead_letters"))
+        return self._looks
 
     async def _is_free(self, run: EndedRun, letters: dict[str, list[OutboxRow]]) -> bool:
         """Whether all events of a run are delivered or given up; adds the dead letters that go with it."""

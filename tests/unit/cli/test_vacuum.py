@@ -71,6 +71,7 @@ def test_the_file_becomes_smaller_on_request(call, full, store):
         ["--store", "memory:"],
         ["--store", "sqlite:///nowhere.db"],
         ["--older-than", "soon"],
+        ["--dead-letters", "soon"],
         ["--dry-run", "--compact"],
     ],
 )
@@ -93,3 +94,42 @@ def test_the_doctor_says_what_retention_would_delete(call, full, store):
     assert call("doctor", full, "--store", store, "--json").json["retention"]["runs"] == 3
     assert "retention" not in call("doctor", "--store", store, "--json").json
     assert len(runs(call, store)) == 3
+
+
+GIVING_UP = """
+from poundlock import Retention, Trigger, Workflow
+
+sender = Workflow("sender")
+
+@sender.on("go")
+@sender.step
+def send(ctx):
+    ctx.emit("strict.in", {"n": 1})
+
+strict = Workflow("strict", triggers={"in": Trigger("strict.in", map=lambda event: 1 / 0)})
+
+@strict.step
+def never():
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ([], 1),
+        (["--dead-letters", "same"], 0),
+        (["--dead-letters", "0s"], 0),
+        (["--dead-letters", "9d"], 1),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_dead_letters_stay_unless_somebody_says_otherwise(call, tmp_path, feed, store, options, left, dry):
+    """What the app says of them is not known here, and nobody has taken them yet: they stay, also without their run."""
+    app = tmp_path / "giving_up.py"
+    app.write_text(GIVING_UP, encoding="utf-8")
+    assert call("run", app, "--events", feed({"type": "go", "payload": {}}), "--store", store).code == 0
+    words = ["vacuum", "--store", store, "--older-than", "0s", *options, *(["--dry-run"] if dry else [])]
+    said = call(*words, "--json").json
+    assert (said["runs"], said["dead_letters"]) == (1, 1 - left)
+    assert len(call("events", "dead", "--store", store, "--json").json["dead_letters"]) == (1 if dry else left)

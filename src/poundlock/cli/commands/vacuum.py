@@ -11,7 +11,7 @@ from poundlock.cli.faults import reporting
 from poundlock.cli.options import JsonOption, StoreOption, UsageFault, needed
 
 if TYPE_CHECKING:
-    from poundlock.model.retention import Vacuumed
+    from poundlock.model.retention import Retention, Vacuumed
 
 
 def vacuum(
@@ -19,6 +19,15 @@ def vacuum(
     older_than: Annotated[
         str | None,
         typer.Option("--older-than", metavar="TIME", help="Delete the runs that ended so long ago, such as 30d."),
+    ] = None,
+    dead_letters: Annotated[
+        str | None,
+        typer.Option(
+            "--dead-letters",
+            metavar="TIME|same",
+            help="Delete the dead letters that were given up so long ago, or with `same` those of deleted runs. "
+            "Default: keep them.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     compact: Annotated[
@@ -31,12 +40,16 @@ def vacuum(
         import asyncio
 
         from poundlock.codecs import dump
+        from poundlock.model.retention import SAME, Retention
         from poundlock.model.validation import duration
 
         age = None if older_than is None else duration("--older-than", older_than)
+        # The command line knows no app, and so not what it says of them: they are events that nobody has taken yet.
+        letters = dead_letters if dead_letters in (None, SAME) else duration("--dead-letters", dead_letters)
         if dry_run and compact:
             raise UsageFault("--dry-run changes nothing, so there is nothing to compact: leave one of them out")
-        done, sizes = asyncio.run(_vacuum(needed(store), age, dry_run=dry_run, compact=compact))
+        kept = Retention(dead_letters=letters)
+        done, sizes = asyncio.run(_vacuum(needed(store), age, kept, dry_run=dry_run, compact=compact))
         if as_json:
             print(dump({"dry_run": dry_run, **done.to_dict(), "bytes_before": sizes[0], "bytes": sizes[1]}))
             return
@@ -57,10 +70,12 @@ def told(done: Vacuumed, *, dry_run: bool) -> list[str]:
     return lines
 
 
-async def _vacuum(url: str, age: float | None, *, dry_run: bool, compact: bool) -> tuple[Vacuumed, tuple[int, int]]:
+async def _vacuum(
+    url: str, age: float | None, kept: Retention, *, dry_run: bool, compact: bool
+) -> tuple[Vacuumed, tuple[int, int]]:
     from poundlock.cli.reading import reading
     from poundlock.clock import SystemClock
-    from poundlock.model.retention import KEEP, Retention, Sweep
+    from poundlock.model.retention import Retention, Sweep
     from poundlock.runtime.vacuuming import vacuum_store
     from poundlock.stores import open as open_store
     from poundlock.stores.sqlite import SqliteStore
@@ -69,7 +84,7 @@ async def _vacuum(url: str, age: float | None, *, dry_run: bool, compact: bool) 
     sweep = Sweep(SystemClock().now(), {}, None if age is None else Retention(ended_runs=age))
     if dry_run:
         async with reading(url) as read:
-            return await vacuum_store(read, sweep, KEEP, read.commit, dry_run=True), (read.size, read.size)
+            return await vacuum_store(read, sweep, kept, read.commit, dry_run=True), (read.size, read.size)
     store = open_store(url)
     if not isinstance(store, SqliteStore):
         raise UsageFault(f"'{url}' ends with its process, so there is nothing to delete: give a durable store")
@@ -78,7 +93,7 @@ async def _vacuum(url: str, age: float | None, *, dry_run: bool, compact: bool) 
     await store.open("poundlock-vacuum")
     before = store.size
     try:
-        done = await vacuum_store(store, sweep, KEEP, store.commit, receipts=True)
+        done = await vacuum_store(store, sweep, kept, store.commit, receipts=True)
     finally:
         await store.close()
     if compact:
