@@ -165,6 +165,8 @@ class Core:
         """Held from a claim until the claimed runs are driven."""
         self.hooks_running: set[str] = set()
         """Runs that have ended, and whose hooks are being called here."""
+        self.hooks_seen: list[set[str]] = []
+        """One set per reading of pending hooks under way: the runs it leaves out, also those called since."""
         self.left: set[str] = set()
         """Runs whose step this runtime interrupted when it stopped."""
         self.wanted: dict[str, list[str]] = {}

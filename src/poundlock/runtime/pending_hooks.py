@@ -70,6 +70,8 @@ async def end(core: Core, run_id: str, *, called: bool) -> None:
                 await core.store.hooks_called([run_id])
     finally:
         core.hooks_running.discard(run_id)
+        for seen in core.hooks_seen:
+            seen.add(run_id)
 
 
 async def call_all(core: Core, entry: Registered, call: Callable[[Core, Registered, str], Awaitable[None]]) -> None:
@@ -83,10 +85,15 @@ async def call_all(core: Core, entry: Registered, call: Callable[[Core, Register
     what = f"reading pending hooks of workflow '{entry.id}'"
 
     async def left() -> list[str]:
-        before = set(core.hooks_running)
-        found = await core.store.pending_hooks(entry.id)
+        # What is read may be older than what happens meanwhile: a run can end, and have its hooks called, during it.
+        seen = set(core.hooks_running)
+        core.hooks_seen.append(seen)
+        try:
+            found = await core.store.pending_hooks(entry.id)
+        finally:
+            core.hooks_seen[:] = [other for other in core.hooks_seen if other is not seen]
         # The others have just ended, and are being called: that may be over when it would be their turn here.
-        return [run_id for run_id in found if run_id not in before and run_id not in core.hooks_running]
+        return [run_id for run_id in found if run_id not in seen and run_id not in core.hooks_running]
 
     for run_id in await patiently(core, left, what):
         if entry.closing or core.ending:

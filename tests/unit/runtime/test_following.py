@@ -36,12 +36,15 @@ async def yielding():
 
 
 def gated(gate, id="w", **options):
-    """Return a workflow of three stages that waits in the middle one."""
+    """Return a workflow of three stages that waits in the middle one.
+
+    No step runs in a thread, so runs come to the gate, and end, in the order in which they began.
+    """
     wf = Workflow(id, **options)
     wf.on("begin")
 
     @wf.step
-    def first():
+    async def first():
         return {"a": 1}
 
     @wf.step
@@ -50,7 +53,7 @@ def gated(gate, id="w", **options):
         return {"b": 2}
 
     @wf.step
-    def last():
+    async def last():
         return {"c": 3}
 
     return wf

@@ -293,6 +293,28 @@ async def test_a_run_that_ends_right_after_the_registration(stores):
     assert rt._core.hooks_running == set()
 
 
+async def test_a_run_that_ends_while_pending_hooks_are_read(stores):
+    """A run whose end and hooks happen during that read has them called once, even if the read still shows it."""
+    calls = Calls()
+    store = stores.store()
+    reading, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(workflow):
+        reading.set()
+        await go_on.wait()
+        return ["r1"]  # as read before it was written that they were called
+
+    store.pending_hooks = slow
+    rt = await started(stores, calls, store=store)
+    await reading.wait()
+    await begin(rt)
+    await rt.wait("r1")
+    await run_until_idle(stores.clock)
+    go_on.set()
+    await run_until_idle(stores.clock)
+    assert calls == [("complete", "r1", "completed", False), "cleanup"]
+
+
 async def test_a_run_whose_workflow_is_not_here(stores):
     """A run that is ended while its workflow is not registered has its hooks called once that is."""
     calls = Calls()
