@@ -2,12 +2,16 @@
 
 Each wait of a run buffers events for itself, under rules of its own. Its *tally* says which messages of the run's inbox
 count for it. It is data of the wait's row: the transaction that delivers an event changes it, so that two senders
-cannot both be the last one. The run's owner never reads it: it counts the messages themselves, see `waits.py`.
+cannot both be the last one. The run's owner never reads it: it counts the messages themselves, see `counting.py`, in
+the same way (`Buffer`).
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from math import inf
 from typing import Any, Final, Literal, Protocol
 
 from poundlock.records import NamedTuple
@@ -152,6 +156,114 @@ def progress(rules: WaitRules, events: Sequence[str], keys: Sequence[str | None]
     return len(keys), 1 if rules.mode == "any" else rules.mode
 
 
+class Buffer:
+    """The events that count for a wait. They are added one after another: by each sender, and by the run's owner.
+
+    Args:
+        rules: the wait's.
+        events: its event types and patterns.
+        parts: what it has already, in order.
+
+    Attributes:
+        parts: those that count, in order, without the answer.
+        answer: those that answer the wait that the run is paused at; empty while they do not.
+        dropped: those that made room for others.
+        expired: those that became too old.
+    """
+
+    __slots__ = ("_events", "_keys", "_oldest", "_rules", "answer", "dropped", "expired", "parts")
+
+    def __init__(self, rules: WaitRules, events: Sequence[str], parts: Iterable[Part] = ()) -> None:
+        self._rules, self._events = rules, events
+        self.answer: tuple[Part, ...] = ()
+        self.dropped: list[Part] = []
+        self.expired: list[Part] = []
+        self._set(parts)
+
+    def _set(self, parts: Iterable[Part]) -> None:
+        self.parts = deque(parts)
+        self._keys = Counter([part.key for part in self.parts])
+        self._oldest = min([part.at for part in self.parts], default=inf)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many answers there are, and how many it takes."""
+        return progress(self._rules, self._events, [part.key for part in self.parts])
+
+    def add(self, part: Part, *, now: float, asking: bool) -> Literal["answers", "counts", "again", "full"]:
+        """Add one more, which came now.
+
+        Args:
+            part: the event.
+            now: seconds since 1970.
+            asking: whether the run is paused at this wait. The event that completes the answer needs no room then;
+                what comes after it is for the next question.
+
+        Returns:
+            What becomes of it. "again": its value is there already. "full": there is no room for it.
+        """
+        self.expire(now)
+        rules = self._rules
+        if rules.distinct is not None and self._keys[part.key]:
+            return "again"
+        if asking and not self.answer:
+            self._append(part)
+            if self.complete():
+                return "answers"
+            self._pop_newest()
+        if len(self.parts) >= rules.limit:
+            if rules.overflow != "drop_oldest":
+                return "full"
+            while len(self.parts) >= rules.limit:
+                self._drop_oldest()
+        self._append(part)
+        return "counts"
+
+    def expire(self, now: float) -> None:
+        """Let leave what is too old now."""
+        if self._rules.ttl is None or self._oldest > (since := now - self._rules.ttl):
+            return
+        self.expired += [part for part in self.parts if part.at <= since]
+        self._set([part for part in self.parts if part.at > since])
+
+    def complete(self) -> bool:
+        """Make the first parts that answer the wait its answer, if it has enough of them."""
+        if self._rules.mode == "all":
+            have, need = len(self._keys), len({*self._events})
+        else:
+            have, need = len(self.parts), 1 if self._rules.mode == "any" else self._rules.mode
+        if have < need:
+            return False
+        if self._rules.mode == "all":
+            first: dict[str | None, Part] = {}
+            for part in self.parts:
+                first.setdefault(part.key, part)
+            used = [*first.values()]
+        else:
+            used = [*islice(self.parts, need)]
+        seqs = {part.seq for part in used}
+        self.answer = tuple(used)
+        self._set([part for part in self.parts if part.seq not in seqs])
+        return True
+
+    def _append(self, part: Part) -> None:
+        self.parts.append(part)
+        self._keys[part.key] += 1
+        self._oldest = min(self._oldest, part.at)
+
+    def _pop_newest(self) -> None:
+        self._forget(self.parts.pop())
+
+    def _drop_oldest(self) -> None:
+        self.dropped.append(self.parts[0])
+        self._forget(self.parts.popleft())
+
+    def _forget(self, part: Part) -> None:
+        self._keys[part.key] -= 1
+        if not self._keys[part.key]:
+            del self._keys[part.key]
+
+
 def take(wait: Counting, hit: Hit, *, seq: int, now: float, asking: bool, owned: bool) -> Taken:
     """Return what becomes of an event that matches a wait.
 
@@ -169,32 +281,27 @@ def take(wait: Counting, hit: Hit, *, seq: int, now: float, asking: bool, owned:
     rules = rules or USUAL
     tally = wait.tally or EMPTY
     name, limit = f"wait {wait.wait_id}", rules.limit
-    parts = tally.parts
-    if rules.ttl is not None:
-        parts = tuple([part for part in parts if part.at > now - rules.ttl])
-    late = len(tally.parts) - len(parts)
-    if rules.distinct is not None and any(part.key == hit.key for part in parts):
-        return Taken("rejected", f"{name}: {hit.again}")
+    buffer = Buffer(rules, wait.events, tally.parts)
     mine = Part(seq, 0.0 if rules.ttl is None else now, hit.key)
-    if asking:
-        have, need = progress(rules, wait.events, [part.key for part in (*parts, mine)])
-        if have >= need:
-            return Taken("answers", f"{name}: {have} of {need}")
-    room = limit - len(parts)
-    if room <= 0 and rules.overflow != "drop_oldest":
+    verdict = buffer.add(mine, now=now, asking=asking)
+    if verdict == "again":
+        return Taken("rejected", f"{name}: {hit.again}")
+    if verdict == "full":
         full = f"{name}: its buffer is full ({limit})"
         return Taken("rejected" if rules.overflow == "reject" else "dropped", full)
-    kept = parts[1 - room :] if room <= 0 else parts
+    if verdict == "answers":
+        have, need = progress(rules, wait.events, [part.key for part in buffer.answer])
+        return Taken("answers", f"{name}: {have} of {need}")
     reason = ""
     if rules.several:
-        have, need = progress(rules, wait.events, [part.key for part in (*kept, mine)])
+        have, need = buffer.progress
         reason = f"{name}: {have} of {need}" if have <= need else name
-    if room <= 0:
+    if buffer.dropped:
         reason = f"{reason or name}, the oldest of {limit} was dropped"
-    gone = {part.seq for part in tally.parts} - {part.seq for part in kept}
-    lost = (0, 0) if owned else (len(parts) - len(kept), late)
-    counted = Tally((*kept, mine), tally.dropped + lost[0], tally.expired + lost[1])
-    return Taken("counts", reason, counted, () if owned else tuple(sorted(gone)))
+    lost = (0, 0) if owned else (len(buffer.dropped), len(buffer.expired))
+    counted = Tally(tuple(buffer.parts), tally.dropped + lost[0], tally.expired + lost[1])
+    gone = () if owned else tuple(sorted([part.seq for part in (*buffer.dropped, *buffer.expired)]))
+    return Taken("counts", reason, counted, gone)
 
 
 def kept_tallies(before: Iterable[Any], rows: Sequence[Any], consumed: Collection[int]) -> Sequence[Any]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from poundlock.codecs import dump, encode
-from poundlock.model.buffers import EMPTY, USUAL, Counting, Hit, Part, Tally, WaitRules, progress, take
+from poundlock.model.buffers import EMPTY, USUAL, Counting, Hit, Tally, WaitRules, take
 from poundlock.model.conditions import Condition, StateRef, resolve
 from poundlock.model.definitions import Wait
 from poundlock.model.drafts import new_tuple
@@ -27,7 +26,7 @@ from poundlock.model.paths import MISSING, get_path
 from poundlock.model.patterns import type_matches
 from poundlock.model.quoting import shown
 from poundlock.model.receipts import Delivery, Fate
-from poundlock.model.runs import OPERATOR_WAIT, Message, WaitRow
+from poundlock.model.runs import OPERATOR_WAIT, WaitRow
 from poundlock.records import NamedTuple
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
@@ -316,141 +315,3 @@ def _type_among(events: Sequence[str], event_type: str) -> str:
     if event_type in events:
         return event_type
     return next(pattern for pattern in events if type_matches(pattern, event_type))
-
-
-# ------------------------------------------------------------------------------------ what a run's owner finds buffered
-def counted(row: WaitRow, messages: Iterable[Message], now: float) -> list[tuple[Message, Hit]]:
-    """Return the messages that count for a wait, in order: neither too old nor too many, and of each value one."""
-    return _within(row, _candidates(row, messages, now))
-
-
-def _candidates(row: WaitRow, messages: Iterable[Message], now: float) -> list[tuple[Message, Hit]]:
-    rules = row.rules or USUAL
-    since = None if rules.ttl is None else now - rules.ttl
-    found: list[tuple[Message, Hit]] = []
-    values = set()
-    for message in messages:
-        if message.event is None or (since is not None and message.time <= since):
-            continue
-        if not row.early and (row.asked_at is None or message.seq <= row.asked_at):
-            continue
-        event = message.event.event
-        if not row.matches(event):
-            continue
-        hit = hit_of(row, event)
-        if isinstance(hit, Unanswerable):
-            continue
-        if rules.distinct is not None:
-            if hit.key in values:
-                continue
-            values.add(hit.key)
-        found.append((message, hit))
-    return found
-
-
-def _within(row: WaitRow, found: list[tuple[Message, Hit]]) -> list[tuple[Message, Hit]]:
-    """Return those that a wait has room for: as the transactions that delivered them decided, one after another.
-
-    At a wait that the run is paused at, the event that completes the answer needs no room; what came after it is for
-    the next question.
-    """
-    limit = (row.rules or USUAL).limit
-    if row.own or (len(found) <= limit and not row.parked):
-        return found
-    end = _completed(row, found) if row.parked else None
-    if end is None:
-        return _newest_or_oldest(row, found, limit)
-    answer = [*_newest_or_oldest(row, found[: end - 1], limit), found[end - 1]]
-    return answer + _newest_or_oldest(row, found[end:], limit)
-
-
-def _newest_or_oldest(row: WaitRow, found: list[tuple[Message, Hit]], limit: int) -> list[tuple[Message, Hit]]:
-    if len(found) <= limit:
-        return found
-    return found[-limit:] if (row.rules or USUAL).overflow == "drop_oldest" else found[:limit]
-
-
-def _completed(row: WaitRow, found: list[tuple[Message, Hit]]) -> int | None:
-    """Return how many messages it took to answer a wait; None if they do not."""
-    rules = row.rules or USUAL
-    if rules.mode != "all":
-        need = 1 if rules.mode == "any" else rules.mode
-        return need if len(found) >= need else None
-    kept: deque[str | None] = deque()
-    for place, (_, hit) in enumerate(found, 1):
-        have, need = progress(rules, row.events, [*kept, hit.key])
-        if have >= need:
-            return place
-        if len(kept) < rules.limit:
-            kept.append(hit.key)
-        elif rules.overflow == "drop_oldest":
-            kept.popleft()
-            kept.append(hit.key)
-    return None
-
-
-def answering(row: WaitRow, messages: Iterable[Message], now: float) -> list[Message]:
-    """Return the messages that answer a wait: the first ones that do; none if they do not yet."""
-    rules = row.rules
-    if rules is None:  # the usual: the first that matches
-        for message in messages:
-            if message.event is None or not row.matches(message.event.event):
-                continue
-            if row.early or (row.asked_at is not None and message.seq > row.asked_at):
-                return [message]
-        return []
-    found = counted(row, messages, now)
-    if rules.mode != "all":
-        need = 1 if rules.mode == "any" else rules.mode
-        return [message for message, _ in found[:need]] if len(found) >= need else []
-    first: dict[str | None, Message] = {}
-    for message, hit in found:
-        first.setdefault(hit.key, message)
-    have, need = progress(rules, row.events, list(first))
-    return list(first.values()) if have >= need else []
-
-
-def so_far(row: WaitRow, messages: Iterable[Message], now: float) -> list[Message]:
-    """Return the messages that are part of an answer which takes several; none at a wait for one."""
-    if row.rules is None or not row.rules.several:
-        return []
-    found = counted(row, messages, now)
-    if row.rules.mode != "all":
-        return [message for message, _ in found]
-    first: dict[str | None, Message] = {}
-    for message, hit in found:
-        first.setdefault(hit.key, message)
-    return list(first.values())
-
-
-def tally_of(row: WaitRow, messages: Iterable[Message], now: float) -> Tally | None:
-    """Return the tally of a wait that is armed anew; None if nothing counts."""
-    rules = row.rules or USUAL
-    found = counted(row, messages, now)
-    parts = [Part(message.seq, 0.0 if rules.ttl is None else message.time, hit.key) for message, hit in found]
-    return Tally(tuple(parts)) if parts else None
-
-
-def surplus(
-    rows: Iterable[WaitRow], messages: Sequence[Message], now: float
-) -> tuple[list[tuple[Message, WaitRow]], list[tuple[Message, WaitRow]]]:
-    """Return the messages that no wait has room for, and those that are too old; each with a wait that had it.
-
-    What matches no wait now stays: it may match one later, and is recorded at the end of the run.
-    """
-    many: dict[int, tuple[Message, WaitRow]] = {}
-    late: dict[int, tuple[Message, WaitRow]] = {}
-    held: set[int] = set()
-    for row in rows:
-        found = _candidates(row, messages, now)
-        kept = {message.seq for message, _ in _within(row, found)}
-        held |= kept
-        many.update({message.seq: (message, row) for message, _ in found if message.seq not in kept})
-        if row.rules is None or row.rules.ttl is None:
-            continue
-        since = now - row.rules.ttl
-        for message in messages:
-            if message.event is not None and message.time <= since and row.matches(message.event.event):
-                late[message.seq] = (message, row)
-    over = [each for seq, each in sorted(many.items()) if seq not in held]
-    return over, [each for seq, each in sorted(late.items()) if seq not in held and seq not in many]

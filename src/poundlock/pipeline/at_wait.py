@@ -9,6 +9,7 @@ from typing import Any, Final
 from poundlock.codecs import dump
 from poundlock.errors import AnswerInvalid, NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Answer, Interrupted, describe, for_the_process, shortened
+from poundlock.model.counting import so_far
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
@@ -22,7 +23,6 @@ from poundlock.model.runs import (
     WaitRow,
     own_row,
 )
-from poundlock.model.waits import so_far
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.answers import collected, collects, own_event, patch_of_event
 from poundlock.pipeline.buffering import take_out, trim

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from poundlock.model.buffers import DEFAULT_BUFFER
+from poundlock.model.counting import surplus, tally_of
 from poundlock.model.runs import Message, WaitRow
-from poundlock.model.waits import surplus, tally_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.waits import note
 

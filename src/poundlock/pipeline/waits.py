@@ -10,11 +10,12 @@ from typing import Any
 from poundlock.codecs import encode
 from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.conditions import equal
+from poundlock.model.counting import answering
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.runs import HIDDEN_WAITS, Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.wait_checks import wait_faults
-from poundlock.model.waits import answering, arm, lacking_paths
+from poundlock.model.waits import arm, lacking_paths
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.forms import form_as_data_faults
 from poundlock.pipeline.plan import DeclaredWait, StagePlan

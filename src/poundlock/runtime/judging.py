@@ -13,11 +13,12 @@ from typing import Any
 
 from poundlock.errors import StateInvalid
 from poundlock.guard import clear_cancellation
+from poundlock.model.counting import answering
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.operator_pause import operator_row
 from poundlock.model.runs import Message, RunRecord, StoredEvent, WaitRow
-from poundlock.model.waits import Unanswerable, answering, hit_of
+from poundlock.model.waits import Unanswerable, hit_of
 from poundlock.pipeline.answers import can_be_refused, collected, collects, patch_of_event
 from poundlock.pipeline.forms import misfit_of_event
 from poundlock.pipeline.plan import PipelinePlan

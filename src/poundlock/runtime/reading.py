@@ -12,6 +12,7 @@ from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.calls import own, sums_of
 from poundlock.model.comparing import Comparison, attempt_of, with_outcomes
 from poundlock.model.comparing import Outcome as Ended
+from poundlock.model.counting import tally_of
 from poundlock.model.drafts import maker_of
 from poundlock.model.hiding import NOTED, hidden_entries, noted_masks
 from poundlock.model.lifecycle import RunStatus
@@ -37,7 +38,6 @@ from poundlock.model.runs import (
 from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.model.views import MaskedView, StateView
-from poundlock.model.waits import tally_of
 from poundlock.pipeline.active import ActiveRun
 from poundlock.pipeline.outcome import Aborted, Completed, Failed, Halted, Outcome, Paused
 from poundlock.pipeline.states import shown

@@ -22,6 +22,7 @@ from poundlock.model.buffers import (
     without_consumed,
 )
 from poundlock.model.conditions import Condition, StateRef
+from poundlock.model.counting import answering, surplus, tally_of
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -29,15 +30,12 @@ from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.model.waits import (
     Unanswerable,
-    answering,
     arm,
     armed_anew,
     event_keys,
     fate,
     hit_of,
     key_shape,
-    surplus,
-    tally_of,
     wait_events,
 )
 
@@ -307,18 +305,46 @@ def rules_for(draw_mode, overflow, limit, ttl):
 @st.composite
 def counted_waits(draw):
     mode = draw(st.sampled_from(["any", "all", 1, 2, 3]))
-    limit = draw(st.integers(3, 5))
+    limit = draw(st.integers(2 if mode == 2 else 3, 5))
     ttl = draw(st.sampled_from([None, 4.0]))
     return rules_for(mode, draw(st.sampled_from(OVERFLOWS)), limit, ttl)
 
 
-@settings(max_examples=400)
-@given(
+COUNTED = (
     counted_waits(),
     st.booleans(),
     st.integers(0, 6),
-    st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(["x", "y", None]), st.integers(0, 3)), max_size=14),
+    st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(["x", "y", "z", None]), st.integers(0, 3)), max_size=14),
 )
+
+
+@settings(max_examples=400)
+@given(COUNTED[0], COUNTED[3])
+def test_an_owner_counts_what_its_senders_counted(rules, sent):
+    """A run with an owner: nothing leaves its inbox, and the owner counts among all what the senders have counted."""
+    row = arm(Wait(list(TYPES)), "w", {}, epoch=1)._replace(rules=rules)
+    inbox, now = [], 100.0
+    for seq, (kind, who, later) in enumerate(sent, 1):
+        now += later
+        event = Event(kind, {} if who is None else {"who": who})
+        hit = hit_of(row, event)
+        if isinstance(hit, Unanswerable):
+            continue
+        delivery = Delivery("r", (hit,), "e", "w", ReceiptLine(Verdict.BUFFERED))
+        decided = fate(delivery, RunStatus.RUNNING, [row], now=now, seq=seq)
+        if decided.fate is not Fate.BUFFERED:
+            continue
+        assert not decided.dropped
+        inbox.append(Message("r", seq, "event", now, None, StoredEvent("e", event)))
+        row = row._replace(tally=decided.tallies["w"])
+        assert row.tally.parts == tally_of(row, inbox, now).parts
+        many, late = surplus([row], inbox, now)
+        gone = {message.seq for message, _ in (*many, *late)}
+        assert {message.seq for message in inbox} - gone == {part.seq for part in row.tally.parts}
+
+
+@settings(max_examples=400)
+@given(*COUNTED)
 def test_the_store_and_the_owner_count_alike(rules, parked, later_ones, sent):
     """A run without an owner: after each delivery its tally is what its owner would count among the messages left."""
     row = arm(Wait(list(TYPES)), "w", {}, epoch=1)._replace(rules=rules, parked=parked)

@@ -13,7 +13,7 @@ from support import Stores
 from poundlock import Condition, Delay, Jump, StateRef, Trigger, Workflow
 from poundlock.codecs import register_type
 from poundlock.errors import InvalidDefinition
-from poundlock.model.waits import tally_of
+from poundlock.model.counting import tally_of
 from poundlock.runtime import run_table
 from poundlock.runtime.results import next_result
 from poundlock.runtime.runtime import WorkflowRuntime

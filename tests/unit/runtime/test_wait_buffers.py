@@ -105,6 +105,47 @@ async def test_more_than_the_limit_while_running(stores, window, overflow):
     assert [each["event"]["id"] for each in await entries(rt, run_id, "wait:expired")] == [f"e{first + 1}"]
 
 
+@WINDOWS
+@pytest.mark.parametrize("order", ["abca", "abcb", "abcabcabcabc"])
+@pytest.mark.parametrize("where", ["running", "paused elsewhere"])
+async def test_different_values_where_the_oldest_is_dropped(stores, window, order, where):
+    """A value may come again once its first event was dropped: the receipts and the run itself say the same."""
+    hold = asyncio.Event()
+    options = {"mode": 2, "distinct": "who", "collect": "got", "limit": 2}
+    wf = working(hold, **options) if where == "running" else two_gates(**options)
+    rt = await stores.enter(wf, **window)
+    run_id = await begin(rt, stores.clock)
+    counted = []
+    for who in order:
+        [line] = await said(rt, "go", who=who)
+        if who in counted:
+            assert line == f"rejected wait gate: who '{who}' has answered"
+            continue
+        late = ", the oldest of 2 was dropped" if len(counted) == 2 else ""
+        counted = [*counted[-1:], who]
+        assert line == f"buffered wait gate: {len(counted)} of 2{late}"
+    hold.set()
+    if where == "paused elsewhere":
+        await rt.emit("first")
+    result = await rt.wait(run_id)
+    assert [each["who"] for each in result.state["got"]] == counted
+
+
+@WINDOWS
+async def test_a_value_that_comes_again_when_its_first_is_too_old(stores, window):
+    """What was too old when the value came again does not stand in its way, also in the eyes of the run."""
+    hold = asyncio.Event()
+    rt = await stores.enter(working(hold, mode=2, distinct="who", collect="got", ttl="1m"), **window)
+    run_id = await begin(rt, stores.clock)
+    await rt.emit("go", who="a", n=1)
+    await stores.clock.run_for(seconds=60)
+    assert await said(rt, "go", who="a", n=2) == ["buffered wait gate: 1 of 2"]
+    assert await said(rt, "go", who="b", n=3) == ["buffered wait gate: 2 of 2"]
+    hold.set()
+    result = await rt.wait(run_id)
+    assert [each["n"] for each in result.state["got"]] == [2, 3]
+
+
 @pytest.mark.parametrize("overflow", ["drop_newest", "reject"])
 async def test_a_refused_event_can_be_sent_again(stores, overflow):
     """What found no room is not remembered: once there is room, the same event is taken."""
