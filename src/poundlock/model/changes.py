@@ -26,6 +26,7 @@ from poundlock.model.schedules import ScheduleMove
 from poundlock.records import NamedTuple, dataclass, field
 
 _BITS: Final = 0xFFFF_FFFF  # of a check sum
+_AT_REST: Final = (RunStatus.PAUSED, RunStatus.DELAYED)
 
 
 class Release(NamedTuple):
@@ -243,13 +244,18 @@ class Remember(NamedTuple):
 class Post(NamedTuple):
     """A signal, request (abort, pause, unpause) or answer for a run's inbox.
 
-    Must hold: the run exists (`RunNotFound`), or the same changes create it, and it has not ended (`RunFinished`).
+    Must hold: the run exists (`RunNotFound`), or the same changes create it, and it has not ended (`RunFinished`). A
+    request to abort a run that rests makes it due at `time`, in a new version: else nobody would see the request.
     """
 
     run_id: str
     kind: Literal["signal", "abort", "resume", "pause", "unpause"]
     body: dict[str, Any]
     time: float
+
+    def wakes(self, status: RunStatus) -> bool:
+        """Whether a run of this status is due at once: it rests, and is asked to end."""
+        return self.kind == "abort" and status in _AT_REST
 
 
 class RunDelete(NamedTuple):

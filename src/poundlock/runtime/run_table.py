@@ -266,6 +266,8 @@ class RunTable:
         if run_id in self._outdated:
             self._outdated.remove(run_id)
             return
+        if any(message.kind == "abort" for message in run.inbox):
+            return  # as in `deliver`
         if self._pause_window <= 0 or self._most_parked <= 0:
             return
         while len(self._parked) >= self._most_parked:
@@ -342,7 +344,10 @@ class RunTable:
         if type(entry) is LiveRun:
             entry.run.inbox.append(message)
         elif type(entry) is ParkedRun:
-            entry.deliver(message)
+            if message.kind == "abort":
+                self.drop(message.run_id)  # its row was changed: it is due now
+            else:
+                entry.deliver(message)
         elif type(entry) is Vacancy:
             entry.early.append(message)
 

@@ -441,7 +441,7 @@ class WorkflowRuntime:
         its slot, its mode says. `RunInfo.paused_by` shows the pause as soon as the run is paused.
 
         Raises:
-            RunNotFound: no such run. RunFinished: it has ended, or its stages are being undone.
+            RunNotFound: no such run. RunFinished: it has ended, is being aborted, or its stages are being undone.
         """
         await pause(self._core.at_work(), Pause(run_id, reason))
 

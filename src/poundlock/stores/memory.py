@@ -329,8 +329,7 @@ class MemoryStore:
             delivered = tuple([self._deliver(delivery, now) for delivery in changes.deliveries])
         posted: tuple[int, ...] = ()
         if posts:
-            told = [self._append(rows[post.run_id], post.kind, body, post.time, None) for post, body in posts]
-            posted = tuple(told)
+            posted = tuple([self._post(rows[post.run_id], post, body) for post, body in posts])
         if changes.outbox:
             self._outbox.move(changes.outbox)
         for run_id in changes.hooks:
@@ -768,6 +767,13 @@ class MemoryStore:
             self._queues.pop(pair, None)
         else:
             self._loads[pair] = (loaded, known[1].next(run_id))
+
+    def _post(self, row: _Row, post: Post, body: Any) -> int:
+        if post.wakes(row.status):
+            row.wake_at = post.time
+            row.version += 1
+            self._index(row)
+        return self._append(row, post.kind, body, post.time, None)
 
     def _append(self, row: _Row, kind: Any, body: Any, time: float, event_ref: str | None) -> int:
         row.inbox_seq += 1

@@ -1788,6 +1788,34 @@ class StoreContract:
         assert [message.kind for message in await scribe.store.inbox("r1", 0)] == ["signal", "abort"]
         assert (await scribe.record()).head.version == 1
 
+    @pytest.mark.parametrize("status", [PAUSED, DELAYED])
+    async def test_a_run_at_rest_that_is_asked_to_end_is_due(self, scribe: Scribe, status: RunStatus) -> None:
+        """A request to abort makes a run that rests due, in a new version; other messages do not, nor other runs."""
+        await scribe.create("r1", status=status, wake_at=NOW + 60, outcome=None)
+        await scribe.create("r2", status=READY)
+        await scribe.create("r3", status=QUEUED, load_key="")
+        await scribe.create("r4")
+        await scribe.commit(Changes(posts=(Post("r1", "signal", {"a": 1}, NOW),)))
+        assert (await scribe.record()).head.version == 1
+        assert await scribe.store.next_due(["orders"]) == NOW + 60
+        posts = tuple(Post(f"r{n}", "abort", {"reason": "no", "by": "me"}, NOW + 1) for n in (1, 2, 3, 4))
+        assert (await scribe.commit(Changes(posts=posts))).posted == (2, 1, 1, 1)
+        head = (await scribe.record()).head
+        assert (head.status, head.version, head.epoch, head.wake_at) == (status, 2, 1, NOW + 1)
+        assert [(await scribe.record(f"r{n}")).head.version for n in (2, 3, 4)] == [1, 1, 1]
+        assert await scribe.store.next_due(["orders"]) == NOW + 1
+        claims = await scribe.store.claim("w2", {"orders": 9}, NOW + 1, 9)
+        [claim] = [claim for claim in claims if claim.checkpoint.record.identity.run_id == "r1"]
+        assert [message.kind for message in claim.checkpoint.inbox] == ["signal", "abort"]
+
+    async def test_a_run_that_is_moved_and_asked_to_end_is_as_moved(self, scribe: Scribe) -> None:
+        """A request in the unit of work that makes its run `ready` does not change that."""
+        await scribe.park("r1")
+        request = Post("r1", "abort", {"reason": "no", "by": "me"}, NOW)
+        await scribe.move("r1", status=READY, rest={"posts": (request,)})
+        head = (await scribe.record()).head
+        assert (head.status, head.version, head.wake_at) == (READY, 3, None)
+
     async def test_many_runs_are_answered_at_once(self, scribe: Scribe) -> None:
         """Each run that moves on with a message gets its sequence, also in a batch; a stale move gets none."""
         run_ids = [f"r{number}" for number in range(20)]

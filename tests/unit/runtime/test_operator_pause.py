@@ -29,6 +29,7 @@ from poundlock import (
     Workflow,
     workflow,
 )
+from poundlock.model.changes import Changes, Post
 from poundlock.testing import run_until_idle
 
 ABORTED, COMPLETED, DELAYED, PAUSED = RunStatus.ABORTED, RunStatus.COMPLETED, RunStatus.DELAYED, RunStatus.PAUSED
@@ -444,6 +445,51 @@ async def test_aborted_while_paused(stores):
     assert (await rt.wait(run_id)).status is ABORTED
     with pytest.raises(RunFinished):
         await rt.unpause(run_id)
+
+
+@pytest.mark.parametrize("first", ["request", "pause"])
+@pytest.mark.parametrize("rests", ["waits", "delayed"])
+async def test_a_run_that_is_asked_to_end(stores, first, rests):
+    """A pause does not keep a run from ending whose abort was requested before its process died."""
+
+    def flow():
+        wf = Workflow("w")
+        wf.on("begin")
+        wf.step(lambda: Pause(Wait("go")) if rests == "waits" else Delay("3d"), id="begin")
+        wf.step(lambda: None, id="after")
+        return wf
+
+    rt = await stores.enter(flow())
+    run_id = await begun(rt)
+    await run_until_idle(stores.clock)
+    await rt.stop()
+    other, request = await stores.enter(), Post(run_id, "abort", {"reason": "", "by": "api"}, stores.clock.now())
+    if first == "pause":
+        await other.pause(run_id)
+        await other.store.commit(Changes(posts=(request,)))
+        await other.unpause(run_id)
+    else:
+        await other.store.commit(Changes(posts=(request,)))
+        with pytest.raises(RunFinished, match="about to end"):
+            await other.pause(run_id)
+    await other.stop()
+    rt = await stores.enter(flow())
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status is ABORTED
+
+
+async def test_an_abort_of_a_paused_run_that_nobody_followed(stores):
+    """A run that an operator has paused ends as soon as its workflow is registered, if its abort was requested."""
+    gate = Gate()
+    rt, run_id = await in_step(stores, gate, two_stages(gate))
+    await rt.pause(run_id)
+    gate.open.set()
+    await paused(rt, run_id)
+    await rt.store.commit(Changes(posts=(Post(run_id, "abort", {"reason": "", "by": "api"}, stores.clock.now()),)))
+    await stores.crash(rt)
+    rt = await stores.enter(two_stages(gate))
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status is ABORTED
 
 
 async def test_signals_wait(stores):

@@ -162,6 +162,25 @@ async def test_abort_while_delaying(stores, caught):
     assert (await rt.wait(run_id, 60)).status is ABORTED
 
 
+@pytest.mark.parametrize("first", ["rest", "request"])
+async def test_the_caller_of_an_abort_goes_away(stores, first):
+    """The request is durable, so the run ends, also if it rests by then and the caller does not look any more."""
+    rt = await stores.enter(workflow([]))
+    rt.store.hold = lambda changes: rests(changes) or bool(changes.posts)
+    [run_id] = (await rt.emit("begin")).run_ids
+    [resting] = await rt.store.until_held()
+    aborting = asyncio.create_task(rt.abort(run_id))
+    [_, request] = await rt.store.until_held(2)
+    rt.store.hold = None
+    aborting.cancel()
+    for held in (resting, request) if first == "rest" else (request, resting):
+        held.release()
+        await stores.clock.run_until_idle()
+    with pytest.raises(asyncio.CancelledError):
+        await aborting
+    assert (await rt.get_run(run_id)).status is ABORTED
+
+
 async def test_event_while_delaying_is_kept(stores, caught):
     """An event that meets the delaying commit is buffered for the wait that comes later."""
     ran = []

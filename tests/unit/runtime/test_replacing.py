@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import until_crash
+from support import rests, until_crash
 
-from poundlock import Pause, RunStatus, SingletonLoop, Verdict, Wait, Workflow
+from poundlock import Delay, Pause, RunStatus, SingletonLoop, Verdict, Wait, Workflow
 from poundlock.testing import run_until_idle
 
 
@@ -192,3 +192,81 @@ async def test_a_run_that_ends_by_itself_at_that_moment(stores):
     assert receipt.verdicts == [Verdict.STARTED]
     assert [(await rt.wait(each.run_ids[0])).status for each in (first, receipt)] == ["completed", "completed"]
     assert (await load_of(rt)).idle
+
+
+def resting(log, how):
+    """Its first run comes to rest in its first stage: at a wait, or for a delay; later ones work until aborted."""
+    wf = Workflow("loop", mode=SingletonLoop("replace"))
+    wf.on("go")
+
+    @wf.step
+    async def begin(n):
+        log.append(f"begin {n}")
+        if n != 1:
+            await asyncio.get_running_loop().create_future()
+        return Pause(Wait("on")) if how == "pause" else Delay("3d")
+
+    @wf.step
+    async def after():
+        log.append("after")
+
+    return wf
+
+
+async def coming_to_rest(stores, log, how, first):
+    """Return a runtime, its run, and the commit by which that comes to rest: not written yet, or without an answer."""
+    store = stores.store()
+    rt = await stores.enter(resting(log, how), store=store)
+    setattr(store, "hold" if first == "request" else "hold_after", rests)
+    [old] = (await rt.emit("go", n=1)).run_ids
+    [held] = await store.until_held()
+    store.hold = store.hold_after = None
+    return rt, old, held
+
+
+async def replaced(stores, rt, old, log):
+    """Check that the run has ended and its successor is active, and end that too."""
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(old)).status is RunStatus.ABORTED
+    [new] = (await rt.find_runs(status=RunStatus.RUNNING)).items
+    assert (await load_of(rt))[:3] == (1, new.run_id, 0)
+    assert "after" not in log
+    assert log[-1] == "begin 2"
+    await rt.abort(new.run_id)
+    await run_until_idle(stores.clock)
+    assert (await load_of(rt)).idle
+
+
+@pytest.mark.parametrize("first", ["rest", "request"])
+@pytest.mark.parametrize("how", ["pause", "delay"])
+async def test_a_run_that_is_replaced_while_it_comes_to_rest(stores, how, first):
+    """It ends aborted and its successor starts, whichever of the two commits is first."""
+    log = []
+    rt, old, held = await coming_to_rest(stores, log, how, first)
+    assert (await rt.emit("go", n=2)).verdicts == [Verdict.REPLACED]
+    held.release()
+    await replaced(stores, rt, old, log)
+
+
+@pytest.mark.parametrize("first", ["rest", "request"])
+@pytest.mark.parametrize("how", ["pause", "delay"])
+async def test_a_crash_while_a_run_that_is_replaced_comes_to_rest(stores, how, first):
+    """The same if the process dies after any commit from that of the request on."""
+    ahead, over = 0, False
+    while not over:
+        ahead += 1
+        log = []
+        rt, old, held = await coming_to_rest(stores, log, how, first)
+        rt.store.crash = (rt.store.commits + ahead, "after")
+
+        async def go_on(rt=rt, held=held):
+            await rt.emit("go", n=2)
+            held.release()
+            await run_until_idle(stores.clock)
+
+        over = await until_crash(rt.store, go_on())
+        await stores.crash(rt)
+        rt = await stores.enter(resting(log, how))
+        await replaced(stores, rt, old, log)
+        await rt.stop()
+    assert ahead > 2

@@ -99,6 +99,7 @@ async def _ask(core: Core, command: Cancel, caller: asyncio.Task[Any] | None) ->
     body = {"reason": command.reason, "by": command.by}
     committed = await core.commit(Changes(posts=(Post(command.run_id, "abort", body, now),), now=now))
     _tell(core, command, Message(command.run_id, committed.posted[0], "abort", now, body, None), caller)
+    core.wake_at(now)  # it may rest by now: then it is due, and the caller that would look at it may have gone away
 
 
 def interrupt_replaced(core: Core, command: Cancel) -> bool:

@@ -5,6 +5,7 @@ A running run has a message in its inbox and is paused at its next boundary; any
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from poundlock.codecs import dump
@@ -46,7 +47,8 @@ async def pause(core: Core, command: Pause) -> None:
     """Handle `Pause`; durable when this returns. A running run is paused at its next boundary.
 
     Raises:
-        RunNotFound: no such run. RunFinished: it has ended, or its end is decided and its stages are being undone.
+        RunNotFound: no such run. RunFinished: it has ended or is being aborted, or its end is decided and its stages
+            are being undone.
     """
     check_texts(command.reason, command.by)
     while True:
@@ -92,6 +94,11 @@ def check_texts(reason: object, by: object) -> None:
         dump(text, path)
 
 
+def asked_to_end(messages: Iterable[Message]) -> bool:
+    """Whether the abort of a run is requested by one of the messages in its inbox."""
+    return any(message.kind == "abort" for message in messages)
+
+
 async def children_of(core: Core, run_id: str) -> list[str]:
     """Return the children that a run waits for, or may still start."""
     record = await core.store.load(run_id)
@@ -123,8 +130,18 @@ def let_go(core: Core, run_id: str) -> None:
 
 
 async def _pause_unowned(core: Core, command: Pause, record: RunRecord) -> None:
-    """Move a run without an owner. A queued one keeps its place, and is paused when its turn has come."""
+    """Move a run without an owner. A queued one keeps its place, and is paused when its turn has come.
+
+    Raises:
+        RunFinished: its abort was requested, and nobody has seen to that yet.
+    """
     identity, head, waits = record
+    if head.inbox_seq and asked_to_end(await core.store.inbox(identity.run_id, 0)):
+        raise RunFinished(
+            f"run '{identity.run_id}' is about to end, because it is being aborted: wait for its end",
+            run_id=identity.run_id,
+            status=head.status,
+        )
     entry = core.entries.get(identity.workflow_id)
     now, queued = core.clock.now(), head.status is RunStatus.QUEUED
     shown = OperatorPause(command.scope, command.reason, command.by, now)

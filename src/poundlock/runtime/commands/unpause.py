@@ -13,7 +13,7 @@ from poundlock.model.runs import FAILURE_WAIT, Message, RunRecord, WaitRow
 from poundlock.pipeline.journal import Journal
 from poundlock.pipeline.operator_requests import UNPAUSED
 from poundlock.records import dataclass
-from poundlock.runtime.commands.pause import check_texts, children_of
+from poundlock.runtime.commands.pause import asked_to_end, check_texts, children_of
 from poundlock.runtime.core import Core
 from poundlock.runtime.returning import back_in_line
 from poundlock.stores.answers import finished, not_found
@@ -145,14 +145,15 @@ def _as_it_was(
         return move  # queued: it keeps its place
     row = operator_row(record.waits)
     assert row is not None  # noqa: S101 - it was paused
-    then = then_of(row)
+    then, aborted = then_of(row), asked_to_end(messages)
     if then.status == RunStatus.DELAYED:
-        return move._replace(status=RunStatus.DELAYED, wake_at=then.wake_at, waits=without_row(left))
+        wake_at = now if aborted else then.wake_at
+        return move._replace(status=RunStatus.DELAYED, wake_at=wake_at, waits=without_row(left))
     parked = any(wait.parked for wait in record.waits)
     # One that is paused with an error may fit by now; one whose stage failed waits for a person.
     unfit = head.outcome is not None and not any(wait.wait_id == FAILURE_WAIT and wait.parked for wait in left)
     if then.status == RunStatus.PAUSED and parked and not unfit:
-        came = any(message.event is not None for message in messages)
+        came = aborted or any(message.event is not None for message in messages)
         wake_at = now if came else then.wake_at  # it looks at its wait itself
         return move._replace(wake_at=wake_at, waits=without_row(left))
     ready = move._replace(status=RunStatus.READY, owner=then.owner, wake_at=then.wake_at, outcome=None)

@@ -792,6 +792,9 @@ class Transaction:
     def _post(self, post: Post, body: str) -> int:
         head = self.head(post.run_id)
         assert head is not None  # noqa: S101 - checked before
+        if post.wakes(head.status):
+            head.wake_at = post.time
+            head.version += 1
         return self._append(head, post.kind, post.time, body, 0, 0)
 
     def _append(self, head: Head, kind: str, time: float, body: str | int, ref: str | int, event: str | int) -> int:
