@@ -319,6 +319,26 @@ def _texts(value: Any, found: set[str]) -> None:
             found.add(text)
 
 
+def places_of(value: Any, secrets: set[str]) -> list[list[str]]:
+    """Return the paths in a mapping at which one of these texts is, or is part of a text."""
+    found: list[list[str]] = []
+
+    def walk(at: Any, parts: list[str]) -> None:
+        if isinstance(at, Mapping):
+            for key, item in at.items():
+                walk(item, [*parts, str(key)])
+        elif isinstance(at, list | tuple):
+            for item in at:
+                walk(item, [*parts, "*"])
+        elif type(at) is Overwrite:
+            walk(at.value, parts)
+        elif at is not None and concealed(at, secrets) != at and parts not in found:
+            found.append(parts[:_DEEPEST])
+
+    walk(value, [])
+    return found
+
+
 def conceal(text: str, secrets: Iterable[str]) -> str:
     """Return a text with "***" in place of each of these texts, also where it is quoted or escaped."""
     for secret in sorted(secrets, key=len, reverse=True):

@@ -272,7 +272,7 @@ def run_line(run: RunInfo | RunResult, *details: str, result: RunResult | None) 
     for detail in details:
         line.append(f", {detail}")
     if result is not None and result.result is not None:
-        line.append(f", {plain(plain_beside(result.result, result.state))}")
+        line.append(f", {plain(plain_beside(result.result, result.state, result.masks))}")
     if run.error is not None:
         line.append(f", {run.error}", "red")
     return line

@@ -36,7 +36,7 @@ async def tail(store: Store, run_id: str, clock: Clock) -> AsyncIterator[Timelin
         status = await store.status(run_id)
         rows = await store.history(run_id, None, seq, _PORTION)
         found = read_entries(rows)
-        masks = masks or noted_masks(found)
+        masks = (*masks, *noted_masks(found))
         shown, more = hidden_entries(found, masks, secrets)
         secrets |= more
         for entry in shown:

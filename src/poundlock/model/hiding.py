@@ -6,11 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from poundlock.model.timeline_entry import TimelineEntry
+from poundlock.model.timeline_entry import KEPT, TimelineEntry
 from poundlock.sensitive import Masks, concealed, masked, masks_at, texts_at
 
 NOTED: Final = "state:sensitive"
 """Type of the entry that says, for readers that do not know the workflow, where hidden values are in the state."""
+
+
+def notes(entry: TimelineEntry) -> bool:
+    """Whether an entry says where hidden values are."""
+    return entry.type == NOTED
 
 
 def noted_masks(entries: Iterable[TimelineEntry]) -> Masks:
@@ -38,17 +43,26 @@ def hidden_entries(
     for entry in entries:
         if entry.patch is not None:
             secrets |= texts_at(entry.patch, masks)
-        if _quotes(entry.payload):
+        if entry.type == KEPT:
+            secrets |= texts_at(_kept(entry.payload), masks)
+        elif _quotes(entry.payload):
             secrets |= texts_at(entry.payload["payload"], masks)
     shown = []
     for entry in entries:
         payload = entry.payload
-        if _quotes(payload):
+        if entry.type == KEPT:
+            payload = next(map(list, masked(_kept(payload), masks).items()), payload)
+        elif _quotes(payload):
             payload = {**payload, "payload": masked(payload["payload"], masks)}
         payload = concealed(payload, secrets)
         patch = entry.patch if entry.patch is None else concealed(masked(entry.patch, masks), secrets)
         shown.append(replace(entry, payload=payload, patch=patch))
     return shown, secrets
+
+
+def _kept(payload: Any) -> dict[str, Any]:
+    """Return what a step keeps as a mapping."""
+    return {payload[0]: payload[1]} if isinstance(payload, list) and len(payload) == 2 else {}
 
 
 def _quotes(payload: Any) -> bool:

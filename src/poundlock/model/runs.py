@@ -12,7 +12,8 @@ from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patterns import type_matches
 from poundlock.records import NamedTuple, dataclass, field
-from poundlock.showing import plain, plain_beside, told
+from poundlock.sensitive import NO_MASKS, Masks
+from poundlock.showing import plain, plain_beside, plain_state, told
 
 
 class RunIdentity(NamedTuple):
@@ -533,6 +534,8 @@ class RunInfo:
     state: Any = None
     progress: tuple[StepProgress, ...] = ()
     paused_by: tuple[OperatorPause, ...] = ()
+    masks: Masks = field(default=NO_MASKS, repr=False, compare=False)
+    """What is hidden in the state besides what its model marks."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as data that `json.dumps` takes; never raises.
@@ -543,7 +546,8 @@ class RunInfo:
         shape = run_shape(self)
         if self.state is None:
             return plain(shape)  # type: ignore[no-any-return]  # a dict in, a dict out
-        return plain_beside({**shape, "state": self.state}, self.state)  # type: ignore[no-any-return]  # likewise
+        shape["state"] = plain_state(self.state, self.masks)
+        return plain_beside(shape, self.state, self.masks)  # type: ignore[no-any-return]  # likewise
 
     def __repr__(self) -> str:
         """Return its fields as text, without what is sensitive."""
@@ -578,6 +582,8 @@ class RunResult:
     error: RunError | None
     waits: tuple[WaitInfo, ...]
     metadata: Mapping[str, Any]
+    masks: Masks = field(default=NO_MASKS, repr=False, compare=False)
+    """What is hidden in the state besides what its model marks."""
 
     @property
     def ok(self) -> bool:
@@ -595,13 +601,13 @@ class RunResult:
             "workflow_id": self.workflow_id,
             "status": str(self.status),
             "ok": self.ok,
-            "state": self.state,
+            "state": plain_state(self.state, self.masks),
             "result": self.result,
             "error": error_shape(self.error),
             "waits": [wait_shape(wait) for wait in self.waits],
             "metadata": self.metadata,
         }
-        return plain_beside(shape, self.state)  # type: ignore[no-any-return]  # a dict in, a dict out
+        return plain_beside(shape, self.state, self.masks)  # type: ignore[no-any-return]  # a dict in, a dict out
 
     def __repr__(self) -> str:
         """Return its fields as text, without what is sensitive."""

@@ -9,6 +9,13 @@ from poundlock.records import dataclass
 
 BUFFERED: Final = "wait:buffered"
 """Type of the entry that an event has come, when it is taken in."""
+KEPT: Final = "step:kept"
+"""Type of the entry of what a step keeps besides the state. Its payload is a key, and the value."""
+
+
+def job_key(step_id: str) -> str:
+    """Return the key under which a step keeps the job that it polls; the job itself is below "job"."""
+    return f"job:{step_id}"
 
 
 @dataclass(frozen=True, slots=True)

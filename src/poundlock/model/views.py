@@ -6,7 +6,7 @@ from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, NoReturn
 
 from poundlock.codecs import CONTAINERS, detach
-from poundlock.sensitive import Masks, masked
+from poundlock.sensitive import Masks, concealed, masked, texts_at
 
 
 class StateView(dict[str, Any]):
@@ -99,7 +99,8 @@ class MaskedView(StateView):
         return view
 
     def __repr__(self) -> str:
-        return f"StateView({masked(self.copy(), self.masks)!r})"
+        data = self.copy()
+        return f"StateView({concealed(masked(data, self.masks), texts_at(data, self.masks))!r})"
 
 
 def _shown(value: Any) -> Any:

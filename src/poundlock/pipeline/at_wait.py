@@ -244,6 +244,11 @@ async def _resume_with_events(run: ActiveRun, row: WaitRow, messages: Sequence[M
     for event in events:
         note(run, "wait:matched", row, {"event": _named(event)})
     note(run, "pipeline:resume", row, {"reason": "event"})
+    if row.patch == "call" and run.plan.secrets is not None:
+        for patch, event in zip(patches, events, strict=True):
+            moved = None if patch is None else run.plan.secrets.moved(patch.patch, event.payload)
+            if moved is not None:
+                run.journal.put(run.clock.now(), moved)
     for patch in patches[:-1]:
         if patch is not None and patch.patch:
             apply(run, patch, run.plan.path_json)

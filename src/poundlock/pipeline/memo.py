@@ -19,12 +19,11 @@ from poundlock.codecs import load, pack
 from poundlock.errors import NotRegistered, StepFailed
 from poundlock.guard import Interrupted, Interruption, clear_cancellation, name_of
 from poundlock.model.runs import ADDRESS_WAIT, CHILD_ENDED, CHILDREN_WAIT, VISIT_WAIT, LogRow, WaitRow, own_row
+from poundlock.model.timeline_entry import KEPT
 from poundlock.pipeline.active import JUMPED, ActiveRun, KeptSoFar
 from poundlock.pipeline.interrupting import asked_for
 from poundlock.pipeline.kept_values import resume_as_data, resume_of
 
-KEPT: Final = "step:kept"
-"""Type of these entries in the timeline."""
 QUIET: Final = "quiet"
 """Key: whether parks in this visit are not told in the timeline any more."""
 _NO_CHANGE: Final = "{}"

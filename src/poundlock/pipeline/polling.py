@@ -14,6 +14,7 @@ from poundlock.guard import name_of
 from poundlock.model.definitions import INSTRUCTIONS, Pending
 from poundlock.model.durations import seconds
 from poundlock.model.runs import RunError
+from poundlock.model.timeline_entry import job_key
 from poundlock.pipeline.active import ActiveRun, KeptSoFar, Rest
 from poundlock.pipeline.attempts import Attempts, Work
 from poundlock.pipeline.context import StepContext
@@ -61,7 +62,7 @@ class Polled(Work):
         resting = run.resting
         assert resting is not None  # noqa: S101 - a stage with such a step has it
         memo = memo_of(run)
-        begun = memo.kept.get(self._key("job")) or await self._begin(memo)
+        begun = memo.kept.get(job_key(self.step.id)) or await self._begin(memo)
         until = float(memo.kept.get(self._key("next"), begun["next"]))
         deadline = None if poll.max_wait is None else begun["since"] + poll.max_wait
         while True:
@@ -92,9 +93,9 @@ class Polled(Work):
         if submit.outgoing:
             begun["sent"] = sent_as_data(submit.outgoing)
         if len(text) <= _SMALL and not submit.outgoing:
-            kept = memo.put(self._key("job"), begun)
+            kept = memo.put(job_key(self.step.id), begun)
         else:
-            kept = memo.note(self.step.path_json, self._key("job"), begun)
+            kept = memo.note(self.step.path_json, job_key(self.step.id), begun)
         said = dump({"every": poll.every, "max_wait": poll.max_wait})
         run.journal.add(now, "pipeline", "step:pending", self.step.path_json, said)
         await memo.keep()

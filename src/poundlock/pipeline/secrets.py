@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from poundlock.callables import annotations_of, bare, parameters_of
 from poundlock.codecs import dump
-from poundlock.model.definitions import Children, Pipeline, Stage, Step, Trigger, Wait, state_model_of
+from poundlock.model.definitions import Children, Contract, Pipeline, Stage, Step, Trigger, Wait, state_model_of
 from poundlock.model.events import Event
 from poundlock.model.hiding import NOTED
 from poundlock.model.modes import Mode
+from poundlock.model.timeline_entry import job_key
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.annotations import is_payload_model
+from poundlock.pipeline.durable import DurableFunction
 from poundlock.pipeline.journal import patch_entry
-from poundlock.sensitive import SHORTEST, Mask, Masks, masks_at, masks_of, paths_of, texts_at
+from poundlock.sensitive import SHORTEST, Mask, Masks, masked, masks_at, masks_of, paths_of, places_of, texts_at
 
-_WHOLE: Final = ("event", "payload", "state")
-"""Parameters that get the whole of an event's payload or of the state."""
+_Parts = tuple[str, ...]
+"""A path in the state, or in a payload; empty: the whole of it."""
+_OF_STATE: Final[Mapping[str, _Parts]] = {"event": (), "state": ()}
+"""Names of parameters that get the whole of the event's payload or of the state; others are fields of the state."""
+_OF_EVENT: Final[Mapping[str, _Parts]] = dict.fromkeys(
+    ("event", "payload", "state", "_event", "_payload", "_state"), ()
+)
+"""The same for functions of the event."""
 _OF_BATCH: Final = "events"
 """The key of the state that gets the payloads of a batch."""
 
@@ -27,13 +35,15 @@ class Secrets:
 
     Args:
         own: where sensitive values are in the state, and in payloads of events, without those of children.
+        mapped: where they may be in payloads as well, because a `map` moves them.
         env: returns the values of the environment that no text may show.
     """
 
-    __slots__ = ("_env", "_path_json", "entry", "masks", "own", "redact")
+    __slots__ = ("_env", "_mapped", "_path_json", "entry", "masks", "own", "redact")
 
-    def __init__(self, own: Masks, env: Callable[[], Iterable[str]], path_json: str) -> None:
+    def __init__(self, own: Masks, mapped: Masks, env: Callable[[], Iterable[str]], path_json: str) -> None:
         self.own = own
+        self._mapped = mapped
         self.masks: Masks = ()
         """These, and what `learn` was told."""
         self._env = env
@@ -52,12 +62,27 @@ class Secrets:
             self.masks = (*self.masks, *masks_at(new)) if self.masks else more
             self.entry = patch_entry("state", NOTED, self._path_json, dump({"paths": paths_of(self.masks)}), "{}")
 
+    @property
+    def of_events(self) -> Masks:
+        """Where sensitive values are in payloads of events."""
+        return (*self.masks, *self._mapped) if self._mapped else self.masks
+
     def of(self, *data: Any) -> set[str]:
         """Return the texts that must not be shown: of the environment, and what is hidden in these data."""
         found = {value for value in self._env() if len(value) >= SHORTEST}
-        for each in data if self.masks else ():
-            found |= texts_at(each, self.masks)
+        masks = self.of_events
+        for each in data if masks else ():
+            found |= texts_at(each, masks)
         return found
+
+    def moved(self, patch: Mapping[str, Any], payload: Any) -> str | None:
+        """Return the entry that says where a function has put sensitive values of a payload; None if nowhere else.
+
+        Only from then on are these places known: no annotation names them.
+        """
+        secrets = texts_at(payload, self.of_events)
+        paths = places_of(masked(patch, self.masks), secrets) if secrets else []
+        return patch_entry("state", NOTED, self._path_json, dump({"paths": paths}), "{}") if paths else None
 
 
 def masks_in(definition: WorkflowDefinition, pipeline: Pipeline, mode: Mode, waits: Sequence[Wait]) -> Masks:
@@ -72,17 +97,34 @@ def masks_in(definition: WorkflowDefinition, pipeline: Pipeline, mode: Mode, wai
     found: list[Mask] = list(masks_of(state_model_of(definition.state, pipeline)))
     for wait in waits:
         found += masks_of(wait.form) if isinstance(wait.form, type) else ()
-    for function in _of_event(definition, mode, waits):
-        found += _in_parameters(function, by_model=True)
-    for function in _of_stages(pipeline):
-        found += _in_parameters(function, by_model=False)
+    for function, is_patch in _of_event(definition, mode, waits):
+        found += _in_parameters(function, _OF_EVENT, by_model=True)
+        found += _returned(function, ()) if is_patch else ()
+    for stage in pipeline.stages:
+        if isinstance(stage, Stage):
+            found += _in_stage(stage)
     # Payloads are not only merged into the state: these are lists of them.
     lists = [wait.collect for wait in waits if isinstance(wait.collect, str)]
     if any(each.batch is not None for each in _triggers(definition)):
         lists.append(_OF_BATCH)
     payload = tuple(found)
     for key in dict.fromkeys(lists) if payload else ():
-        found.append(_under(key, (_each(payload),)))
+        found += at_path((key, "*"), payload)
+    return tuple(dict.fromkeys(found))
+
+
+def masks_of_mapped(definition: WorkflowDefinition, pipeline: Pipeline) -> Masks:
+    """Return where sensitive values may be in payloads from which a `map` makes a state with fields of other names.
+
+    It may have put a payload as a whole into a field, whose model is known from the parameter of a step.
+    """
+    if not any(callable(trigger.map) for trigger in _triggers(definition)):
+        return ()
+    found: list[Mask] = []
+    for stage in pipeline.stages:
+        for step in stage.steps if isinstance(stage, Stage) else ():
+            for function in _functions(step):
+                found += [mask for hint in annotations_of(function).values() for mask in _of_model(hint)]
     return tuple(dict.fromkeys(found))
 
 
@@ -105,55 +147,115 @@ def masks_of_children(pipeline: Pipeline, of_run: Callable[[str | None, str | No
             if not masks:
                 continue
             if children.over is not None:
-                masks = (_each(masks),)
+                masks = at_path(("*",), masks)
             elif pipeline_id is not None:
-                masks = (_under(pipeline_id, masks),)
-            found.append(_under(into, masks))
+                masks = at_path((pipeline_id,), masks)
+            found += at_path((into,), masks)
     return tuple(found)
 
 
-def _under(key: str, masks: Masks) -> Mask:
-    mask = Mask()
-    mask.keys[key] = masks
-    return mask
+def _in_stage(stage: Stage) -> Iterator[Mask]:
+    """Yield what the functions of a stage mark: they are given the state, or fields of it."""
+    for step in stage.steps:
+        if isinstance(step, Step):
+            yield from _in_step(step)
+    if callable(stage.router):
+        yield from _in_parameters(stage.router, _OF_STATE)
+    if isinstance(stage.children, Children):
+        yield from _in_children(stage.children)
 
 
-def _each(masks: Masks) -> Mask:
-    mask = Mask()
-    mask.each = masks
-    return mask
+def _in_step(step: Step) -> Iterator[Mask]:
+    into: _Parts = ()
+    places: dict[str, _Parts] = dict(_OF_STATE)
+    if isinstance(step.each, str):
+        into = (step.into or step.id, "*")
+        places["item"] = (*step.each.split("."), "*")
+    if isinstance(step.contract, Contract):
+        for model in (step.contract.input, step.contract.output):
+            yield from _opened(masks_of(model))
+        places["input"] = ()
+    job = (job_key(step.id), "job")  # it is kept beside the state
+    if step.poll is not None:
+        places["job"] = job
+    for function in _functions(step):
+        yield from _in_parameters(function, places)
+        if function is not step.undo:
+            begins = step.poll is not None and function is not step.poll
+            yield from _returned(function, job if begins else into)
 
 
-def _in_parameters(function: Any, *, by_model: bool) -> Iterator[Mask]:
-    """Yield what the parameters of a function mark; `by_model`: one with a model gets the payload, by any name."""
+def _in_children(children: Children) -> Iterator[Mask]:
+    """Yield what `over` and `input` mark, whose arguments come by place: the state, and the element."""
+    item = (*children.over.split("."), "*") if isinstance(children.over, str) else None
+    for function in (children.over, children.input):
+        if callable(function):
+            names = [parameter.name for parameter in parameters_of(function) or ()]
+            yield from _in_parameters(function, dict(zip(names, ((), item), strict=False)))
+
+
+def _functions(step: Any) -> Iterator[Any]:
+    """Yield the functions of a step; of a durable function the user's own."""
+    if isinstance(step, Step):
+        action: Any = step.action
+        yield from (
+            function
+            for function in (action.function if isinstance(action, DurableFunction) else action, step.undo, step.poll)
+            if callable(function)
+        )
+
+
+def _in_parameters(function: Any, places: Mapping[str, _Parts | None], *, by_model: bool = False) -> Iterator[Mask]:
+    """Yield what the parameters of a function mark.
+
+    Args:
+        function: the user's.
+        places: what parameters of these names get; None: nothing of the state. Any other gets the field of its name.
+        by_model: whether one with a model gets the payload, by any name.
+    """
     hints = annotations_of(function)
     for parameter in parameters_of(function) or ():
         hint = hints.get(parameter.name)
         masks = masks_of(hint)
-        if not masks:
-            continue
-        if parameter.name.removeprefix("_") in _WHOLE or (by_model and is_payload_model(bare(hint))):
-            yield from masks
+        if masks:
+            place = () if by_model and is_payload_model(bare(hint)) else places.get(parameter.name, (parameter.name,))
+            yield from () if place is None else at_path(place, masks)
+
+
+def _returned(function: Any, into: _Parts) -> Masks:
+    """Return what a function marks of what it returns, which is merged into the state."""
+    return at_path(into, masks_of(annotations_of(function).get("return")))
+
+
+def _of_model(hint: Any) -> Masks:
+    """Return the masks of a model; none of anything else."""
+    return masks_of(hint) if is_payload_model(bare(hint)) else ()
+
+
+def at_path(parts: Iterable[str], masks: Masks) -> Masks:
+    """Return the masks of what is at a path; "*" is each element of a list, or each value of a mapping."""
+    for part in reversed(tuple(parts)) if masks else ():
+        mask = Mask()
+        if part == "*":
+            mask.each = masks
         else:
-            yield _under(parameter.name, masks)
+            mask.keys[part] = masks
+        masks = (mask,)
+    return _opened(masks)
+
+
+def _opened(masks: Masks) -> Masks:
+    """Return masks of a whole state or payload: where all of it is hidden, it is still a mapping with keys."""
+    return tuple(masks_at([("*",)])[0] if mask.whole else mask for mask in masks)
 
 
 def _triggers(definition: WorkflowDefinition) -> Iterator[Trigger]:
     return (trigger for trigger in definition.triggers.values() if isinstance(trigger, Trigger))
 
 
-def _of_event(definition: WorkflowDefinition, mode: Mode, waits: Sequence[Wait]) -> Iterator[Any]:
-    """Yield the functions that are given an event."""
-    named: list[Any] = [getattr(mode, "key", None), *(wait.patch for wait in waits)]
+def _of_event(definition: WorkflowDefinition, mode: Mode, waits: Sequence[Wait]) -> Iterator[tuple[Any, bool]]:
+    """Yield the functions that are given an event, and whether what they return is merged into the state."""
+    named: list[tuple[Any, bool]] = [(getattr(mode, "key", None), False), *((wait.patch, True) for wait in waits)]
     for trigger in _triggers(definition):
-        named += (trigger.when, trigger.key, trigger.map)
-    yield from (each for each in named if callable(each))
-
-
-def _of_stages(pipeline: Pipeline) -> Iterator[Any]:
-    """Yield the functions that are given the state, or fields of it."""
-    for stage in pipeline.stages:
-        if isinstance(stage, Stage):
-            yield from (step.action for step in stage.steps if isinstance(step, Step) and callable(step.action))
-            if callable(stage.router):
-                yield stage.router
+        named += ((trigger.when, False), (trigger.key, False), (trigger.map, True))
+    yield from (each for each in named if callable(each[0]))

@@ -262,9 +262,9 @@ def code_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
 
 
 def masks_of(entry: Registered | None, pipeline_id: str) -> Masks:
-    """Return where sensitive values are in events and states of a pipeline."""
+    """Return where sensitive values are in the events of a pipeline."""
     plan = None if entry is None else entry.plans.get(pipeline_id)
-    return () if plan is None or plan.secrets is None else plan.secrets.masks
+    return () if plan is None or plan.secrets is None else plan.secrets.of_events
 
 
 def secrets_of(entry: Registered | None, pipeline_id: str, *data: Any) -> set[str]:

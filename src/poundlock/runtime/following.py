@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from poundlock.codecs import load
 from poundlock.errors import InvalidEvent, RunNotFound, RuntimeStopped, StoreUnavailable
-from poundlock.model.hiding import hidden_entries
+from poundlock.model.hiding import hidden_entries, noted_masks, notes
 from poundlock.model.timeline import end_entry, is_end, read_entries
 from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.runtime.awaited import awaiting, to_wait_for
@@ -184,8 +184,9 @@ class Follower:
         if self._masks is None:
             first = read_entries(await core.store.history(self._run_id, None, 0, 1)) if entries else []
             masks = await masks_for(core, self._run_id, first) if entries else None
-            self._secrets = await self._secrets_before(core, masks) if masks else set()
             self._masks = masks
+            self._secrets = await self._secrets_before(core, masks) if masks else set()
+        self._masks = (*(self._masks or ()), *noted_masks(entries)) if any(map(notes, entries)) else self._masks
         if not self._masks:
             return entries
         shown, more = hidden_entries(entries, self._masks, self._secrets)
@@ -200,7 +201,9 @@ class Follower:
             entries = read_entries(rows)
             if not entries:
                 break
-            secrets |= hidden_entries([entry for entry in entries if entry.seq <= self._seq], masks)[1]
+            before = [entry for entry in entries if entry.seq <= self._seq]
+            self._masks = masks = (*masks, *noted_masks(before)) if any(map(notes, before)) else masks
+            secrets |= hidden_entries(before, masks)[1]
             seq = entries[-1].seq
         return secrets
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
@@ -15,6 +15,7 @@ from poundlock.guard import Interruption, call_within, log_text
 from poundlock.model.definitions import Service, several
 from poundlock.model.durations import seconds
 from poundlock.model.events import CONTROL_EVENTS
+from poundlock.model.hiding import noted_masks, notes
 from poundlock.model.modes import Mode
 from poundlock.model.retention import Retention
 from poundlock.model.timeline_entry import TimelineEntry
@@ -41,6 +42,10 @@ from poundlock.runtime.returning import promote
 from poundlock.runtime.settling import call_pending
 from poundlock.runtime.time_triggers import TimeTriggers
 from poundlock.runtime.vacuuming import Vacuuming
+from poundlock.sensitive import Masks
+
+_NOTED: Final = 1000
+"""Runs of which it is known at most, for sinks, what they have noted to be hidden."""
 
 
 def default_bus() -> Bus:
@@ -77,6 +82,8 @@ class Lifetime:
         """Set when the drain is cut short."""
         self.subscriptions = Subscriptions(core, self._heard)
         self._outbox = Outbox(core, lambda: self.subscriptions.own)
+        self._noted: dict[str, Masks] = {}
+        """What runs have noted to be hidden, for sinks: of the runs that wrote last."""
 
     async def start(self) -> None:
         """Open the store, register the workflows, claim runs without an owner.
@@ -133,7 +140,16 @@ class Lifetime:
     async def _hidden(self, run_id: str, entries: list[TimelineEntry]) -> list[TimelineEntry]:
         """Return entries for a sink; a fault of the store does not lose them."""
         core = self._core
-        return await patiently(core, lambda: hidden_for_sink(core, run_id, entries), "reading what sinks must not show")
+        noted = self._noted.pop(run_id, ())
+        if any(map(notes, entries)):
+            noted = (*noted, *noted_masks(entries))
+        if noted:
+            self._noted[run_id] = noted
+            if len(self._noted) > _NOTED:
+                del self._noted[next(iter(self._noted))]
+        return await patiently(
+            core, lambda: hidden_for_sink(core, run_id, entries, noted), "reading what sinks must not show"
+        )
 
     async def register(self, workflow: Workflow, mode: Mode | None, hooks: Hooks) -> None:
         """Register a workflow and claim its orphaned and due runs."""

@@ -79,7 +79,8 @@ async def get_run(core: Core, run_id: str, *, state: bool = False) -> RunInfo:
     if state:
         checkpoint = await _present(core, run_id)
         record = await with_children_now(core.store, checkpoint.record)
-        return _as_here(core, replace(info_of_record(record), state=result_of_checkpoint(core, checkpoint).state))
+        shown = result_of_checkpoint(core, checkpoint)
+        return _as_here(core, replace(info_of_record(record), state=shown.state, masks=shown.masks))
     found = await core.store.load(run_id)
     if found is not None:
         return _as_here(core, info_of_record(await with_children_now(core.store, found)))
@@ -245,12 +246,12 @@ async def timeline(core: Core, run_id: str) -> Timeline:
     return Timeline(run_id, entries)
 
 
-async def hidden_for_sink(core: Core, run_id: str, entries: list[TimelineEntry]) -> list[TimelineEntry]:
+async def hidden_for_sink(core: Core, run_id: str, entries: list[TimelineEntry], noted: Masks) -> list[TimelineEntry]:
     """Return some entries of a run as they are shown, where those before them are not at hand.
 
-    What is hidden in them is known from the run's present state and event.
+    What is hidden in them is known from the run's present state and event, and from what the run has noted.
     """
-    masks = noted_masks(entries)
+    masks = noted
     secrets: set[str] = set()
     if core.hides:
         masks = (*masks, *await masks_for(core, run_id, ()))
@@ -418,7 +419,8 @@ def result_of(core: Core, run: ActiveRun, status: RunStatus, outcome: Outcome) -
         state: Any = StateView.over(run.state)
     else:
         state, known = _state_of(model, run.state, known, masks)
-    return _make(run.run_id, run.identity.workflow_id, status, state, result, error, waits, known)
+    masks = () if model is None else masks
+    return _make(run.run_id, run.identity.workflow_id, status, state, result, error, waits, known, masks)
 
 
 def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
@@ -442,6 +444,7 @@ def result_of_checkpoint(core: Core, checkpoint: Checkpoint) -> RunResult:
         error=error,
         waits=parked_waits(record.identity.run_id, record.waits) if record.head.status is RunStatus.PAUSED else (),
         metadata=known,
+        masks=() if model is None else masks,
     )
 
 

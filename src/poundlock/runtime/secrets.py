@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from poundlock.model.modes import Mode
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.plan import PipelinePlan
-from poundlock.pipeline.secrets import Secrets, masks_in, masks_of_children
+from poundlock.pipeline.secrets import Secrets, masks_in, masks_of_children, masks_of_mapped
 from poundlock.runtime.core import Core
 from poundlock.runtime.equipment import invoked_by_default
 from poundlock.sensitive import Masks
@@ -24,8 +24,9 @@ def give_secrets(
     """Tell the plans of a workflow that is about to be registered what they have to hide."""
     for plan in plans.values():
         waits = [declared.wait for declared in plan.declared]
-        own = masks_in(definition, definition.pipelines[plan.id], mode, waits)
-        plan.secrets = Secrets(own, services.env.secrets, plan.path_json)
+        pipeline = definition.pipelines[plan.id]
+        own, mapped = masks_in(definition, pipeline, mode, waits), masks_of_mapped(definition, pipeline)
+        plan.secrets = Secrets(own, mapped, services.env.secrets, plan.path_json)
         plan.secrets.redact = core.redaction.of_type
     _look_below(core, definition, plans)
     core.hides = core.hides or any(plan.secrets is not None and plan.secrets.masks for plan in plans.values())

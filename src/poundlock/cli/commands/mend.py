@@ -121,7 +121,9 @@ def _mend(
         runtime = runtime_of(app, store, named=on_command_line(context, "store"))
         info, result = asyncio.run(_carried_out(runtime, run_id, command(given, app is None), wait=app is not None))
         if as_json:
-            more = {} if result is None else {"ok": result.ok, "result": plain_beside(result.result, result.state)}
+            more = {}
+            if result is not None:
+                more = {"ok": result.ok, "result": plain_beside(result.result, result.state, result.masks)}
             print(dump(run_shape(info) | more))
             return
         _print(info, result)

@@ -68,7 +68,7 @@ def resume(
                 "workflow_id": result.workflow_id,
                 "status": str(result.status),
                 "ok": result.ok,
-                "result": plain_beside(result.result, result.state),
+                "result": plain_beside(result.result, result.state, result.masks),
                 "error": error_shape(result.error),
                 "waits": [wait_shape(waiting) for waiting in result.waits],
             }

@@ -94,7 +94,7 @@ async def fork(core: Core, command: Fork) -> RunInfo:
     begins = {"run_id": command.run_id, "stage": point.stage, "seq": point.seq}
     journal.add(now, "dispatch", FORKED, path, dump({"by": command.by, "reason": command.reason, "from": begins}), "{}")
     plan = None if entry is None else entry.plans.get(source.pipeline_id)
-    hidden = (*noted_masks(read_entries(rows[:1])), *(plan.secrets.masks if plan is not None and plan.secrets else ()))
+    hidden = (*noted_masks(read_entries(rows)), *(plan.secrets.masks if plan is not None and plan.secrets else ()))
     if hidden:  # for readers that do not know the workflow
         journal.add(now, "state", NOTED, path, dump({"paths": paths_of(hidden)}), "{}")
     for place, output in outputs_before(rows, point.seq).items():

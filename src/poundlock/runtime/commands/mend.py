@@ -28,8 +28,8 @@ from poundlock.model.mending import (
     state_before,
 )
 from poundlock.model.runs import VISIT_WAIT, Checkpoint, LogRow, RunInfo, RunRecord, error_shape
+from poundlock.model.timeline_entry import KEPT
 from poundlock.pipeline.journal import Journal
-from poundlock.pipeline.memo import KEPT
 from poundlock.pipeline.mending import Recalled, children_kept, recalled
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
