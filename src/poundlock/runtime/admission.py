@@ -46,7 +46,7 @@ from poundlock.runtime.held_events import Holding, as_held, letter_of, read_hold
 from poundlock.runtime.judging import Waiting, counting, fitting, judged, paused_by_operator
 from poundlock.runtime.loads import Pair
 from poundlock.runtime.misses import why_not
-from poundlock.runtime.pending_hooks import at_end
+from poundlock.runtime.pending_hooks import has_pending
 from poundlock.runtime.replacing import abortion
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import as_mapping, ensure_written, new_run
@@ -223,9 +223,9 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
 
 
 async def end_superseded(core: Core, plan: AdmissionPlan) -> None:
-    """Add the ends of the runs that a plan supersedes."""
+    """Add the ends of the runs that a plan supersedes. Their workflows may be deregistered meanwhile."""
     plan.moves = tuple([await superseding(core, pair, old, run_id) for pair, old, run_id in plan.superseded])
-    plan.hooks = tuple([old for (workflow_id, _), old, _ in plan.superseded if at_end(core.entry(workflow_id).hooks)])
+    plan.hooks = tuple([old for (workflow_id, _), old, _ in plan.superseded if has_pending(core, workflow_id)])
 
 
 def _sent(core: Core, sending: Sending, plan: AdmissionPlan) -> OutboxMove:

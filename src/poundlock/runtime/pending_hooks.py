@@ -24,10 +24,15 @@ def at_end(hooks: BoundHooks) -> bool:
     return hooks.on_complete is not None or hooks.on_cleanup is not None
 
 
+def has_pending(core: Core, workflow_id: str) -> bool:
+    """Whether hooks are pending from the end of a run of this workflow on; one that is not known here may have some."""
+    entry = core.entries.get(workflow_id)
+    return entry is None or at_end(entry.hooks)
+
+
 def pending_of(core: Core, identity: RunIdentity) -> tuple[str, ...]:
-    """Return what `Changes.hooks` of the end of this run says. Hooks of a workflow that is not known here may exist."""
-    entry = core.entries.get(identity.workflow_id)
-    return (identity.run_id,) if entry is None or at_end(entry.hooks) else ()
+    """Return what `Changes.hooks` of the end of this run says."""
+    return (identity.run_id,) if has_pending(core, identity.workflow_id) else ()
 
 
 def with_pending(work: RunMove | RunCreate, pending: tuple[str, ...]) -> RunMove | RunCreate | Changes:

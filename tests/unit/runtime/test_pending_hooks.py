@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support import ends
 
-from poundlock import Event, Exclusive, Workflow
+from poundlock import Event, Exclusive, RunStatus, Verdict, Workflow
 from poundlock.clock import sleep_for
 from poundlock.testing import run_until_idle
 
@@ -187,6 +187,51 @@ async def test_a_superseded_run(stores):
     await stores.crash(rt)
     emitting.cancel()
     rt = await stores.enter()
+    await rt.register(wf, **calls.hooks())
+    await run_until_idle(stores.clock)
+    assert calls == [("complete", queued, "aborted", True), "cleanup"]
+
+
+@pytest.mark.parametrize("when", ["before it is read", "after it is read", "before its end is written", "after"])
+async def test_superseded_while_its_workflow_is_taken_out(stores, when):
+    """The event is decided for every workflow, and the run's hooks are called by the next registration."""
+    calls = Calls()
+    wf = Workflow("w", mode=Exclusive("queue_single"))
+    wf.on("go")
+    wf.wait("answer", on="answered")
+    other = Workflow("other")
+    other.on("go")
+    other.step(lambda: None, id="work")
+    store = stores.store()
+    rt = await stores.enter(other, store=store)
+    await rt.register(wf, **calls.hooks())
+    await rt.emit("go")
+    await run_until_idle(stores.clock)
+    [queued] = [line.run_id for line in (await rt.emit("go")).lines if line.workflow_id == "w"]
+    await run_until_idle(stores.clock)
+
+    async def load(run_id):
+        if when == "before it is read":
+            await rt.deregister("w")
+        record = await store.inner.load(run_id)
+        if when == "after it is read":
+            await rt.deregister("w")
+        return record
+
+    if when.endswith("read"):
+        store.load = load
+    else:
+        setattr(store, "hold" if when.startswith("before") else "hold_after", ends)
+    emitting = asyncio.ensure_future(rt.emit("go"))
+    if not when.endswith("read"):
+        [held] = await store.until_held()
+        store.hold = store.hold_after = None
+        await rt.deregister("w")
+        held.release()
+    receipt = await emitting
+    assert [line.verdict for line in receipt.lines] == [Verdict.STARTED, Verdict.QUEUED]
+    assert (await rt.wait(queued)).status is RunStatus.ABORTED
+    assert calls == []
     await rt.register(wf, **calls.hooks())
     await run_until_idle(stores.clock)
     assert calls == [("complete", queued, "aborted", True), "cleanup"]
