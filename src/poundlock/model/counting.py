@@ -42,7 +42,6 @@ def _count(row: WaitRow, messages: Iterable[Message], now: float) -> tuple[Buffe
     buffer = Buffer(rules, row.events)
     full: list[Part] = []
     matching: dict[int, Message] = {}
-    since = None if rules.ttl is None else now - rules.ttl
     for message in messages:
         if message.event is None or not _counts_at(row, message):
             continue
@@ -54,17 +53,31 @@ def _count(row: WaitRow, messages: Iterable[Message], now: float) -> tuple[Buffe
             continue
         matching[message.seq] = message
         part = Part(message.seq, 0.0 if rules.ttl is None else message.time, hit.key)
-        asking = row.parked and (since is None or message.time > since)
-        if buffer.add(part, now=message.time, asking=asking) == "full":
+        if buffer.add(part, now=message.time, asking=_answers(row, message)) == "full":
             full.append(part)
-    if not buffer.answer:
-        buffer.expire(now)
+    buffer.expire(now)
+    if row.parked and not buffer.answer:
+        buffer.complete()
     return buffer, full, matching
 
 
 def _counts_at(row: WaitRow, message: Message) -> bool:
     """Whether a wait counts what came when this message did."""
     return row.early or (row.asked_at is not None and message.seq > row.asked_at)
+
+
+def _answers(row: WaitRow, message: Message) -> bool:
+    """Whether this message answered the wait when it came: its delivery said so to its sender, whatever the time now.
+
+    At a wait without rules the first one that matches does. With rules a run may be paused there and not be asking,
+    as when an operator has paused it; so the delivery notes it. A later epoch of the same question is the same pause.
+    """
+    if not row.parked or row.rules is None:
+        return row.parked
+    if message.body is None:
+        return False
+    wait_id, epoch = message.body["answers"]
+    return bool(wait_id == row.wait_id and epoch >= row.question)
 
 
 def counted(row: WaitRow, messages: Iterable[Message], now: float) -> Counted:

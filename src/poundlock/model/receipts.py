@@ -111,7 +111,8 @@ class Delivered(NamedTuple):
     """The outcome of a delivery: its fate, and the message's sequence in the run's inbox (0 if it was not accepted).
 
     `reason`: for the receipt; "" if the line says it already. `dropped`: older messages that left the inbox for it.
-    `waits`: it has resumed the run, which goes on as soon as it gets a slot.
+    `waits`: it has resumed the run, which goes on as soon as it gets a slot. `answers`: id and epoch of the wait that
+    it answers, where the run has to be told, see `answer_note`.
     """
 
     fate: Fate
@@ -119,6 +120,12 @@ class Delivered(NamedTuple):
     reason: str = ""
     dropped: tuple[int, ...] = ()
     waits: bool = False
+    answers: tuple[str, int] | None = None
+
+
+def answer_note(answers: tuple[str, int] | None) -> dict[str, Any] | None:
+    """Return the body of the message that an event becomes: what its delivery decided, for the run's next owner."""
+    return None if answers is None else {"answers": [*answers]}
 
 
 WAITS_FOR_SLOT: Final = "waits for a slot"

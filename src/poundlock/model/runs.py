@@ -286,11 +286,12 @@ class StoredEvent(NamedTuple):
 class Message(NamedTuple):
     """A message to a run, in order of arrival.
 
-    kind "event": `event` is set. "signal": `body` is the patch. "abort": `body` is {"reason", "by"}. "resume", the
-    answer to the wait that the run is paused at: `body` is {"patch"}, None if the answer changes nothing, and "event",
-    the event type that it stands for, at a wait whose event types lead to different stages; and "wait", the wait's id,
-    where a durable function waits for several things. "pause" and "unpause", from operators: `body` is {"scope",
-    "reason", "by"}.
+    kind "event": `event` is set; `body` is {"answers": [id, epoch]} if its delivery decided that it answers this wait,
+    one with rules: the run was paused there, and had enough events that were not too old. "signal": `body` is the
+    patch. "abort": `body` is {"reason", "by"}. "resume", the answer to the wait that the run is paused at: `body` is
+    {"patch"}, None if the answer changes nothing, and "event", the event type that it stands for, at a wait whose event
+    types lead to different stages; and "wait", the wait's id, where a durable function waits for several things.
+    "pause" and "unpause", from operators: `body` is {"scope", "reason", "by"}.
     """
 
     run_id: str

@@ -185,12 +185,14 @@ class Decided(NamedTuple):
         reason: for the receipt; "" if the line says it already.
         tallies: new ones, by wait.
         dropped: messages that leave the inbox, because they count for no wait any more.
+        answers: id and epoch of the wait that it answers; None where the first event that matches is the answer.
     """
 
     fate: Fate
     reason: str = ""
     tallies: Mapping[str, Tally] = {}
     dropped: tuple[int, ...] = ()
+    answers: tuple[str, int] | None = None
 
 
 _GONE: Final = Decided(Fate.GONE)
@@ -226,7 +228,7 @@ def fate(
             if wait.parked and (wait.rules is None or wait.rules.mode == "any"):
                 for wait_id, epoch, _, _ in delivery.waits:
                     if wait_id == wait.wait_id and epoch == wait.epoch:
-                        return _RESUMED
+                        return _RESUMED if wait.rules is None else Decided(Fate.RESUMED, answers=(wait_id, epoch))
     hits = [(wait, hit) for wait in waits for hit in delivery.waits if (wait.wait_id, wait.epoch) == hit[:2]]
     if not hits:
         return _GONE
@@ -244,7 +246,7 @@ def fate(
             continue
         taken = take(wait, hit, seq=seq, now=now, asking=asking, owned=status is RunStatus.RUNNING)
         if taken.verdict == "answers":
-            return Decided(Fate.RESUMED, taken.reason) if taken.reason else _RESUMED
+            return Decided(Fate.RESUMED, taken.reason, answers=(wait.wait_id, wait.epoch))
         if taken.tally is None:
             refused.append((Fate.REJECTED if taken.verdict == "rejected" else Fate.DROPPED, taken.reason))
             continue

@@ -17,6 +17,7 @@ from poundlock.model.counting import answering
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.operator_pause import operator_row
+from poundlock.model.receipts import answer_note
 from poundlock.model.runs import Message, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import Unanswerable, hit_of
 from poundlock.pipeline.answers import can_be_refused, collected, collects, patch_of_event
@@ -184,7 +185,8 @@ def _judged_part(
     assert row.rules is not None  # noqa: S101 - asked by the caller
     now = core.clock.now()
     last = max((message.seq for message in messages), default=0) + 1
-    mine = Message(waiting.record.identity.run_id, last, "event", now, None, StoredEvent("", event))
+    note = answer_note((row.wait_id, row.epoch))
+    mine = Message(waiting.record.identity.run_id, last, "event", now, note, StoredEvent("", event))
     parts = answering(row, (*messages, mine), now)
     events = [part.event.event for part in parts if part.event is not None] if mine in parts else [event]
     error = collected(row, events, model, state).error

@@ -45,6 +45,7 @@ from poundlock.model.receipts import (
     Delivery,
     Fate,
     ReceiptLine,
+    answer_note,
     none_accepted,
     rewritten,
     settle_lines,
@@ -719,7 +720,7 @@ class MemoryStore:
         decided = fate(delivery, row.status, row.waits, now=now, seq=place, unfit=unfit or delivery.held)
         if not decided.fate.accepted:
             return Delivered(decided.fate, 0, decided.reason)
-        seq = self._append(row, "event", None, now, delivery.event_ref)
+        seq = self._append(row, "event", answer_note(decided.answers), now, delivery.event_ref)
         waits = decided.fate is Fate.RESUMED and not self._takes_slot(row, delivery.slots)
         if waits:
             self._line_up(row, now)
@@ -735,7 +736,7 @@ class MemoryStore:
         if decided.dropped:
             self._disuse_events(message for message in row.inbox if message.seq in decided.dropped)
             row.inbox = [message for message in row.inbox if message.seq not in decided.dropped]
-        return Delivered(decided.fate, seq, decided.reason, decided.dropped, waits)
+        return Delivered(decided.fate, seq, decided.reason, decided.dropped, waits, decided.answers)
 
     def _takes_slot(self, row: _Row, slots: int) -> bool:
         """Whether a run that goes on has a slot, or gets one; its load is what it is after that."""

@@ -43,7 +43,7 @@ from poundlock.errors import (
     WaitMoved,
 )
 from poundlock.marks import DELETE
-from poundlock.model.buffers import Hit
+from poundlock.model.buffers import Hit, WaitRules
 from poundlock.model.changes import (
     WITH_ITS_RUN,
     Changes,
@@ -128,12 +128,14 @@ def wait_of(
     correlate: Iterable[tuple[str, Any]] = (),
     expires_at: float | None = None,
     patch: Any = None,
+    rules: WaitRules | None = None,
 ) -> WaitRow:
     """Return an armed wait."""
     types = events or ("order.approved",)
     pairs = tuple(correlate)
     keys = wait_keys(types, pairs)
-    return WaitRow(wait_id, epoch, parked, types, tuple(where), pairs, "ship", "fail", expires_at, patch, keys)
+    of_wait = (wait_id, epoch, parked, types, tuple(where), pairs, "ship", "fail", expires_at, patch, keys)
+    return WaitRow(*of_wait, rules=rules)
 
 
 def outgoing_of(*ids: str) -> tuple[Outgoing, ...]:
@@ -1675,6 +1677,20 @@ class StoreContract:
         event = event_of("e2", "order.approved")
         assert (message.seq, message.kind, message.time, message.body) == (1, "event", NOW + 1, None)
         assert message.event == event
+
+    @pytest.mark.parametrize("rules", [None, WaitRules(ttl=9.0), WaitRules(2)], ids=["usual", "ttl", "two"])
+    async def test_what_answers_a_wait_is_noted_with_the_message(self, scribe: Scribe, rules: WaitRules | None) -> None:
+        """The next owner of the run learns which event completed the answer; a wait without rules needs no note."""
+        await scribe.park("r1", wait_of(rules=rules))
+        before = rules is not None and rules.several
+        if before:
+            assert await scribe.deliver("e1", ("r1", "approval", 1)) == (
+                Delivered(Fate.BUFFERED, 1, "wait approval: 1 of 2"),
+            )
+        [delivered] = await scribe.deliver("e2", ("r1", "approval", 1))
+        assert (delivered.fate, delivered.answers) == (Fate.RESUMED, None if rules is None else ("approval", 1))
+        bodies = [message.body for message in await scribe.store.inbox("r1", 0)]
+        assert bodies == [None] * before + [None if rules is None else {"answers": ["approval", 1]}]
 
     async def test_a_run_resumed_without_an_owner_is_ready(self, scribe: Scribe) -> None:
         """Without an owner a resumed run becomes `ready`; claiming it does not count as recovery."""

@@ -26,7 +26,7 @@ from poundlock.model.counting import answering, surplus, tally_of
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict
+from poundlock.model.receipts import Delivery, Fate, ReceiptLine, Verdict, answer_note
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.model.waits import (
     Unanswerable,
@@ -359,14 +359,17 @@ def test_the_store_and_the_owner_count_alike(rules, parked, later_ones, sent):
             continue
         delivery = Delivery("r", (hit,), "e", "w", ReceiptLine(Verdict.BUFFERED))
         decided = fate(delivery, RunStatus.PAUSED, [row], now=now, seq=seq)
-        message = Message("r", seq, "event", now, None, StoredEvent("e", event))
+        message = Message("r", seq, "event", now, answer_note(decided.answers), StoredEvent("e", event))
         if decided.fate is Fate.RESUMED:
             assert parked
-            came = [*inbox, message, *(message._replace(seq=seq + more) for more in range(1, later_ones + 1))]
-            used = {each.seq for each in answering(row, came, now)}
-            assert used
-            over, _ = surplus([row], came, now)
-            assert used.isdisjoint(each.seq for each, _ in over)
+            assert decided.answers == ("w", 1)
+            another = message._replace(body=None)
+            came = [*inbox, message, *(another._replace(seq=seq + more) for more in range(1, later_ones + 1))]
+            for when in (now, now + 99):  # however long it has to wait for its slot
+                used = {each.seq for each in answering(row, came, when)}
+                assert used
+                many, late = surplus([row], came, when)
+                assert used.isdisjoint(each.seq for each, _ in (*many, *late))
             return
         if decided.fate is Fate.BUFFERED:
             inbox = [each for each in [*inbox, message] if each.seq not in decided.dropped]
@@ -453,7 +456,8 @@ def test_the_last_of_all_types_needs_no_room(overflow):
     rules = WaitRules("all", limit=3, overflow=overflow)
     row = arm(Wait(["a", "b", "c"]), "w", {}, epoch=1)._replace(rules=rules, parked=True)
     messages = [
-        Message("r", seq, "event", 0.0, None, StoredEvent("e", Event(kind))) for seq, kind in enumerate("baacaaaa", 1)
+        Message("r", seq, "event", 0.0, answer_note(("w", 1) if kind == "c" else None), StoredEvent("e", Event(kind)))
+        for seq, kind in enumerate("baacaaaa", 1)
     ]
     used = {message.seq for message in answering(row, messages, 0.0)}
     assert used == {1, 2, 4}

@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from support import until_crash
 
-from poundlock import Event, RunStatus, StateRef, Use, Wait, Workflow
+from poundlock import Event, RunStatus, StateRef, Transient, Use, Wait, Workflow
 from poundlock.testing import run_until_idle
 
 WINDOWS = pytest.mark.parametrize("window", [{}, {"pause_window": 0}], ids=["warm", "cold"])
@@ -210,6 +210,95 @@ async def test_a_vote_that_is_too_old(stores, window):
     assert await said(rt, "vote", member="b") == ["rejected wait votes: member 'b' has answered"]
     assert await said(rt, "vote", member="a") == ["resumed wait votes: 2 of 2"]
     assert [vote["member"] for vote in (await rt.wait(run_id)).state["votes"]] == ["b", "a"]
+
+
+IN_TIME = {
+    "any": ({}, ["go"]),
+    "n": ({"mode": 2, "collect": "got"}, ["go", "go"]),
+    "all": ({"mode": "all", "on": ["go", "come"], "collect": "got"}, ["go", "come"]),
+}
+
+
+def asking(busy, load=None, **wait):
+    """A run that is paused at its wait without its slot; one that is `busy` works, and keeps the slot."""
+    wf = Workflow("wf", mode=load)
+    wf.on("begin")
+
+    @wf.step
+    async def work(ctx):
+        if ctx.state.get("busy"):
+            await busy.wait()
+
+    wf.wait("gate", **{"on": "go", "ttl": "1m", **wait})
+    wf.step(id="end")(lambda: None)
+    return wf
+
+
+@WINDOWS
+@pytest.mark.parametrize("restart", [False, True], ids=["kept", "restarted"])
+@pytest.mark.parametrize("mode", IN_TIME)
+async def test_a_slot_that_comes_later_than_the_time_of_an_event(stores, window, mode, restart):
+    """What was in time when it completed the answer stays it, however long the run has to wait until it goes on."""
+    wait, kinds = IN_TIME[mode]
+    busy = asyncio.Event()
+
+    def made():
+        return asking(busy, Transient(1, holds_slot_while_paused=False), **wait)
+
+    rt = await stores.enter(made(), **window)
+    run_id = await begin(rt, stores.clock)
+    await rt.emit("begin", busy=True)
+    await run_until_idle(stores.clock)
+    for n, kind in enumerate(kinds):
+        await stores.clock.run_for(seconds=30 * n)
+        [line] = [line for line in (await rt.emit(kind, n=n)).lines if line.run_id == run_id]
+    assert (line.verdict, line.reason) == ("resumed", "waits for a slot")
+    await stores.clock.run_for(hours=2)
+    if restart:
+        await stores.crash(rt)
+        rt = await stores.enter(made(), **window)
+    assert (await rt.get_run(run_id)).status is RunStatus.READY
+    busy.set()
+    await run_until_idle(stores.clock)
+    info = await rt.get_run(run_id, state=True)
+    assert info.status is RunStatus.COMPLETED
+    came = [{"n": n} for n in range(len(kinds))]
+    assert [{"n": info.state["n"]}] == came if mode == "any" else list(info.state["got"]) == came
+    assert await entries(rt, run_id, "wait:expired") == []
+
+
+@pytest.mark.parametrize("mode", IN_TIME)
+async def test_a_workflow_that_comes_later_than_the_time_of_an_event(stores, mode):
+    """The same where the event came to a process that only has the store: the workflow is registered hours later."""
+    wait, kinds = IN_TIME[mode]
+    rt = await stores.enter(asking(None, **wait))
+    run_id = await begin(rt, stores.clock)
+    await stores.crash(rt)
+    rt = await stores.enter()
+    for kind in kinds:
+        [line] = (await rt.emit(kind, n=1)).lines
+    assert line.verdict == "resumed"
+    await stores.clock.run_for(hours=2)
+    await stores.crash(rt)
+    rt = await stores.enter(asking(None, **wait))
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status is RunStatus.COMPLETED
+    assert await entries(rt, run_id, "wait:expired") == []
+
+
+@WINDOWS
+async def test_what_came_while_an_operator_had_paused_the_run_grows_old(stores, window):
+    """Nobody was told that it resumes the run: it is too old when the run looks at it."""
+    rt = await stores.enter(asking(None), **window)
+    run_id = await begin(rt, stores.clock)
+    await rt.pause(run_id)
+    assert (await said(rt, "go", n=1))[0].startswith("buffered")
+    await stores.clock.run_for(hours=1)
+    await rt.unpause(run_id)
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(run_id)).status is RunStatus.PAUSED
+    assert await said(rt, "go", n=2) == ["resumed wait gate"]
+    assert (await rt.wait(run_id)).state["n"] == 2
 
 
 @pytest.mark.parametrize("where", ["running", "paused elsewhere"])

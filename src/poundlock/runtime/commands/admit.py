@@ -31,7 +31,7 @@ from poundlock.model.drafts import new_tuple
 from poundlock.model.events import Event, accepted
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.outbox import Sending
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Verdict, settle_lines
+from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Verdict, answer_note, settle_lines
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
 from poundlock.records import NamedTuple, dataclass
@@ -339,7 +339,7 @@ def _delivered(core: Core, delivery: Delivery, outcome: Delivered, event: Event,
         core.runs.drop(delivery.run_id)  # its row was changed: it is due now
         return
     stored = StoredEvent(delivery.event_ref, event)
-    core.runs.deliver(Message(delivery.run_id, outcome.seq, "event", now, None, stored))
+    core.runs.deliver(Message(delivery.run_id, outcome.seq, "event", now, answer_note(outcome.answers), stored))
     if outcome.waits:
         core.waits_for_slot(delivery.run_id)
     if outcome.waits or outcome.fate is not Fate.RESUMED or delivery.owner is None:

@@ -37,7 +37,16 @@ from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load, Promoted
 from poundlock.model.outbox import Letter, OutboxMove, Outgoing, Refused
 from poundlock.model.priorities import rank
-from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Rewrite, none_accepted, rewritten
+from poundlock.model.receipts import (
+    Delivered,
+    Delivery,
+    Fate,
+    ReceiptLine,
+    Rewrite,
+    answer_note,
+    none_accepted,
+    rewritten,
+)
 from poundlock.model.runs import LOOSE, NEEDS_SLOT, LogRow, StoredEvent, WaitRow
 from poundlock.model.waits import armed_anew, fate, is_due, key_shape
 from poundlock.records import NamedTuple
@@ -774,7 +783,9 @@ class Transaction:
             return Delivered(decided.fate, 0, decided.reason)
         kept = events.get(delivery.event_ref)
         text = event_text(kept.stored) if kept is not None and kept.alone else 0
-        seq = self._append(head, "event", now, 0, delivery.event_ref, text)
+        note = answer_note(decided.answers)
+        body = 0 if note is None else dump(note)
+        seq = self._append(head, "event", now, body, delivery.event_ref, text)
         waits = decided.fate is Fate.RESUMED and not self.takes_slot(head, delivery.slots)
         if waits:
             self.line_up(head, now)
@@ -787,7 +798,7 @@ class Transaction:
             head.count(decided.tallies)
         for gone in decided.dropped:
             self.batch.consumed += (head.run, gone)
-        return Delivered(decided.fate, seq, decided.reason, decided.dropped, waits)
+        return Delivered(decided.fate, seq, decided.reason, decided.dropped, waits, decided.answers)
 
     def _post(self, post: Post, body: str) -> int:
         head = self.head(post.run_id)
