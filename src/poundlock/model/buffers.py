@@ -64,12 +64,14 @@ class Tally(NamedTuple):
     """The buffered events that count for a wait, in order.
 
     `dropped` and `expired` count those that left the inbox while the run had no owner: its next one notes them in the
-    timeline.
+    timeline. `answer`: messages among the parts that answer the wait, so that the run goes on with them, which it has
+    not done yet. They are in the way of no later event: that one counts for the next question.
     """
 
     parts: tuple[Part, ...] = ()
     dropped: int = 0
     expired: int = 0
+    answer: tuple[int, ...] = ()
 
     @property
     def blank(self) -> bool:
@@ -77,13 +79,16 @@ class Tally(NamedTuple):
         return not (self.parts or self.dropped or self.expired)
 
     def without(self, seqs: Collection[int]) -> Tally:
-        """Return it without these messages."""
-        return self._replace(parts=tuple([part for part in self.parts if part.seq not in seqs]))
+        """Return it without these messages. Without one of them the rest is no answer any more."""
+        left = tuple([part for part in self.parts if part.seq not in seqs])
+        answer = () if any(seq in seqs for seq in self.answer) else self.answer
+        return self._replace(parts=left, answer=answer)
 
     def to_data(self) -> list[Any]:
         """Return it as data, as short as possible: it is written with each event that is buffered."""
         parts = [part.seq if part.key is None and not part.at else list(part) for part in self.parts]
-        return [parts, self.dropped, self.expired]
+        data = [parts, self.dropped, self.expired]
+        return [*data, [*self.answer]] if self.answer else data
 
 
 EMPTY: Final = Tally()
@@ -93,9 +98,9 @@ def read_tally(data: Sequence[Any] | None) -> Tally | None:
     """Read the result of `to_data`."""
     if data is None:
         return None
-    parts, dropped, expired = data
+    parts, dropped, expired, *answers = data
     read = [Part(part) if isinstance(part, int) else Part(*part) for part in parts]
-    return Tally(tuple(read), dropped, expired)
+    return Tally(tuple(read), dropped, expired, *map(tuple, answers))
 
 
 class Counting(Protocol):
@@ -136,7 +141,7 @@ class Taken(NamedTuple):
     Attributes:
         verdict: "answers" the wait that the run is paused at, "counts", "rejected" or "dropped".
         reason: for the receipt; "" if there is nothing to say but the wait's name.
-        tally: the wait's new one, if the event counts.
+        tally: the wait's new one, if the event counts, or is the last one of several that answer the wait.
         gone: messages that do not count for this wait any more.
     """
 
@@ -281,7 +286,8 @@ def take(wait: Counting, hit: Hit, *, seq: int, now: float, asking: bool, owned:
     rules = rules or USUAL
     tally = wait.tally or EMPTY
     name, limit = f"wait {wait.wait_id}", rules.limit
-    buffer = Buffer(rules, wait.events, tally.parts)
+    used = [part for part in tally.parts if part.seq in tally.answer]
+    buffer = Buffer(rules, wait.events, [part for part in tally.parts if part.seq not in tally.answer])
     mine = Part(seq, 0.0 if rules.ttl is None else now, hit.key)
     verdict = buffer.add(mine, now=now, asking=asking)
     if verdict == "again":
@@ -291,7 +297,9 @@ def take(wait: Counting, hit: Hit, *, seq: int, now: float, asking: bool, owned:
         return Taken("rejected" if rules.overflow == "reject" else "dropped", full)
     if verdict == "answers":
         have, need = progress(rules, wait.events, [part.key for part in buffer.answer])
-        return Taken("answers", f"{name}: {have} of {need}")
+        used += buffer.answer
+        complete = tally._replace(parts=_in_order(used, buffer), answer=tuple([part.seq for part in used]))
+        return Taken("answers", f"{name}: {have} of {need}", complete)
     reason = ""
     if rules.several:
         have, need = buffer.progress
@@ -299,9 +307,13 @@ def take(wait: Counting, hit: Hit, *, seq: int, now: float, asking: bool, owned:
     if buffer.dropped:
         reason = f"{reason or name}, the oldest of {limit} was dropped"
     lost = (0, 0) if owned else (len(buffer.dropped), len(buffer.expired))
-    counted = Tally(tuple(buffer.parts), tally.dropped + lost[0], tally.expired + lost[1])
+    counted = Tally(_in_order(used, buffer), tally.dropped + lost[0], tally.expired + lost[1], tally.answer)
     gone = () if owned else tuple(sorted([part.seq for part in (*buffer.dropped, *buffer.expired)]))
     return Taken("counts", reason, counted, gone)
+
+
+def _in_order(used: Iterable[Part], buffer: Buffer) -> tuple[Part, ...]:
+    return tuple(sorted([*used, *buffer.parts]))
 
 
 def kept_tallies(before: Iterable[Any], rows: Sequence[Any], consumed: Collection[int]) -> Sequence[Any]:
@@ -324,7 +336,7 @@ def kept_tallies(before: Iterable[Any], rows: Sequence[Any], consumed: Collectio
             mine = tally or EMPTY
             tally = stored.without(consumed)._replace(dropped=mine.dropped, expired=mine.expired)
         elif tally is not None and any((row.wait_id, row.epoch) == (old.wait_id, old.epoch) for old in before):
-            tally = tally._replace(parts=())
+            tally = tally._replace(parts=(), answer=())
         if tally is not None and tally.blank:
             tally = None
         kept.append(row if tally == row.tally else row._replace(tally=tally))

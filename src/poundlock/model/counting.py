@@ -56,8 +56,6 @@ def _count(row: WaitRow, messages: Iterable[Message], now: float) -> tuple[Buffe
         if buffer.add(part, now=message.time, asking=_answers(row, message)) == "full":
             full.append(part)
     buffer.expire(now)
-    if row.parked and not buffer.answer:
-        buffer.complete()
     return buffer, full, matching
 
 
@@ -83,6 +81,8 @@ def _answers(row: WaitRow, message: Message) -> bool:
 def counted(row: WaitRow, messages: Iterable[Message], now: float) -> Counted:
     """Return what becomes of the messages at a wait."""
     buffer, full, matching = _count(row, messages, now)
+    if row.parked and not buffer.answer:
+        buffer.complete()
     lists = (buffer.answer, buffer.parts, sorted([*buffer.dropped, *full]), buffer.expired)
     return Counted(*[[matching[part.seq] for part in parts] for parts in lists])
 
@@ -115,7 +115,7 @@ def tally_of(row: WaitRow, messages: Iterable[Message], now: float) -> Tally | N
     """Return the tally of a wait that is armed anew; None if nothing counts."""
     buffer, _, _ = _count(row, messages, now)
     parts = sorted([*buffer.answer, *buffer.parts])
-    return Tally(tuple(parts)) if parts else None
+    return Tally(tuple(parts), answer=tuple([part.seq for part in buffer.answer])) if parts else None
 
 
 def surplus(

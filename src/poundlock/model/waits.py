@@ -246,7 +246,8 @@ def fate(
             continue
         taken = take(wait, hit, seq=seq, now=now, asking=asking, owned=status is RunStatus.RUNNING)
         if taken.verdict == "answers":
-            return Decided(Fate.RESUMED, taken.reason, answers=(wait.wait_id, wait.epoch))
+            complete = {} if taken.tally is None else {wait.wait_id: taken.tally}
+            return Decided(Fate.RESUMED, taken.reason, complete, answers=(wait.wait_id, wait.epoch))
         if taken.tally is None:
             refused.append((Fate.REJECTED if taken.verdict == "rejected" else Fate.DROPPED, taken.reason))
             continue

@@ -68,8 +68,7 @@ def _note(run: ActiveRun, kind: str, row: WaitRow, message: Message, reason: str
 def _note_lost(run: ActiveRun, row: WaitRow) -> None:
     """Note what left the inbox while the run had no owner. The wait gets a new epoch: its tally begins anew."""
     assert row.tally is not None  # noqa: S101 - asked before
-    _, dropped, expired = row.tally
-    for kind, count in ((DROPPED, dropped), (EXPIRED, expired)):
+    for kind, count in ((DROPPED, row.tally.dropped), (EXPIRED, row.tally.expired)):
         if count:
             note(run, kind, row, {"events": count, "reason": "while the run was not running"})
     anew = row._replace(epoch=run.version + 1, tally=None)

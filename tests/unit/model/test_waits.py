@@ -402,6 +402,31 @@ def test_what_a_wait_for_two_says():
     assert (two.fate, two.reason) == (Fate.RESUMED, "wait votes: 2 of 2")
 
 
+def test_what_completes_an_answer_is_in_the_way_of_nothing_later():
+    """Until the run goes on, more votes count for the next question: they push out no part of the answer."""
+    rules = WaitRules(2, "member", limit=2)
+    [row] = waits_of(("votes", 1, True), rules=rules)
+    status, said, gone = RunStatus.PAUSED, [], []
+    for seq, member in enumerate("abacdd", 1):
+        delivery = Delivery("r", (Hit("votes", 1, member, "it has answered"),), "e", "w", ReceiptLine(Verdict.BUFFERED))
+        decided = fate(delivery, status, [row], now=0.0, seq=seq)
+        status = RunStatus.READY if decided.fate is Fate.RESUMED else status
+        row = row._replace(tally=decided.tallies.get("votes", row.tally))
+        said.append(f"{decided.fate} {decided.reason.removeprefix('wait votes: ')}")
+        gone += decided.dropped
+    assert said == [
+        "buffered 1 of 2",
+        "resumed 2 of 2",
+        "buffered 1 of 2",
+        "buffered 2 of 2",
+        "buffered 2 of 2, the oldest of 2 was dropped",
+        "rejected it has answered",
+    ]
+    assert (gone, row.tally.answer, [part.seq for part in row.tally.parts]) == ([3], (1, 2), [1, 2, 4, 5])
+    assert row.tally.without((2,)) == Tally((row.tally.parts[0], *row.tally.parts[2:]), dropped=1)  # it was refused
+    assert read_tally(load(dump(row.tally.to_data()))) == row.tally
+
+
 def test_an_event_for_two_waits_stays_while_one_has_room():
     """One wait drops its oldest event: it leaves the inbox only if no other wait of the run counts it."""
     small, large = WaitRules(limit=1), WaitRules(limit=2)

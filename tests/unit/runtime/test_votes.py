@@ -17,6 +17,7 @@ from poundlock import (
     RunFinished,
     RunStatus,
     StateRef,
+    Transient,
     Wait,
     Workflow,
     flow,
@@ -346,6 +347,85 @@ async def test_votes_of_the_next_round(stores, window):
     assert await said(rt, "vote", member="a", n=2) == ["buffered wait votes: 1 of 2"]
     assert await said(rt, "vote", member="b", n=2) == ["resumed wait votes: 2 of 2"]
     assert [vote["n"] for vote in (await rt.wait(run_id)).state["votes"]] == [2, 2]
+
+
+@WINDOWS
+@pytest.mark.parametrize("overflow", ["drop_oldest", "reject"])
+async def test_votes_while_the_run_waits_for_its_slot(stores, window, overflow):
+    """They count for the next question: none pushes out one of those that answered, or is counted with them."""
+    busy = asyncio.Event()
+    wf = Workflow("board", mode=Transient(1, holds_slot_while_paused=False))
+    wf.on("motion")
+
+    @wf.step
+    async def work(ctx):
+        if ctx.state["motion"] == "busy":
+            await busy.wait()
+
+    options = {"distinct": "member", "collect": "votes", "limit": 2, "overflow": overflow}
+    wf.wait("votes", on="vote", mode=2, correlate={"motion": StateRef("motion")}, **options)
+
+    @wf.step
+    def count(ctx):
+        return {"rounds": [*ctx.state.get("rounds", []), [vote["n"] for vote in ctx.state["votes"]]]}
+
+    wf.route(after="count")(lambda state: "votes" if len(state["rounds"]) < 2 else None)
+    rt = await stores.enter(wf, **window)
+    run_id = await begin(rt)
+    await rt.emit("motion", motion="busy")
+    await run_until_idle(stores.clock)
+    lines = []
+    for n, member in enumerate("ababc"):
+        lines += await said(rt, "vote", motion="M", member=member, n=n)
+        if n == 1:
+            assert await have(rt, run_id) == (2, 2)
+    last = {"drop_oldest": "buffered wait votes: 2 of 2, the oldest of 2 was dropped"}
+    assert lines == [
+        "buffered wait votes: 1 of 2",
+        "resumed waits for a slot",
+        "buffered wait votes: 1 of 2",
+        "buffered wait votes: 2 of 2",
+        last.get(overflow, "rejected wait votes: its buffer is full (2)"),
+    ]
+    busy.set()
+    await run_until_idle(stores.clock)
+    rounds = (await rt.get_run(run_id, state=True)).state["rounds"]
+    assert [*map(list, rounds)] == [[0, 1], [3, 4] if overflow == "drop_oldest" else [2, 3]]
+
+
+@pytest.mark.parametrize("more", [True, False])
+async def test_an_answer_that_loses_a_part(stores, more):
+    """A run that cannot use one of the votes asks on: the others count again, and so do those that came meanwhile."""
+
+    def patch(event):
+        if event.payload.get("bad"):
+            raise ValueError("bad")
+        return {f"got_{event.payload['n']}": True}
+
+    def parts():
+        wf = Workflow("board")
+        wf.on("motion")
+        wf.wait("parts", on="part", mode=2, patch=patch)
+        return wf
+
+    rt = await stores.enter(parts())
+    run_id = await begin(rt)
+    await stores.crash(rt)
+    rt = await stores.enter()
+    assert await said(rt, "part", n=1) == ["buffered wait parts: 1 of 2"]
+    assert await said(rt, "part", n=2, bad=True) == ["resumed waits for a slot"]
+    if more:
+        assert await said(rt, "part", n=3) == ["buffered wait parts: 1 of 2"]
+    await stores.crash(rt)
+    rt = await stores.enter(parts())
+    await run_until_idle(stores.clock)
+    if not more:
+        assert (await rt.get_run(run_id)).status is RunStatus.PAUSED
+        assert await have(rt, run_id) == (1, 2)
+        assert await said(rt, "part", n=3) == ["resumed wait parts: 2 of 2"]
+    await run_until_idle(stores.clock)
+    info = await rt.get_run(run_id, state=True)
+    assert (info.status, dict(info.state)) == (RunStatus.COMPLETED, {"motion": "M", "got_1": True, "got_3": True})
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
