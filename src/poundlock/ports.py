@@ -220,6 +220,9 @@ class Store(Protocol):
     async def unfit(self, workflow: str) -> list[RunRecord]:
         """Return the paused runs of a workflow that have an error: their state does not match its model."""
 
+    async def paused_in_slot(self, workflow: str) -> list[RunRecord]:
+        """Return the paused runs of a workflow that hold a slot."""
+
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return the unconsumed messages of a run with a sequence above `after`, in order."""
 

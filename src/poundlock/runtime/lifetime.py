@@ -23,7 +23,7 @@ from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.ports import Bus, FollowsClock, FollowsRetention, Publication, Store
 from poundlock.runtime.commands.cancel import cancel_child
-from poundlock.runtime.commands.claim import try_unfit
+from poundlock.runtime.commands.claim import give_back, try_unfit
 from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
 from poundlock.runtime.driver import release_runs, unknown
@@ -180,6 +180,7 @@ class Lifetime:
 
         async def look() -> None:
             await try_unfit(core, workflow_id)
+            await core.tasks.to_the_end(give_back(core, workflow_id))
             await promote(core, [workflow_id], queued=True)  # its mode may be another one
 
         try:

@@ -214,6 +214,8 @@ class MemoryStore:
         """By workflow: what can be claimed, and when."""
         self._unfit: dict[str, None] = {}
         """Runs that are paused with an error."""
+        self._in_slot: dict[str, None] = {}
+        """Runs that were paused with a slot."""
         self._remembered: Expiring[tuple[str, str, str], Remember] = Expiring()
         self._receipts: Expiring[tuple[str, str], tuple[ReceiptLine, ...]] = Expiring()
         self._waiting: dict[str, dict[str, None]] = {}
@@ -577,6 +579,8 @@ class MemoryStore:
         listings[status._value_].fresh[run_id] = None
         if self._unfit:
             self._unfit.pop(run_id, None)
+        if self._in_slot:
+            self._in_slot.pop(run_id, None)
 
     def _index(self, row: _Row) -> None:
         """Add a run without an owner to the queue or agenda where it is looked up."""
@@ -598,6 +602,8 @@ class MemoryStore:
                 self._agenda(identity.workflow_id).wait(identity.priority, row.wake_at, identity.run_id)
             if row.outcome is not None and row.status is RunStatus.PAUSED:
                 self._unfit[identity.run_id] = None
+            if row.slot is True and row.status is RunStatus.PAUSED:
+                self._in_slot[identity.run_id] = None
 
     def _agenda(self, workflow_id: str) -> Agenda:
         agenda = self._agendas.get(workflow_id)
@@ -913,6 +919,11 @@ class MemoryStore:
         """Return paused runs with an error."""
         rows = [row for run_id in self._unfit if (row := self._rows[run_id]).identity.workflow_id == workflow]
         return [row.record() for row in sorted(rows, key=_number) if row.outcome is not None]
+
+    async def paused_in_slot(self, workflow: str) -> list[RunRecord]:
+        """Return paused runs that hold a slot."""
+        rows = [row for run_id in self._in_slot if (row := self._rows[run_id]).identity.workflow_id == workflow]
+        return [row.record() for row in sorted(rows, key=_number) if row.slot is True]
 
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return unconsumed messages."""

@@ -1737,6 +1737,24 @@ class StoreContract:
         assert (claim.recovered, claim.checkpoint.record.head.outcome, len(claim.checkpoint.inbox)) == (False, None, 1)
         assert [wait.parked for wait in claim.checkpoint.record.waits] == [True]
 
+    async def test_paused_runs_in_a_slot_are_found(self, scribe: Scribe) -> None:
+        """Those of one workflow that are paused and hold a slot, in order, until they give it back or go on."""
+        for run_id in ("r1", "r2", "r3", "r4"):
+            await scribe.create(run_id, load_key="", slot=True)
+        await scribe.create("o1", workflow="others", load_key="", slot=True)
+        await scribe.create("r5")
+        for run_id in ("r1", "r2", "r3", "o1", "r5"):
+            await scribe.park(run_id)
+
+        async def found(workflow: str) -> list[str]:
+            return [record.identity.run_id for record in await scribe.store.paused_in_slot(workflow)]
+
+        assert [await found(workflow) for workflow in ("orders", "others", "none")] == [["r1", "r2", "r3"], ["o1"], []]
+        await scribe.move("r1", slot=False)
+        await scribe.move("r2", status=READY, owner=None, new_epoch=2)
+        await scribe.end("r4")
+        assert await found("orders") == ["r3"]
+
     async def test_what_comes_too_late_is_gone(self, scribe: Scribe) -> None:
         """A delivery to an ended or unknown run, or to a wait that is no longer armed, has no effect."""
         await scribe.park()

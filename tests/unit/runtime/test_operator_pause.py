@@ -800,3 +800,66 @@ async def test_a_crash_at_any_commit(stores, where):
         if over:
             assert number > 6
             return
+
+
+# --------------------------------------------------------------------------------- where nobody knows its mode
+@pytest.mark.parametrize("holds", [False, True])
+async def test_a_pause_that_knows_no_mode(stores, holds):
+    """Paused where its workflow is not registered, a run gives its slot back once its mode is known, in one commit."""
+    gate, ran = Gate(), []
+
+    def version():
+        wf = Workflow("two", mode=Transient(1, holds_slot_while_paused=holds))
+        wf.on("go")
+
+        @wf.step
+        async def work(n: int):
+            ran.append(n)
+            if n == 1:
+                await gate()
+
+        return wf
+
+    rt = await stores.enter(version())
+    [first] = (await rt.emit("go", n=1)).run_ids
+    [second] = (await rt.emit("go", n=2)).run_ids
+    await run_until_idle(stores.clock)
+    assert ran == [1]
+    await stores.crash(rt)
+    elsewhere = await stores.enter()
+    await elsewhere.pause(first, "look")
+    assert (await elsewhere.get_run(first)).status is PAUSED
+    await elsewhere.stop()
+    rt = await stores.enter(version())
+    await run_until_idle(stores.clock)
+    if not holds:
+        together = [changes for changes in rt.store.written if any(m.release for m in changes.moves)]
+        assert [move.run_id for move in together[0].moves] == [first]
+    assert (await rt.get_run(first)).status is PAUSED
+    assert (await rt.get_run(second)).status is (QUEUED if holds else COMPLETED)
+    gate.open.set()
+    await rt.unpause(first)
+    assert (await rt.wait(first)).status is COMPLETED
+    assert (await rt.wait(second)).status is COMPLETED
+
+
+async def test_a_paused_run_of_a_mode_that_changed(stores):
+    """A mode that does not leave the slot to paused runs any more takes it when it is registered."""
+
+    def version(holds):
+        wf = Workflow("two", mode=Serialized(holds_slot_while_paused=holds))
+        wf.on("go")
+        wf.wait("gate", on="open")
+        return wf
+
+    rt = await stores.enter(version(True))
+    [first] = (await rt.emit("go")).run_ids
+    [second] = (await rt.emit("go")).run_ids
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(second)).status is QUEUED
+    await rt.stop()
+    rt = await stores.enter(version(False))
+    await run_until_idle(stores.clock)
+    assert [(await rt.get_run(run_id)).status for run_id in (first, second)] == [PAUSED, PAUSED]
+    await rt.emit("open")
+    assert [(await rt.wait(run_id)).status for run_id in (first, second)] == [COMPLETED, COMPLETED]

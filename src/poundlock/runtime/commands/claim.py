@@ -14,8 +14,9 @@ from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.changing import PINNED, written_under
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
-from poundlock.runtime.driver import adopt, take_up
+from poundlock.runtime.driver import adopt, start_promoted, take_up
 from poundlock.runtime.returning import back_in_line, promote
+from poundlock.runtime.settling import commit_leaving, leaving
 
 _BATCH = 100
 
@@ -78,6 +79,24 @@ async def try_unfit(core: Core, workflow_id: str) -> None:
         with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
             if (await core.commit(move)).waiting:
                 core.waits_for_slot(record.identity.run_id)
+
+
+async def give_back(core: Core, workflow_id: str) -> None:
+    """Take the slots of paused runs that their mode does not leave to them, and promote others.
+
+    They were paused by a process that does not know the workflow, or under another mode.
+    """
+    entry = core.entries.get(workflow_id)
+    if entry is None or entry.closing or entry.mode.holds_slot_while_paused:
+        return
+    for record in await core.store.paused_in_slot(workflow_id):
+        identity, head, _ = record
+        move = RunMove.of(record, head.status, now=core.clock.now(), outcome=head.outcome, wake_at=head.wake_at)
+        move = move._replace(slot=False, release=leaving(core, entry, identity))
+        with contextlib.suppress(StaleVersion, LeaseLost):  # it was resumed or aborted meanwhile
+            committed = await commit_leaving(core, move)
+            core.runs.moved_to(identity.run_id, move.new_epoch)
+            start_promoted(core, committed.promoted)
 
 
 def _is_late(core: Core, record: RunRecord, now: float) -> bool:

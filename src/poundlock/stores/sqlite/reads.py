@@ -188,6 +188,11 @@ def unfit(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
     return [read_record(row) for row in cursor.execute(sql.UNFIT, (workflow,)).fetchall()]
 
 
+def paused_in_slot(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
+    """Return the paused runs of a workflow that hold a slot."""
+    return [read_record(row) for row in cursor.execute(sql.PAUSED_IN_SLOT, (workflow,)).fetchall()]
+
+
 def claimable(cursor: sqlite3.Cursor, workflows: Collection[str], now: float, limit: int) -> list[str]:
     """Return the runs that come first of those that are ready or due; others that are paused do not change the cost.
 

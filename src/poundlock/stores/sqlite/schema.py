@@ -204,6 +204,13 @@ def migrate(connection: sqlite3.Connection) -> None:
         )
 
     @steps()
+    def m0005_paused_in_slot(db: Database) -> None:
+        # Looked for when their workflow is registered: its mode may have them give their slots back.
+        db.execute(
+            "CREATE INDEX runs_paused_in_slot ON runs (workflow_id, run_id) WHERE status = 'paused' AND slot = 1"
+        )
+
+    @steps()
     def m0005_pauses(db: Database) -> None:
         # Workflows that an operator has paused; an empty id stands for all of them.
         db.execute("""

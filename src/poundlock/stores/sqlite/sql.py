@@ -364,6 +364,10 @@ UNFIT: Final = f"""\
 SELECT {_RECORD} FROM runs INDEXED BY runs_unfit {_LAST}
 WHERE workflow_id = ? AND status = 'paused' AND outcome IS NOT NULL ORDER BY runs.run_id
 """  # noqa: S608 - our own column names
+PAUSED_IN_SLOT: Final = f"""\
+SELECT {_RECORD} FROM runs INDEXED BY runs_paused_in_slot {_LAST}
+WHERE workflow_id = ? AND status = 'paused' AND slot = 1 ORDER BY runs.run_id
+"""  # noqa: S608 - our own column names
 RECORD: Final = f"{RECORDS} WHERE runs.run_id = ?"
 RUN: Final = "SELECT run FROM runs WHERE run_id = ?"
 

@@ -252,6 +252,10 @@ class SqliteStore:
         """Return paused runs with an error."""
         return await self._read(lambda cursor: reads.unfit(cursor, workflow))
 
+    async def paused_in_slot(self, workflow: str) -> list[RunRecord]:
+        """Return paused runs that hold a slot."""
+        return await self._read(lambda cursor: reads.paused_in_slot(cursor, workflow))
+
     async def inbox(self, run_id: str, after: int) -> list[Message]:
         """Return unconsumed messages."""
         return await self._read(lambda cursor: reads.inbox(cursor, run_id, after))
