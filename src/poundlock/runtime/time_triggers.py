@@ -163,18 +163,24 @@ class TimeTriggers:
                 self._do(timed, partial(self._read, timed))
 
     def _is_wanted(self, timed: _Timed) -> bool:
-        return self._core.accepting and not timed.route.entry.closing
+        core = self._core
+        return core.accepting and not core.ending and not timed.route.entry.closing
 
     # -------------------------------------------------------------------------------------------------- the work
     def _do(self, timed: _Timed, work: Any) -> None:
-        """Do something about a trigger, then wait for its next time, whatever came of it."""
+        """Do something about a trigger, then wait for its next time, whatever came of it.
+
+        Nothing is begun that could not be brought to its end: what is due then is due for the next runtime.
+        """
+        if not self._is_wanted(timed):
+            return
         # In a context of its own: it may be called from the task of a run, and what it starts is not inside of that.
         timed.firing = Context().run(self._core.tasks.spawn, work(), "poundlock-time")
         timed.firing.add_done_callback(partial(self._done, timed))
 
     def _done(self, timed: _Timed, _: asyncio.Task[Any]) -> None:
         timed.firing = None
-        if timed.row is None and self._is_wanted(timed):
+        if timed.row is None:
             self._do(timed, partial(self._read, timed))  # somebody cancelled all tasks
         else:
             self._wait(timed)
@@ -256,7 +262,7 @@ class TimeTriggers:
                 await self._pass_over(timed, move)
         timed.row = come.row
         if come.skipped:
-            core.counters[SKIPPED] = core.counters.get(SKIPPED, 0) + come.skipped
+            core.count(SKIPPED, come.skipped)
             log.warning(
                 "%s passed over %d%s of its times, between %s and %s (missed='%s')",
                 timed.name,

@@ -690,3 +690,70 @@ def test_a_chain_collects_its_faults():
 def test_the_error_of_a_row_that_has_changed():
     """It is one of those that only stores and the runtime see."""
     assert ScheduleMoved.code == "SCHEDULE_MOVED"
+
+
+# ------------------------------------------------------------------------------------------------- a loop that ends
+def end_of_loop(loop, meanwhile=lambda: None):
+    """Cancel all tasks as `asyncio.run` does, wait for them, and return the names of those that were started then."""
+    started = []
+
+    def made(loop, work, **options):
+        started.append(asyncio.Task(work, loop=loop, **options))
+        return started[-1]
+
+    loop.set_task_factory(made)
+    loop.call_soon(meanwhile)  # before any task knows that it was cancelled
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    assert asyncio.all_tasks(loop) == set()
+    loop.close()
+    return {task.get_name() for task in started}
+
+
+@pytest.mark.parametrize("missed", ["once", "all", "skip"])
+def test_a_loop_that_ends_fires_nothing(missed):
+    """A time that comes while the loop ends starts no task and no run: the next runtime on the store decides."""
+    clock, store, fired = VirtualClock(at("2026-06-01T05:30"), autojump=False), MemoryStore(), []
+
+    async def unstopped():
+        rt = WorkflowRuntime(hourly(fired, missed=missed), store=store, clock=clock)
+        await rt.__aenter__()
+        await run_until_idle(clock)
+        return rt
+
+    loop = asyncio.new_event_loop()
+    rt = loop.run_until_complete(unstopped())
+    assert "poundlock-time" not in end_of_loop(loop, lambda: clock.advance(HOUR))
+    assert fired == []
+    assert "time:fired" not in rt.statistics()
+
+    async def next_one():
+        async with WorkflowRuntime(hourly(fired, missed=missed), store=store, clock=clock) as again:
+            await run_until_idle(clock)
+            return again.statistics()
+
+    counted = asyncio.run(next_one())
+    assert fired == ([] if missed == "skip" else ["06:00"])
+    assert counted.get("time:skipped", 0) == (1 if missed == "skip" else 0)
+
+
+def test_a_loop_that_ends_reads_no_row():
+    """A trigger whose row is being read when the loop ends is not read again."""
+
+    class Slow(MemoryStore):
+        async def schedules(self, workflow_id):
+            await asyncio.Event().wait()
+
+    async def unstopped():
+        clock = VirtualClock()
+        rt = WorkflowRuntime(hourly([]), store=Slow(), clock=clock)
+        await rt.__aenter__()
+        await run_until_idle(clock)
+        return rt
+
+    loop = asyncio.new_event_loop()
+    rt = loop.run_until_complete(unstopped())
+    assert "poundlock-time" not in end_of_loop(loop)
+    assert rt.list_workflows() == []
