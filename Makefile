@@ -16,8 +16,8 @@ venv: ## set up .venv (the others do it by themselves)
 demo: venv ## run the example on real webhook events
 	@$(BIN)/python examples/demo.py
 
-test: venv ## run all tests and show the coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+test: venv ## run all tests, side by side on all cores, and show the coverage
+	@$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
 
 # The cache of lint-imports forgets to look again when a module appears that others imported already.
 check: venv ## lint, format, types, import direction, text
