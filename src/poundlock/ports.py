@@ -190,7 +190,8 @@ class Store(Protocol):
         Order: by `rank` of their priority and the time since when they can go on (a ready run's last change, a due
         run's wake time), then id. Only runs of these workflows, which are given with the number of slots of their
         modes. A claim counts as an attempt of a recovered run. A due paused run keeps its wait: the claimer decides
-        what the timeout means.
+        what the timeout means. A delayed run keeps its wake time, and so does a `ready` one: it says why the run goes
+        on.
 
         A run that had released its slot takes one again (`Load.returned`). If there is none, it is not claimed, but
         waits for one (`NEEDS_SLOT`) and keeps its wake time, which says why it goes on. Runs that wait for a slot are

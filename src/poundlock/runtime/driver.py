@@ -241,6 +241,7 @@ def take_up(
     error: BaseException | None = None,
     *,
     ended_here: bool = False,
+    begun: bool = True,
     creation: asyncio.Task[None] | None = None,
 ) -> None:
     """Look up runs that this process may own: the answer to a commit was lost, or a commit was refused.
@@ -250,10 +251,13 @@ def take_up(
         run_ids: which runs.
         error: for callers that wait for a run which another process owns, or which was never stored.
         ended_here: whether a failed run failed here: then that has not been logged yet.
+        begun: whether user code may have run since their last commit: see `release_runs`.
         creation: stores the run, because of a message to it; it is waited for first.
     """
     wanted = list(run_ids)
-    task = _look(core, wanted, partial(_look_up, core, wanted, error, ended_here=ended_here, creation=creation))
+    task = _look(
+        core, wanted, partial(_look_up, core, wanted, error, ended_here=ended_here, begun=begun, creation=creation)
+    )
     for run_id in wanted:
         core.runs.lose(run_id, task)
 
@@ -269,6 +273,7 @@ async def _look_up(
     error: BaseException | None,
     *,
     ended_here: bool,
+    begun: bool,
     creation: asyncio.Task[None] | None,
 ) -> None:
     if creation is not None:
@@ -277,7 +282,7 @@ async def _look_up(
     for run_id in run_ids:
         core.deliver(run_id)  # that commit may have had outgoing events
         try:
-            checkpoint = await _look_up_one(core, run_id, error)
+            checkpoint = await _look_up_one(core, run_id, error, begun=begun)
             if checkpoint is None or not checkpoint.record.head.status.terminal:
                 continue
             identity, head, _ = checkpoint.record
@@ -289,7 +294,7 @@ async def _look_up(
                 _strand(core, run_id, failed)
 
 
-async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> Checkpoint | None:
+async def _look_up_one(core: Core, run_id: str, error: BaseException | None, *, begun: bool) -> Checkpoint | None:
     """Look one run up and do what it needs; returns its checkpoint, unless a task drives it."""
     checkpoint = await read_checkpoint(core, run_id)
     head = None if checkpoint is None else checkpoint.record.head
@@ -309,7 +314,7 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None) -> 
         return None
     if checkpoint is not None and ours:
         if not adopt(core, checkpoint):
-            await release_runs(core, [run_id], begun=True)
+            await release_runs(core, [run_id], begun=begun)
         return None
     core.runs.drop(run_id)
     if checkpoint is not None:

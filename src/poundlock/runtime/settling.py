@@ -69,6 +69,8 @@ async def settle(core: Core, live: LiveRun, outcome: Outcome) -> tuple[str, ...]
     while live.creation is not None:  # after one that failed there may be another
         await asyncio.wait([live.creation])  # `written` has the result
     status, wake_at, record = _head_of(outcome)
+    if status is _READY:
+        wake_at = run.wake_at  # if it has not come to a boundary, this is why it goes on
     check_move(_RUNNING, status)
     if run.reports is not None and status.terminal:
         record = with_sums(record, run.reports.calls)

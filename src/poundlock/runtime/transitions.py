@@ -74,8 +74,12 @@ async def has_more_to_do(core: Core, record: RunRecord) -> bool:
 
 
 def release_move(record: RunRecord, now: float, *, begun: bool) -> RunMove:
-    """Return the move that releases a run without a task; a `begun` run counts as recovered when claimed."""
-    return RunMove.of(record, RunStatus.READY, now=now, owner=record.head.owner if begun else None)
+    """Return the move that releases a run without a task; a `begun` run counts as recovered when claimed.
+
+    Its wake time stays: where it has one, that is why it goes on.
+    """
+    head = record.head
+    return RunMove.of(record, RunStatus.READY, now=now, owner=head.owner if begun else None, wake_at=head.wake_at)
 
 
 def outcome_text(error: RunError) -> str:

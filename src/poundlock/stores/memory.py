@@ -891,7 +891,8 @@ class MemoryStore:
         delayed = row.status is RunStatus.DELAYED or delay_is_over(checkpoint.record)
         self._takes_slot(row, slots)
         row.slot = identity.load_key is not None
-        self._take(row, worker, now, wake_at=row.wake_at if row.status is _READY else None)
+        # That of a run that is not at a wait says why it goes on, until its next boundary.
+        self._take(row, worker, now, wake_at=None if row.status is RunStatus.PAUSED else row.wake_at)
         if recovered:
             row.attempt += 1
         return Claim(checkpoint._replace(record=row.record()), recovered, delayed)

@@ -2101,7 +2101,7 @@ class StoreContract:
         await scribe.move(status=DELAYED, owner=None, wake_at=NOW + 5, inbox=1)
         [claim] = await scribe.store.claim("w9", {"orders": 9}, NOW + 5, 1)
         checkpoint = claim.checkpoint
-        assert checkpoint.record.head == RunHead(RUNNING, 3, "w9", 2, "first", 1, None, None, False, 1, 1, NOW + 5)
+        assert checkpoint.record.head == RunHead(RUNNING, 3, "w9", 2, "first", 1, NOW + 5, None, False, 1, 1, NOW + 5)
         assert (checkpoint.state, checkpoint.event) == ({"a": 1}, event_of("e-r1").event)
         assert (claim.recovered, claim.delayed) == (False, True)
         assert [message.event for message in checkpoint.inbox] == [event_of("e2", "order.approved")]
@@ -2133,6 +2133,28 @@ class StoreContract:
         assert await scribe.store.next_due(["orders"]) == NOW + 5
         claims = await scribe.store.claim("w2", {"orders": 9}, NOW + 5, 10)
         assert [claim.checkpoint.record.head.version for claim in claims] == [5]
+
+    @pytest.mark.parametrize("how", ["released", "reopened"])
+    async def test_a_delay_stays_the_reason_of_a_claimed_run(self, store_factory: StoreFactory, how: str) -> None:
+        """A run that was claimed and comes to no boundary is delayed for the next claimer too; after a boundary not."""
+        store, scribe = await self._opened(store_factory)
+        await scribe.create("r1", status=DELAYED, wake_at=NOW + 5)
+        await scribe.create("r2", status=DELAYED, wake_at=NOW + 5)
+        await scribe.store.claim("w2", {"orders": 9}, NOW + 6, 9)
+        await scribe.move("r2", wake_at=None, log=log_of(1, {"a": 1}))
+        if how == "released":
+            for run_id in ("r1", "r2"):
+                await scribe.move(run_id, status=READY, owner=None, updated_at=NOW + 7)
+        else:
+            await store_factory.crash(store)
+            store, scribe = await self._opened(store_factory)
+        claims = await scribe.store.claim("w3", {"orders": 9}, NOW + 8, 9)
+        found = {
+            claim.checkpoint.record.identity.run_id: (claim.delayed, claim.checkpoint.record.head.wake_at)
+            for claim in claims
+        }
+        assert found == {"r1": (True, NOW + 5), "r2": (False, None)}
+        await store.close()
 
     async def test_a_due_paused_run_stays_at_its_wait(self, scribe: Scribe) -> None:
         """Claiming a run whose wait timed out does not change the wait: the claimer decides what the timeout means."""

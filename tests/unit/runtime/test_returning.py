@@ -194,6 +194,43 @@ async def test_a_delay_stays_the_reason(stores, gate, make_gate, crashes):
     assert (await rt.wait(delayed.run_ids[0])).state["why"] == "delay"
 
 
+@pytest.mark.parametrize("how", ["deregistered", "stopped", "crashed"])
+async def test_a_delay_stays_the_reason_of_a_run_that_does_not_begin(stores, gate, how):
+    """A delayed run that was claimed and could not begin goes on because of its delay, and has no further attempt."""
+    store, gone = stores.store(), []
+    rt = await stores.enter(napping(gate, Transient(1)), store=store)
+
+    async def claim(worker, workflows, now, limit):
+        claims = await store.inner.claim(worker, workflows, now, limit)
+        if claims and how == "deregistered":
+            await rt.deregister("asking")
+        elif claims and how == "stopped":
+            gone.append(asyncio.create_task(rt.stop()))
+            await run_until_idle(stores.clock)  # it waits for this claim
+        elif claims:
+            store.die()
+            await asyncio.get_running_loop().create_future()
+        return claims
+
+    store.claim = claim
+    gate.open()
+    [run_id] = (await rt.emit("go", n=1)).run_ids
+    await run_until_idle(stores.clock)
+    stores.clock.advance(60)
+    await run_until_idle(stores.clock)
+    assert gate.came == []
+    if how == "deregistered":
+        del store.claim
+        await rt.register(napping(gate, Transient(1)))
+    else:
+        if how == "crashed":
+            await stores.crash(rt)
+        await asyncio.gather(*gone)
+        rt = await stores.enter(napping(gate, Transient(1)))
+    result = await rt.wait(run_id)
+    assert (result.state["why"], result.metadata["attempt"]) == ("delay", 2 if how == "crashed" else 1)
+
+
 async def test_an_aborted_run_leaves_the_line(stores, gate):
     """A run that is aborted while it waits for a slot ends at once, and those behind it move up."""
     rt = await stores.enter(asking(Transient(1, **LEAVES), gate))

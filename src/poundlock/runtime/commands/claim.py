@@ -49,7 +49,8 @@ async def claim_all(core: Core) -> int:
             core.note_waiting(claims.waiting)
         for claimed in claims:
             if not adopt(core, claimed.checkpoint, recovered=claimed.recovered, delayed=claimed.delayed):
-                take_up(core, [claimed.checkpoint.record.identity.run_id])  # its workflow is deregistered by now
+                # Its workflow is deregistered by now.
+                take_up(core, [claimed.checkpoint.record.identity.run_id], begun=claimed.recovered)
         taken += len(claims)
         if len(claims) < _BATCH:
             break

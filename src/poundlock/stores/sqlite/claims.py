@@ -96,7 +96,8 @@ def _take(transaction: Transaction, head: Head, checkpoint: Checkpoint, worker: 
     before = checkpoint.record.head
     recovered = before.status is RunStatus.READY and before.owner is not None
     delayed = before.status is RunStatus.DELAYED or delay_is_over(checkpoint.record)
-    wake_at = before.wake_at if before.status is RunStatus.READY else None  # why it goes on
+    # That of a run that is not at a wait says why it goes on, until its next boundary.
+    wake_at = None if before.status is RunStatus.PAUSED else before.wake_at
     attempt = 1 if recovered else 0
     transaction.take(head, worker, now, slot=head.load_key is not None, attempt=attempt, wake_at=wake_at)
     # Changed in place: it was read for this claim, and nobody else has it.
