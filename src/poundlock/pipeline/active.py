@@ -257,6 +257,7 @@ class ActiveRun:
         "event",
         "exported",
         "failure",
+        "fitted",
         "identity",
         "inbox",
         "inbox_seen",
@@ -322,6 +323,8 @@ class ActiveRun:
         """At hand: reading a field of a named tuple costs ten times as much, and this one is read all the time."""
         self.plan = plan
         self.event: Event = event
+        self.fitted: dict[tuple[str, int, int], bool] | None = None
+        """Whether buffered events fit the forms of waits, by wait, its epoch and message; see `fits_of`."""
         self.payload_text: str | None = None
         """JSON text of the event's payload, until the run is stored."""
         self.state = state

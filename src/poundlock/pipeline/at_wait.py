@@ -9,7 +9,7 @@ from typing import Any, Final
 from poundlock.codecs import dump
 from poundlock.errors import AnswerInvalid, NotStorable, StateInvalid, WaitExpired
 from poundlock.guard import Answer, Interrupted, describe, for_the_process, shortened
-from poundlock.model.counting import so_far
+from poundlock.model.counting import answers, so_far
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.patches import merge
@@ -28,16 +28,17 @@ from poundlock.pipeline.answers import collected, collects, own_event, patch_of_
 from poundlock.pipeline.buffering import take_out, trim
 from poundlock.pipeline.durable_waits import answered, first_due, go_on, waits_for_function
 from poundlock.pipeline.failing import halted, wait_failed
-from poundlock.pipeline.forms import misfit_of_answer, misfit_of_event
+from poundlock.pipeline.forms import misfit_of_answer
 from poundlock.pipeline.inbox import absorb, apply, settled
 from poundlock.pipeline.interrupting import current_task, disturbed, judge
 from poundlock.pipeline.memo import drop_notices
+from poundlock.pipeline.misfits import refuse_misfits
 from poundlock.pipeline.outcome import Halted, Outcome, Paused, aborted, failed, run_error
 from poundlock.pipeline.outgoing import refused
 from poundlock.pipeline.plan import DeclaredWait
 from poundlock.pipeline.run_view import Resume
 from poundlock.pipeline.states import Written, brought, validate, written
-from poundlock.pipeline.waits import answer_at, leave, note, pause_at, rearm
+from poundlock.pipeline.waits import answer_at, fits_of, leave, note, pause_at, rearm
 
 log = logging.getLogger("poundlock.pipeline")
 _RUNNING: Final = RunStatus.RUNNING
@@ -62,7 +63,7 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
         if answer is not None and (patch := _answered(run, row, answer["patch"])) is not None:
             run.returning = False
             note(run, "pipeline:resume", row, {"reason": "api"})
-            take_out(run, {message.seq for message in so_far(row, run.buffer, run.clock.now())})
+            take_out(run, {message.seq for message in so_far(row, run.buffer, run.clock.now(), fits_of(run))})
             _leave(run, row, Resume("api", row.wait_id), answer.get("event"))
             return _continue(run, patch)
         came_back = run.returning
@@ -75,7 +76,7 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
             return _among_children(run, row)
         if _was_due(run, row):
             return _expired(run, row)  # what has come since then is too late
-        refused = False
+        refused = refuse_misfits(run, row)  # those that came where the workflow is not registered
         while messages := answer_at(run, row):
             if await _resume_with_events(run, row, messages):
                 return None
@@ -84,13 +85,25 @@ async def decide_at_wait(run: ActiveRun, row: WaitRow) -> Outcome | None:
             return _expired(run, row)
         if refused and not came_back:  # it has not been paused yet: the event was there before
             note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
-        return halted(row) if row.wait_id == FAILURE_WAIT else Paused(row)
+        return halted(row) if row.wait_id == FAILURE_WAIT else Paused(_counted_anew(run, row))
     except Interrupted:
         raise
     except BaseException as error:
         if for_the_process(error):
             raise
         return failed(run, run_error(error, None, None), run.plan.path_json)
+
+
+def _counted_anew(run: ActiveRun, row: WaitRow) -> WaitRow:
+    """Return a wait that the run stays at, with a new epoch if its tally has an answer that is none.
+
+    The event that seemed to complete it is for another wait, and stays: so this one has to count anew, without it.
+    """
+    if row.rules is None or not row.rules.several or not any(answers(row, message) for message in run.buffer):
+        return row
+    anew = row._replace(epoch=run.version + 1, tally=None)
+    run.waits = tuple([anew if other is row else other for other in run.waits])
+    return anew
 
 
 def _was_due(run: ActiveRun, row: WaitRow) -> bool:
@@ -215,13 +228,6 @@ async def _resume_with_events(run: ActiveRun, row: WaitRow, messages: Sequence[M
         Interrupted: the run was interrupted meanwhile.
     """
     events = [message.event.event for message in messages if message.event is not None]
-    formed = row.rules is not None and row.rules.form is not None
-    for message, event in zip(messages, events, strict=True) if formed else ():
-        # Where its workflow is not registered an event may not have been checked.
-        misfit = misfit_of_event(row, run.plan.waits.get(row.wait_id), event.payload)
-        if misfit is not None:
-            _refuse(run, row, message, AnswerInvalid(misfit.text, path=misfit.path))
-            return False
     patches: list[Written | None] = []
     if collects(row) is not None:
         answer = collected(row, events, run.plan.state_model, run.state)
@@ -327,7 +333,8 @@ def check_answer(run: ActiveRun, row: WaitRow | None, patch: Mapping[str, Any] |
     key = None if row is None else collects(row)
     if key is not None and row is not None:
         came = (*run.buffer, *(message for message in run.inbox if message.event is not None))
-        payloads = [part.event.event.payload for part in so_far(row, came, run.clock.now()) if part.event is not None]
+        parts = so_far(row, came, run.clock.now(), fits_of(run))
+        payloads = [part.event.event.payload for part in parts if part.event is not None]
         merged = {**brought(model, {key: payloads}, run.state).patch, **answer.patch}
         answer = written(None, merged, run.state)
     if model is not None:

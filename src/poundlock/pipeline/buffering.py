@@ -6,7 +6,7 @@ from poundlock.model.buffers import DEFAULT_BUFFER
 from poundlock.model.counting import surplus, tally_of
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.waits import note
+from poundlock.pipeline.waits import fits_of, note
 
 DROPPED = "wait:dropped"
 """Type of the entry that buffered events were dropped, because there were more than a wait keeps."""
@@ -28,7 +28,7 @@ def trim(run: ActiveRun) -> None:
     buffer = run.buffer
     if not buffer or not _may_be_too_much(waits, len(buffer)):
         return
-    many, late = surplus([row for row in run.waits if not row.own], buffer, run.clock.now())
+    many, late = surplus([row for row in run.waits if not row.own], buffer, run.clock.now(), fits_of(run))
     if not many and not late:
         return
     for message, row in many:
@@ -78,12 +78,12 @@ def _note_lost(run: ActiveRun, row: WaitRow) -> None:
 def with_tallies(run: ActiveRun) -> tuple[WaitRow, ...]:
     """Return the run's waits with what is buffered for those that the next boundary arms; the others keep theirs."""
     known = {(row.wait_id, row.epoch) for row in run.stored_waits}
-    now = run.clock.now()
+    now, fits = run.clock.now(), fits_of(run)
     rows = []
     for row in run.waits:
         if (row.wait_id, row.epoch) in known or row.own:
             rows.append(row)
         else:
-            tally = tally_of(row, run.buffer, now)
+            tally = tally_of(row, run.buffer, now, fits)
             rows.append(row if tally == row.tally else row._replace(tally=tally))
     return tuple(rows)

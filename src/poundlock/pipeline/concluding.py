@@ -24,6 +24,7 @@ from poundlock.pipeline.failing import left_nothing, stage_failed
 from poundlock.pipeline.inbox import abort_request, absorb, apply, settled
 from poundlock.pipeline.interrupting import disturbed, judge
 from poundlock.pipeline.memo import forget, lead_below
+from poundlock.pipeline.misfits import refuse_misfits
 from poundlock.pipeline.operator_pausing import pause_due
 from poundlock.pipeline.outcome import Delayed, Outcome, Paused, Released, aborted, complete, run_error
 from poundlock.pipeline.outgoing import send
@@ -168,6 +169,7 @@ def _suspend(run: ActiveRun, stage: StagePlan, suspended: Suspended) -> Outcome 
         return Delayed(until)
     note(run, "wait:registered", row, asked(row), dump)
     pause_at(run, row)
+    refuse_misfits(run, row)
     if first_match(run, row) is not None:
         return None
     note(run, "pipeline:pause", row, {"expires_at": row.expires_at})
@@ -266,6 +268,7 @@ def _pause(run: ActiveRun, stage: StagePlan, pause: Pause) -> Outcome | None:
     rearm(run, pausing=True)
     note(run, "wait:registered", row, asked(row), dump)
     pause_at(run, row)
+    refuse_misfits(run, row)
     if first_match(run, row) is not None:
         return None  # committed at this wait, so that after a crash it continues for the same reason
     note(run, "pipeline:pause", row, {"expires_at": row.expires_at})

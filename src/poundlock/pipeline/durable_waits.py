@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poundlock.codecs import detach, dump
-from poundlock.errors import AnswerInvalid, NotStorable, PoundlockError
+from poundlock.errors import NotStorable
 from poundlock.guard import describe
 from poundlock.model.events import Event
 from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.buffering import take_out, trim
-from poundlock.pipeline.forms import misfit_of_answer, misfit_of_event
+from poundlock.pipeline.buffering import trim
+from poundlock.pipeline.forms import misfit_of_answer
 from poundlock.pipeline.memo import memo_of
+from poundlock.pipeline.misfits import refuse_misfits
 from poundlock.pipeline.outcome import Outcome, Paused
 from poundlock.pipeline.outgoing import refused
 from poundlock.pipeline.waits import asked as asked_for
@@ -86,22 +87,9 @@ def take_first(run: ActiveRun, row: WaitRow, stage_path: str) -> bool:
     if run.buffer:
         trim(run)
     while (message := first_match(run, row)) is not None:
-        misfit = None if message.event is None else misfit_of_event(row, None, message.event.event.payload)
-        if misfit is not None:
-            _leave_out(run, row, message, AnswerInvalid(misfit.text, path=misfit.path))
-        elif take(run, row, stage_path, message):
+        if take(run, row, stage_path, message):
             return True
     return False
-
-
-def _leave_out(run: ActiveRun, row: WaitRow, message: Message, error: PoundlockError) -> None:
-    """Note an event that does not fit the form of a wait; a wait that was armed earlier may have buffered it."""
-    assert message.event is not None  # noqa: S101 - only events are buffered
-    event = message.event.event
-    take_out(run, {message.seq})
-    said = {"event": _named(event), "payload": event.payload, "message": error.message, "code": error.code}
-    note(run, "wait:refused", row, said, dump)
-    refused(run, event, row.wait_id, describe(error))
 
 
 # ------------------------------------------------------------------------------------------------------- pausing
@@ -127,6 +115,8 @@ def pause(run: ActiveRun, rows: Sequence[WaitRow]) -> Outcome | None:
         if row.events:
             note(run, "wait:registered", row, asked_for(row), dump)
     run.waits = (*kept, *parked)
+    for row in parked:  # only now it is known what else the function waits for
+        refuse_misfits(run, row)
     if any(first_match(run, row) is not None for row in parked):
         return None
     for row in parked:
@@ -154,6 +144,8 @@ def answered(run: ActiveRun, rows: Sequence[WaitRow], answer: Mapping[str, Any] 
         row = next((row for row in rows if row.wait_id == answer.get("wait")), rows[0])
         if _take_answer(run, row, answer):
             why = "api"
+    for row in rows:
+        refuse_misfits(run, row)  # those that came where the workflow is not registered
     for row in rows:
         if is_over(memo.kept[row.wait_id]):
             why = why or "event"  # recorded before the run was kept paused for another reason

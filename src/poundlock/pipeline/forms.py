@@ -8,8 +8,9 @@ from typing import Any
 
 from poundlock.guard import call_now, describe, repr_of, shortened
 from poundlock.model.checks import Fault, storable_faults
+from poundlock.model.counting import Fits
 from poundlock.model.forms import EXTRA, is_model_form, schema_of
-from poundlock.model.runs import WaitRow
+from poundlock.model.runs import Message, WaitRow
 from poundlock.pipeline.plan import DeclaredWait
 from poundlock.pipeline.states import first_fault
 from poundlock.records import NamedTuple
@@ -67,10 +68,29 @@ def misfit_of_event(row: WaitRow, declared: DeclaredWait | None, payload: Any) -
     """
     if row.rules is None or row.rules.form is None:
         return None
-    named = row.rules.form.get("properties")
-    named = named if isinstance(named, Mapping) else {}
-    paths = [path for path, _ in row.correlate if path.partition(".")[0] not in named]
-    return _misfit(row, declared, _without(payload, paths))
+    return _misfit_beside([path for path, _ in row.correlate], row.rules.form, declared, payload)
+
+
+def misfit_of_declared(declared: DeclaredWait, payload: Any) -> Misfit | None:
+    """Return the same of a wait that need not be armed."""
+    if declared.wait.form is None:
+        return None
+    return _misfit_beside(declared.wait.correlate or {}, schema_of(declared.wait.form), declared, payload)
+
+
+def fits_with(declared: Mapping[str, DeclaredWait]) -> Fits:
+    """Return what says whether a message fits the form of a wait.
+
+    Args:
+        declared: the waits of the run's definition by id; empty if that is not known here: then their schemas say it.
+    """
+
+    def fits(row: WaitRow, message: Message) -> bool:
+        if row.rules is None or row.rules.form is None or message.event is None:
+            return True
+        return misfit_of_event(row, declared.get(row.wait_id), message.event.event.payload) is None
+
+    return fits
 
 
 def misfit_of_answer(row: WaitRow, declared: DeclaredWait | None, patch: Mapping[str, Any] | None) -> Misfit | None:
@@ -82,19 +102,28 @@ def misfit_of_answer(row: WaitRow, declared: DeclaredWait | None, patch: Mapping
     if rules is None or rules.form is None:
         return None
     if rules.collect is None:
-        return _misfit(row, declared, {} if patch is None else patch)
+        return _misfit(rules.form, declared, {} if patch is None else patch)
     elements = (patch or {}).get(rules.collect)
     if not isinstance(elements, list | tuple):
         return None  # it leaves there what came, or something that only the state's model can judge
     for place, element in enumerate(elements):
-        found = _misfit(row, declared, element)
+        found = _misfit(rules.form, declared, element)
         if found is not None:
             at = f"{rules.collect}.{place}"
             return Misfit(f"{at}.{found.path}" if found.path else at, f"{at}.{found.text}")
     return None
 
 
-def _misfit(row: WaitRow, declared: DeclaredWait | None, data: Any) -> Misfit | None:
+def _misfit_beside(
+    correlated: Iterable[str], schema: Mapping[str, Any], declared: DeclaredWait | None, payload: Any
+) -> Misfit | None:
+    named = schema.get("properties")
+    named = named if isinstance(named, Mapping) else {}
+    paths = [path for path in correlated if path.partition(".")[0] not in named]
+    return _misfit(schema, declared, _without(payload, paths))
+
+
+def _misfit(schema: Mapping[str, Any], declared: DeclaredWait | None, data: Any) -> Misfit | None:
     form: Any = None if declared is None else declared.wait.form
     if is_model_form(form):
         answer = call_now(lambda: form.model_validate(data, by_alias=True, by_name=True))
@@ -102,9 +131,7 @@ def _misfit(row: WaitRow, declared: DeclaredWait | None, data: Any) -> Misfit | 
             return None
         fault = first_fault(answer.error)
         return Misfit(fault.path, shortened(fault.text))
-    assert row.rules is not None  # noqa: S101 - asked before
-    assert row.rules.form is not None  # noqa: S101 - likewise
-    return _misfit_of_schema(row.rules.form, plain(data))
+    return _misfit_of_schema(schema, plain(data))
 
 
 def _misfit_of_schema(schema: Mapping[str, Any], data: Any) -> Misfit | None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from operator import is_not
-from typing import Any
+from typing import Any, Final
 
 from poundlock.codecs import encode
 from poundlock.errors import InvalidDefinition, StateInvalid
 from poundlock.model.conditions import equal
-from poundlock.model.counting import answering
+from poundlock.model.counting import Fits, answering
 from poundlock.model.definitions import Pause, Wait
 from poundlock.model.durations import optional_seconds
 from poundlock.model.runs import HIDDEN_WAITS, Message, WaitInfo, WaitRow, wait_info
 from poundlock.model.wait_checks import wait_faults
 from poundlock.model.waits import arm, lacking_paths
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.forms import form_as_data_faults
+from poundlock.pipeline.forms import fits_with, form_as_data_faults
 from poundlock.pipeline.plan import DeclaredWait, StagePlan
 
 
@@ -175,6 +175,28 @@ def pause_at(run: ActiveRun, row: WaitRow) -> None:
         run.registered = {wait_id: wait for wait_id, wait in run.registered.items() if wait_id != row.wait_id}
 
 
+_MOST_FITTED: Final = 4096
+
+
+def fits_of(run: ActiveRun) -> Fits:
+    """Return what says whether a message fits the form of one of the run's waits; it asks each form once."""
+    ask = fits_with(run.plan.waits)
+
+    def fits(row: WaitRow, message: Message) -> bool:
+        if row.rules is None or row.rules.form is None:
+            return True
+        fitted = run.fitted
+        if fitted is None or len(fitted) >= _MOST_FITTED:
+            fitted = run.fitted = {}
+        key = (row.wait_id, row.epoch, message.seq)
+        known = fitted.get(key)
+        if known is None:
+            known = fitted[key] = ask(row, message)
+        return known
+
+    return fits
+
+
 def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
     """Return the first of the buffered events that answer the wait; None if they do not."""
     return next(iter(answer_at(run, row)), None) if run.buffer else None
@@ -182,7 +204,7 @@ def first_match(run: ActiveRun, row: WaitRow) -> Message | None:
 
 def answer_at(run: ActiveRun, row: WaitRow) -> list[Message]:
     """Return the buffered events that answer the wait; none if they do not yet."""
-    return answering(row, run.buffer, run.clock.now()) if run.buffer else []
+    return answering(row, run.buffer, run.clock.now(), fits_of(run)) if run.buffer else []
 
 
 def leave(run: ActiveRun, row: WaitRow, *, answered: bool, event_type: str | None = None) -> None:

@@ -21,7 +21,7 @@ from poundlock.model.receipts import answer_note
 from poundlock.model.runs import Message, RunRecord, StoredEvent, WaitRow
 from poundlock.model.waits import Unanswerable, hit_of
 from poundlock.pipeline.answers import can_be_refused, collected, collects, patch_of_event
-from poundlock.pipeline.forms import misfit_of_event
+from poundlock.pipeline.forms import fits_with, misfit_of_event
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.states import fits, with_signal
 from poundlock.records import dataclass
@@ -57,7 +57,9 @@ async def _answered(core: Core, record: RunRecord, row: WaitRow) -> bool:
     """Whether the question of a wait has been answered: the row says so only from the run's next boundary on."""
     messages = await core.store.inbox(record.identity.run_id, row.asked_at or 0)
     by_hand = any(message.kind == "resume" for message in messages)
-    return by_hand or bool(answering(row, messages, core.clock.now()))
+    plan = _plan_of(core, record)
+    fits = fits_with({} if plan is None else plan.waits)
+    return by_hand or bool(answering(row, messages, core.clock.now(), fits))
 
 
 def fitting(core: Core, event: Event, waiting: Waiting) -> Waiting:
@@ -151,7 +153,7 @@ async def _judged(
     if not fits(model, state):
         return waiting  # the event is not to blame: it is buffered until the state fits
     if collects(row) is not None:
-        return _judged_part(core, event, waiting, row, model, state, messages)
+        return _judged_part(core, event, waiting, row, plan, state, messages)
     caller = asyncio.current_task()
     before = 0 if caller is None else caller.cancelling()
     declared = plan.waits.get(row.wait_id)
@@ -174,7 +176,7 @@ def _judged_part(
     event: Event,
     waiting: Waiting,
     row: WaitRow,
-    model: Any,
+    plan: PipelinePlan,
     state: dict[str, Any],
     messages: Sequence[Message],
 ) -> Waiting:
@@ -183,11 +185,11 @@ def _judged_part(
     What a model says of the list as a whole, such as its length, is nothing that an earlier one could be blamed for.
     """
     assert row.rules is not None  # noqa: S101 - asked by the caller
-    now = core.clock.now()
+    now, model = core.clock.now(), plan.state_model
     last = max((message.seq for message in messages), default=0) + 1
     note = answer_note((row.wait_id, row.epoch))
     mine = Message(waiting.record.identity.run_id, last, "event", now, note, StoredEvent("", event))
-    parts = answering(row, (*messages, mine), now)
+    parts = answering(row, (*messages, mine), now, fits_with(plan.waits))
     events = [part.event.event for part in parts if part.event is not None] if mine in parts else [event]
     error = collected(row, events, model, state).error
     if error is None:

@@ -12,7 +12,7 @@ from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
 from poundlock.model.calls import own, sums_of
 from poundlock.model.comparing import Comparison, attempt_of, with_outcomes
 from poundlock.model.comparing import Outcome as Ended
-from poundlock.model.counting import tally_of
+from poundlock.model.counting import Fits, tally_of
 from poundlock.model.drafts import maker_of
 from poundlock.model.hiding import NOTED, hidden_entries, noted_masks
 from poundlock.model.lifecycle import RunStatus
@@ -39,8 +39,10 @@ from poundlock.model.timeline import Timeline, fold, read_entries
 from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.model.views import MaskedView, StateView
 from poundlock.pipeline.active import ActiveRun
+from poundlock.pipeline.forms import fits_with
 from poundlock.pipeline.outcome import Aborted, Completed, Failed, Halted, Outcome, Paused
 from poundlock.pipeline.states import shown
+from poundlock.pipeline.waits import fits_of
 from poundlock.pipeline.writing import creation_of
 from poundlock.ports import Page, Store
 from poundlock.runtime.core import Core
@@ -320,22 +322,24 @@ def info_of_run(run: ActiveRun) -> RunInfo:
     """
     if not run.written:
         return _info(run.identity, run, run.stage, run.waits, None)
-    rows = _counted_now(run.stored_waits, (*run.buffer, *run.inbox), run.clock.now())
+    rows = _counted_now(run.stored_waits, (*run.buffer, *run.inbox), run.clock.now(), fits_of(run))
     return _info(run.identity, run, run.stored_stage, rows, outcome_of(run.stored_outcome)[1])
 
 
 def info_of_parked(parked: ParkedRun, now: float) -> RunInfo:
     """Return a run that is parked in this process's memory as others see it."""
     record = parked.record()
-    rows = _counted_now(record.waits, parked.messages, now) if parked.messages else record.waits
+    plan = parked.entry.plans.get(parked.identity.pipeline_id)
+    fits = fits_with({} if plan is None else plan.waits)
+    rows = _counted_now(record.waits, parked.messages, now, fits) if parked.messages else record.waits
     return info_of_record(record._replace(waits=rows))
 
 
-def _counted_now(rows: tuple[WaitRow, ...], messages: Sequence[Message], now: float) -> tuple[WaitRow, ...]:
+def _counted_now(rows: tuple[WaitRow, ...], messages: Sequence[Message], now: float, fits: Fits) -> tuple[WaitRow, ...]:
     """Return waits with what counts for them now: in memory, a row is as the run's last commit left it."""
     if not any(row.rules is not None and row.rules.several for row in rows):
         return rows
-    return tuple([row._replace(tally=tally_of(row, messages, now)) for row in rows])
+    return tuple([row._replace(tally=tally_of(row, messages, now, fits)) for row in rows])
 
 
 class _Head(Protocol):

@@ -22,7 +22,7 @@ from poundlock.model.buffers import (
     without_consumed,
 )
 from poundlock.model.conditions import Condition, StateRef
-from poundlock.model.counting import answering, surplus, tally_of
+from poundlock.model.counting import answering, any_form, surplus, tally_of
 from poundlock.model.definitions import Wait
 from poundlock.model.events import Event
 from poundlock.model.lifecycle import RunStatus
@@ -337,8 +337,8 @@ def test_an_owner_counts_what_its_senders_counted(rules, sent):
         assert not decided.dropped
         inbox.append(Message("r", seq, "event", now, None, StoredEvent("e", event)))
         row = row._replace(tally=decided.tallies["w"])
-        assert row.tally.parts == tally_of(row, inbox, now).parts
-        many, late = surplus([row], inbox, now)
+        assert row.tally.parts == tally_of(row, inbox, now, any_form).parts
+        many, late = surplus([row], inbox, now, any_form)
         gone = {message.seq for message, _ in (*many, *late)}
         assert {message.seq for message in inbox} - gone == {part.seq for part in row.tally.parts}
 
@@ -366,15 +366,15 @@ def test_the_store_and_the_owner_count_alike(rules, parked, later_ones, sent):
             another = message._replace(body=None)
             came = [*inbox, message, *(another._replace(seq=seq + more) for more in range(1, later_ones + 1))]
             for when in (now, now + 99):  # however long it has to wait for its slot
-                used = {each.seq for each in answering(row, came, when)}
+                used = {each.seq for each in answering(row, came, when, any_form)}
                 assert used
-                many, late = surplus([row], came, when)
+                many, late = surplus([row], came, when, any_form)
                 assert used.isdisjoint(each.seq for each, _ in (*many, *late))
             return
         if decided.fate is Fate.BUFFERED:
             inbox = [each for each in [*inbox, message] if each.seq not in decided.dropped]
             row = row._replace(tally=decided.tallies["w"])
-            assert row.tally.parts == tally_of(row, inbox, now).parts
+            assert row.tally.parts == tally_of(row, inbox, now, any_form).parts
             assert len(row.tally.parts) <= rules.limit
             assert {each.seq for each in inbox} == {part.seq for part in row.tally.parts}
         else:
@@ -382,7 +382,7 @@ def test_the_store_and_the_owner_count_alike(rules, parked, later_ones, sent):
             assert not decided.tallies
             assert not decided.dropped
         if parked:
-            assert not answering(row, inbox, now)
+            assert not answering(row, inbox, now, any_form)
 
 
 def test_what_a_wait_for_two_says():
@@ -484,7 +484,7 @@ def test_the_last_of_all_types_needs_no_room(overflow):
         Message("r", seq, "event", 0.0, answer_note(("w", 1) if kind == "c" else None), StoredEvent("e", Event(kind)))
         for seq, kind in enumerate("baacaaaa", 1)
     ]
-    used = {message.seq for message in answering(row, messages, 0.0)}
+    used = {message.seq for message in answering(row, messages, 0.0, any_form)}
     assert used == {1, 2, 4}
-    over, _ = surplus([row], messages, 0.0)
+    over, _ = surplus([row], messages, 0.0, any_form)
     assert used.isdisjoint(message.seq for message, _ in over)
