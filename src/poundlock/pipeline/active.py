@@ -40,7 +40,7 @@ from poundlock.pipeline.outputs import output_of
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.reports import Reports
 from poundlock.pipeline.run_view import Place, Resume
-from poundlock.pipeline.states import shown, with_signal
+from poundlock.pipeline.states import shown, with_signals
 from poundlock.pipeline.threads import StepThreads
 from poundlock.records import NamedTuple
 from poundlock.sensitive import conceal
@@ -482,12 +482,11 @@ class ActiveRun:
 
     def latest(self) -> Any:
         """Return the state with the signals that came since the last boundary merged in."""
-        state = self.state
-        model = self.plan.state_model
-        for message in (*self.backlog, *self.inbox):
-            if message.kind == "signal" and message.body is not None:
-                state = with_signal(model, state, message.body)
-        return shown(model, state)
+        return shown(self.plan.state_model, self.coming())
+
+    def coming(self) -> dict[str, Any]:
+        """Return the same as it is stored; it must not be changed."""
+        return with_signals(self.plan.state_model, self.state, (*self.backlog, *self.inbox))
 
     def report(self, step: Place, progress: StepProgress) -> None:
         """Show how far a step is; from any thread."""

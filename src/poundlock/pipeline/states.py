@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from poundlock.codecs import detach, pack, pack_data, pack_patch
@@ -20,6 +20,7 @@ from poundlock.errors import NotStorable, StateInvalid
 from poundlock.guard import call_now, describe
 from poundlock.model.patches import merge
 from poundlock.model.paths import get_path
+from poundlock.model.runs import Message
 from poundlock.model.views import StateView
 from poundlock.records import NamedTuple
 
@@ -284,6 +285,32 @@ def with_signal(model: Any, state: dict[str, Any], patch: Mapping[str, Any]) -> 
     except (StateInvalid, NotStorable):
         return state
     return merged
+
+
+def with_signals(model: Any, state: dict[str, Any], messages: Iterable[Message]) -> dict[str, Any]:
+    """Return a state as it is once the signals among messages are taken in; those that do not fit are left out."""
+    for message in messages:
+        if message.kind == "signal" and message.body is not None:
+            state = with_signal(model, state, message.body)
+    return state
+
+
+def check_signal(model: Any, state: dict[str, Any], patch: Mapping[str, Any]) -> None:
+    """Check whether a state fits its model with a signal, before anything is written.
+
+    Args:
+        model: of the state.
+        state: as it is now.
+        patch: the signal, as it is stored.
+
+    Raises:
+        StateInvalid: it does not; `path` is the field. What does not fit already is no fault of a signal to other keys.
+    """
+    try:
+        validate(model, merge(state, patch))
+    except StateInvalid as error:
+        if error.path.partition(".")[0] in patch or fits(model, state):
+            raise
 
 
 def fits(model: Any, state: dict[str, Any]) -> bool:

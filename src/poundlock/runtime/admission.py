@@ -35,7 +35,7 @@ from poundlock.model.schedules import ScheduleMove
 from poundlock.model.waits import Unanswerable, fate, hit_of
 from poundlock.model.while_paused import paused_text, while_paused
 from poundlock.pipeline.active import ActiveRun
-from poundlock.pipeline.states import signalled
+from poundlock.pipeline.states import check_signal, signalled
 from poundlock.pipeline.writing import admission_of, creation_of
 from poundlock.ports import AtHand
 from poundlock.records import NamedTuple, dataclass, field
@@ -49,7 +49,7 @@ from poundlock.runtime.misses import why_not
 from poundlock.runtime.pending_hooks import has_pending
 from poundlock.runtime.replacing import abortion
 from poundlock.runtime.run_table import LiveRun
-from poundlock.runtime.runs import as_mapping, ensure_written, new_run
+from poundlock.runtime.runs import as_mapping, ensure_written, new_run, state_here
 from poundlock.runtime.transitions import superseding
 from poundlock.runtime.unmatched import is_telling
 
@@ -331,7 +331,7 @@ def decide_for(
     paused = core.pause_of(entry.id) if core.pauses else None
     decision = mode.accept(load) if paused is None else while_paused(paused, load, mode.accept, mode.slots)
     if type(decision) is Signal:
-        made, error = call_now(_patch, route, initial)
+        made, error = call_now(_signal, core, route, initial, decision.run_id)
     else:  # also for a refusal, as a check
         made, error = call_now(
             new_run,
@@ -429,6 +429,15 @@ def _complete(
 def _patch(route: Route, initial: Any) -> dict[str, Any]:
     """Return the patch of a signal. It is for a state that is valid already, so it need not be valid alone."""
     return signalled(route.entry.definition.state_of(route.pipeline_id), as_mapping(initial), "state").patch
+
+
+def _signal(core: Core, route: Route, initial: Any, active: str) -> dict[str, Any]:
+    """Return the patch of a signal to a run, checked with its state if that is in memory here; else the run checks."""
+    patch = _patch(route, initial)
+    here = state_here(core, active)
+    if here is not None:
+        check_signal(*here, patch)
+    return patch
 
 
 def _take(plan: AdmissionPlan, route: Route, pair: Pair, decision: Decision, made: Any) -> _Said:

@@ -23,7 +23,7 @@ from poundlock.model.waits import Unanswerable, hit_of
 from poundlock.pipeline.answers import can_be_refused, collected, collects, patch_of_event
 from poundlock.pipeline.forms import fits_with, misfit_of_event
 from poundlock.pipeline.plan import PipelinePlan
-from poundlock.pipeline.states import fits, with_signal
+from poundlock.pipeline.states import fits, with_signals
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
 from poundlock.runtime.dispatch import code_of
@@ -147,9 +147,7 @@ async def _judged(
     if row is None:
         return waiting
     model = plan.state_model
-    for message in messages:
-        if message.kind == "signal" and message.body is not None:
-            state = with_signal(model, state, message.body)
+    state = with_signals(model, state, messages)
     if not fits(model, state):
         return waiting  # the event is not to blame: it is buffered until the state fits
     if collects(row) is not None:

@@ -17,7 +17,7 @@ from poundlock.pipeline.changing import migrate, pipeline_gone
 from poundlock.pipeline.journal import patch_entry
 from poundlock.pipeline.plan import PipelinePlan
 from poundlock.pipeline.runner import begin
-from poundlock.pipeline.states import as_data, begun
+from poundlock.pipeline.states import as_data, begun, with_signals
 from poundlock.pipeline.writing import creation_of, take_checkpoint, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
@@ -120,6 +120,24 @@ def created_detail(event: Event, trigger_id: str | None) -> str:
     """Return the payload of `run:created`. Its texts are printable, so quoting them takes a third of encoding all."""
     named = f'"id":{quoted(event.id)},"type":{quoted(event.type)},"source":{quoted(event.source)}'
     return f'{{"event":{{{named}}},"trigger":{"null" if trigger_id is None else encode(trigger_id)}}}'
+
+
+def state_here(core: Core, run_id: str) -> tuple[Any, dict[str, Any]] | None:
+    """Return the model of a run's state, and the state with the signals that came; None if it is not in memory here.
+
+    Without a model the state is not needed, and may be empty.
+    """
+    live = core.runs.live(run_id)
+    if live is not None:
+        return live.run.plan.state_model, live.run.coming()
+    parked = core.runs.parked(run_id)
+    if parked is None:
+        return None
+    model = parked.entry.definition.state_of(parked.identity.pipeline_id)
+    if model is None:
+        return None, {}
+    kept = parked.checkpoint()
+    return model, with_signals(model, kept.state, (*kept.inbox, *parked.early))
 
 
 def as_mapping(initial: Any) -> dict[str, Any]:

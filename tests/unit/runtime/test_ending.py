@@ -17,6 +17,7 @@ from poundlock import (
     RunStatus,
     Serialized,
     Service,
+    StateInvalid,
     StepContext,
     Workflow,
     WorkflowRuntime,
@@ -252,7 +253,7 @@ async def test_a_queued_run_keeps_its_signal(runtime, gate, any_store):
 
 async def test_signals_to_nobody_are_refused(runtime):
     """A signal to an unknown run is RunNotFound, to an ended one RunFinished; what is not a patch is refused."""
-    from poundlock import NotStorable, StateInvalid
+    from poundlock import NotStorable
 
     async def work():
         return None
@@ -270,8 +271,8 @@ async def test_signals_to_nobody_are_refused(runtime):
     assert caught.value.path == "patch.a.0"
 
 
-async def test_a_signal_that_does_not_fit_the_model_kills_nobody(runtime, gate, any_store):
-    """A signal against the state's model is left out and noted; the run goes on."""
+async def test_a_signal_that_does_not_fit_the_model_is_refused(runtime, gate, any_store):
+    """A signal against the state's model is an error of who sends it; the run goes on with the others."""
     from pydantic import BaseModel
 
     class State(BaseModel):
@@ -289,11 +290,13 @@ async def test_a_signal_that_does_not_fit_the_model_kills_nobody(runtime, gate, 
     receipt = await rt.emit("go")
     await rt.clock.run_until_idle()
     await rt.signal(receipt.run_ids[0], {"n": 5})
-    await rt.signal(receipt.run_ids[0], {"n": "many"})
+    with pytest.raises(StateInvalid) as caught:
+        await rt.signal(receipt.run_ids[0], {"n": "many"})
+    assert caught.value.path == "n"
     gate.open()
     [result] = await receipt.results()
     assert (result.status, result.state.n) == ("completed", 6)
-    assert "state:refused" in (await rt.timeline(receipt.run_ids[0])).types()
+    assert "state:refused" not in (await rt.timeline(receipt.run_ids[0])).types()
 
 
 async def test_signalling_an_invoked_run_at_its_first_boundary(runtime, gate, any_store):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, PrivateAttr, computed_field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, PrivateAttr, computed_field, model_validator
 from typing_extensions import TypedDict
 
 from poundlock import (
@@ -351,6 +351,100 @@ async def test_a_modes_signal_follows_the_models_setting(stores):
     assert (await rt.emit("tick", seenAt=2, other=2)).verdicts == ["signalled"]
     run = await rt.resume(receipt.run_ids[0])
     assert run.state.seen == 2
+
+
+class Range(BaseModel):
+    low: int = 0
+    high: int = 10
+    by: str = ""
+
+    @model_validator(mode="after")
+    def in_order(self):
+        """A rule about two fields."""
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+WRONG = {"type": ({"low": "x"}, "low"), "unknown key": ({"lo": 1}, "lo"), "rule": ({"low": 11}, "")}
+
+
+@pytest.mark.parametrize("window", [60, 0], ids=["warm", "cold"])
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_people_get_an_error_for_values_that_do_not_fit(stores, wrong, window):
+    """A signal and an answer by hand raise the error with its path and change nothing; a control event is rejected."""
+    patch, path = WRONG[wrong]
+    wf = workflow(Stage("gate", router=Pause(Wait("end"))), state=Range)
+    wf.on("begin")
+    rt = await stores.enter(wf, pause_window=window, control_events=True)
+    [run] = await (await rt.emit("begin")).results()
+    before, inbox = await rt.store.load(run.run_id), await rt.store.inbox(run.run_id, 0)
+    for call in (rt.signal, rt.resume):
+        with pytest.raises(StateInvalid) as caught:
+            await call(run.run_id, patch)
+        assert caught.value.path == path
+    [line] = (await rt.emit("run:signal", run_id=run.run_id, patch=patch)).lines
+    assert (line.verdict, line.reason.split(":")[0]) == ("rejected", "STATE_INVALID")
+    assert (await rt.store.load(run.run_id), await rt.store.inbox(run.run_id, 0)) == (before, inbox)
+    await rt.signal(run.run_id, {"high": 20})
+    await rt.signal(run.run_id, {"low": 15})  # it fits once the first one is taken in
+    result = await rt.resume(run.run_id)
+    assert (result.state.low, result.state.high) == (15, 20)
+    assert "state:refused" not in (await rt.timeline(run.run_id)).types()
+
+
+async def test_a_signal_that_nobody_could_check(stores):
+    """Where the workflow is unknown any patch is taken; the run leaves out what does not fit, and goes on."""
+
+    def made():
+        wf = workflow(Stage("gate", router=Pause(Wait("end"))), state=Range)
+        wf.on("begin")
+        return wf
+
+    rt = await stores.enter(made())
+    [run] = await (await rt.emit("begin")).results()
+    await stores.crash(rt)
+    rt = await stores.enter()
+    await rt.signal(run.run_id, {"low": "x"})
+    await stores.crash(rt)
+    rt = await stores.enter(made())
+    assert (await rt.resume(run.run_id)).state.low == 0
+    assert (await rt.timeline(run.run_id)).types().count("state:refused") == 1
+
+
+async def test_a_signal_to_a_state_that_does_not_fit(stores):
+    """What a new model objects to already is no fault of a signal to other keys, and a signal may mend it."""
+
+    class Next(Range):
+        region: str
+
+    def made(state):
+        wf = workflow(Stage("gate", router=Pause(Wait("end"))), state=state)
+        wf.on("begin")
+        return wf
+
+    rt = await stores.enter(made(Range))
+    [run] = await (await rt.emit("begin")).results()
+    await stores.crash(rt)
+    rt = await stores.enter(made(Next))
+    await rt.signal(run.run_id, {"by": "Ada"})
+    with pytest.raises(StateInvalid) as caught:
+        await rt.signal(run.run_id, {"region": 7})
+    assert caught.value.path == "region"
+    await rt.signal(run.run_id, {"region": "eu"})
+
+
+async def test_a_modes_signal_that_does_not_fit_is_rejected(stores):
+    """Its sender is told, while the run is in this process; the run is as before."""
+    wf = workflow(Stage("gate", router=Pause(Wait("end"))), state=Range, mode=SingletonLoop("signal"))
+    wf.on("tick")
+    rt = await stores.enter(wf)
+    receipt = await rt.emit("tick")
+    await receipt.results()
+    [line] = (await rt.emit("tick", low=11)).lines
+    assert (line.verdict, "low is above high" in line.reason) == ("rejected", True)
+    assert (await rt.emit("tick", low=3)).verdicts == ["signalled"]
+    assert (await rt.resume(receipt.run_ids[0])).state.low == 3
 
 
 # -------------------------------------------------------------------------------------------------- Overwrite, DELETE

@@ -8,10 +8,10 @@ from typing import Any
 from poundlock.errors import StateInvalid
 from poundlock.model.changes import Changes, Post
 from poundlock.model.runs import Message
-from poundlock.pipeline.states import written
+from poundlock.pipeline.states import check_signal, with_signals, written
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
-from poundlock.runtime.runs import ensure_written
+from poundlock.runtime.runs import ensure_written, state_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,28 +28,28 @@ async def signal(core: Core, command: Signal) -> None:
     Raises:
         RunNotFound, RunFinished: there is no run that could take it.
         NotStorable: the patch is not data.
-        StateInvalid: it is not a mapping, or has a key that the state's model lacks.
+        StateInvalid: it is not a mapping, has a key that the state's model lacks, or a value that does not fit there;
+            `path` is the field, and nothing was changed.
     """
     model, state = await _typed_state(core, command.run_id)
-    await core.tasks.to_the_end(_post(core, command.run_id, as_patch(command.patch, model, state)))
+    patch = as_patch(command.patch, model, state)
+    check_signal(model, state, patch)
+    await core.tasks.to_the_end(_post(core, command.run_id, patch))
 
 
-async def _typed_state(core: Core, run_id: str) -> tuple[Any, Mapping[str, Any]]:
+async def _typed_state(core: Core, run_id: str) -> tuple[Any, dict[str, Any]]:
     """Return the model of a run's state, and the state; no model if the workflow is unknown: then the run checks."""
-    live = core.runs.live(run_id)
-    if live is not None:
-        return live.run.plan.state_model, live.run.state
-    parked = core.runs.parked(run_id)
-    if parked is not None:
-        model = parked.entry.definition.state_of(parked.identity.pipeline_id)
-        return model, {} if model is None else parked.checkpoint().state
+    here = state_here(core, run_id)
+    if here is not None:
+        return here
     if all(plan.state_model is None for entry in core.entries.values() for plan in entry.plans.values()):
         return None, {}
     checkpoint = await core.store.checkpoint(run_id)
     entry = None if checkpoint is None else core.entries.get(checkpoint.record.identity.workflow_id)
     if checkpoint is None or entry is None:
         return None, {}
-    return entry.definition.state_of(checkpoint.record.identity.pipeline_id), checkpoint.state
+    model = entry.definition.state_of(checkpoint.record.identity.pipeline_id)
+    return model, with_signals(model, checkpoint.state, checkpoint.inbox)
 
 
 async def _post(core: Core, run_id: str, patch: dict[str, Any]) -> None:
