@@ -58,7 +58,8 @@ class Wait:
         distinct: dotted path into the payload, for a number: the values there have to differ, so that nobody answers
             twice. An event without it, or with a value that was there before, is `rejected`.
         collect: key of the state that gets the payloads, as a list in the order in which they came; they are not merged
-            then. An answer by hand that does not set it leaves there what came so far.
+            then. An answer by hand that does not set it leaves there what came so far. So does a timeout behind which
+            the run goes on, where `mode` asks for several.
         form: what an answer has to contain: a pydantic model, or a JSON schema. Events are checked without their
             correlated fields; one that does not fit is `rejected`, with the field and the reason. An answer by hand is
             checked too; with `collect` only what it puts there, element by element.

@@ -377,9 +377,31 @@ def _expired(run: ActiveRun, row: WaitRow) -> Outcome | None:
     if row.on_timeout == "abort":
         run.abort = {"reason": f"wait '{row.wait_id}' expired", "by": "timeout"}
         return aborted(run)
+    came = _collected_in_time(run, row)
     note(run, "pipeline:resume", row, {"reason": "timeout"})
     leave(run, row, answered=False)
     run.resume = Resume("timeout", row.wait_id)
     if row.on_timeout != "resume":
         run.stage = row.on_timeout
-    return _continue(run, None)
+    return _continue(run, came)
+
+
+def _collected_in_time(run: ActiveRun, row: WaitRow) -> Written | None:
+    """Return the patch with the payloads that a wait for several had when its time was over; None without one.
+
+    They stay buffered: the question is still open. A list that does not fit the state's model is left out and noted,
+    because it is nobody's fault that it is not complete.
+    """
+    due = row.expires_at
+    if due is None or row.rules is None or not row.rules.several or collects(row) is None:
+        return None
+    in_time = [message for message in run.buffer if message.time <= due]
+    parts = so_far(row, in_time, due, fits_of(run))
+    events = [part.event.event for part in parts if part.event is not None]
+    answer = collected(row, events, run.plan.state_model, run.state)
+    if answer.error is not None:
+        said = describe(answer.error)
+        detail = {"message": shortened(said.message), "code": said.code, "wait": row.wait_id}
+        run.journal.add(run.clock.now(), "state", "state:refused", run.plan.path_json, dump(detail))
+        return None
+    return answer.value  # type: ignore[no-any-return]  # a patch, if there is no error

@@ -320,6 +320,81 @@ async def test_a_timeout_keeps_the_votes(stores, window):
     assert (await rt.wait(run_id)).state["count"] == 2
 
 
+def timed(on_timeout, state=None, mode=2, slots=None, busy=None):
+    """A run that waits an hour for two events, and says what it has then."""
+    wf = Workflow("board", state=state, mode=slots)
+    wf.on("motion")
+
+    @wf.step
+    async def work(motion):
+        if motion == "busy":
+            await busy.wait()
+
+    two = {"on": ["a", "b"], "mode": "all"} if mode == "all" else {"on": "vote", "mode": 2}
+    wf.wait("votes", **two, collect="votes", timeout="1h", on_timeout=on_timeout)
+    wf.step(id="end", then=None)(lambda: None)
+    wf.aside(id="late", then=None)(lambda: {"passed": False})
+    return wf
+
+
+@WINDOWS
+@pytest.mark.parametrize("on_timeout", ["resume", "late"])
+@pytest.mark.parametrize("mode", [2, "all"])
+@pytest.mark.parametrize("some", [True, False], ids=["one", "none"])
+async def test_what_came_until_the_timeout_is_collected(stores, window, on_timeout, mode, some):
+    """A run that goes on because the time is over finds in its state what came until then, if that is nothing too."""
+    rt = await stores.enter(timed(on_timeout, mode=mode), **window)
+    run_id = await begin(rt)
+    if some:
+        await rt.emit("a" if mode == "all" else "vote", n=1)
+    await stores.clock.run_for(hours=1)
+    result = await rt.wait(run_id)
+    assert (result.status, list(result.state["votes"])) == (RunStatus.COMPLETED, [{"n": 1}] if some else [])
+    timeline = await rt.timeline(run_id)
+    assert timeline.state_at(len(timeline)) == result.state
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_what_comes_after_the_timeout_is_not_collected(stores, restart):
+    """A run that waits for its slot when its time is over has what was there by then, and nothing later."""
+    busy = asyncio.Event()
+
+    def made():
+        return timed("resume", slots=Transient(1, holds_slot_while_paused=False), busy=busy)
+
+    rt = await stores.enter(made())
+    run_id = await begin(rt)
+    await rt.emit("motion", motion="busy")
+    await rt.emit("vote", n=1)
+    await stores.clock.run_for(hours=2)
+    assert (await rt.get_run(run_id)).status is RunStatus.READY
+    await rt.emit("vote", n=2)
+    if restart:
+        await stores.crash(rt)
+        rt = await stores.enter(made())
+    busy.set()
+    await run_until_idle(stores.clock)
+    info = await rt.get_run(run_id, state=True)
+    assert (info.status, list(info.state["votes"])) == (RunStatus.COMPLETED, [{"n": 1}])
+
+
+async def test_a_list_that_is_too_short_at_the_timeout(stores):
+    """Where the model does not take what came, the run goes on without it, and its timeline says so."""
+
+    class Strict(BaseModel):
+        motion: str
+        votes: Annotated[list[dict], Field(min_length=2)] | None = None
+        passed: bool | None = None
+
+    rt = await stores.enter(timed("late", state=Strict))
+    run_id = await begin(rt)
+    await rt.emit("vote", n=1)
+    await stores.clock.run_for(hours=1)
+    result = await rt.wait(run_id)
+    assert (result.status, result.state.votes, result.state.passed) == (RunStatus.COMPLETED, None, False)
+    assert (await rt.timeline(run_id)).types().count("state:refused") == 1
+
+
 @WINDOWS
 async def test_votes_of_the_next_round(stores, window):
     """What comes while the round is evaluated counts for the next one, under the rules of the wait."""
