@@ -26,7 +26,7 @@ from poundlock.pipeline.states import as_data
 from poundlock.pipeline.writing import creation_of, take_creation
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered, slots_of
-from poundlock.runtime.healing import notify, patiently
+from poundlock.runtime.healing import FAULTS, REPEATED, find_promoted, is_written, notify, patiently
 from poundlock.runtime.pending_hooks import ending
 from poundlock.runtime.results import at_rest
 from poundlock.runtime.run_table import LiveRun
@@ -142,7 +142,11 @@ class Launcher:
 
         async def commit() -> RunMove | RunCreate:
             mine = await now(work)
-            await core.commit(_together(mine, creations))
+            try:
+                await core.commit(_together(mine, creations))
+            except REPEATED:
+                if not await is_written(core, mine):
+                    raise
             return mine
 
         try:
@@ -225,6 +229,9 @@ async def commit_end(
                 committed = await core.commit(changes)
         except WaitMoved:
             continue  # it has been paused or has continued meanwhile
+        except FAULTS:
+            find_promoted(core, work.release if isinstance(work, RunMove) else None)
+            raise
         [outcome] = committed.delivered
         if outcome.fate is Fate.GONE:
             return committed, None

@@ -177,6 +177,10 @@ class Core:
         """Starts a run for another one, by workflow, payload and idempotency key; set like `abort`."""
         self.unpaused: Callable[[], None] = _nothing
         """Has workflows that are no longer paused go on; set when the runtime starts."""
+        self.find_promoted: Callable[[str], None] = _nothing
+        """Drives runs of a workflow that a commit without an answer has promoted; set when the runtime starts."""
+        self.finding: dict[str, bool] = {}
+        """By workflow for which that is being done: whether it has to be done once more."""
         self.want: Callable[[str, list[str]], None] = _nothing
         """Subscribes to the events that a run is waiting for; set when the runtime starts."""
         self.counters: dict[str, int] = {}

@@ -55,12 +55,12 @@ from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, 
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
-from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
+from poundlock.runtime.healing import FAULTS, again, commit_again, notify, patiently, read_checkpoint
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import ensure_written, restored_run, unparked, without_stages
-from poundlock.runtime.settling import finish, log_failure, settle
+from poundlock.runtime.settling import announce_found, finish, log_failure, settle
 from poundlock.runtime.transitions import release_move
 from poundlock.runtime.waiters import give_up
 
@@ -288,6 +288,7 @@ async def _look_up(
             identity, head, _ = checkpoint.record
             if ended_here and head.status is RunStatus.FAILED:
                 log_failure(identity, outcome_of(head.outcome)[1])
+            announce_found(core, checkpoint)
             await tell_parent_again(core, identity)
         except Exception as failed:  # noqa: BLE001 - whatever it is, the run has to be found by `abort` and `recover`
             if core.runs.phase(run_id) is Phase.UNSURE:
@@ -318,8 +319,10 @@ async def _look_up_one(core: Core, run_id: str, error: BaseException | None, *, 
         return None
     core.runs.drop(run_id)
     if checkpoint is not None:
-        core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it is paused or has ended
         _notice_row(core, checkpoint.record)
+        if checkpoint.record.head.status.terminal:
+            return checkpoint  # its hooks come before the answer
+        core.waiters.answer(result_of_checkpoint(core, checkpoint))  # if it is paused
     if error is not None:
         core.waiters.fail(run_id, error)
     return checkpoint
@@ -335,17 +338,32 @@ def _notice_row(core: Core, record: RunRecord) -> None:
         core.want(record.identity.run_id, [event for event in events if event not in entry.subscribed])
 
 
-async def _find_promoted(core: Core, workflow_id: str) -> None:
-    """Drive the runs of a workflow that this process owns but does not have in its table.
+def find_promoted(core: Core, workflow_id: str) -> None:
+    """Drive the runs of a workflow that this process owns but does not have in its table, in the background.
 
     They were promoted by a commit whose answer was lost.
     """
+    if workflow_id in core.finding:
+        core.finding[workflow_id] = True
+    else:
+        core.finding[workflow_id] = False
+        _look(core, (), partial(_find_promoted, core, workflow_id))
 
+
+async def _find_promoted(core: Core, workflow_id: str) -> None:
     async def find() -> list[str]:
-        await core.store.written_behind()  # the commit may still be in flight
-        return await unknown(core, workflow_id)
+        async with core.claiming:  # a run that is claimed but not adopted yet is not one of them
+            core.finding[workflow_id] = False
+            await core.store.written_behind()  # the commit may still be in flight
+            return await unknown(core, workflow_id)
 
-    take_up(core, await patiently(core, find, "looking for promoted runs"))
+    try:
+        while True:
+            take_up(core, await patiently(core, find, "looking for promoted runs"))
+            if not core.finding[workflow_id]:
+                return
+    finally:
+        core.finding.pop(workflow_id, None)
 
 
 async def unknown(core: Core, workflow_id: str | None = None) -> list[str]:
@@ -508,7 +526,7 @@ async def _interrupted(core: Core, live: LiveRun) -> None:
         core.runs.drop(run_id)
         take_up(core, [run_id], gone, ended_here=True, creation=live.creation)
         if run.identity.load_key is not None:
-            _look(core, (), partial(_find_promoted, core, run.identity.workflow_id))
+            find_promoted(core, run.identity.workflow_id)
     await close_container(core, live, asyncio.CancelledError())
 
 
@@ -695,7 +713,7 @@ class Boundaries:
 
         async def commit() -> RunMove | RunCreate:
             now = await self._now(work)
-            await core.commit(now)
+            await commit_again(core, now)
             return now
 
         self._crossed(await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run)))

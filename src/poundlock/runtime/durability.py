@@ -21,7 +21,7 @@ from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.runner import Progress
 from poundlock.pipeline.writing import boundary_of, outgoing_of, take_commit
 from poundlock.runtime.core import Core, State
-from poundlock.runtime.healing import FAULTS, again, notify
+from poundlock.runtime.healing import FAULTS, again, commit_again, notify
 from poundlock.runtime.run_table import LiveRun
 
 MOST_BEHIND: Final = 16
@@ -73,10 +73,6 @@ class _Passing:
 
     async def start_run_patiently(self, run: ActiveRun, workflow_id: str, payload: Any, key: str) -> str:
         return await self._durable.start_run_patiently(run, workflow_id, payload, key)
-
-
-async def _commit(core: Core, work: RunMove | RunCreate) -> None:
-    await core.commit(work)
 
 
 class Behind(_Passing):
@@ -147,7 +143,11 @@ class Behind(_Passing):
                     await core.commit(work)
                 except FAULTS as fault:
                     await again(
-                        core, fault, partial(_commit, core, work), f"run '{run.run_id}'", partial(notify, core, run)
+                        core,
+                        fault,
+                        partial(commit_again, core, work),
+                        f"run '{run.run_id}'",
+                        partial(notify, core, run),
                     )
                 self._queue.popleft()
                 self._wake()

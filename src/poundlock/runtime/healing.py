@@ -1,4 +1,8 @@
-"""Retries of store operations that fail for a time: another program holds the lock, or the disk is full."""
+"""Retries of store operations that fail for a time: another program holds the lock, or the disk is full.
+
+A commit that failed may have been written all the same, and only its answer was lost. Then a repetition is refused:
+whoever repeats one finds out by `is_written`, and does what follows it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 from poundlock.clock import sleep_for
-from poundlock.errors import PoundlockError, StoreFull, StoreUnavailable
+from poundlock.errors import PoundlockError, RunExists, StaleVersion, StoreFull, StoreUnavailable
+from poundlock.model.changes import Release, RunCreate, RunMove
 from poundlock.model.runs import Checkpoint
 from poundlock.pipeline.active import ActiveRun
 from poundlock.runtime.core import Core, log
@@ -58,6 +63,37 @@ async def patiently(
 async def read_checkpoint(core: Core, run_id: str) -> Checkpoint | None:
     """Read a run; retries as long as the store fails."""
     return await patiently(core, lambda: core.store.checkpoint(run_id), f"reading run '{run_id}'")
+
+
+async def is_written(core: Core, work: RunMove | RunCreate) -> bool:
+    """Whether a run is as this leaves it. Another process, or a later attempt, would leave another version or time."""
+    move = work.start if isinstance(work, RunCreate) else work
+    await core.store.written_behind()  # it may still be in flight
+    record = await core.store.load(move.run_id)
+    if record is None or (isinstance(work, RunCreate) and record.identity != work.identity):
+        return False
+    head = record.head
+    left = (move.status, move.version + 1, move.new_epoch, move.owner, move.updated_at)
+    return (head.status, head.version, head.epoch, head.owner, head.updated_at) == left
+
+
+def find_promoted(core: Core, release: Release | None) -> None:
+    """Have the runs looked for that a commit without an answer may have promoted: nobody else would drive them."""
+    if release is not None and release.owner is not None:
+        core.find_promoted(release.workflow_id)
+
+
+REPEATED: Final = (StaleVersion, RunExists)
+"""How a store refuses a commit that it has written before."""
+
+
+async def commit_again(core: Core, work: RunMove | RunCreate) -> None:
+    """Repeat a commit that failed, unless it was written."""
+    try:
+        await core.commit(work)
+    except REPEATED:
+        if not await is_written(core, work):
+            raise
 
 
 async def again(

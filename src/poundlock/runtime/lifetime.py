@@ -26,7 +26,7 @@ from poundlock.runtime.commands.cancel import cancel_child
 from poundlock.runtime.commands.claim import give_back, try_unfit
 from poundlock.runtime.commands.create import start_run
 from poundlock.runtime.core import Core, State, log
-from poundlock.runtime.driver import release_runs, unknown
+from poundlock.runtime.driver import find_promoted, release_runs, unknown
 from poundlock.runtime.emitting import from_bus
 from poundlock.runtime.healing import FAULTS, again, patiently
 from poundlock.runtime.holding import end_due, end_now
@@ -115,6 +115,7 @@ class Lifetime:
             core.wake_at = self._poller.wake_at
             core.hide = self._hidden
             core.want = self.subscriptions.want
+            core.find_promoted = partial(find_promoted, core)
             core.abort = partial(cancel_child, core)
             core.start_run = partial(start_run, core)
             core.note_queued = self._queued.note

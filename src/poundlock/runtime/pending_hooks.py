@@ -79,15 +79,8 @@ async def end(core: Core, run_id: str, *, called: bool) -> None:
             seen.add(run_id)
 
 
-async def call_all(core: Core, entry: Registered, call: Callable[[Core, Registered, str], Awaitable[None]]) -> None:
-    """Call the pending hooks of a workflow's runs, one run after another, in the order of their ends.
-
-    Args:
-        core: of the runtime.
-        entry: the workflow, just registered.
-        call: calls the hooks of a run.
-    """
-    what = f"reading pending hooks of workflow '{entry.id}'"
+async def uncalled(core: Core, entry: Registered) -> list[str]:
+    """Return the ended runs of a workflow whose hooks are pending and not being called, in the order of the ends."""
 
     async def left() -> list[str]:
         # What is read may be older than what happens meanwhile: a run can end, and have its hooks called, during it.
@@ -100,7 +93,18 @@ async def call_all(core: Core, entry: Registered, call: Callable[[Core, Register
         # The others have just ended, and are being called: that may be over when it would be their turn here.
         return [run_id for run_id in found if run_id not in seen and run_id not in core.hooks_running]
 
-    for run_id in await patiently(core, left, what):
+    return await patiently(core, left, f"reading pending hooks of workflow '{entry.id}'")
+
+
+async def call_all(core: Core, entry: Registered, call: Callable[[Core, Registered, str], Awaitable[None]]) -> None:
+    """Call the pending hooks of a workflow's runs, one run after another, in the order of their ends.
+
+    Args:
+        core: of the runtime.
+        entry: the workflow, just registered.
+        call: calls the hooks of a run.
+    """
+    for run_id in await uncalled(core, entry):
         if entry.closing or core.ending:
             return  # they stay pending
         if run_id not in core.hooks_running:

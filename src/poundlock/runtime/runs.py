@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from poundlock.codecs import TYPE_TAG, dump, encode, pack, pack_patch
@@ -21,6 +22,7 @@ from poundlock.pipeline.states import as_data, begun, with_signals
 from poundlock.pipeline.writing import creation_of, take_checkpoint, take_commit
 from poundlock.runtime.core import Core
 from poundlock.runtime.entries import Registered
+from poundlock.runtime.healing import FAULTS, is_written, patiently
 from poundlock.runtime.parked_run import ParkedRun
 from poundlock.runtime.run_table import LiveRun
 
@@ -228,7 +230,11 @@ async def ensure_written(core: Core, live: LiveRun) -> None:
 async def _write_creation(core: Core, live: LiveRun) -> None:
     creation = creation_of(live.run)
     try:
-        await core.commit(creation)
+        try:
+            await core.commit(creation)
+        except FAULTS:
+            if not await patiently(core, partial(is_written, core, creation), f"reading run '{live.run.run_id}'"):
+                raise
         announced = live.run.registered
         take_commit(live.run, creation)
         core.runs.written(live.run.run_id)

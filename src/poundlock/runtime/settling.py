@@ -37,13 +37,22 @@ from poundlock.pipeline.outcome import (
 )
 from poundlock.pipeline.writing import boundary_of, take_commit
 from poundlock.ports import AtHand
-from poundlock.runtime.children import commit_end
+from poundlock.runtime.children import commit_end, tell_parent_again
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import Registered, call_hook
 from poundlock.runtime.equipment import close_container, container_of_ended, dispose, note_exports
-from poundlock.runtime.healing import FAULTS, again, notify, patiently, read_checkpoint
+from poundlock.runtime.healing import (
+    FAULTS,
+    REPEATED,
+    again,
+    find_promoted,
+    is_written,
+    notify,
+    patiently,
+    read_checkpoint,
+)
 from poundlock.runtime.hooks import BoundHooks
-from poundlock.runtime.pending_hooks import at_end, begin, end, ending, with_pending
+from poundlock.runtime.pending_hooks import at_end, begin, end, ending, uncalled, with_pending
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -129,8 +138,15 @@ async def _settle_again(
         now = propose() if type(work) is RunCreate and run.written else work
         ends = now.start if isinstance(now, RunCreate) else now
         of_parent = ends.status.terminal and run.identity.parent_id is not None
-        committed = _commit_of_child(core, live, now, pending) if of_parent else commit_leaving(core, now, pending)
-        return now, (await committed).promoted
+        try:
+            committed = _commit_of_child(core, live, now, pending) if of_parent else commit_leaving(core, now, pending)
+            return now, (await committed).promoted
+        except REPEATED:
+            if not await is_written(core, now):
+                raise
+        if of_parent:
+            core.tasks.spawn(tell_parent_again(core, run.identity))
+        return now, ()  # those it promoted are looked for
 
     return await again(core, fault, commit, f"run '{run.run_id}'", partial(notify, core, run))
 
@@ -185,7 +201,11 @@ def _commit(core: Core, work: Work, release: Release | None) -> Awaitable[Commit
     loads = core.loads.read([release[:2]])
     if not isinstance(loads, AtHand):
         return _read_and_left(core, work, release, loads)
-    answer = core.commit(work)
+    try:
+        answer = core.commit(work)
+    except FAULTS:
+        find_promoted(core, release)
+        raise
     # Where there is nothing to wait for, nobody can decide meanwhile.
     return answer if isinstance(answer, Committed) else _left(core, release, loads[0], answer)
 
@@ -211,6 +231,9 @@ async def _left(
     try:
         committed = await answer
         applied = True
+    except FAULTS:
+        find_promoted(core, release)
+        raise
     finally:
         core.loads.settled(line, applied=applied)
     return committed
@@ -325,20 +348,13 @@ def announce_if_written(core: Core, move: RunMove) -> None:
 
 
 async def _announce_if_written(core: Core, move: RunMove) -> None:
-    run_id = move.run_id
-
-    async def written() -> bool:
-        await core.store.written_behind()  # it may still be in flight
-        record = await core.store.load(run_id)
-        if record is None:
-            return False
-        head = record.head
-        # By these it is known from an end that another process or a later attempt has written.
-        return (head.status, head.version, head.updated_at) == (move.status, move.version + 1, move.updated_at)
-
+    run_id, what = move.run_id, f"reading run '{move.run_id}'"
     try:
-        if await patiently(core, written, f"reading run '{run_id}'") and core.lost_ends.get(run_id) is move:
+        if await patiently(core, partial(is_written, core, move), what) and core.lost_ends.get(run_id) is move:
             announce_end(core, move)
+            record = await patiently(core, partial(core.store.load, run_id), what)
+            if record is not None:
+                await tell_parent_again(core, record.identity)
     finally:
         if core.lost_ends.get(run_id) is move:
             del core.lost_ends[run_id]
@@ -393,8 +409,28 @@ def _drop_ended(core: Core, move: RunMove) -> object:
     return None if epoch > move.new_epoch else core.runs.drop(move.run_id)
 
 
-async def call_pending(core: Core, entry: Registered, run_id: str) -> None:
-    """Call the hooks of a run that ended before this runtime was started, or its workflow registered."""
+def announce_found(core: Core, checkpoint: Checkpoint) -> None:
+    """Call hooks and answer for a run that was found ended: whoever wrote that may not have heard of it."""
+    run_id = checkpoint.record.identity.run_id
+    if run_id not in core.announcing:
+        core.tasks.spawn(_announce_found(core, checkpoint, core.waiters.set_aside(run_id)))
+
+
+async def _announce_found(core: Core, checkpoint: Checkpoint, waiting: list[Waiter]) -> None:
+    identity = checkpoint.record.identity
+    entry = None if identity.run_id in core.lost_ends else core.entries.get(identity.workflow_id)
+    try:
+        if entry is not None and at_end(entry.hooks) and identity.run_id in await uncalled(core, entry):
+            await call_pending(core, entry, identity.run_id, replayed=False)
+    finally:
+        resolve(waiting, result_of_checkpoint(core, checkpoint))
+
+
+async def call_pending(core: Core, entry: Registered, run_id: str, *, replayed: bool = True) -> None:
+    """Call the hooks of a run that ended before this runtime was started, or its workflow registered.
+
+    `replayed`: they may have been called before.
+    """
     core.enter_run(run_id)
     if not begin(core, entry.hooks, run_id):
         await end(core, run_id, called=True)  # the workflow has none any more
@@ -406,7 +442,8 @@ async def call_pending(core: Core, entry: Registered, run_id: str) -> None:
         if checkpoint is None or not checkpoint.record.head.status.terminal:
             return  # it was deleted, or goes on: then its next end calls them
         result = result_of_checkpoint(core, checkpoint)
-        result = replace(result, metadata={**result.metadata, "replayed": True})
+        if replayed:
+            result = replace(result, metadata={**result.metadata, "replayed": True})
         if entry.hooks.on_complete is not None:
             called = await _call_on_complete(core, entry, None, checkpoint, result)
         called = await _part(core, call_hook(core, entry, "on_cleanup")) and called
