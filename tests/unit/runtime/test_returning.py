@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated
 
 import pytest
@@ -244,6 +245,56 @@ async def test_an_aborted_run_leaves_the_line(stores, gate):
     gate.open()
     assert [(await rt.wait(run_id)).status for run_id in ids] == ["completed", "aborted", "completed"]
     assert (await load_of(rt)).idle
+
+
+@pytest.mark.parametrize("lined_up", [1, 2, 3, 5])
+async def test_a_claim_that_lines_many_up_leaves_none(stores, gate, make_gate, monkeypatch, lined_up):
+    """However many due runs a claim lines up, those behind them are claimed too: one of them may hold the slot."""
+
+    def urgent(gate):
+        wf = asking(mode, gate)
+        wf.on("urgent", priority=500)
+        return wf
+
+    for module in ("memory", "sqlite.claims"):
+        monkeypatch.setattr(f"poundlock.stores.{module}.LINED_UP_AT_ONCE", 2)
+    monkeypatch.setattr(sys.modules["poundlock.runtime.commands.claim"], "_BATCH", 2)
+    mode = Transient(1, **LEAVES)
+    rt = await stores.enter(urgent(gate))
+    ids = [(await rt.emit("urgent", n=n)).run_ids[0] for n in range(lined_up)]
+    ids += (await rt.emit("go", n=9)).run_ids
+    await run_until_idle(stores.clock)
+    await rt.emit("answer", n=9)
+    await run_until_idle(stores.clock)
+    assert gate.came == [9]
+    await stores.crash(rt)
+    stores.clock.advance(7_200)
+    gate = make_gate()
+    gate.open()
+    rt = await stores.enter(urgent(gate))
+    await run_until_idle(stores.clock)
+    assert await statuses(rt, ids) == ["completed"] * (lined_up + 1)
+    assert (await load_of(rt)).idle
+
+
+@pytest.mark.parametrize("ends", ["abort", "pause"])
+async def test_a_run_leaves_the_line_while_slots_are_free(stores, gate, make_gate, ends):
+    """Where no run is started, as while the workflow is paused, queued runs start afterwards all the same."""
+    rt = await stores.enter(asking(Transient(1, **LEAVES), gate))
+    [waits, holds] = await ask_some(rt, 2)
+    await rt.emit("answer", n=1)
+    await rt.emit("answer", n=0)
+    [queued] = (await rt.emit("go", n=2)).run_ids
+    await run_until_idle(stores.clock)
+    assert await statuses(rt, [waits, holds, queued]) == ["ready", "running", "queued"]
+    await rt.pause_workflow("asking")
+    gate.open()
+    await run_until_idle(stores.clock)
+    await (rt.abort(waits) if ends == "abort" else rt.pause(waits))
+    assert (await load_of(rt))[0::2] == (0, 1, 0)
+    await rt.unpause_workflow("asking")
+    await run_until_idle(stores.clock)
+    assert await statuses(rt, [queued]) == ["paused"]
 
 
 @pytest.mark.parametrize("reopened", [False, True])

@@ -52,7 +52,7 @@ async def claim_all(core: Core) -> int:
                 # Its workflow is deregistered by now.
                 take_up(core, [claimed.checkpoint.record.identity.run_id], begun=claimed.recovered)
         taken += len(claims)
-        if len(claims) < _BATCH:
+        if len(claims) < _BATCH and not claims.waiting:  # after many that wait for a slot a claim stops early
             break
     return taken
 
