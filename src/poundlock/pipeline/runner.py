@@ -84,6 +84,7 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
     run.progress = progress
     by_id = run.plan.by_id
     stage = by_id.get(run.stage or "")
+    left = 0
     try:
         if run.plan.keeps_outputs and run.outputs is None:  # it comes from its row
             run.outputs = outputs_in(await progress.history(run))
@@ -102,6 +103,9 @@ async def drive(run: ActiveRun, progress: Progress) -> Driven:
                 if (driven := await _at_wait(run, row, progress, task)) is not None:
                     return driven
                 stage = by_id.get(run.stage or "")
+                left += 1
+                if not left % _LONG_LOOP:  # visits count anew behind a wait, also where its event was there already
+                    await sleep_for(run.clock, 0)
             if stage is None:
                 return _without_stage(run)
             if run.waits:
