@@ -112,7 +112,7 @@ GROUPS = {
     "Runtime and command line": {
         "RuntimeStopped": "Call `start` or use `async with`. After a stop, a new runtime continues the runs.",
         "WrongLoop": "Call the runtime on its own loop, or use `asyncio.run_coroutine_threadsafe`.",
-        "HookTimeout": "Make it faster, or increase `hook_timeout`. Only closing a stage's services fails the run.",
+        "HookTimeout": "Make it faster, or increase `hook_timeout`. `on_prepare` and stage services fail their run.",
         "FeedInvalid": "Correct the app or the feed that the message names.",
         "UsageFault": "Call the command as the message says; nothing was done.",
     },

@@ -56,6 +56,7 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, commit_again, notify, patiently, read_checkpoint
+from poundlock.runtime.hooks import in_time
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import outcome_of, result_of_checkpoint
 from poundlock.runtime.run_table import LiveRun
@@ -590,7 +591,7 @@ async def _call_prepare(core: Core, live: LiveRun) -> Driven | None:
     if hooks.on_prepare is not None and abort_request(run) is None:
         run.interruptible = True
         try:
-            hook = hooks.on_prepare.on(core.clock, run.services)
+            hook = in_time(hooks.on_prepare.on(core.clock, run.services), core.hook_timeout, core.clock)
             refused = await prepare(run, hook, hook_context(run))
         finally:
             run.interruptible = False

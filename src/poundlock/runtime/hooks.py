@@ -12,7 +12,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from poundlock.callables import annotations_of, parameters_of, runs_later
-from poundlock.clock import Clock
+from poundlock.clock import Clock, timeout_after
+from poundlock.errors import HookTimeout
 from poundlock.guard import name_blocking, repr_of
 from poundlock.model.paths import MISSING
 from poundlock.pipeline.injection import Injector
@@ -31,6 +32,29 @@ _ARGUMENTS: Final = {
 """What each hook is called with."""
 _OUTSIDE: Final = ("on_cleanup", "on_dispatch")
 """Hooks that are called when no services of a run are open."""
+
+
+def in_time(function: Callable[[Any], Any], seconds: float, clock: Clock) -> Callable[[Any], Any]:
+    """Return a hook that raises `HookTimeout` if it takes longer, whatever it makes of its cancellation.
+
+    It runs in the task of its caller, who sees what it sets in its context. So one that does not end at all is not left
+    behind here, but by an abort of its run.
+    """
+
+    async def ends(answer: Any) -> Any:
+        limit = timeout_after(clock, seconds)
+        try:
+            async with limit:
+                return await answer
+        finally:
+            if limit.expired:
+                raise HookTimeout(f"it took longer than {seconds:g} s and was cancelled: increase hook_timeout")
+
+    def call(argument: Any) -> Any:
+        answer = function(argument)
+        return ends(answer) if inspect.isawaitable(answer) else answer
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)

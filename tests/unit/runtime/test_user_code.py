@@ -136,6 +136,36 @@ async def test_a_hook_that_hangs_is_cancelled_in_time(runtime, vclock, hook, dea
     leave.set()
 
 
+@pytest.mark.parametrize("what", ["is cancelled", "raises", "returns"])
+async def test_on_prepare_that_hangs_fails_its_run(stores, what):
+    """It has `hook_timeout` seconds, whatever it makes of its cancellation; then its slot is free."""
+    wf = simple(Serialized())
+    wf.on("go")
+    hangs = [True]
+
+    async def prepare(_ctx):
+        if not hangs.pop():
+            return
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if what == "raises":
+                raise ConnectionError("gone") from None
+            if what == "is cancelled":
+                raise
+
+    rt = await stores.enter(hook_timeout=5)
+    await rt.register(wf, on_prepare=prepare)
+    [late] = (await rt.emit("go")).run_ids
+    [queued] = (await rt.emit("go")).run_ids
+    hangs.insert(0, False)
+    before = stores.clock.monotonic()
+    result = await rt.wait(late)
+    assert (result.status, result.error.type, result.error.step) == (RunStatus.FAILED, "HookTimeout", "on_prepare")
+    assert stores.clock.monotonic() - before == pytest.approx(5, abs=0.01)
+    assert (await rt.wait(queued)).status is COMPLETED
+
+
 async def test_an_abort_reaches_a_run_in_its_hook(runtime, vclock):
     """A run whose `on_resume` hook hangs can be aborted before its time is over."""
 
