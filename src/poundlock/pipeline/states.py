@@ -309,7 +309,7 @@ def check_signal(model: Any, state: dict[str, Any], patch: Mapping[str, Any]) ->
     try:
         validate(model, merge(state, patch))
     except StateInvalid as error:
-        if error.path.partition(".")[0] in patch or fits(model, state):
+        if (error.path or "").partition(".")[0] in patch or fits(model, state):
             raise
 
 
