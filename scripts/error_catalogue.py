@@ -95,6 +95,7 @@ GROUPS = {
         "StoreFull": "Make room, then `await runtime.recover()`: runs go on from their last commit. Nothing was lost.",
         "StoreUnavailable": "Check the path and its permissions, or stop the process that has the file open.",
         "StoreCorrupt": "Restore the file from a backup, or use another path.",
+        "RunDamaged": "Restore the store from a backup, or end the run with `abort`. Other runs are not concerned.",
         "StoreTooNew": "Upgrade Poundlock, or use another path.",
     },
     "Between a runtime and its store": {

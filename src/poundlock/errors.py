@@ -495,6 +495,17 @@ class StoreCorrupt(PoundlockError):
     code = "STORE_CORRUPT"
 
 
+class RunDamaged(PoundlockError):
+    """What is stored of a run is damaged; `seq` is the first entry of its log that cannot be read, if it is the log."""
+
+    code = "RUN_DAMAGED"
+
+    def __init__(self, message: str, *, run_id: str, seq: int | None = None, path: str | None = None) -> None:
+        super().__init__(message, path=path, run_id=run_id, seq=seq)
+        self.run_id = run_id
+        self.seq = seq
+
+
 class StoreTooNew(PoundlockError):
     """The store was written by a newer Poundlock than this one."""
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from poundlock.clock import Clock
+from poundlock.errors import RunDamaged
 from poundlock.model.changes import Committed, Token, Work
 from poundlock.model.events import Event
 from poundlock.model.holds import HeldRow, Hold, HoldKey
@@ -81,13 +82,15 @@ class Claims(list[Claim]):
 
     Attributes:
         waiting: ids of runs that were due and did not get a slot: they are `ready` now and wait for one.
+        damaged: why runs that could be claimed cannot be read, by id; they are unchanged.
     """
 
-    __slots__ = ("waiting",)
+    __slots__ = ("damaged", "waiting")
 
     def __init__(self, claims: Iterable[Claim] = (), waiting: Sequence[str] = ()) -> None:
         super().__init__(claims)
         self.waiting = waiting
+        self.damaged: dict[str, RunDamaged] = {}
 
 
 class Pruned(NamedTuple):
@@ -198,7 +201,8 @@ class Store(Protocol):
         left alone. A claim may leave due runs for the next one even if it claims fewer than `limit`.
 
         Raises:
-            UnknownCodec: a run's state cannot be read, and there is no other run to claim; that run is unchanged.
+            UnknownCodec: a run's state cannot be read, and there is no other run to claim; that run is unchanged. One
+                that is damaged is not raised, but told in `Claims.damaged`.
         """
 
     def waiting_loads(

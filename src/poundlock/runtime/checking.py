@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from poundlock.errors import DefinitionChanged, NotRegistered, StageGone, suggest
+from poundlock.errors import DefinitionChanged, NotRegistered, RunDamaged, StageGone, suggest
 from poundlock.guard import call_now, describe
 from poundlock.model.definitions import Pause, Pipeline
 from poundlock.model.lifecycle import RunStatus
@@ -106,7 +106,10 @@ async def _of_state(store: Store, record: RunRecord, definition: WorkflowDefinit
     model = definition.state_of(record.identity.pipeline_id)
     if model is None and definition.migrate is None:
         return []
-    checkpoint = await store.checkpoint(record.identity.run_id)
+    try:
+        checkpoint = await store.checkpoint(record.identity.run_id)
+    except RunDamaged as damage:
+        return [(damage.code, damage.message)]
     if checkpoint is None:
         return []  # it has ended and was deleted meanwhile
     before = written_under(record.identity, record.waits)

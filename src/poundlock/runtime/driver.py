@@ -17,6 +17,7 @@ from poundlock.errors import (
     LeaseLost,
     PoundlockError,
     RunAborted,
+    RunDamaged,
     RunNotFound,
     RuntimeStopped,
     StageGone,
@@ -53,6 +54,7 @@ from poundlock.pipeline.undoing import end_badly
 from poundlock.pipeline.writing import boundary_of, take_commit, take_resumption
 from poundlock.runtime.children import Launcher, abort_and_wait, child_at_rest, tell_parent, tell_parent_again
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.damaged import set_aside
 from poundlock.runtime.entries import call_hook
 from poundlock.runtime.equipment import close_container, recall_exports
 from poundlock.runtime.healing import FAULTS, again, commit_again, notify, patiently, read_checkpoint
@@ -537,6 +539,12 @@ def _strand(core: Core, run_id: str, error: BaseException) -> None:
     core.runs.strand(run_id, error)
     core.deliver(run_id)  # the last commit may have been written, with outgoing events
     core.waiters.fail(run_id, error)
+    if isinstance(error, RunDamaged):
+        core.tasks.spawn(_set_aside(core, run_id, error))
+
+
+async def _set_aside(core: Core, run_id: str, damage: RunDamaged) -> None:
+    start_promoted(core, await set_aside(core, run_id, damage))
 
 
 async def _give_up(core: Core, live: LiveRun, error: BaseException, failure: BaseException | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from poundlock.errors import StateInvalid
+from poundlock.errors import RunDamaged, StateInvalid
 from poundlock.guard import clear_cancellation
 from poundlock.model.counting import answering
 from poundlock.model.events import Event
@@ -104,7 +104,10 @@ async def judged(core: Core, event: Event, waiting: Waiting) -> Waiting:
     if parked is not None and parked.head.version == waiting.record.head.version:
         kept = parked.checkpoint()
         return await _judged(core, event, waiting, plan, kept.state, (*kept.inbox, *parked.early))
-    checkpoint = await core.store.checkpoint(identity.run_id)
+    try:
+        checkpoint = await core.store.checkpoint(identity.run_id)
+    except RunDamaged as damage:  # the others that the event is for are not concerned
+        return replace(waiting, refused=f"wait {row.wait_id}: {code_of(damage)}")
     if checkpoint is None:
         return waiting  # the run was deleted; the delivery reports that
     # The judgement and the delivery need the same version of the run, or the receipt would mix two of them.

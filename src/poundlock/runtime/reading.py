@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from poundlock.codecs import load
-from poundlock.errors import InvalidEvent, RunAborted, StateInvalid
+from poundlock.errors import InvalidEvent, RunAborted, RunDamaged, StateInvalid
 from poundlock.model.calls import own, sums_of
 from poundlock.model.comparing import Comparison, attempt_of, with_outcomes
 from poundlock.model.comparing import Outcome as Ended
@@ -393,7 +393,11 @@ def outcome_of(text: str | None) -> tuple[Any, RunError | None]:
     """Return the result and the error a run's head records."""
     if text is None:
         return None, None
-    record = load(text)
+    try:
+        record = load(text)
+    except ValueError:  # it must not keep others from being listed
+        said = "what it came to is damaged in the store: restore that from a backup"
+        return None, RunError(RunDamaged.__name__, said, RunDamaged.code)
     error = record.get("error")
     return record.get("result"), None if error is None else RunError(**error)
 

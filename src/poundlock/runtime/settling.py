@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from poundlock.codecs import dump
-from poundlock.errors import PoundlockError, RunAborted, RuntimeStopped
+from poundlock.errors import PoundlockError, RunAborted, RunDamaged, RuntimeStopped
 from poundlock.guard import clear_cancellation
 from poundlock.model.calls import with_sums
 from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token, Work
@@ -437,7 +437,11 @@ async def call_pending(core: Core, entry: Registered, run_id: str, *, replayed: 
         return
     called = False
     try:
-        checkpoint = await read_checkpoint(core, run_id)
+        try:
+            checkpoint = await read_checkpoint(core, run_id)
+        except RunDamaged as damage:
+            log.error("the hooks of run '%s' stay pending: %s", run_id, damage)
+            return
         called = True
         if checkpoint is None or not checkpoint.record.head.status.terminal:
             return  # it was deleted, or goes on: then its next end calls them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from poundlock.codecs import dump
-from poundlock.errors import LoadMoved
+from poundlock.errors import LoadMoved, RunDamaged
 from poundlock.model.calls import sums_in, with_sums
 from poundlock.model.changes import RunMove
 from poundlock.model.lifecycle import RunStatus
@@ -70,7 +70,10 @@ async def has_more_to_do(core: Core, record: RunRecord) -> bool:
         return True
     if plan is None or not plan.undoes or not plan.undo_on_abort or record.head.status is RunStatus.QUEUED:
         return False
-    return bool(due(await core.store.history(record.identity.run_id)))
+    try:
+        return bool(due(await core.store.history(record.identity.run_id)))
+    except RunDamaged:
+        return False  # what is to be undone cannot be known any more
 
 
 def release_move(record: RunRecord, now: float, *, begun: bool) -> RunMove:

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from poundlock import codecs
-from poundlock.errors import UnknownCodec
+from poundlock.errors import RunDamaged, UnknownCodec
 from poundlock.model.lifecycle import RunStatus
 from poundlock.stores.sqlite import reads
 from poundlock.stores.sqlite.gate import Gate
@@ -137,7 +137,7 @@ async def test_whatever_a_decoder_raises_is_the_error_of_its_run(scribe, monkeyp
 
 
 async def test_a_damaged_text_blocks_no_other_claim(scribe, path):
-    """A text that SQLite itself refuses to read is the error of its run."""
+    """A text that SQLite itself refuses to read is damage of its run, which the claim tells beside the others."""
     for n in range(5):
         await scribe.create(f"r{n}", status=RunStatus.READY, log=log_of(1, {"n": n}))
     with closing(sqlite3.connect(path)) as connection:
@@ -147,5 +147,5 @@ async def test_a_damaged_text_blocks_no_other_claim(scribe, path):
         connection.commit()
     claims = await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
     assert [claim.checkpoint.state["n"] for claim in claims] == [0, 2, 3, 4]
-    with pytest.raises(sqlite3.OperationalError):
-        await scribe.store.claim("w2", {"orders": 9}, NOW, 5)
+    for found in (claims, await scribe.store.claim("w2", {"orders": 9}, NOW, 5)):
+        assert {run_id: type(error) for run_id, error in found.damaged.items()} == {"r1": RunDamaged}

@@ -7,16 +7,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from poundlock.errors import InboxAhead, LeaseLost, RunFinished, RunNotFound, StaleVersion
+from poundlock.errors import InboxAhead, LeaseLost, RunDamaged, RunFinished, RunNotFound, StaleVersion
 from poundlock.guard import Interruption
 from poundlock.model.changes import Changes, Post, RunMove
 from poundlock.model.lifecycle import RunStatus
-from poundlock.model.runs import UNDO_WAIT, VISIT_WAIT, Message, RunRecord
+from poundlock.model.runs import UNDO_WAIT, VISIT_WAIT, LogRow, Message, RunRecord
 from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.memo import has_children
 from poundlock.records import dataclass
 from poundlock.runtime.children import commit_end, tell_parent
 from poundlock.runtime.core import Core, log
+from poundlock.runtime.damaged import is_set_aside
 from poundlock.runtime.driver import start_promoted
 from poundlock.runtime.healing import FAULTS, patiently
 from poundlock.runtime.pending_hooks import pending_of
@@ -59,7 +60,7 @@ async def cancel(core: Core, command: Cancel) -> None:
             return
         if status.terminal:
             raise finished(command.run_id, status)
-        lost = _undriven(core, record)
+        lost = _undriven(core, record) or is_set_aside(record.head)
         if not lost and any(row.wait_id == UNDO_WAIT for row in record.waits):
             return  # its end is decided, and its stages are being undone: see `undoing`
         try:
@@ -205,7 +206,10 @@ async def _abort_children(core: Core, command: Cancel, record: RunRecord) -> Non
     visit = next((row for row in record.waits if row.wait_id == VISIT_WAIT), None)
     from poundlock.pipeline.children import started  # most runs have none
 
-    for run_id in started(await core.store.history(command.run_id), visit):
+    rows: list[LogRow] = []
+    with suppress(RunDamaged):  # then nobody knows which they are
+        rows = await core.store.history(command.run_id)
+    for run_id in started(rows, visit):
         with suppress(RunFinished, RunNotFound):
             await cancel(core, Cancel(run_id, "the run that started it was aborted", command.by))
 

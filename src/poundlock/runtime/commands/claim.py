@@ -14,6 +14,7 @@ from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.pipeline.changing import PINNED, written_under
 from poundlock.records import dataclass
 from poundlock.runtime.core import Core
+from poundlock.runtime.damaged import set_aside
 from poundlock.runtime.driver import adopt, start_promoted, take_up
 from poundlock.runtime.returning import back_in_line, promote
 from poundlock.runtime.settling import commit_leaving, leaving
@@ -43,6 +44,8 @@ async def claim_all(core: Core) -> int:
         workflows = core.working()
         await promote(core, workflows, queued=False)
         claims = await core.store.claim(core.worker, workflows, core.clock.now(), _BATCH)
+        for run_id, damage in claims.damaged.items():
+            start_promoted(core, await set_aside(core, run_id, damage))
         if claims.waiting:
             for run_id in claims.waiting:
                 core.runs.outdate(run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from poundlock.errors import RunDamaged
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import Checkpoint, delay_is_over
@@ -50,12 +51,15 @@ def claim(transaction: Transaction, worker: str, workflows: Mapping[str, int], n
             checkpoint = checkpoints[run_id]
             if isinstance(checkpoint, Exception):
                 unreadable[run_id] = checkpoint
+                if isinstance(checkpoint, RunDamaged):
+                    claims.damaged[run_id] = checkpoint
                 continue
             transaction.takes_slot(head, slots)
             claims.append(_take(transaction, head, checkpoint, worker, now))
     claims.waiting = waiting
-    if unreadable and not claims and not waiting:
-        raise next(iter(unreadable.values()))
+    left = [error for run_id, error in unreadable.items() if run_id not in claims.damaged]
+    if left and not claims and not waiting and not claims.damaged:
+        raise left[0]
     return claims
 
 
@@ -81,7 +85,7 @@ def _likely(transaction: Transaction, workflows: Mapping[str, int], run_ids: Seq
 
 
 def _read(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> Mapping[str, Checkpoint | Exception]:
-    """Read checkpoints together; one by one if SQLite cannot read one of the rows, as a text that is damaged."""
+    """Read checkpoints together; one by one if SQLite cannot read one of the rows."""
     try:
         return reads.checkpoints(cursor, run_ids)
     except sqlite3.Error as error:

@@ -6,11 +6,13 @@ House rule: the caller has begun a transaction, so that all statements of one re
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
 from poundlock.codecs import dump, load
+from poundlock.errors import RunDamaged, UnknownCodec
 from poundlock.model.changes import Token
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
@@ -26,7 +28,8 @@ from poundlock.model.timeline import fold_entries
 from poundlock.ports import Page
 from poundlock.stores.answers import read_cursor, write_cursor
 from poundlock.stores.sqlite import sql
-from poundlock.stores.sqlite.failures import contained
+from poundlock.stores.sqlite.damage import damage_of, whole_log
+from poundlock.stores.sqlite.failures import contained, of_the_store
 from poundlock.stores.sqlite.rows import (
     Row,
     read_event,
@@ -41,12 +44,23 @@ from poundlock.stores.sqlite.rows import (
 _IDLE = Load()
 # Places in the rows of the query `checkpoints`.
 _INBOX_SEQ, _RUN, _REF, _OWN = 21, 26, 27, 28
+_LINEAGE, _OUTCOME, _WAITS = 9, 19, 25
 
 
 def record(cursor: sqlite3.Cursor, run_id: str) -> RunRecord | None:
     """Return a run's record."""
-    row = cursor.execute(sql.RECORD, (run_id,)).fetchone()
-    return None if row is None else read_record(row)
+    try:
+        row = cursor.execute(sql.RECORD, (run_id,)).fetchone()
+        return None if row is None else read_record(row)
+    except (sqlite3.Error, ValueError, LookupError, TypeError) as error:
+        raise _why(cursor, run_id, error) from None
+
+
+def _why(cursor: sqlite3.Cursor, run_id: str, error: BaseException) -> BaseException:
+    """Return why a run could not be read: damage, or what was raised, as by a codec of the user's."""
+    if (isinstance(error, sqlite3.Error) and of_the_store(error)) or isinstance(error, UnknownCodec):
+        return error
+    return damage_of(cursor, run_id) or error
 
 
 def statuses(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, RunStatus]:
@@ -56,6 +70,18 @@ def statuses(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, RunSta
 
 def checkpoints(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, Checkpoint | Exception]:
     """Return all that is needed to continue runs, or why that cannot be read, for those that exist."""
+    try:
+        return _checkpoints(cursor, run_ids)
+    except sqlite3.Error as error:  # a text that is no UTF-8, for one
+        if len(run_ids) != 1 or of_the_store(error):
+            raise
+        why = _why(cursor, run_ids[0], error)
+        if why is error:
+            raise
+        return {run_ids[0]: contained(why)}
+
+
+def _checkpoints(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, Checkpoint | Exception]:
     rows = _many(cursor, sql.checkpoints, 1, run_ids)
     shared = {row[0]: row for row in _many(cursor, sql.events, 1, list({row[_REF] for row in rows if row[_REF]}))}
     spoken_to = [value for row in rows if row[_INBOX_SEQ] for value in (row[_RUN], 0)]
@@ -65,7 +91,7 @@ def checkpoints(cursor: sqlite3.Cursor, run_ids: Sequence[str]) -> dict[str, Che
         try:
             found[row[0]] = _checkpoint(row, shared.get(row[_REF]), inboxes.get(row[_RUN]))
         except BaseException as error:  # noqa: BLE001 - one unreadable run must not fail the others
-            found[row[0]] = contained(error)
+            found[row[0]] = contained(_why(cursor, row[0], error))
     return found
 
 
@@ -79,6 +105,9 @@ def _checkpoint(row: Row, shared: Row | None, inbox: list[Row] | None) -> Checkp
     """
     own, snapshot, texts = row[_OWN:]
     logs = [] if texts is None else load(f"[{texts}]")
+    for entries in logs:
+        if type(entries) is not list or not entries:
+            raise ValueError("a row of the log has not the form of one")
     state = fold_entries(logs, None if snapshot is None else load(snapshot))
     event = read_event_text(own) if shared is None else read_event(shared).event
     messages = _messages(row[0], inbox) if inbox else ()
@@ -128,9 +157,9 @@ def history(
     """Return log rows of a run: all, the last ones, or those with entries after a sequence."""
     run = _number(cursor, run_id)
     if last is not None:
-        return [LogRow(*row) for row in cursor.execute(sql.LOG_END, (run, last)).fetchall()][::-1]
+        return whole_log(cursor, run_id, run, sql.LOG_END, (run, last))[::-1]
     version = _version_at(cursor, run, after) if after else 0
-    return [LogRow(*row) for row in cursor.execute(sql.LOG, (run, version, -1 if limit is None else limit)).fetchall()]
+    return whole_log(cursor, run_id, run, sql.LOG, (run, version, -1 if limit is None else limit))
 
 
 def _version_at(cursor: sqlite3.Cursor, run: int, seq: int) -> int:
@@ -180,17 +209,24 @@ def shapes(cursor: sqlite3.Cursor) -> dict[str, int]:
 def under_keys(cursor: sqlite3.Cursor, keys: Iterable[str]) -> list[RunRecord]:
     """Return the runs with a wait under any of these keys."""
     rows = cursor.execute(sql.RUNS_UNDER_KEYS, (dump(list(keys)),)).fetchall()
-    return [read_record(row) for row in rows]
+    return list(_whole(rows))
+
+
+def _whole(rows: Iterable[Row]) -> Iterator[RunRecord]:
+    """Yield the records that can be read; the others are found by those who ask for them by id."""
+    for row in rows:
+        with suppress(ValueError, LookupError, TypeError):
+            yield read_record(row)
 
 
 def unfit(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
     """Return the paused runs of a workflow that have an error."""
-    return [read_record(row) for row in cursor.execute(sql.UNFIT, (workflow,)).fetchall()]
+    return list(_whole(cursor.execute(sql.UNFIT, (workflow,)).fetchall()))
 
 
 def paused_in_slot(cursor: sqlite3.Cursor, workflow: str) -> list[RunRecord]:
     """Return the paused runs of a workflow that hold a slot."""
-    return [read_record(row) for row in cursor.execute(sql.PAUSED_IN_SLOT, (workflow,)).fetchall()]
+    return list(_whole(cursor.execute(sql.PAUSED_IN_SLOT, (workflow,)).fetchall()))
 
 
 def claimable(cursor: sqlite3.Cursor, workflows: Collection[str], now: float, limit: int) -> list[str]:
@@ -304,8 +340,20 @@ def find(cursor: sqlite3.Cursor, query: RunQuery) -> Page[RunRecord]:
     for status in dict.fromkeys(map(str, query.status or RunStatus)):
         rows += cursor.execute(page_of(status, where), {**values, "limit": query.limit + 1}).fetchall()
     rows.sort(key=lambda row: (row[10], row[0]), reverse=True)
-    page = [read_record(row) for row in rows[: query.limit]]
+    page = [_listed(row) for row in rows[: query.limit]]
     return Page(page, write_cursor(page[-1].identity) if len(rows) > query.limit else None)
+
+
+def _listed(row: Row) -> RunRecord:
+    """Return a record for a list; of a damaged one without what cannot be read, which is told as its error."""
+    try:
+        return read_record(row)
+    except (ValueError, LookupError, TypeError) as error:
+        said = f"a part of its row cannot be read ({error}): restore the store from a backup"
+        outcome = dump({"error": {"type": RunDamaged.__name__, "message": said, "code": RunDamaged.code}})
+        whole = [*row]
+        whole[_LINEAGE], whole[_OUTCOME], whole[_WAITS] = None, outcome, None
+        return read_record(tuple(whole))
 
 
 def page_of(status: str, where: str) -> str:

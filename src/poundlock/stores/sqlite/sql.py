@@ -443,6 +443,26 @@ EVENT: Final = "SELECT ref, type, source, id, time, subject, headers, data FROM 
 LOG: Final = """\
 SELECT first_seq, size, text FROM log WHERE run = ? AND version > ? AND size > 0 ORDER BY version LIMIT ?
 """
+LOG_BYTES: Final = """\
+SELECT first_seq, size, CAST(text AS BLOB) FROM log WHERE run = ? AND size > 0 ORDER BY version
+"""
+PARTS: Final = (
+    ("its snapshot", "mapping", "SELECT CAST(text AS BLOB) FROM snapshots JOIN runs USING (run) WHERE run_id = ?"),
+    ("its event", "mapping", "SELECT CAST(event AS BLOB) FROM log JOIN runs USING (run) WHERE run_id = ?"),
+    (
+        "an event of its inbox",
+        "mapping",
+        "SELECT CAST(event AS BLOB) FROM inbox JOIN runs USING (run) WHERE run_id = ?",
+    ),
+    (
+        "a message of its inbox",
+        "mapping",
+        "SELECT CAST(body AS BLOB) FROM inbox JOIN runs USING (run) WHERE run_id = ?",
+    ),
+    ("its waits", "list", "SELECT CAST(waits AS BLOB) FROM runs WHERE run_id = ?"),
+    ("its lineage", "list", "SELECT CAST(lineage AS BLOB) FROM runs WHERE run_id = ?"),
+)
+"""What there is of a run besides its log: what it is, the form of its JSON, and what selects it."""
 LOG_NEWEST: Final = "SELECT version, first_seq + size - 1 FROM log WHERE run = ? ORDER BY version DESC LIMIT 1"
 LOG_NEXT: Final = """\
 SELECT version, first_seq + size - 1 FROM log WHERE run = ? AND version > ? ORDER BY version LIMIT 1
