@@ -159,6 +159,61 @@ def unwanted(lines: Sequence[ReceiptLine]) -> bool:
     return len(lines) == 1 and lines[0].verdict is Verdict.UNMATCHED
 
 
+_TAKEN: Final = frozenset(
+    {
+        Verdict.STARTED,
+        Verdict.QUEUED,
+        Verdict.DELAYED,
+        Verdict.SIGNALLED,
+        Verdict.REPLACED,
+        Verdict.RESUMED,
+        Verdict.BUFFERED,
+    }
+)
+_NOTHING_NEW: Final = frozenset({Verdict.DUPLICATE, Verdict.UNMATCHED})
+
+
+def changes_nothing(lines: Sequence[ReceiptLine]) -> bool:
+    """Whether the lines may be those of a copy: then what is stored of the first one has to be known, see `merged`."""
+    taken = False
+    for line in lines:
+        if line.verdict is Verdict.DUPLICATE:
+            return True
+        taken = taken or line.verdict in _TAKEN
+    return not taken
+
+
+def merged(before: Sequence[ReceiptLine], lines: Sequence[ReceiptLine]) -> tuple[ReceiptLine, ...]:
+    """Return the lines to be stored for an event that came again.
+
+    A copy leaves what the first one has led to. It adds what it has led to itself, in place of a refusal: what was
+    refused may come again.
+
+    Args:
+        before: the stored lines.
+        lines: those of now.
+    """
+    copy = any(line.verdict is Verdict.DUPLICATE for line in lines)
+    if not copy and not (changes_nothing(lines) and any(line.verdict in _TAKEN for line in before)):
+        return tuple(lines)
+    stored = {_place(line): line for line in before}
+    newer: dict[tuple[str | None, str | None, str | None], ReceiptLine] = {}
+    for line in lines:
+        old = stored.get(_place(line))
+        if old is None:
+            if line.verdict is not Verdict.UNMATCHED:
+                newer[_place(line)] = line
+        elif line.verdict not in _NOTHING_NEW and (line.verdict in _TAKEN or old.verdict not in _TAKEN):
+            newer[_place(line)] = line
+    kept = [newer.pop(_place(line), line) for line in before]
+    return (*kept, *newer.values())
+
+
+def _place(line: ReceiptLine) -> tuple[str | None, str | None, str | None]:
+    """Return whose line it is: a trigger's, or a waiting run's."""
+    return line.workflow_id, line.trigger_id, line.run_id if line.trigger_id is None else None
+
+
 class Rewrite(NamedTuple):
     """A line of a stored receipt from now on, in place of that of the same trigger.
 
@@ -178,13 +233,21 @@ def rewritten(lines: Sequence[ReceiptLine], line: ReceiptLine) -> tuple[ReceiptL
 
 
 class ReceiptRow(NamedTuple):
-    """A receipt as stored: its lines are completed inside the commit, when the results of deliveries are known."""
+    """A receipt as it is to be stored: its lines are completed inside the commit, with the results of deliveries.
+
+    What is stored of an earlier one of its event is merged with it, see `merged`.
+    """
 
     source: str
     event_id: str
     time: float
     lines: tuple[ReceiptLine, ...]
 
-    def text(self, deliveries: Sequence[Delivery], delivered: Sequence[Delivered]) -> str:
-        """Return the JSON text of the lines, deliveries included."""
-        return encode([line.to_dict() for line in settle_lines(self.lines, deliveries, delivered)])
+    def settled(self, deliveries: Sequence[Delivery], delivered: Sequence[Delivered]) -> tuple[ReceiptLine, ...]:
+        """Return all its lines."""
+        return settle_lines(self.lines, deliveries, delivered)
+
+
+def lines_text(lines: Sequence[ReceiptLine]) -> str:
+    """Return lines as JSON text."""
+    return encode([line.to_dict() for line in lines])

@@ -159,6 +159,7 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
         routes = [route for route in routes if (route.entry.id, route.trigger_id) not in offer.decided]
     if waiting or len(routes) > 1:  # else a run that begins with it is the only one, and brings it along
         plan.ref = core.ids.sortable(plan.now)
+    said_first = await _said_first(core, offer, routes) if offer.known else {}
     # Three phases: ask all triggers, read all loads, decide. So the loads are read together, and nothing is awaited
     # between a load and the decision on it.
     known, seen = offer.known, plan.seen
@@ -195,6 +196,8 @@ async def decide(core: Core, offer: Offer) -> AdmissionPlan:
             verdict, run_id, reason = decide_now(core, plan, route, offer, answer)
         else:
             verdict, run_id, reason = _not_wanted(route, offer, answer)
+            if verdict is Verdict.DUPLICATE and run_id is None:
+                run_id = said_first.get((route.workflow_id, route.trigger_id))
         lines.append(new_line(verdict, route.workflow_id, route.trigger_id, run_id, reason))
     if plan.superseded:
         await end_superseded(core, plan)
@@ -271,6 +274,15 @@ def _firing(plan: AdmissionPlan, firing: Firing) -> tuple[Route]:
         raise NotRegistered(f"workflow '{route.workflow_id}' was deregistered", workflow_id=route.workflow_id)
     plan.schedules = (move,)
     return (route,)
+
+
+async def _said_first(core: Core, offer: Offer, routes: Sequence[Route]) -> Mapping[tuple[str, str], str | None]:
+    """Return the runs that the event has come to by trigger, where it was held: its key is older than the run."""
+    known, event = offer.known, offer.event
+    if not any(route.scope in known and known[route.scope].run_id is None for route in routes):
+        return {}
+    lines = await core.store.receipt(event.source, event.id) or ()
+    return {(line.workflow_id or "", line.trigger_id or ""): line.run_id for line in lines}
 
 
 def _not_wanted(route: Route, offer: Offer, answer: object) -> _Said:

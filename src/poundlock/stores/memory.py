@@ -46,6 +46,7 @@ from poundlock.model.receipts import (
     Fate,
     ReceiptLine,
     answer_note,
+    merged,
     none_accepted,
     rewritten,
     settle_lines,
@@ -396,6 +397,8 @@ class MemoryStore:
             kept = self._unwanted_kept if unwanted(lines) else self._receipts_kept
             until = max(time + kept, longest)
             before = receipts.entries.get(event)
+            if before is not None:
+                lines = merged(before[1], lines)
             receipts.put(event, lines, until if before is None else max(until, before[0]))
         if now >= remembered.prunable or now >= receipts.prunable:
             at_most = 8 + 2 * added  # more than were added, so that a backlog becomes smaller

@@ -12,6 +12,9 @@ from poundlock.model.receipts import (
     ReceiptLine,
     ReceiptRow,
     Verdict,
+    changes_nothing,
+    lines_text,
+    merged,
     settle_lines,
 )
 
@@ -52,7 +55,7 @@ def test_every_delivery_has_an_outcome():
 def test_rows_hold_the_settled_lines():
     """The stored text is the receipt as it was given, deliveries included."""
     row = ReceiptRow("/shop", "e1", 5.0, (STARTED,))
-    text = row.text([DELIVERY], [Delivered(Fate.RESUMED, 1)])
+    text = lines_text(row.settled([DELIVERY], [Delivered(Fate.RESUMED, 1)]))
     assert [ReceiptLine.from_dict(line) for line in load(text)] == [
         STARTED,
         ReceiptLine(Verdict.RESUMED, "orders", None, "run-2", "1 of 2"),
@@ -62,3 +65,33 @@ def test_rows_hold_the_settled_lines():
 def test_every_fate_is_a_verdict_or_gone():
     """What a delivery can come to has a word in the receipt."""
     assert {fate.value for fate in Fate} - {verdict.value for verdict in Verdict} == {"gone"}
+
+
+def line_of(verdict, trigger="placed", run_id=None):
+    return ReceiptLine(Verdict(verdict), "orders", trigger, run_id)
+
+
+HELD, ENDED, AGAIN = line_of("delayed"), line_of("started", run_id="r1"), line_of("duplicate")
+DROPPED, REJECTED = line_of("dropped", "other"), line_of("rejected", "other")
+OTHER, WAITED = line_of("started", "other", "r3"), line_of("resumed", None, "r2")
+COPIES = {
+    "a copy": ([HELD], [AGAIN], [HELD]),
+    "of what was refused after its hold": ([DROPPED], [line_of("duplicate", "other")], [DROPPED]),
+    "of one of two": ([ENDED, DROPPED], [AGAIN, REJECTED], [ENDED, REJECTED]),
+    "taken now": ([ENDED, DROPPED], [AGAIN, OTHER], [ENDED, OTHER]),
+    "nobody is there any more": ([WAITED], [ReceiptLine(Verdict.UNMATCHED)], [WAITED]),
+    "the run has gone on": ([WAITED], [line_of("filtered", None, "r2")], [WAITED]),
+    "another run waits now": ([WAITED], [line_of("duplicate", None, "r4")], [WAITED, line_of("duplicate", None, "r4")]),
+    "refused twice": ([DROPPED], [REJECTED], [REJECTED]),
+    "wanted now": ([ReceiptLine(Verdict.UNMATCHED)], [ENDED], [ENDED]),
+    "started again": ([ENDED, WAITED], [line_of("started", run_id="r5")], [line_of("started", run_id="r5")]),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_a_copy_leaves_the_receipt_of_the_first(case):
+    """What is stored is what the event has led to, in whichever of its copies; what was refused may be taken later."""
+    before, lines, after = COPIES[case]
+    assert merged(before, lines) == tuple(after)
+    if merged(before, lines) != tuple(lines):
+        assert changes_nothing(lines)  # so a store reads what is stored

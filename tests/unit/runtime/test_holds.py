@@ -409,6 +409,50 @@ async def test_an_event_is_held_once(stores):
     assert seen == [{"n": 2}]
 
 
+FOR_TWO_SECONDS = {
+    "debounce": {"debounce": 2},
+    "throttle": {"throttle": Throttle(1, per=2)},
+    "delay": {"delay": 2},
+    "batch": {"batch": Batch(5, within=2)},
+}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("kind", FOR_TWO_SECONDS)
+async def test_a_copy_leaves_the_receipt_and_gets_the_run(stores, kind, restart):
+    """A copy of a held event changes no receipt, and names the run as soon as the hold has one."""
+    seen = []
+    rt = await stores.enter(listener(seen, **FOR_TWO_SECONDS[kind]))
+    if kind == "throttle":
+        await rt.emit("e", n=0)
+    receipt = await rt.emit("e", n=1)
+    held = await line_of(rt, receipt)
+    assert held.verdict == "delayed"
+    [copy] = (await rt.emit(receipt.event)).lines
+    assert (copy.verdict, copy.run_id) == ("duplicate", None)
+    assert await line_of(rt, receipt) == held
+    await passes(rt, 3)
+    if restart:
+        await stores.crash(rt)
+        rt = await stores.enter(listener(seen, **FOR_TWO_SECONDS[kind]))
+    started = await line_of(rt, receipt)
+    assert started.verdict == "started"
+    [copy] = (await rt.emit(receipt.event)).lines
+    assert (copy.verdict, copy.run_id) == ("duplicate", started.run_id)
+    assert await line_of(rt, receipt) == started
+
+
+async def test_a_copy_of_what_was_refused_after_its_hold(stores):
+    """Its receipt goes on to say that it was refused, and why."""
+    seen = []
+    rt = await stores.enter(listener(seen, debounce=2))
+    first, second = await rt.emit("e", n=1), await rt.emit("e", n=2)
+    dropped = await line_of(rt, first)
+    assert (dropped.verdict, dropped.reason) == ("dropped", f"superseded by {second.event.id}")
+    assert (await rt.emit(first.event)).verdicts == ["duplicate"]
+    assert await line_of(rt, first) == dropped
+
+
 async def test_without_a_memory_a_copy_is_held_again(stores):
     """A trigger that remembers no ids may supersede an event with its own copy; its receipt says what is held."""
     seen = []

@@ -44,6 +44,9 @@ from poundlock.model.receipts import (
     ReceiptLine,
     Rewrite,
     answer_note,
+    changes_nothing,
+    lines_text,
+    merged,
     none_accepted,
     rewritten,
 )
@@ -351,10 +354,13 @@ class Transaction:
             pair = (receipt.source, receipt.event_id)
             if pair not in self._asked:
                 self._ask([pair])
+            lines = receipt.settled(changes.deliveries, delivered)
             if pair not in self._receipts:
                 self._receipts.add(pair)
                 self.effects.tally("receipts", 1)
-            self.batch.receipts[pair] = (receipt.time, receipt.text(changes.deliveries, delivered))
+            elif changes_nothing(lines):
+                lines = merged(self._lines_of(pair) or (), lines)
+            self.batch.receipts[pair] = (receipt.time, lines_text(lines))
         if changes.holds or changes.rewrites:
             self._end_holds(changes)
         return Committed(promoted, delivered, posted, waiting)
@@ -603,14 +609,17 @@ class Transaction:
     def _rewrite(self, rewrite: Rewrite, now: float) -> None:
         """Put a new line into a stored receipt."""
         pair = (rewrite.source, rewrite.event_id)
-        known = self.batch.receipts.get(pair)
-        row = known[1:] if known is not None else self.execute(sql.RECEIPT, pair).fetchone()
-        lines = () if row is None else tuple(ReceiptLine.from_dict(line) for line in load(row[0]))
-        if row is None:
+        lines = self._lines_of(pair)
+        if lines is None:
             self._receipts.add(pair)
             self.effects.tally("receipts", 1)
-        text = encode([line.to_dict() for line in rewritten(lines, rewrite.line)])
-        self.batch.receipts[pair] = (now, text)
+        self.batch.receipts[pair] = (now, lines_text(rewritten(lines or (), rewrite.line)))
+
+    def _lines_of(self, pair: Pair) -> tuple[ReceiptLine, ...] | None:
+        """Return the lines of a stored receipt; None if there is none."""
+        known = self.batch.receipts.get(pair)
+        row = known[1:] if known is not None else self.execute(sql.RECEIPT, pair).fetchone()
+        return None if row is None else tuple(ReceiptLine.from_dict(line) for line in load(row[0]))
 
     def _add_letter(self, letter: Letter) -> None:
         event, text, held_by, error, dead_at = letter
