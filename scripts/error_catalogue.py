@@ -50,7 +50,8 @@ GROUPS = {
         "RunFinished": "Retry, rerun or fork it if there is more to do, or start a new one.",
         "RunNotFinished": "Wait for its end, resume or abort it; or fork it, which needs no end.",
         "NotMendable": "Read the message: it names the stages that are possible, or the run to retry instead.",
-        "RunExists": 'Use another `run_id`, or `conflict="use_existing"` to get that run\'s result.',
+        "RunExists": 'Use another `run_id`, `conflict="use_existing"` to get that run\'s result, or '
+        '`conflict="terminate_existing"` to begin anew.',
         "IdempotencyConflict": "Give the new event or request its own id or key; one key belongs to one content.",
         "RunLost": "Start it again if that does no harm, or give the workflow another `durability`.",
         "RunAborted": "Nothing: the abort was requested. The message says by whom and why.",

@@ -273,6 +273,8 @@ class RunDelete(NamedTuple):
 class Changes:
     """A unit of work of several parts. It moves or creates a run at most once; an event already stored is unchanged.
 
+    A run that it deletes may be one whose id a run has that it creates: that one takes its place.
+
     `letters` come with `rewrites`: what was held and is refused has a line that says so.
 
     What a single run writes at a boundary needs none of this: there the `RunMove` or `RunCreate` is the unit of work.
@@ -311,6 +313,10 @@ class Changes:
     def leaving(self) -> list[Release]:
         """Return all releases: those of the moves, and those of runs that these changes do not move."""
         return [*self.releases, *(move.release for move in self.moves if move.release is not None)]
+
+    def deletes_run(self, run_id: str) -> bool:
+        """Whether this run is deleted."""
+        return any(gone.run_id == run_id for gone in self.deletes)
 
     def creates_run(self, run_id: str) -> bool:
         """Whether this run is new."""

@@ -25,6 +25,8 @@ from poundlock.pipeline.plan import PollPlan, StepPlan
 from poundlock.pipeline.run_view import RunView
 from poundlock.pipeline.step_results import StepDone, digest, failure_of
 
+NEXT: Final = "next:"
+"""Before the id of a step, the key under which it keeps the moment of its next check while its run is parked."""
 _SMALL: Final = 2000
 """Characters of a job that is written with each park; a larger one is read from the log instead."""
 
@@ -63,7 +65,7 @@ class Polled(Work):
         assert resting is not None  # noqa: S101 - a stage with such a step has it
         memo = memo_of(run)
         begun = memo.kept.get(job_key(self.step.id)) or await self._begin(memo)
-        until = float(memo.kept.get(self._key("next"), begun["next"]))
+        until = float(memo.kept.get(NEXT + self.step.id, begun["next"]))
         deadline = None if poll.max_wait is None else begun["since"] + poll.max_wait
         while True:
             late = deadline is not None and until > deadline
@@ -104,7 +106,7 @@ class Polled(Work):
     async def _rest(self, memo: KeptSoFar, resting: Rest, check_at: float, until: float) -> None:
         delay = until - self.run.clock.now()
         if resting.long(delay):
-            memo.put(self._key("next"), check_at)
+            memo.put(NEXT + self.step.id, check_at)
         await resting.rest(until, max(0.0, delay), quiet=True)
 
     def _too_late(self, max_wait: float | None) -> StepTimeout:
@@ -115,9 +117,6 @@ class Polled(Work):
             f"so long",
             path=step.path,
         )
-
-    def _key(self, what: str) -> str:
-        return f"{what}:{self.step.id}"
 
     def _succeeded(self, result: StepDone) -> StepDone:
         if self.run.journal.full:

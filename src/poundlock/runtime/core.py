@@ -143,6 +143,8 @@ class Core:
         """By child: the run that drives a stage which waits for its end."""
         self.announcing: dict[str, asyncio.Task[None]] = {}
         """By run that has ended without being driven: calls its hooks and answers those who wait for it."""
+        self.places: dict[str, tuple[asyncio.Lock, int]] = {}
+        """By run: held by the call that begins a run in its place, and how many calls want to."""
         self.lost_ends: dict[str, RunMove] = {}
         """Ends whose commit got no answer, until it is known whether they were written: see `announce_if_written`."""
         self.state_registry = state_registry

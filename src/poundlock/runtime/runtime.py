@@ -257,7 +257,7 @@ class WorkflowRuntime:
         event: Event | None = None,
         *,
         run_id: str | None = None,
-        conflict: Literal["fail", "use_existing"] = "fail",
+        conflict: Literal["fail", "use_existing", "terminate_existing"] = "fail",
         idempotency_key: str | None = None,
         until: results.Until = "rest",
     ) -> RunResult:
@@ -268,7 +268,8 @@ class WorkflowRuntime:
             trigger_id: which trigger's pipeline and map; default: the only one.
             event: what it runs on; default: one without payload.
             run_id: the run's id; default: a new one.
-            conflict: what to do if that id exists: "fail", or "use_existing" and return its result.
+            conflict: what to do if that id exists: "fail"; "use_existing" and return its result; "terminate_existing":
+                abort that run if it has not ended, and begin a new one in its place, which has nothing of the old one.
             idempotency_key: a second call with the same key and content returns the first one's result.
             until: "rest" waits until it is paused or has ended, "end" through its pauses, "accepted" not at all: then
                 the result says what the run is now. Give a `run_id` with it, so that the run is durable by then.
@@ -277,6 +278,7 @@ class WorkflowRuntime:
             NotRegistered: unknown workflow or trigger.
             InvalidDefinition: there are several triggers or pipelines and none is named, or `until` is unknown.
             RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
+            WouldDeadlock: the run to terminate is the one that calls this, or waits for it.
             NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
         """
         core = self._core.here()

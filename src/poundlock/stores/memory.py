@@ -275,7 +275,7 @@ class MemoryStore:
     def _decide(self, changes: Changes) -> Committed:
         now, rows = changes.now, self._rows
         for identity, _, _ in changes.creates:
-            if identity.run_id in rows:
+            if identity.run_id in rows and not changes.deletes_run(identity.run_id):
                 raise exists(identity.run_id)
         moved = [(self._movable(move), move) for move in changes.moves] if changes.moves else ()
         # Keys before loads: a repeated event is reported as such, even if its load has changed meanwhile.
@@ -308,6 +308,12 @@ class MemoryStore:
 
         # From here on nothing can be refused.
         self._commits += 1
+        for row in deleted:
+            self._delete(row)
+            if changes.creates_run(row.identity.run_id):
+                self._ended.remove(row.identity.run_id)  # the one in its place will have ended last
+            else:
+                self._stale += 1
         for ref, event, _ in changes.events:
             self._events.setdefault(ref, event)
         for create in changes.creates:
@@ -338,9 +344,6 @@ class MemoryStore:
             self._outbox.move(changes.outbox)
         for run_id in changes.hooks:
             self._pending_hooks.setdefault(rows[run_id].identity.workflow_id, {})[run_id] = None
-        for gone in deleted:
-            self._delete(gone)
-            self._stale += 1
         for workflow_id, trigger_id, _, schedule in changes.schedules:
             self._schedules.setdefault(workflow_id, {})[trigger_id] = schedule
         for pause in changes.paused:

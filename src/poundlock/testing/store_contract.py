@@ -2616,6 +2616,34 @@ class StoreContract:
             await scribe.commit(Changes(deletes=(RunDelete("r2", version - 1),), now=NOW))
         assert [run.run_id for run in await scribe.ended()] == ["r2"]
 
+    async def test_a_run_takes_the_place_of_a_deleted_one(self, scribe: Scribe) -> None:
+        """One commit deletes an ended run and creates another one of its id, which has nothing of the first."""
+        await scribe.create("r1", log=log_of(1, {"old": 1}))
+        await scribe.commit(Changes(posts=(Post("r1", "signal", {"a": 1}, NOW),)))
+        await scribe.move("r1", log=log_of(2, {"b": 2}), snapshot='{"old":1,"b":2}')
+        await scribe.end("r1")
+        version = (await scribe.record("r1")).head.version
+        made = scribe.creation("r1", log=log_of(1, {"new": 1}))
+        stale = replace(made, deletes=(RunDelete("r1", version - 1),), now=NOW)
+        with pytest.raises(StaleVersion):
+            await scribe.commit(stale)
+        assert await scribe.state("r1") == {"old": 1, "b": 2}
+        key = Remember("/invoke", "k", "/", "f", "r1", WITH_ITS_RUN)
+        await scribe.commit(replace(made, deletes=(RunDelete("r1", version),), remember=(key,), now=NOW))
+        record = await scribe.record("r1")
+        assert (record.head.status, record.head.version, record.head.inbox_seq, record.waits) == (RUNNING, 1, 0, ())
+        assert await scribe.state("r1") == {"new": 1}
+        assert await scribe.store.history("r1") == [log_of(1, {"new": 1})]
+        assert await scribe.store.inbox("r1", 0) == []
+        assert [run.identity.run_id for run in (await scribe.store.find(RunQuery(limit=9))).items] == ["r1"]
+        with pytest.raises(KeysTaken):
+            await scribe.commit(Changes(remember=(key,), now=NOW))
+        await scribe.end("r1")
+        assert [run.run_id for run in await scribe.ended()] == ["r1"]
+        await scribe.delete("r1")
+        assert await scribe.store.load("r1") is None
+        await scribe.commit(Changes(remember=(key,), now=NOW))
+
     async def test_ended_runs_are_read_in_the_order_of_their_creation(self, scribe: Scribe) -> None:
         """Page after page, parents before their children; runs that have not ended are left out."""
         await scribe.create("b", workflow="other")

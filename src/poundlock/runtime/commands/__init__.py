@@ -17,9 +17,11 @@ from poundlock.runtime.commands.fork import Fork, fork
 from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
 from poundlock.runtime.commands.pause import Pause, pause
 from poundlock.runtime.commands.pause_workflow import PauseWorkflow, pause_workflow
+from poundlock.runtime.commands.poll import PollSuspended, poll_suspended
 from poundlock.runtime.commands.reap import ReapStuck, reap
 from poundlock.runtime.commands.resume import Resume, resume
 from poundlock.runtime.commands.signal import Signal, signal
+from poundlock.runtime.commands.take_over import TakeOver, take_over
 from poundlock.runtime.commands.unpause import Unpause, unpause
 from poundlock.runtime.commands.unpause_workflow import UnpauseWorkflow, unpause_workflow
 from poundlock.runtime.commands.vacuum import Vacuum, vacuum
@@ -34,11 +36,13 @@ __all__ = [
     "Fork",
     "Pause",
     "PauseWorkflow",
+    "PollSuspended",
     "ReapStuck",
     "Rerun",
     "Resume",
     "Retry",
     "Signal",
+    "TakeOver",
     "Unpause",
     "UnpauseWorkflow",
     "Vacuum",
@@ -54,10 +58,12 @@ HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     EndHold: end_hold,
     Pause: pause,
     PauseWorkflow: pause_workflow,
+    PollSuspended: poll_suspended,
     ReapStuck: reap,
     Resume: resume,
     Retry: retry,
     Signal: signal,
+    TakeOver: take_over,
     Vacuum: vacuum,
     Unpause: unpause,
     UnpauseWorkflow: unpause_workflow,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from poundlock.errors import (
     IdempotencyConflict,
@@ -13,10 +13,12 @@ from poundlock.errors import (
     KeysTaken,
     NotRegistered,
     RunExists,
+    RunNotFound,
+    StaleVersion,
     WorkflowPaused,
 )
 from poundlock.guard import call_now, describe
-from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate
+from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate, RunDelete
 from poundlock.model.events import Event, accepted, is_name
 from poundlock.model.runs import RunIdentity
 from poundlock.model.while_paused import paused_text
@@ -30,6 +32,11 @@ from poundlock.runtime.entries import Registered
 from poundlock.runtime.phases import Phase
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.runs import invocation, new_run, pipeline_of
+from poundlock.runtime.terminating import place_of, terminated
+
+Conflict = Literal["fail", "use_existing", "terminate_existing"]
+"""What a call does if there is a run of the id that it gives."""
+_CONFLICTS: Final = ("fail", "use_existing", "terminate_existing")
 
 
 @dataclass(slots=True)
@@ -41,7 +48,7 @@ class Create:
     event: Event | None = None
     payload: Any = None
     run_id: str | None = None
-    conflict: Literal["fail", "use_existing"] = "fail"
+    conflict: Conflict = "fail"
     idempotency_key: str | None = None
     parent: RunIdentity | None = None
     """The run whose step starts it, if one does."""
@@ -60,6 +67,7 @@ async def create(core: Core, command: Create) -> str:
     Raises:
         NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
         RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
+        WouldDeadlock: the run to terminate is the caller's own, or waits for it.
         NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
         WorkflowPaused: it is paused, and rejects what comes.
     """
@@ -73,8 +81,10 @@ async def create(core: Core, command: Create) -> str:
             f"{paused_text(paused)}: unpause {'it' if paused.workflow_id else 'all'}, then call again",
             workflow_id=entry.id,
         )
-    if command.conflict not in ("fail", "use_existing"):
-        raise InvalidDefinition(f"conflict is {command.conflict!r:.60}: use 'fail' or 'use_existing'", path="conflict")
+    if command.conflict not in _CONFLICTS:
+        raise InvalidDefinition(
+            f"conflict is {command.conflict!r:.60}: use 'fail', 'use_existing' or 'terminate_existing'", path="conflict"
+        )
     addressed = command.run_id is not None or command.idempotency_key is not None
     if addressed:
         _check_names(command)
@@ -129,8 +139,7 @@ def _check_names(command: Create) -> None:
 
 async def _addressed(core: Core, command: Create, entry: Registered, run: ActiveRun, text: str) -> str:
     """Create a run that others may find by its id or key: its creation is durable before it starts."""
-    creation = creation_of(run)
-    work: RunCreate | Changes = creation
+    keys: tuple[Remember, ...] = ()
     if command.idempotency_key is not None:
         request = f"{run.identity.trigger_id}\n{run.event.type}\n{text}"
         fingerprint = hashlib.blake2s(request.encode()).hexdigest()
@@ -141,15 +150,36 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
             await core.commit(Changes(remember=(key._replace(expires_at=now),), now=now))
         except KeysTaken as taken:
             return _first_call(key, taken)
-        work = Changes(creates=(creation,), remember=(key,), now=now)
-    try:
-        await core.tasks.to_the_end(_begin(core, entry, run, work))
-    except KeysTaken as taken:
-        return _first_call(key, taken)
-    except RunExists:
-        if command.conflict == "fail":
-            raise
-    return run.run_id
+        keys = (key,)
+    if command.conflict != "terminate_existing":
+        return await _place(core, command, entry, run, keys)
+    async with place_of(core, run.run_id):
+        return await _place(core, command, entry, run, keys)
+
+
+async def _place(core: Core, command: Create, entry: Registered, run: ActiveRun, keys: tuple[Remember, ...]) -> str:
+    """Begin a run, in the place of the one of its id if that is to be terminated."""
+    while True:
+        gone = await terminated(core, run.run_id) if command.conflict == "terminate_existing" else None
+        if gone is not None:
+            run.epoch = gone.head.epoch + 1  # so that nothing of the old one can be written to the new one
+        creation = creation_of(run)
+        work: RunCreate | Changes = creation
+        if keys or gone is not None:
+            deletes = () if gone is None else (RunDelete(run.run_id, gone.head.version),)
+            work = Changes(creates=(creation,), remember=keys, deletes=deletes, now=core.clock.now())
+        try:
+            await core.tasks.to_the_end(_begin(core, entry, run, work))
+        except KeysTaken as taken:
+            return _first_call(keys[0], taken)
+        except RunExists:
+            if command.conflict == "fail":
+                raise
+            if command.conflict == "terminate_existing":
+                continue  # another call was quicker: its run is terminated then
+        except (StaleVersion, RunNotFound):
+            continue  # the old one was begun again, or deleted
+        return run.run_id
 
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, work: RunCreate | Changes) -> None:

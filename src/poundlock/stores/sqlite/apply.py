@@ -29,6 +29,7 @@ from poundlock.model.changes import (
     Release,
     Remember,
     RunCreate,
+    RunDelete,
     RunMove,
     Token,
 )
@@ -202,7 +203,7 @@ class Transaction:
     def check(self, changes: Changes) -> PoundlockError | None:
         """Return why the changes do not apply now, or None if they do."""
         for create in changes.creates:
-            if self.head(create.identity.run_id) is not None:
+            if self.head(create.identity.run_id) is not None and not changes.deletes_run(create.identity.run_id):
                 return exists(create.identity.run_id)
         for move in changes.moves:
             head = self.head(move.run_id)
@@ -306,6 +307,8 @@ class Transaction:
             posts = [(post, dump(post.body, "body")) for post in changes.posts] if changes.posts else ()
         except NotStorable as error:
             return error
+        if changes.deletes:
+            self._delete(changes.deletes)
         events = self._events(changes)
         for create in changes.creates:
             self.create(create, events.get(create.identity.event_ref))
@@ -314,6 +317,15 @@ class Transaction:
             assert head is not None  # noqa: S101 - checked before
             self.move(move, head)
         return self._decide(changes, posts, events)
+
+    def _delete(self, deletes: Sequence[RunDelete]) -> None:
+        self.flush()
+        for gone in deletes:
+            delete(self, gone.run_id)
+        # Keys have gone with the runs: what comes next in this transaction has to read them again.
+        self._remembered.clear()
+        self._receipts.clear()
+        self._asked.clear()
 
     def _decide(self, changes: Changes, posts: Sequence[tuple[Post, str]], events: Mapping[str, _Kept]) -> Committed:
         now = changes.now
@@ -331,14 +343,6 @@ class Transaction:
             ended = self.head(run_id)
             assert ended is not None  # noqa: S101 - these changes end it
             self.execute(sql.PUT_PENDING_HOOKS, (ended.workflow_id, run_id))
-        if changes.deletes:
-            self.flush()
-            for gone in changes.deletes:
-                delete(self, gone.run_id)
-            # Keys have gone with the runs: what comes next in this transaction has to read them again.
-            self._remembered.clear()
-            self._receipts.clear()
-            self._asked.clear()
         for workflow_id, trigger_id, _, row in changes.schedules:
             self.execute(sql.PUT_SCHEDULE, (workflow_id, trigger_id, *row))
         for pause in changes.paused:
