@@ -580,6 +580,12 @@ def dry_lines(plan: AdmissionPlan) -> tuple[ReceiptLine, ...]:
     return (*plan.lines, *(delivery.line for delivery in plan.deliveries))
 
 
+def pairs_of(plan: AdmissionPlan) -> dict[str, Pair]:
+    """Return in which loads the runs of a dry run would count."""
+    identities = [create.identity for create in plan.creates]
+    return {each.run_id: (each.workflow_id, each.load_key) for each in identities if each.load_key is not None}
+
+
 def waiting_for(core: Core, event: Event, *, dry: bool = False) -> Awaitable[list[Waiting]]:
     """Return the runs with a wait for this event; `hit` is empty if only the conditions do not match.
 

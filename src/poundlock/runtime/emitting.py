@@ -19,6 +19,7 @@ from poundlock.runtime.core import Core, log
 from poundlock.runtime.misses import near_misses
 from poundlock.runtime.receipts import MAKES_A_RUN, Receipt, new_receipt
 from poundlock.runtime.results import results
+from poundlock.runtime.slots_told import line_told, waits_for_slot
 
 
 async def emit(
@@ -90,9 +91,23 @@ async def explain(core: Core, event: Event | str, payload: Any, fields: Mapping[
     A line for a run that does not exist yet has no run id: the id could not be found.
     """
     admitted = await admit(core, Admit(as_event(event, payload, fields), dry=True))
-    lines = [replace(line, run_id=None) if line.verdict in MAKES_A_RUN else line for line in admitted.lines]
+    lines = [await _with_line(core, line, admitted.pairs) for line in admitted.lines]
+    lines = [replace(line, run_id=None) if line.verdict in MAKES_A_RUN else line for line in lines]
     lines += await near_misses(core, admitted.event, lines)
     return Receipt(admitted.event, tuple(lines))
+
+
+async def _with_line(core: Core, line: ReceiptLine, pairs: Mapping[str, tuple[str, str]]) -> ReceiptLine:
+    """Return a line that also says what the run waits for that would be queued, or that is in line for a slot."""
+    pair = None
+    if line.verdict is Verdict.QUEUED and line.run_id is not None:
+        pair = pairs.get(line.run_id)
+    elif line.verdict is Verdict.BUFFERED and line.run_id is not None:
+        record = await core.store.load(line.run_id)
+        if record is not None and record.identity.load_key is not None and waits_for_slot(record.head):
+            pair = (record.identity.workflow_id, record.identity.load_key)
+    told = "" if pair is None else await line_told(core, pair)
+    return replace(line, reason="; ".join(filter(None, (line.reason, told)))) if told else line
 
 
 async def from_bus(core: Core, publication: Publication) -> None:

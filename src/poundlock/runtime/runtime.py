@@ -243,9 +243,11 @@ class WorkflowRuntime:
     async def explain(self, event: Event | str, payload: Any = None, /, **fields: Any) -> Receipt:
         """Return what `emit` would return; change nothing.
 
-        A line whose run does not exist before `emit` has no `run_id`. Behind the lines of `emit` there are `filtered`
-        ones for runs that wait for events of this type, but by their correlation not for this one: up to ten of the
-        newest 500 that are waiting. Raises the errors of `emit`.
+        A line whose run does not exist before `emit` has no `run_id`. Of a run that would be queued, or that takes the
+        event while it is queued or was resumed without a slot, the reason also says what it waits for: how many slots
+        are taken, by which runs, and how many others are in line. Behind the lines of `emit` there are `filtered` ones
+        for runs that wait for events of this type, but by their correlation not for this one: up to ten of the newest
+        500 that are waiting. Raises the errors of `emit`.
         """
         return await explain(self._core.here(), event, payload, fields)
 

@@ -7,8 +7,9 @@ from decimal import Decimal
 
 import pytest
 
-from poundlock import Condition, Serialized, StateRef, Verdict, Workflow
+from poundlock import Condition, Serialized, StateRef, Transient, Verdict, Workflow
 from poundlock.runtime.dispatch import unmet
+from poundlock.testing import run_until_idle
 
 
 class Unshowable:
@@ -194,3 +195,90 @@ async def test_explain_sees_runs_that_are_not_stored_yet(stores):
     assert (await rt.find_runs("w")).items == []
     go.set()
     await running
+
+
+# ---------------------------------------------------------------------------------------------- what waits for a slot
+def gated(mode):
+    wf = Workflow("w", mode=mode)
+    wf.on("go")
+    wf.wait("gate", on="open", correlate={"n": StateRef("n")})
+
+    @wf.step
+    def last():
+        return {"over": True}
+
+    return wf
+
+
+async def test_explain_says_who_holds_the_slots(stores):
+    """Of a run that would be queued: how many slots are taken, by which runs, and how many others are in line."""
+    rt = await stores.enter(gated(Transient(2, holds_slot_while_paused=True)))
+    assert [line.reason for line in (await rt.explain("go", n=0)).lines] == [""]
+    first, second = [(await rt.emit("go", n=n)).run_ids[0] for n in (1, 2)]
+    await run_until_idle(stores.clock)
+    [line] = (await rt.explain("go", n=3)).lines
+    assert (line.verdict, line.run_id) == ("queued", None)
+    assert line.reason == f"waits for a slot: 2 of 2 taken by run {second} (paused), run {first} (paused)"
+    [third] = (await rt.emit("go", n=3)).run_ids
+    [line] = (await rt.explain("go", n=4)).lines
+    assert line.reason.endswith("; 1 queued in line")
+    await rt.emit("open", n=1)
+    await rt.wait(first)
+    await run_until_idle(stores.clock)
+    [line] = (await rt.explain("go", n=4)).lines
+    assert f"run {third} (paused)" in line.reason
+    assert first not in line.reason
+
+
+async def test_explain_of_an_event_for_a_queued_run(stores):
+    """It is buffered, as `emit` says; the reason adds that its run waits for a slot, per key of the mode."""
+    rt = await stores.enter(gated(Serialized(key="key")))
+    [active] = (await rt.emit("go", n=1, key="a")).run_ids
+    [other] = (await rt.emit("go", n=2, key="b")).run_ids
+    [queued] = (await rt.emit("go", n=3, key="a")).run_ids
+    await run_until_idle(stores.clock)
+    [line] = (await rt.explain("open", n=3)).lines[:1]
+    assert (line.verdict, line.run_id) == ("buffered", queued)
+    assert line.reason == f"wait gate; waits for a slot: 1 of 1 taken by run {active} (paused); 1 queued in line"
+    assert other not in line.reason
+    [emitted] = (await rt.emit("open", n=3)).lines[:1]
+    assert (emitted.verdict, emitted.reason) == ("buffered", "wait gate")
+
+
+async def test_explain_of_an_event_for_a_resumed_run_in_line(stores):
+    """A run that was resumed and got no slot is told of in the same way."""
+    busy = asyncio.Event()
+    wf = Workflow("w", mode=Transient(1))
+    wf.on("go")
+
+    @wf.step
+    async def first(n: int):
+        if n == 2:
+            await busy.wait()
+
+    wf.wait("gate", on="open", correlate={"n": StateRef("n")})
+    wf.wait("second", on="more", correlate={"n": StateRef("n")})
+    rt = await stores.enter(wf)
+    [resumed] = (await rt.emit("go", n=1)).run_ids
+    await run_until_idle(stores.clock)
+    [active] = (await rt.emit("go", n=2)).run_ids
+    await run_until_idle(stores.clock)
+    await rt.emit("open", n=1)
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run(resumed)).status == "ready"
+    [line] = (await rt.explain("more", n=1)).lines[:1]
+    assert (line.verdict, line.run_id) == ("buffered", resumed)
+    assert line.reason.endswith(f"; waits for a slot: 1 of 1 taken by run {active} (running); 1 resumed in line")
+    busy.set()
+
+
+async def test_many_holders_are_counted(stores):
+    """Three of them are named."""
+    rt = await stores.enter(gated(Transient(5, holds_slot_while_paused=True)))
+    for n in range(5):
+        await rt.emit("go", n=n)
+    await run_until_idle(stores.clock)
+    [line] = (await rt.explain("go", n=9)).lines
+    assert line.reason.startswith("waits for a slot: 5 of 5 taken by run ")
+    assert line.reason.endswith(", 2 more")
+    assert line.reason.count("(paused)") == 3

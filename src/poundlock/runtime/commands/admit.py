@@ -35,7 +35,7 @@ from poundlock.model.receipts import Delivered, Delivery, Fate, ReceiptLine, Ver
 from poundlock.model.runs import Message, StoredEvent
 from poundlock.pipeline.writing import take_creation
 from poundlock.records import NamedTuple, dataclass
-from poundlock.runtime.admission import AdmissionPlan, Firing, Offer, decide, dry_lines
+from poundlock.runtime.admission import AdmissionPlan, Firing, Offer, decide, dry_lines, pairs_of
 from poundlock.runtime.commands.cancel import Cancel, cancel, interrupt_replaced
 from poundlock.runtime.core import Core, log
 from poundlock.runtime.driver import start, take_up, wake, written_behind
@@ -74,10 +74,15 @@ class Admit:
 
 
 class Admitted(NamedTuple):
-    """What became of an event: the receipt's lines, and the event as it was accepted."""
+    """What became of an event: the receipt's lines, and the event as it was accepted.
+
+    Attributes:
+        pairs: of a dry run, the workflow and the key in whose load the runs would count that it would make, by run.
+    """
 
     event: Event
     lines: tuple[ReceiptLine, ...]
+    pairs: Mapping[str, tuple[str, str]] = {}
 
 
 async def admit(core: Core, command: Admit) -> Admitted:
@@ -110,14 +115,14 @@ async def admit(core: Core, command: Admit) -> Admitted:
         plan, committed = await _attempt(core, offer) or await _again(core, offer)
         event = offer.event  # a waiting run may redact more of it
         if command.dry:
-            return Admitted(event, dry_lines(plan))
+            return Admitted(event, dry_lines(plan), pairs_of(plan))
         lines = carry_out(core, plan, committed, event)
     finally:
         core.tasks.admitted()
         if first and (waiting := copies.pop(name)) is not None and not waiting.done():
             waiting.set_result(None)
     await tell(core, plan, lines)
-    return new_tuple(Admitted, (event, lines))
+    return new_tuple(Admitted, (event, lines, {}))
 
 
 async def _decided_before(copies: dict[Copy, asyncio.Future[None] | None], name: Copy) -> None:
