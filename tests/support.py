@@ -62,6 +62,10 @@ class Held:
         if self._error is not None:
             raise self._error
 
+    async def settled(self):
+        """Return once it was let on, or fails."""
+        await self._judged.wait()
+
     def _leave(self):
         if self in self._among:
             self._among.remove(self)
@@ -201,11 +205,22 @@ class GatedStore:
         return list(self.held)
 
 
+class OrderedStore(GatedStore):
+    """Says that everything is written only when no earlier commit is held any more, as the port has it."""
+
+    async def written_behind(self):
+        for held in [*self.held]:
+            await held.settled()
+        await self._alive()
+        await self.inner.written_behind()
+
+
 class Stores:
     """One durable place, whatever the kind, and the stores and runtimes opened on it one after another."""
 
-    def __init__(self, kind, folder, clock):
+    def __init__(self, kind, folder, clock, wrapper=GatedStore):
         self.kind = kind
+        self.wrapper = wrapper
         self.path = folder / "runs.db"
         self.clock = clock
         self._memory = MemoryStore()
@@ -214,8 +229,8 @@ class Stores:
     def store(self) -> GatedStore:
         """Return a new store on the place; for memory always around the same one."""
         if self.kind == "memory":
-            return GatedStore(self._memory, self.clock)
-        return GatedStore(SqliteStore(self.path, synchronous="OFF", clock=self.clock), self.clock)
+            return self.wrapper(self._memory, self.clock)
+        return self.wrapper(SqliteStore(self.path, synchronous="OFF", clock=self.clock), self.clock)
 
     async def enter(self, *workflows, store=None, **options) -> WorkflowRuntime:
         """Return a started runtime on the place; closed after the test."""

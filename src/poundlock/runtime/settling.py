@@ -13,9 +13,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from poundlock.clock import timeout_after
 from poundlock.codecs import dump
 from poundlock.errors import PoundlockError, RunAborted, RunDamaged, RuntimeStopped
-from poundlock.guard import clear_cancellation
+from poundlock.guard import Interruption, clear_cancellation
 from poundlock.model.calls import with_sums
 from poundlock.model.changes import Committed, Release, RunCreate, RunMove, Token, Work
 from poundlock.model.drafts import new_tuple
@@ -24,6 +25,7 @@ from poundlock.model.modes.decisions import Load
 from poundlock.model.runs import OPERATOR_WAIT, Checkpoint, RunError, RunIdentity, RunResult
 from poundlock.pipeline import operator_pausing
 from poundlock.pipeline.deadline import rests
+from poundlock.pipeline.interrupting import interrupt
 from poundlock.pipeline.memo import has_children
 from poundlock.pipeline.outcome import (
     Aborted,
@@ -53,6 +55,7 @@ from poundlock.runtime.healing import (
 )
 from poundlock.runtime.hooks import BoundHooks
 from poundlock.runtime.pending_hooks import at_end, begin, end, ending, uncalled, with_pending
+from poundlock.runtime.phases import Phase
 from poundlock.runtime.reading import aborted_error, result_of, result_of_checkpoint, waits_now
 from poundlock.runtime.run_table import LiveRun
 from poundlock.runtime.transitions import outcome_text
@@ -392,6 +395,8 @@ async def _announce_end(core: Core, move: RunMove, waiting: list[Waiter]) -> Non
         if workflow is not None and workflow.hooks.on_complete is not None:
             called = await _call_on_complete(core, workflow, entry, checkpoint, result)
         if isinstance(entry, LiveRun):
+            if entry.run.interruption is Interruption.LOST and entry.alive:
+                await _gone(core, entry)
             aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
             await _part(core, close_container(core, entry, aborted))
         if workflow is not None:
@@ -402,11 +407,25 @@ async def _announce_end(core: Core, move: RunMove, waiting: list[Waiter]) -> Non
         resolve(waiting, result)
 
 
+async def _gone(core: Core, live: LiveRun) -> None:
+    """Wait until the task of a run has ended, or does not react: what the run used is closed after that."""
+    assert live.task is not None  # noqa: S101 - it is alive
+    with suppress(TimeoutError):
+        async with timeout_after(core.clock, core.abort_grace):
+            await asyncio.wait([live.task])
+
+
 def _drop_ended(core: Core, move: RunMove) -> object:
     """Forget a run that has ended, and return its entry; not one that goes on already."""
     live, parked = core.runs.live(move.run_id), core.runs.parked(move.run_id)
     epoch = live.run.epoch if live is not None else parked.head.epoch if parked is not None else 0
-    return None if epoch > move.new_epoch else core.runs.drop(move.run_id)
+    if epoch > move.new_epoch:
+        return None
+    if live is not None and live.alive and live.phase is Phase.DRIVING and live.run.interruption is None:
+        # Its task began while its end was being written: nobody has told it, and its step might never end.
+        core.tasks.keep(live.task)
+        interrupt(live.run, live.task, Interruption.LOST)
+    return core.runs.drop(move.run_id)
 
 
 def announce_found(core: Core, checkpoint: Checkpoint) -> None:

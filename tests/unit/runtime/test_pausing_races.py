@@ -7,7 +7,7 @@ from itertools import permutations
 from typing import Annotated
 
 import pytest
-from support import ends, parks, rests, takes
+from support import OrderedStore, ends, parks, rests, takes
 
 from poundlock import (
     Condition,
@@ -18,6 +18,7 @@ from poundlock import (
     Pipeline,
     RunFinished,
     RunStatus,
+    Serialized,
     Service,
     Stage,
     StaleResume,
@@ -179,6 +180,82 @@ async def test_the_caller_of_an_abort_goes_away(stores, first):
     with pytest.raises(asyncio.CancelledError):
         await aborting
     assert (await rt.get_run(run_id)).status is ABORTED
+
+
+@pytest.mark.parametrize("by", ["event", "promotion"])
+async def test_a_run_that_begins_to_be_driven_while_its_abort_is_written(stores, by):
+    """A step that has begun just before its run's abort was written is cancelled: nothing else would end it."""
+    begun, cancelled = [], []
+
+    async def works(n):
+        begun.append(n)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.append(n)
+
+    waits = Stage("gate", router=Pause(Wait("go")))
+    stages = [waits, Stage("two", [Step("works", works)])] if by == "event" else [Stage("two", [Step("works", works)])]
+    wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)], mode=Serialized())
+    rt = await stores.enter(wf, pause_window=0)
+    [first] = (await rt.emit("begin", n=1)).run_ids
+    await stores.clock.run_until_idle()
+    run_id, n = first, 1
+    if by == "promotion":
+        [run_id], n = (await rt.emit("begin", n=2)).run_ids, 2
+    rt.store.hold_after = lambda changes: bool(changes.deliveries) or ends(changes)
+    going_on = asyncio.create_task(rt.emit("go") if by == "event" else rt.abort(first))
+    [unheard] = await rt.store.until_held()
+    rt.store.hold_after, rt.store.hold = None, ends
+    aborting = asyncio.create_task(rt.abort(run_id))
+    await rt.store.until_held(2)
+    unheard.release()
+    await stores.clock.run_until_idle()
+    assert begun[-1] == n
+    rt.store.hold = None
+    rt.store.held[0].release()
+    await stores.clock.run_until_idle()
+    assert cancelled[-1] == n
+    assert (await rt.wait(run_id)).status is ABORTED
+    await asyncio.gather(going_on, aborting)
+    assert rt._core.runs.all_live() == []
+
+
+async def test_an_abort_waits_for_the_answer_by_which_its_run_goes_on(stores):
+    """A promoted run of which nobody here has heard yet is not lost: it keeps its slot until its step has ended."""
+    stores.wrapper = OrderedStore
+    inside, most = [], 0
+
+    async def works(n):
+        nonlocal most
+        inside.append(n)
+        most = max(most, len(inside))
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            inside.remove(n)
+
+    stages = [Stage("one", [Step("works", works)])]
+    wf = Workflow("w", triggers={"begin": Trigger("begin")}, pipelines=[Pipeline("main", stages)], mode=Serialized())
+    rt = await stores.enter(wf)
+    first, second, third = [(await rt.emit("begin", n=n)).run_ids[0] for n in (1, 2, 3)]
+    await stores.clock.run_until_idle()
+    rt.store.hold_after = ends
+    await rt.abort(first)
+    [unheard] = await rt.store.until_held()
+    rt.store.hold_after, rt.store.hold = None, ends
+    aborting = asyncio.create_task(rt.abort(second))
+    await stores.clock.run_until_idle()
+    unheard.release()
+    await stores.clock.run_until_idle()
+    rt.store.hold = None
+    for held in [*rt.store.held]:
+        held.release()
+    await stores.clock.run_until_idle()
+    await aborting
+    assert [(await rt.get_run(run_id)).status for run_id in (first, second, third)] == [ABORTED, ABORTED, "running"]
+    assert (inside, most) == ([3], 1)
+    await rt.abort(third)
 
 
 async def test_event_while_delaying_is_kept(stores, caught):

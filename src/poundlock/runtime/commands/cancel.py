@@ -48,6 +48,7 @@ async def cancel(core: Core, command: Cancel) -> None:
         RunNotFound: no such run.
         RunFinished: it completed or failed. Aborting an aborted run does nothing.
     """
+    waited = -1
     while True:
         live = core.runs.driven(command.run_id)
         if live is not None and live.alive:
@@ -60,7 +61,13 @@ async def cancel(core: Core, command: Cancel) -> None:
             return
         if status.terminal:
             raise finished(command.run_id, status)
-        lost = _undriven(core, record) or is_set_aside(record.head)
+        lost = _undriven(core, record)
+        if lost and waited < record.head.version:
+            # The commit by which it goes on may be durable, and its answer on the way: then it is driven in a moment.
+            waited = record.head.version
+            await core.store.written_behind()
+            continue
+        lost = lost or is_set_aside(record.head)
         if not lost and any(row.wait_id == UNDO_WAIT for row in record.waits):
             return  # its end is decided, and its stages are being undone: see `undoing`
         try:
