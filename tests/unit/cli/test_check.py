@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from poundlock import WorkflowRuntime
 from poundlock.cli.app_loading import load_app
+from poundlock.clock import SystemClock
 
 ORDERS = """
 from pydantic import BaseModel
@@ -184,3 +188,45 @@ def test_a_store_is_needed(call, tmp_path, command):
     said = call(command, version(tmp_path))
     assert said.code == 2
     assert "--store" in said.err
+
+
+TIMED = """
+from poundlock import Workflow
+
+report = Workflow("report")
+report.on(cron="30 6 * * 1", tz="Europe/Berlin", missed="all")
+report.on(every="15m")
+report.on("by.hand")
+report.step(lambda: None, id="write")
+"""
+
+
+def test_check_tells_when_triggers_fire_next(call, tmp_path, store, waiting):
+    """The next three times of each time trigger, in UTC, as the runtime will fire; other triggers have none."""
+    app = tmp_path / "timed.py"
+    app.write_text(TIMED, encoding="utf-8")
+    before = SystemClock().now()
+    found = call("check", app, "--store", store, "--json").json["times"]
+    after = SystemClock().now()
+    assert [(each["workflow_id"], each["trigger_id"], each["missed"]) for each in found] == [
+        ("report", "cron", "all"),
+        ("report", "every", "once"),
+    ]
+    weekly, quarterly = [[dt.datetime.fromisoformat(text) for text in each["next"]] for each in found]
+    local = [moment.astimezone(ZoneInfo("Europe/Berlin")) for moment in weekly]
+    assert [(moment.weekday(), moment.hour, moment.minute) for moment in local] == [(0, 6, 30)] * 3
+    assert [(b.date() - a.date()).days for a, b in pairwise(local)] == [7, 7]
+    first = quarterly[0].timestamp()
+    assert before < first <= after + 900
+    assert [moment.timestamp() for moment in quarterly] == [first, first + 900, first + 1800]
+    said = call("check", app, "--store", store).out
+    assert "Next times of triggers, in UTC" in said
+    assert "report cron (cron 30 6 * * 1 Europe/Berlin): " in said
+    assert f"{weekly[1]:%Y-%m-%d %H:%M:%S}" in said  # the first one may just have come
+
+
+def test_check_of_an_app_without_time_triggers_tells_of_none(call, tmp_path, store, waiting):
+    """There is nothing about times then, and an empty list as JSON."""
+    app = version(tmp_path)
+    assert "Next times" not in call("check", app, "--store", store).out
+    assert call("check", app, "--store", store, "--json").json["times"] == []

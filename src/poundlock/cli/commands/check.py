@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from poundlock.cli.faults import REFUSED, reporting
 from poundlock.cli.options import JsonOption, StoreOption
+from poundlock.records import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from poundlock.model.retention import Retention, Vacuumed
     from poundlock.model.workflow_definition import WorkflowDefinition
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
     from poundlock.runtime.diagnosing import Diagnosis
 
 
+_NEXT: Final = 3
+"""Times of a trigger that are told."""
+
+
 def check(
     app: Annotated[Path, typer.Argument(metavar="APP.PY", help="The app that is going to be deployed.")],
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell which stored runs could not go on with the workflows of an app; exit code 1 if there are any."""
+    """Tell which stored runs could not go on with the workflows of an app; exit code 1 if there are any.
+
+    Of its time triggers it tells when they fire next.
+    """
     with reporting(as_json=as_json):
         import asyncio
 
@@ -32,10 +40,13 @@ def check(
 
         definitions, where, _ = _app(app, store)
         found = asyncio.run(_diagnosed(where, definitions))[0]
+        times = list(_times(definitions))
         if as_json:
-            print(dump({"runs": found.active, "misfits": [_shape(each) for each in found.misfits]}))
+            shape = {"runs": found.active, "misfits": [_shape(each) for each in found.misfits]}
+            print(dump({**shape, "times": [_shape_of_times(each) for each in times]}))
         else:
             _print([("Runs that could not go on", found.misfits)])
+            _print_times(times)
             unfit = len({each.run_id for each in found.misfits})
             said = f"{unfit} cannot go on." if unfit else "All of them can go on."
             print(f"Active runs checked: {found.active}. {said}")
@@ -125,6 +136,61 @@ async def _diagnosed(
         opened = getattr(store, "opened_before", None)
         at, size = (None, None) if opened is None else opened
         return found, {"bytes": store.size, "opened_at": at, "bytes_then": size}
+
+
+class _Upcoming(NamedTuple):
+    """When a time trigger fires next."""
+
+    workflow_id: str
+    trigger_id: str
+    rule: str
+    missed: str
+    times: tuple[float, ...]
+
+
+def _times(definitions: Mapping[str, WorkflowDefinition]) -> Iterator[_Upcoming]:
+    from poundlock.clock import SystemClock
+    from poundlock.model.cron import schedule_of
+
+    now = SystemClock().now()
+    for definition in definitions.values():
+        for trigger_id, trigger in definition.triggers.items():
+            schedule = schedule_of(trigger)
+            if schedule is None:
+                continue
+            times: list[float] = []
+            while len(times) < _NEXT and (following := schedule.after(times[-1] if times else now)) is not None:
+                times.append(following)
+            yield _Upcoming(definition.id, trigger_id, schedule.rule, trigger.missed, tuple(times))
+
+
+def _print_times(upcoming: list[_Upcoming]) -> None:
+    if not upcoming:
+        return
+    from rich.text import Text
+
+    from poundlock.cli import show
+    from poundlock.cli.terminal import console
+
+    screen = console()
+    screen.print(show.heading("Next times of triggers, in UTC"))
+    for each in upcoming:
+        line = Text("  ").append(f"{each.workflow_id} ", "bold").append(f"{each.trigger_id} ({each.rule}): ")
+        line.append(", ".join(map(show.moment, each.times)) or "none")
+        screen.print(line, soft_wrap=True)
+    screen.print()
+
+
+def _shape_of_times(upcoming: _Upcoming) -> dict[str, Any]:
+    from poundlock.model.moments import utc_text
+
+    return {
+        "workflow_id": upcoming.workflow_id,
+        "trigger_id": upcoming.trigger_id,
+        "rule": upcoming.rule,
+        "missed": upcoming.missed,
+        "next": [utc_text(time) for time in upcoming.times],
+    }
 
 
 def _size(figures: Mapping[str, Any]) -> str:
