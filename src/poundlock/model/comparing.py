@@ -111,7 +111,7 @@ def _ways(
 
 
 def _starts(entries: Sequence[TimelineEntry]) -> _Starts:
-    return [(visit.stage, visit.seq) for visit in path_of(entries)]
+    return list(path_of(entries))
 
 
 def _continued(starts: _Starts, entries: Sequence[TimelineEntry], other: str, of_other: _Starts) -> _Starts:

@@ -30,6 +30,7 @@ LEFT: Final = "stage:left"
 """Type of the entry that keeps what a stage had come to when its run ended in it, for a retry."""
 
 _START: Final = "stage:start"
+_AGAIN: Final = "stage:resume"
 _SUCCESS: Final = "stage:success"
 _NOTED: Final = "undo:noted"
 _UNDONE: Final = ("undo:success", "undo:failure")
@@ -58,6 +59,8 @@ class Course:
     Attributes:
         visits: of stages, in order, those of earlier attempts too.
         path: the same without what a retry or rerun went back behind.
+        again: for each visit, by the number of its start: where its stage was entered again, by a retry or after a
+            crash, as pairs: the first entry that belongs to that, and the entry of its beginning.
         ends: for each visit, by the number of its start: the entry at which its stage was concluded.
         rests: numbers of the entries that say that the run was paused or delayed, or went on after that.
         open: whether the last visit of the path was not concluded.
@@ -69,6 +72,7 @@ class Course:
 
     visits: list[Visit] = field(default_factory=list)
     path: list[Visit] = field(default_factory=list)
+    again: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     ends: dict[int, int] = field(default_factory=dict)
     rests: list[int] = field(default_factory=list)
     open: bool = False
@@ -76,6 +80,41 @@ class Course:
     undone: list[str] = field(default_factory=list)
     left: list[Any] = field(default_factory=list)
     full: bool = False
+    _mended: int | None = None
+    """The entry of a retry whose stage was not entered so far."""
+
+    def began(self, visit: Visit, before: int | None = None) -> int:
+        """Return the entry at which a visit began last; with `before`, only as far as that entry belongs to it."""
+        found = visit.seq
+        for first, start in self.again.get(visit.seq, ()):
+            if before is None or first <= before:
+                found = start
+        return found
+
+    def started(self, visit: Visit) -> None:
+        """Note that a stage was entered."""
+        self.full = self.open = True
+        self.paused = False
+        self._mended = None
+        self.visits.append(visit)
+        self.path.append(visit)
+
+    def entered_again(self, stage: str, seq: int) -> None:
+        """Note that the last visit went on from the beginning of its stage."""
+        self.open, self.paused = True, False
+        if self.path and self.path[-1].stage == stage:
+            first = seq if self._mended is None else self._mended
+            self.again.setdefault(self.path[-1].seq, []).append((first, seq))
+        self._mended = None
+
+    def went_back(self, stage: str, seq: int, *, anew: bool) -> None:
+        """Drop from the path what came after a stage was entered last; if `anew`, that visit as well."""
+        place = next((place for place in reversed(range(len(self.path))) if self.path[place].stage == stage), None)
+        if place is not None:
+            del self.path[place if anew else place + 1 :]
+        self.paused = False
+        self.open = not anew
+        self._mended = None if anew else seq
 
 
 class Point(NamedTuple):
@@ -90,15 +129,20 @@ class Point(NamedTuple):
     seq: int
 
 
-def path_of(entries: Iterable[TimelineEntry]) -> list[Visit]:
-    """Return the visits on a run's way by its timeline, without what a retry or rerun went back behind."""
+def path_of(entries: Iterable[TimelineEntry]) -> list[tuple[str, int]]:
+    """Return the stages on a run's way by its timeline, without what a retry or rerun went back behind.
+
+    With each the entry at which it began last.
+    """
     course = Course()
     for entry in entries:
         if entry.type == _START:
-            _started(course, Visit(entry.path.split("/")[1], entry.seq, entry.seq - 1))
+            course.started(Visit(entry.path.split("/")[1], entry.seq, entry.seq - 1))
+        elif entry.type == _AGAIN:
+            course.entered_again(entry.path.split("/")[1], entry.seq)
         elif entry.type in (RETRIED, RERUN):
-            _went_back(course, entry.payload["stage"], anew=entry.payload["anew"])
-    return course.path
+            course.went_back(entry.payload["stage"], entry.seq, anew=entry.payload["anew"])
+    return [(visit.stage, course.began(visit)) for visit in course.path]
 
 
 def read_course(rows: Sequence[LogRow]) -> Course:
@@ -114,9 +158,9 @@ def read_course(rows: Sequence[LogRow]) -> Course:
             if kind == BUFFERED:
                 buffered += 1
             elif kind == _START:
-                _started(course, Visit(path.split("/")[1], seq, seq - 1 - buffered))
-            elif kind == "stage:resume":
-                course.open, course.paused = True, False
+                course.started(Visit(path.split("/")[1], seq, seq - 1 - buffered))
+            elif kind == _AGAIN:
+                course.entered_again(path.split("/")[1], seq)
             elif kind == _SUCCESS and course.path:
                 course.open = False
                 course.ends[course.path[-1].seq] = seq
@@ -134,26 +178,10 @@ def read_course(rows: Sequence[LogRow]) -> Course:
                 course.left = payload
             elif kind in (RETRIED, RERUN):
                 undone.clear()
-                _went_back(course, payload["stage"], anew=payload["anew"])
+                course.went_back(payload["stage"], seq, anew=payload["anew"])
                 course.rests.append(seq)
     course.undone = list(dict.fromkeys(stage for _, stage in sorted(undone)))
     return course
-
-
-def _started(course: Course, visit: Visit) -> None:
-    course.full = course.open = True
-    course.paused = False
-    course.visits.append(visit)
-    course.path.append(visit)
-
-
-def _went_back(course: Course, stage: str, *, anew: bool) -> None:
-    """Drop from the path what came after a stage was entered last; if `anew`, that visit as well."""
-    place = next((place for place in reversed(range(len(course.path))) if course.path[place].stage == stage), None)
-    if place is not None:
-        del course.path[place if anew else place + 1 :]
-    course.paused = False
-    course.open = not anew
 
 
 # ------------------------------------------------------------------------------------------------------------ retry
@@ -245,7 +273,7 @@ def stage_point(course: Course, stage: str, first: str | None, run_id: str) -> P
     """
     for visit in reversed(course.visits):
         if visit.stage == stage:
-            return Point(stage, visit.seq)
+            return Point(stage, course.began(visit))
     if stage == first and not course.full:
         return Point(stage, 2)  # behind the entry of its creation, which has its initial state
     raise not_entered(course, stage, list(dict.fromkeys(visit.stage for visit in course.visits)), run_id)
@@ -278,7 +306,7 @@ def entry_point(course: Course, seq: int, last: int, first: str | None, run_id: 
         following = visits[place + 1]
         if not any(end < rest < following.seq for rest in course.rests):
             return Point(following.stage, following.seq)
-    return Point(visit.stage, visit.seq)
+    return Point(visit.stage, course.began(visit, seq))
 
 
 def state_before(rows: Iterable[LogRow], seq: int) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def seq_of(entries: Sequence[TimelineEntry], place: int | str) -> int:
 def _start_of(entries: Sequence[TimelineEntry], stage: str) -> int:
     known: dict[str, int] = {}
     for entry in entries:
-        if entry.type == "stage:start":
+        if entry.type in ("stage:start", "stage:resume"):  # a retry enters its stage again
             known[entry.path.split("/")[1]] = entry.seq
     if stage in known:
         return known[stage]

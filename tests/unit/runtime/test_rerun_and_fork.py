@@ -256,6 +256,60 @@ async def test_an_entry_of_the_timeline_names_the_stage_it_belongs_to(stores):
     assert found == expected
 
 
+def fussy(**options):
+    """A stage that fails as long as `n` is 7, and one behind it."""
+    wf = Workflow("fussy", **options)
+    wf.on("begin")
+
+    @wf.step
+    async def check(n):
+        if n == 7:
+            raise ValueError("seven")
+        return {"checked": n}
+
+    @wf.step
+    async def done():
+        return {"done": True}
+
+    return wf
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_stage_that_was_retried_began_with_the_patch_of_the_retry(stores, restart):
+    """A retry enters its stage again: to rerun or fork from there does not bring back what the patch has mended."""
+    rt = await stores.enter(fussy())
+    [failed] = await (await rt.emit("begin", n=7)).results()
+    await rt.retry(failed.run_id, patch={"n": 1})
+    assert (await rt.wait(failed.run_id)).status == "completed"
+    if restart:
+        await rt.stop()
+        rt = await stores.enter(fussy())
+    run_id = failed.run_id
+    timeline = await rt.timeline(run_id)
+    assert timeline.state_at("check") == {"n": 1}
+    assert (await rt.compare(run_id, run_id, attempt_a=1)).differs_at == "check"
+    forked = await rt.fork(run_id, "check")
+    assert dict((await rt.wait(forked.run_id)).state) == {"n": 1, "checked": 1, "done": True}
+    await rt.rerun(run_id, "check")
+    again = await rt.wait(run_id)
+    assert (again.status, again.state["n"]) == ("completed", 1)
+
+
+async def test_entries_before_and_behind_a_retry_lead_to_the_state_of_their_own_attempt(stores):
+    """An entry of the first attempt leads to the state before the patch; from the retry on, to that behind it."""
+    rt = await stores.enter(fussy())
+    [failed] = await (await rt.emit("begin", n=7)).results()
+    await rt.retry(failed.run_id, patch={"n": 1})
+    await rt.wait(failed.run_id)
+    timeline = await rt.timeline(failed.run_id)
+    retried = timeline.types().index("run:retry") + 1
+    ends = {}
+    for entry in timeline.entries:
+        info = await rt.fork(failed.run_id, entry.seq)
+        ends[entry.seq] = (await rt.wait(info.run_id)).status
+    assert ends == {seq: "failed" if seq < retried else "completed" for seq in ends}
+
+
 async def test_a_fork_of_a_run_that_is_doing_something(stores):
     """A running and a paused run can be forked; the fork waits at its own wait, and an event answers both."""
     calls = []
