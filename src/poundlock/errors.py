@@ -543,16 +543,17 @@ class FeedInvalid(PoundlockError):
     code = "FEED_INVALID"
 
 
-def suggest(unknown: str, known: list[str] | tuple[str, ...]) -> str:
+def suggest(unknown: object, known: list[str] | tuple[str, ...]) -> str:
     """Return a clause that names near matches of `unknown` in `known`, or lists what exists.
 
+    Only text has near matches.
     Similarity is difflib's ratio (Ratcliff/Obershelp) with its default cutoff of 0.6.
     """
     if not known:
         return "nothing is registered yet"
     import difflib
 
-    near = difflib.get_close_matches(unknown, known, n=3)
+    near = difflib.get_close_matches(unknown, known, n=3) if isinstance(unknown, str) else []
     if near:
         return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
     shown = ", ".join(f"'{name}'" for name in sorted(known)[:10])

@@ -181,6 +181,17 @@ def is_name(value: Any) -> bool:
     return type(value) is str and 0 < len(value) <= _LONGEST and value == value.strip() and value.isprintable()
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value is text that a store can have: without half a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def merged(payload: Any, fields: Mapping[str, Any]) -> Any:
     """Return payload and keyword fields as one payload.
 

@@ -134,6 +134,21 @@ def duration(path: str, value: Duration) -> float:
         raise InvalidDefinition(f"{path}: {error}", path=path) from None
 
 
+def check_env(env: Any) -> Mapping[str, str]:
+    """Return the variables of a runtime.
+
+    Raises:
+        InvalidDefinition: they are not a mapping of texts. The values are not named: they may be secrets.
+    """
+    if not isinstance(env, Mapping):
+        raise InvalidDefinition(f"env is a {type(env).__name__}: give a mapping of names to values", path="env")
+    for place, (name, value) in enumerate(env.items()):
+        if not isinstance(name, str) or not isinstance(value, str):
+            path = f"env.{_part(name, place)}"
+            raise InvalidDefinition(f"{path}: the name of a variable and its value must be text", path=path)
+    return env
+
+
 def check_retention(retention: object) -> None:
     """Check the retention of a runtime; None is fine.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.clock import Clock
 from poundlock.errors import NotRegistered, RuntimeStopped, WrongLoop, suggest
-from poundlock.guard import INSIDE, LoopWatch, Secretive
+from poundlock.guard import INSIDE, LoopWatch, Secretive, repr_of
 from poundlock.ids import Ids, default_ids
 from poundlock.model.changes import RunMove
 from poundlock.model.events import Event
@@ -239,10 +239,10 @@ class Core:
         Raises:
             NotRegistered: no such workflow; the message names near matches.
         """
-        entry = self.entries.get(workflow_id)
+        entry = self.entries.get(workflow_id) if isinstance(workflow_id, str) else None
         if entry is None:
             raise NotRegistered(
-                f"no workflow '{workflow_id}' is registered: {suggest(workflow_id, list(self.entries))}",
+                f"no workflow {repr_of(workflow_id, 60)} is registered: {suggest(workflow_id, list(self.entries))}",
                 workflow_id=workflow_id,
             )
         return entry

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
-from poundlock.errors import RuntimeStopped
-from poundlock.guard import Interruption, call_within, log_text
+from poundlock.errors import InvalidDefinition, RuntimeStopped
+from poundlock.guard import Interruption, call_within, log_text, repr_of
 from poundlock.model.definitions import Service, several
 from poundlock.model.durations import seconds
 from poundlock.model.events import CONTROL_EVENTS
@@ -171,7 +171,13 @@ class Lifetime:
         self._vacuuming.watch(entry)
 
     async def deregister(self, workflow_id: str, active: Literal["finish", "abort"]) -> None:
-        """Deregister a workflow (`NotRegistered` if there is none); its timers are cancelled first."""
+        """Deregister a workflow; its timers are cancelled first.
+
+        Raises:
+            NotRegistered: there is none. InvalidDefinition: unknown `active`.
+        """
+        if active not in ("finish", "abort"):
+            raise InvalidDefinition(f"active is {repr_of(active, 60)}: use 'finish' or 'abort'", path="active")
         self._times.deregistered(self._core.entry(workflow_id))
         await deregister(self._core, self.subscriptions, workflow_id, active)
 

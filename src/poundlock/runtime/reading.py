@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any, Final, Protocol
 
 from poundlock.codecs import load
 from poundlock.errors import InvalidEvent, RunAborted, RunDamaged, StateInvalid
+from poundlock.guard import repr_of
 from poundlock.model.calls import own, sums_of
 from poundlock.model.comparing import Comparison, attempt_of, with_outcomes
 from poundlock.model.comparing import Outcome as Ended
 from poundlock.model.counting import Fits, tally_of
+from poundlock.model.definitions import several
 from poundlock.model.drafts import maker_of
+from poundlock.model.events import is_text
 from poundlock.model.hiding import NOTED, hidden_entries, noted_masks
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.operator_pause import Pauses, pause_in, pauses_of
@@ -173,9 +177,18 @@ def query(
     Raises:
         InvalidEvent: a filter is not valid; `path` names it.
     """
-    if not 1 <= limit <= LARGEST_PAGE:
-        raise InvalidEvent(f"limit is {limit}: ask for 1 to {LARGEST_PAGE} runs per page", path="limit")
-    wanted = () if status is None else (status,) if isinstance(status, str) else tuple(status)
+    if type(limit) is not int or not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidEvent(f"limit is {repr_of(limit, 60)}: ask for 1 to {LARGEST_PAGE} runs per page", path="limit")
+    for path, words in (("workflow", workflow), ("key", key), ("text", text), ("cursor", cursor)):
+        if words is not None and not is_text(words):
+            raise InvalidEvent(f"{path} is {repr_of(words, 60)}: give text", path=path)
+    for path, moment in (("since", since), ("until", until)):
+        if moment is not None and (type(moment) not in (int, float) or isnan(moment)):
+            raise InvalidEvent(
+                f"{path} is {repr_of(moment, 60)}: give seconds since 1970, as `datetime.timestamp()` returns them",
+                path=path,
+            )
+    wanted = () if status is None else (status,) if isinstance(status, str) else several(status)
     try:
         statuses = tuple(RunStatus(name) for name in wanted)
     except ValueError as error:

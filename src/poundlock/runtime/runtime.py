@@ -26,7 +26,14 @@ from poundlock.model.receipts import ReceiptLine
 from poundlock.model.retention import KEEP, Retention, Vacuumed
 from poundlock.model.runs import OperatorPause, RunInfo, RunResult
 from poundlock.model.timeline import Timeline
-from poundlock.model.validation import check_global_services, check_redact, check_retention, duration, whole_number
+from poundlock.model.validation import (
+    check_env,
+    check_global_services,
+    check_redact,
+    check_retention,
+    duration,
+    whole_number,
+)
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
 from poundlock.runtime import lifetime, outbox, reading, results
@@ -125,7 +132,7 @@ class WorkflowRuntime:
             bus=self.bus,
             clock=self.clock,
             ids=default_ids,
-            env=os.environ if env is None else env,
+            env=os.environ if env is None else check_env(env),
             timeline=timeline,
             pause_window=duration("pause_window", pause_window),
             pause_window_runs=whole_number("pause_window_runs", pause_window_runs),
@@ -210,7 +217,7 @@ class WorkflowRuntime:
         also inside a run that one of the active runs waits for.
 
         Raises:
-            NotRegistered: no such workflow.
+            NotRegistered: no such workflow. InvalidDefinition: unknown `active`; nothing is done.
         """
         self._core.at_work()
         await self._lifetime.deregister(id, active)
@@ -279,7 +286,8 @@ class WorkflowRuntime:
         Raises:
             NotRegistered: unknown workflow or trigger.
             InvalidDefinition: there are several triggers or pipelines and none is named, or `until` is unknown.
-            RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
+            RunExists: the id is taken; unless `conflict` is "fail", by a run of another workflow.
+            IdempotencyConflict: the key was used with other content.
             WouldDeadlock: the run to terminate is the one that calls this, or waits for it.
             NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
         """

@@ -18,6 +18,7 @@ from poundlock.callables import is_coroutine_function
 from poundlock.clock import Clock, timeout_after
 from poundlock.errors import HookTimeout, InvalidDefinition
 from poundlock.guard import Answer, call_now, call_within, log_text, repr_of
+from poundlock.model.definitions import several
 from poundlock.model.runs import LogRow
 from poundlock.model.timeline import read_entries
 from poundlock.model.timeline_entry import TimelineEntry
@@ -53,7 +54,7 @@ def checked_sinks(sinks: Iterable[Any]) -> list[Any]:
     Raises:
         InvalidDefinition: one can neither be called nor has a method `write`.
     """
-    found = list(sinks)
+    found = list(several(sinks))
     for place, sink in enumerate(found):
         if not callable(getattr(sink, "write", None)) and not callable(sink):
             raise InvalidDefinition(

@@ -25,6 +25,7 @@ from poundlock.errors import (
 from poundlock.json_core import from_json
 from poundlock.model.changes import Remember, RunMove
 from poundlock.model.lifecycle import RunStatus
+from poundlock.model.quoting import shown
 from poundlock.model.runs import RunIdentity
 
 LINED_UP_AT_ONCE: Final = 1_000
@@ -88,7 +89,9 @@ def schedule_moved(workflow_id: str, trigger_id: str) -> ScheduleMoved:
 
 def not_found(run_id: str) -> RunNotFound:
     """Return the error for an unknown run."""
-    return RunNotFound(f"there is no run '{run_id}' in this store: list runs with find_runs or `poundlock runs ls`")
+    return RunNotFound(
+        f"there is no run {shown(run_id, 100)} in this store: list runs with find_runs or `poundlock runs ls`"
+    )
 
 
 def not_deletable(run_id: str, version: int) -> StaleVersion:

@@ -129,6 +129,11 @@ async def test_a_run_id_is_used_once(runtime, any_store):
         await rt.invoke("wf", run_id="mine")
     existing = await rt.invoke("wf", None, Event("x", {"n": 2}), run_id="mine", conflict="use_existing")
     assert existing.state == first.state
+    await rt.register(workflow("other"))
+    for conflict in ("use_existing", "terminate_existing"):
+        with pytest.raises(RunExists, match="one of workflow 'wf', not of 'other'"):
+            await rt.invoke("other", run_id="mine", conflict=conflict)
+    assert (await rt.get_run("mine")).workflow_id == "wf"
     with pytest.raises(InvalidDefinition):
         await rt.invoke("wf", run_id="mine", conflict="whatever")
 

@@ -17,7 +17,7 @@ from poundlock.errors import (
     StaleVersion,
     WorkflowPaused,
 )
-from poundlock.guard import call_now, describe
+from poundlock.guard import call_now, describe, repr_of
 from poundlock.model.changes import WITH_ITS_RUN, Changes, Remember, RunCreate, RunDelete
 from poundlock.model.events import Event, accepted, is_name
 from poundlock.model.runs import RunIdentity
@@ -66,7 +66,8 @@ async def create(core: Core, command: Create) -> str:
 
     Raises:
         NotRegistered, InvalidDefinition: unknown workflow or trigger, or several and none named.
-        RunExists: the id is taken. IdempotencyConflict: the key was used with other content.
+        RunExists: the id is taken; unless `conflict` is "fail", by a run of another workflow.
+        IdempotencyConflict: the key was used with other content.
         WouldDeadlock: the run to terminate is the caller's own, or waits for it.
         NotStorable, StateInvalid, InvalidEvent: the event cannot begin a run.
         WorkflowPaused: it is paused, and rejects what comes.
@@ -93,6 +94,8 @@ async def create(core: Core, command: Create) -> str:
     now = core.clock.now()
     run_id = core.ids.uuid7(now) if command.run_id is None else command.run_id
     if command.event is not None:
+        if not isinstance(command.event, Event):
+            raise InvalidEvent(f"{repr_of(command.event, 60)} is not an Event: give Event(type, payload)", path="event")
         event, text = accepted(command.event, now)
     else:
         payload, model = command.payload, entry.definition.state_of(pipeline_id)
@@ -160,6 +163,8 @@ async def _addressed(core: Core, command: Create, entry: Registered, run: Active
 async def _place(core: Core, command: Create, entry: Registered, run: ActiveRun, keys: tuple[Remember, ...]) -> str:
     """Begin a run, in the place of the one of its id if that is to be terminated."""
     while True:
+        if command.conflict == "terminate_existing":
+            await _check_same_workflow(core, entry, run.run_id)
         gone = await terminated(core, run.run_id) if command.conflict == "terminate_existing" else None
         if gone is not None:
             run.epoch = gone.head.epoch + 1  # so that nothing of the old one can be written to the new one
@@ -177,9 +182,20 @@ async def _place(core: Core, command: Create, entry: Registered, run: ActiveRun,
                 raise
             if command.conflict == "terminate_existing":
                 continue  # another call was quicker: its run is terminated then
+            await _check_same_workflow(core, entry, run.run_id)
         except (StaleVersion, RunNotFound):
             continue  # the old one was begun again, or deleted
         return run.run_id
+
+
+async def _check_same_workflow(core: Core, entry: Registered, run_id: str) -> None:
+    """Refuse to answer with a run of another workflow, or to end it (`RunExists`)."""
+    existing = await core.store.load(run_id)
+    if existing is not None and existing.identity.workflow_id != entry.id:
+        raise RunExists(
+            f"run '{run_id}' is one of workflow '{existing.identity.workflow_id}', not of '{entry.id}': use another id",
+            run_id=run_id,
+        )
 
 
 async def _begin(core: Core, entry: Registered, run: ActiveRun, work: RunCreate | Changes) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from poundlock.json_core import from_json
 from poundlock.model.buffers import Counting, Tally, WaitRules, kept_tallies, read_tally, without_consumed
+from poundlock.model.events import is_text
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.runs import WaitRow
 from poundlock.records import NamedTuple
@@ -254,7 +255,7 @@ class Heads:
             return
         self.known.update(missing)
         self._passing.update(missing)
-        for size, portion in sql.portions(list(missing)):
+        for size, portion in sql.portions([run_id for run_id in missing if is_text(run_id)]):
             for row in execute(sql.heads(size), portion).fetchall():
                 run, run_id, workflow_id, load_key, status, *moving = row
                 status = status_of(status)

@@ -18,7 +18,7 @@ from weakref import WeakSet
 from poundlock.clock import Clock, SystemClock
 from poundlock.errors import StoreUnavailable
 from poundlock.model.changes import Committed, Token, Work
-from poundlock.model.events import Event
+from poundlock.model.events import Event, is_text
 from poundlock.model.holds import HeldRow, Hold, HoldKey
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.modes.decisions import Load
@@ -238,14 +238,18 @@ class SqliteStore:
 
     async def load(self, run_id: str) -> RunRecord | None:
         """Return a run's record."""
-        return await self._read(lambda cursor: reads.record(cursor, run_id))
+        return await self._read(lambda cursor: reads.record(cursor, run_id)) if is_text(run_id) else None
 
     async def checkpoint(self, run_id: str) -> Checkpoint | None:
         """Return all that is needed to continue a run."""
+        if not is_text(run_id):
+            return None
         return await self._look_up(Keyed(reads.checkpoints, run_id))  # type: ignore[no-any-return]  # one of those
 
     async def status(self, run_id: str) -> RunStatus | None:
         """Return a run's status."""
+        if not is_text(run_id):
+            return None
         return await self._look_up(Keyed(reads.statuses, run_id, shared=True))  # type: ignore[no-any-return]  # one of those
 
     async def unfit(self, workflow: str) -> list[RunRecord]:
@@ -325,6 +329,8 @@ class SqliteStore:
         self, run_id: str, last: int | None = None, after: int = 0, limit: int | None = None
     ) -> list[LogRow]:
         """Return log rows: all, the last ones, or those with entries after a sequence."""
+        if not is_text(run_id):
+            return []
         return await self._list(lambda cursor: reads.history(cursor, run_id, last, after, limit))
 
     async def ended(self, cursor: str | None, limit: int) -> Page[EndedRun]:
