@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 import stat
 import sys
@@ -16,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from poundlock.cli.strict_json import NotStrict, parsed
 from poundlock.errors import FeedInvalid, InvalidEvent, PoundlockError
 from poundlock.model.events import Event
 from poundlock.records import dataclass
@@ -161,14 +161,8 @@ def _made_id(raw: bytes, number: int) -> str:
 
 def _decoded(raw: bytes) -> object:
     try:
-        return json.loads(raw.decode(), parse_constant=_no_number)
+        return parsed(raw.decode())
     except UnicodeDecodeError:
         raise FeedInvalid("it is not UTF-8 text: write the file in UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise FeedInvalid(f"it is not JSON ({error.msg} at column {error.colno}): correct the line") from None
-    except (ValueError, RecursionError) as error:
-        raise FeedInvalid(f"this JSON cannot be read ({error}): correct the line") from None
-
-
-def _no_number(name: str) -> object:
-    raise ValueError(f"{name} is not a JSON number")
+    except NotStrict as error:
+        raise FeedInvalid(f"it is not JSON ({error}): correct the line") from None

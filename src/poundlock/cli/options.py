@@ -54,16 +54,15 @@ def patch_of(text: str | None) -> Mapping[str, Any] | None:
     Raises:
         UsageFault: it is no JSON object.
     """
-    import json
-
     if text is None:
         return None
+    from poundlock.cli.strict_json import NotStrict, parsed
+
     try:
-        patch = json.loads(text)
-    except json.JSONDecodeError as error:
+        patch = parsed(text)
+    except NotStrict as error:
         raise UsageFault(
-            f"--patch is not JSON ({error.msg} at column {error.colno}): quote it for the shell, "
-            f"as in --patch '{{\"ok\": true}}'",
+            f"--patch is not JSON ({error}): quote it for the shell, as in --patch '{{\"ok\": true}}'",
             path="patch",
         ) from None
     if not isinstance(patch, dict):

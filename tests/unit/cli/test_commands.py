@@ -465,7 +465,20 @@ def test_resume_of_what_is_over(call, store, parked):
     assert (said.code, "[RUN_FINISHED]" in said.err) == (1, True)
 
 
-@pytest.mark.parametrize("patch", ["{", "[1]", '"text"', "nonsense"])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "{",
+        "[1]",
+        '"text"',
+        "nonsense",
+        '{"by": "you", "by": "me"}',
+        '{"by": {"a": 1, "a": 2}}',
+        '{"by": NaN}',
+        pytest.param('{"by": ' + "[" * 100_000, id="deep"),
+        pytest.param('{"by": ' + "9" * 5000 + "}", id="long"),
+    ],
+)
 def test_patch_that_is_none(call, parked, store, patch):
     """A patch that is no JSON object is refused before the store is touched: exit code 2."""
     said = call("resume", parked["A-7"], "--patch", patch, "--store", store)
