@@ -121,6 +121,8 @@ class Core:
         )
         self.deliver: Callable[[str], None] = _nothing
         """Delivers what a run has left in the outbox; set when the runtime starts."""
+        self.flush: Callable[[], Awaitable[None]] = _no_flush
+        """Delivers what is in the outbox now, without waiting for the next attempts; set when the runtime starts."""
         self.control_events = True
         """Whether `run:abort` and `run:signal` events are carried out."""
         self.pauses: dict[str, WorkflowPause] = {}
@@ -365,3 +367,7 @@ async def _no_end(*_what: Any) -> None:
 
 def _nothing(*_what: Any) -> None:
     """Before the runtime starts there is nothing to wake and nothing to listen with."""
+
+
+async def _no_flush() -> None:
+    """Before the runtime starts nothing is delivered."""

@@ -12,16 +12,13 @@ What a mode or a trigger refuses is a dead letter at once, in the commit that de
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from poundlock.clock import Timer, sleep_for, timeout_after
-from poundlock.codecs import load
 from poundlock.errors import (
-    DeadLetterNotFound,
     HookTimeout,
     IdempotencyConflict,
     InvalidEvent,
@@ -34,11 +31,9 @@ from poundlock.errors import (
     RuntimeStopped,
 )
 from poundlock.guard import describe
-from poundlock.model.changes import Changes, Committed
+from poundlock.model.changes import Changes
 from poundlock.model.events import CONTROL_EVENTS, Event
-from poundlock.model.hiding import noted_masks
 from poundlock.model.outbox import (
-    DeadLetter,
     OutboxMark,
     OutboxMove,
     OutboxQuery,
@@ -48,17 +43,14 @@ from poundlock.model.outbox import (
     wait_in,
 )
 from poundlock.model.receipts import Verdict
-from poundlock.model.timeline import read_entries
-from poundlock.ports import Store, Subscription
+from poundlock.ports import Subscription
 from poundlock.runtime.admission import REFUSED, refusal_among, said_by
 from poundlock.runtime.commands.admit import Admit, admit
-from poundlock.runtime.commands.end_hold import not_here, readmit
+from poundlock.runtime.commands.end_hold import readmit
 from poundlock.runtime.core import Core, log
-from poundlock.runtime.dispatch import masks_of
 from poundlock.runtime.emitting import decided_by, spread
 from poundlock.runtime.healing import FAULTS, patiently
 from poundlock.runtime.unmatched import call_unmatched
-from poundlock.sensitive import Mask, Masks, texts_at
 
 ATTEMPTS: Final = 10
 """Failed deliveries after which an event becomes a dead letter."""
@@ -72,8 +64,6 @@ _TOGETHER: Final = 16
 _PORTION: Final = 64
 """Events of a run that are delivered before it is another one's turn."""
 _PAGE: Final = 256
-_EVERYTHING: Final[Masks] = (Mask(whole=True),)
-"""In place of the masks of a workflow that is not known: any value may be a sensitive one."""
 _LASTING: Final = (IdempotencyConflict, InvalidEvent, NotRegistered, NotStorable, RunFinished, RunNotFound)
 """Errors that no further attempt would change."""
 
@@ -104,12 +94,15 @@ class Outbox:
         self._after: int | None = None
         """The number up to which the rows that were there at the start are seen; None if all are."""
         self._looking = False
+        self._flushes: list[tuple[set[str], asyncio.Future[None]]] = []
+        """Who waits until runs were tried: which ones are left."""
 
     # ------------------------------------------------------------------------------------------------ what to do
     def start(self) -> None:
         """Deliver what an earlier runtime has left, if there is anything."""
         core = self._core
         core.deliver = self.deliver
+        core.flush = self.flush
         if core.store.undelivered[0]:
             self._after = 0
             self._hold_until = core.clock.monotonic() + HELD
@@ -123,6 +116,39 @@ class Outbox:
             self._due[run_id] = None
             self._go_on()
 
+    async def flush(self) -> None:
+        """Deliver what is there now, without waiting for next attempts; returns once each run was tried.
+
+        Raises:
+            RuntimeStopped: the runtime stops meanwhile.
+        """
+        core, wanted, after = self._core, set[str](), 0
+        while rows := await self._read(OutboxQuery(after=after, limit=_PAGE)):
+            wanted.update(row.run_id for row in rows)
+            after = rows[-1].seq
+        wanted -= self._held
+        core.check_accepting()
+        if not wanted:
+            return
+        tried = asyncio.get_running_loop().create_future()
+        self._flushes.append((set(wanted), tried))
+        for run_id in sorted(wanted):
+            timer = self._resting.pop(run_id, None)
+            if timer is not None:
+                timer.cancel()
+            self.deliver(run_id)
+        await tried
+
+    def _tried(self, run_id: str) -> None:
+        """Tell those who wait for it that the events of a run were delivered, as far as they could be."""
+        if not self._flushes or run_id in self._due or run_id in self._busy:
+            return
+        for wanted, tried in self._flushes:
+            wanted.discard(run_id)
+            if not wanted and not tried.done():
+                tried.set_result(None)
+        self._flushes = [each for each in self._flushes if not each[1].done()]
+
     def registered(self) -> None:
         """Look again at what nobody wanted: a workflow was registered."""
         if self._held:
@@ -134,6 +160,10 @@ class Outbox:
             timer.cancel()
         self._resting.clear()
         self._holding = None
+        for _, tried in self._flushes:
+            if not tried.done():
+                tried.set_exception(RuntimeStopped("the runtime stops: the next one delivers what is in the outbox"))
+        self._flushes.clear()
 
     def _go_on(self) -> None:
         """Begin as many deliveries as there may be at the same time."""
@@ -159,6 +189,7 @@ class Outbox:
             self._rest(run_id, LONGEST_DELAY)  # a bug of ours, which is logged
         elif task.cancelled() or task.result() or more:
             self.deliver(run_id)
+        self._tried(run_id)
         self._go_on()
 
     async def _look(self, after: int) -> None:
@@ -347,120 +378,3 @@ async def _tell_again(core: Core, event: Event) -> None:
 def _log_dead(row: OutboxRow, why: str) -> None:
     whose = f" of run '{row.run_id}'" if row.held_by is None else ""
     log.error("event '%s'%s is dead letter %d: %s", row.event.id, whose, row.seq, why)
-
-
-# ------------------------------------------------------------------------------------------------- dead letters
-async def letters_of(
-    store: Store,
-    limit: int,
-    after: str | None,
-    known: Callable[[str, str], Masks | None] = lambda _workflow, _pipeline: None,
-) -> list[DeadLetter]:
-    """Return dead letters, in the order in which they were emitted.
-
-    Args:
-        store: where they are.
-        limit: how many at most.
-        after: the id of a dead letter: only those behind it.
-        known: returns where sensitive values are in a pipeline's runs, besides what their timelines say; None if the
-            workflow is not known here.
-    """
-    rows = await store.outbox(OutboxQuery(dead=True, after=_number(after) if after else 0, limit=limit))
-    return [replace(_letter(row), secrets=frozenset(await _secrets(store, row, known))) for row in rows]
-
-
-async def _secrets(store: Store, row: OutboxRow, known: Callable[[str, str], Masks | None]) -> set[str]:
-    """Return the texts that may not be shown: of the run that emitted an event or refused it, or of its trigger."""
-    if row.held_by is not None:
-        held = known(row.held_by.workflow_id, row.held_by.trigger_id)
-        return texts_at(row.event.payload, _EVERYTHING if held is None else held)
-    checkpoint = await store.checkpoint(row.run_id)
-    if checkpoint is None:  # nothing says any more what was hidden in its state
-        return texts_at(row.event.payload, _EVERYTHING)
-    identity = checkpoint.record.identity
-    masks = noted_masks(read_entries(await store.history(row.run_id, None, 0, 1)))
-    masks = (*masks, *(known(identity.workflow_id, identity.pipeline_id) or ()))
-    return {
-        text
-        for data in (checkpoint.state, checkpoint.event.payload, row.event.payload)
-        for text in texts_at(data, masks)
-    }
-
-
-async def dead_letters(core: Core, limit: int, after: str | None) -> list[DeadLetter]:
-    """Return dead letters of this runtime's store; hides what the registered workflows mark, too."""
-
-    def known(workflow_id: str, name: str) -> Masks | None:
-        """Name: of a pipeline, or of the trigger that held an event."""
-        entry = core.entries.get(workflow_id)
-        if entry is None:
-            return None
-        trigger = entry.definition.triggers.get(name)
-        return masks_of(
-            entry, name if name in entry.plans or trigger is None else entry.definition.pipeline_of(trigger)
-        )
-
-    return await letters_of(core.store, limit, after, known)
-
-
-def _letter(row: OutboxRow) -> DeadLetter:
-    error = load(row.error or "{}")
-    said = f"{error.get('type')}: {error.get('message')}"
-    event: Event = row.event.detached()
-    held_by = None if row.held_by is None else f"{row.held_by.workflow_id}/{row.held_by.trigger_id}"
-    code, dead_at = error.get("code"), row.dead_at or 0.0
-    return DeadLetter(str(row.seq), event, row.run_id, row.attempts, said, code, dead_at, held_by, error.get("wait"))
-
-
-async def replay(core: Core, letter_id: str) -> None:
-    """Have a dead letter delivered again, as the same event.
-
-    Raises:
-        DeadLetterNotFound: there is none of this id.
-        NotRegistered: a trigger held it that is not registered here; it stays a dead letter.
-    """
-    row = await letter_row(core.store, letter_id)
-    if row.held_by is not None and core.index.find(row.held_by.workflow_id, row.held_by.trigger_id) is None:
-        raise not_here(row.held_by)
-    await revive(core.commit, row, core.clock.now())
-    core.deliver(row.run_id)
-
-
-async def letter_row(store: Store, letter_id: str) -> OutboxRow:
-    """Return the row of a dead letter.
-
-    Raises:
-        DeadLetterNotFound: there is none of this id.
-    """
-    seq = _number(letter_id)
-    rows = await store.outbox(OutboxQuery(dead=True, after=seq - 1, limit=1))
-    if not rows or rows[0].seq != seq:
-        raise _unknown(letter_id)
-    return rows[0]
-
-
-async def revive(commit: Callable[[Changes], Awaitable[Committed]], row: OutboxRow, now: float) -> None:
-    """Have a dead letter be delivered again, by whoever delivers.
-
-    Raises:
-        DeadLetterNotFound: another call was quicker.
-    """
-    # Which wait has refused it says who is offered it again.
-    mark = OutboxMark(row.admitted, 0, None if wait_in(row.error) is None else row.error)
-    try:
-        await commit(Changes(outbox=(OutboxMove(row.seq, row.version, mark),), now=now))
-    except OutboxMoved:
-        raise _unknown(str(row.seq)) from None
-
-
-def _number(letter_id: str) -> int:
-    if isinstance(letter_id, str) and letter_id.isdecimal() and letter_id.isascii():
-        return int(letter_id)
-    raise _unknown(letter_id)
-
-
-def _unknown(letter_id: object) -> DeadLetterNotFound:
-    return DeadLetterNotFound(
-        f"there is no dead letter {letter_id!r:.60}: it was replayed already, or never existed; "
-        f"`await runtime.dead_letters()` lists what there is"
-    )

@@ -36,12 +36,13 @@ from poundlock.model.validation import (
 )
 from poundlock.pipeline.builder import Workflow
 from poundlock.ports import Bus, Page, Store
-from poundlock.runtime import lifetime, outbox, reading, results
+from poundlock.runtime import dead_letters, lifetime, reading, results
 from poundlock.runtime.commands import HANDLERS
 from poundlock.runtime.commands.cancel import Cancel, cancel
 from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.fork import Fork, fork
 from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
+from poundlock.runtime.commands.outbox import ReplayDeadLetters, replay_dead_letters
 from poundlock.runtime.commands.pause import Pause, pause
 from poundlock.runtime.commands.pause_workflow import PauseWorkflow, pause_workflow
 from poundlock.runtime.commands.reap import ReapStuck, reap
@@ -655,7 +656,7 @@ class WorkflowRuntime:
         Raises:
             DeadLetterNotFound: `after` is no such id.
         """
-        return await outbox.dead_letters(self._core.here(), whole_number("limit", limit), after)
+        return await dead_letters.dead_letters(self._core.here(), whole_number("limit", limit), after)
 
     async def replay(self, id: str) -> None:
         """Deliver a dead letter again; the event keeps its id. Returns when that is durable, before it is delivered.
@@ -663,7 +664,14 @@ class WorkflowRuntime:
         Raises:
             DeadLetterNotFound: there is no such dead letter, or another call was quicker.
         """
-        await outbox.replay(self._core.at_work(), id)
+        await replay_dead_letters(self._core.at_work(), ReplayDeadLetters((id,)))
+
+    async def replay_dead_letters(self) -> int:
+        """Deliver all dead letters again, in the order of their emission; returns how many, before they are delivered.
+
+        Those that a trigger held which is not registered here stay.
+        """
+        return await replay_dead_letters(self._core.at_work(), ReplayDeadLetters())
 
     async def recover(self) -> int:
         """Take over what is ready, orphaned, due or stuck now, as the command `ReapStuck`; returns how many runs."""

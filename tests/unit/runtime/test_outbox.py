@@ -7,10 +7,11 @@ import logging
 
 import pytest
 
-from poundlock import Event, Exclusive, Jump, Serialized, SingletonLoop, Transient, Trigger, Workflow
+from poundlock import Event, Exclusive, InvalidDefinition, Jump, Serialized, SingletonLoop, Transient, Trigger, Workflow
 from poundlock.bus import LocalBus
-from poundlock.errors import DeadLetterNotFound, StoreUnavailable
+from poundlock.errors import DeadLetterNotFound, RuntimeStopped, StoreUnavailable
 from poundlock.model.outbox import OutboxQuery
+from poundlock.runtime.commands import FlushOutbox, ReplayDeadLetters
 from poundlock.runtime.outbox import ATTEMPTS, HELD
 from poundlock.testing import RecordingBus, run_until_idle
 
@@ -361,6 +362,96 @@ async def test_a_replay_may_end_as_a_dead_letter_again(stores):
     await settled(rt)
     [after] = await rt.dead_letters()
     assert after.id == before.id
+
+
+async def test_a_flush_does_not_wait_for_the_next_attempt(stores):
+    """Once the broker is back, what waits for its next attempt is delivered at once, in order; then nothing is left."""
+    wf, got = listener()
+    bus = Broken()
+    rt = await stores.enter(sender("out.a", "out.b"), sender("out.c", name="other"), wf, bus=bus)
+    await rt.run("sender")
+    await rt.run("other")
+    await rt.clock.run_for(60)
+    before = rt.clock.now()
+    assert await rt.dispatch(FlushOutbox()) == 3
+    assert await rt.dead_letters() == []
+    bus.mended = True
+    assert await rt.dispatch(FlushOutbox()) == 0
+    assert rt.clock.now() == before
+    assert [event for event in bus.tried[-3:] if event != "out.c"] == ["out.a", "out.b"]
+    await run_until_idle(rt.clock)
+    assert sorted(event.type for event in got) == ["out.a", "out.b", "out.c"]
+    assert await rt.dispatch(FlushOutbox()) == 0
+
+
+async def test_flushes_at_the_same_time_deliver_once(stores):
+    """Several callers that flush, and the runtime itself, deliver each event once; all return."""
+    wf, got = listener()
+    bus = Broken()
+    rt = await stores.enter(sender("out.a", "out.b"), wf, bus=bus)
+    await rt.run("sender")
+    await run_until_idle(rt.clock)
+    bus.mended = True
+    bus.tried.clear()
+    assert await asyncio.gather(*(rt.dispatch(FlushOutbox()) for _ in range(5))) == [0] * 5
+    assert bus.tried == ["out.a", "out.b"]
+    await run_until_idle(rt.clock)
+    assert len(got) == 2
+
+
+async def test_a_flush_ends_with_the_runtime(stores):
+    """A caller that waits for a flush is told that the runtime stops; the next one delivers."""
+    wf, got = listener()
+    store = stores.store()
+    store.hold = leaves
+    rt = await stores.enter(sender("out.a"), wf, store=store)
+    await rt.run("sender")
+    [held] = await store.until_held()
+    flushing = asyncio.create_task(rt.dispatch(FlushOutbox()))
+    await run_until_idle(rt.clock)
+    stopping = asyncio.create_task(rt.stop())
+    with pytest.raises(RuntimeStopped):
+        await flushing
+    held.release()
+    await stopping
+    rt = await stores.enter(wf)
+    assert await settled(rt) == []
+    assert len(got) == 1
+
+
+async def test_dead_letters_are_replayed_together(stores):
+    """All, or those that are named: each is delivered again, and an unknown one is refused."""
+    bus = Broken()
+    rt = await stores.enter(sender("out.a", "out.b", "out.c"), bus=bus)
+    await rt.run("sender")
+    while len(await rt.dead_letters()) < 3:
+        await rt.clock.run_for(600)
+    first, second, third = await rt.dead_letters()
+    bus.mended = True
+    bus.tried.clear()
+    assert await rt.dispatch(ReplayDeadLetters([second.id, second.id])) == 1
+    assert await settled(rt) == []
+    with pytest.raises(DeadLetterNotFound):
+        await rt.dispatch(ReplayDeadLetters([second.id]))
+    with pytest.raises(InvalidDefinition, match="give a list of ids"):
+        await rt.dispatch(ReplayDeadLetters(first.id))
+    assert await rt.dead_letters() == [first, third]
+    assert await rt.replay_dead_letters() == 2
+    assert await settled(rt) == []
+    assert (await rt.dead_letters(), bus.tried) == ([], ["out.b", "out.a", "out.c"])
+    assert await rt.replay_dead_letters() == 0
+
+
+async def test_what_dies_again_is_replayed_once(stores):
+    """A replay of all ends, although each becomes a dead letter again at once."""
+    events = [Event("out.a", {"n": n}, id="x", source="/shop") for n in range(3)]
+    rt = await stores.enter(sender(*events), listener()[0])
+    await rt.emit(Event("out.a", id="x", source="/shop"))
+    await rt.run("sender")
+    await settled(rt)
+    assert await rt.replay_dead_letters() == 3
+    await settled(rt)
+    assert len(await rt.dead_letters()) == 3
 
 
 async def test_dead_letters_come_in_pages_and_outlive_a_crash(stores):

@@ -30,7 +30,7 @@ from poundlock import (
 from poundlock.model.hiding import hidden_entries
 from poundlock.model.outbox import HeldBy, OutboxRow
 from poundlock.model.timeline_entry import TimelineEntry
-from poundlock.runtime.outbox import letters_of
+from poundlock.runtime.dead_letters import letters_of
 from poundlock.sensitive import HIDDEN, masks_at
 from poundlock.testing import run_until_idle
 

@@ -60,7 +60,7 @@ def replay(
 
 async def _dead(url: str | None, limit: int, after: str | None) -> list[DeadLetter]:
     from poundlock.cli.reading import reading
-    from poundlock.runtime.outbox import letters_of
+    from poundlock.runtime.dead_letters import letters_of
 
     async with reading(url) as store:
         return await letters_of(store, limit, after)
@@ -70,7 +70,7 @@ async def _replay(url: str, letter_id: str) -> None:
     from pathlib import Path
 
     from poundlock.clock import SystemClock
-    from poundlock.runtime.outbox import letter_row, revive
+    from poundlock.runtime.dead_letters import letter_row, revive
     from poundlock.stores import open as open_store
     from poundlock.stores.sqlite import SqliteStore
 

@@ -15,6 +15,7 @@ from poundlock.runtime.commands.create import Create, create
 from poundlock.runtime.commands.end_hold import EndHold, end_hold
 from poundlock.runtime.commands.fork import Fork, fork
 from poundlock.runtime.commands.mend import Rerun, Retry, rerun, retry
+from poundlock.runtime.commands.outbox import FlushOutbox, ReplayDeadLetters, flush_outbox, replay_dead_letters
 from poundlock.runtime.commands.pause import Pause, pause
 from poundlock.runtime.commands.pause_workflow import PauseWorkflow, pause_workflow
 from poundlock.runtime.commands.poll import PollSuspended, poll_suspended
@@ -33,11 +34,13 @@ __all__ = [
     "Claim",
     "Create",
     "EndHold",
+    "FlushOutbox",
     "Fork",
     "Pause",
     "PauseWorkflow",
     "PollSuspended",
     "ReapStuck",
+    "ReplayDeadLetters",
     "Rerun",
     "Resume",
     "Retry",
@@ -59,7 +62,9 @@ HANDLERS: Mapping[type, Callable[..., Awaitable[Any]]] = {
     Pause: pause,
     PauseWorkflow: pause_workflow,
     PollSuspended: poll_suspended,
+    FlushOutbox: flush_outbox,
     ReapStuck: reap,
+    ReplayDeadLetters: replay_dead_letters,
     Resume: resume,
     Retry: retry,
     Signal: signal,

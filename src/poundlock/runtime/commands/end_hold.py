@@ -29,6 +29,7 @@ from poundlock.records import NamedTuple, dataclass
 from poundlock.runtime.admission import REFUSED, AdmissionPlan, decide_for, end_superseded
 from poundlock.runtime.commands.admit import carry_out, tell, write
 from poundlock.runtime.core import Core
+from poundlock.runtime.dead_letters import not_here
 from poundlock.runtime.dispatch import Route, ask, code_of, initial_of, secrets_of
 from poundlock.runtime.healing import patiently
 from poundlock.runtime.held_events import letter_of, value_of, whole_batch
@@ -189,16 +190,6 @@ async def readmit(core: Core, row: OutboxRow) -> ReceiptLine:
         if line is not None:
             return line
         await core.store.written_behind()
-
-
-def not_here(held_by: HeldBy) -> NotRegistered:
-    """Return the error for a dead letter whose trigger is not registered."""
-    return NotRegistered(
-        f"trigger '{held_by.trigger_id}' of workflow '{held_by.workflow_id}', which held this event, is not registered "
-        f"here: register the workflow, then replay it",
-        workflow_id=held_by.workflow_id,
-        trigger_id=held_by.trigger_id,
-    )
 
 
 async def _readmitted(core: Core, row: OutboxRow, held_by: HeldBy, route: Route) -> ReceiptLine | None:
