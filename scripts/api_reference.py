@@ -49,7 +49,7 @@ GROUPS = {
     "Marks in a patch": "DELETE Overwrite",
     "Instructions and routers: what comes next": "Advance Jump JumpTo Pause Pending Delay Terminate Fail branch switch",
     "Modes: who may run": "Transient Serialized SingletonLoop Exclusive",
-    "Run it": "WorkflowRuntime StepContext Resume",
+    "Run it": "WorkflowRuntime StepContext Resume PauseService EnvService",
     "Events and receipts": "Event Receipt ReceiptLine Verdict DeadLetter",
     "Look at runs": "RunInfo RunResult WaitInfo StepProgress RunError Failure RunStatus Page "
     "Follower Timeline TimelineEntry Player StateDiff StateChange Comparison",
@@ -62,7 +62,7 @@ BESIDES = {
     )
 }
 """Classes that are met as attributes and answers, and need no import."""
-NOT_FOR_USERS = {"built", "draft", "abandon", "end_by", "flush", "trusted", "accept", "slots", "dispatch", "registry"}
+NOT_FOR_USERS = {"built", "draft", "abandon", "end_by", "flush", "trusted", "accept", "slots", "secrets"}
 """Methods that the rooms of the package call on each other."""
 
 _SECTION = re.compile(r"(Args|Attributes|Returns|Raises):")
@@ -101,7 +101,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
     if hasattr(value, "__members__"):
         yield f"{_text(value.__doc__)}\n\n{', '.join(f'`{each.value}`' for each in value.__members__.values())}\n"
         return
-    made = ("StepContext", "Steps", "Operation", "FunctionWorkflow")
+    made = ("StepContext", "Steps", "Operation", "FunctionWorkflow", "PauseService", "EnvService")
     if name not in (*made, *BESIDES, "Receipt", "ReceiptLine", "RunInfo", "RunResult"):  # made by users
         yield f"`{name}{_signature(value)}`\n\n"
     yield f"{_text(value.__doc__)}\n"

@@ -49,13 +49,17 @@ _HOMES = {
     "poundlock.model.retention": ("Retention",),
     "poundlock.model.runs": ("Failure", "RunInfo", "RunResult"),
     "poundlock.model.tasks": ("Task",),
+    "poundlock.model.timeline": ("Timeline",),
     "poundlock.pipeline.builder": ("Workflow",),
     "poundlock.pipeline.flows": ("flow",),
     "poundlock.pipeline.context": ("StepContext",),
     "poundlock.pipeline.durable_steps": ("Operation", "Steps"),
     "poundlock.pipeline.functions.workflow": ("FunctionWorkflow", "workflow"),
     "poundlock.runtime.receipts": ("Receipt",),
+    "poundlock.ports": ("Page",),
     "poundlock.sensitive": ("Sensitive",),
+    "poundlock.services.env": ("EnvService",),
+    "poundlock.services.pause": ("PauseService",),
     "poundlock.runtime.runtime": ("WorkflowRuntime",),
     "poundlock.errors": (
         "AlreadyRegistered",
@@ -102,6 +106,7 @@ _HOMES = {
         "StoreUnavailable",
         "UnknownCodec",
         "WorkflowPaused",
+        "WouldDeadlock",
     ),
 }
 _WHERE = {name: home for home, names in _HOMES.items() for name in names}

@@ -133,6 +133,9 @@ from poundlock.errors import (
 from poundlock.errors import (
     WorkflowPaused as WorkflowPaused,
 )
+from poundlock.errors import (
+    WouldDeadlock as WouldDeadlock,
+)
 from poundlock.marks import (
     DELETE as DELETE,
 )
@@ -247,6 +250,9 @@ from poundlock.model.runs import (
 from poundlock.model.tasks import (
     Task as Task,
 )
+from poundlock.model.timeline import (
+    Timeline as Timeline,
+)
 from poundlock.pipeline.builder import (
     Workflow as Workflow,
 )
@@ -268,6 +274,9 @@ from poundlock.pipeline.functions.workflow import (
 from poundlock.pipeline.functions.workflow import (
     workflow as workflow,
 )
+from poundlock.ports import (
+    Page as Page,
+)
 from poundlock.runtime.receipts import (
     Receipt as Receipt,
 )
@@ -276,6 +285,12 @@ from poundlock.runtime.runtime import (
 )
 from poundlock.sensitive import (
     Sensitive as Sensitive,
+)
+from poundlock.services.env import (
+    EnvService as EnvService,
+)
+from poundlock.services.pause import (
+    PauseService as PauseService,
 )
 
 __version__: str
@@ -299,6 +314,7 @@ __all__ = [
     "Delay",
     "DuplicateKey",
     "EmitLoop",
+    "EnvService",
     "Event",
     "Exclusive",
     "Fail",
@@ -318,7 +334,9 @@ __all__ = [
     "Operation",
     "OutputMissing",
     "Overwrite",
+    "Page",
     "Pause",
+    "PauseService",
     "Pending",
     "Pipeline",
     "PoundlockError",
@@ -361,6 +379,7 @@ __all__ = [
     "Task",
     "Terminate",
     "Throttle",
+    "Timeline",
     "Transient",
     "Trigger",
     "UnknownCodec",
@@ -370,6 +389,7 @@ __all__ = [
     "Workflow",
     "WorkflowPaused",
     "WorkflowRuntime",
+    "WouldDeadlock",
     "branch",
     "flow",
     "switch",

@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 
 import poundlock
+import poundlock.stores
 import poundlock.testing
 
 STUB = ast.parse(Path(poundlock.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
 
 PROMISED = [
+    "PauseService",
+    "EnvService",
+    "Timeline",
+    "Page",
+    "WouldDeadlock",
     "Event",
     "Condition",
     "StateRef",
@@ -136,6 +142,17 @@ def test_every_error_that_is_offered_is_raised():
     idle = [kind.__name__ for kind in kinds if not kind.__subclasses__() and f"{kind.__name__}(" not in text]
     idle = [name for name in idle if name not in by_users]
     assert idle == []
+
+
+def test_each_store_can_be_named():
+    """The stores are offered by their package, and what is none is an AttributeError."""
+    assert {name for name in poundlock.stores.__all__ if isinstance(getattr(poundlock.stores, name), type)} == {
+        "MemoryStore",
+        "SqliteStore",
+    }
+    assert "SqliteStore" in dir(poundlock.stores)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = poundlock.stores.Nothing
 
 
 def test_an_unknown_name_is_an_attribute_error():

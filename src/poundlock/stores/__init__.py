@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from poundlock.clock import Clock
 from poundlock.errors import InvalidDefinition, StoreUnavailable
@@ -12,7 +12,10 @@ from poundlock.guard import repr_of
 from poundlock.ports import Store
 from poundlock.stores.memory import MemoryStore
 
-__all__ = ["MemoryStore", "open"]
+if TYPE_CHECKING:
+    from poundlock.stores.sqlite import SqliteStore
+
+__all__ = ["MemoryStore", "SqliteStore", "open"]
 
 _ACCEPTED: Final = "a URL (sqlite:///runs.db, memory:), a path (pathlib.Path('runs.db')), None, or a Store object"
 _IN_MEMORY: Final = ("sqlite://", "sqlite:///:memory:", ":memory:")
@@ -79,3 +82,15 @@ def _is_store(what: Any) -> bool:
     return not isinstance(what, type) and all(
         callable(getattr(what, name, None)) for name in ("open", "close", "commit", "claim")
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name != "SqliteStore":  # loaded when it is used: a program without it needs none of its modules
+        raise AttributeError(f"module 'poundlock.stores' has no attribute '{name}'")
+    from poundlock.stores.sqlite import SqliteStore
+
+    return SqliteStore
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
