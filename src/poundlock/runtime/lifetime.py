@@ -17,7 +17,7 @@ from poundlock.model.durations import seconds
 from poundlock.model.events import CONTROL_EVENTS
 from poundlock.model.hiding import noted_masks, notes
 from poundlock.model.modes import Mode
-from poundlock.model.retention import Retention
+from poundlock.model.retention import KEEP, Retention
 from poundlock.model.timeline_entry import TimelineEntry
 from poundlock.pipeline.builder import Workflow
 from poundlock.pipeline.interrupting import interrupt
@@ -130,7 +130,7 @@ class Lifetime:
             core.tasks.spawn(self._poller.run(), "poundlock-poller")
             core.tasks.spawn(self._holds.run(), "poundlock-holds")
             self._outbox.start()
-            if core.retention.dead_letter_age is not None:
+            if core.retention != KEEP:
                 self._vacuuming.start()
         except BaseException:
             self._entered.set()

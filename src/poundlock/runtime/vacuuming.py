@@ -41,7 +41,7 @@ _CHANGED: Final = (StaleVersion, RunNotFound, OutboxMoved)
 
 
 class Vacuuming:
-    """The passes in the background: one an hour, as long as a registered workflow, or the runtime, has a retention."""
+    """The passes in the background: one an hour, if a workflow here lets runs go, or the runtime has a retention."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -72,7 +72,7 @@ class Vacuuming:
     async def _once(self) -> None:
         core = self._core
         try:
-            done = await vacuum_all(core, between=_BETWEEN)
+            done = await vacuum_all(core, receipts=True, between=_BETWEEN)
             if done.runs or done.dead_letters:
                 log.info("deleted %d ended runs and %d dead letters, as retention says", done.runs, done.dead_letters)
         except PoundlockError as error:
@@ -103,7 +103,7 @@ async def vacuum_all(
         limit: how many runs at most; None: all.
         older_than: delete the runs that ended so many seconds ago too, of any workflow, registered or not.
         dry_run: delete nothing, only count.
-        receipts: delete expired receipts and keys too; the store does that by itself, in its own time.
+        receipts: delete expired receipts and keys too; the store does that by itself, but only beside many commits.
         between: seconds to wait between two portions.
     """
     by_workflow = {entry.id: retention_of(core, entry) for entry in core.entries.values()}
@@ -374,3 +374,5 @@ class _Pass:
             self._remembered += pruned.remembered
             if pruned.done:
                 return
+            if self._pause is not None:
+                await self._pause()  # type: ignore[misc]  # an awaitable

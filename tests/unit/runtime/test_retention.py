@@ -347,6 +347,25 @@ async def test_it_happens_by_itself(stores, vclock):
     assert await ids(rt) == {young.run_id}
 
 
+async def test_it_happens_by_itself_to_receipts_too(stores, vclock):
+    """A runtime that has little to do deletes receipts when their time is over, and not only beside other commits."""
+    retention = Retention(receipts="2d", unwanted_events="1h")
+    wf = orders()
+    wf.on("order", dedupe="1d")
+    rt = await stores.enter(wf, retention=retention)
+    wanted, unwanted = await rt.emit("order"), await rt.emit("nobody")
+    await wanted.results()
+
+    async def kept(receipt):
+        return await rt.store.receipt("", receipt.event.id) is not None
+
+    assert (await kept(wanted), await kept(unwanted)) == (True, True)
+    await vclock.run_for(4 * HOUR)
+    assert (await kept(wanted), await kept(unwanted)) == (True, False)
+    await vclock.run_for(50 * HOUR)
+    assert not await kept(wanted)
+
+
 async def test_dead_letters_have_a_time_of_their_own(stores, vclock):
     """They are deleted so long after they were given up, whatever becomes of their run."""
     rt = await stores.enter(retention=Retention(dead_letters="3d"))
