@@ -29,6 +29,7 @@ from poundlock.guard import (
     being_closed,
     call_now,
     clear_cancellation,
+    describe,
     for_the_process,
     log_text,
 )
@@ -38,6 +39,7 @@ from poundlock.model.operator_pause import has_pause, is_new, paused_with, pause
 from poundlock.model.runs import Checkpoint, LogRow, OperatorPause, RunQuery, RunRecord, RunResult, delay_is_over
 from poundlock.pipeline.active import ActiveRun, NewChild
 from poundlock.pipeline.concluding import Driven
+from poundlock.pipeline.context import hidden
 from poundlock.pipeline.deadline import begin_late, goes_on, passed
 from poundlock.pipeline.inbox import abort_request
 from poundlock.pipeline.interrupting import interrupt
@@ -746,7 +748,11 @@ class Boundaries:
         run.interruptible = True
         try:
             error = await call_hook(self._core, live.entry, "on_resume", context, services=run.services)
-            if error is None and context.outgoing:
+            if error is not None:
+                said = describe(error)
+                payload = hidden(run, {"hook": "on_resume", "type": said.type, "message": said.message})
+                run.journal.add(self._core.clock.now(), "dispatch", "hook:failure", run.plan.path_json, payload)
+            elif context.outgoing:
                 send(run, run.plan.path_json, context.outgoing)
         finally:
             run.interruptible = False

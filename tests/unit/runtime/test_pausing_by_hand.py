@@ -337,6 +337,24 @@ async def test_on_resume_sees_the_restored_state_and_the_reason(stores, window):
     assert (await rt.wait(run.run_id)).status is COMPLETED
 
 
+async def test_an_on_resume_that_raises_is_in_the_timeline(stores, window):
+    """The run goes on without what the hook was to do; its timeline says what the hook raised, and hides secrets."""
+
+    def refuse(_ctx):
+        raise ValueError("no line to warehouse-7")
+
+    rt = await stores.enter(pause_window=window, env={"WAREHOUSE": "warehouse-7"})
+    wf = Workflow("w", triggers={"begin": Trigger("begin")})
+    wf.wait("a", on="go")
+    await rt.register(wf, on_resume=refuse)
+    run = await begin(rt)
+    assert (await rt.resume(run.run_id)).status is COMPLETED
+    timeline = await rt.timeline(run.run_id)
+    [entry] = [entry for entry in timeline.entries if entry.type == "hook:failure"]
+    assert entry.payload == {"hook": "on_resume", "type": "ValueError", "message": "no line to ***"}
+    assert timeline.types().index("pipeline:resume") < entry.seq
+
+
 async def test_a_caller_that_goes_away_takes_nothing_along(stores, window):
     """A resume whose caller is cancelled while its commit is on its way either happened wholly or not at all."""
     ran = []
