@@ -7,7 +7,7 @@ from typing import Final
 
 from poundlock.model.lifecycle import RunStatus
 from poundlock.model.moments import utc_text
-from poundlock.model.operator_pause import pause_in
+from poundlock.model.operator_pause import WorkflowPause, pause_in
 from poundlock.model.runs import RunRecord
 from poundlock.model.workflow_definition import WorkflowDefinition
 from poundlock.ports import Store
@@ -31,12 +31,14 @@ class Diagnosis:
         errors: runs that are paused with an error, by its code.
         stuck: runs that nothing moves on, by reason; all of them may only wait for a runtime to be started.
         misfits: runs that could not go on with the given definitions, by code.
+        pauses: what operators have paused, besides single runs: workflows, or all of them.
     """
 
     active: int = 0
     errors: list[Misfit] = field(default_factory=list)
     stuck: list[Misfit] = field(default_factory=list)
     misfits: list[Misfit] = field(default_factory=list)
+    pauses: list[WorkflowPause] = field(default_factory=list)
 
 
 async def diagnose(store: Store, now: float, definitions: Mapping[str, WorkflowDefinition] | None) -> Diagnosis:
@@ -48,7 +50,8 @@ async def diagnose(store: Store, now: float, definitions: Mapping[str, WorkflowD
         definitions: those that runs should go on with; None: that is not looked at.
     """
     found = Diagnosis()
-    pauses = {pause.workflow_id: pause for pause in await store.pauses()}
+    found.pauses = await store.pauses()
+    pauses = {pause.workflow_id: pause for pause in found.pauses}
     async for record in active_runs(store):
         found.active += 1
         found.errors += _error(record)

@@ -182,6 +182,20 @@ def test_doctor_names_overdue_runs(call, waiting, store, monkeypatch):
     assert [(each["run_id"], each["code"]) for each in said.json["stuck"]] == [(waiting, "OVERDUE")]
 
 
+def test_doctor_tells_what_operators_have_paused(call, waiting, store):
+    """That a workflow, or everything, is paused is told, with who and why; it is no fault of a run."""
+    assert call("doctor", "--store", store, "--json").json["paused_workflows"] == {}
+    call("pause", "--all", "--reason", "moving house", "--store", store)
+    call("pause", "--workflow", "orders", "--store", store)
+    said = call("doctor", "--store", store)
+    assert said.code == 0
+    assert "All workflows are paused by cli since" in said.out
+    assert "(moving house): `poundlock unpause --all`" in said.out
+    assert "`poundlock unpause --workflow orders`" in said.out
+    paused = call("doctor", "--store", store, "--json").json["paused_workflows"]
+    assert (paused["*"]["reason"], paused["orders"]["scope"]) == ("moving house", "workflow")
+
+
 @pytest.mark.parametrize("command", ["check", "doctor"])
 def test_a_store_is_needed(call, tmp_path, command):
     """Without a store there is nothing to look at."""

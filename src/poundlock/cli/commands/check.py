@@ -14,6 +14,7 @@ from poundlock.records import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from poundlock.model.operator_pause import WorkflowPause
     from poundlock.model.retention import Retention, Vacuumed
     from poundlock.model.workflow_definition import WorkflowDefinition
     from poundlock.runtime.checking import Misfit
@@ -61,7 +62,7 @@ def doctor(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what needs attention in a store: size and growth, runs paused with an error, stuck runs."""
+    """Tell what needs attention in a store: its size, paused workflows, runs paused with an error, stuck runs."""
     with reporting(as_json=as_json):
         import asyncio
 
@@ -79,9 +80,12 @@ def doctor(
             lists = zip(("errors", "stuck", "misfits"), (each for _, each in parts), strict=True)
             shape = {name: [_shape(each) for each in listed] for name, listed in lists}
             gone = {} if kept is None else {"retention": kept.to_dict()}
-            print(dump({"store": figures, "runs": found.active, **shape, **gone}))
+            paused = {each.workflow_id or "*": each.shown().to_dict() for each in found.pauses}
+            print(dump({"store": figures, "runs": found.active, **shape, "paused_workflows": paused, **gone}))
         else:
             print(_size(figures))
+            for pause in found.pauses:
+                print(_pause(pause))
             _print(parts)
             print(f"{found.active} active runs.")
             if kept is not None and (kept.runs or kept.dead_letters):
@@ -201,6 +205,16 @@ def _size(figures: Mapping[str, Any]) -> str:
         grown = (figures["bytes"] - figures["bytes_then"]) / 1e6
         said += f", {grown:+.1f} MB since it was opened at {show.moment(figures['opened_at'])}"
     return f"{said}."
+
+
+def _pause(pause: WorkflowPause) -> str:
+    from poundlock.cli import show
+
+    what, command = f"Workflow '{pause.workflow_id}' is", f"poundlock unpause --workflow {pause.workflow_id}"
+    if not pause.workflow_id:
+        what, command = "All workflows are", "poundlock unpause --all"
+    why = f" ({pause.reason})" if pause.reason else ""
+    return f"{what} paused by {pause.by} since {show.moment(pause.since)}{why}: `{command}` has them go on."
 
 
 def _print(parts: list[tuple[str, list[Misfit]]]) -> None:
