@@ -8,6 +8,8 @@ import sqlite3
 import pytest
 
 from poundlock import Workflow
+from poundlock.errors import RunDamaged
+from poundlock.ports import Claims
 from poundlock.runtime.commands import Retry
 from poundlock.testing import run_until_idle
 
@@ -45,12 +47,18 @@ async def failed(rt, **fields):
     return result.run_id
 
 
+async def nothing_to_claim(*_args):
+    """Stands for a claim that comes too late."""
+    return Claims()
+
+
 async def test_a_signal_right_behind_the_retry_counts_once(stores):
     """A signal for a run that is not claimed yet is taken in at its next boundary, also after a crash."""
     shop = Shop()
     rt = await stores.enter(shop.workflow())
     run_id = await failed(rt)
     shop.broken = False
+    rt.store.claim = nothing_to_claim
     rt.store.hold_after = lambda changes: any(move.status == "ready" for move in changes.moves)
     retrying = asyncio.create_task(rt.retry(run_id))
     await rt.store.until_held()
@@ -115,7 +123,7 @@ async def test_a_damaged_log_is_refused(stores):
     file.close()
     shop.broken = False
     rt = await stores.enter(shop.workflow())
-    with pytest.raises(ValueError, match="line 1"):
+    with pytest.raises(RunDamaged, match="line 1"):
         await rt.retry(bad)
     assert (await rt.store.load(bad)).head.status == "failed"
     await rt.retry(good)

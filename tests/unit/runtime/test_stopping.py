@@ -319,6 +319,7 @@ CALLS = {
     "start": lambda rt: rt.start(),
     "stop": lambda rt: rt.stop(),
     "dispatch": lambda rt: rt.dispatch("anything"),
+    "replay_dead_letters": lambda rt: rt.replay_dead_letters(),
 }
 
 
