@@ -45,10 +45,14 @@ class Model:
             self.buffer.remove(found)
             self.go_on("event", found[1], now)
 
-    def go_on(self, reason, patch, now):
+    def hear(self):
+        """Take signals into the state."""
         for signal in self.signals:
             self.state |= signal
         self.signals = []
+
+    def go_on(self, reason, patch, now):
+        self.hear()
         self.state |= patch
         step = {"a": "two", "b": "three"}[self.at]
         self.state["trail"] = [*self.state["trail"], f"{step} {reason}"]

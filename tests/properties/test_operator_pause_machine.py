@@ -21,6 +21,7 @@ class OperatorMachine(PausingMachine):
         super().__init__()
         self.held: set[int] = set()
         self.workflow_paused = False
+        self.looking: set[int] = set()
 
     def frozen(self, model):
         """Whether somebody has paused this run."""
@@ -32,6 +33,10 @@ class OperatorMachine(PausingMachine):
         for model in self.models.values():
             if self.frozen(model):
                 continue
+            if id(model) in self.looking:
+                # It looks whether its wait takes what was kept: a boundary, at which signals come into the state.
+                self.looking.discard(id(model))
+                model.hear()
             before = model.at
             model.drain(now)
             if model.at == before and model.due is not None and model.due <= now:
@@ -100,6 +105,8 @@ class OperatorMachine(PausingMachine):
         if call == "pause":
             self.held.add(id(model))
         else:
+            if id(model) in self.held and model.buffer:
+                self.looking.add(id(model))
             self.held.discard(id(model))
             self.thaw()
 

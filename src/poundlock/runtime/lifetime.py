@@ -196,8 +196,12 @@ class Lifetime:
             self._poller.wake()  # the others need not wait
             with contextlib.suppress(*FAULTS):  # it ends when the runtime stops: the next registration finds the runs
                 await again(core, fault, look, f"claiming runs of '{workflow_id}'")
-        finally:
+        except GeneratorExit:
+            raise  # the loop is gone: there is nobody to wake
+        except BaseException:
             self._poller.wake()
+            raise
+        self._poller.wake()
 
     def _unpaused(self) -> None:
         """Have the runs of workflows that are no longer paused go on: those that are due, and queued ones."""

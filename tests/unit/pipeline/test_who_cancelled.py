@@ -568,6 +568,31 @@ def test_a_coroutine_that_is_closed_with_its_loop_ends_in_peace(shape):
     assert set(told) <= {"closed", "Task was destroyed but it is pending"}
 
 
+def test_a_registration_that_is_closed_with_its_loop_ends_in_peace():
+    """What a registration still reads when the loop is gone ends without a word: there is nobody to wake."""
+    store, told, reading = MemoryStore(), [], asyncio.Event()
+
+    async def endless(_workflow):
+        reading.set()
+        await forever()
+
+    store.paused_in_slot = endless
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: told.append(context["message"].split("!")[0]))
+
+    async def begin():
+        rt = WorkflowRuntime(shaped("plain", forever), store=store)
+        await rt.__aenter__()
+        await reading.wait()
+        return rt
+
+    rt = loop.run_until_complete(begin())
+    loop.close()
+    del rt
+    gc.collect()
+    assert set(told) == {"Task was destroyed but it is pending"}
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_keyboard_interrupt_on_the_main_thread_is_for_the_process(shape):
     """Ctrl-C goes on to whoever runs the loop; the run is not failed by it and goes on when the process comes back."""
