@@ -22,9 +22,8 @@ async def set_aside(core: Core, run_id: str, damage: RunDamaged) -> tuple[str, .
     """Pause a run that nobody drives, and return the runs that this promotes; those who wait for it get the damage."""
     try:
         return await patiently(core, lambda: _set_aside(core, run_id, damage), f"setting run '{run_id}' aside")
-    except (
-        PoundlockError
-    ) as error:  # its record is damaged as well: it stays as it is, and keeps no other from going on
+    except PoundlockError as error:
+        # Its record is damaged as well: it stays as it is, and keeps no other from going on.
         log.error("run '%s' cannot be set aside: %s", run_id, error)
         return ()
 

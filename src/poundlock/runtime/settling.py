@@ -396,7 +396,7 @@ async def _announce_end(core: Core, move: RunMove, waiting: list[Waiter]) -> Non
             called = await _call_on_complete(core, workflow, entry, checkpoint, result)
         if isinstance(entry, LiveRun):
             if entry.run.interruption is Interruption.LOST and entry.alive:
-                await _gone(core, entry)
+                await until_gone(core, entry)
             aborted = RunAborted(str(result.error or f"run '{run_id}' was aborted"), run_id=run_id)
             await _part(core, close_container(core, entry, aborted))
         if workflow is not None:
@@ -407,9 +407,10 @@ async def _announce_end(core: Core, move: RunMove, waiting: list[Waiter]) -> Non
         resolve(waiting, result)
 
 
-async def _gone(core: Core, live: LiveRun) -> None:
+async def until_gone(core: Core, live: LiveRun) -> None:
     """Wait until the task of a run has ended, or does not react: what the run used is closed after that."""
-    assert live.task is not None  # noqa: S101 - it is alive
+    if live.task is None or live.task.done():
+        return
     with suppress(TimeoutError):
         async with timeout_after(core.clock, core.abort_grace):
             await asyncio.wait([live.task])

@@ -11,6 +11,7 @@ from poundlock.model.runs import RunRecord
 from poundlock.runtime.awaited import awaiting, to_wait_for
 from poundlock.runtime.children import abort_and_wait
 from poundlock.runtime.core import Core
+from poundlock.runtime.settling import until_gone
 
 _WHY = "a new run of the same id takes its place"
 
@@ -39,7 +40,9 @@ async def place_of(core: Core, run_id: str) -> AsyncIterator[None]:
 
 
 async def terminated(core: Core, run_id: str) -> RunRecord | None:
-    """Return the record of a run once it has ended, and nothing here works on it any more; None if there is none.
+    """Return the record of a run once it has ended; None if there is none.
+
+    Nothing here works on it then, except a step that does not react to its abort within the grace.
 
     The caller has the `place_of` it.
 
@@ -59,8 +62,8 @@ async def terminated(core: Core, run_id: str) -> RunRecord | None:
             )
         await abort_and_wait(core, run_id, lambda: core.abort(run_id, _WHY))
         await core.announced(run_id)
-        if live is not None and live.task is not None and not live.task.done():
-            await asyncio.wait([live.task])
+        if live is not None:
+            await until_gone(core, live)  # one that does not react can write nothing any more
         record = await core.store.load(run_id)
         if record is None or record.head.status.terminal:
             return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from support_operators import Gate
@@ -13,6 +14,7 @@ from poundlock import (
     IdempotencyConflict,
     InvalidDefinition,
     Pipeline,
+    RunAborted,
     RunExists,
     RunStatus,
     Stage,
@@ -119,6 +121,30 @@ async def test_calls_at_the_same_time(stores):
     assert {result.run_id for result in results} == {"mine"}
     assert {str(result.status) for result in results} <= {"aborted", "paused"}
     assert (await rt.get_run("mine")).status is PAUSED
+
+
+async def test_a_step_that_does_not_react(stores):
+    """A step that swallows its cancellation for ever keeps no caller waiting: the run in its place begins."""
+    inside, free = asyncio.Event(), asyncio.Event()
+    wf = Workflow("wf", triggers={"go": Trigger("go")})
+
+    @wf.step
+    async def work(n: int):
+        inside.set()
+        while n == 1 and not free.is_set():
+            with suppress(asyncio.CancelledError):
+                await free.wait()
+        return {"done": n}
+
+    rt = await stores.enter(wf)
+    first = asyncio.ensure_future(rt.invoke("wf", None, Event("go", {"n": 1}), run_id="mine"))
+    await inside.wait()
+    assert (await call(rt, 2)).state == {"n": 2, "done": 2}
+    free.set()
+    with suppress(RunAborted):
+        await first
+    await run_until_idle(stores.clock)
+    assert (await rt.get_run("mine", state=True)).state == {"n": 2, "done": 2}
 
 
 async def test_with_an_idempotency_key(stores):

@@ -50,10 +50,10 @@ async def _poll(core: Core, workflow: str | None, limit: int) -> int:
     made = 0
     async with core.claiming:
         async for record in _resting(core, workflow):
-            waits = _due_now(record, core.clock.now())
+            now, run_id = core.clock.now(), record.identity.run_id
+            waits = _due_now(record, now)
             if waits is None:
                 continue
-            now, run_id = core.clock.now(), record.identity.run_id
             move = RunMove.of(record, RunStatus.READY, now=now, wake_at=now, waits=waits)
             try:
                 committed = await core.commit(back_in_line(core, record.identity, move))

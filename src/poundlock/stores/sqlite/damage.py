@@ -35,8 +35,11 @@ def whole_log(cursor: sqlite3.Cursor, run_id: str, run: int, statement: str, val
     """
     try:
         rows = [LogRow(*row) for row in cursor.execute(statement, values).fetchall()]
-    except sqlite3.Error as error:  # a text that is no UTF-8
-        raise (None if of_the_store(error) else log_damage(cursor, run_id, run)) or error from None
+    except sqlite3.Error as error:
+        damage = None if of_the_store(error) else log_damage(cursor, run_id, run)
+        if damage is None:
+            raise
+        raise damage from None  # a text that is no UTF-8
     for first, size, text in rows:
         why = _log_fault(text, size)
         if why:
